@@ -1,0 +1,111 @@
+"""What can go wrong on the machine: models, memory, workers, deadlines.
+
+Each error carries its data, so that callers decide by type and field, never by text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+
+class EngineError(Exception):
+    """The machine could not do it: base of every error that the engine raises."""
+
+
+class ModelNotFound(EngineError):
+    """No model of this name is in the store, in an installed package, or bundled."""
+
+    def __init__(self, ref: str, known: Sequence[str]) -> None:
+        self.ref = ref
+        self.known = tuple(known)
+        names = ", ".join(repr(name) for name in self.known) or "none"
+        super().__init__(
+            f"model '{ref}' is not on this machine. Known: {names}. "
+            f"Bring it with `paddock pull {ref}`, or name the path of a GGUF file."
+        )
+
+
+class ModelBroken(EngineError):
+    """A model file that cannot be used, with its path and the reason."""
+
+    def __init__(self, path: str, why: str) -> None:
+        self.path = path
+        self.why = why
+        super().__init__(f"{path}: {why}")
+
+
+class ModelTooLarge(EngineError):
+    """A model that does not fit into memory, with both numbers."""
+
+    def __init__(self, ref: str, needed_bytes: int, free_bytes: int) -> None:
+        self.ref = ref
+        self.needed_bytes = needed_bytes
+        self.free_bytes = free_bytes
+        mib = 1024 * 1024
+        super().__init__(
+            f"model '{ref}' needs about {needed_bytes // mib} MiB with its context, and "
+            f"{free_bytes // mib} MiB are free. Use a smaller model or a smaller `ctx`."
+        )
+
+
+class WrongRole(EngineError):
+    """A chat asked of an embedding model, or the reverse."""
+
+    def __init__(self, ref: str, asked: Literal["chat", "embed"]) -> None:
+        self.ref = ref
+        self.asked = asked
+        super().__init__(f'"{ref}" does not support {asked}')
+
+
+class PromptTooLong(EngineError):
+    """A prompt that, with the answer reserved for it, exceeds the context; nothing was cut."""
+
+    def __init__(self, n_prompt_tokens: int, n_reserved_tokens: int, n_ctx_tokens: int) -> None:
+        self.n_prompt_tokens = n_prompt_tokens
+        self.n_reserved_tokens = n_reserved_tokens
+        self.n_ctx_tokens = n_ctx_tokens
+        super().__init__(
+            f"the prompt has {n_prompt_tokens} tokens and {n_reserved_tokens} are reserved for "
+            f"the answer, but the context holds {n_ctx_tokens}; nothing was cut"
+        )
+
+
+class TextTooLong(EngineError):
+    """A text that an embedding model cannot take whole; nothing was cut."""
+
+    def __init__(self, index: int, n_tokens: int, n_ctx_tokens: int) -> None:
+        self.index = index
+        self.n_tokens = n_tokens
+        self.n_ctx_tokens = n_ctx_tokens
+        super().__init__(
+            f"text {index} has {n_tokens} tokens, but the model reads at most {n_ctx_tokens}; "
+            f"nothing was cut"
+        )
+
+
+class BadRequest(EngineError):
+    """A request that this model can never answer as it stands (a template that refuses it)."""
+
+
+class Busy(EngineError):
+    """The queue is full; try again later."""
+
+
+class DeadlineExceeded(EngineError):
+    """`total` or `idle` time is up."""
+
+    def __init__(self, kind: Literal["total", "idle"], seconds: float) -> None:
+        self.kind = kind
+        self.seconds = seconds
+        what = "no answer" if kind == "total" else "no new token"
+        super().__init__(f"{what} within {seconds:g} s (timeout.{kind})")
+
+
+class WorkerLost(EngineError):
+    """The worker process died with this request in it, too often to try again."""
+
+    def __init__(self, ref: str, reason: str) -> None:
+        self.ref = ref
+        self.reason = reason
+        super().__init__(f"the worker of model '{ref}' died: {reason}")

@@ -1,0 +1,1 @@
+"""Entrances and journeys: command line, Prefect flow, ledger, reports."""

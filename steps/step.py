@@ -1,0 +1,149 @@
+"""What a step is: a class with typed parameters, a typed output and one method.
+
+Knows no runner and no Prefect. A step of one's own is registered under the entry-point group
+`paddock.steps`, exactly as the built-in ones are (see `pyproject.toml`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from paddock.engine.request import ModelSpec, Pool, Priority, Role
+
+from .roots import Roots
+
+
+class Params(BaseModel):
+    """Base of every step's parameters: unknown keys are faults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class Output(BaseModel):
+    """Base of every step's output: plain JSON data, since expressions read it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StepError(Exception):
+    """The outside world said no: an unreadable file, a full answer, a path outside its root.
+
+    `reason` is one plain sentence without a place; the runner adds step and item. `is_fatal` says
+    that going on with other items is pointless (a full disk). `kind` is what `retry.on` names.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        remedy: str = "",
+        is_fatal: bool = False,
+        kind: Literal["io", "check", "other"] = "other",
+    ) -> None:
+        self.reason = reason
+        self.remedy = remedy
+        self.is_fatal = is_fatal
+        self.kind = kind
+        super().__init__(f"{reason} {remedy}".strip())
+
+
+class StepSkipped(Exception):  # noqa: N818 - not an error: `files.read` with `empty: skip`
+    """The step decided that there is nothing to do; its outputs are null."""
+
+
+class Models(Protocol):
+    """Resolves a step's `model` parameter."""
+
+    def resolve(self, alias: str | None, role: Role) -> ModelSpec:
+        """Give the model of this alias, or the default of this role."""
+        ...
+
+
+class Outputs(Protocol):
+    """The files that a pipeline wrote, as its ledger knows them."""
+
+    def owned(self) -> frozenset[Path]:
+        """Tell every file that this pipeline has written, absolute; they are never scanned."""
+        ...
+
+    async def known_sha256(self, path: Path) -> frozenset[str]:
+        """Tell the digests that we wrote, or were about to write, to this path."""
+        ...
+
+    async def intend(self, path: Path, sha256: str) -> None:
+        """Note durably what is about to be renamed to `path`.
+
+        Raises:
+            StepError: another item of this run writes the same file.
+        """
+        ...
+
+    async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
+        """Note that `path` holds this now; it becomes part of the item's entry."""
+        ...
+
+
+class Log(Protocol):
+    """Where a step tells a person something; never secrets, never whole documents."""
+
+    def note(self, text: str) -> None:
+        """Show one line, and keep it in the report."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a step may use besides its parameters."""
+
+    pool: Pool
+    models: Models
+    roots: Roots
+    outputs: Outputs
+    log: Log
+    priority: Priority = "batch"
+    total_s: float | None = None
+    """The step's `timeout.total`, to be put on each request."""
+    idle_s: float | None = None
+
+
+P = TypeVar("P", bound=Params, contravariant=True)
+O = TypeVar("O", bound=Output, covariant=True)  # noqa: E741 - the letter of the contract
+
+
+class Step(Protocol[P, O]):
+    """One unit of work. Instances hold nothing; the class is made once for each use.
+
+    `params` and `output` are the Pydantic models of the two sides. The runner renders every
+    field before `run`, except those typed `Template`, which the step renders itself.
+    """
+
+    params: ClassVar[type[Any]]
+    output: ClassVar[type[Any]]
+    version: ClassVar[int]
+    """Part of the ledger's key."""
+    is_pure: ClassVar[bool]
+    """May run while planning: reads at most the file system, calls no model."""
+    roles: ClassVar[frozenset[Role]]
+    """The roles of the models that it calls; empty for none."""
+
+    def reads(self, params: P) -> Sequence[str]:
+        """Name the files whose content the result depends on, as written in the parameters."""
+        ...
+
+    async def run(self, params: P, tools: Tools) -> O:
+        """Do the work.
+
+        Raises:
+            StepError: the outside world said no.
+            StepSkipped: there is nothing to do.
+            EngineError: the pool could not do it.
+        """
+        ...
+
+
+StepTypes = Mapping[str, type[Step[Any, Any]]]
