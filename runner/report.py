@@ -1,0 +1,173 @@
+"""What a run did, what a plan foresees, what a check found: frozen, and as JSON for machines.
+
+The JSON keys are the contract of the language's page, "What machines read".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from paddock.pipelines.errors import Fault
+
+Status = Literal["completed", "failed", "quarantined", "budget", "interrupted"]
+State = Literal["new", "changed", "stale", "fresh", "skipped", "failed", "quarantined", "deleted"]
+FailOn = Literal["new", "any", "never"]
+
+STATES: tuple[State, ...] = (
+    "new", "changed", "stale", "fresh", "skipped", "failed", "quarantined", "deleted",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ItemReport:
+    """One item of a block, or one top-level step that calls a model (`key` is then its id)."""
+
+    step: str
+    key: str
+    state: State
+    seconds: float = 0.0
+    error: str | None = None
+    """One sentence, for `failed` and `quarantined`."""
+    why: str | None = None
+    """What made it `changed` or `stale`."""
+    is_known: bool = False
+    """Quarantined before and unchanged since: it was not tried again."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the keys that machines read."""
+        return {
+            "step": self.step,
+            "key": self.key,
+            "state": self.state,
+            "seconds": round(self.seconds, 3),
+            "error": self.error,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a run ended."""
+
+    run: str
+    pipeline: str
+    status: Status
+    counts: Mapping[str, int]
+    calls: int = 0
+    cached_calls: int = 0
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    """`prompt`, `prompt_reused`, `completion`."""
+    models: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By name: `loads`, `load_s`."""
+    seconds: float = 0.0
+    items: tuple[ItemReport, ...] = ()
+    returns: Any = None
+    notes: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
+    """Files that were made or changed, absolute, in the order of writing."""
+    message: str | None = None
+    """Why the run as a whole failed or stopped, one sentence."""
+    log: str | None = None
+    """The file with the tracebacks of unexpected errors, when there were any."""
+
+    def exit_status(self, fail_on: FailOn = "new") -> int:
+        """Give the process's exit status.
+
+        >>> Report("a", "p", "quarantined", {}, items=(
+        ...     ItemReport("each", "a.md", "quarantined", is_known=True),)).exit_status()
+        0
+        """
+        if self.status in _STATUS_CODES:
+            return _STATUS_CODES[self.status]
+        if fail_on == "never":
+            return 0
+        quarantined = [item for item in self.items if item.state == "quarantined"]
+        if fail_on == "new":
+            quarantined = [item for item in quarantined if not item.is_known]
+        return 3 if quarantined else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the keys that machines read; `message` only when the run stopped early."""
+        answer = {
+            "run": self.run,
+            "pipeline": self.pipeline,
+            "status": self.status,
+            "counts": {state: self.counts.get(state, 0) for state in STATES},
+            "calls": self.calls,
+            "cached_calls": self.cached_calls,
+            "tokens": {
+                name: self.tokens.get(name, 0) for name in ("prompt", "prompt_reused", "completion")
+            },
+            "models": {name: dict(facts) for name, facts in self.models.items()},
+            "seconds": round(self.seconds, 3),
+            "items": [item.as_json() for item in self.items],
+            "returns": self.returns,
+        }
+        return answer if self.message is None else {**answer, "message": self.message}
+
+
+_STATUS_CODES = {"failed": 1, "budget": 5, "interrupted": 130}
+
+
+@dataclass(frozen=True, slots=True)
+class PlanItem:
+    """What would be done with one item, and why."""
+
+    step: str
+    key: str
+    state: State
+    why: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the keys that machines read."""
+        return {"step": self.step, "key": self.key, "state": self.state, "why": self.why}
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReport:
+    """What a run would do; a number that nobody can know is None."""
+
+    pipeline: str
+    items: tuple[PlanItem, ...]
+    calls: int | None = None
+    tokens: int | None = None
+    loads: int | None = None
+    seconds: float | None = None
+    notes: tuple[str, ...] = ()
+    """What cannot be known before a step has run, one sentence each."""
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a run would do anything (`--detailed-exitcode` 10)."""
+        return bool(self.notes) or any(
+            item.state in ("new", "changed", "stale", "deleted") for item in self.items
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the keys that machines read."""
+        return {
+            "items": [item.as_json() for item in self.items],
+            "calls": self.calls,
+            "tokens": self.tokens,
+            "loads": self.loads,
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ValidateReport:
+    """Every fault of a file, or none."""
+
+    file: str
+    faults: tuple[Fault, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the file can be run."""
+        return not self.faults
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the keys that machines read."""
+        return {"ok": self.ok, "faults": [fault.as_json() for fault in self.faults]}
