@@ -1,0 +1,186 @@
+"""Read a GGUF file's header: what the model is, and whether the file is whole. No llama_cpp.
+
+llama.cpp ends the process on some broken files, so a file is looked at here first. Only scalars
+and strings are kept; the vocabulary's arrays are walked over. The format is described in
+github.com/ggml-org/ggml, docs/gguf.md.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import ModelBroken
+
+Scalar = str | int | float | bool
+
+_SCALARS: dict[int, str] = {
+    0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q",
+    12: "<d",
+}  # fmt: skip
+_STRING, _ARRAY = 8, 9
+
+# Elements and bytes of one block of each tensor type (ggml.h, `ggml_type`); types that are not
+# here only have their beginning checked.
+_BLOCKS: dict[int, tuple[int, int]] = {
+    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
+    10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
+    20: (32, 18), 23: (256, 136), 28: (1, 8), 30: (1, 2),
+}  # fmt: skip
+
+_FOREIGN = {
+    b"lmgg": "an old GGML file; llama.cpp reads only GGUF. Convert it or take a newer one",
+    b"fmgg": "an old GGMF file; llama.cpp reads only GGUF. Convert it or take a newer one",
+    b"tjgg": "an old GGJT file; llama.cpp reads only GGUF. Convert it or take a newer one",
+    b"PK\x03\x04": "a zip archive or a PyTorch checkpoint, not a GGUF file",
+    b"vers": "a Git LFS pointer, not the model itself; fetch it with `git lfs pull`",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a GGUF file says of itself."""
+
+    version: int
+    n_tensors: int
+    values: dict[str, Scalar]
+    array_lengths: dict[str, int]
+
+    @property
+    def architecture(self) -> str:
+        """llama.cpp's name for the kind of model, such as `llama` or `bert`."""
+        return str(self.values.get("general.architecture", "unknown"))
+
+    def number(self, key: str, default: int = 0) -> int:
+        """Give an architecture's number, such as `block_count`; `default` where it is absent."""
+        value = self.values.get(f"{self.architecture}.{key}", default)
+        return value if isinstance(value, int) else default
+
+
+class _Short(Exception):  # noqa: N818 - private signal: the file ends too early
+    pass
+
+
+class _Reader:
+    """A cursor over the mapped file."""
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self.data = data
+        self.at = 0
+
+    def take(self, n_bytes: int) -> bytes:
+        if n_bytes < 0 or self.at + n_bytes > len(self.data):
+            raise _Short
+        piece = self.data[self.at : self.at + n_bytes]
+        self.at += n_bytes
+        return piece
+
+    def number(self, form: str) -> int:
+        return int(struct.unpack(form, self.take(struct.calcsize(form)))[0])
+
+    def string(self) -> str:
+        return self.take(self.number("<Q")).decode("utf-8", errors="replace")
+
+    def value(self, kind: int) -> Scalar:
+        if kind == _STRING:
+            return self.string()
+        form = _SCALARS[kind]
+        scalar: Scalar = struct.unpack(form, self.take(struct.calcsize(form)))[0]
+        return scalar
+
+    def skip_array(self) -> int:
+        """Walk over an array; gives its length."""
+        kind, n_items = self.number("<I"), self.number("<Q")
+        if kind == _STRING:
+            for _ in range(n_items):
+                self.take(self.number("<Q"))
+        elif kind == _ARRAY:
+            for _ in range(n_items):
+                self.skip_array()
+        else:
+            self.take(struct.calcsize(_SCALARS[kind]) * n_items)
+        return n_items
+
+
+def read_header(path: Path) -> Header:
+    """Read the header and check that every tensor lies within the file.
+
+    Raises:
+        ModelBroken: not a GGUF file, truncated, or nonsense; with the path and the reason.
+    """
+    try:
+        with path.open("rb") as file:
+            if path.stat().st_size < 24:
+                raise ModelBroken(str(path), f"too short for a model ({path.stat().st_size} bytes)")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return _parse(path, data)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise ModelBroken(str(path), f"the file cannot be read: {why}") from error
+
+
+def _parse(path: Path, data: mmap.mmap) -> Header:
+    magic = data[:4]
+    if magic != b"GGUF":
+        what = _FOREIGN.get(magic, "not a GGUF file")
+        raise ModelBroken(str(path), f"this is {what} (it begins with {magic!r})")
+    reader = _Reader(data)
+    reader.at = 4
+    try:
+        return _read(path, reader)
+    except _Short:
+        raise ModelBroken(
+            str(path), f"the file is truncated: it ends at byte {len(data)} inside its header"
+        ) from None
+    except KeyError as error:
+        raise ModelBroken(
+            str(path), f"the file is corrupt: unknown value type {error} near byte {reader.at}"
+        ) from None
+
+
+def _read(path: Path, reader: _Reader) -> Header:
+    version = reader.number("<I")
+    if version not in (2, 3):
+        raise ModelBroken(str(path), f"GGUF version {version} is not one that is known (2 and 3)")
+    n_tensors, n_values = reader.number("<Q"), reader.number("<Q")
+    if n_tensors > 1_000_000 or n_values > 1_000_000:
+        raise ModelBroken(str(path), "the file is corrupt: its header counts are not plausible")
+    values: dict[str, Scalar] = {}
+    lengths: dict[str, int] = {}
+    for _ in range(n_values):
+        key, kind = reader.string(), reader.number("<I")
+        if kind == _ARRAY:
+            lengths[key] = reader.skip_array()
+        else:
+            values[key] = reader.value(kind)
+    header = Header(version, n_tensors, values, lengths)
+    _check_tensors(path, reader, header)
+    return header
+
+
+def _check_tensors(path: Path, reader: _Reader, header: Header) -> None:
+    """Follow the tensors' places: the last one must end within the file."""
+    ends: list[tuple[int, str]] = []
+    for _ in range(header.n_tensors):
+        name, n_dims = reader.string(), reader.number("<I")
+        if n_dims > 8:
+            raise ModelBroken(str(path), f"the file is corrupt: tensor '{name}' has {n_dims} axes")
+        n_elements = 1
+        for _ in range(n_dims):
+            n_elements *= reader.number("<Q")
+        per_block, block_bytes = _BLOCKS.get(reader.number("<I"), (1, 0))
+        ends.append((reader.number("<Q") + n_elements // per_block * block_bytes, name))
+    alignment = header.values.get("general.alignment", 32)
+    step = alignment if isinstance(alignment, int) and alignment > 0 else 32
+    start = -(-reader.at // step) * step
+    if not ends:
+        return
+    end, name = max(ends)
+    if start + end > len(reader.data):
+        raise ModelBroken(
+            str(path),
+            f"the file is truncated: tensor '{name}' ends at byte {start + end}, "
+            f"but the file has {len(reader.data)}",
+        )

@@ -1,0 +1,223 @@
+"""Read what this machine has: processor, memory, graphics devices, disk. Knows no llama_cpp.
+
+Nothing here is loaded or switched on: every answer comes from the operating system's own records
+or from a vendor's tool with a time limit, so it is safe to ask on a busy machine.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+GpuKind = Literal["cuda", "rocm", "metal"]
+
+ASK_S = 5.0  # nvidia-smi takes 0.1 to 2 s; the first call after boot loads the driver
+
+# What llama.cpp's kernels choose by, under the names of /proc/cpuinfo.
+_FEATURES = frozenset(
+    "sse4_2 avx avx2 f16c fma avx_vnni avx512f avx512_vnni avx512_bf16 amx_tile amx_int8 "
+    "asimd asimddp i8mm sve bf16".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """The processor, as far as this process may use it."""
+
+    name: str
+    n_cores: int
+    """Physical cores of the machine."""
+    n_usable: int
+    """Logical processors that this process may use: affinity and container limits count."""
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Main memory, a container's limit included."""
+
+    total_bytes: int
+    free_bytes: int
+    """What can be had without swapping."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """The file system that holds a folder, or would hold it."""
+
+    path: Path
+    total_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One graphics device that is there, whether or not this build can use it."""
+
+    kind: GpuKind
+    name: str
+    memory_bytes: int | None = None
+    architecture: str | None = None
+    """Of CUDA: the compute capability, such as '9.0'."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """All of it."""
+
+    cpu: Cpu
+    memory: Memory
+    gpus: tuple[Gpu, ...]
+
+
+def read() -> Machine:
+    """Read processor, memory and graphics devices; takes some seconds at most."""
+    return Machine(read_cpu(), read_memory(), read_gpus())
+
+
+def read_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Cpu:
+    """Read the processor's name, cores and the features that matter here."""
+    import psutil
+
+    text = _text_of(cpuinfo)
+    name = _field(text, "model name") or platform.processor() or platform.machine()
+    if sys.platform == "darwin":
+        name = _asked("sysctl", "-n", "machdep.cpu.brand_string").strip() or name
+    flags = (_field(text, "flags") or _field(text, "Features")).split()
+    return Cpu(
+        name=name,
+        n_cores=psutil.cpu_count(logical=False) or os.cpu_count() or 1,
+        n_usable=_usable_processors(),
+        features=tuple(sorted(_FEATURES & set(flags))),
+    )
+
+
+def _usable_processors(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Count what affinity and a container's quota leave, at least one."""
+    if hasattr(os, "sched_getaffinity"):
+        n_usable = len(os.sched_getaffinity(0))
+    else:
+        n_usable = os.cpu_count() or 1
+    quota, _, period = _text_of(cgroup).partition(" ")
+    if quota.isdigit() and period.strip().isdigit():
+        n_usable = min(n_usable, round(int(quota) / int(period)))
+    return max(1, n_usable)
+
+
+def read_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> Memory:
+    """Read total and free memory, the smaller of the machine's and the container's."""
+    import psutil
+
+    seen = psutil.virtual_memory()
+    total, free = int(seen.total), int(seen.available)
+    limit = _text_of(cgroup / "memory.max").strip()
+    if limit.isdigit() and int(limit) < total:
+        total = int(limit)
+        used = _text_of(cgroup / "memory.current").strip()
+        free = min(free, total - int(used)) if used.isdigit() else min(free, total)
+    return Memory(total, max(0, free))
+
+
+def read_disk(folder: Path) -> Disk:
+    """Read the room on the file system of `folder`, or of its nearest parent that exists."""
+    there = folder.absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    usage = shutil.disk_usage(there)
+    return Disk(folder, usage.total, usage.free)
+
+
+def read_gpus(root: Path = Path("/")) -> tuple[Gpu, ...]:
+    """List the graphics devices that llama.cpp could use with a matching build.
+
+    `CUDA_VISIBLE_DEVICES` does not count here: it hides devices, it does not remove them.
+    """
+    return (*_nvidia(root), *_amd(root), *_apple())
+
+
+def _nvidia(root: Path) -> tuple[Gpu, ...]:
+    query = "--query-gpu=name,memory.total,compute_cap"
+    listed = parse_nvidia_smi(_asked("nvidia-smi", query, "--format=csv,noheader,nounits"))
+    return listed or _nvidia_by_driver(root / "proc/driver/nvidia/gpus")
+
+
+def parse_nvidia_smi(text: str) -> tuple[Gpu, ...]:
+    """Read the lines that `nvidia-smi` prints.
+
+    >>> parse_nvidia_smi("NVIDIA H200, 143771, 9.0")[0].architecture
+    '9.0'
+    """
+    gpus = []
+    for line in text.splitlines():
+        parts = [part.strip() for part in line.split(",")]
+        if len(parts) == 3 and parts[0]:
+            memory = int(parts[1]) * 1024**2 if parts[1].isdigit() else None
+            gpus.append(Gpu("cuda", parts[0], memory, parts[2] or None))
+    return tuple(gpus)
+
+
+def _nvidia_by_driver(folder: Path) -> tuple[Gpu, ...]:
+    """Ask the kernel driver's records, for containers that lack the vendor's tool."""
+    files = sorted(folder.glob("*/information"))
+    return tuple(Gpu("cuda", _field(_text_of(file), "Model") or "NVIDIA") for file in files)
+
+
+def _amd(root: Path) -> tuple[Gpu, ...]:
+    """Ask the ROCm kernel driver; a node without SIMD units is a processor."""
+    if not (root / "dev/kfd").exists():
+        return ()
+    gpus = []
+    for node in sorted((root / "sys/class/kfd/kfd/topology/nodes").glob("*")):
+        facts = dict(
+            line.split(" ", 1) for line in _text_of(node / "properties").splitlines() if " " in line
+        )
+        if facts.get("simd_count", "0").strip() != "0":
+            name = _text_of(node / "name").strip() or "AMD"
+            gpus.append(Gpu("rocm", name))
+    return tuple(gpus)
+
+
+def _apple() -> tuple[Gpu, ...]:
+    if sys.platform == "darwin" and platform.machine() == "arm64":
+        return (Gpu("metal", "Apple"),)
+    return ()
+
+
+def hidden_gpus(environ: Mapping[str, str]) -> str | None:
+    """Give the setting that hides every CUDA device, as it would be written, or None."""
+    value = environ.get("CUDA_VISIBLE_DEVICES")
+    return f'CUDA_VISIBLE_DEVICES="{value}"' if value is not None and value in ("", "-1") else None
+
+
+def _asked(*command: str) -> str:
+    """Run a vendor's tool; empty when it is missing, fails or takes too long."""
+    try:
+        answer = subprocess.run(  # noqa: S603 - fixed commands, no shell
+            command, capture_output=True, text=True, errors="replace", timeout=ASK_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout if answer.returncode == 0 else ""
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _field(text: str, name: str) -> str:
+    """Give the value of the first line `name : value`."""
+    for line in text.splitlines():
+        key, colon, value = line.partition(":")
+        if colon and key.strip() == name:
+            return value.strip()
+    return ""
