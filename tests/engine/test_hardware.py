@@ -1,0 +1,81 @@
+"""What the machine's own records say, read from small copies of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paddock.engine import hardware
+
+
+def test_this_machine_has_a_processor_and_memory() -> None:
+    cpu, memory = hardware.read_cpu(), hardware.read_memory()
+    assert cpu.n_usable >= 1
+    assert 0 <= memory.free_bytes <= memory.total_bytes
+
+
+def test_the_features_that_kernels_choose_by_are_read(tmp_path: Path) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text("model name\t: Xeon 9\nflags\t\t: fpu avx2 sse4_2 amx_int8 lm\n")
+    cpu = hardware.read_cpu(info)
+    assert (cpu.name, cpu.features) == ("Xeon 9", ("amx_int8", "avx2", "sse4_2"))
+
+
+def test_a_containers_limit_is_the_memory_there_is(tmp_path: Path) -> None:
+    mib = 1024**2
+    (tmp_path / "memory.max").write_text(f"{64 * mib}\n")
+    (tmp_path / "memory.current").write_text(f"{48 * mib}\n")
+    (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {16 * mib}\n")
+    assert hardware.read_memory(tmp_path) == hardware.Memory(64 * mib, 32 * mib)
+
+
+def test_the_disk_of_a_folder_that_is_not_there_yet_is_that_of_its_parent(tmp_path: Path) -> None:
+    disk = hardware.read_disk(tmp_path / "not" / "yet")
+    assert disk.path == tmp_path / "not" / "yet"
+    assert disk.total_bytes >= disk.free_bytes > 0
+
+
+def test_nvidia_smi_is_believed() -> None:
+    gpus = hardware.parse_nvidia_smi("NVIDIA H200, 143771, 9.0\nNVIDIA T4, [N/A], 7.5\n")
+    assert [(gpu.name, gpu.memory_bytes, gpu.architecture) for gpu in gpus] == [
+        ("NVIDIA H200", 143771 * 1024**2, "9.0"),
+        ("NVIDIA T4", None, "7.5"),
+    ]
+
+
+def test_an_error_text_of_nvidia_smi_is_no_device() -> None:
+    assert hardware.parse_nvidia_smi("No devices were found\n") == ()
+
+
+def test_without_the_vendors_tool_the_drivers_records_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    nvidia = tmp_path / "proc/driver/nvidia/gpus/0000:01:00.0"
+    nvidia.mkdir(parents=True)
+    (nvidia / "information").write_text("Model: \t\t NVIDIA L4\nIRQ: 3\n")
+    nodes = tmp_path / "sys/class/kfd/kfd/topology/nodes"
+    for number, simd_count in enumerate((0, 880)):
+        (nodes / str(number)).mkdir(parents=True)
+        (nodes / str(number) / "properties").write_text(f"cpu_cores 1\nsimd_count {simd_count}\n")
+    (nodes / "1" / "name").write_text("gfx942\n")
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/kfd").touch()
+    gpus = [gpu for gpu in hardware.read_gpus(tmp_path) if gpu.kind != "metal"]
+    assert gpus == [hardware.Gpu("cuda", "NVIDIA L4"), hardware.Gpu("rocm", "gfx942")]
+
+
+@pytest.mark.parametrize(
+    ("environ", "setting"),
+    [
+        ({}, None),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, None),
+        ({"CUDA_VISIBLE_DEVICES": ""}, 'CUDA_VISIBLE_DEVICES=""'),
+        ({"CUDA_VISIBLE_DEVICES": "-1"}, 'CUDA_VISIBLE_DEVICES="-1"'),
+    ],
+)
+def test_a_setting_that_hides_the_devices_is_named(
+    environ: dict[str, str], setting: str | None
+) -> None:
+    assert hardware.hidden_gpus(environ) == setting
