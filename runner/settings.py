@@ -1,0 +1,188 @@
+"""Read the configuration, once: flags > PADDOCK_* > OLLAMA_* > paddock.toml > defaults.
+
+Every setting has one name: `keep_alive` in `paddock.toml` is `PADDOCK_KEEP_ALIVE` in the
+environment, and `OLLAMA_KEEP_ALIVE` where Ollama has it too. `paddock.toml` is looked for beside
+the pipeline, then in `~/.config/paddock`. What is read here is passed down as arguments.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.settings import PoolSettings
+
+from . import values
+
+FILE_NAME = "paddock.toml"
+
+
+class SettingsError(Exception):
+    """A setting that cannot be used: where it came from, what is wrong, what to write."""
+
+    def __init__(self, origin: str, problem: str, remedy: str) -> None:
+        self.origin = origin
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{origin}: {problem}\n  {remedy}")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the person, the environment and the settings files want."""
+
+    pool: PoolSettings
+    state_dir: Path
+    """Where what outlives a run is kept; `PADDOCK_HOME`."""
+    chat_model: str = "smollm2:135m"
+    embed_model: str = "all-minilm"
+    is_debug: bool = False
+    """Show tracebacks."""
+    origins: Mapping[str, str] | None = None
+    """Which setting came from where, for `paddock doctor`; defaults are left out."""
+
+    @property
+    def default_models(self) -> dict[str, str]:
+        """Give the model of each role for steps that name none."""
+        return {"chat": self.chat_model, "embed": self.embed_model}
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """One setting: how its value is read, and which field it fills."""
+
+    read: Callable[[object], Any]
+    field: str
+    in_ollama: bool = False
+
+
+_NAMES: Mapping[str, _Name] = {
+    "home": _Name(values.folder, "state_dir"),
+    "models": _Name(values.folder, "models_dir", in_ollama=True),
+    "chat_model": _Name(values.text, "chat_model"),
+    "embed_model": _Name(values.text, "embed_model"),
+    "keep_alive": _Name(values.keep_alive, "keep_alive_s", in_ollama=True),
+    "num_parallel": _Name(values.count_or_auto, "num_parallel", in_ollama=True),
+    "max_loaded_models": _Name(values.count_or_auto, "max_loaded_models", in_ollama=True),
+    "max_queue": _Name(values.count, "max_queue", in_ollama=True),
+    "context_length": _Name(values.context_or_auto, "n_ctx_tokens", in_ollama=True),
+    "flash_attention": _Name(values.switch, "flash_attention", in_ollama=True),
+    "kv_cache_type": _Name(values.cache_type, "kv_cache_type", in_ollama=True),
+    "num_gpu": _Name(values.layers, "n_gpu_layers"),
+    "main_gpu": _Name(values.index, "main_gpu"),
+    "num_batch": _Name(values.count, "n_batch_tokens"),
+    "num_thread": _Name(values.count_or_auto, "n_threads"),
+    "debug": _Name(values.flag, "is_debug", in_ollama=True),
+}
+
+# Part of the language's pages, but not carried out yet: accepted, so that a file can be shared.
+_LATER = frozenset(["host", "origins", "gpu_overhead", "llm_library", "pool", "allow"])
+
+_POOL_FIELDS = frozenset(field.name for field in fields(PoolSettings))
+
+
+def read_settings(
+    folder: Path | None = None,
+    *,
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    home: Path | None = None,
+) -> Settings:
+    """Read every setting; `folder` is the pipeline's, `flags` are given by the caller's hand.
+
+    Raises:
+        SettingsError: a value that cannot be used, an unknown name in a file, a broken file.
+    """
+    environ = os.environ if environ is None else environ
+    home = _home() if home is None else home
+    chosen: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for name, origin, value in _everything(folder, flags or {}, environ, home):
+        field = _NAMES[name].field
+        if field not in chosen:
+            chosen[field] = _value(name, origin, value, home)
+            origins[name] = origin
+    return _settings(chosen, origins, home)
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        problem = "this user has no home folder."
+        raise SettingsError("HOME", problem, "Set HOME to a folder that can be written.") from None
+
+
+def _settings(chosen: dict[str, Any], origins: dict[str, str], home: Path) -> Settings:
+    """Build the answer; a folder that nobody named lies in the state folder."""
+    chosen = {field: value for field, value in chosen.items() if value is not None}
+    state_dir: Path = chosen.pop("state_dir", home / ".paddock")
+    pool = {field: chosen.pop(field) for field in list(chosen) if field in _POOL_FIELDS}
+    pool = {"models_dir": state_dir / "models", "cache_dir": state_dir / "cache", **pool}
+    return Settings(pool=PoolSettings(**pool), state_dir=state_dir, origins=origins, **chosen)
+
+
+def _everything(
+    folder: Path | None, flags: Mapping[str, object], environ: Mapping[str, str], home: Path
+) -> Iterator[tuple[str, str, object]]:
+    """Yield name, origin and value of all that is set, the strongest first."""
+    yield from ((name, f"--{name.replace('_', '-')}", value) for name, value in flags.items())
+    for prefix in ("PADDOCK_", "OLLAMA_"):
+        for name, known in _NAMES.items():
+            value = environ.get(prefix + name.upper(), "").strip()
+            # An empty variable counts as none, as Ollama has it.
+            if value and (known.in_ollama or prefix == "PADDOCK_"):
+                yield name, prefix + name.upper(), value
+    for file in _files(folder, environ, home):
+        yield from _in_file(file)
+
+
+def _files(folder: Path | None, environ: Mapping[str, str], home: Path) -> Iterator[Path]:
+    """Yield the settings files that there are, the nearest first."""
+    config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+    for place in (folder, config / "paddock"):
+        if place is not None and (place / FILE_NAME).is_file():
+            yield place / FILE_NAME
+
+
+def _in_file(file: Path) -> Iterator[tuple[str, str, object]]:
+    """Yield what one settings file says; its relative folders are relative to it."""
+    for name, value in _parsed(file).items():
+        if name in _LATER:
+            continue
+        if name not in _NAMES:
+            near = difflib.get_close_matches(name, _NAMES, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            known = ", ".join(f"'{name}'" for name in _NAMES)
+            raise SettingsError(
+                str(file), f"setting '{name}' is not known.", f"Known: {known}.{hint}"
+            )
+        if _NAMES[name].read is values.folder and isinstance(value, str) and value[:1] != "~":
+            value = str(file.parent / value)
+        yield name, f"{file}: {name}", value
+
+
+def _parsed(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(str(file), f"this is not TOML: {error}.", "Correct the file.") from None
+    except OSError as error:
+        problem = f"the settings file cannot be read: {error.strerror}."
+        raise SettingsError(str(file), problem, "Make it readable, or move it away.") from None
+
+
+def _value(name: str, origin: str, value: object, home: Path) -> Any:
+    try:
+        answer = _NAMES[name].read(value)
+    except values.BadValue as error:
+        raise SettingsError(origin, f"{value!r} {error.problem}.", error.remedy) from None
+    if isinstance(answer, Path):
+        is_at_home = answer.parts[:1] == ("~",)
+        return home.joinpath(*answer.parts[1:]) if is_at_home else answer.absolute()
+    return answer

@@ -1,0 +1,156 @@
+"""Read single values of the configuration, as people write them and as Ollama accepts them.
+
+Each function takes what an environment variable, a flag or TOML holds and gives the value, or
+raises `BadValue`. `None` stands for "decide from the machine or the model".
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+_FOREVER_S = -1.0
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+")
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
+_YES, _NO = ("1", "true", "yes", "on", "t", "y"), ("0", "false", "no", "off", "f", "n")
+
+
+class BadValue(Exception):
+    """A value that cannot be used; `problem` continues "'x' …"."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(problem)
+
+
+def text(value: object) -> str:
+    """Give a text that is not empty."""
+    if not isinstance(value, str) or not value.strip():
+        raise BadValue("is not a text", "Give a name.")
+    return value.strip()
+
+
+def folder(value: object) -> Path:
+    """Give a folder; `~` is left for the caller, who knows whose home is meant."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise BadValue("is not the path of a folder", "Give a path such as '~/.paddock/models'.")
+    return Path(value)
+
+
+def keep_alive(value: object) -> float:
+    """Give seconds, -1 for ever.
+
+    >>> keep_alive("5m"), keep_alive("1h30m"), keep_alive(90), keep_alive("-1"), keep_alive("0")
+    (300.0, 5400.0, 90.0, -1.0, 0.0)
+    """
+    written = str(value).strip().lower()
+    is_negative, written = written.startswith("-"), written.removeprefix("-")
+    seconds = _seconds(written)
+    if seconds is None or isinstance(value, bool):
+        raise BadValue(
+            "is not a duration",
+            "Give seconds, or a number with a unit such as '5m' or '1h30m'; "
+            "0 lets a model go at once, a negative number keeps it for ever.",
+        )
+    return _FOREVER_S if is_negative else seconds
+
+
+def _seconds(written: str) -> float | None:
+    if re.fullmatch(r"\d+(\.\d+)?", written):
+        return float(written)
+    if not _DURATION.fullmatch(written):
+        return None
+    return sum(float(n) * _UNITS_S[unit] for n, unit in _DURATION_PART.findall(written))
+
+
+def count(value: object) -> int:
+    """Give a whole number of 1 or more."""
+    number = _whole(value)
+    if number is None or number < 1:
+        raise BadValue("is not a whole number of 1 or more", "Give a number such as 4.")
+    return number
+
+
+def count_or_auto(value: object) -> int | None:
+    """Give a whole number of 1 or more; `auto` and 0 are None."""
+    if value == "auto" or _whole(value) == 0:
+        return None
+    number = _whole(value)
+    if number is None or number < 0:
+        raise BadValue("is not a whole number of 1 or more", "Give a number such as 4, or 'auto'.")
+    return number
+
+
+def context_or_auto(value: object) -> int | None:
+    """Give tokens; `16k` is 16,384.
+
+    >>> context_or_auto("16k"), context_or_auto(2048), context_or_auto("auto")
+    (16384, 2048, None)
+    """
+    written = str(value).strip().lower()
+    number = _whole(written.removesuffix("k")) if written.endswith("k") else None
+    try:
+        return count_or_auto(value if number is None else number * 1024)
+    except BadValue:
+        remedy = "Give a number such as 4096 or '16k', or 'auto'."
+        raise BadValue("is not a number of tokens", remedy) from None
+
+
+def layers(value: object) -> int:
+    """Give a number of layers, -1 for all of them."""
+    number = -1 if value in ("auto", "all") else _whole(value)
+    if number is None or number < -1:
+        remedy = "Give 0 for none, a number, or -1 for all that fit on the device."
+        raise BadValue("is not a number of layers", remedy)
+    return number
+
+
+def index(value: object) -> int:
+    """Give a whole number of 0 or more."""
+    number = _whole(value)
+    if number is None or number < 0:
+        raise BadValue("is not a whole number of 0 or more", "Give a number such as 0.")
+    return number
+
+
+def flag(value: object) -> bool:
+    """Give yes or no; a number above 1 is a level, as Ollama has it for DEBUG."""
+    written = str(value).strip().lower()
+    number = _whole(written)
+    if written in _YES or (number is not None and number > 1):
+        return True
+    if written in _NO:
+        return False
+    raise BadValue("is neither yes nor no", "Give 1 or 0.")
+
+
+def switch(value: object) -> Literal["auto", "on", "off"]:
+    """Give `auto`, `on` or `off`."""
+    written = str(value).strip().lower()
+    if written == "auto":
+        return "auto"
+    if written in _YES or written in _NO:
+        return "on" if written in _YES else "off"
+    raise BadValue("is not a switch", "Give 'auto', 1 or 0.")
+
+
+def cache_type(value: object) -> Literal["f16", "q8_0"]:
+    """Give the type of the key and value cache."""
+    written = str(value).strip().lower()
+    if written == "f16":
+        return "f16"
+    if written == "q8_0":
+        return "q8_0"
+    raise BadValue("is not a type of cache that this version has", "Give 'f16' or 'q8_0'.")
+
+
+def _whole(value: object) -> int | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    is_number = isinstance(value, str) and re.fullmatch(r"-?\d{1,18}", value.strip())
+    return int(value.strip()) if is_number and isinstance(value, str) else None

@@ -1,0 +1,184 @@
+"""Where a setting comes from, which one wins, and what a bad one gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.settings import PoolSettings
+from paddock.runner.settings import Settings, SettingsError, read_settings
+
+
+def read(tmp_path: Path, **environ: str) -> Settings:
+    return read_settings(tmp_path / "pipeline", environ=environ, home=tmp_path)
+
+
+def toml(folder: Path, text: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "paddock.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_without_any_setting_the_defaults_hold(tmp_path: Path) -> None:
+    settings = read(tmp_path)
+    assert settings.state_dir == tmp_path / ".paddock"
+    assert settings.default_models == {"chat": "smollm2:135m", "embed": "all-minilm"}
+    assert settings.pool == PoolSettings(
+        models_dir=tmp_path / ".paddock/models", cache_dir=tmp_path / ".paddock/cache"
+    )
+
+
+def test_the_nearer_source_wins(tmp_path: Path) -> None:
+    def keep_alive_s(flags: dict[str, object] | None = None, **environ: str) -> float:
+        folder = tmp_path / "pipeline"
+        settings = read_settings(folder, flags=flags, environ=environ, home=tmp_path)
+        return settings.pool.keep_alive_s
+
+    assert keep_alive_s() == 300
+    toml(tmp_path / ".config/paddock", 'keep_alive = "1m"')
+    assert keep_alive_s() == 60
+    toml(tmp_path / "pipeline", "keep_alive = 2")
+    assert keep_alive_s() == 2
+    assert keep_alive_s(OLLAMA_KEEP_ALIVE="3") == 3
+    assert keep_alive_s(OLLAMA_KEEP_ALIVE="3", PADDOCK_KEEP_ALIVE="4s") == 4
+    assert keep_alive_s({"keep_alive": 5}, PADDOCK_KEEP_ALIVE="4s") == 5
+
+
+def test_every_setting_of_the_pool_can_be_set(tmp_path: Path) -> None:
+    settings = read(
+        tmp_path,
+        PADDOCK_HOME="/srv/paddock",
+        OLLAMA_MODELS="~/.ollama/models",
+        PADDOCK_NUM_PARALLEL="4",
+        PADDOCK_MAX_LOADED_MODELS="2",
+        PADDOCK_MAX_QUEUE="9",
+        PADDOCK_CONTEXT_LENGTH="16k",
+        PADDOCK_FLASH_ATTENTION="1",
+        PADDOCK_KV_CACHE_TYPE="q8_0",
+        PADDOCK_NUM_GPU="0",
+        PADDOCK_NUM_THREAD="2",
+        PADDOCK_NUM_BATCH="256",
+        PADDOCK_MAIN_GPU="1",
+        PADDOCK_CHAT_MODEL="qwen3:4b",
+        PADDOCK_EMBED_MODEL="nomic-embed-text",
+        PADDOCK_DEBUG="1",
+    )
+    assert settings.state_dir == Path("/srv/paddock")
+    assert settings.is_debug
+    assert settings.default_models == {"chat": "qwen3:4b", "embed": "nomic-embed-text"}
+    assert settings.pool == PoolSettings(
+        models_dir=tmp_path / ".ollama/models",
+        cache_dir=Path("/srv/paddock/cache"),
+        num_parallel=4,
+        max_loaded_models=2,
+        max_queue=9,
+        n_ctx_tokens=16384,
+        flash_attention="on",
+        kv_cache_type="q8_0",
+        n_gpu_layers=0,
+        n_threads=2,
+        n_batch_tokens=256,
+        main_gpu=1,
+    )
+
+
+def test_ollamas_zero_means_decide_yourself(tmp_path: Path) -> None:
+    settings = read(
+        tmp_path, OLLAMA_NUM_PARALLEL="0", OLLAMA_MAX_LOADED_MODELS="0", OLLAMA_CONTEXT_LENGTH="0"
+    )
+    assert settings.pool.num_parallel is None
+    assert settings.pool.max_loaded_models == PoolSettings().max_loaded_models
+    assert settings.pool.n_ctx_tokens is None
+
+
+def test_an_empty_variable_counts_as_none(tmp_path: Path) -> None:
+    assert read(tmp_path, PADDOCK_KEEP_ALIVE="", OLLAMA_MODELS=" ") == read(tmp_path)
+
+
+def test_a_variable_that_only_paddock_has_is_not_looked_for_under_ollama(tmp_path: Path) -> None:
+    assert read(tmp_path, OLLAMA_NUM_THREAD="7").pool.n_threads is None
+
+
+def test_a_folder_in_a_file_is_relative_to_that_file(tmp_path: Path) -> None:
+    toml(tmp_path / "pipeline", 'models = "models"\nhome = "~/state"')
+    settings = read(tmp_path)
+    assert settings.pool.models_dir == tmp_path / "pipeline/models"
+    assert settings.state_dir == tmp_path / "state"
+
+
+def test_it_is_known_where_a_setting_came_from(tmp_path: Path) -> None:
+    file = toml(tmp_path / "pipeline", "max_queue = 7")
+    settings = read(tmp_path, PADDOCK_NUM_THREAD="2")
+    assert settings.origins == {
+        "num_thread": "PADDOCK_NUM_THREAD",
+        "max_queue": f"{file}: max_queue",
+    }
+
+
+def test_a_bad_variable_is_named_with_what_to_write(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(tmp_path, OLLAMA_KEEP_ALIVE="soon")
+    assert str(caught.value) == (
+        "OLLAMA_KEEP_ALIVE: 'soon' is not a duration.\n"
+        "  Give seconds, or a number with a unit such as '5m' or '1h30m'; 0 lets a model go at "
+        "once, a negative number keeps it for ever."
+    )
+
+
+def test_a_bad_value_in_a_file_is_named_with_the_file(tmp_path: Path) -> None:
+    file = toml(tmp_path / ".config/paddock", "num_parallel = true")
+    with pytest.raises(SettingsError) as caught:
+        read(tmp_path)
+    assert str(caught.value) == (
+        f"{file}: num_parallel: True is not a whole number of 1 or more.\n"
+        "  Give a number such as 4, or 'auto'."
+    )
+
+
+def test_an_unknown_name_in_a_file_is_told_with_the_nearest_known_one(tmp_path: Path) -> None:
+    file = toml(tmp_path / "pipeline", "keep_alve = 3")
+    with pytest.raises(SettingsError) as caught:
+        read(tmp_path)
+    assert str(caught.value).startswith(f"{file}: setting 'keep_alve' is not known.\n  Known: ")
+    assert str(caught.value).endswith("Did you mean 'keep_alive'?")
+
+
+def test_a_setting_of_a_later_version_is_no_fault(tmp_path: Path) -> None:
+    toml(tmp_path / "pipeline", 'host = "127.0.0.1:11434"\nallow = ["network"]')
+    assert read(tmp_path).origins == {}
+
+
+def test_a_file_that_is_not_toml_is_told_with_the_place(tmp_path: Path) -> None:
+    file = toml(tmp_path / "pipeline", "keep_alive: 5m")
+    with pytest.raises(SettingsError) as caught:
+        read(tmp_path)
+    assert str(caught.value) == (
+        f"{file}: this is not TOML: Expected '=' after a key in a key/value pair "
+        "(at line 1, column 11).\n  Correct the file."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NUM_PARALLEL", "-1"),
+        ("MAX_QUEUE", "0"),
+        ("MAX_LOADED_MODELS", "many"),
+        ("CONTEXT_LENGTH", "16kk"),
+        ("FLASH_ATTENTION", "maybe"),
+        ("KV_CACHE_TYPE", "q1"),
+        ("NUM_GPU", "-2"),
+        ("MAIN_GPU", "-1"),
+        ("DEBUG", "perhaps"),
+        ("KEEP_ALIVE", "5 parsecs"),
+    ],
+)
+def test_a_value_that_cannot_be_used_names_its_variable(
+    tmp_path: Path, name: str, value: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(tmp_path, **{f"PADDOCK_{name}": value})
+    assert caught.value.origin == f"PADDOCK_{name}"
+    assert repr(value) in caught.value.problem
