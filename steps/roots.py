@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
-class OutsideRoots(Exception):  # noqa: N818 - reads as what it says
+class OutsideRoots(Exception):
     """A path that leads out of every allowed folder."""
 
     def __init__(self, text: str, roots: tuple[Path, ...]) -> None:

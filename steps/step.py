@@ -6,12 +6,12 @@ Knows no runner and no Prefect. A step of one's own is registered under the entr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from paddock.engine.request import ModelSpec, Pool, Priority, Role
 
@@ -19,9 +19,39 @@ from .roots import Roots
 
 
 class Params(BaseModel):
-    """Base of every step's parameters: unknown keys are faults."""
+    """Base of every step's parameters: unknown keys are faults.
+
+    `faults` needs no values, only the names that the author wrote, so it can be asked before
+    anything runs; the model itself asks it as well.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    one_of: ClassVar[tuple[str, ...]] = ()
+    """Parameters of which exactly one must be given."""
+    not_yet: ClassVar[frozenset[str]] = frozenset()
+    """Parameters of the language that this version does not carry out."""
+
+    @classmethod
+    def faults(cls, given: Collection[str]) -> tuple[str, ...]:
+        """Say what is wrong with this choice of parameters, one plain sentence each."""
+        later = tuple(
+            f"`{name}` is not in this version." for name in sorted(cls.not_yet & {*given})
+        )
+        chosen = [name for name in cls.one_of if name in given]
+        if later or not cls.one_of or len(chosen) == 1:
+            return later
+        words = ", ".join(f"`{name}`" for name in cls.one_of if name not in cls.not_yet)
+        both = " and ".join(f"`{name}`" for name in chosen)
+        return (f"Give exactly one of {words}" + (f", not {both}." if chosen else "."),)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_what_can_be_done(cls, given: Any) -> Any:
+        faults = cls.faults(given) if isinstance(given, Mapping) else ()
+        if faults:
+            raise ValueError(" ".join(faults))
+        return given
 
 
 class Output(BaseModel):
@@ -52,7 +82,7 @@ class StepError(Exception):
         super().__init__(f"{reason} {remedy}".strip())
 
 
-class StepSkipped(Exception):  # noqa: N818 - not an error: `files.read` with `empty: skip`
+class StepSkipped(Exception):
     """The step decided that there is nothing to do; its outputs are null."""
 
 

@@ -1,0 +1,102 @@
+"""Find steps by their names: built-in ones and plug-ins alike are entry points.
+
+Listing reads metadata only (4 ms here); a step's module is imported when it is loaded.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from .step import Output, Params, Step
+
+GROUP = "paddock.steps"
+ALIASES = {"summarize": "summarise"}
+LATER = frozenset(
+    {"files.rows", "files.move", "search", "reduce", "tool", "agent", "run", "pipeline"}
+)
+"""Steps of the language that this version does not have yet."""
+
+
+class UnknownStep(LookupError):
+    """No step of this name is installed."""
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        self.name = name
+        self.known = known
+        self.near = tuple(difflib.get_close_matches(name, known, n=1))
+        names = ", ".join(f"'{word}'" for word in known)
+        hint = f" Did you mean '{self.near[0]}'?" if self.near else ""
+        what = "is not in this version" if name in LATER else "is not installed"
+        super().__init__(f"step '{name}' {what}. Known: {names}.{hint}")
+
+
+class BrokenStep(Exception):
+    """An installed step that cannot be used: the package that brings it must be mended."""
+
+    def __init__(self, name: str, package: str, why: str) -> None:
+        self.name = name
+        self.package = package
+        self.why = why
+        super().__init__(
+            f"step '{name}' of package '{package}' cannot be used: {why}. "
+            f"Update or remove '{package}'."
+        )
+
+
+@cache
+def _found() -> dict[str, tuple[EntryPoint, ...]]:
+    """Collect the entry points by name."""
+    found: dict[str, tuple[EntryPoint, ...]] = {}
+    for point in entry_points(group=GROUP):
+        found[point.name] = (*found.get(point.name, ()), point)
+    return found
+
+
+def names() -> tuple[str, ...]:
+    """Give the installed steps' names, sorted; imports none of them."""
+    return tuple(sorted(_found()))
+
+
+def load(name: str) -> type[Step[Any, Any]]:
+    """Import one step.
+
+    Raises:
+        UnknownStep: with the known names.
+        BrokenStep: with the package and the reason.
+    """
+    points = _found().get(ALIASES.get(name, name), ())
+    if not points:
+        raise UnknownStep(name, names())
+    if len(points) > 1:
+        raise BrokenStep(name, package(name), "more than one package brings it")
+    try:
+        kind = points[0].load()
+    except Exception as error:  # a plug-in's import may raise anything; it is told, not swallowed
+        raise BrokenStep(name, package(name), f"{type(error).__name__}: {error}") from error
+    fault = _fault(kind)
+    if fault:
+        raise BrokenStep(name, package(name), f"{points[0].value} {fault}")
+    return kind  # type: ignore[no-any-return]  # `_fault` has looked at its shape
+
+
+def package(name: str) -> str:
+    """Tell which package brings a step; several ones are joined, none gives an empty text."""
+    points = _found().get(ALIASES.get(name, name), ())
+    return " and ".join(point.dist.name if point.dist else "unknown" for point in points)
+
+
+def _fault(kind: object) -> str:
+    """Say what keeps `kind` from being a step, in words that follow its name."""
+    if not inspect.isclass(kind):
+        return "is not a class"
+    for field, base in (("params", Params), ("output", Output)):
+        given = getattr(kind, field, None)
+        if not (inspect.isclass(given) and issubclass(given, base)):
+            return f"has no `{field}` that is a subclass of {base.__module__}.{base.__name__}"
+    missing = [word for word in ("version", "is_pure", "roles") if not hasattr(kind, word)]
+    missing += [word for word in ("reads", "run") if not callable(getattr(kind, word, None))]
+    return f"lacks {', '.join(f'`{word}`' for word in missing)}" if missing else ""

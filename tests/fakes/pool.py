@@ -1,0 +1,167 @@
+"""A pool without a model: counts words, answers from the prompt, remembers what it was asked.
+
+The same request always gets the same answer, in another process too. What the real pool refuses
+(a prompt or a text that does not fit, an answer at its limit) this one refuses as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from paddock.engine.errors import PromptTooLong, TextTooLong
+from paddock.engine.request import (
+    ChatRequest,
+    Chunk,
+    DoneReason,
+    EmbedReply,
+    EmbedRequest,
+    Message,
+    ModelFacts,
+    ModelSpec,
+    Reply,
+    Usage,
+    reserved_tokens,
+    resolve_sampling,
+)
+
+# A word is a token; so is each Chinese, Japanese or Korean character.
+TOKEN = re.compile(r"[⺀-鿿가-힯豈-﫿]|[^\s⺀-鿿가-힯豈-﫿]+")
+MESSAGE_OVERHEAD_TOKENS = 4
+
+
+def count(text: str) -> int:
+    """Count as this pool's models do."""
+    return len(TOKEN.findall(text))
+
+
+def echo(request: ChatRequest) -> str:
+    """Answer with a fingerprint of the conversation and the first words of its last message."""
+    conversation = "\n".join(f"{m.role}: {m.content}" for m in request.messages)
+    fingerprint = hashlib.sha256(conversation.encode()).hexdigest()[:8]
+    words = request.messages[-1].content.split()[:8] if request.messages else []
+    return " ".join([f"[{fingerprint}]", *words])
+
+
+class FakeStream:
+    """An answer, word by word."""
+
+    def __init__(self, pool: FakePool, request: ChatRequest) -> None:
+        self._pool = pool
+        self._request = request
+        self._is_cancelled = False
+
+    async def __aiter__(self) -> AsyncIterator[Chunk]:
+        reply = await self.reply()
+        for word in re.findall(r"\s*\S+|\s+$", reply.text):
+            yield Chunk(word)
+
+    async def reply(self) -> Reply:
+        if self._is_cancelled:
+            raise asyncio.CancelledError
+        return await self._pool.answer_to(self._request)
+
+    def cancel(self) -> None:
+        self._is_cancelled = True
+
+
+class FakePool:
+    """Implements `paddock.engine.request.Pool`.
+
+    `answer` makes the text of a reply; it may raise an `EngineError`. `delay_s` is waited before
+    each reply. `chats` and `embeds` are the requests in the order in which they were taken,
+    `counted` the batches given to `count_texts`.
+    """
+
+    def __init__(
+        self,
+        *,
+        answer: Callable[[ChatRequest], str] = echo,
+        n_ctx_tokens: int = 4096,
+        n_dimensions: int = 8,
+        delay_s: float = 0.0,
+    ) -> None:
+        self.answer = answer
+        self.n_ctx_tokens = n_ctx_tokens
+        self.n_dimensions = n_dimensions
+        self.delay_s = delay_s
+        self.chats: list[ChatRequest] = []
+        self.embeds: list[EmbedRequest] = []
+        self.counted: list[tuple[str, ...]] = []
+        self.n_running = 0
+        self.n_running_most = 0
+
+    async def facts(self, model: ModelSpec) -> ModelFacts:
+        return ModelFacts(
+            name=model.ref,
+            path=f"/models/{model.ref}.gguf",
+            digest=hashlib.sha256(model.ref.encode()).hexdigest(),
+            size_bytes=1,
+            architecture="fake",
+            role=model.role,
+            n_ctx_train_tokens=self.n_ctx_tokens,
+            n_ctx_tokens=min(model.n_ctx_tokens or self.n_ctx_tokens, self.n_ctx_tokens),
+        )
+
+    async def count_chat(self, model: ModelSpec, messages: Sequence[Message]) -> int:
+        return sum(count(m.content) + MESSAGE_OVERHEAD_TOKENS for m in messages)
+
+    async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
+        self.counted.append(tuple(texts))
+        return [count(text) for text in texts]
+
+    def chat(self, request: ChatRequest) -> FakeStream:
+        self.chats.append(request)
+        return FakeStream(self, request)
+
+    async def answer_to(self, request: ChatRequest) -> Reply:
+        self.n_running += 1
+        self.n_running_most = max(self.n_running_most, self.n_running)
+        try:
+            await asyncio.sleep(self.delay_s)
+            return await self._reply(request)
+        finally:
+            self.n_running -= 1
+
+    async def _reply(self, request: ChatRequest) -> Reply:
+        facts = await self.facts(request.model)
+        sampling = resolve_sampling(request.params, request.model.params)
+        n_prompt = await self.count_chat(request.model, request.messages)
+        n_answer = reserved_tokens(sampling.max_tokens, facts.n_ctx_tokens)
+        if n_prompt + n_answer > facts.n_ctx_tokens:
+            raise PromptTooLong(n_prompt, n_answer, facts.n_ctx_tokens)
+        text, reason = _within(self.answer(request), n_answer)
+        usage = Usage(prompt_tokens=n_prompt, completion_tokens=count(text))
+        return Reply(text=text, done_reason=reason, usage=usage, digest=facts.digest)
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        self.embeds.append(request)
+        await asyncio.sleep(self.delay_s)
+        facts = await self.facts(request.model)
+        for index, text in enumerate(request.texts):
+            if count(text) > facts.n_ctx_tokens:
+                raise TextTooLong(index, count(text), facts.n_ctx_tokens)
+        width = request.dimensions or self.n_dimensions
+        return EmbedReply(
+            vectors=tuple(vector(text, width) for text in request.texts),
+            usage=Usage(prompt_tokens=sum(map(count, request.texts))),
+            digest=facts.digest,
+        )
+
+
+def _within(text: str, n_tokens: int) -> tuple[str, DoneReason]:
+    """Cut an answer at its limit, as a model does."""
+    ends = [match.end() for match in TOKEN.finditer(text)]
+    return (text, "stop") if len(ends) <= n_tokens else (text[: ends[n_tokens - 1]], "length")
+
+
+def vector(text: str, n_dimensions: int) -> tuple[float, ...]:
+    """Give a unit vector that is the same for the same text."""
+    values = [
+        hashlib.sha256(f"{i} {text}".encode()).digest()[0] - 127.5 for i in range(n_dimensions)
+    ]
+    length = math.sqrt(sum(value * value for value in values))
+    return tuple(value / length for value in values)

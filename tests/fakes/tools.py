@@ -1,0 +1,89 @@
+"""What a step is handed, without a runner: models by name, outputs and notes in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from paddock.engine.request import ModelSpec, Pool, Role
+from paddock.steps.roots import Roots
+from paddock.steps.step import StepError, Tools
+
+from .pool import FakePool
+
+
+@dataclass
+class FakeModels:
+    """Every alias is a model of that name."""
+
+    specs: dict[str, ModelSpec] = field(default_factory=dict)
+
+    def resolve(self, alias: str | None, role: Role) -> ModelSpec:
+        return self.specs.get(alias or role, ModelSpec(ref=alias or f"default-{role}", role=role))
+
+
+@dataclass
+class FakeOutputs:
+    """Remembers what was written; `known` may be filled beforehand."""
+
+    known: dict[Path, set[str]] = field(default_factory=dict)
+    events: list[tuple[str, Path]] = field(default_factory=list)
+    intended: set[Path] = field(default_factory=set)
+
+    def owned(self) -> frozenset[Path]:
+        return frozenset(self.known)
+
+    async def known_sha256(self, path: Path) -> frozenset[str]:
+        return frozenset(self.known.get(path, ()))
+
+    async def intend(self, path: Path, sha256: str) -> None:
+        self.events.append(("intend", path))
+        if path in self.intended:
+            raise StepError(f"another item of this run writes '{path}'")
+        self.intended.add(path)
+        self.known.setdefault(path, set()).add(sha256)
+
+    async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
+        self.events.append(("wrote", path))
+
+    def next_run(self) -> None:
+        """Forget the paths of this run, keep the digests."""
+        self.intended.clear()
+        self.events.clear()
+
+
+@dataclass
+class FakeLog:
+    """Keeps the notes."""
+
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@dataclass(frozen=True, slots=True)
+class FakeTools(Tools):
+    """`Tools` whose parts a test can look into."""
+
+    @property
+    def notes(self) -> list[str]:
+        assert isinstance(self.log, FakeLog)
+        return self.log.notes
+
+    @property
+    def chats(self) -> FakePool:
+        assert isinstance(self.pool, FakePool)
+        return self.pool
+
+
+def tools(base: Path, *, pool: Pool | None = None, models: FakeModels | None = None) -> FakeTools:
+    """Make the tools of a pipeline that lies in `base`."""
+    root = base.resolve()
+    return FakeTools(
+        pool=pool or FakePool(),
+        models=models or FakeModels(),
+        roots=Roots(base=root, allowed=(root,)),
+        outputs=FakeOutputs(),
+        log=FakeLog(),
+    )
