@@ -1,0 +1,191 @@
+"""The ledger's tables, how they are made, and how an older ledger becomes a newer one.
+
+Knows SQLAlchemy Core and nothing of items or steps. The SQL is portable: PostgreSQL comes later.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    inspect,
+    select,
+)
+from sqlalchemy.exc import DatabaseError
+
+VERSION = 1
+
+_metadata = MetaData()
+
+meta = Table(
+    "meta",
+    _metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+runs = Table(
+    "runs",
+    _metadata,
+    Column("run", String(64), primary_key=True),
+    Column("pipeline", Text, nullable=False),
+    Column("file", Text, nullable=False),
+    Column("started", Float, nullable=False),
+    Column("ended", Float),
+    Column("status", String(16), nullable=False),
+    Column("summary", Text),
+)
+
+scopes = Table(
+    "scopes",
+    _metadata,
+    Column("scope", String(64), primary_key=True),
+    Column("file", Text, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("inputs", Text, nullable=False),
+)
+
+items = Table(
+    "items",
+    _metadata,
+    Column("scope", String(64), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("hash", String(64), nullable=False),
+    Column("parts", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("error", Text),
+    Column("returns", Text),
+    Column("returns_object", String(64)),
+    Column("reads", Text),
+    Column("has_inner_failures", Boolean, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("calls", Integer, nullable=False),
+    Column("tokens", Integer, nullable=False),
+    Column("run", String(64), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("gone", String(64)),
+    sqlite_with_rowid=False,
+)
+
+calls = Table(
+    "calls",
+    _metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("kind", String(8), nullable=False),
+    Column("model", Text, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("served_digest", String(64), nullable=False),
+    Column("request", Text),
+    Column("request_object", String(64)),
+    Column("reply", Text),
+    Column("reply_object", String(64)),
+    Column("done_reason", String(16)),
+    Column("usage", Text, nullable=False),
+    Column("scope", String(64), nullable=False),
+    Column("step", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("run", String(64), nullable=False),
+    Column("at", Float, nullable=False),
+)
+
+outputs = Table(
+    "outputs",
+    _metadata,
+    Column("scope", String(64), primary_key=True),
+    Column("path", Text, primary_key=True),
+    Column("key", Text, nullable=False),
+    Column("sha256", String(64)),
+    Column("intended", Text, nullable=False),
+    Column("size", Integer),
+    Column("mtime_ns", Integer),
+    Column("run", String(64), nullable=False),
+    Column("at", Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+Migration = Callable[[Connection], None]
+MIGRATIONS: Mapping[int, Migration] = {}
+"""From which version → what brings it to the next one."""
+
+
+class LedgerError(Exception):
+    """The ledger cannot be used: a newer one, a broken file, a full disk. Says what to do."""
+
+
+def connect(file: Path) -> Engine:
+    """Give an engine whose connections wait for one another and survive a kill."""
+    engine = create_engine(
+        f"sqlite:///{file}", connect_args={"check_same_thread": False, "timeout": 30}
+    )
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: object, _record: object) -> None:
+        cursor = connection.cursor()  # type: ignore[attr-defined]
+        cursor.execute("PRAGMA journal_mode=WAL")
+        # FULL: an entry survives a power cut, not only a kill. Commits are grouped, so it is cheap.
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.close()
+
+    return engine
+
+
+def prepare(engine: Engine, file: Path, migrations: Mapping[int, Migration] = MIGRATIONS) -> None:
+    """Make the tables, or bring an older ledger up to date after a copy beside it.
+
+    Raises:
+        LedgerError: it was written by a newer Paddock, or it is no ledger.
+    """
+    try:
+        with engine.connect() as connection:
+            found = _version(connection)
+        if found is None:
+            _create(engine)
+        elif found > VERSION:
+            raise LedgerError(
+                f"{file}: this ledger was written by a newer Paddock (its version is {found}, "
+                f"this one reads {VERSION}). Update Paddock, or move that file away to start anew."
+            )
+        elif found < VERSION:
+            _migrate(engine, file, found, migrations)
+    except DatabaseError as error:
+        raise LedgerError(
+            f"{file}: the ledger cannot be read ({error.orig}). "
+            f"Move that file away to start anew; what it wrote stays where it is."
+        ) from error
+
+
+def _version(connection: Connection) -> int | None:
+    if not inspect(connection).has_table("meta"):
+        return None
+    value = connection.execute(select(meta.c.value).where(meta.c.name == "version")).scalar()
+    return None if value is None else int(value)
+
+
+def _create(engine: Engine) -> None:
+    with engine.begin() as connection:
+        _metadata.create_all(connection)
+        connection.execute(meta.insert(), {"name": "version", "value": str(VERSION)})
+
+
+def _migrate(engine: Engine, file: Path, found: int, migrations: Mapping[int, Migration]) -> None:
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copy2(file, file.with_name(f"{file.name}.v{found}"))
+    with engine.begin() as connection:
+        for version in range(found, VERSION):
+            migrations[version](connection)
+        connection.execute(meta.update().where(meta.c.name == "version").values(value=str(VERSION)))

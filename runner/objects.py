@@ -1,0 +1,40 @@
+"""Large values by their digest: `objects/<sha256>`, written aside and renamed, once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from uuid import uuid4
+
+
+class Objects:
+    """A folder of values that are never changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def put(self, value: bytes) -> str:
+        """Keep a value and give its sha256; a value that is there already is not written again."""
+        digest = hashlib.sha256(value).hexdigest()
+        path = self._folder / digest
+        if not path.exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            aside = self._folder / f".{digest}.{uuid4().hex}"
+            try:
+                with aside.open("wb") as file:
+                    file.write(value)
+                    file.flush()
+                    os.fsync(file.fileno())
+                aside.replace(path)
+            finally:
+                aside.unlink(missing_ok=True)
+        return digest
+
+    def get(self, digest: str) -> bytes | None:
+        """Give a value back; None when it is gone or is not what it was."""
+        try:
+            value = (self._folder / digest).read_bytes()
+        except FileNotFoundError:
+            return None
+        return value if hashlib.sha256(value).hexdigest() == digest else None

@@ -1,0 +1,139 @@
+"""The ledger's one writer: a thread that commits whatever has come together since its last commit.
+
+It owns the writing connection. A row that is put twice before a commit is written once. Many
+items that wait for their entry share one commit, which is what keeps an entry cheap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import Engine, Table, bindparam
+from sqlalchemy.exc import DBAPIError
+
+from .ledger_schema import LedgerError
+
+Row = Mapping[str, Any]
+_Key = tuple[Any, ...]
+_Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
+
+
+class Writer:
+    """Rows go in from any thread; `durable` waits until they are on the disk."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._wake = threading.Condition()
+        self._pending: dict[Table, dict[_Key, Row]] = {}
+        self._waiters: list[_Waiter] = []
+        self._error: LedgerError | None = None
+        self._is_busy = False
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
+        self._thread.start()
+
+    def put(self, table: Table, row: Row) -> None:
+        """Write a whole row, in place of the one with the same primary key.
+
+        Raises:
+            LedgerError: an earlier write failed; nothing more is taken.
+        """
+        key = tuple(row[column.name] for column in table.primary_key)
+        with self._wake:
+            if self._error is not None:
+                raise self._error
+            self._pending.setdefault(table, {})[key] = row
+            self._wake.notify()
+
+    async def durable(self) -> None:
+        """Wait until everything put so far is committed.
+
+        Raises:
+            LedgerError: it could not be written.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        with self._wake:
+            if self._error is not None:
+                raise self._error
+            if not self._pending and not self._is_busy:
+                return
+            self._waiters.append((loop, future))
+            self._wake.notify()
+        await future
+
+    def close(self) -> None:
+        """Commit what is left and end the thread; a failure was or is told by `error`."""
+        with self._wake:
+            self._is_closed = True
+            self._wake.notify()
+        self._thread.join()
+
+    @property
+    def error(self) -> LedgerError | None:
+        """Why writing stopped, if it did."""
+        return self._error
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                self._is_busy = False
+                while not self._pending and not self._waiters and not self._is_closed:
+                    self._wake.wait()
+                if self._is_closed and not self._pending and not self._waiters:
+                    return
+                pending, self._pending = self._pending, {}
+                waiters, self._waiters = self._waiters, []
+                self._is_busy = True
+            error = self._commit(pending)
+            if error is not None:
+                with self._wake:
+                    self._error = error
+                    self._pending = {}
+                    waiters += self._waiters
+                    self._waiters = []
+            _answer(waiters, error)
+
+    def _commit(self, pending: Mapping[Table, Mapping[_Key, Row]]) -> LedgerError | None:
+        try:
+            with self._engine.begin() as connection:
+                for table, rows in pending.items():
+                    columns = list(table.primary_key)
+                    where = [column == bindparam(f"at_{column.name}") for column in columns]
+                    at = [f"at_{column.name}" for column in columns]
+                    # Delete and insert is the one "upsert" that every database understands.
+                    connection.execute(
+                        table.delete().where(*where),
+                        [dict(zip(at, key, strict=True)) for key in rows],
+                    )
+                    connection.execute(table.insert(), list(rows.values()))
+        except (DBAPIError, OSError) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            return LedgerError(
+                f"the ledger cannot be written ({cause}). "
+                f"What it says is done is done: make room, then run the same command again."
+            )
+        return None
+
+
+def _answer(waiters: Iterable[_Waiter], error: LedgerError | None) -> None:
+    """Wake each waiter in its own loop; one call for each loop, since calls are what costs."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+    for loop, future in waiters:
+        by_loop.setdefault(loop, []).append(future)
+    for loop, futures in by_loop.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_settle, futures, error)
+
+
+def _settle(futures: Iterable[asyncio.Future[None]], error: LedgerError | None) -> None:
+    for future in futures:
+        if future.done():
+            continue
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
