@@ -1,0 +1,132 @@
+"""Write to people and to machines: text without control characters, one JSON object, no surprise.
+
+A reader that went away, a closed stream or a terminal that lacks a letter never fails a command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import sys
+from typing import Any, TextIO
+
+# What a file's name or text could do to a terminal: control characters, lone surrogates, and
+# the marks that turn the direction of writing round.
+_UNSAFE = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+_UNSAFE_TEXT = re.compile(f"[{_UNSAFE}]")
+_UNSAFE_LINE = re.compile(f"[{_UNSAFE}\t\n]")
+
+
+def clean(text: str) -> str:
+    r"""Make `text` one harmless line: what is unsafe to print is written out.
+
+    >>> clean("a\x1b[2Jb\n")
+    'a\\x1b[2Jb\\n'
+    """
+    return _UNSAFE_LINE.sub(_written_out, text)
+
+
+def clean_lines(text: str) -> str:
+    """Make `text` harmless and keep its lines and tabs."""
+    return _UNSAFE_TEXT.sub(_written_out, text)
+
+
+def _written_out(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+def prepare() -> None:
+    """Let both streams write what their encoding lacks as escapes instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def say(text: str) -> None:
+    """Write lines to stdout: what was asked for."""
+    _write(sys.stdout, clean_lines(text) + "\n")
+
+
+def tell(text: str) -> None:
+    """Write lines to stderr: progress, warnings, errors."""
+    _write(sys.stderr, clean_lines(text) + "\n")
+
+
+def say_json(value: Any) -> None:
+    """Write one object to stdout, in ASCII where the stream is not UTF-8."""
+    encoding = getattr(sys.stdout, "encoding", None) or ""
+    is_utf8 = encoding.lower().replace("-", "") == "utf8"
+    # Lone surrogates (undecodable file names) stay escapes: `backslashreplace` writes them so.
+    _write(sys.stdout, json.dumps(value, ensure_ascii=not is_utf8, indent=2) + "\n")
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    """Write at once; a stream that is closed or has no reader any more takes nothing."""
+    if stream is None:
+        return
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        _forget(stream)
+
+
+def _forget(stream: TextIO) -> None:
+    """Point the stream nowhere, so that Python does not complain about it at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def counted(n: int, noun: str) -> str:
+    """Write a number with its noun.
+
+    >>> counted(1, "document"), counted(12000, "document")
+    ('1 document', '12,000 documents')
+    """
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people say it.
+
+    >>> duration(0.04), duration(3.14), duration(75), duration(3700), duration(200000)
+    ('0.04 s', '3.1 s', '1 min 15 s', '1 h 1 min', '2 d 7 h')
+    """
+    if seconds < 10:
+        return f"{seconds:.2f} s" if seconds < 0.1 else f"{seconds:.1f} s"
+    minutes, secs = divmod(round(seconds), 60)
+    hours, mins = divmod(minutes, 60)
+    days, hrs = divmod(hours, 24)
+    parts = [(days, "d"), (hrs, "h"), (mins, "min"), (secs, "s")]
+    first = next(place for place, (n, _) in enumerate(parts) if n)
+    return " ".join(f"{n} {unit}" for n, unit in parts[first : first + 2] if n)
+
+
+def size(n_bytes: int) -> str:
+    """Write a size with a decimal unit, as disks and `ollama list` do.
+
+    >>> size(98_700_000), size(1_540_000_000), size(12)
+    ('99 MB', '1.5 GB', '12 B')
+    """
+    amount = float(n_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 999.5:
+            return f"{amount:.1f} {unit}" if unit == "GB" else f"{amount:.0f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Lay rows out in columns; the first row is the heading."""
+    rows = [tuple(clean(cell) for cell in row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,125 @@
+"""Turn what a command returns or raises into an exit status and words for a person.
+
+The statuses are those of the language's page: 0 done, 1 failed, 2 the YAML or the command is
+wrong, 130 interrupted; a run's report has the others.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec
+
+import typer
+
+from . import console
+
+P = ParamSpec("P")
+
+DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+
+class CommandError(Exception):
+    """The command itself is wrong: a missing file, options that exclude one another."""
+
+
+def guarded(command: Callable[P, int]) -> Callable[P, None]:
+    """Make a Typer command of a function that returns its exit status.
+
+    With `as_json` set, an error is one object on stdout as well, so that a machine that waits
+    for the object always gets one.
+    """
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            status = command(*args, **kwargs)
+        except KeyboardInterrupt as error:
+            status = _ended(error, as_json=bool(kwargs.get("as_json")))
+        except Exception as error:  # the rim: every error becomes words and a status here
+            status = _ended(error, as_json=bool(kwargs.get("as_json")))
+        raise typer.Exit(status)
+
+    return run
+
+
+def _ended(error: BaseException, *, as_json: bool) -> int:
+    """Tell the person, and the machine that waits; give the status."""
+    if isinstance(error, typer.Exit):
+        return error.exit_code
+    if _wants_traceback() and not isinstance(error, KeyboardInterrupt):
+        traceback.print_exception(error)
+    status, words = explain(error)
+    console.tell(words)
+    if as_json:
+        console.say_json(_as_json(error, words))
+    return status
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """Give the exit status of an error and what to say about it."""
+    from paddock.engine.errors import EngineError
+
+    from .settings import SettingsError
+
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, "Interrupted."
+    if isinstance(error, CommandError | SettingsError) or _is_pipeline_error(error):
+        return WRONG, str(error)
+    if isinstance(error, EngineError) or getattr(error, "is_plain", False):
+        return FAILED, str(error)
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename is not None else ""
+        return FAILED, f"{place}{error.strerror}."
+    return FAILED, _unexpected(error)
+
+
+def _is_pipeline_error(error: BaseException) -> bool:
+    """Tell without importing the room: an error of it can only exist when it is loaded."""
+    errors = sys.modules.get("paddock.pipelines.errors")
+    return errors is not None and isinstance(error, errors.PipelineError)
+
+
+def _as_json(error: BaseException, words: str) -> dict[str, object]:
+    if _is_pipeline_error(error):
+        return {"ok": False, "faults": [fault.as_json() for fault in error.faults]}  # type: ignore[attr-defined]
+    return {"ok": False, "error": words}
+
+
+def _wants_traceback() -> bool:
+    return os.environ.get("PADDOCK_DEBUG", "").strip().lower() not in (
+        "",
+        "0",
+        "false",
+        "no",
+        "off",
+    )
+
+
+def _unexpected(error: BaseException) -> str:
+    """Keep the traceback for whoever mends it, and say in one sentence where."""
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    file = _record("".join(traceback.format_exception(error)))
+    where = f"What happened is written in {file}" if file else "PADDOCK_DEBUG=1 shows where"
+    return f"Paddock met an error of its own ({console.clean(what)}). {where}; please report it."
+
+
+def _record(text: str) -> Path | None:
+    """Write a traceback to the state folder, else to the temporary one."""
+    home = Path(os.environ.get("PADDOCK_HOME") or Path("~/.paddock").expanduser())
+    name = time.strftime("crash-%Y%m%d-%H%M%S") + f"-{os.getpid()}.txt"
+    for folder in (home / "crashes", None):
+        try:
+            folder = folder or Path(tempfile.mkdtemp(prefix="paddock-"))
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+        except OSError:
+            continue
+        return folder / name
+    return None

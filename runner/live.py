@@ -1,0 +1,144 @@
+"""Draw a run as a table that changes in place; see `progress` for when it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from . import console
+from .observer import ItemState
+from .progress import failure
+from .tally import StepTally, Tally
+
+REFRESH_PER_S = 8
+N_READING = 4  # documents that are named; the others are counted
+N_FAILURES = 50  # lines above the table; a folder of broken files must not scroll for minutes
+
+
+class LiveTable(Tally):
+    """A table with one line a step, drawn by a thread of its own eight times a second at most."""
+
+    def __init__(self, console_: Console | None = None) -> None:
+        super().__init__()
+        self._console = console_ or Console(stderr=True, highlight=False)
+        self._live = Live(
+            console=self._console,
+            refresh_per_second=REFRESH_PER_S,
+            get_renderable=self.picture,
+            vertical_overflow="crop",
+        )
+        self._n_failures = 0
+
+    def __enter__(self) -> LiveTable:
+        """Begin to draw."""
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the last picture on the screen."""
+        self._live.stop()
+
+    def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
+        """Say which run this is, above the table."""
+        super().began(run, pipeline, steps)
+        self._above(f"run {run} of {pipeline}", "bold")
+
+    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+        """Name what went wrong above the table."""
+        super().item(step, key, state, detail)
+        if state in ("quarantined", "failed"):
+            self._n_failures += 1
+            if self._n_failures <= N_FAILURES:
+                self._above(failure(step, key, state, detail), "yellow")
+            elif self._n_failures == N_FAILURES + 1:
+                self._above("Further failures are counted, and listed in the report.", "yellow")
+
+    def note(self, text: str) -> None:
+        """Say it above the table."""
+        self._above(text, "")
+
+    def _above(self, text: str, style: str) -> None:
+        self._console.print(Text(console.clean(text), style=style))
+
+    def picture(self) -> Group:
+        """Draw what is known now."""
+        with self.lock:
+            now = self.clock()
+            tallies = list(self.steps.values())
+            reading = [pair for tally in tallies for pair in tally.running.items() if pair[0]]
+            lines = [self._table(tallies, now)] if tallies else []
+            return Group(*lines, *_reading(reading, self._console.width), self._footer(now))
+
+    def _table(self, tallies: Sequence[StepTally], now: float) -> Table:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        is_wide = self._console.width >= 72
+        table.add_column("step", no_wrap=True, overflow="ellipsis")
+        if is_wide:
+            table.add_column("", width=16)
+        for heading in ("done", "running", "left", "tokens/s", "to go"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for tally in tallies:
+            cells = _cells(tally, now)
+            table.add_row(console.clean(tally.name), *([_bar(tally)] if is_wide else []), *cells)
+        return table
+
+    def _footer(self, now: float) -> Text:
+        parts = [console.duration(now - self.since)]
+        rate = self.meter.rate()
+        if rate is not None:
+            parts.append(f"{rate:.0f} tokens/s")
+        return Text(" · ".join(parts), style="dim")
+
+
+def _bar(tally: StepTally) -> ProgressBar | Text:
+    if tally.since is None:
+        return Text("waiting", style="dim")
+    total = tally.total
+    if not total and tally.is_over:
+        return Text("nothing to do", style="dim")
+    return ProgressBar(
+        total=total, completed=tally.n_fresh + tally.n_ended, width=16, pulse=total is None
+    )
+
+
+def _cells(tally: StepTally, now: float) -> list[Text | str]:
+    """Write done, running, left, tokens a second, time to go."""
+    n_bad = tally.n_quarantined + tally.n_failed
+    done = Text(f"{tally.n_fresh + tally.n_ended - n_bad:,}" if tally.since is not None else "")
+    if n_bad:
+        done.append(f" +{n_bad:,} failed", style="yellow")
+    rate, left_s = tally.meter.rate(), tally.seconds_left(now)
+    if tally.is_over:
+        to_go = Text(console.duration(tally.seconds(now)), style="dim")
+    else:
+        to_go = Text("" if left_s is None else console.duration(left_s))
+    return [
+        done,
+        f"{len(tally.running):,}" if tally.running else "",
+        "" if tally.n_left is None else f"{tally.n_left:,}",
+        f"{rate:.0f}" if rate is not None and tally.running else "",
+        to_go,
+    ]
+
+
+def _reading(running: Sequence[tuple[str, str | None]], width: int) -> list[Text]:
+    """Name the documents that are being read."""
+    shown = [console.clean(f"{key} ({step})" if step else key) for key, step in running[:N_READING]]
+    if len(running) > N_READING:
+        shown.append(f"and {len(running) - N_READING:,} more")
+    if not shown:
+        return []
+    line = Text("reading: " + ", ".join(shown))
+    line.truncate(width, overflow="ellipsis")
+    return [line]
