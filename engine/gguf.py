@@ -59,7 +59,7 @@ class Header:
         return value if isinstance(value, int) else default
 
 
-class _Short(Exception):  # noqa: N818 - private signal: the file ends too early
+class _Short(Exception):
     pass
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -14,9 +14,9 @@ Switch = Literal["auto", "on", "off"]
 class PoolSettings:
     """One pool on one machine. `None` means: decided from the machine or the model."""
 
-    models_dir: Path = Path("~/.paddock/models").expanduser()
+    models_dir: Path = field(default_factory=lambda: Path.home() / ".paddock" / "models")
     """A store in Ollama's layout."""
-    cache_dir: Path = Path("~/.paddock/cache").expanduser()
+    cache_dir: Path = field(default_factory=lambda: Path.home() / ".paddock" / "cache")
     """Digests of model files, so that they are read once."""
     keep_alive_s: float = 300.0
     """Negative: for ever; 0: gone as soon as idle."""

@@ -1,0 +1,237 @@
+"""One process, one model: what runs behind a pool's pipe. Started as a module by `process`.
+
+The main thread owns the context and computes; a second thread reads requests, renders and
+tokenises them. Frames go out on what was standard output; llama.cpp's own messages go to standard
+error. When the pipe closes, the pool is gone and so is this process.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from . import frames, native
+from .embedding import Embedder
+from .errors import BadRequest, EngineError, PromptTooLong, TextTooLong
+from .loop import Cancel, Close, Job, Loop, Told
+from .prompt import Prompter, answer_budget
+from .request import Message, Priority, Role, Sampling
+from .scheduler import Limits
+from .sequence import Tokens
+from .settings import CacheType, Switch
+
+EXIT_BROKEN = 70  # EX_SOFTWARE: the context is not to be trusted any more
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a worker is started with."""
+
+    path: str
+    role: Role
+    n_ctx_tokens: int
+    """The longest sequence."""
+    n_cells: int
+    n_parallel: int
+    n_batch_tokens: int
+    n_threads: int
+    n_gpu_layers: int = -1
+    main_gpu: int = 0
+    flash_attention: Switch = "auto"
+    kv_cache_type: CacheType = "f16"
+
+
+class _Sender:
+    """Writes frames from both threads, one at a time."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def send(self, head: frames.Head, body: bytes = b"") -> None:
+        with self._lock:
+            self._stream.write(frames.pack(head, body))
+            self._stream.flush()
+
+
+def main() -> None:
+    """Load the model, say so, and work until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pool's to handle
+    requests = sys.stdin.buffer
+    sender = _Sender(_taken_stdout())
+    native.quiet_logs()
+    head, _ = frames.read(requests)
+    load = Load(**head)
+    try:
+        model = native.Model(
+            Path(load.path), n_gpu_layers=load.n_gpu_layers, main_gpu=load.main_gpu
+        )
+        context = native.Context(model, _options(load))
+        prompter = Prompter(model)
+    except (native.LoadFailed, EngineError) as error:
+        sender.send({"event": "broken", "why": str(error)})
+        return
+    can_share = model.can_cut_memory
+    sender.send({"event": "ready", "pid": os.getpid(), "can_share": can_share})
+    if load.role == "embed":
+        _serve_embeddings(load, context, prompter, sender, requests)
+    else:
+        limits = Limits(load.n_cells, load.n_parallel, load.n_batch_tokens, can_share)
+        _serve_chat(load, limits, context, prompter, sender, requests)
+
+
+def _taken_stdout() -> BinaryIO:
+    """Take standard output for frames; whoever prints now prints to standard error."""
+    mine = os.dup(1)
+    os.dup2(2, 1)
+    return os.fdopen(mine, "wb")
+
+
+def _options(load: Load) -> native.ContextOptions:
+    return native.ContextOptions(
+        n_ctx_tokens=load.n_cells,
+        n_batch_tokens=load.n_batch_tokens,
+        n_seq_max=2 * load.n_parallel,
+        n_threads=load.n_threads,
+        embeds=load.role == "embed",
+        flash_attention=load.flash_attention,
+        kv_cache_type=load.kv_cache_type,
+    )
+
+
+def _serve_chat(
+    load: Load,
+    limits: Limits,
+    context: native.Context,
+    prompter: Prompter,
+    sender: _Sender,
+    requests: BinaryIO,
+) -> None:
+    def tell(told: Told) -> None:
+        sender.send({"event": "turn", **asdict(told)})
+
+    loop = Loop(context, limits, tell)
+
+    def take(head: frames.Head) -> None:
+        if head["op"] == "cancel":
+            loop.post(Cancel(head["id"]))
+            return
+        prompt = prompter.chat(_messages(head))
+        sampling = Sampling(**{**head["sampling"], "stop": tuple(head["sampling"]["stop"])})
+        n_ctx_tokens = min(head["n_ctx_tokens"], load.n_ctx_tokens)
+        budget = answer_budget(len(prompt), sampling.max_tokens, n_ctx_tokens)
+        priority: Priority = head["priority"]
+        loop.post(Job(head["id"], prompt, sampling, budget, priority))
+
+    _read_beside(requests, prompter, sender, take, at_end=lambda: loop.post(Close()))
+    try:
+        loop.run()
+    except native.DecodeFailed:
+        traceback.print_exc()
+        os._exit(EXIT_BROKEN)
+
+
+def _serve_embeddings(
+    load: Load,
+    context: native.Context,
+    prompter: Prompter,
+    sender: _Sender,
+    requests: BinaryIO,
+) -> None:
+    jobs: queue.SimpleQueue[tuple[int, list[Tokens], int | None] | None] = queue.SimpleQueue()
+    n_ctx_tokens = min(load.n_ctx_tokens, load.n_batch_tokens)
+
+    def take(head: frames.Head) -> None:
+        if head["op"] == "embed":
+            tokens = prompter.for_embedding(head["texts"], n_ctx_tokens)
+            jobs.put((head["id"], tokens, head["dimensions"]))
+
+    _read_beside(requests, prompter, sender, take, at_end=lambda: jobs.put(None))
+    embedder = Embedder(context)
+    while (job := jobs.get()) is not None:
+        request_id, tokens, dimensions = job
+        try:
+            vectors = embedder.embed(tokens, dimensions)
+        except ValueError as error:
+            sender.send(_refusal(request_id, BadRequest(str(error))))
+            continue
+        head = {
+            "event": "embedded",
+            "id": request_id,
+            "shape": vectors.shape,
+            "n_tokens": sum(map(len, tokens)),
+        }
+        sender.send(head, np.ascontiguousarray(vectors, np.float32).tobytes())
+
+
+def _read_beside(
+    requests: BinaryIO,
+    prompter: Prompter,
+    sender: _Sender,
+    take: Callable[[frames.Head], None],
+    at_end: Callable[[], None],
+) -> None:
+    """Start the thread that reads requests and answers what needs no context."""
+
+    def read_all() -> None:
+        while True:
+            try:
+                head, _ = frames.read(requests)
+            except frames.Closed:
+                break
+            if head["op"] == "stop":
+                at_end()
+                return
+            try:
+                if head["op"] == "count":
+                    sender.send(_counted(head, prompter))
+                else:
+                    take(head)
+            except EngineError as error:
+                sender.send(_refusal(head["id"], error))
+            except Exception as error:
+                # One request that nobody foresaw must not take the others with it.
+                traceback.print_exc()
+                refusal = BadRequest(f"the worker cannot take this request: {error!r}")
+                sender.send(_refusal(head["id"], refusal))
+        # The pool is gone: nobody is left to finish for, and the owner may be deep in a decode.
+        os._exit(0)
+
+    threading.Thread(target=read_all, name="requests", daemon=True).start()
+
+
+def _counted(head: frames.Head, prompter: Prompter) -> frames.Head:
+    if "messages" in head:
+        counts = [len(prompter.chat(_messages(head)))]
+    else:
+        counts = prompter.count(head["texts"])
+    return {"event": "counted", "id": head["id"], "counts": counts}
+
+
+def _messages(head: frames.Head) -> list[Message]:
+    return [Message(role, content) for role, content in head["messages"]]
+
+
+def _refusal(request_id: int, error: EngineError) -> frames.Head:
+    """Describe an error so that the pool can raise the same."""
+    details: dict[str, Any] = {"kind": "bad", "text": str(error)}
+    if isinstance(error, PromptTooLong):
+        numbers = (error.n_prompt_tokens, error.n_reserved_tokens, error.n_ctx_tokens)
+        details = {"kind": "prompt", "numbers": numbers}
+    elif isinstance(error, TextTooLong):
+        details = {"kind": "text", "numbers": (error.index, error.n_tokens, error.n_ctx_tokens)}
+    return {"event": "refused", "id": request_id, **details}
+
+
+if __name__ == "__main__":
+    main()
