@@ -1,0 +1,182 @@
+"""The filters and tests that expressions may use: Jinja2's harmless ones, and some of ours.
+
+Those of Jinja2 that can make much out of little are here again with a bound.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice, pairwise
+from typing import Any
+
+from jinja2 import pass_environment
+from jinja2.filters import FILTERS as THEIRS
+from jinja2.tests import TESTS as THEIR_TESTS
+
+MAX_CHARS = 32 * 1024 * 1024
+MAX_WRAP_CHARS = 1_000_000  # textwrap reads about a million characters a second
+
+
+def names(words: str) -> tuple[str, ...]:
+    """Give the words of a text."""
+    return tuple(words.split())
+
+
+_PLAIN = names(
+    "abs capitalize count d default dictsort filesizeformat first float int items last "
+    "length list lower map max min reject rejectattr reverse select selectattr groupby "
+    "sort string title trim truncate unique upper urlencode wordcount"
+)
+_TESTS = names(
+    "boolean defined divisibleby eq equalto even false float ge greaterthan gt in "
+    "integer iterable le lessthan lower lt mapping ne none number odd sequence string "
+    "true undefined upper == != > >= < <="
+)
+
+
+def slug(value: str) -> str:
+    """Give a name that is safe in paths and addresses.
+
+    >>> slug("Où est l'Été ?")
+    'ou-est-l-ete'
+    """
+    plain = unicodedata.normalize("NFKD", str(value)).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")
+
+
+def truncate_words(value: str, count: int, end: str = "…") -> str:
+    """Keep the first words, and say with `end` that there were more.
+
+    >>> truncate_words("one two three", 2)
+    'one two…'
+    """
+    words = list(islice(re.finditer(r"\S+", value), max(count, 0) + 1))
+    if len(words) <= count:
+        return value
+    return (value[: words[count - 1].end()] if count > 0 else "") + end
+
+
+def basename(value: str) -> str:
+    """Give a path's last part."""
+    return re.split(r"[/\\]", str(value).rstrip("/\\"))[-1]
+
+
+def tojson(value: Any, indent: int | None = None) -> str:
+    """Give JSON as it is, without HTML's escapes."""
+    return json.dumps(value, ensure_ascii=False, indent=_small("indent", indent or 0) or None)
+
+
+def replace(value: str, old: str, new: str, count: int | None = None) -> str:
+    """Replace, once the length of the result is known."""
+    value, old, new = str(value), str(old), str(new)
+    times = value.count(old) if count is None or count < 0 else min(value.count(old), count)
+    _bounded(len(value) + times * (len(new) - len(old)))
+    return value.replace(old, new, -1 if count is None else count)
+
+
+@pass_environment
+def join(environment: Any, value: Any, d: str = "", attribute: str | None = None) -> str:
+    """Join texts, once the length of the result is known."""
+    parts = []
+    n_chars = 0
+    for item in value if attribute is None else _attributes(environment, value, attribute):
+        text = item if isinstance(item, str) else str(item)
+        parts.append(text)
+        n_chars += len(text) + len(d)
+        _bounded(n_chars)
+    return str(d).join(parts)
+
+
+def indent(value: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
+    """Indent the lines of a text."""
+    pad = " " * _small("width", width) if isinstance(width, int) else str(width)
+    lines = str(value).splitlines(keepends=True)
+    _bounded(len(value) + len(pad) * len(lines))
+    wants = (blank or bool(line.strip()) for line in lines)
+    return "".join(
+        pad + line if want and (first or at) else line
+        for at, (line, want) in enumerate(zip(lines, wants, strict=True))
+    )
+
+
+def wordwrap(value: str, width: int = 79) -> str:
+    """Wrap long lines."""
+    import textwrap
+
+    _bounded(len(value), MAX_WRAP_CHARS)
+    return "\n".join("\n".join(textwrap.wrap(line, width)) for line in str(value).split("\n"))
+
+
+def round_(value: float, precision: int = 0, method: str = "common") -> float:
+    """Round a number."""
+    made: float = THEIRS["round"](value, _small("precision", precision), method)
+    return made
+
+
+def batch(value: Any, size: int, fill: Any = None) -> list[list[Any]]:
+    """Cut a list into lists of one size, the last one filled up if asked."""
+    items = list(value)
+    if not isinstance(size, int) or size < 1:
+        raise ValueError("size must be a whole number of at least 1")
+    made = [items[at : at + size] for at in range(0, len(items), size)]
+    if made and fill is not None:
+        made[-1] += [fill] * _small("size", size - len(made[-1]))
+    return made
+
+
+def slice_(value: Any, count: int) -> list[list[Any]]:
+    """Cut a list into so many lists of nearly one length."""
+    items, count = list(value), max(_small("count", count), 1)
+    size, more = divmod(len(items), count)
+    starts = [at * size + min(at, more) for at in range(count + 1)]
+    return [items[start:end] for start, end in pairwise(starts)]
+
+
+@pass_environment
+def sum_(environment: Any, value: Any, attribute: str | None = None, start: float = 0) -> float:
+    """Add numbers up."""
+    total = start
+    for number in value if attribute is None else _attributes(environment, value, attribute):
+        if not isinstance(number, int | float):
+            raise TypeError("sum adds numbers only")
+        total += number
+    return total
+
+
+def _attributes(environment: Any, values: Any, attribute: str) -> Iterator[Any]:
+    for value in values:
+        for name in str(attribute).split("."):
+            value = environment.getitem(value, int(name) if name.isdigit() else name)
+        yield value
+
+
+def _small(name: str, value: int) -> int:
+    if not isinstance(value, int) or abs(value) > 1000:
+        raise ValueError(f"{name} must be a whole number up to 1,000")
+    return value
+
+
+def _bounded(n_chars: int, limit: int = MAX_CHARS) -> None:
+    if n_chars > limit:
+        raise ValueError(f"the text would have more than {limit:,} characters")
+
+
+_THEIRS: Mapping[str, Any] = THEIRS
+FILTERS: Mapping[str, Callable[..., Any]] = {
+    **{name: filter_ for name, filter_ in _THEIRS.items() if name in _PLAIN},
+    **{"basename": basename, "slug": slug, "tojson": tojson, "truncate_words": truncate_words},
+    **{"batch": batch, "slice": slice_, "sum": sum_, "round": round_, "wordwrap": wordwrap},
+    **{"indent": indent, "join": join, "replace": replace},
+}
+TESTS: Mapping[str, Callable[..., Any]] = {name: THEIR_TESTS[name] for name in _TESTS}
+TEXT_FILTERS = frozenset(
+    names(
+        "capitalize count d default length lower replace string title trim truncate "
+        "truncate_words upper urlencode wordcount wordwrap indent slug basename tojson int "
+        "float join"
+    )
+)
+"""Filters that take a text as one thing, and not as a list of its letters."""
