@@ -1,0 +1,213 @@
+"""Read one document's text, whatever its kind; say in one sentence why it cannot be read."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from . import encodings, html_text, pdf_text
+from .places import refusal, shown
+from .step import StepError
+
+Kind = Literal["txt", "md", "html", "pdf", "csv", "json"]
+
+PAGE_BREAK = "\n\n"
+"""Stands between two pages in a document's text; offsets into the text count it."""
+
+MEDIA_TYPES: dict[Kind, str] = {
+    "txt": "text/plain",
+    "md": "text/markdown",
+    "html": "text/html",
+    "pdf": "application/pdf",
+    "csv": "text/csv",
+    "json": "application/json",
+}
+_BY_SUFFIX: dict[str, Kind] = {
+    **{".txt": "txt", ".text": "txt", ".md": "md", ".markdown": "md", ".mdown": "md"},
+    **{".html": "html", ".htm": "html", ".xhtml": "html", ".pdf": "pdf"},
+    **{".csv": "csv", ".tsv": "csv", ".json": "json"},
+}
+_LATER = {
+    **dict.fromkeys((".docx", ".doc", ".odt", ".rtf"), "a word processor's document"),
+    **dict.fromkeys((".pptx", ".ppt", ".odp"), "a presentation"),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "a spreadsheet"),
+    **{".eml": "an e-mail", ".msg": "an e-mail", ".epub": "an electronic book"},
+}
+_SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"II*\x00", "a TIFF picture"),
+    (b"MM\x00*", "a TIFF picture"),
+    (b"PK\x03\x04", "a ZIP archive or an office document"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old office document"),
+    (b"\x7fELF", "a program"),
+    (b"GGUF", "a model file"),
+    (b"SQLite format 3\x00", "a database"),
+    (b"{\\rtf", "a word processor's document"),
+)
+_PDF = b"%PDF-"
+_PDF_WITHIN_BYTES = 1024  # readers accept that much in front of it
+_HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
+_MAX_TITLE_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document's text. `text` is the pages joined by `PAGE_BREAK`."""
+
+    pages: tuple[str, ...]
+    title: str
+    media_type: str
+    notes: tuple[str, ...] = ()
+    """What a person should know about the reading, one sentence each."""
+
+    @property
+    def text(self) -> str:
+        """The whole text."""
+        return PAGE_BREAK.join(self.pages)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing but white space is in it."""
+        return not any(page.strip() for page in self.pages)
+
+
+def read(
+    path: Path, *, kind: Kind | None = None, encoding: str = "auto", max_bytes: int
+) -> Document:
+    """Read a document; `kind` None finds it out by content and name.
+
+    Raises:
+        StepError: with the reason.
+    """
+    name = f"'{shown(path.name)}'"
+    try:
+        size_bytes = _size_of_file(path, name)
+        if size_bytes > max_bytes:
+            raise StepError(
+                f"{name} has {size_bytes:,} bytes, and `max_bytes` allows {max_bytes:,}.",
+                remedy="Raise `max_bytes` to read it.",
+            )
+        with path.open("rb") as file:
+            head = file.read(_PDF_WITHIN_BYTES)
+            kind = kind or _kind(path, head, name)
+            if kind == "pdf":
+                return _pdf(path, name)
+            data = head + file.read(max_bytes - len(head) + 1)
+    except OSError as error:
+        raise refusal(f"{name} cannot be read", error) from error
+    return _text(data, kind, encoding, path, name)
+
+
+def is_slow(path: Path, kind: Kind | None) -> bool:
+    """Tell whether reading may take long enough to be worth a thread (0.1 ms by itself)."""
+    if (kind or _BY_SUFFIX.get(path.suffix.lower())) in ("pdf", "html"):
+        return True
+    try:
+        return path.stat().st_size > 256 * 1024
+    except OSError:
+        return False
+
+
+def _size_of_file(path: Path, name: str) -> int:
+    """Give the size of a regular file; a pipe would make us wait for ever."""
+    facts = path.stat()
+    if stat.S_ISDIR(facts.st_mode):
+        raise StepError(f"{name} is a folder, not a document.")
+    if not stat.S_ISREG(facts.st_mode):
+        raise StepError(f"{name} is a device or a pipe, not a document.")
+    return facts.st_size
+
+
+def _kind(path: Path, head: bytes, name: str) -> Kind:
+    """Find out what a file is: what it says of itself goes before its name."""
+    suffix = path.suffix.lower()
+    if suffix in _LATER:
+        raise StepError(
+            f"{name} is {_LATER[suffix]}: reading `{suffix}` needs the documents extra, "
+            f"which is not in this version."
+        )
+    if _PDF in head:
+        return "pdf"
+    for signature, what in _SIGNATURES:
+        if head.startswith(signature):
+            raise StepError(f"{name} is {what}, not text.")
+    return _BY_SUFFIX.get(suffix, "txt")
+
+
+def _pdf(path: Path, name: str) -> Document:
+    try:
+        found = pdf_text.read(path)
+    except pdf_text.UnreadablePdf as error:
+        raise StepError(f"{name} {error}.") from error
+    if found.pictures and not any(found.pages):
+        raise StepError(
+            f"{name} has no text layer: its {_pages(len(found.pages))} only show pictures. "
+            f"Reading scans (OCR) is not in this version."
+        )
+    notes: tuple[str, ...] = ()
+    if found.pictures:
+        numbers = ", ".join(str(number) for number in found.pictures)
+        notes = (f"{name}: no text layer on {_pages(len(found.pictures))} of it ({numbers}).",)
+    return Document(found.pages, found.title or path.stem, MEDIA_TYPES["pdf"], notes)
+
+
+def _text(data: bytes, kind: Kind, encoding: str, path: Path, name: str) -> Document:
+    named = html_text.charset(data) if kind == "html" and encoding == "auto" else ""
+    decoded = _decoded(data, encoding, named, name)
+    notes = list(_damage(decoded, name))
+    text, title = decoded.text, ""
+    if kind == "html":
+        text, title = html_text.read(text)
+    elif kind == "md":
+        heading = _HEADING.search(text)
+        title = heading[1][:_MAX_TITLE_CHARACTERS] if heading else ""
+    elif kind == "json" and (fault := _json_fault(text)):
+        notes.append(f"{name} is no valid JSON ({fault}); it is read as plain text.")
+        kind = "txt"
+    return Document((text,), title or path.stem, MEDIA_TYPES[kind], tuple(notes))
+
+
+def _decoded(data: bytes, encoding: str, named: str, name: str) -> encodings.Decoded:
+    """Decode by the author's word, else by the page's own, else by what the bytes tell."""
+    if named and encodings.is_known(named):
+        try:
+            return encodings.decode(data, named)
+        except encodings.NotText:
+            pass  # pages often lie about themselves; the bytes decide
+    try:
+        return encodings.decode(data, encoding)
+    except encodings.NotText as error:
+        if encoding == "auto":
+            raise StepError(f"{name} is not text: {error}.") from error
+        remedy = "Correct `encoding`, or leave it out."
+        raise StepError(f"{name} cannot be read as {encoding}: {error}.", remedy=remedy) from error
+
+
+def _damage(decoded: encodings.Decoded, name: str) -> tuple[str, ...]:
+    if not decoded.n_damaged:
+        return ()
+    return (f"{name}: {decoded.n_damaged} damaged bytes of its UTF-8 are read as U+FFFD.",)
+
+
+def _json_fault(text: str) -> str:
+    if not text.strip():
+        return ""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return f"line {error.lineno}, column {error.colno}: {error.msg}"
+    except RecursionError:
+        return "it is nested too deeply"
+    return ""
+
+
+def _pages(n: int) -> str:
+    return "1 page" if n == 1 else f"{n} pages"

@@ -1,0 +1,128 @@
+"""Read the text of one document."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from paddock.engine.request import Role
+from paddock.pipelines.quantities import SizeBytes
+
+from . import documents, encodings
+from .places import place, shown
+from .step import Output, Params, StepError, StepSkipped, Tools
+
+DEFAULT_MAX_BYTES = 64 * 1024 * 1024
+
+
+class FilesReadParams(Params):
+    """Parameters of `files.read`."""
+
+    path: str = Field(min_length=1, description="The document.")
+    type: Literal["auto", "txt", "md", "html", "pdf", "csv", "json"] = Field(
+        "auto", description="What it is; by default found out from its content and its name."
+    )
+    encoding: str = Field(
+        "auto", description="A text's encoding, such as `utf-8` or `gbk`; by default found out."
+    )
+    empty: Literal["fail", "skip"] = Field(
+        "fail", description="What happens if nothing is in it: a failure, or the item is skipped."
+    )
+    max_bytes: SizeBytes = Field(
+        DEFAULT_MAX_BYTES, description="A larger document is a failure. Default: 64MiB."
+    )
+    ocr: Literal["auto", "off"] = Field(
+        "auto", description="Whether scans are read; this version has no OCR and says so."
+    )
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if not encodings.is_known(value):
+            raise ValueError(f"'{value}' is no known encoding; try `utf-8`, or leave it out")
+        return value
+
+
+class Page(Output):
+    """The text of one page; a document without pages has one."""
+
+    number: int
+    text: str
+
+
+class FilesReadOutput(Output):
+    """Outputs of `files.read`."""
+
+    text: str
+    pages: list[Page]
+    title: str
+    media_type: str
+
+
+class FilesRead:
+    """Text of one document: txt, md, html, pdf, json, csv; encodings are found out."""
+
+    params: ClassVar[type[FilesReadParams]] = FilesReadParams
+    output: ClassVar[type[FilesReadOutput]] = FilesReadOutput
+    version: ClassVar[int] = 1
+    is_pure: ClassVar[bool] = False
+    roles: ClassVar[frozenset[Role]] = frozenset()
+
+    def reads(self, params: FilesReadParams) -> Sequence[str]:
+        """Name the document."""
+        return (params.path,)
+
+    async def run(self, params: FilesReadParams, tools: Tools) -> FilesReadOutput:
+        """Read it.
+
+        Raises:
+            StepError: it cannot be read; the reason says why.
+            StepSkipped: it is empty, and the author asked for that.
+        """
+        path = place(tools.roots, params.path)
+        document = await load(
+            path,
+            kind=None if params.type == "auto" else params.type,
+            encoding=params.encoding,
+            max_bytes=params.max_bytes,
+        )
+        for note in document.notes:
+            tools.log.note(note)
+        if document.is_empty and params.empty == "skip":
+            raise StepSkipped(f"'{shown(path.name)}' is empty")
+        refuse_empty(document, path)
+        return FilesReadOutput(
+            text=document.text,
+            pages=[Page(number=n, text=text) for n, text in enumerate(document.pages, 1)],
+            title=document.title,
+            media_type=document.media_type,
+        )
+
+
+async def load(
+    path: Path,
+    *,
+    kind: documents.Kind | None = None,
+    encoding: str = "auto",
+    max_bytes: int = DEFAULT_MAX_BYTES,
+) -> documents.Document:
+    """Read a document, in a thread where that pays."""
+    if documents.is_slow(path, kind):
+        return await asyncio.to_thread(
+            documents.read, path, kind=kind, encoding=encoding, max_bytes=max_bytes
+        )
+    return documents.read(path, kind=kind, encoding=encoding, max_bytes=max_bytes)
+
+
+def refuse_empty(document: documents.Document, path: Path) -> None:
+    """Raise for a document without text.
+
+    Raises:
+        StepError: nothing is in it.
+    """
+    if document.is_empty:
+        raise StepError(f"'{shown(path.name)}' is empty.")

@@ -1,0 +1,197 @@
+"""Write one file so that nobody ever sees half of it, and never over someone's own edits.
+
+Order: aside, in the same folder → fsync → the ledger notes the intent → rename → the ledger notes
+what is there. A kill between any two leaves the old file or the new one, and the ledger knows both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from paddock.engine.request import Role
+from paddock.pipelines.expressions import Template
+
+from .places import place, refusal, shown
+from .prompt import render
+from .step import Output, Params, StepError, Tools
+
+TEMPORARY_SUFFIX = ".paddock-tmp"
+_MAX_NAME_BYTES = 255  # of every common file system
+
+
+class FilesWriteParams(Params):
+    """Parameters of `files.write`."""
+
+    one_of: ClassVar[tuple[str, ...]] = ("text", "template", "rows")
+    not_yet: ClassVar[frozenset[str]] = frozenset({"rows"})
+
+    path: str = Field(min_length=1, description="The file; missing folders are made.")
+    text: str | None = Field(None, description="What to write.")
+    template: Template | None = Field(None, description="What to write, as a template.")
+    rows: Any = Field(None, description="Rows to write as CSV or JSONL (not in this version).")
+    vars: dict[str, Any] = Field({}, description="More names that the template may use.")
+    on_edited: Literal["keep", "overwrite", "fail"] = Field(
+        "keep", description="What happens to a file whose content is not what Paddock wrote last."
+    )
+
+
+class FilesWriteOutput(Output):
+    """Outputs of `files.write`: the absolute path, and whether its content is another one now."""
+
+    path: str
+    changed: bool
+
+
+class FilesWrite:
+    """Text or a template to a file, written aside and renamed."""
+
+    params: ClassVar[type[FilesWriteParams]] = FilesWriteParams
+    output: ClassVar[type[FilesWriteOutput]] = FilesWriteOutput
+    version: ClassVar[int] = 1
+    is_pure: ClassVar[bool] = False
+    roles: ClassVar[frozenset[Role]] = frozenset()
+
+    def reads(self, params: FilesWriteParams) -> Sequence[str]:
+        """Name nothing: what was there before does not change the result."""
+        return ()
+
+    async def run(self, params: FilesWriteParams, tools: Tools) -> FilesWriteOutput:
+        """Write it, unless it is there already or someone has edited it.
+
+        Raises:
+            StepError: edited with `on_edited: fail`, written by two items, or refused by the
+                system; a full disk is fatal.
+        """
+        path = _target(params.path, tools)
+        data = _data(params)
+        sha256 = hashlib.sha256(data).hexdigest()
+        there = _sha256_of(path)
+        if there == sha256:
+            await tools.outputs.intend(path, sha256)
+            await tools.outputs.wrote(path, sha256, len(data))
+            return FilesWriteOutput(path=str(path), changed=False)
+        if there is not None and not await _may_replace(path, there, params.on_edited, tools):
+            return FilesWriteOutput(path=str(path), changed=False)
+        await _replace(path, data, sha256, tools)
+        return FilesWriteOutput(path=str(path), changed=True)
+
+
+def _target(text: str, tools: Tools) -> Path:
+    path = place(tools.roots, text)
+    if text.endswith(("/", os.sep)) or path.is_dir():
+        raise StepError(f"'{shown(text)}' is a folder; `path` must name a file.")
+    return path
+
+
+def _data(params: FilesWriteParams) -> bytes:
+    if params.template is not None:
+        text = render(params.template, "template", params.vars)
+    elif params.text is not None:
+        text = params.text
+    else:
+        raise StepError("`text` is null, so there is nothing to write.")
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise StepError(f"The text has half a character at position {error.start}.") from error
+
+
+def _sha256_of(path: Path) -> str | None:
+    """Hash what is there; None if nothing is."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise StepError(f"'{shown(path)}' is a device or a pipe, not a file.")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise refusal(f"'{shown(path)}' cannot be written", error) from error
+
+
+async def _may_replace(path: Path, there: str, on_edited: str, tools: Tools) -> bool:
+    """Decide about a file with other content: ours is replaced, someone else's by `on_edited`."""
+    if on_edited == "overwrite" or there in await tools.outputs.known_sha256(path):
+        return True
+    if on_edited == "fail":
+        raise StepError(
+            f"'{shown(path)}' was edited, or is not ours, and `on_edited` is `fail`.",
+            remedy="Move it away, or set `on_edited` to `keep` or `overwrite`.",
+        )
+    tools.log.note(f"'{shown(path)}' was edited, or is not ours: it is kept as it is.")
+    return False
+
+
+async def _replace(path: Path, data: bytes, sha256: str, tools: Tools) -> None:
+    """Bring the new content into place; on any failure the temporary file goes."""
+    # Waiting for the disk takes milliseconds, during which other items can go on.
+    temporary = await asyncio.to_thread(_write_aside, path, data)
+    try:
+        await tools.outputs.intend(path, sha256)
+        # The folder is not synced: a rename that a power cut undoes shows as stale in the next run.
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise refusal(f"'{shown(path)}' cannot be written", error) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    await tools.outputs.wrote(path, sha256, len(data))
+
+
+def _write_aside(path: Path, data: bytes) -> Path:
+    """Write and sync a hidden file beside `path`; it is gone again if that fails."""
+    temporary = path.with_name(_hidden(path.name))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_synced(temporary, data, _mode_of(path))
+    except OSError as error:
+        raise refusal(f"'{shown(path)}' cannot be written", error) from error
+    return temporary
+
+
+def _hidden(name: str) -> str:
+    """Name the temporary file: hidden from scans, and no longer than `name` needs."""
+    tail = f".{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+    whole = os.fsencode(name)
+    if len(whole) > _MAX_NAME_BYTES:
+        return name  # lets the system refuse it in its own words
+    return "." + os.fsdecode(whole[: _MAX_NAME_BYTES - 1 - len(tail)]) + tail
+
+
+def _mode_of(path: Path) -> int | None:
+    """Give the permissions of the file that is replaced, so that it keeps them."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return None
+
+
+def _write_synced(path: Path, data: bytes, mode: int | None) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        try:
+            _write_all(handle, data)
+            if mode is not None:
+                os.fchmod(handle, mode)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(handle, left) :]

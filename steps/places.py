@@ -1,0 +1,60 @@
+"""Turn a path as the author wrote it into a place on disk, and the system's refusals into words."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from .roots import OutsideRoots, Roots
+from .step import StepError
+
+_DISK_IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_REASONS = {
+    errno.EACCES: "the permissions do not allow it",
+    errno.EPERM: "the system does not allow it",
+    errno.EROFS: "its file system is read-only",
+    errno.ENAMETOOLONG: "its name is too long for this file system",
+    errno.ENOENT: "it is not there",
+    errno.EISDIR: "it is a folder",
+    errno.ENOTDIR: "a part of its path is a file, not a folder",
+    errno.EEXIST: "a part of its path is a file, not a folder",
+    errno.ELOOP: "its symbolic links run in a circle",
+    errno.EMFILE: "too many files are open",
+    errno.EIO: "the device reports an input/output error",
+}
+
+
+def place(roots: Roots, text: str) -> Path:
+    """Give the absolute path, symlinks resolved, also of a file that is not there yet.
+
+    Raises:
+        StepError: it leads outside the pipeline's folders, or is no path at all.
+    """
+    try:
+        return roots.resolve(text)
+    except OutsideRoots as error:
+        raise StepError(str(error)) from error
+    except OSError as error:
+        raise refusal(f"Path '{shown(text)}' cannot be used", error) from error
+    except RuntimeError as error:  # Python below 3.13 on a circle of symlinks
+        raise StepError(f"Path '{shown(text)}' runs in a circle of symbolic links.") from error
+    except ValueError as error:  # a NUL in the middle, half a character
+        raise StepError(f"Path '{shown(text)}' is not a possible path: {error}.") from error
+
+
+def refusal(what: str, error: OSError) -> StepError:
+    """Word what the system refused: `what`, then why; a full disk is fatal.
+
+    >>> refusal("'a.txt' cannot be read", OSError(errno.EACCES, "")).reason
+    "'a.txt' cannot be read: the permissions do not allow it."
+    """
+    if error.errno in _DISK_IS_FULL:
+        remedy = "Make room and run again; what is finished is kept."
+        return StepError(f"{what}: the disk is full.", remedy=remedy, is_fatal=True, kind="io")
+    why = _REASONS.get(error.errno or 0) or error.strerror or type(error).__name__
+    return StepError(f"{what}: {why}.", kind="io")
+
+
+def shown(name: str | Path) -> str:
+    """Give a file name that any terminal can print; bytes that are no UTF-8 in hexadecimal."""
+    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

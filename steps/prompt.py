@@ -1,0 +1,60 @@
+"""Render a template to text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from paddock.engine.request import Role
+from paddock.pipelines.expressions import ExpressionError, Template
+
+from .step import Output, Params, StepError, Tools
+
+
+class PromptParams(Params):
+    """Parameters of `prompt`."""
+
+    template: Template = Field(description="The text, with expressions in it.")
+    vars: dict[str, Any] = Field({}, description="More names that the template may use.")
+
+
+class PromptOutput(Output):
+    """Outputs of `prompt`."""
+
+    text: str
+
+
+class Prompt:
+    """Render a template to text."""
+
+    params: ClassVar[type[PromptParams]] = PromptParams
+    output: ClassVar[type[PromptOutput]] = PromptOutput
+    version: ClassVar[int] = 1
+    is_pure: ClassVar[bool] = True
+    roles: ClassVar[frozenset[Role]] = frozenset()
+
+    def reads(self, params: PromptParams) -> Sequence[str]:
+        """Name nothing: the template's text is part of the step itself."""
+        return ()
+
+    async def run(self, params: PromptParams, tools: Tools) -> PromptOutput:
+        """Render it.
+
+        Raises:
+            StepError: an expression in it failed.
+        """
+        return PromptOutput(text=render(params.template, "template", params.vars))
+
+
+def render(template: Template, parameter: str, names: dict[str, Any]) -> str:
+    """Render a step's template.
+
+    Raises:
+        StepError: with the parameter's name and the reason.
+    """
+    try:
+        return template.render(**names)
+    except ExpressionError as error:
+        raise StepError(f"`{parameter}` cannot be rendered: {error}") from error
