@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice, pairwise
 from typing import Any
 
-from jinja2 import pass_environment
-from jinja2.filters import FILTERS as THEIRS
+from jinja2 import filters, pass_environment
 from jinja2.tests import TESTS as THEIR_TESTS
 
 MAX_CHARS = 32 * 1024 * 1024
 MAX_WRAP_CHARS = 1_000_000  # textwrap reads about a million characters a second
+
+
+THEIRS: Mapping[str, Any] = filters.FILTERS
 
 
 def names(words: str) -> tuple[str, ...]:
@@ -164,9 +166,8 @@ def _bounded(n_chars: int, limit: int = MAX_CHARS) -> None:
         raise ValueError(f"the text would have more than {limit:,} characters")
 
 
-_THEIRS: Mapping[str, Any] = THEIRS
 FILTERS: Mapping[str, Callable[..., Any]] = {
-    **{name: filter_ for name, filter_ in _THEIRS.items() if name in _PLAIN},
+    **{name: THEIRS[name] for name in _PLAIN},
     **{"basename": basename, "slug": slug, "tojson": tojson, "truncate_words": truncate_words},
     **{"batch": batch, "slice": slice_, "sum": sum_, "round": round_, "wordwrap": wordwrap},
     **{"indent": indent, "join": join, "replace": replace},

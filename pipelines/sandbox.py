@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import StrictUndefined, nodes
+from jinja2 import StrictUndefined, TemplateRuntimeError, nodes
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.runtime import LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -55,7 +55,7 @@ class Refused(Exception):
     """The template asked for what it may not have; the text is a plain sentence."""
 
 
-class NotThere(Exception):
+class NotThere(TemplateRuntimeError):
     """An undefined value was used: `message` names it, `remedy` the near names."""
 
     def __init__(self, told: tuple[str, str]) -> None:
@@ -140,7 +140,11 @@ class Missing(StrictUndefined):
     __slots__ = ()
 
     def __init__(
-        self, hint: str | None = None, obj: Any = missing, name: str | None = None, exc: Any = None
+        self,
+        hint: str | None = None,
+        obj: Any = missing,
+        name: str | None = None,
+        exc: type[TemplateRuntimeError] | None = None,
     ) -> None:
         super().__init__(hint, obj, name, exc or NotThere)
 
@@ -287,7 +291,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
         # Jinja2 reads from this mark whether a filter wants context or environment first.
         if hasattr(filter_, "jinja_pass_arg"):
-            run.jinja_pass_arg = filter_.jinja_pass_arg
+            run.jinja_pass_arg = filter_.jinja_pass_arg  # type: ignore[attr-defined]
         return run
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
