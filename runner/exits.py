@@ -25,6 +25,20 @@ P = ParamSpec("P")
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 
+# Errors that speak for themselves, and their status. An error of a room can only come from a
+# room that was imported, so the rooms are looked for rather than imported (`list` needs no YAML).
+_PLAIN = {
+    ("paddock.engine.errors", "EngineError"): FAILED,
+    ("paddock.pipelines.errors", "PipelineError"): WRONG,
+    ("paddock.steps.registry", "BrokenStep"): FAILED,
+    ("paddock.steps.registry", "UnknownStep"): WRONG,
+    ("paddock.steps.step", "StepError"): FAILED,
+    ("paddock.runner.ledger_schema", "LedgerError"): FAILED,
+    ("paddock.runner.settings", "SettingsError"): WRONG,
+    ("paddock.runner.exits", "CommandError"): WRONG,
+}
+
+
 class CommandError(Exception):
     """The command itself is wrong: a missing file, options that exclude one another."""
 
@@ -64,31 +78,21 @@ def _ended(error: BaseException, *, as_json: bool) -> int:
 
 def explain(error: BaseException) -> tuple[int, str]:
     """Give the exit status of an error and what to say about it."""
-    from paddock.engine.errors import EngineError
-
-    from .settings import SettingsError
-
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, "Interrupted."
-    if isinstance(error, CommandError | SettingsError) or _is_pipeline_error(error):
-        return WRONG, str(error)
-    if isinstance(error, EngineError) or getattr(error, "is_plain", False):
-        return FAILED, str(error)
+    for (module, name), status in _PLAIN.items():
+        if isinstance(error, getattr(sys.modules.get(module), name, ())):
+            return status, str(error)
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename is not None else ""
         return FAILED, f"{place}{error.strerror}."
     return FAILED, _unexpected(error)
 
 
-def _is_pipeline_error(error: BaseException) -> bool:
-    """Tell without importing the room: an error of it can only exist when it is loaded."""
-    errors = sys.modules.get("paddock.pipelines.errors")
-    return errors is not None and isinstance(error, errors.PipelineError)
-
-
 def _as_json(error: BaseException, words: str) -> dict[str, object]:
-    if _is_pipeline_error(error):
-        return {"ok": False, "faults": [fault.as_json() for fault in error.faults]}  # type: ignore[attr-defined]
+    faults = getattr(error, "faults", None)
+    if faults is not None:
+        return {"ok": False, "faults": [fault.as_json() for fault in faults]}
     return {"ok": False, "error": words}
 
 

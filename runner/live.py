@@ -13,15 +13,15 @@ from rich.text import Text
 
 from . import console
 from .observer import ItemState
+from .pace import Pace, StepPace
 from .progress import failure
-from .tally import StepTally, Tally
 
 REFRESH_PER_S = 8
 N_READING = 4  # documents that are named; the others are counted
 N_FAILURES = 50  # lines above the table; a folder of broken files must not scroll for minutes
 
 
-class LiveTable(Tally):
+class LiveTable(Pace):
     """A table with one line a step, drawn by a thread of its own eight times a second at most."""
 
     def __init__(self, console_: Console | None = None) -> None:
@@ -75,12 +75,12 @@ class LiveTable(Tally):
         """Draw what is known now."""
         with self.lock:
             now = self.clock()
-            tallies = list(self.steps.values())
-            reading = [pair for tally in tallies for pair in tally.running.items() if pair[0]]
-            lines = [self._table(tallies, now)] if tallies else []
+            paces = list(self.steps.values())
+            reading = [pair for pace in paces for pair in pace.running.items() if pair[0]]
+            lines = [self._table(paces, now)] if paces else []
             return Group(*lines, *_reading(reading, self._console.width), self._footer(now))
 
-    def _table(self, tallies: Sequence[StepTally], now: float) -> Table:
+    def _table(self, paces: Sequence[StepPace], now: float) -> Table:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         is_wide = self._console.width >= 72
         table.add_column("step", no_wrap=True, overflow="ellipsis")
@@ -88,9 +88,9 @@ class LiveTable(Tally):
             table.add_column("", width=16)
         for heading in ("done", "running", "left", "tokens/s", "to go"):
             table.add_column(heading, justify="right", no_wrap=True)
-        for tally in tallies:
-            cells = _cells(tally, now)
-            table.add_row(console.clean(tally.name), *([_bar(tally)] if is_wide else []), *cells)
+        for pace in paces:
+            cells = _cells(pace, now)
+            table.add_row(console.clean(pace.name), *([_bar(pace)] if is_wide else []), *cells)
         return table
 
     def _footer(self, now: float) -> Text:
@@ -101,33 +101,33 @@ class LiveTable(Tally):
         return Text(" · ".join(parts), style="dim")
 
 
-def _bar(tally: StepTally) -> ProgressBar | Text:
-    if tally.since is None:
+def _bar(pace: StepPace) -> ProgressBar | Text:
+    if pace.since is None:
         return Text("waiting", style="dim")
-    total = tally.total
-    if not total and tally.is_over:
+    total = pace.total
+    if not total and pace.is_over:
         return Text("nothing to do", style="dim")
     return ProgressBar(
-        total=total, completed=tally.n_fresh + tally.n_ended, width=16, pulse=total is None
+        total=total, completed=pace.n_fresh + pace.n_ended, width=16, pulse=total is None
     )
 
 
-def _cells(tally: StepTally, now: float) -> list[Text | str]:
+def _cells(pace: StepPace, now: float) -> list[Text | str]:
     """Write done, running, left, tokens a second, time to go."""
-    n_bad = tally.n_quarantined + tally.n_failed
-    done = Text(f"{tally.n_fresh + tally.n_ended - n_bad:,}" if tally.since is not None else "")
+    n_bad = pace.n_quarantined + pace.n_failed
+    done = Text(f"{pace.n_fresh + pace.n_ended - n_bad:,}" if pace.since is not None else "")
     if n_bad:
         done.append(f" +{n_bad:,} failed", style="yellow")
-    rate, left_s = tally.meter.rate(), tally.seconds_left(now)
-    if tally.is_over:
-        to_go = Text(console.duration(tally.seconds(now)), style="dim")
+    rate, left_s = pace.meter.rate(), pace.seconds_left(now)
+    if pace.is_over:
+        to_go = Text(console.duration(pace.seconds(now)), style="dim")
     else:
         to_go = Text("" if left_s is None else console.duration(left_s))
     return [
         done,
-        f"{len(tally.running):,}" if tally.running else "",
-        "" if tally.n_left is None else f"{tally.n_left:,}",
-        f"{rate:.0f}" if rate is not None and tally.running else "",
+        f"{len(pace.running):,}" if pace.running else "",
+        "" if pace.n_left is None else f"{pace.n_left:,}",
+        f"{rate:.0f}" if rate is not None and pace.running else "",
         to_go,
     ]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from . import console
 from .observer import ItemState, Observer
-from .tally import StepTally, Tally
+from .pace import Pace, StepPace
 
 if TYPE_CHECKING:
     from .report import Report
@@ -43,7 +43,7 @@ def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
 
-class Lines(Tally):
+class Lines(Pace):
     """Plain lines: steps as they start and end, failures at once, a line now and then between."""
 
     _told_at = 0.0
@@ -63,16 +63,16 @@ class Lines(Tally):
     def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
         """Say what went wrong at once, and how it goes on now and then."""
         super().item(step, key, state, detail)
-        tally = self.steps[step]
+        pace = self.steps[step]
         if state in ("quarantined", "failed"):
             console.tell(failure(step, key, state, detail))
         if state == "running":
-            if not key and len(tally.running) == 1:
+            if not key and len(pace.running) == 1:
                 console.tell(f"{step}: running")
-        elif tally.is_over:
-            console.tell(f"{step}: {over(tally, self.clock())}")
+        elif pace.is_over:
+            console.tell(f"{step}: {over(pace, self.clock())}")
         elif self.clock() - self._told_at >= EVERY_S:
-            console.tell(f"{step}: {underway(tally, self.clock())}")
+            console.tell(f"{step}: {underway(pace, self.clock())}")
         else:
             return
         self._told_at = self.clock()
@@ -88,21 +88,21 @@ def failure(step: str, key: str, state: str, detail: str | None) -> str:
     return console.clean(f"{what}: {detail}" if detail else what)
 
 
-def to_do(tally: StepTally) -> str:
+def to_do(pace: StepPace) -> str:
     """Write how much a step has to do: `16 items, 12 fresh, 4 to do`."""
-    parts = [console.counted(tally.total or 0, "item")]
-    if tally.n_fresh:
-        parts.append(f"{tally.n_fresh:,} fresh")
-        parts.append(f"{tally.n_to_do:,} to do")
+    parts = [console.counted(pace.total or 0, "item")]
+    if pace.n_fresh:
+        parts.append(f"{pace.n_fresh:,} fresh")
+        parts.append(f"{pace.n_to_do:,} to do")
     return ", ".join(parts)
 
 
-def underway(tally: StepTally, now: float) -> str:
+def underway(pace: StepPace, now: float) -> str:
     """Write how a step goes: `2 of 5 done, 3 running, 45 tokens/s, about 40 s to go`."""
-    parts = [f"{tally.n_ended:,} of {tally.n_to_do:,} done" if tally.total else "running"]
-    if tally.running:
-        parts.append(f"{len(tally.running)} running")
-    rate, left_s = tally.meter.rate(), tally.seconds_left(now)
+    parts = [f"{pace.n_ended:,} of {pace.n_to_do:,} done" if pace.total else "running"]
+    if pace.running:
+        parts.append(f"{len(pace.running)} running")
+    rate, left_s = pace.meter.rate(), pace.seconds_left(now)
     if rate is not None:
         parts.append(f"{rate:.0f} tokens/s")
     if left_s is not None:
@@ -110,20 +110,20 @@ def underway(tally: StepTally, now: float) -> str:
     return ", ".join(parts)
 
 
-def over(tally: StepTally, now: float) -> str:
+def over(pace: StepPace, now: float) -> str:
     """Write how a step ended: `4 done, 1 quarantined in 12 s`."""
     counts = [
-        (tally.n_done, "done"),
-        (tally.n_skipped, "skipped"),
-        (tally.n_quarantined, "quarantined"),
-        (tally.n_failed, "failed"),
+        (pace.n_done, "done"),
+        (pace.n_skipped, "skipped"),
+        (pace.n_quarantined, "quarantined"),
+        (pace.n_failed, "failed"),
     ]
     told = ", ".join(f"{n:,} {what}" for n, what in counts if n)
     if not told:
         return "nothing to do"
-    if tally.total == 1 and tally.n_ended == 1:
+    if pace.total == 1 and pace.n_ended == 1:
         told = told.split(" ", 1)[1]
-    return f"{told} in {console.duration(tally.seconds(now))}"
+    return f"{told} in {console.duration(pace.seconds(now))}"
 
 
 def closing(report: Report, *, fail_hint: str) -> tuple[str, str, str]:

@@ -1,0 +1,50 @@
+"""The command line's entrance: one Typer application, made of a module for each group.
+
+Commands are thin: they read the settings, call a verb and say what came of it. What is slow to
+import (Prefect, llama.cpp, SQLAlchemy, Rich) is imported by the command that needs it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import cli_later, cli_machine, cli_pipelines, console
+
+app = typer.Typer(
+    name="paddock",
+    help="Declarative YAML pipelines for local language models.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,  # plain help: drawing it costs 0.15 s of imports
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        console.say(f"paddock {version('paddock')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Declarative YAML pipelines for local language models."""
+
+
+for _group in (cli_pipelines, cli_machine, cli_later):
+    _group.register(app)
+
+
+def main() -> None:
+    """Run the command that the arguments name; ends the process with its status."""
+    console.prepare()
+    app()

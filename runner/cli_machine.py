@@ -1,0 +1,115 @@
+"""Commands about this machine: `init`, `schema`, `steps`, `list`, `doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import console
+from .exits import DONE, CommandError, guarded
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("init")(guarded(init))
+    app.command("schema")(guarded(schema))
+    app.command("steps")(guarded(steps))
+    app.command("list")(guarded(list_))
+    app.command("doctor")(guarded(doctor))
+
+
+def init(
+    template: Annotated[str | None, typer.Argument(metavar="[TEMPLATE]")] = None,
+    folder: Annotated[str | None, typer.Argument(metavar="DIR")] = None,
+) -> int:
+    """Make a new pipeline folder from a template."""
+    from . import init as templates
+
+    known = templates.templates()
+    if template is None:
+        raise CommandError(_which_template(known))
+    if folder is None:
+        # One word is the folder; one that names a template is both.
+        folder, template = template, template if template in {t.name for t in known} else None
+    written = templates.make(template, Path(folder), _schema())
+    here = Path(folder) / templates.PIPELINE
+    console.say(f"Made '{folder}' with {console.counted(len(written), 'file')}.")
+    console.say(f"Next: paddock run {here}")
+    return DONE
+
+
+def _which_template(known: tuple[Any, ...]) -> str:
+    listed = "\n".join(f"  {template.name:<16}{template.description}" for template in known)
+    return f"Say where: `paddock init [TEMPLATE] DIR`. The templates:\n{listed}"
+
+
+def schema(
+    write: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Write it to DIR/.paddock/pipeline.schema.json instead."),
+    ] = None,
+) -> int:
+    """Print the JSON Schema of pipelines, for editors."""
+    if write is None:
+        console.say_json(_schema())
+        return DONE
+    from .init import write_schema
+
+    if not Path(write).is_dir():
+        raise CommandError(f"There is no folder '{write}'.")
+    console.say(f"Wrote {write_schema(Path(write), _schema())}.")
+    return DONE
+
+
+def _schema() -> dict[str, Any]:
+    """Build the schema from the language's models and every installed step."""
+    from paddock.pipelines.schema import schema as build
+    from paddock.steps import registry
+
+    return build({name: registry.load(name).params for name in registry.names()})
+
+
+def steps(as_json: Json = False) -> int:
+    """List the installed steps and their parameters."""
+    from . import listing
+
+    rows = listing.steps()
+    if as_json:
+        console.say_json({"steps": [row.as_json() for row in rows]})
+    else:
+        console.say(listing.steps_text(rows))
+    return DONE
+
+
+def list_(as_json: Json = False) -> int:
+    """List the models on this machine."""
+    from . import listing
+    from .settings import read_settings
+
+    rows = listing.models(read_settings(Path.cwd()).pool)
+    if as_json:
+        console.say_json({"models": [row.as_json() for row in rows]})
+    elif rows:
+        console.say(listing.models_table(rows))
+    else:
+        console.tell(
+            "No model is on this machine. `pip install 'paddock[demo]'` brings a small one."
+        )
+    return DONE
+
+
+def doctor(as_json: Json = False) -> int:
+    """Say what this machine has, and what it lacks."""
+    from . import doctor as examination
+    from .settings import read_settings
+
+    findings = examination.examine(read_settings(Path.cwd()))
+    if as_json:
+        console.say_json(examination.as_json(findings))
+    else:
+        console.say(examination.text(findings))
+    return examination.exit_status(findings)

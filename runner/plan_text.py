@@ -1,0 +1,66 @@
+"""Lay out what a run would do, and why, for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from . import console
+from .report import PlanItem, PlanReport, State
+
+N_KEYS = 5  # named of each group; `--json` has them all
+
+_WORK: tuple[State, ...] = ("new", "changed", "stale", "deleted")
+
+
+def plan_text(report: PlanReport) -> str:
+    """Write the groups by step, state and reason, then what the work would cost."""
+    n_to_do = sum(item.state in _WORK for item in report.items)
+    head = f"{report.pipeline}: nothing to do"
+    if n_to_do:
+        head = (
+            f"{report.pipeline}: {n_to_do:,} of {console.counted(len(report.items), 'item')} to do"
+        )
+    elif report.has_work:
+        head = f"{report.pipeline}: what there is to do shows only during the run"
+    lines = [console.clean(head), *_groups(report)]
+    lines += [console.clean(note) for note in report.notes]
+    return "\n".join([*lines, _cost(report)])
+
+
+def _groups(report: PlanReport) -> Iterator[str]:
+    """Write one line for the items of a step that are in the same state for the same reason."""
+    groups: dict[tuple[str, State, str], list[PlanItem]] = {}
+    for item in report.items:
+        groups.setdefault((item.step, item.state, item.why or ""), []).append(item)
+    width = max((len(step) for step, _, _ in groups), default=0)
+    before = ""
+    for (step, state, why), items in groups.items():
+        shown = "" if step == before else step
+        what = console.counted(len(items), "item") if state == "fresh" else _names(items)
+        line = f"  {shown.ljust(width)}  {state:<11}  {what}"
+        yield console.clean(f"{line}  ({why})" if why and state != "fresh" else line)
+        before = step
+
+
+def _names(items: list[PlanItem]) -> str:
+    if len(items) == 1 and items[0].key in ("", items[0].step):
+        return "as a whole"
+    names = ", ".join(item.key for item in items[:N_KEYS])
+    more = len(items) - N_KEYS
+    return f"{names} and {more:,} more" if more > 0 else names
+
+
+def _cost(report: PlanReport) -> str:
+    """Write calls, tokens, model loads and time; what nobody can know yet is left out."""
+    parts = []
+    if report.calls is not None:
+        parts.append(console.counted(report.calls, "model call"))
+    if report.tokens is not None:
+        parts.append(f"about {report.tokens:,} tokens")
+    if report.loads is not None:
+        parts.append(console.counted(report.loads, "model load"))
+    if report.seconds is not None:
+        parts.append(f"about {console.duration(report.seconds)}")
+    if not parts:
+        return "How much that costs is not known yet."
+    return f"That would take {', '.join(parts)}."
