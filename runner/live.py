@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from . import console
 from .observer import ItemState
-from .pace import Pace, StepPace
+from .pace import Clock, Pace, StepPace
 from .progress import failure
 
 REFRESH_PER_S = 8
@@ -24,8 +25,8 @@ N_FAILURES = 50  # lines above the table; a folder of broken files must not scro
 class LiveTable(Pace):
     """A table with one line a step, drawn by a thread of its own eight times a second at most."""
 
-    def __init__(self, console_: Console | None = None) -> None:
-        super().__init__()
+    def __init__(self, console_: Console | None = None, clock: Clock = time.monotonic) -> None:
+        super().__init__(clock)
         self._console = console_ or Console(stderr=True, highlight=False)
         self._live = Live(
             console=self._console,

@@ -63,19 +63,23 @@ class Lines(Pace):
     def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
         """Say what went wrong at once, and how it goes on now and then."""
         super().item(step, key, state, detail)
-        pace = self.steps[step]
         if state in ("quarantined", "failed"):
             console.tell(failure(step, key, state, detail))
+        words = self._words(self.steps[step], key, state)
+        if words:
+            console.tell(f"{step}: {words}")
+            self._told_at = self.clock()
+
+    def _words(self, pace: StepPace, key: str, state: ItemState) -> str | None:
+        """Write the line that is due now, if one is."""
         if state == "running":
-            if not key and len(pace.running) == 1:
-                console.tell(f"{step}: running")
-        elif pace.is_over:
-            console.tell(f"{step}: {over(pace, self.clock())}")
-        elif self.clock() - self._told_at >= EVERY_S:
-            console.tell(f"{step}: {underway(pace, self.clock())}")
-        else:
-            return
-        self._told_at = self.clock()
+            is_news = not key and len(pace.running) == 1 and not pace.n_ended
+            return "running" if is_news else None
+        if pace.is_over:
+            return over(pace, self.clock())
+        if self.clock() - self._told_at >= EVERY_S:
+            return underway(pace, self.clock())
+        return None
 
     def note(self, text: str) -> None:
         """Say it."""

@@ -1,0 +1,226 @@
+"""What a person sees of a run: plain lines, the live table, the three lines at the end."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from paddock.engine.request import Usage
+from paddock.runner.live import LiveTable
+from paddock.runner.pace import Pace
+from paddock.runner.progress import Lines, closing, watching
+from paddock.runner.report import ItemReport, Report
+
+
+class Clock:
+    """A clock that goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_plain_lines_tell_beginning_failures_and_end(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    lines = Lines(clock)
+    lines.began("swift-otter", "digest", ["docs", "each"])
+    lines.item("docs", "", "running", None)
+    clock.now += 0.5
+    lines.item("docs", "", "done", None)
+    lines.step("each", 4, 2)
+    lines.item("each", "a.md", "running", "summary")
+    lines.item("each", "b.pdf", "running", "text")
+    clock.now += 2
+    lines.item("each", "b.pdf", "quarantined", "the PDF is damaged")
+    clock.now += 1.5
+    lines.item("each", "a.md", "done", None)
+    assert capsys.readouterr() == (
+        "",
+        "run swift-otter of digest\n"
+        "docs: running\n"
+        "docs: done in 0.5 s\n"
+        "each: 4 items, 2 fresh, 2 to do\n"
+        "each: quarantined b.pdf: the PDF is damaged\n"
+        "each: 1 done, 1 quarantined in 3.5 s\n",
+    )
+
+
+def test_plain_lines_between_come_every_few_seconds_only(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clock = Clock()
+    lines = Lines(clock)
+    lines.began("swift-otter", "digest", ["each"])
+    lines.step("each", 10_000, 0)
+    for number in range(200):
+        lines.item("each", str(number), "running", "summary")
+        lines.tokens(12)
+        clock.now += 0.125
+        lines.item("each", str(number), "done", None)
+    told = capsys.readouterr().err.splitlines()[2:]
+    assert len(told) == 5
+    assert told[0] == "each: 40 of 10,000 done, 96 tokens/s, about 20 min 45 s to go"
+
+
+def test_what_files_are_called_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Lines()
+    lines.began("r", "p", ["each"])
+    lines.item("each", "a\x1b[2J\nb\u202etxt", "quarantined", "bad \x07 byte")
+    lines.note("note\x1b]0;title\x07")
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "each: quarantined a\\x1b[2J\\nb\\u202etxt: bad \\x07 byte",
+        "note\\x1b]0;title\\x07",
+    ]
+
+
+def picture(table: LiveTable, width: int = 100) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    console.print(table.picture())
+    assert isinstance(console.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+
+
+def live(clock: Clock, width: int = 100) -> LiveTable:
+    return LiveTable(Console(file=io.StringIO(), width=width), clock)
+
+
+def test_the_table_shows_done_running_left_speed_and_time_to_go() -> None:
+    clock = Clock()
+    table = live(clock)
+    table.began("swift-otter", "digest", ["docs", "each", "digest"])
+    table.item("docs", "", "done", None)
+    table.step("each", 20, 10)
+    for key in ("a.md", "b.md", "c.pdf"):
+        table.item("each", key, "running", "summary")
+    clock.now += 4
+    table.tokens(200)
+    clock.now += 2
+    table.item("each", "a.md", "done", None)
+    table.item("each", "c.pdf", "quarantined", "damaged")
+    shown = picture(table).splitlines()
+    assert shown[0].split() == ["step", "done", "running", "left", "tokens/s", "to", "go"]
+    assert shown[2].replace("━", "").replace("╸", "").split() == [
+        *("each", "11", "+1", "failed", "1", "7", "100", "24", "s")
+    ]
+    assert shown[3].split() == ["digest", "waiting"]
+    assert shown[4] == "reading: b.md (summary)"
+    assert shown[5] == "6.0 s · 100 tokens/s"
+
+
+def test_the_table_fits_a_narrow_terminal() -> None:
+    clock = Clock()
+    table = live(clock, width=50)
+    table.began("swift-otter", "digest", ["each"])
+    table.step("each", 3, 0)
+    table.item("each", "a-very-long-name-of-a-document-" * 3, "running", "summary")
+    assert max(map(len, picture(table, 50).splitlines())) <= 50
+
+
+def test_more_documents_than_fit_are_counted() -> None:
+    table = live(Clock())
+    table.began("r", "p", ["each"])
+    table.step("each", 9, 0)
+    for number in range(6):
+        table.item("each", f"{number}.md", "running", None)
+    assert "reading: 0.md, 1.md, 2.md, 3.md, and 2 more" in picture(table)
+
+
+def test_a_folder_of_broken_files_does_not_scroll_for_ever() -> None:
+    table = live(Clock())
+    table.began("r", "p", ["each"])
+    table.step("each", 1000, 0)
+    for number in range(1000):
+        table.item("each", f"{number}.pdf", "quarantined", "damaged")
+    file = table._console.file
+    assert isinstance(file, io.StringIO)
+    lines = file.getvalue().splitlines()
+    assert lines[50:] == [
+        "each: quarantined 49.pdf: damaged",
+        "Further failures are counted, and listed in the report.",
+    ]
+
+
+def test_tokens_of_two_steps_at_work_are_told_apart_by_their_calls() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    pace.began("r", "p", ["one", "two"])
+    for step in ("one", "two"):
+        pace.step(step, 2, 0)
+        pace.item(step, "a", "running", None)
+    clock.now += 1
+    pace.call("two", "a", Usage(completion_tokens=60), is_cached=False)
+    pace.call("one", "a", Usage(completion_tokens=90), is_cached=True)
+    clock.now += 2
+    assert pace.steps["one"].meter.rate() is None
+    assert pace.steps["two"].meter.rate() == 30
+
+
+def test_without_a_terminal_plain_lines_are_used() -> None:
+    with watching(environ={"TERM": "xterm"}) as observer:
+        assert type(observer) is Lines
+
+
+def report(**changes: object) -> Report:
+    values: dict[str, object] = {
+        "run": "swift-otter",
+        "pipeline": "digest",
+        "status": "completed",
+        "counts": {"new": 1, "fresh": 12},
+        "calls": 3,
+        "tokens": {"prompt": 8123, "prompt_reused": 3100, "completion": 911},
+        "seconds": 12.7,
+        **changes,
+    }
+    return Report(**values)  # type: ignore[arg-type]
+
+
+def test_three_lines_close_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    items = (
+        ItemReport("each", "a.pdf", "quarantined", error="damaged"),
+        ItemReport("each", "b.md", "new"),
+    )
+    written = (str(tmp_path / "out" / "sub" / "a.md"), str(tmp_path / "out" / "b.md"))
+    lines = closing(
+        report(items=items, written=written, cached_calls=1),
+        fail_hint="`paddock plan p.yaml` says why.",
+    )
+    assert lines == (
+        "Wrote 2 files under out.",
+        "Not done: a.pdf. `paddock plan p.yaml` says why.",
+        "Took 13 s, 3 model calls and 1 from the ledger; saved: 12 items fresh, "
+        "3,100 of 8,123 prompt tokens reused.",
+    )
+
+
+def test_a_run_without_anything_to_do_says_so() -> None:
+    lines = closing(report(calls=0, tokens={}, seconds=0.31), fail_hint="")
+    assert lines == (
+        "Wrote nothing new.",
+        "Nothing failed.",
+        "Took 0.3 s, 0 model calls; saved: 12 items fresh.",
+    )
+
+
+def test_one_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    written = (str(tmp_path / "DIGEST.md"),)
+    assert closing(report(written=written), fail_hint="")[0] == "Wrote DIGEST.md."
+
+
+def test_many_failures_are_counted() -> None:
+    items = tuple(ItemReport("each", f"{n}.md", "failed", error="x") for n in range(5))
+    assert closing(report(items=items), fail_hint="See.")[1] == (
+        "Not done: 0.md, 1.md, 2.md and 2 more. See."
+    )
+
+
+def test_the_reason_why_a_run_stopped_is_told() -> None:
+    assert closing(report(status="failed", message="The disk is full."), fail_hint="")[1] == (
+        "The disk is full."
+    )
