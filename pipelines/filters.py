@@ -19,7 +19,7 @@ MAX_CHARS = 32 * 1024 * 1024
 MAX_WRAP_CHARS = 1_000_000  # textwrap reads about a million characters a second
 
 
-THEIRS: Mapping[str, Any] = filters.FILTERS
+THEIRS: dict[str, Any] = {**filters.FILTERS}
 
 
 def names(words: str) -> tuple[str, ...]:
@@ -166,12 +166,12 @@ def _bounded(n_chars: int, limit: int = MAX_CHARS) -> None:
         raise ValueError(f"the text would have more than {limit:,} characters")
 
 
-FILTERS: Mapping[str, Callable[..., Any]] = {
-    **{name: THEIRS[name] for name in _PLAIN},
+_OURS: dict[str, Callable[..., Any]] = {
     **{"basename": basename, "slug": slug, "tojson": tojson, "truncate_words": truncate_words},
     **{"batch": batch, "slice": slice_, "sum": sum_, "round": round_, "wordwrap": wordwrap},
     **{"indent": indent, "join": join, "replace": replace},
 }
+FILTERS: Mapping[str, Callable[..., Any]] = {name: THEIRS[name] for name in _PLAIN} | _OURS
 TESTS: Mapping[str, Callable[..., Any]] = {name: THEIR_TESTS[name] for name in _TESTS}
 TEXT_FILTERS = frozenset(
     names(

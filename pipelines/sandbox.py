@@ -56,11 +56,11 @@ class Refused(Exception):
 
 
 class NotThere(TemplateRuntimeError):
-    """An undefined value was used: `message` names it, `remedy` the near names."""
+    """An undefined value was used: its message names it, `remedy` the near names."""
 
     def __init__(self, told: tuple[str, str]) -> None:
-        self.message, self.remedy = told
-        super().__init__(self.message)
+        message, self.remedy = told
+        super().__init__(message)
 
 
 class Meter:
@@ -260,7 +260,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """Do `a ~ b`."""
         return self.concat([_text(self.made(part)) for part in parts])
 
-    def concat(self, parts: Iterable[str]) -> str:  # type: ignore[override]
+    def concat(self, parts: Iterable[str]) -> str:
         """Join what was written, by a template, a macro or a block, up to the cap."""
         meter, kept, n_chars = self.meter, [], 0
         for part in parts:
