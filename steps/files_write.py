@@ -87,8 +87,8 @@ class FilesWrite:
 
 def _target(text: str, tools: Tools) -> Path:
     path = place(tools.roots, text)
-    if text.endswith(("/", os.sep)) or path.is_dir():
-        raise StepError(f"'{shown(text)}' is a folder; `path` must name a file.")
+    if text.endswith(("/", os.sep)):
+        raise StepError(f"'{shown(text)}' names a folder; `path` must name a file.")
     return path
 
 
@@ -108,8 +108,10 @@ def _data(params: FilesWriteParams) -> bytes:
 def _sha256_of(path: Path) -> str | None:
     """Hash what is there; None if nothing is."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise StepError(f"'{shown(path)}' is a device or a pipe, not a file.")
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            what = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
+            raise StepError(f"'{shown(path)}' is {what}; `path` must name a file.")
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
@@ -165,7 +167,7 @@ def _hidden(name: str) -> str:
     whole = os.fsencode(name)
     if len(whole) > _MAX_NAME_BYTES:
         return name  # lets the system refuse it in its own words
-    return "." + os.fsdecode(whole[: _MAX_NAME_BYTES - 1 - len(tail)]) + tail
+    return "." + whole[: _MAX_NAME_BYTES - 1 - len(tail)].decode("utf-8", "ignore") + tail
 
 
 def _mode_of(path: Path) -> int | None:

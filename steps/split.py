@@ -1,0 +1,119 @@
+"""Chunks of a text by tokens of a given model, each with where it comes from."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import ClassVar
+
+from pydantic import Field, model_validator
+
+from paddock.engine.request import Role
+from paddock.pipelines.quantities import Tokens
+
+from .documents import PAGE_BREAK
+from .files_read import Page
+from .headings import Headings
+from .pieces import EVERY_BORDER, Border, cut
+from .step import Output, Params, Tools
+
+
+class SplitParams(Params):
+    """Parameters of `split`."""
+
+    one_of: ClassVar[tuple[str, ...]] = ("text", "pages")
+
+    text: str | None = Field(None, description="The text to cut.")
+    pages: list[Page] | None = Field(
+        None, description="The pages to cut, as files.read gives them."
+    )
+    tokens: Tokens = Field(1000, ge=1, description="The most tokens of a chunk.")
+    overlap: Tokens = Field(
+        0, ge=0, description="About how many tokens a chunk shares with the one before it."
+    )
+    by: list[Border] = Field(
+        list(EVERY_BORDER),
+        min_length=1,
+        description="Where to cut, as long as it is possible; else between words.",
+    )
+    model: str | None = Field(None, description="Whose tokens are counted.")
+
+    @model_validator(mode="after")
+    def _overlap_is_smaller(self) -> SplitParams:
+        if self.overlap >= self.tokens:
+            raise ValueError(f"`overlap` ({self.overlap}) must be below `tokens` ({self.tokens})")
+        return self
+
+
+class Chunk(Output):
+    """A part of the text: `start` and `end` are character offsets into the whole text."""
+
+    text: str
+    index: int
+    start: int
+    end: int
+    page: int | None
+    """The page it starts on; None if no pages were given."""
+    headings: list[str]
+    """The headings over its start, the outermost first."""
+
+
+class SplitOutput(Output):
+    """Outputs of `split`."""
+
+    chunks: list[Chunk]
+
+
+class Split:
+    """Chunks by tokens of a given model, along headings, paragraphs, sentences."""
+
+    params: ClassVar[type[SplitParams]] = SplitParams
+    output: ClassVar[type[SplitOutput]] = SplitOutput
+    version: ClassVar[int] = 1
+    is_pure: ClassVar[bool] = True
+    roles: ClassVar[frozenset[Role]] = frozenset({"chat", "embed"})
+
+    def reads(self, params: SplitParams) -> Sequence[str]:
+        """Name nothing."""
+        return ()
+
+    async def run(self, params: SplitParams, tools: Tools) -> SplitOutput:
+        """Cut it; a text without anything but white space has no chunks."""
+        model = tools.models.resolve(params.model, "chat")
+        text = params.text if params.pages is None else _joined(params.pages)
+        pieces = await cut(
+            text or "",
+            n_tokens=params.tokens,
+            overlap=params.overlap,
+            by=params.by,
+            count=lambda texts: tools.pool.count_texts(model, texts),
+        )
+        headings = Headings.of(text or "") if "heading" in params.by else Headings((), ())
+        starts = _starts(params.pages or ())
+        chunks = [
+            Chunk.model_construct(
+                text=piece.text,
+                index=index,
+                start=piece.start,
+                end=piece.end,
+                page=_page_at(piece.start, starts, params.pages),
+                headings=list(headings.at(piece.start)),
+            )
+            for index, piece in enumerate(pieces)
+        ]
+        return SplitOutput(chunks=chunks)
+
+
+def _joined(pages: Sequence[Page]) -> str:
+    return PAGE_BREAK.join(page.text for page in pages)
+
+
+def _starts(pages: Sequence[Page]) -> list[int]:
+    """Give each page's offset in the joined text."""
+    lengths = [len(page.text) + len(PAGE_BREAK) for page in pages]
+    return list(accumulate(lengths[:-1], initial=0)) if pages else []
+
+
+def _page_at(offset: int, starts: Sequence[int], pages: Sequence[Page] | None) -> int | None:
+    return pages[bisect_right(starts, offset) - 1].number if pages else None
