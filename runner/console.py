@@ -95,10 +95,10 @@ def duration(seconds: float) -> str:
     """Write a time as people say it.
 
     >>> duration(0.04), duration(3.14), duration(75), duration(3700), duration(200000)
-    ('0.04 s', '3.1 s', '1 min 15 s', '1 h 1 min', '2 d 7 h')
+    ('< 0.1 s', '3.1 s', '1 min 15 s', '1 h 1 min', '2 d 7 h')
     """
     if seconds < 10:
-        return f"{seconds:.2f} s" if seconds < 0.1 else f"{seconds:.1f} s"
+        return "< 0.1 s" if seconds < 0.1 else f"{seconds:.1f} s"
     minutes, secs = divmod(round(seconds), 60)
     hours, mins = divmod(minutes, 60)
     days, hrs = divmod(hours, 24)

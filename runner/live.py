@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,6 +17,9 @@ from . import console
 from .observer import ItemState
 from .pace import Clock, Pace, StepPace
 from .progress import failure
+
+if TYPE_CHECKING:
+    from paddock.engine.pool import ModelStats
 
 REFRESH_PER_S = 8
 N_READING = 4  # documents that are named; the others are counted
@@ -78,8 +82,17 @@ class LiveTable(Pace):
             now = self.clock()
             paces = list(self.steps.values())
             reading = [pair for pace in paces for pair in pace.running.items() if pair[0]]
-            lines = [self._table(paces, now)] if paces else []
-            return Group(*lines, *_reading(reading, self._console.width), self._footer(now))
+            lines: list[Table | Text] = [self._table(paces, now)] if paces else []
+            lines += [_one_line(text, self._console.width) for text in self._around(reading)]
+            return Group(*lines, self._footer(now))
+
+    def _around(self, reading: Sequence[tuple[str, str | None]]) -> Iterator[str]:
+        """Write what is being read, and what the pool holds."""
+        if reading:
+            yield "reading: " + _reading(reading)
+        held = self.stats().resident if self.stats else ()
+        if held:
+            yield "pool: " + ", ".join(map(_held, held))
 
     def _table(self, paces: Sequence[StepPace], now: float) -> Table:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -121,7 +134,7 @@ def _cells(pace: StepPace, now: float) -> list[Text | str]:
         done.append(f" +{n_bad:,} failed", style="yellow")
     rate, left_s = pace.meter.rate(), pace.seconds_left(now)
     if pace.is_over:
-        to_go = Text(console.duration(pace.seconds(now)), style="dim")
+        to_go = Text(f"in {console.duration(pace.seconds(now))}", style="dim")
     else:
         to_go = Text("" if left_s is None else console.duration(left_s))
     return [
@@ -133,13 +146,22 @@ def _cells(pace: StepPace, now: float) -> list[Text | str]:
     ]
 
 
-def _reading(running: Sequence[tuple[str, str | None]], width: int) -> list[Text]:
+def _reading(running: Sequence[tuple[str, str | None]]) -> str:
     """Name the documents that are being read."""
-    shown = [console.clean(f"{key} ({step})" if step else key) for key, step in running[:N_READING]]
+    shown = [f"{key} ({step})" if step else key for key, step in running[:N_READING]]
     if len(running) > N_READING:
         shown.append(f"and {len(running) - N_READING:,} more")
-    if not shown:
-        return []
-    line = Text("reading: " + ", ".join(shown))
+    return ", ".join(shown)
+
+
+def _held(model: ModelStats) -> str:
+    """Write how full a model is: `smollm2:135m 3 of 8 sequences`."""
+    if model.state != "ready":
+        return f"{model.name} {model.state}"
+    return f"{model.name} {min(model.n_users, model.n_parallel)} of {model.n_parallel} sequences"
+
+
+def _one_line(text: str, width: int) -> Text:
+    line = Text(console.clean(text))
     line.truncate(width, overflow="ellipsis")
-    return [line]
+    return line

@@ -5,10 +5,11 @@ Every method returns at once and is called in the run's own event loop.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
+    from paddock.engine.pool import PoolStats
     from paddock.engine.request import Usage
 
     from .report import Report
@@ -21,6 +22,10 @@ class Observer(Protocol):
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
         """The run starts; `steps` are the top-level steps and blocks in order."""
+        ...
+
+    def pool(self, stats: Callable[[], PoolStats]) -> None:
+        """The run has a pool; `stats` tells what it holds, at any time and from any thread."""
         ...
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
@@ -58,6 +63,9 @@ class Silent:
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
         """Say nothing."""
 
+    def pool(self, stats: Callable[[], PoolStats]) -> None:
+        """Say nothing."""
+
     def step(self, step: str, total: int | None, fresh: int) -> None:
         """Say nothing."""
 
@@ -87,6 +95,11 @@ class Several:
         """Tell each."""
         for observer in self._observers:
             observer.began(run, pipeline, steps)
+
+    def pool(self, stats: Callable[[], PoolStats]) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.pool(stats)
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
         """Tell each."""

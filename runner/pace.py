@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from .observer import ItemState, Silent
 
 if TYPE_CHECKING:
+    from paddock.engine.pool import PoolStats
     from paddock.engine.request import Usage
 
 Clock = Callable[[], float]
@@ -111,6 +112,11 @@ class Pace(Silent):
         self.steps: dict[str, StepPace] = {}
         self.meter = Meter(clock)
         self.since = clock()
+        self.stats: Callable[[], PoolStats] | None = None
+
+    def pool(self, stats: Callable[[], PoolStats]) -> None:
+        """Keep the way to ask."""
+        self.stats = stats
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
         """List the steps, in order."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from paddock.engine.pool import ModelStats, PoolStats
 from paddock.engine.request import Usage
 from paddock.runner.live import LiveTable
 from paddock.runner.pace import Pace
@@ -110,6 +111,13 @@ def test_the_table_shows_done_running_left_speed_and_time_to_go() -> None:
     assert shown[3].split() == ["digest", "waiting"]
     assert shown[4] == "reading: b.md (summary)"
     assert shown[5] == "6.0 s · 100 tokens/s"
+
+
+def test_what_the_pool_holds_is_shown() -> None:
+    table = live(Clock())
+    held = (ModelStats("smollm2:135m", "ready", 3, 8, 90), ModelStats("vec", "loading", 1, 0, 0))
+    table.pool(lambda: PoolStats(held, {}))
+    assert "pool: smollm2:135m 3 of 8 sequences, vec loading" in picture(table)
 
 
 def test_the_table_fits_a_narrow_terminal() -> None:
