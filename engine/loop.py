@@ -123,7 +123,8 @@ class Loop:
         sequence = Sequence(job.request_id, job.prompt, job.max_tokens, job.priority)
         answer = _Answer(job, sequence, AnswerText(job.sampling.stop), time.monotonic())
         if not is_greedy(job.sampling):
-            answer.chain = SamplerChain(job.sampling, window(job.sampling, job.prompt.tolist(), []))
+            recent = window(job.sampling, job.prompt.tolist(), [])
+            answer.chain = SamplerChain(job.sampling, recent, self._model.n_vocab)
         self._answers[job.request_id] = answer
         self._scheduler.add(sequence)
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .request import Sampling
-from .sampling import Logits
+from .sampling import Logits, has_penalties
 from .sequence import Tokens
 from .settings import CacheType, Switch
 
@@ -298,18 +298,11 @@ def _pointer(array: NDArray[Any], struct: Any, field: str) -> Any:
 class SamplerChain:
     """llama.cpp's own samplers for one sequence, in llama.cpp's order."""
 
-    def __init__(self, sampling: Sampling, recent: Items[int]) -> None:
+    def __init__(self, sampling: Sampling, recent: Items[int], n_vocab: int) -> None:
         self._chain: Any = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         add = lib.llama_sampler_chain_add
-        add(
-            self._chain,
-            lib.llama_sampler_init_penalties(
-                len(recent) if sampling.repeat_last_n < 0 else sampling.repeat_last_n,
-                sampling.repeat_penalty,
-                sampling.frequency_penalty,
-                sampling.presence_penalty,
-            ),
-        )
+        if has_penalties(sampling):
+            add(self._chain, _penalties(sampling, len(recent), n_vocab))
         if sampling.top_k > 0:
             add(self._chain, lib.llama_sampler_init_top_k(sampling.top_k))
         add(self._chain, lib.llama_sampler_init_top_p(sampling.top_p, 1))
@@ -328,6 +321,16 @@ class SamplerChain:
         if self._chain:
             lib.llama_sampler_free(self._chain)
             self._chain = None
+
+
+def _penalties(sampling: Sampling, n_recent: int, n_vocab: int) -> Any:
+    return lib.llama_sampler_init_penalties(
+        n_vocab,
+        n_recent if sampling.repeat_last_n < 0 else sampling.repeat_last_n,
+        sampling.repeat_penalty,
+        sampling.frequency_penalty,
+        sampling.presence_penalty,
+    )
 
 
 def quiet_logs() -> None:

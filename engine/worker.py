@@ -14,7 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,30 +25,12 @@ from .embedding import Embedder
 from .errors import BadRequest, EngineError, PromptTooLong, TextTooLong
 from .loop import Cancel, Close, Job, Loop, Told
 from .prompt import Prompter, answer_budget
-from .request import Message, Priority, Role, Sampling
+from .request import Message, Priority, Sampling
 from .scheduler import Limits
 from .sequence import Tokens
-from .settings import CacheType, Switch
+from .worker_load import Load
 
 EXIT_BROKEN = 70  # EX_SOFTWARE: the context is not to be trusted any more
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What a worker is started with."""
-
-    path: str
-    role: Role
-    n_ctx_tokens: int
-    """The longest sequence."""
-    n_cells: int
-    n_parallel: int
-    n_batch_tokens: int
-    n_threads: int
-    n_gpu_layers: int = -1
-    main_gpu: int = 0
-    flash_attention: Switch = "auto"
-    kv_cache_type: CacheType = "f16"
 
 
 class _Sender:
@@ -134,11 +116,7 @@ def _serve_chat(
         loop.post(Job(head["id"], prompt, sampling, budget, priority))
 
     _read_beside(requests, prompter, sender, take, at_end=lambda: loop.post(Close()))
-    try:
-        loop.run()
-    except native.DecodeFailed:
-        traceback.print_exc()
-        os._exit(EXIT_BROKEN)
+    loop.run()
 
 
 def _serve_embeddings(
@@ -234,4 +212,10 @@ def _refusal(request_id: int, error: EngineError) -> frames.Head:
 
 
 if __name__ == "__main__":
-    main()
+    # Not through the interpreter's end: the reading thread may be inside a read of the pipe.
+    try:
+        main()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(EXIT_BROKEN)
+    os._exit(0)
