@@ -24,19 +24,22 @@ class FilesReadParams(Params):
 
     path: str = Field(min_length=1, description="The document.")
     type: Literal["auto", "txt", "md", "html", "pdf", "csv", "json"] = Field(
-        "auto", description="What it is; by default found out from its content and its name."
+        default="auto",
+        description="What it is; by default found out from its content and its name.",
     )
     encoding: str = Field(
-        "auto", description="A text's encoding, such as `utf-8` or `gbk`; by default found out."
+        default="auto",
+        description="A text's encoding, such as `utf-8` or `gbk`; by default found out.",
     )
     empty: Literal["fail", "skip"] = Field(
-        "fail", description="What happens if nothing is in it: a failure, or the item is skipped."
+        default="fail",
+        description="What happens if nothing is in it: a failure, or the item is skipped.",
     )
     max_bytes: SizeBytes = Field(
-        DEFAULT_MAX_BYTES, description="A larger document is a failure. Default: 64MiB."
+        default=DEFAULT_MAX_BYTES, description="A larger document is a failure. Default: 64MiB."
     )
     ocr: Literal["auto", "off"] = Field(
-        "auto", description="Whether scans are read; this version has no OCR and says so."
+        default="auto", description="Whether scans are read; this version has no OCR and says so."
     )
 
     @field_validator("encoding")

@@ -28,13 +28,20 @@ class FilesScanParams(Params):
 
     root: str = Field(min_length=1, description="The folder.")
     include: list[str] = Field(
-        ["**/*"], min_length=1, description="Patterns as in .gitignore, with braces, to list."
+        default=["**/*"],
+        min_length=1,
+        description="Patterns as in .gitignore, with braces, to list.",
     )
-    exclude: list[str] = Field([], description="Patterns to leave out, folders included.")
-    newest: int | None = Field(None, ge=1, description="List only so many, those changed last.")
-    max_bytes: SizeBytes | None = Field(None, description="Leave out larger files, and say so.")
+    exclude: list[str] = Field(default=[], description="Patterns to leave out, folders included.")
+    newest: int | None = Field(
+        default=None, ge=1, description="List only so many, those changed last."
+    )
+    max_bytes: SizeBytes | None = Field(
+        default=None, description="Leave out larger files, and say so."
+    )
     follow_links: bool = Field(
-        False, description="Also list what symbolic links lead to, within the allowed folders."
+        default=False,
+        description="Also list what symbolic links lead to, within the allowed folders.",
     )
 
     @field_validator("include", "exclude")

@@ -35,12 +35,15 @@ class FilesWriteParams(Params):
     not_yet: ClassVar[frozenset[str]] = frozenset({"rows"})
 
     path: str = Field(min_length=1, description="The file; missing folders are made.")
-    text: str | None = Field(None, description="What to write.")
-    template: Template | None = Field(None, description="What to write, as a template.")
-    rows: Any = Field(None, description="Rows to write as CSV or JSONL (not in this version).")
-    vars: dict[str, Any] = Field({}, description="More names that the template may use.")
+    text: str | None = Field(default=None, description="What to write.")
+    template: Template | None = Field(default=None, description="What to write, as a template.")
+    rows: Any = Field(
+        default=None, description="Rows to write as CSV or JSONL (not in this version)."
+    )
+    vars: dict[str, Any] = Field(default={}, description="More names that the template may use.")
     on_edited: Literal["keep", "overwrite", "fail"] = Field(
-        "keep", description="What happens to a file whose content is not what Paddock wrote last."
+        default="keep",
+        description="What happens to a file whose content is not what Paddock wrote last.",
     )
 
 

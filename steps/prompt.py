@@ -17,7 +17,7 @@ class PromptParams(Params):
     """Parameters of `prompt`."""
 
     template: Template = Field(description="The text, with expressions in it.")
-    vars: dict[str, Any] = Field({}, description="More names that the template may use.")
+    vars: dict[str, Any] = Field(default={}, description="More names that the template may use.")
 
 
 class PromptOutput(Output):

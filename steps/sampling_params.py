@@ -13,36 +13,49 @@ class SamplingParams(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     temperature: float | None = Field(
-        None, ge=0, le=5, description="0 always takes the likeliest token; higher is freer."
+        default=None, ge=0, le=5, description="0 always takes the likeliest token; higher is freer."
     )
     top_p: float | None = Field(
-        None, gt=0, le=1, description="Choose among the likeliest tokens that share this much."
+        default=None,
+        gt=0,
+        le=1,
+        description="Choose among the likeliest tokens that share this much.",
     )
     top_k: int | None = Field(
-        None, ge=0, description="Choose among this many of the likeliest tokens; 0 for all."
+        default=None, ge=0, description="Choose among this many of the likeliest tokens; 0 for all."
     )
     min_p: float | None = Field(
-        None, ge=0, le=1, description="Leave out tokens below this share of the likeliest one."
+        default=None,
+        ge=0,
+        le=1,
+        description="Leave out tokens below this share of the likeliest one.",
     )
     repeat_penalty: float | None = Field(
-        None, gt=0, le=5, description="Above 1 makes recent tokens less likely."
+        default=None, gt=0, le=5, description="Above 1 makes recent tokens less likely."
     )
     presence_penalty: float | None = Field(
-        None, ge=-2, le=2, description="Above 0 makes tokens that occurred less likely."
+        default=None, ge=-2, le=2, description="Above 0 makes tokens that occurred less likely."
     )
     frequency_penalty: float | None = Field(
-        None, ge=-2, le=2, description="Above 0 makes tokens less likely each time they occur."
+        default=None,
+        ge=-2,
+        le=2,
+        description="Above 0 makes tokens less likely each time they occur.",
     )
     seed: int | None = Field(
-        None, ge=0, le=2**32 - 1, description="The same seed, the same answer."
+        default=None, ge=0, le=2**32 - 1, description="The same seed, the same answer."
     )
-    stop: str | list[str] | None = Field(None, description="Texts at which the answer ends.")
+    stop: str | list[str] | None = Field(
+        default=None, description="Texts at which the answer ends."
+    )
     max_tokens: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="The longest answer in tokens; an answer that ends there is then no error.",
     )
-    num_predict: int | None = Field(None, ge=1, description="Another name for `max_tokens`.")
+    num_predict: int | None = Field(
+        default=None, ge=1, description="Another name for `max_tokens`."
+    )
 
     @model_validator(mode="after")
     def _one_limit(self) -> SamplingParams:

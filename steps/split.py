@@ -24,20 +24,20 @@ class SplitParams(Params):
 
     one_of: ClassVar[tuple[str, ...]] = ("text", "pages")
 
-    text: str | None = Field(None, description="The text to cut.")
+    text: str | None = Field(default=None, description="The text to cut.")
     pages: list[Page] | None = Field(
-        None, description="The pages to cut, as files.read gives them."
+        default=None, description="The pages to cut, as files.read gives them."
     )
-    tokens: Tokens = Field(1000, ge=1, description="The most tokens of a chunk.")
+    tokens: Tokens = Field(default=1000, ge=1, description="The most tokens of a chunk.")
     overlap: Tokens = Field(
-        0, ge=0, description="About how many tokens a chunk shares with the one before it."
+        default=0, ge=0, description="About how many tokens a chunk shares with the one before it."
     )
     by: list[Border] = Field(
-        list(EVERY_BORDER),
+        default=list(EVERY_BORDER),
         min_length=1,
         description="Where to cut, as long as it is possible; else between words.",
     )
-    model: str | None = Field(None, description="Whose tokens are counted.")
+    model: str | None = Field(default=None, description="Whose tokens are counted.")
 
     @model_validator(mode="after")
     def _overlap_is_smaller(self) -> SplitParams:

@@ -1,0 +1,119 @@
+"""Ask a model once: fit the prompt, wait for the answer, refuse one that ends at its limit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import Field
+
+from paddock.engine.errors import PromptTooLong
+from paddock.engine.request import (
+    ChatRequest,
+    Message,
+    ModelSpec,
+    Reply,
+    Usage,
+    reserved_tokens,
+    resolve_sampling,
+)
+
+from .step import Output, StepError, Tools
+
+
+class UsageOutput(Output):
+    """What a step's model calls cost."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    prompt_reused_tokens: int = Field(
+        default=0, description="Of `prompt_tokens`, found in the KV cache."
+    )
+    completion_tokens: int = 0
+    characters_cut: int = Field(default=0, description="What `on_overflow: truncate` left out.")
+
+
+@dataclass
+class Asker:
+    """One step's way to one model; adds up what the calls cost."""
+
+    tools: Tools
+    model: ModelSpec
+    params: Mapping[str, Any]
+    """The step's own sampling parameters."""
+    characters_cut: int = 0
+    _usages: list[Usage] = field(default_factory=list)
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The limit that the author set, on the step or on the model."""
+        return resolve_sampling(self.params, self.model.params).max_tokens
+
+    async def room(self) -> int:
+        """Tell how many tokens a prompt may have, the answer's share already taken off."""
+        facts = await self.tools.pool.facts(self.model)
+        return facts.n_ctx_tokens - reserved_tokens(self.max_tokens, facts.n_ctx_tokens)
+
+    async def size(self, messages: Sequence[Message]) -> int:
+        """Count a prompt."""
+        return await self.tools.pool.count_chat(self.model, messages)
+
+    async def count(self, texts: Sequence[str]) -> list[int]:
+        """Count texts."""
+        return await self.tools.pool.count_texts(self.model, texts)
+
+    async def overflow(self, messages: Sequence[Message]) -> PromptTooLong | None:
+        """Give the error for a prompt that does not fit, with the numbers."""
+        facts = await self.tools.pool.facts(self.model)
+        reserved = reserved_tokens(self.max_tokens, facts.n_ctx_tokens)
+        n_tokens = await self.size(messages)
+        if n_tokens + reserved <= facts.n_ctx_tokens:
+            return None
+        return PromptTooLong(n_tokens, reserved, facts.n_ctx_tokens)
+
+    async def ask(self, messages: Sequence[Message]) -> Reply:
+        """Get an answer.
+
+        Raises:
+            StepError: it ended at a limit that the author did not set.
+            EngineError: the pool could not do it.
+        """
+        reply = await self._reply(messages)
+        self._usages.append(reply.usage)
+        if reply.done_reason == "length" and self.max_tokens is None:
+            raise StepError(
+                f"The answer ended at its limit of {reply.usage.completion_tokens} tokens.",
+                remedy="Ask for a shorter one, raise `repeat_penalty` if it goes in circles, "
+                "or set `max_tokens` under `params` to accept it.",
+                kind="check",
+            )
+        return reply
+
+    async def _reply(self, messages: Sequence[Message]) -> Reply:
+        stream = self.tools.pool.chat(
+            ChatRequest(
+                model=self.model,
+                messages=tuple(messages),
+                params=self.params,
+                priority=self.tools.priority,
+                total_s=self.tools.total_s,
+                idle_s=self.tools.idle_s,
+            )
+        )
+        try:
+            return await stream.reply()
+        except asyncio.CancelledError:
+            stream.cancel()
+            raise
+
+    def usage(self) -> UsageOutput:
+        """Add up the calls so far."""
+        return UsageOutput(
+            calls=len(self._usages),
+            prompt_tokens=sum(usage.prompt_tokens for usage in self._usages),
+            prompt_reused_tokens=sum(usage.prompt_reused_tokens for usage in self._usages),
+            completion_tokens=sum(usage.completion_tokens for usage in self._usages),
+            characters_cut=self.characters_cut,
+        )

@@ -1,0 +1,48 @@
+"""Find how much of a text fits, when its author has allowed that it is cut. Calls no model."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+_CLOSE_ENOUGH = 0.98
+
+
+async def most(fits: Callable[[int], Awaitable[bool]], n: int) -> int:
+    """Give the largest of 0 … `n` that fits, to within 2 %, by halving; 0 if none does."""
+    if await fits(n):
+        return n
+    low, high = 0, n
+    while high - low > 1 and low < _CLOSE_ENOUGH * high:
+        middle = (low + high) // 2
+        if await fits(middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def without_middle(text: str, n_characters: int, mark: str = "\n[…]\n") -> str:
+    """Keep `n_characters`, three quarters from the beginning, the rest from the end.
+
+    >>> without_middle("abcdefgh", 4, "-")
+    'abc-h'
+    """
+    if n_characters >= len(text):
+        return text
+    head = n_characters * 3 // 4
+    return text[:head] + mark + text[len(text) - (n_characters - head) :]
+
+
+def head(text: str, n_characters: int) -> str:
+    """Keep the beginning, to the end of a word.
+
+    >>> head("one two three", 9)
+    'one two'
+    """
+    if n_characters >= len(text):
+        return text
+    cut = text[:n_characters]
+    if text[n_characters].isspace() or not (words := cut.rsplit(maxsplit=1)):
+        return cut.rstrip()
+    at = len(cut) - len(words[-1])
+    return cut[:at].rstrip() if len(words) == 2 and not cut[-1].isspace() else cut.rstrip()
