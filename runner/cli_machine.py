@@ -105,11 +105,12 @@ def list_(as_json: Json = False) -> int:
 def doctor(as_json: Json = False) -> int:
     """Say what this machine has, and what it lacks."""
     from . import doctor as examination
+    from . import findings
     from .settings import read_settings
 
-    findings = examination.examine(read_settings(Path.cwd()))
+    found = examination.examine(read_settings(Path.cwd()))
     if as_json:
-        console.say_json(examination.as_json(findings))
+        console.say_json(findings.as_json(found))
     else:
-        console.say(examination.text(findings))
-    return examination.exit_status(findings)
+        console.say(findings.text(found))
+    return findings.exit_status(found)

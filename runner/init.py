@@ -5,6 +5,7 @@ Templates come with the package, so this works from a wheel, without a clone or 
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import json
 import re
@@ -86,8 +87,11 @@ def _chosen(name: str, examples: Path | None) -> Template:
     for template in known:
         if template.name == name:
             return template
-    names = ", ".join(f"'{template.name}'" for template in known)
-    raise CommandError(f"There is no template '{name}'.\n  Known: {names}.")
+    names = [template.name for template in known]
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    listed = ", ".join(f"'{name}'" for name in names)
+    raise CommandError(f"There is no template '{name}'.\n  Known: {listed}.{hint}")
 
 
 def _refuse_full(folder: Path) -> None:

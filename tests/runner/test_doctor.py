@@ -1,0 +1,145 @@
+"""What `paddock doctor` finds, and what it tells to do."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.hardware import Gpu
+from paddock.runner import doctor, findings, neighbours
+from paddock.runner.doctor import Native
+from paddock.runner.findings import Finding
+from paddock.runner.settings import read_settings
+
+H200 = Gpu("cuda", "NVIDIA H200", 143771 * 1024**2, "9.0")
+CPU_BUILD = Native(supports_gpu=False, features=("AVX2",))
+GPU_BUILD = Native(supports_gpu=True, features=("AVX2",))
+
+
+def test_this_machine_is_examined(tmp_path: Path) -> None:
+    settings = read_settings(environ={"PADDOCK_HOME": str(tmp_path)}, home=tmp_path)
+    found = doctor.examine(settings, {})
+    about = {finding.about for finding in found}
+    assert {"python", "processor", "memory", "llama.cpp", "models disk", "state"} <= about
+    assert findings.exit_status(found) == 0
+    native = next(finding for finding in found if finding.about == "llama.cpp")
+    assert native.level == "ok"
+
+
+def test_a_processor_build_that_meets_a_device_is_loud_about_it() -> None:
+    found = list(doctor.graphics([H200], CPU_BUILD, {}))
+    assert found[1] == Finding(
+        "graphics",
+        "warning",
+        "NVIDIA H200, 150.8 GB IS NOT USED: llama-cpp-python was built for the processor only",
+        "Build it for the device, which needs the vendor's toolkit:\n"
+        'CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall --no-cache-dir '
+        "--no-binary llama-cpp-python llama-cpp-python",
+    )
+    assert findings.exit_status(found) == 0
+
+
+@pytest.mark.parametrize(
+    ("gpu", "flag"),
+    [(Gpu("rocm", "gfx942"), "-DGGML_HIP=on"), (Gpu("metal", "Apple"), "-DGGML_METAL=on")],
+)
+def test_each_kind_of_device_gets_its_own_line(gpu: Gpu, flag: str) -> None:
+    found = list(doctor.graphics([gpu], CPU_BUILD, {}))
+    assert f'CMAKE_ARGS="{flag}"' in found[1].remedy
+
+
+def test_a_build_for_the_device_is_content() -> None:
+    found = list(doctor.graphics([H200], GPU_BUILD, {}))
+    assert [finding.level for finding in found] == ["ok", "ok"]
+
+
+def test_a_setting_that_hides_the_device_is_told() -> None:
+    found = list(doctor.graphics([H200], GPU_BUILD, {"CUDA_VISIBLE_DEVICES": ""}))
+    assert found[-1] == Finding(
+        "graphics",
+        "warning",
+        'CUDA_VISIBLE_DEVICES="" hides every CUDA device, so models run on the processor',
+        "unset CUDA_VISIBLE_DEVICES",
+    )
+
+
+def test_a_llama_that_does_not_start_is_a_fault() -> None:
+    found = list(doctor.graphics([], "libcuda.so.1: cannot open shared object file", {}))
+    assert findings.exit_status(found) == 1
+    assert found[0].text.endswith("cannot be used: libcuda.so.1: cannot open shared object file")
+
+
+def test_missing_default_models_are_told_with_the_way_to_get_them(tmp_path: Path) -> None:
+    environ = {"PADDOCK_HOME": str(tmp_path), "PADDOCK_CHAT_MODEL": "qwen3:4b"}
+    found = doctor.models(read_settings(environ=environ, home=tmp_path))
+    warnings = [finding for finding in found if finding.level == "warning"]
+    assert warnings == [
+        Finding(
+            "models",
+            "warning",
+            "the default to chat, 'qwen3:4b', is missing",
+            "Set PADDOCK_CHAT_MODEL to a model that `paddock list` shows.",
+        )
+    ]
+
+
+def test_a_state_folder_that_cannot_be_one_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    environ = {"PADDOCK_HOME": str(tmp_path / "file" / "state")}
+    found = list(doctor.disks(read_settings(environ=environ, home=tmp_path)))
+    assert [finding.level for finding in found] == ["warning", "fault"]
+    assert found[1].text.endswith("but it cannot be written")
+
+
+class _Healthy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/api/health" else 404)
+        self.end_headers()
+        self.wfile.write(b"true")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """A server on this machine that answers as Prefect's does."""
+    with http.server.HTTPServer(("127.0.0.1", 0), _Healthy) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{listening.server_port}"
+        listening.shutdown()
+        thread.join()
+
+
+def test_a_prefect_server_that_answers_is_found_and_no_password_shown(server: str) -> None:
+    found = list(neighbours.prefect({"PREFECT_API_URL": f"http://me:secret@{server}/api"}))
+    assert found == [Finding("prefect", "ok", f"http://{server}/api answers")]
+
+
+def test_a_prefect_server_that_does_not_answer_is_a_warning() -> None:
+    found = list(neighbours.prefect({"PREFECT_API_URL": "http://127.0.0.1:1/api"}))
+    assert found[0].level == "warning"
+    assert found[0].text.startswith("http://127.0.0.1:1/api does not answer: ")
+    assert found[0].remedy == (
+        "Start it (`prefect server start`), correct PREFECT_API_URL, or run with --local."
+    )
+
+
+def test_who_holds_the_port_is_told(server: str) -> None:
+    port = int(server.partition(":")[2])
+    (finding,) = neighbours.port(port)
+    assert finding.text.startswith(f"{server} is taken: ")
+    assert finding.text.endswith(f", process {os.getpid()})")
+
+
+def test_warnings_stand_out_with_what_to_do_below() -> None:
+    text = findings.text(
+        [Finding("a", "ok", "fine"), Finding("bb", "warning", "bad\x1b", "Do it.")]
+    )
+    assert text == ("ok       a   fine\nWARNING  bb  bad\\x1b\n             Do it.")
