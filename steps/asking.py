@@ -51,10 +51,15 @@ class Asker:
         """The limit that the author set, on the step or on the model."""
         return resolve_sampling(self.params, self.model.params).max_tokens
 
+    async def reserved(self) -> int:
+        """Tell how many tokens are kept free for an answer."""
+        facts = await self.tools.pool.facts(self.model)
+        return reserved_tokens(self.max_tokens, facts.n_ctx_tokens)
+
     async def room(self) -> int:
         """Tell how many tokens a prompt may have, the answer's share already taken off."""
         facts = await self.tools.pool.facts(self.model)
-        return facts.n_ctx_tokens - reserved_tokens(self.max_tokens, facts.n_ctx_tokens)
+        return facts.n_ctx_tokens - await self.reserved()
 
     async def size(self, messages: Sequence[Message]) -> int:
         """Count a prompt."""
@@ -66,12 +71,12 @@ class Asker:
 
     async def overflow(self, messages: Sequence[Message]) -> PromptTooLong | None:
         """Give the error for a prompt that does not fit, with the numbers."""
-        facts = await self.tools.pool.facts(self.model)
-        reserved = reserved_tokens(self.max_tokens, facts.n_ctx_tokens)
-        n_tokens = await self.size(messages)
-        if n_tokens + reserved <= facts.n_ctx_tokens:
-            return None
-        return PromptTooLong(n_tokens, reserved, facts.n_ctx_tokens)
+        n_tokens, reserved, room = (
+            await self.size(messages),
+            await self.reserved(),
+            await self.room(),
+        )
+        return None if n_tokens <= room else PromptTooLong(n_tokens, reserved, room + reserved)
 
     async def ask(self, messages: Sequence[Message]) -> Reply:
         """Get an answer.

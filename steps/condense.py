@@ -1,0 +1,247 @@
+"""Condense a text of any length with a model that reads only so much at once.
+
+Map-reduce: a note on each part, the notes condensed in groups until they fit into one prompt.
+Refine: one summary, rewritten with each part. Both say how much they have read: all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar
+
+from paddock.engine.request import Message
+
+from .asking import Asker
+from .fitting import head, most
+from .material import Part, part
+from .pieces import cut
+from .step import StepError
+from .wording import BETWEEN, Wording
+
+T = TypeVar("T")
+
+_AT_ONCE = 8  # calls of one document; the pool mixes those of many documents
+_MARGIN_TOKENS = 8  # where two texts meet, tokens may come out otherwise than counted apart
+_SHRINKS = 0.9  # a level that leaves more than this of the notes will not come to an end
+_MAX_CUTS = 8
+_MAX_LEVELS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Condensed:
+    """A summary, the notes it was made from, and how it came about."""
+
+    text: str
+    notes: tuple[str, ...] = ()
+    n_chunks: int = 1
+    n_levels: int = 0
+    """How often notes were condensed to fewer ones."""
+
+
+@dataclass(frozen=True)
+class Condenser:
+    """One way to condense, with one model. `is_strict`: what does not fit is an error."""
+
+    asker: Asker
+    wording: Wording
+    n_previous: int = 0
+    is_strict: bool = False
+
+    async def at_once(self, whole: Part) -> Condensed | None:
+        """Summarise in one call; None if the text does not fit."""
+        messages = self.wording.part(whole.data)
+        if await self.asker.overflow(messages):
+            return None
+        return Condensed(await self._ask(messages))
+
+    async def truncated(self, text: str) -> Condensed:
+        """Summarise the beginning, as much as fits, and say so.
+
+        Raises:
+            PromptTooLong: not even an empty text fits.
+        """
+
+        def messages(n: int) -> list[Message]:
+            return self.wording.part({"text": head(text, n)})
+
+        async def fits(n: int) -> bool:
+            return await self.asker.overflow(messages(n)) is None
+
+        n = await most(fits, len(text))
+        overflow = None if n else await self.asker.overflow(messages(0))
+        if overflow:
+            raise overflow
+        n = len(head(text, n))
+        self.asker.characters_cut = len(text) - n
+        self.asker.tools.log.note(
+            f"Only the first {n:,} of {len(text):,} characters were read (on_overflow: truncate)."
+        )
+        return Condensed(await self._ask(messages(n)))
+
+    async def map_reduce(self, parts: Sequence[Part]) -> Condensed:
+        """Note each part, then condense the notes, level by level.
+
+        Raises:
+            PromptTooLong: a part does not fit, and that is an error.
+            StepError: the notes do not get shorter.
+        """
+        parts = await self._fitting(parts, lambda one: self.wording.part(one.data), reserve=0)
+        notes = await self._notes(parts)
+        text, n_levels = (notes[0], 0) if len(notes) == 1 else await self._reduced(notes)
+        return Condensed(text, tuple(notes), len(parts), n_levels)
+
+    async def refined(self, parts: Sequence[Part]) -> Condensed:
+        """Summarise the first part, then rewrite the summary with each of the others."""
+        # The summary so far is an answer, so it may be as long as answers are.
+        reserve = await self.asker.reserved()
+        parts = await self._fitting(
+            parts, lambda one: self.wording.refined("", one.text), reserve=reserve
+        )
+        summaries = [await self._ask(self.wording.part(parts[0].data))]
+        for one in parts[1:]:
+            summaries.append(await self._ask(self.wording.refined(summaries[-1], one.text)))
+        return Condensed(summaries[-1], tuple(summaries[:-1]), len(parts))
+
+    async def _ask(self, messages: Sequence[Message]) -> str:
+        text = (await self.asker.ask(messages)).text.strip()
+        if not text:
+            raise StepError("The model gave an empty answer.", kind="check")
+        return text
+
+    async def _fitting(
+        self, parts: Sequence[Part], messages: Callable[[Part], list[Message]], reserve: int
+    ) -> list[Part]:
+        """Cut those parts that do not fit into their prompt; none is left out."""
+        empty = await self.asker.size(messages(part("")))
+        limit = await self.asker.room() - reserve - empty - _MARGIN_TOKENS
+        for _ in range(_MAX_CUTS):
+            fitting, longest = await self._cut(parts, max(1, limit))
+            overflow = await self.asker.overflow(messages(longest))
+            if overflow is None and limit >= 1:
+                return fitting
+            if self.is_strict or limit < 1:
+                break
+            limit = limit * 3 // 4  # a template that names the chunk twice
+        raise await self.asker.overflow(messages(longest)) or StepError(
+            "The context leaves no room for the text beside the instructions and the answer.",
+            remedy="Raise the model's `ctx`, or shorten the instructions.",
+        )
+
+    async def _cut(self, parts: Sequence[Part], limit: int) -> tuple[list[Part], Part]:
+        """Cut to at most `limit` tokens; gives the parts and the longest of them."""
+        sizes = await self.asker.count([one.text for one in parts])
+        fitting: list[tuple[int, Part]] = []
+        for one, size in zip(parts, sizes, strict=True):
+            if size <= limit or self.is_strict:
+                fitting.append((size, one))
+                continue
+            # Even pieces: eleven twelfths and one twelfth read worse than two halves.
+            even = math.ceil(size / math.ceil(size / limit) * 1.1)
+            pieces = await cut(one.text, n_tokens=min(limit, even), count=self.asker.count)
+            for piece in pieces:
+                data = {**one.data, "text": piece.text}
+                if isinstance(start := one.data.get("start"), int):
+                    data |= {"start": start + piece.start, "end": start + piece.end}
+                fitting.append((piece.n_tokens, Part(piece.text, data)))
+        return [one for _, one in fitting], max(fitting, key=lambda pair: pair[0])[1]
+
+    async def _notes(self, parts: Sequence[Part]) -> list[str]:
+        if self.n_previous == 0:
+            prompts = [self.wording.part(one.data, index) for index, one in enumerate(parts)]
+            return await together(self._ask, prompts)
+        notes: list[str] = []
+        for index, one in enumerate(parts):
+            notes.append(await self._ask(await self._with_previous(one, index, notes)))
+        return notes
+
+    async def _with_previous(self, one: Part, index: int, notes: list[str]) -> list[Message]:
+        """Show as many of the previous notes as the author wants and the context holds."""
+        previous = notes[-self.n_previous :]
+        messages = self.wording.part(one.data, index, previous)
+        while previous and await self.asker.overflow(messages):
+            previous = previous[1:]
+            messages = self.wording.part(one.data, index, previous)
+        if len(previous) < min(index, self.n_previous):
+            self.asker.tools.log.note(
+                f"Chunk {index + 1}: {len(previous)} of the notes before it fit beside it."
+            )
+        return messages
+
+    async def _reduced(self, notes: list[str]) -> tuple[str, int]:
+        """Condense notes until one prompt holds them all; gives the text and the levels.
+
+        Raises:
+            StepError: they do not get shorter, so it would never end.
+        """
+        n_before = math.inf
+        for level in range(1, _MAX_LEVELS + 1):
+            messages = self.wording.whole(notes)
+            overflow = await self.asker.overflow(messages)
+            if overflow is None:
+                return await self._ask(messages), level
+            if self.is_strict:
+                raise overflow
+            sizes = await self.asker.count([note + BETWEEN for note in notes])
+            if sum(sizes) > _SHRINKS * n_before:
+                raise _endless()
+            n_before = sum(sizes)
+            notes = await self._fewer(notes, sizes)
+        raise _endless()
+
+    async def _fewer(self, notes: list[str], sizes: Sequence[int]) -> list[str]:
+        """Condense neighbouring notes in groups, each as large as a prompt holds."""
+        empty = await self.asker.size(self.wording.whole([]))
+        groups = _groups(sizes, await self.asker.room() - empty - _MARGIN_TOKENS)
+        if len(groups) == len(notes):
+            raise _endless()
+        return await together(self._group, [notes[begin:end] for begin, end in groups])
+
+    async def _group(self, notes: list[str]) -> str:
+        return notes[0] if len(notes) == 1 else await self._ask(self.wording.whole(notes))
+
+
+def _endless() -> StepError:
+    return StepError(
+        "The notes do not get shorter, so they would never fit into one prompt.",
+        remedy="Set `words`, ask for less in `map` and `reduce`, or raise the model's `ctx`.",
+        kind="check",
+    )
+
+
+def _groups(sizes: Sequence[int], limit: int) -> list[tuple[int, int]]:
+    """Put neighbours together, as many as fit, in groups of about the same size.
+
+    >>> _groups([3, 3, 3, 3], 10)
+    [(0, 2), (2, 4)]
+    """
+    n_groups = max(1, math.ceil(sum(sizes) / max(1, limit)))
+    even = min(limit, math.ceil(sum(sizes) / n_groups))
+    borders, filled = [0], 0
+    for index, size in enumerate(sizes):
+        if filled and (filled >= even or filled + size > limit):
+            borders.append(index)
+            filled = 0
+        filled += size
+    return list(pairwise([*borders, len(sizes)]))
+
+
+async def together(work: Callable[[T], Awaitable[str]], items: Iterable[T]) -> list[str]:
+    """Work on all, some at once, results in order; the first failure ends the others."""
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def run(item: T) -> str:
+        async with gate:
+            return await work(item)
+
+    tasks = [asyncio.create_task(run(item)) for item in items]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise

@@ -1,0 +1,61 @@
+"""Chunks as `summarise` and `embed` take them: texts, chunks of `split`, any results. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .documents import PAGE_BREAK
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of what is to be read. `data` is what a template sees as `chunk`; it has `text`."""
+
+    text: str
+    data: Mapping[str, Any]
+
+
+def part(chunk: Any) -> Part:
+    """Make a part of a chunk.
+
+    A text is itself, a mapping its `text`; one without a text becomes lines of `name: value`.
+
+    >>> part({"file": "a.md", "summary": "Short."}).text.splitlines()
+    ['file: a.md', 'summary: Short.']
+    """
+    if isinstance(chunk, str):
+        return Part(chunk, {"text": chunk})
+    if not isinstance(chunk, Mapping):
+        text = json.dumps(chunk, ensure_ascii=False)
+        return Part(text, {"text": text})
+    given = chunk.get("text")
+    lines = (f"{name}: {_shown(value)}" for name, value in chunk.items())
+    text = given if isinstance(given, str) else "\n".join(lines)
+    return Part(text, {**chunk, "text": text})
+
+
+def parts(chunks: Sequence[Any]) -> list[Part]:
+    """Make parts of chunks, those that are null or blank left out: there is nothing in them."""
+    made = [part(chunk) for chunk in chunks if chunk is not None]
+    return [one for one in made if one.text.strip()]
+
+
+def joined(several: Sequence[Part]) -> str:
+    """Join parts to one text; where chunks overlap, what they share comes once."""
+    texts: list[str] = []
+    reached = 0
+    for one in several:
+        start, end = one.data.get("start"), one.data.get("end")
+        text = one.text
+        if isinstance(start, int) and isinstance(end, int) and end - start == len(text):
+            text = text[max(0, reached - start) :] if start < reached else text
+            reached = max(reached, end)
+        texts.append(text)
+    return PAGE_BREAK.join(text for text in texts if text)
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

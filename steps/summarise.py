@@ -1,0 +1,179 @@
+"""A summary of a text, of chunks or of a file, of any length, and how much of it was read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from paddock.engine.request import Role
+from paddock.pipelines.expressions import Template
+
+from .asking import Asker, UsageOutput
+from .condense import Condensed, Condenser
+from .files_read import load, refuse_empty
+from .material import Part, joined, part, parts
+from .places import place
+from .prompt import render
+from .sampling_params import SamplingParams
+from .step import Output, Params, StepError, Tools
+from .wording import Wording
+
+
+class ContextParam(BaseModel):
+    """What each chunk's prompt shows besides the chunk."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    previous: int = Field(
+        default=0, ge=0, le=16, description="So many of the notes before it; they come in order."
+    )
+
+
+class SummariseParams(Params):
+    """Parameters of `summarise`."""
+
+    one_of: ClassVar[tuple[str, ...]] = ("text", "chunks", "file")
+
+    text: str | None = Field(default=None, description="The text.")
+    chunks: list[Any] | None = Field(
+        default=None,
+        description="Its parts: chunks of `split`, texts, or results of a block (mappings).",
+    )
+    file: str | None = Field(default=None, min_length=1, description="A document to read.")
+    model: str | None = Field(default=None, description="Which model writes.")
+    words: int | None = Field(default=None, ge=1, description="About how many words.")
+    style: str | None = Field(default=None, description="Such as `bullet points` or `formal`.")
+    instructions: Template | None = Field(
+        default=None, description="More wishes; they stand at the end of each prompt."
+    )
+    map: Template | None = Field(
+        default=None, description="The prompt for each chunk; sees `chunk`, `index`, `previous`."
+    )
+    reduce: Template | None = Field(
+        default=None, description="The prompt that makes one text of the notes; sees `notes`."
+    )
+    context: ContextParam = Field(
+        default=ContextParam(), description="What each chunk's prompt shows besides the chunk."
+    )
+    params: SamplingParams = Field(
+        default=SamplingParams(), description="How answers are sampled; deterministic by default."
+    )
+    on_overflow: Literal["map-reduce", "refine", "truncate", "error"] = Field(
+        default="map-reduce", description="What happens to a text that does not fit."
+    )
+
+
+class Coverage(Output):
+    """How much was read, and in how many steps."""
+
+    characters_read: int
+    characters: int
+    share: float
+    """1.0 unless `on_overflow: truncate` cut something."""
+    chunks: int
+    levels: int
+
+
+class SummariseOutput(Output):
+    """Outputs of `summarise`."""
+
+    text: str
+    output: Any = Field(default=None, description="The value of `reply.schema`: null without one.")
+    notes: list[str] = Field(description="The notes on the parts; none if it was read at once.")
+    coverage: Coverage
+    usage: UsageOutput
+
+
+class Summarise:
+    """A text, chunks or a file of any length: one shot, map-reduce or refine."""
+
+    params: ClassVar[type[SummariseParams]] = SummariseParams
+    output: ClassVar[type[SummariseOutput]] = SummariseOutput
+    version: ClassVar[int] = 1
+    is_pure: ClassVar[bool] = False
+    roles: ClassVar[frozenset[Role]] = frozenset({"chat"})
+
+    def reads(self, params: SummariseParams) -> Sequence[str]:
+        """Name the document, if it is one."""
+        return () if params.file is None else (params.file,)
+
+    async def run(self, params: SummariseParams, tools: Tools) -> SummariseOutput:
+        """Summarise.
+
+        Raises:
+            StepError: there is nothing to read, a note does not come out, or an answer ended at a
+                limit that the author did not set.
+            EngineError: it does not fit and that is an error, or the pool could not do it.
+        """
+        material = await _material(params, tools)
+        if not material.text.strip():
+            raise StepError("There is nothing to summarise: the text is empty.")
+        asker = Asker(tools, tools.models.resolve(params.model, "chat"), params.params.given())
+        done = await _condensed(params, material, asker)
+        n_characters = len(material.text)
+        n_read = n_characters - asker.characters_cut
+        return SummariseOutput(
+            text=done.text,
+            notes=list(done.notes),
+            coverage=Coverage(
+                characters_read=n_read,
+                characters=n_characters,
+                share=n_read / n_characters,
+                chunks=done.n_chunks,
+                levels=done.n_levels,
+            ),
+            usage=asker.usage(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Material:
+    parts: list[Part]
+    text: str
+    is_cut: bool
+    """The author gave chunks."""
+
+
+async def _material(params: SummariseParams, tools: Tools) -> _Material:
+    if params.chunks is not None:
+        several = parts(params.chunks)
+        return _Material(several, joined(several), is_cut=True)
+    text = params.text or ""
+    if params.file is not None:
+        path = place(tools.roots, params.file)
+        document = await load(path)
+        for note in document.notes:
+            tools.log.note(note)
+        refuse_empty(document, path)
+        text = document.text
+    return _Material([part(text)], text, is_cut=False)
+
+
+async def _condensed(params: SummariseParams, material: _Material, asker: Asker) -> Condensed:
+    """Read it at once if it fits and the author did not ask for a note on each chunk."""
+    instructions = params.instructions
+    wording = Wording(
+        words=params.words,
+        style=params.style,
+        instructions=render(instructions, "instructions", {}) if instructions else "",
+        map=params.map,
+        reduce=params.reduce,
+    )
+    condenser = Condenser(
+        asker, wording, params.context.previous, is_strict=params.on_overflow == "error"
+    )
+    wants_notes = material.is_cut and params.map is not None and len(material.parts) > 1
+    if not wants_notes:
+        only = material.parts[0] if len(material.parts) == 1 else part(material.text)
+        done = await condenser.at_once(only)
+        if done is not None:
+            return done
+    match params.on_overflow:
+        case "truncate":
+            return await condenser.truncated(material.text)
+        case "refine":
+            return await condenser.refined(material.parts)
+    return await condenser.map_reduce(material.parts)
