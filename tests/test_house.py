@@ -1,0 +1,113 @@
+"""The house holds together: what is packaged, who may import whom, how large modules are."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HOUSE = Path(__file__).resolve().parent.parent
+ROOMS = ("pipelines", "steps", "engine", "runner")
+MOST_LINES = 400
+
+# Who may import what is not ours: one module knows each outside thing.
+ONLY_IN = {
+    "llama_cpp": {"engine/native.py"},
+    "yaml": {"pipelines/source.py"},
+    "prefect": {"runner/flow.py", "runner/deploy.py"},
+}
+
+
+def modules() -> Iterator[Path]:
+    for room in ROOMS:
+        yield from sorted((HOUSE / room).rglob("*.py"))
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Name every module that a file imports by its full name, wherever it stands in the file."""
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            yield node.module
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads((HOUSE / "pyproject.toml").read_text("utf-8"))
+
+
+def test_every_folder_with_modules_is_packaged() -> None:
+    folders = {file.parent for file in modules()} | {HOUSE / "examples"}
+    names = {"paddock." + ".".join(folder.relative_to(HOUSE).parts) for folder in folders}
+    assert set(project()["tool"]["setuptools"]["packages"]) == names
+
+
+def test_every_room_says_that_it_is_typed() -> None:
+    assert [room for room in ROOMS if not (HOUSE / room / "py.typed").is_file()] == []
+
+
+def test_rooms_are_imported_by_their_full_name() -> None:
+    bare = [
+        f"{file.relative_to(HOUSE)} imports {name}"
+        for folder in (*ROOMS, "tests")
+        for file in (HOUSE / folder).rglob("*.py")
+        for name in imported(file)
+        if name.partition(".")[0] in ROOMS
+    ]
+    assert bare == []
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_one_module_knows_each_outside_thing(library: str) -> None:
+    users = {
+        str(file.relative_to(HOUSE))
+        for file in modules()
+        if library in {name.partition(".")[0] for name in imported(file)}
+    }
+    assert users <= ONLY_IN[library]
+
+
+def test_modules_stay_small_enough_to_read() -> None:
+    long = [file for file in modules() if len(file.read_text("utf-8").splitlines()) > MOST_LINES]
+    assert long == []
+
+
+def test_every_module_says_its_duty_first() -> None:
+    silent = [
+        file for file in modules() if not ast.get_docstring(ast.parse(file.read_text("utf-8")))
+    ]
+    assert silent == []
+
+
+def test_tests_mirror_the_rooms() -> None:
+    strays = [
+        file
+        for room in ROOMS
+        for file in (HOUSE / "tests" / room).glob("test_*.py")
+        if not any(_mirrors(file, module) for module in (HOUSE / room).rglob("*.py"))
+    ]
+    assert strays == []
+
+
+def _mirrors(test: Path, module: Path) -> bool:
+    return test.stem.removeprefix("test_").startswith(module.stem)
+
+
+def test_nothing_but_the_namespace_lands_beside_other_packages() -> None:
+    where = project()["tool"]["setuptools"]["package-dir"]
+    assert all(name.startswith("paddock.") for name in where)
+    assert not (HOUSE / "__init__.py").exists()
+
+
+def test_the_namespace_has_no_module_of_its_own() -> None:
+    code = "import paddock; print(paddock.__file__)"
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HOUSE.parent
+    )
+    assert shown.stdout.strip() == "None"
