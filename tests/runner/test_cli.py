@@ -1,0 +1,310 @@
+"""The command line as a person or a machine meets it: words, streams, exit statuses, start-up."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from paddock.runner import cli_later, console, exits
+from paddock.runner.cli import app
+from paddock.runner.cli_pipelines import parse_inputs, pipeline_file
+from paddock.runner.exits import CommandError, guarded
+
+# Imports that would make a command slow, or drag in what it has no business with.
+SLOW = ("prefect", "llama_cpp", "httpx", "sqlalchemy", "rich", "fastapi", "numpy", "asyncio")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep state and caches out of the home of whoever runs the tests."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("PADDOCK_HOME", str(folder))
+    return folder
+
+
+def paddock(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def imported_by(*arguments: str, cwd: Path) -> set[str]:
+    """Run a command in a process of its own and tell the slow libraries that it imported."""
+    code = (
+        "import sys, json, atexit\n"
+        f"atexit.register(lambda: open('seen', 'w').write(json.dumps([m for m in {SLOW!r}"
+        " if m in sys.modules])))\n"
+        "from paddock.runner.cli import main\n"
+        f"sys.argv = ['paddock', *{list(arguments)!r}]\n"
+        "main()\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    return set(json.loads((cwd / "seen").read_text()))
+
+
+@pytest.fixture
+def no_model(tmp_path: Path) -> Path:
+    """A pipeline that needs no model."""
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox" / "a.txt").write_text("A letter.")
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(
+        "steps:\n"
+        "  - {id: docs, uses: files.scan, with: {root: ./inbox}}\n"
+        "  - id: each\n"
+        "    for_each: doc in steps.docs.files\n"
+        "    do:\n"
+        "      - {id: text, uses: files.read, with: {path: '{{ doc.path }}'}}\n"
+        "      - uses: files.write\n"
+        "        with: {path: 'out/{{ doc.relpath }}', text: '{{ steps.text.text }}'}\n"
+    )
+    return file
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("list",)])
+def test_what_needs_no_pipeline_imports_nothing_slow(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    assert imported_by(*arguments, cwd=tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("validate", "pipeline.yaml"), ("schema",), ("steps",), ("steps", "--json")]
+)
+def test_what_checks_imports_nothing_slow(arguments: tuple[str, ...], no_model: Path) -> None:
+    assert imported_by(*arguments, cwd=no_model.parent) <= {"asyncio", "numpy"}
+
+
+def test_a_plan_imports_no_engine_and_no_prefect(no_model: Path) -> None:
+    seen = imported_by("plan", "pipeline.yaml", cwd=no_model.parent)
+    assert not seen & {"prefect", "llama_cpp", "httpx", "rich", "fastapi"}
+
+
+def test_a_local_run_imports_no_prefect(no_model: Path) -> None:
+    seen = imported_by("run", "--local", "pipeline.yaml", cwd=no_model.parent)
+    assert not seen & {"prefect", "llama_cpp", "httpx", "rich", "fastapi"}
+
+
+def test_the_version_is_told() -> None:
+    assert paddock("--version").stdout.startswith("paddock 0.")
+
+
+def test_help_names_every_command_of_this_version_and_none_of_a_later_one() -> None:
+    lines = paddock("--help").stdout.partition("Commands:")[2].splitlines()
+    assert [line.split()[0] for line in lines if line.strip()] == [
+        *("validate", "plan", "run", "init", "schema", "steps", "list", "doctor")
+    ]
+
+
+@pytest.mark.parametrize("command", cli_later.COMMANDS)
+def test_a_command_of_a_later_version_says_so(command: str) -> None:
+    result = paddock(command, "--anything", "at", "-o", "all")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"`paddock {command}` is not in this version.\n",
+    )
+
+
+@pytest.mark.parametrize("option", ["pool", "allow", "junit", "summary", "report"])
+def test_an_option_of_a_later_version_says_so(option: str, no_model: Path) -> None:
+    result = paddock("run", str(no_model), f"--{option}", "x")
+    assert (result.exit_code, result.stderr) == (2, f"`--{option}` is not in this version.\n")
+
+
+@pytest.mark.parametrize("arguments", [("run",), ("frobnicate",), ("plan", "--frob", "x")])
+def test_a_wrong_command_line_ends_with_2(arguments: tuple[str, ...]) -> None:
+    assert paddock(*arguments).exit_code == 2
+
+
+def test_a_model_in_place_of_a_pipeline_leads_to_chat() -> None:
+    result = paddock("run", "llama3.2:3b")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        "There is no file 'llama3.2:3b'.\n"
+        "  To talk to a model, `paddock chat llama3.2:3b` is meant; "
+        "`paddock run` takes a pipeline.\n"
+    )
+
+
+def test_a_folder_means_its_pipeline(no_model: Path) -> None:
+    assert pipeline_file(str(no_model.parent)) == no_model
+
+
+def test_a_folder_without_a_pipeline_tells_what_it_has(tmp_path: Path) -> None:
+    (tmp_path / "news.yaml").write_text("")
+    with pytest.raises(CommandError) as caught:
+        pipeline_file(str(tmp_path))
+    assert str(caught.value) == (
+        f"The folder '{tmp_path}' has no pipeline.yaml.\n  It has 'news.yaml'."
+    )
+
+
+def test_a_mistyped_file_is_told_with_the_one_that_is_near(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.yaml").write_text("")
+    with pytest.raises(CommandError) as caught:
+        pipeline_file(str(tmp_path / "pipelin.yaml"))
+    assert str(caught.value) == (
+        f"There is no file '{tmp_path / 'pipelin.yaml'}'.\n"
+        f"  Did you mean '{tmp_path / 'pipeline.yaml'}'?"
+    )
+
+
+def test_inputs_are_names_and_values() -> None:
+    assert parse_inputs(["a=1", "b=x=y", "c="]) == {"a": "1", "b": "x=y", "c": ""}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["a"], "'-i a' is not an input.\n  Write it as `-i name=value`."),
+        (["=1"], "'-i =1' is not an input.\n  Write it as `-i name=value`."),
+        (["a=1", "a=2"], "Input 'a' is given twice.\n  Leave one of them out."),
+    ],
+)
+def test_an_input_that_is_none_is_told(given: list[str], words: str) -> None:
+    with pytest.raises(CommandError) as caught:
+        parse_inputs(given)
+    assert str(caught.value) == words
+
+
+def test_a_bad_setting_ends_with_2_and_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PADDOCK_MAX_QUEUE", "lots")
+    result = paddock("list", "--json")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("PADDOCK_MAX_QUEUE: 'lots' is not a whole number")
+    assert json.loads(result.stdout) == {"ok": False, "error": result.stderr.rstrip("\n")}
+
+
+def test_models_are_listed_as_ollama_does() -> None:
+    lines = paddock("list").stdout.splitlines()
+    assert lines[0].split() == ["NAME", "ID", "SIZE", "ROLE", "FROM"]
+    assert lines[1].startswith("all-minilm")
+    models = json.loads(paddock("list", "--json").stdout)["models"]
+    assert {"name", "digest", "size", "role", "from", "path"} == set(models[0])
+
+
+def test_steps_are_listed_with_what_they_take() -> None:
+    shown = paddock("steps").stdout
+    assert "files.scan" in shown
+    steps = {step["name"]: step for step in json.loads(paddock("steps", "--json").stdout)["steps"]}
+    assert steps["files.scan"]["package"] == "paddock"
+    assert steps["files.scan"]["params"]["root"]["required"]
+    assert steps["files.scan"]["params"]["follow_links"]["default"] is False
+    assert steps["files.scan"]["outputs"] == ["files"]
+
+
+def test_the_schema_knows_every_installed_step(tmp_path: Path) -> None:
+    assert "files.scan" in paddock("schema").stdout
+    result = paddock("schema", "--write", str(tmp_path))
+    assert result.exit_code == 0
+    assert (tmp_path / ".paddock/pipeline.schema.json").is_file()
+
+
+def test_init_makes_a_pipeline_that_is_valid(tmp_path: Path) -> None:
+    for arguments in ((), ("folder-digest",)):
+        folder = tmp_path / "-".join(("new", *arguments))
+        result = paddock("init", *arguments, str(folder))
+        assert result.exit_code == 0, result.stderr
+        assert result.stdout.endswith(f"Next: paddock run {folder / 'pipeline.yaml'}\n")
+        assert paddock("validate", str(folder)).exit_code == 0
+
+
+def test_init_without_a_folder_lists_the_templates() -> None:
+    result = paddock("init")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Say where: `paddock init [TEMPLATE] DIR`. The templates:\n")
+    assert "  folder-digest   " in result.stderr
+
+
+def ended(error: BaseException, *, as_json: bool = False) -> Result:
+    """Run a command that raises `error`."""
+    application = typer.Typer()
+
+    def command(as_json: bool = as_json) -> int:
+        raise error
+
+    application.command()(guarded(command))
+    return CliRunner().invoke(application, ["--as-json"] if as_json else [])
+
+
+def test_an_interrupt_ends_with_130() -> None:
+    result = ended(KeyboardInterrupt())
+    assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")
+
+
+def test_an_error_of_the_system_is_one_sentence() -> None:
+    result = ended(PermissionError(13, "Permission denied", "/etc/shadow"))
+    assert (result.exit_code, result.stderr) == (1, "/etc/shadow: Permission denied.\n")
+
+
+def test_an_error_of_our_own_is_one_sentence_and_a_file(home: Path) -> None:
+    result = ended(ZeroDivisionError("division\nby zero"))
+    (file,) = (home / "crashes").iterdir()
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Paddock met an error of its own (ZeroDivisionError: division\\nby zero). "
+        f"What happened is written in {file}; please report it.\n"
+    )
+    assert "raise error" in file.read_text()
+
+
+def test_a_traceback_is_for_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PADDOCK_DEBUG", "1")
+    assert "Traceback (most recent call last)" in ended(ZeroDivisionError()).stderr
+
+
+def test_a_machine_gets_its_object_whatever_happens() -> None:
+    result = ended(CommandError("There is no file 'x'."), as_json=True)
+    assert json.loads(result.stdout) == {"ok": False, "error": "There is no file 'x'."}
+
+
+def test_an_error_that_is_not_ours_to_explain_has_a_status() -> None:
+    assert exits.explain(CommandError("x"))[0] == 2
+
+
+def shell(command: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a command line as a person does, with `paddock` on the path."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": path, **environ},
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["paddock steps --json | head -c 1", "paddock list >&-", "paddock list 2>&- >/dev/null"],
+)
+def test_a_reader_that_goes_away_or_a_closed_stream_fails_nothing(command: str) -> None:
+    answer = shell(command)
+    assert (answer.returncode, answer.stderr) == (0, "")
+
+
+def test_a_terminal_that_lacks_letters_fails_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = shell("paddock init 文/件", PYTHONIOENCODING="ascii")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout.startswith("Made '\\u6587/\\u4ef6' with ")
+
+
+def test_an_object_is_json_in_any_encoding() -> None:
+    answer = shell("paddock run 文😀 --json", PYTHONIOENCODING="latin-1")
+    assert json.loads(answer.stdout)["error"].startswith("There is no file '文😀'.")
+
+
+def test_what_is_printed_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    console.say("a\x1b[2J\tb\nc\x9b\udcff")
+    assert capsys.readouterr().out == "a\\x1b[2J\tb\nc\\x9b\\udcff\n"
