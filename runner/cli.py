@@ -6,6 +6,7 @@ import (Prefect, llama.cpp, SQLAlchemy, Rich) is imported by the command that ne
 
 from __future__ import annotations
 
+import signal
 from typing import Annotated
 
 import typer
@@ -47,4 +48,6 @@ for _group in (cli_pipelines, cli_machine, cli_later):
 def main() -> None:
     """Run the command that the arguments name; ends the process with its status."""
     console.prepare()
+    # Asked to end, a run ends as by Ctrl-C: at a border, resumable, status 130.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     app()

@@ -112,7 +112,7 @@ class LiveTable(Pace):
         rate = self.meter.rate()
         if rate is not None:
             parts.append(f"{rate:.0f} tokens/s")
-        return Text(" · ".join(parts), style="dim")
+        return Text(", ".join(parts), style="dim")
 
 
 def _bar(pace: StepPace) -> ProgressBar | Text:

@@ -110,7 +110,7 @@ def test_the_table_shows_done_running_left_speed_and_time_to_go() -> None:
     ]
     assert shown[3].split() == ["digest", "waiting"]
     assert shown[4] == "reading: b.md (summary)"
-    assert shown[5] == "6.0 s · 100 tokens/s"
+    assert shown[5] == "6.0 s, 100 tokens/s"
 
 
 def test_what_the_pool_holds_is_shown() -> None:
