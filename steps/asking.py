@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,6 +96,8 @@ class Asker:
         return reply
 
     async def _reply(self, messages: Sequence[Message]) -> Reply:
+        import asyncio
+
         stream = self.tools.pool.chat(
             ChatRequest(
                 model=self.model,

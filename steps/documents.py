@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import stat
@@ -10,13 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 from . import encodings, html_text, pdf_text
+from .pages import joined
 from .places import refusal, shown
 from .step import StepError
 
 Kind = Literal["txt", "md", "html", "pdf", "csv", "json"]
-
-PAGE_BREAK = "\n\n"
-"""Stands between two pages in a document's text; offsets into the text count it."""
 
 MEDIA_TYPES: dict[Kind, str] = {
     "txt": "text/plain",
@@ -60,7 +59,7 @@ _MAX_TITLE_CHARACTERS = 200
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document's text. `text` is the pages joined by `PAGE_BREAK`."""
+    """A document's text, page by page."""
 
     pages: tuple[str, ...]
     title: str
@@ -71,12 +70,37 @@ class Document:
     @property
     def text(self) -> str:
         """The whole text."""
-        return PAGE_BREAK.join(self.pages)
+        return joined(self.pages)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing but white space is in it."""
         return not any(page.strip() for page in self.pages)
+
+
+async def load(
+    path: Path,
+    *,
+    kind: Kind | None = None,
+    encoding: str = "auto",
+    max_bytes: int,
+) -> Document:
+    """Read a document, in a thread where that pays."""
+    if is_slow(path, kind):
+        return await asyncio.to_thread(
+            read, path, kind=kind, encoding=encoding, max_bytes=max_bytes
+        )
+    return read(path, kind=kind, encoding=encoding, max_bytes=max_bytes)
+
+
+def refuse_empty(document: Document, path: Path) -> None:
+    """Raise for a document without text.
+
+    Raises:
+        StepError: nothing is in it.
+    """
+    if document.is_empty:
+        raise StepError(f"'{shown(path.name)}' is empty.")
 
 
 def read(

@@ -11,7 +11,6 @@ from pydantic import Field
 
 from paddock.engine.request import EmbedRequest, ModelSpec, Role
 
-from .material import part
 from .pieces import Piece, cut
 from .step import Output, Params, StepError, Tools
 
@@ -80,6 +79,8 @@ class Embed:
 
 
 def _texts(params: EmbedParams) -> list[str]:
+    from .material import part
+
     texts = params.texts
     if texts is None:
         texts = [part(chunk).text for chunk in params.chunks or ()]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -12,9 +10,9 @@ from pydantic import Field, field_validator
 from paddock.engine.request import Role
 from paddock.pipelines.quantities import SizeBytes
 
-from . import documents, encodings
+from .pages import Page
 from .places import place, shown
-from .step import Output, Params, StepError, StepSkipped, Tools
+from .step import Output, Params, StepSkipped, Tools
 
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 
@@ -45,16 +43,13 @@ class FilesReadParams(Params):
     @field_validator("encoding")
     @classmethod
     def _is_known(cls, value: str) -> str:
-        if not encodings.is_known(value):
-            raise ValueError(f"'{value}' is no known encoding; try `utf-8`, or leave it out")
+        try:
+            if value != "auto":
+                "".encode(value)
+        except LookupError as error:
+            what = f"'{value}' is no known encoding; try `utf-8`, or leave it out"
+            raise ValueError(what) from error
         return value
-
-
-class Page(Output):
-    """The text of one page; a document without pages has one."""
-
-    number: int
-    text: str
 
 
 class FilesReadOutput(Output):
@@ -86,8 +81,10 @@ class FilesRead:
             StepError: it cannot be read; the reason says why.
             StepSkipped: it is empty, and the author asked for that.
         """
+        from . import documents
+
         path = place(tools.roots, params.path)
-        document = await load(
+        document = await documents.load(
             path,
             kind=None if params.type == "auto" else params.type,
             encoding=params.encoding,
@@ -97,35 +94,10 @@ class FilesRead:
             tools.log.note(note)
         if document.is_empty and params.empty == "skip":
             raise StepSkipped(f"'{shown(path.name)}' is empty")
-        refuse_empty(document, path)
+        documents.refuse_empty(document, path)
         return FilesReadOutput(
             text=document.text,
             pages=[Page(number=n, text=text) for n, text in enumerate(document.pages, 1)],
             title=document.title,
             media_type=document.media_type,
         )
-
-
-async def load(
-    path: Path,
-    *,
-    kind: documents.Kind | None = None,
-    encoding: str = "auto",
-    max_bytes: int = DEFAULT_MAX_BYTES,
-) -> documents.Document:
-    """Read a document, in a thread where that pays."""
-    if documents.is_slow(path, kind):
-        return await asyncio.to_thread(
-            documents.read, path, kind=kind, encoding=encoding, max_bytes=max_bytes
-        )
-    return documents.read(path, kind=kind, encoding=encoding, max_bytes=max_bytes)
-
-
-def refuse_empty(document: documents.Document, path: Path) -> None:
-    """Raise for a document without text.
-
-    Raises:
-        StepError: nothing is in it.
-    """
-    if document.is_empty:
-        raise StepError(f"'{shown(path.name)}' is empty.")

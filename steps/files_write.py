@@ -6,10 +6,8 @@ what is there. A kill between any two leaves the old file or the new one, and th
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
-import secrets
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -138,6 +136,8 @@ async def _may_replace(path: Path, there: str, on_edited: str, tools: Tools) -> 
 
 async def _replace(path: Path, data: bytes, sha256: str, tools: Tools) -> None:
     """Bring the new content into place; on any failure the temporary file goes."""
+    import asyncio
+
     # Waiting for the disk takes milliseconds, during which other items can go on.
     temporary = await asyncio.to_thread(_write_aside, path, data)
     try:
@@ -166,6 +166,8 @@ def _write_aside(path: Path, data: bytes) -> Path:
 
 def _hidden(name: str) -> str:
     """Name the temporary file: hidden from scans, and no longer than `name` needs."""
+    import secrets
+
     tail = f".{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
     whole = os.fsencode(name)
     if len(whole) > _MAX_NAME_BYTES:

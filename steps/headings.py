@@ -6,9 +6,7 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass
 
-_LINE = re.compile(
-    r"^(?:(?P<fence> {0,3}(?:`{3,}|~{3,}))|(?P<level>#{1,6})[ \t]+(?P<title>.*))", re.M
-)
+_LINE = r"^(?:(?P<fence> {0,3}(?:`{3,}|~{3,}))|(?P<level>#{1,6})[ \t]+(?P<title>.*))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +24,7 @@ class Headings:
         paths: list[tuple[str, ...]] = []
         open_ones: list[tuple[int, str]] = []
         fence = ""
-        for line in _LINE.finditer(text):
+        for line in re.finditer(_LINE, text, re.MULTILINE):
             if line["fence"]:
                 fence = _after(line["fence"].strip(), fence)
             elif not fence:

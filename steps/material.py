@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .documents import PAGE_BREAK
+from .pages import PAGE_BREAK
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ is estimated as the sum of its words, and what comes out is counted exactly: thr
 
 from __future__ import annotations
 
-import asyncio
 import re
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -20,10 +19,11 @@ Count = Callable[[Sequence[str]], Awaitable[list[int]]]
 
 EVERY_BORDER: tuple[Border, ...] = ("heading", "paragraph", "sentence")
 
+# Patterns are compiled when they are used: checking a pipeline imports this module and needs none.
 _CJK = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef"
-_WORD = re.compile(rf"[{_CJK}]|\s?[^\s{_CJK}]{{1,24}}|\s+")
-_SENTENCE = re.compile(r"(?<=[.!?])[\"')\]]*\s+|(?<=[\u3002\uff01\uff1f])\s*|\n\s*")
-_WORD_START = re.compile(rf"\s+|(?=[{_CJK}])")
+_WORD = rf"[{_CJK}]|\s?[^\s{_CJK}]{{1,24}}|\s+"
+_SENTENCE = r"(?<=[.!?])[\"')\]]*\s+|(?<=[\u3002\uff01\uff1f])\s*|\n\s*"
+_WORD_START = rf"\s+|(?=[{_CJK}])"
 _SLICE_CHARACTERS = 4_000
 _THREAD_FROM_CHARACTERS = 20_000  # cutting takes about 1 ms for each 2,000 characters
 _MAX_SECOND_CUTS = 6
@@ -55,7 +55,7 @@ async def cut(
     sizes = await count(slices)
     if sum(sizes) <= n_tokens:
         return _whole(text, sum(sizes))
-    words = list(dict.fromkeys(_WORD.findall(text)))
+    words = list(dict.fromkeys(re.findall(_WORD, text)))
     ruler = _Ruler(dict(zip(words, await count(words), strict=True)))
     scale = _scale(ruler, slices, sizes)
     cutter = _Cutter(ruler, by)
@@ -80,7 +80,7 @@ class _Ruler:
     def __call__(self, text: str) -> int:
         sizes = self.sizes
         total = 0
-        for word in _WORD.findall(text):
+        for word in re.findall(_WORD, text):
             size = sizes.get(word)
             total += self._unknown(word) if size is None else size
         return total
@@ -110,6 +110,8 @@ class _Cutter:
         """Give the spans of the pieces; `capacity` in estimated tokens."""
         if len(text) < _THREAD_FROM_CHARACTERS:
             return self._spans(text, capacity)
+        import asyncio
+
         return await asyncio.to_thread(self._spans, text, capacity)
 
     def _spans(self, text: str, capacity: int) -> list[tuple[int, int]]:
@@ -147,7 +149,7 @@ def _overlapping(
 def _earlier(text: str, before: int, begin: int, overlap: int, ruler: _Ruler) -> int:
     """Find where to begin so that at most `overlap` tokens come before `begin`."""
     for border in (_SENTENCE, _WORD_START):
-        starts = [match.end() for match in border.finditer(text, before, begin)]
+        starts = [match.end() for match in re.compile(border).finditer(text, before, begin)]
         index = bisect_left(starts, True, key=lambda at: ruler(text[at:begin]) <= overlap)
         if index < len(starts) and text[starts[index] : begin].strip():
             return starts[index]

@@ -5,7 +5,6 @@ Listing reads metadata only (4 ms here); a step's module is imported when it is 
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -27,6 +26,8 @@ class UnknownStep(LookupError):
     def __init__(self, name: str, known: tuple[str, ...]) -> None:
         self.name = name
         self.known = known
+        import difflib
+
         self.near = tuple(difflib.get_close_matches(name, known, n=1))
         names = ", ".join(f"'{word}'" for word in known)
         hint = f" Did you mean '{self.near[0]}'?" if self.near else ""

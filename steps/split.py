@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import ClassVar
 
 from pydantic import Field, model_validator
@@ -12,9 +11,8 @@ from pydantic import Field, model_validator
 from paddock.engine.request import Role
 from paddock.pipelines.quantities import Tokens
 
-from .documents import PAGE_BREAK
-from .files_read import Page
 from .headings import Headings
+from .pages import Page, joined, starts
 from .pieces import EVERY_BORDER, Border, cut
 from .step import Output, Params, Tools
 
@@ -81,23 +79,23 @@ class Split:
     async def run(self, params: SplitParams, tools: Tools) -> SplitOutput:
         """Cut it; a text without anything but white space has no chunks."""
         model = tools.models.resolve(params.model, "chat")
-        text = params.text if params.pages is None else _joined(params.pages)
+        text = params.text or joined(page.text for page in params.pages or ())
         pieces = await cut(
-            text or "",
+            text,
             n_tokens=params.tokens,
             overlap=params.overlap,
             by=params.by,
             count=lambda texts: tools.pool.count_texts(model, texts),
         )
-        headings = Headings.of(text or "") if "heading" in params.by else Headings((), ())
-        starts = _starts(params.pages or ())
+        headings = Headings.of(text) if "heading" in params.by else Headings((), ())
+        offsets = starts(params.pages or ())
         chunks = [
             Chunk.model_construct(
                 text=piece.text,
                 index=index,
                 start=piece.start,
                 end=piece.end,
-                page=_page_at(piece.start, starts, params.pages),
+                page=_page_at(piece.start, offsets, params.pages),
                 headings=list(headings.at(piece.start)),
             )
             for index, piece in enumerate(pieces)
@@ -105,15 +103,5 @@ class Split:
         return SplitOutput(chunks=chunks)
 
 
-def _joined(pages: Sequence[Page]) -> str:
-    return PAGE_BREAK.join(page.text for page in pages)
-
-
-def _starts(pages: Sequence[Page]) -> list[int]:
-    """Give each page's offset in the joined text."""
-    lengths = [len(page.text) + len(PAGE_BREAK) for page in pages]
-    return list(accumulate(lengths[:-1], initial=0)) if pages else []
-
-
-def _page_at(offset: int, starts: Sequence[int], pages: Sequence[Page] | None) -> int | None:
-    return pages[bisect_right(starts, offset) - 1].number if pages else None
+def _page_at(offset: int, offsets: Sequence[int], pages: Sequence[Page] | None) -> int | None:
+    return pages[bisect_right(offsets, offset) - 1].number if pages else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,14 +12,15 @@ from paddock.engine.request import Role
 from paddock.pipelines.expressions import Template
 
 from .asking import Asker, UsageOutput
-from .condense import Condensed, Condenser
-from .files_read import load, refuse_empty
-from .material import Part, joined, part, parts
+from .files_read import DEFAULT_MAX_BYTES
 from .places import place
 from .prompt import render
 from .sampling_params import SamplingParams
 from .step import Output, Params, StepError, Tools
-from .wording import Wording
+
+if TYPE_CHECKING:
+    from .condense import Condensed
+    from .material import Part
 
 
 class ContextParam(BaseModel):
@@ -138,22 +139,29 @@ class _Material:
 
 
 async def _material(params: SummariseParams, tools: Tools) -> _Material:
+    from . import documents
+    from .material import joined, part, parts
+
     if params.chunks is not None:
         several = parts(params.chunks)
         return _Material(several, joined(several), is_cut=True)
     text = params.text or ""
     if params.file is not None:
         path = place(tools.roots, params.file)
-        document = await load(path)
+        document = await documents.load(path, max_bytes=DEFAULT_MAX_BYTES)
         for note in document.notes:
             tools.log.note(note)
-        refuse_empty(document, path)
+        documents.refuse_empty(document, path)
         text = document.text
     return _Material([part(text)], text, is_cut=False)
 
 
 async def _condensed(params: SummariseParams, material: _Material, asker: Asker) -> Condensed:
     """Read it at once if it fits and the author did not ask for a note on each chunk."""
+    from .condense import Condenser
+    from .material import part
+    from .wording import Wording
+
     instructions = params.instructions
     wording = Wording(
         words=params.words,

@@ -1,0 +1,29 @@
+"""The pages of a document, and how they make one text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+
+from .step import Output
+
+PAGE_BREAK = "\n\n"
+"""Stands between two pages in a document's text; offsets into the text count it."""
+
+
+class Page(Output):
+    """The text of one page; a document without pages has one."""
+
+    number: int
+    text: str
+
+
+def joined(texts: Iterable[str]) -> str:
+    """Make one text of the pages' texts."""
+    return PAGE_BREAK.join(texts)
+
+
+def starts(pages: Sequence[Page]) -> list[int]:
+    """Give each page's offset in the joined text."""
+    lengths = [len(page.text) + len(PAGE_BREAK) for page in pages]
+    return list(accumulate(lengths[:-1], initial=0)) if pages else []
