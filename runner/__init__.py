@@ -1,1 +1,22 @@
-"""Entrances and journeys: command line, Prefect flow, ledger, reports."""
+"""Entrances and journeys: the command line, the ledger, Prefect flows, reports.
+
+from paddock.runner import run, plan, validate
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .verbs import plan, plan_async, run, run_async, validate
+
+__all__ = ["plan", "plan_async", "run", "run_async", "validate"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a verb when it is first asked for."""
+    if name in __all__:
+        from . import verbs
+
+        return getattr(verbs, name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from filelock import FileLock
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, Row, Select, Table, select
 
 from .ledger_schema import LedgerError, calls, connect, items, outputs, prepare, runs, scopes
 from .objects import Objects
@@ -42,6 +42,8 @@ class Entry:
     returns_object: str | None = None
     reads: str | None = None
     """JSON: path → [size, mtime_ns, sha256] of files that it read besides its own."""
+    outputs: str | None = None
+    """JSON: the stored paths of the files that it wrote."""
     has_inner_failures: bool = False
     seconds: float = 0.0
     calls: int = 0
@@ -84,8 +86,9 @@ class CallRow:
 class Ledger:
     """The ledger of one folder of pipelines. Reads at once; writes through one thread."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_readonly: bool = False) -> None:
         self.folder = folder
+        self._is_readonly = is_readonly
         self.objects = Objects(folder / "objects")
         self._engine: Engine | None = None
         self._reader: Connection | None = None
@@ -99,9 +102,13 @@ class Ledger:
     def __enter__(self) -> Self:
         """Open it; make folder and tables where they are not there yet.
 
+        One that is only read need not be there; it is then empty.
+
         Raises:
             LedgerError: newer than this Paddock, broken, or not writable.
         """
+        if self._is_readonly and not self.file.exists():
+            return self
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             ignore = self.folder / ".gitignore"
@@ -115,7 +122,8 @@ class Ledger:
                 f"{self.folder}: the ledger's folder cannot be written ({error.strerror or error})."
             ) from error
         self._reader = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        self._writer = Writer(self._engine)
+        if not self._is_readonly:
+            self._writer = Writer(self._engine)
         return self
 
     def __exit__(
@@ -132,26 +140,32 @@ class Ledger:
         if self._engine is not None:
             self._engine.dispose()
 
+    @property
+    def error(self) -> LedgerError | None:
+        """Why writing stopped, if it did."""
+        return self._writer.error if self._writer is not None else None
+
     async def durable(self) -> None:
         """Wait until everything written so far would survive a power cut.
 
         Raises:
             LedgerError: it could not be written.
         """
-        await self._write.durable()
+        if self._writer is not None:
+            await self._writer.durable()
 
     # --- items
 
     def entries(self, scope: str) -> dict[str, Entry]:
         """Give every entry of a scope by its key."""
         columns = [items.c[name] for name in Entry.__slots__]
-        rows = self._read.execute(select(*columns).where(items.c.scope == scope))
-        return {row[0]: Entry(*row) for row in rows}
+        rows = self._rows(select(*columns).where(items.c.scope == scope))
+        return {row[0]: Entry(*tuple(row)) for row in rows}
 
     def record(self, scope: str, entry: Entry, run: str) -> None:
         """Write an item's entry; await `durable` to know that it stands."""
         row = {name: getattr(entry, name) for name in Entry.__slots__}
-        self._write.put(items, {"scope": scope, "run": run, "at": time.time(), **row})
+        self._put(items, {"scope": scope, "run": run, "at": time.time(), **row})
 
     def keep(self, value: Any) -> tuple[str | None, str | None]:
         """Give (text, object) for an item's value: one of them, by its size."""
@@ -178,23 +192,24 @@ class Ledger:
     def outputs(self) -> Iterator[OutputRow]:
         """Give every output of every scope."""
         columns = [outputs.c[name] for name in OutputRow.__slots__]
-        for row in self._read.execute(select(*columns)):
-            scope, path, key, sha256, intended, size, mtime_ns = row
+        for row in self._rows(select(*columns)):
+            scope, path, key, sha256, intended, size, mtime_ns = tuple(row)
             yield OutputRow(scope, path, key, sha256, tuple(json.loads(intended)), size, mtime_ns)
 
     def record_output(self, output: OutputRow, run: str) -> None:
         """Write what a path holds or is about to hold."""
         row = {name: getattr(output, name) for name in OutputRow.__slots__}
         row["intended"] = json.dumps(output.intended)
-        self._write.put(outputs, {**row, "run": run, "at": time.time()})
+        self._put(outputs, {**row, "run": run, "at": time.time()})
 
     # --- calls
 
     def call(self, hash_: str) -> CallRow | None:
         """Give the call of this hash, with its raw reply, if it is known."""
-        row = self._read.execute(select(calls).where(calls.c.hash == hash_)).mappings().first()
-        if row is None:
+        found = self._rows(select(calls).where(calls.c.hash == hash_))
+        if not found:
             return None
+        row = found[0]._mapping
         object_ = row["reply_object"]
         reply = row["reply"].encode() if object_ is None else self.objects.get(object_)
         if reply is None:
@@ -212,7 +227,7 @@ class Ledger:
         row["usage"] = json.dumps(call.usage)
         row.update(self._split("request", call.request.encode(), is_text=True))
         row.update(self._split("reply", call.reply, is_text=call.kind == "chat"))
-        self._write.put(calls, {**row, "run": run, "at": time.time()})
+        self._put(calls, {**row, "run": run, "at": time.time()})
 
     def _split(self, name: str, value: bytes, *, is_text: bool) -> dict[str, str | None]:
         if is_text and len(value) <= INLINE_CHARS:
@@ -223,27 +238,35 @@ class Ledger:
 
     def record_scope(self, scope: str, file: str, step: str, inputs: str) -> None:
         """Write what a scope's hash stands for."""
-        self._write.put(scopes, {"scope": scope, "file": file, "step": step, "inputs": inputs})
+        self._put(scopes, {"scope": scope, "file": file, "step": step, "inputs": inputs})
+
+    def scopes_of(self, file: str) -> set[str]:
+        """Give every scope of a pipeline's file."""
+        return {row[0] for row in self._rows(select(scopes.c.scope).where(scopes.c.file == file))}
 
     def run_names(self) -> frozenset[str]:
         """Give every run's name."""
-        return frozenset(self._read.execute(select(runs.c.run)).scalars())
+        return frozenset(row[0] for row in self._rows(select(runs.c.run)))
+
+    def last_summary(self, file: str) -> dict[str, Any] | None:
+        """Give the summary of the last run of a pipeline's file that called a model."""
+        query = select(runs.c.summary).where(runs.c.file == file, runs.c.summary.is_not(None))
+        for row in self._rows(query.order_by(runs.c.started.desc()).limit(20)):
+            summary = json.loads(row[0])
+            if summary.get("calls"):
+                return dict(summary)
+        return None
 
     def record_run(self, row: Mapping[str, Any]) -> None:
         """Write a run's row, at its start and at its end."""
-        self._write.put(runs, {"ended": None, "summary": None, **row})
+        self._put(runs, {"ended": None, "summary": None, **row})
 
-    @property
-    def _read(self) -> Connection:
-        if self._reader is None:
-            raise RuntimeError("the ledger is not open")
-        return self._reader
+    def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        return self._reader.execute(query).all() if self._reader is not None else ()
 
-    @property
-    def _write(self) -> Writer:
-        if self._writer is None:
-            raise RuntimeError("the ledger is not open")
-        return self._writer
+    def _put(self, table: Table, row: Mapping[str, Any]) -> None:
+        if self._writer is not None:
+            self._writer.put(table, row)
 
 
 _SAME_IN_CALLS = frozenset(

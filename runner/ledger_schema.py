@@ -71,6 +71,7 @@ items = Table(
     Column("returns", Text),
     Column("returns_object", String(64)),
     Column("reads", Text),
+    Column("outputs", Text),
     Column("has_inner_failures", Boolean, nullable=False),
     Column("seconds", Float, nullable=False),
     Column("calls", Integer, nullable=False),

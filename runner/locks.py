@@ -15,12 +15,14 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
+
+from .ledger_schema import LedgerError
 
 POLL_S = 0.1
 
 
-class Locked(Exception):
+class Locked(LedgerError):
     """Another run holds the scope, and the time to wait is up."""
 
 
@@ -31,16 +33,17 @@ async def held(
     *,
     run: str,
     deadline_s: float | None,
+    stop: asyncio.Event,
     note: Callable[[str], None],
 ) -> AsyncIterator[None]:
     """Hold the lock `name` in `folder`; wait for it, and `note` for whom, at most `deadline_s`.
 
     Raises:
-        Locked: the deadline passed.
+        Locked: the deadline passed, or `stop` was set.
     """
     lock = FileLock(_made(folder) / f"{name}.lock", thread_local=False)
     who = folder / f"{name}.json"
-    await _acquire(lock, who, deadline_s, note)
+    await _acquire(lock, who, deadline_s, stop, note)
     try:
         who.write_text(json.dumps(_holder(run)), "utf-8")
         yield
@@ -50,7 +53,11 @@ async def held(
 
 
 async def _acquire(
-    lock: FileLock, who: Path, deadline_s: float | None, note: Callable[[str], None]
+    lock: BaseFileLock,
+    who: Path,
+    deadline_s: float | None,
+    stop: asyncio.Event,
+    note: Callable[[str], None],
 ) -> None:
     began = time.monotonic()
     has_told = False
@@ -61,6 +68,8 @@ async def _acquire(
             if not has_told:
                 note(f"waiting for {_describe(who)}, which works on the same folder")
                 has_told = True
+            if stop.is_set():
+                raise Locked("Interrupted while waiting for another run.") from None
             if deadline_s is not None and time.monotonic() - began > deadline_s:
                 raise Locked(
                     f"{_describe(who)} works on the same folder and did not end "

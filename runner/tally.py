@@ -1,181 +1,111 @@
-"""Count what a run tells: by step what is done, running and left, how fast, how long to go.
+"""What a run has done so far, told to the observer while it goes, and the report at its end.
 
-Pure but for the clock that is handed in. Each event costs a constant time, however many items
-there are; a lock lets a thread that draws read while the run goes on.
+Lives in the run's event loop; knows no ledger.
 """
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+import traceback
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from .observer import ItemState, Silent
+from paddock.engine.request import Usage
 
-if TYPE_CHECKING:
-    from paddock.engine.request import Usage
+from .observer import ItemState, Observer
+from .report import ItemReport, Report, Status
 
-Clock = Callable[[], float]
-
-_WINDOW_S = 10.0  # long enough to be steady, short enough to follow a change of model
+MOST_NOTES = 200  # a note for each of 10,000 documents helps nobody; the rest are counted
 
 
-class Meter:
-    """Tokens a second over the last few seconds."""
+class Tally:
+    """The one place where a run's numbers meet."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._seconds: deque[tuple[int, int]] = deque()
+    def __init__(
+        self, run: str, pipeline: str, observer: Observer, log: Path | None = None
+    ) -> None:
+        self.run = run
+        self.pipeline = pipeline
+        self.observer = observer
+        self.began = time.monotonic()
+        self.calls = 0
+        self.cached_calls = 0
+        self.counts: Counter[str] = Counter()
+        self._log = log
+        self._has_log = False
+        self._tokens: Counter[str] = Counter()
+        self._items: list[ItemReport] = []
+        self._notes: dict[str, None] = {}
+        self._written: dict[str, None] = {}
 
-    def add(self, n: int) -> None:
-        """Count `n` more now."""
-        second = int(self._clock())
-        if self._seconds and self._seconds[-1][0] == second:
-            self._seconds[-1] = (second, self._seconds[-1][1] + n)
+    def note(self, text: str) -> None:
+        """Show one line and keep it for the report; the same line once."""
+        if text in self._notes:
+            return
+        self._notes[text] = None
+        if len(self._notes) <= MOST_NOTES:
+            self.observer.note(text)
+
+    def call(self, step: str, key: str, usage: Usage, *, is_cached: bool) -> None:
+        """Count a model call."""
+        if is_cached:
+            self.cached_calls += 1
         else:
-            self._seconds.append((second, n))
-        while self._seconds[0][0] < second - _WINDOW_S:
-            self._seconds.popleft()
+            self.calls += 1
+            self._tokens["prompt"] += usage.prompt_tokens
+            self._tokens["prompt_reused"] += usage.prompt_reused_tokens
+            self._tokens["completion"] += usage.completion_tokens
+        self.observer.call(step, key, usage, is_cached)
 
-    def rate(self) -> float | None:
-        """Give tokens a second, None when nothing was counted lately."""
-        now = self._clock()
-        recent = [(second, n) for second, n in self._seconds if second >= now - _WINDOW_S]
-        if not recent:
-            return None
-        # At least a second: the first tokens of a run would else look like thousands a second.
-        return sum(n for _, n in recent) / max(1.0, now - recent[0][0])
+    def item(self, report: ItemReport) -> None:
+        """Keep how an item ended."""
+        self.counts[report.state] += 1
+        self._items.append(report)
 
+    def tell(self, step: str, key: str, state: ItemState, detail: str | None = None) -> None:
+        """Tell the observer that an item changed its state."""
+        self.observer.item(step, key, state, detail)
 
-@dataclass(slots=True)
-class StepTally:
-    """One top-level step or block."""
+    def wrote(self, path: str) -> None:
+        """Keep the name of a file that was made or changed."""
+        self._written[path] = None
 
-    name: str
-    meter: Meter
-    total: int | None = None
-    """None as long as nobody knows."""
-    n_fresh: int = 0
-    n_done: int = 0
-    n_skipped: int = 0
-    n_quarantined: int = 0
-    n_failed: int = 0
-    running: dict[str, str | None] = field(default_factory=dict)
-    """Keys of the items that run now, with the inner step."""
-    since: float | None = None
-    until: float | None = None
+    def unexpected(self, where: str, error: BaseException) -> None:
+        """Keep the traceback of an error that nobody foresaw in the run's log."""
+        if self._log is None:
+            return
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(f"{where}\n{''.join(traceback.format_exception(error))}\n")
+        self._has_log = True
 
-    @property
-    def n_ended(self) -> int:
-        """How many items are behind us, without those that were fresh."""
-        return self.n_done + self.n_skipped + self.n_quarantined + self.n_failed
-
-    @property
-    def n_to_do(self) -> int | None:
-        """How many items had to be done at the start."""
-        return None if self.total is None else max(0, self.total - self.n_fresh)
-
-    @property
-    def n_left(self) -> int | None:
-        """How many items wait, without those that run."""
-        n_to_do = self.n_to_do
-        return None if n_to_do is None else max(0, n_to_do - self.n_ended - len(self.running))
-
-    @property
-    def is_over(self) -> bool:
-        """Whether every item is behind us."""
-        return self.total is not None and not self.running and not self.n_left
-
-    def seconds(self, now: float) -> float:
-        """Tell how long it has been at work."""
-        return 0.0 if self.since is None else (self.until or now) - self.since
-
-    def seconds_left(self, now: float) -> float | None:
-        """Tell the time to go at the pace so far, None until that is known."""
-        if self.n_left is None or not self.n_ended or self.is_over:
-            return None
-        return self.seconds(now) / self.n_ended * (self.n_left + len(self.running))
-
-
-class Tally(Silent):
-    """What is known of a run right now."""
-
-    def __init__(self, clock: Clock = time.monotonic) -> None:
-        self.clock = clock
-        self.lock = threading.Lock()
-        self.run = ""
-        self.pipeline = ""
-        self.steps: dict[str, StepTally] = {}
-        self.meter = Meter(clock)
-        self.since = clock()
-
-    def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
-        """List the steps, in order."""
-        with self.lock:
-            self.run, self.pipeline, self.since = run, pipeline, self.clock()
-            for name in steps:
-                self._step(name)
-
-    def step(self, step: str, total: int | None, fresh: int) -> None:
-        """Take in a step's size."""
-        with self.lock:
-            tally = self._step(step)
-            tally.total, tally.n_fresh = total, fresh
-            self._mark_time(tally)
-
-    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
-        """Take in an item's new state."""
-        with self.lock:
-            tally = self._step(step)
-            if state == "running":
-                tally.running[key] = detail
-            else:
-                tally.running.pop(key, None)
-                _count(tally, state)
-            if not key and tally.total is None:
-                tally.total = 1  # a step of its own is one item
-            self._mark_time(tally)
-
-    def call(self, step: str, key: str, usage: Usage, is_cached: bool) -> None:
-        """Take in a call's tokens where streaming could not tell whose they were."""
-        if not is_cached and len(self._at_work()) > 1:
-            with self.lock:
-                self._step(step).meter.add(usage.completion_tokens)
-
-    def tokens(self, n: int) -> None:
-        """Take in tokens as they are made; they are the running step's when there is but one."""
-        with self.lock:
-            self.meter.add(n)
-            at_work = self._at_work()
-            if len(at_work) == 1:
-                at_work[0].meter.add(n)
-
-    def _step(self, name: str) -> StepTally:
-        tally = self.steps.get(name)
-        if tally is None:
-            tally = self.steps[name] = StepTally(name, Meter(self.clock))
-        return tally
-
-    def _at_work(self) -> list[StepTally]:
-        return [tally for tally in self.steps.values() if tally.running]
-
-    def _mark_time(self, tally: StepTally) -> None:
-        if tally.since is None:
-            tally.since = self.clock()
-        tally.until = self.clock() if tally.is_over else None
-
-
-def _count(tally: StepTally, state: ItemState) -> None:
-    if state == "done":
-        tally.n_done += 1
-    elif state == "fresh":
-        tally.n_fresh += 1
-    elif state == "skipped":
-        tally.n_skipped += 1
-    elif state == "quarantined":
-        tally.n_quarantined += 1
-    else:
-        tally.n_failed += 1
+    def report(
+        self,
+        status: Status,
+        *,
+        returns: Any = None,
+        message: str | None = None,
+        models: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> Report:
+        """Give the report; a completed run with quarantined items is `quarantined`."""
+        if status == "completed" and self.counts["quarantined"]:
+            status = "quarantined"
+        return Report(
+            run=self.run,
+            pipeline=self.pipeline,
+            status=status,
+            counts=dict(self.counts),
+            calls=self.calls,
+            cached_calls=self.cached_calls,
+            tokens=dict(self._tokens),
+            models=models or {},
+            seconds=time.monotonic() - self.began,
+            items=tuple(self._items),
+            returns=returns,
+            notes=tuple(self._notes),
+            written=tuple(self._written),
+            message=message,
+            log=str(self._log) if self._has_log else None,
+        )

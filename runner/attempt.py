@@ -1,0 +1,151 @@
+"""Run one step once, or again where its `retry` says so: `if`, skipping, rendering, time limits.
+
+Knows no blocks and no ledger; gives the step's outputs as plain data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from paddock.engine.errors import (
+    Busy,
+    DeadlineExceeded,
+    EngineError,
+    ModelBroken,
+    ModelNotFound,
+    ModelTooLarge,
+    WorkerLost,
+)
+from paddock.pipelines.expressions import ExpressionError
+from paddock.steps.roots import OutsideRoots
+from paddock.steps.step import StepError, StepSkipped, Tools
+
+from .bind import BindError, BoundStep
+from .ledger_schema import LedgerError
+from .scope import Scope
+
+MOST_BACKOFF_S = 60.0
+
+
+class Stopped(Exception):
+    """The run cannot go on: a full disk, a missing model, a ledger that cannot be written."""
+
+
+class StepFailed(Exception):
+    """A step did not succeed, after its retries: the sentence names the step."""
+
+    def __init__(self, step: str, reason: str, *, is_transient: bool = False) -> None:
+        self.step = step
+        self.reason = reason
+        self.is_transient = is_transient
+        """Another run may well succeed: it is not remembered as known to fail."""
+        super().__init__(f"step '{step}': {reason}")
+
+
+async def attempt(
+    step: BoundStep,
+    scope: Scope,
+    tools: Callable[[], Tools],
+    reads: Callable[[Sequence[str]], None],
+    unexpected: Callable[[str, BaseException], None],
+) -> Any:
+    """Run a step, as often as its `retry` allows; gives its outputs, None when it was skipped.
+
+    `reads` is told the files that it is about to read, `unexpected` a bug with its place.
+
+    Raises:
+        StepFailed: it did not succeed.
+        Stopped: nothing else will succeed either.
+    """
+    if is_skipped(step, scope):
+        return None
+    for turn in range(step.retry.times + 1):
+        try:
+            return await _once(step, scope, tools(), reads)
+        except StepSkipped:
+            return None
+        except (StepError, EngineError) as error:
+            _stop_if_hopeless(error)
+            cause = cause_of(error)
+            if cause not in step.retry.on or turn == step.retry.times:
+                raise _failed(step, error, cause) from error
+            await asyncio.sleep(min(step.retry.backoff_s * 2**turn, MOST_BACKOFF_S))
+        except (ExpressionError, BindError, OutsideRoots) as error:
+            raise StepFailed(step.id, str(error)) from error
+        except LedgerError as error:
+            raise Stopped(str(error)) from error
+        except Exception as error:  # a step's own bug: told with its type, its traceback kept
+            unexpected(f"step '{step.id}'", error)
+            raise StepFailed(step.id, f"{type(error).__name__}: {error}") from error
+    raise AssertionError("unreachable")
+
+
+def is_skipped(step: BoundStep, scope: Scope) -> bool:
+    """Tell whether `if` says no, or the step reads more than `skipped` of a skipped one.
+
+    Raises:
+        StepFailed: the condition cannot be evaluated.
+    """
+    if reads_skipped(step.references, scope):
+        return True
+    if step.if_ is None:
+        return False
+    try:
+        return not step.if_.evaluate(scope)
+    except ExpressionError as error:
+        raise StepFailed(step.id, str(error)) from error
+
+
+def reads_skipped(references: frozenset[tuple[str, ...]], scope: Scope) -> bool:
+    """Tell whether one of these references needs the outputs of a skipped step."""
+    return any(
+        path[0] == "steps"
+        and len(path) > 1
+        and path[2:3] != ("skipped",)
+        and scope.is_skipped(path[1])
+        for path in references
+    )
+
+
+async def _once(
+    step: BoundStep, scope: Scope, tools: Tools, reads: Callable[[Sequence[str]], None]
+) -> Any:
+    params = step.params.render(scope)
+    kind = step.kind()
+    reads(kind.reads(params))
+    # A model's time counts from when the pool takes the request, so the pool enforces it.
+    limit_s = None if step.kind.roles else step.timeout.total_s
+    try:
+        async with asyncio.timeout(limit_s):
+            output = await kind.run(params, tools)
+    except TimeoutError as error:
+        if limit_s is None:
+            raise
+        raise DeadlineExceeded("total", limit_s) from error
+    outputs = output.model_dump(mode="json")
+    if step.returns is None:
+        return outputs
+    return step.returns.render(scope.with_step(step.id, outputs))
+
+
+def cause_of(error: StepError | EngineError) -> str:
+    """Give the word by which `retry.on` names an error."""
+    if isinstance(error, StepError):
+        return error.kind
+    if isinstance(error, DeadlineExceeded):
+        return "timeout"
+    if isinstance(error, WorkerLost):
+        return "worker"
+    return "busy" if isinstance(error, Busy) else "other"
+
+
+def _stop_if_hopeless(error: StepError | EngineError) -> None:
+    is_fatal = error.is_fatal if isinstance(error, StepError) else False
+    if is_fatal or isinstance(error, (ModelNotFound, ModelBroken, ModelTooLarge)):
+        raise Stopped(str(error)) from error
+
+
+def _failed(step: BoundStep, error: Exception, cause: str) -> StepFailed:
+    return StepFailed(step.id, str(error), is_transient=cause in ("timeout", "worker", "busy"))

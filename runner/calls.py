@@ -1,0 +1,235 @@
+"""The pool as steps see it: every model call goes through the ledger, which spares known ones.
+
+A call is known by its rendered request and the named model's digest. The raw reply is always
+kept, also where nothing is looked up (`cache: off`, `--no-cache`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from array import array
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from paddock.engine.request import (
+    ChatRequest,
+    Chunk,
+    EmbedReply,
+    EmbedRequest,
+    Message,
+    ModelFacts,
+    ModelSpec,
+    Pool,
+    Reply,
+    Stream,
+    Usage,
+    resolve_sampling,
+)
+
+from .freshness import canonical
+from .ledger import CallRow, Ledger
+from .tally import Tally
+
+
+class Digests:
+    """The digest of each model that a run names, asked once."""
+
+    def __init__(self, facts: Callable[[ModelSpec], Awaitable[ModelFacts]]) -> None:
+        self._facts = facts
+        self._known: dict[str, str] = {}
+
+    async def of(self, spec: ModelSpec) -> str:
+        """Give the sha256 of the model's file.
+
+        Raises:
+            ModelNotFound, ModelBroken: it cannot be used.
+        """
+        if spec.ref not in self._known:
+            self._known[spec.ref] = (await self._facts(spec)).digest
+        return self._known[spec.ref]
+
+
+@dataclass(slots=True)
+class Caller:
+    """Whose calls these are, and what they came to."""
+
+    scope: str
+    step: str
+    key: str
+    looks_up: bool
+    n_calls: int = 0
+    n_tokens: int = 0
+
+
+class LedgerPool:
+    """Implements `paddock.engine.request.Pool` around another one, for one step of one item."""
+
+    def __init__(
+        self, pool: Pool, ledger: Ledger, digests: Digests, tally: Tally, caller: Caller
+    ) -> None:
+        self._pool = pool
+        self._ledger = ledger
+        self._digests = digests
+        self._tally = tally
+        self._caller = caller
+
+    async def facts(self, model: ModelSpec) -> ModelFacts:
+        """Tell what is known of a model."""
+        return await self._pool.facts(model)
+
+    async def count_chat(self, model: ModelSpec, messages: Sequence[Message]) -> int:
+        """Count a prompt's tokens."""
+        return await self._pool.count_chat(model, messages)
+
+    async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
+        """Count each text's tokens."""
+        return await self._pool.count_texts(model, texts)
+
+    def chat(self, request: ChatRequest) -> Stream:
+        """Give the known reply, or ask the pool for one."""
+        return _LedgerStream(self, request)
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        """Give the known vectors, or ask the pool for them."""
+        digest = await self._digests.of(request.model)
+        asked = canonical(
+            {"texts": request.texts, "dimensions": request.dimensions, "digest": digest}
+        )
+        hash_ = _hash("embed", asked)
+        row = self._known(hash_)
+        if row is None:
+            reply = await self._pool.embed(request)
+            usage = {**asdict(reply.usage), "n_vectors": len(reply.vectors)}
+            packed = array("f", [x for vector in reply.vectors for x in vector]).tobytes()
+            row = self._row(hash_, "embed", request.model, digest, asked)
+            row = replace(row, reply=packed, served_digest=reply.digest, usage=usage)
+            self._ledger.record_call(row, self._tally.run)
+            self._count(reply.usage, is_cached=False)
+        else:
+            self._count(_usage(row), is_cached=True)
+        # Unpacked in both cases: float32 is what is kept, and a second run must see the same.
+        return EmbedReply(_unpacked(row), _usage(row), row.served_digest)
+
+    async def ask(self, request: ChatRequest) -> AsyncIterator[Chunk | Reply]:
+        """Yield the chunks of an answer, then its reply."""
+        digest = await self._digests.of(request.model)
+        asked = canonical(_asked(request, digest))
+        hash_ = _hash("chat", asked)
+        row = self._known(hash_)
+        if row is not None:
+            self._count(_usage(row), is_cached=True)
+            text = row.reply.decode()
+            yield Chunk(text, n_tokens=_usage(row).completion_tokens)
+            yield Reply(text, _reason(row), _usage(row), row.served_digest)
+            return
+        stream = self._pool.chat(request)
+        try:
+            async for chunk in stream:
+                self._tally.observer.tokens(chunk.n_tokens)
+                yield chunk
+            reply = await stream.reply()
+        except BaseException:
+            stream.cancel()
+            raise
+        row = replace(
+            self._row(hash_, "chat", request.model, digest, asked),
+            reply=reply.text.encode(),
+            served_digest=reply.digest,
+            done_reason=reply.done_reason,
+            usage=asdict(reply.usage),
+        )
+        self._ledger.record_call(row, self._tally.run)
+        self._count(reply.usage, is_cached=False)
+        yield reply
+
+    def _known(self, hash_: str) -> CallRow | None:
+        return self._ledger.call(hash_) if self._caller.looks_up else None
+
+    def _count(self, usage: Usage, *, is_cached: bool) -> None:
+        self._caller.n_calls += 1
+        self._caller.n_tokens += usage.prompt_tokens + usage.completion_tokens
+        self._tally.call(self._caller.step, self._caller.key, usage, is_cached=is_cached)
+
+    def _row(self, hash_: str, kind: str, model: ModelSpec, digest: str, asked: str) -> CallRow:
+        """Give a call's row without its reply."""
+        caller = self._caller
+        return CallRow(
+            hash=hash_,
+            kind=kind,
+            model=model.ref,
+            digest=digest,
+            served_digest=digest,
+            request=asked,
+            reply=b"",
+            done_reason=None,
+            usage={},
+            scope=caller.scope,
+            step=caller.step,
+            key=caller.key,
+        )
+
+
+class _LedgerStream:
+    """Implements `paddock.engine.request.Stream`; asks on first use."""
+
+    def __init__(self, pool: LedgerPool, request: ChatRequest) -> None:
+        self._events = pool.ask(request)
+        self._reply: Reply | None = None
+        self._is_cancelled = False
+
+    async def __aiter__(self) -> AsyncIterator[Chunk]:
+        async for event in self._events:
+            if self._is_cancelled:
+                await self._events.aclose()  # type: ignore[attr-defined]
+                raise asyncio.CancelledError
+            if isinstance(event, Reply):
+                self._reply = event
+            else:
+                yield event
+
+    async def reply(self) -> Reply:
+        """Wait for the end."""
+        if self._reply is None:
+            async for _ in self:
+                pass
+        if self._reply is None:
+            raise asyncio.CancelledError
+        return self._reply
+
+    def cancel(self) -> None:
+        """Stop at the next chunk."""
+        self._is_cancelled = True
+
+
+def _asked(request: ChatRequest, digest: str) -> dict[str, Any]:
+    """Give all that decides an answer; the context counts where it sets the answer's length."""
+    sampling = resolve_sampling(request.params, request.model.params)
+    return {
+        "messages": [[message.role, message.content] for message in request.messages],
+        "sampling": asdict(sampling),
+        "digest": digest,
+        "ctx": request.model.n_ctx_tokens if sampling.max_tokens is None else None,
+    }
+
+
+def _hash(kind: str, asked: str) -> str:
+    return hashlib.sha256(f"{kind}\n{asked}".encode()).hexdigest()
+
+
+def _usage(row: CallRow) -> Usage:
+    fields = {name: row.usage[name] for name in Usage.__slots__ if name in row.usage}
+    return Usage(**fields)
+
+
+def _reason(row: CallRow) -> Any:
+    return row.done_reason or "stop"
+
+
+def _unpacked(row: CallRow) -> tuple[tuple[float, ...], ...]:
+    values = array("f")
+    values.frombytes(row.reply)
+    n_vectors = int(row.usage["n_vectors"])
+    width = len(values) // n_vectors if n_vectors else 0
+    return tuple(tuple(values[i * width : (i + 1) * width]) for i in range(n_vectors))

@@ -1,0 +1,152 @@
+"""The journey over a bound plan: each step when what it reads is there. Knows no Prefect.
+
+A chunk of items is handed to `run_chunk`: `--local` awaits it, `flow` makes a Prefect task of it.
+Same steps, same ledger, same results.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from paddock.pipelines.expressions import ExpressionError
+
+from .attempt import StepFailed, Stopped, is_skipped
+from .bind import BoundBlock, BoundNode, BoundPlan, BoundStep
+from .blocks import Blocks, ChunkRunner, ItemRun, is_block_skipped
+from .groups import together
+from .ledger_schema import LedgerError
+from .report import ItemReport, Report
+from .scope import Scope
+from .tools import Toolbox
+from .work import ItemWork, Work
+
+
+async def run(
+    work: Work, toolbox: Toolbox, run_chunk: ChunkRunner, stop: asyncio.Event | None = None
+) -> Report:
+    """Do all that must be done and give the report.
+
+    When `stop` is set, nothing new is begun, what is in flight is cancelled, and the report says
+    `interrupted`; what is finished stays finished.
+
+    Raises:
+        PipelineError: the YAML turned out to be wrong for the data at hand.
+    """
+    tally = toolbox.tally
+    journey = asyncio.create_task(_Journey(work, toolbox, run_chunk).walk())
+    stopped = asyncio.create_task((stop or asyncio.Event()).wait())
+    try:
+        await asyncio.wait({journey, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopped.cancel()
+        journey.cancel()
+        await asyncio.wait({journey})
+    if journey.cancelled():
+        return tally.report("interrupted", message="Interrupted; the same command continues.")
+    try:
+        return tally.report("completed", returns=journey.result())
+    except (Stopped, LedgerError) as error:
+        return tally.report("failed", message=str(error))
+
+
+class _Journey:
+    """One walk over the top-level steps and blocks."""
+
+    def __init__(self, work: Work, toolbox: Toolbox, run_chunk: ChunkRunner) -> None:
+        self._work = work
+        self._bound = toolbox.bound
+        self._toolbox = toolbox
+        self._tally = toolbox.tally
+        self._blocks = Blocks(work, toolbox, run_chunk)
+        self._scope = Scope.of(self._bound.inputs)
+        self._ended = {node.id: asyncio.Event() for node in self._bound.nodes}
+        self._wanted = blocks_whose_results_are_read(self._bound)
+
+    async def walk(self) -> Any:
+        """Run every node as soon as those before it have ended; gives the pipeline's `returns`."""
+        async with together() as group:
+            for node in self._bound.nodes:
+                group.create_task(self._node(node))
+        if self._bound.returns is None:
+            return None
+        try:
+            return self._bound.returns.render(self._scope)
+        except ExpressionError as error:
+            raise Stopped(f"`returns`: {error}") from error
+
+    async def _node(self, node: BoundNode) -> None:
+        for before in self._bound.edges.get(node.id, ()):
+            await self._ended[before].wait()
+        try:
+            if isinstance(node, BoundBlock):
+                outputs = await self._block(node)
+            else:
+                outputs = await self._step(node)
+        except (StepFailed, ExpressionError) as error:
+            text = str(error) if isinstance(error, StepFailed) else f"'{node.id}': {error}"
+            self._tally.item(ItemReport(node.id, node.id, "failed", error=text))
+            self._tally.tell(node.id, "", "failed", text)
+            raise Stopped(
+                f"{node.mark.file}:{node.mark.line}:{node.mark.column}: {text}"
+            ) from error
+        self._scope = self._scope.with_step(node.id, outputs)
+        self._ended[node.id].set()
+
+    async def _block(self, block: BoundBlock) -> dict[str, Any] | None:
+        if is_block_skipped(block, self._scope):
+            self._tally.tell(block.id, "", "skipped")
+            return None
+        keeps = block.id in self._wanted
+        return await self._blocks.run(block, self._scope, keeps_results=keeps)
+
+    async def _step(self, step: BoundStep) -> Any:
+        """Run a top-level step; one that calls a model is an item of its own in the ledger."""
+        self._tally.observer.step(step.id, 1, 0)
+        if is_skipped(step, self._scope):
+            self._tally.tell(step.id, "", "skipped")
+            return None
+        if step.kind.roles:
+            return await self._model_step(step)
+        self._tally.tell(step.id, "", "running")
+        scope_id = self._work.scope_id(step.id)
+        outputs = await self._blocks.step(step, self._scope, self._record(scope_id, step))
+        self._tally.tell(step.id, "", "skipped" if outputs is None else "done")
+        return outputs
+
+    async def _model_step(self, step: BoundStep) -> Any:
+        scope_id, item = await self._work.step(step, self._scope)
+        if not item.verdict.is_work and item.entry is not None:
+            self._tally.item(ItemReport(step.id, step.id, "fresh"))
+            self._tally.tell(step.id, "", "fresh")
+            return self._work.ledger.value(item.entry.returns, item.entry.returns_object)
+        return await self._fresh_step(step, item, self._record(scope_id, step))
+
+    async def _fresh_step(self, step: BoundStep, item: ItemWork, record: ItemRun) -> Any:
+        self._tally.tell(step.id, "", "running")
+        began = time.monotonic()
+        outputs = await self._blocks.step(step, self._scope, record)
+        seconds = time.monotonic() - began
+        state = "skipped" if outputs is None else "done"
+        await self._blocks.record(item, record, state, None, outputs, seconds)
+        shown = "skipped" if outputs is None else item.verdict.state
+        self._tally.item(ItemReport(step.id, step.id, shown, seconds, why=item.verdict.why))
+        self._tally.tell(step.id, "", "skipped" if outputs is None else "done")
+        return outputs
+
+    def _record(self, scope_id: str, step: BoundStep) -> ItemRun:
+        outputs = self._toolbox.outputs(scope_id, step.id)
+        return ItemRun(scope_id, step.id, "", step.id, None, (), outputs)
+
+
+def blocks_whose_results_are_read(bound: BoundPlan) -> frozenset[str]:
+    """Give the blocks whose `results` something reads; the others' need not be kept in memory."""
+    found: set[str] = set()
+    reading: Sequence[Any] = [*bound.nodes, *([bound.returns] if bound.returns else ())]
+    for node in reading:
+        for path in node.references:
+            if path[0] == "steps" and len(path) > 1 and path[2:3] in ((), ("results",)):
+                found.add(path[1])
+    return frozenset(found)

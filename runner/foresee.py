@@ -1,0 +1,176 @@
+"""What a run would do: the journey without its work. Runs pure steps only, such as `files.scan`.
+
+What comes out of a step that would have to run is unknown, and so is all that reads it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.expressions import ExpressionError
+
+from .attempt import StepFailed, Stopped, is_skipped
+from .bind import BoundBlock, BoundNode, BoundStep
+from .blocks import BlockRun, Blocks, ItemRun, is_block_skipped, plain_chunks
+from .ledger import Entry
+from .report import PlanItem, PlanReport
+from .scope import Scope
+from .session import Session
+from .work import steps_of
+
+
+@dataclass
+class _Cost:
+    """Estimates that become unknown as soon as one part of them is."""
+
+    calls: float | None = 0
+    tokens: float | None = 0
+    models: set[str] = field(default_factory=set)
+
+    def add(self, n_items: int, calls_each: float | None, tokens_each: float | None) -> None:
+        self.calls = _sum(self.calls, calls_each, n_items)
+        self.tokens = _sum(self.tokens, tokens_each, n_items)
+
+
+async def foresee(session: Session) -> PlanReport:
+    """Say what a run would do.
+
+    Raises:
+        PipelineError: the YAML turned out to be wrong for the data at hand.
+    """
+    return await _Foresight(session).report()
+
+
+class _Foresight:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._work = session.work
+        self._blocks = Blocks(session.work, session.toolbox, plain_chunks)
+        self._scope = Scope.of(session.bound.inputs)
+        self._unknown: dict[str, str] = {}
+        """Node → the one that must run before its outputs are known."""
+        self._items: list[PlanItem] = []
+        self._notes: list[str] = []
+        self._cost = _Cost()
+
+    async def report(self) -> PlanReport:
+        for node in self._session.bound.nodes:
+            await self._guarded(node)
+        cost, tally = self._cost, self._session.tally
+        is_vague = bool(self._notes)
+        tokens = None if cost.tokens is None or is_vague else math.ceil(cost.tokens)
+        return PlanReport(
+            pipeline=tally.pipeline,
+            items=tuple(self._items),
+            calls=None if cost.calls is None or is_vague else math.ceil(cost.calls),
+            tokens=tokens,
+            loads=None if is_vague else len(cost.models),
+            seconds=self._seconds(tokens),
+            notes=tuple(self._notes),
+        )
+
+    async def _guarded(self, node: BoundNode) -> None:
+        try:
+            await self._node(node)
+        except (StepFailed, Stopped, ExpressionError) as error:
+            raise PipelineError([Fault(str(error), mark=node.mark)]) from error
+
+    async def _node(self, node: BoundNode) -> None:
+        before = self._session.bound.edges.get(node.id, frozenset())
+        cause = next(
+            (self._unknown[name] for name in sorted(before) if name in self._unknown), None
+        )
+        if isinstance(node, BoundBlock):
+            await self._block(node, cause)
+        elif node.kind.roles:
+            await self._model_step(node, cause)
+        elif cause is not None or not node.kind.is_pure or node.model is not None:
+            self._unknown[node.id] = cause or node.id
+        else:
+            self._known(node, await self._blocks.step(node, self._scope, self._record(node)))
+
+    def _known(self, node: BoundNode, outputs: object) -> None:
+        assert outputs is None or isinstance(outputs, dict)
+        self._scope = self._scope.with_step(node.id, outputs)
+
+    def _record(self, step: BoundStep) -> ItemRun:
+        scope = self._work.scope_id(step.id)
+        outputs = self._session.toolbox.outputs(scope, step.id)
+        return ItemRun(scope, step.id, "", step.id, None, (), outputs)
+
+    async def _block(self, block: BoundBlock, cause: str | None) -> None:
+        if cause is not None:
+            self._unknown[block.id] = cause
+            self._notes.append(f"What '{block.id}' has to do is unknown until '{cause}' has run.")
+            return
+        if is_block_skipped(block, self._scope):
+            self._known(block, None)
+            return
+        run = await self._blocks.settle(block, self._scope, keeps_results=True)
+        for item in run.work.items:
+            self._items.append(PlanItem(block.id, item.key, item.verdict.state, item.verdict.why))
+        for entry in run.work.deleted:
+            self._items.append(PlanItem(block.id, entry.key, "deleted", "its source is gone"))
+        todo = run.todo()
+        if todo:
+            self._unknown[block.id] = block.id
+            self._estimate(steps_of(block.body), _recorded(run), len(todo))
+        else:
+            self._known(block, run.offered())
+
+    async def _model_step(self, step: BoundStep, cause: str | None) -> None:
+        if cause is not None:
+            self._unknown[step.id] = cause
+            entry = self._work.ledger.entries(self._work.scope_id(step.id)).get(step.id)
+            state, why = ("new", None) if entry is None else ("stale", f"it reads '{cause}'")
+            self._items.append(PlanItem(step.id, step.id, state, why))  # type: ignore[arg-type]
+            self._estimate([step], [entry] if entry else [], 1)
+            return
+        if is_skipped(step, self._scope):
+            self._known(step, None)
+            return
+        _, item = await self._work.step(step, self._scope)
+        self._items.append(PlanItem(step.id, step.id, item.verdict.state, item.verdict.why))
+        if item.verdict.is_work or item.entry is None:
+            self._unknown[step.id] = step.id
+            self._estimate([step], [item.entry] if item.entry else [], 1)
+        else:
+            entry = item.entry
+            self._known(step, self._work.ledger.value(entry.returns, entry.returns_object))
+
+    def _estimate(self, steps: Iterable[BoundStep], entries: Iterable[Entry], n_items: int) -> None:
+        """Add the cost of so many items, by what earlier ones cost."""
+        steps = [step for step in steps if step.kind.roles]
+        if not steps:
+            return
+        self._cost.models.update(step.model.ref for step in steps if step.model is not None)
+        known = [entry for entry in entries if entry.state == "done" and entry.calls]
+        if known:
+            calls = sum(entry.calls for entry in known) / len(known)
+            self._cost.add(n_items, calls, sum(entry.tokens for entry in known) / len(known))
+        else:
+            is_one_each = all(step.uses in ("chat", "embed") for step in steps)
+            self._cost.add(n_items, len(steps) if is_one_each else None, None)
+
+    def _seconds(self, tokens: int | None) -> float | None:
+        """Tell how long so many tokens take at the speed of the last run that called a model."""
+        if tokens == 0 and not any(
+            item.state in ("new", "changed", "stale") for item in self._items
+        ):
+            return 0.0
+        last = self._work.ledger.last_summary(self._session.bound.file.name)
+        if not tokens or last is None or not last.get("seconds"):
+            return None
+        then = last["tokens"]["prompt"] + last["tokens"]["completion"]
+        return round(tokens * last["seconds"] / then, 1) if then else None
+
+
+def _recorded(run: BlockRun) -> list[Entry]:
+    return [item.entry for item in run.work.items if item.entry is not None]
+
+
+def _sum(total: float | None, each: float | None, n: int) -> float | None:
+    return None if total is None or each is None else total + each * n

@@ -1,0 +1,181 @@
+"""Decide what must be done with an item, and which difference is the reason. Pure.
+
+An item's hash is made of named parts: its content, and for each step the prompt, the parameters,
+the model and the version, and each outer value that is used. Knows no ledger file and no steps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .ledger import Entry
+from .report import State
+
+CONTENT = "content"
+PART_CHARS = 16
+
+# Parameters that are text for the model or for a file: "prompt" to whoever reads the reason.
+_TEXTS = frozenset(
+    ("prompt", "template", "map", "reduce", "system", "instructions", "messages")
+)
+# What says how to run a step and cannot change its result.
+_NOT_IN_RESULT = frozenset(
+    ("retry", "timeout", "cache", "needs", "max_parallel", "on_error", "id", "mark", "model")
+)
+# A file's attributes that change without its content; its digest stands for them.
+_VOLATILE = frozenset(("path", "modified", "size"))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an item is, and why; `quarantined` is one that is known to fail."""
+
+    state: State
+    why: str | None = None
+
+    @property
+    def is_work(self) -> bool:
+        """Whether something must be done."""
+        return self.state in ("new", "changed", "stale")
+
+
+def canonical(value: Any) -> str:
+    """Write plain data as JSON in one way only, so that equal values have equal hashes."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def part(value: Any) -> str:
+    """Give the short digest of one part."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:PART_CHARS]
+
+
+def whole(parts: Mapping[str, str]) -> str:
+    """Give the hash of all parts together."""
+    return hashlib.sha256(canonical(parts).encode()).hexdigest()
+
+
+def is_file(value: Any) -> bool:
+    """Tell whether a value describes a file by its content, as `files.scan` does."""
+    return isinstance(value, Mapping) and isinstance(value.get("sha256"), str)
+
+
+def content_of(item: Any, attributes: frozenset[str] | None) -> Any:
+    """Give what of an item decides the result.
+
+    A file's path, size and time alone never do; its time does where the author reads it by name.
+    `attributes` are those that the block reads, None when it uses the item as a whole.
+    """
+    if not is_file(item):
+        if attributes is None or not isinstance(item, Mapping):
+            return item
+        return {name: item.get(name) for name in attributes}
+    if attributes is None:
+        return {name: value for name, value in item.items() if name not in _VOLATILE}
+    wanted = (attributes - _VOLATILE) | (attributes & {"modified"}) | {"sha256"}
+    return {name: item.get(name) for name in wanted}
+
+
+def key_of(item: Any) -> str:
+    """Give an item's stable name where the author names no `key`."""
+    if isinstance(item, Mapping):
+        for name in ("relpath", "path"):
+            if isinstance(item.get(name), str) and item[name]:
+                return str(item[name])
+    return part(item)
+
+
+def stand_in(value: Any) -> Any:
+    """Give a value for hashing, with files replaced by their content's digest."""
+    if is_file(value):
+        return content_of(value, None)
+    if isinstance(value, Mapping):
+        return {name: stand_in(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [stand_in(inner) for inner in value]
+    return value
+
+
+def outer_value(path: Sequence[str], variables: Mapping[str, Any]) -> Any:
+    """Follow a reference such as ("steps", "text", "pages") into the variables, for hashing.
+
+    What is not there is None: whoever evaluates the expression reports it.
+    """
+    value: Any = variables
+    for name in path:
+        if is_file(value) and name == "path":
+            return value["sha256"]
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return stand_in(value)
+
+
+def spec_parts(step: str, spec: str) -> dict[str, str]:
+    """Split a step's spec into what a reader calls its prompt and its parameters."""
+    written = json.loads(spec)
+    if not isinstance(written, dict):
+        return {f"{step}.parameters": part(written)}
+    given = written.get("with")
+    texts, others = {}, {}
+    for name, value in given.items() if isinstance(given, dict) else ():
+        if name in _TEXTS:
+            texts[name] = value
+        elif name not in _NOT_IN_RESULT:
+            others[name] = value
+    control = {
+        name: value
+        for name, value in written.items()
+        if name not in _NOT_IN_RESULT and name not in ("with", "do", "for_each")
+    }
+    parts = {f"{step}.parameters": part([control, others])}
+    if texts:
+        parts[f"{step}.prompt"] = part(texts)
+    return parts
+
+
+def judge(entry: Entry | None, hash_: str, parts: Mapping[str, str]) -> Verdict:
+    """Compare an item with its entry; files that it wrote or read are looked at elsewhere."""
+    if entry is None:
+        return Verdict("new")
+    if entry.hash != hash_:
+        return _difference(json.loads(entry.parts), parts)
+    if entry.state == "quarantined":
+        return Verdict("quarantined", entry.error)
+    if entry.state == "failed":
+        return Verdict("stale", f"it failed before: {entry.error}")
+    return Verdict("fresh")
+
+
+def _difference(before: Mapping[str, str], now: Mapping[str, str]) -> Verdict:
+    if before.get(CONTENT) != now.get(CONTENT):
+        return Verdict("changed", "content changed")
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return Verdict("stale", "; ".join(_reasons(names)))
+
+
+def _reasons(names: Iterable[str]) -> list[str]:
+    """Say each difference once, in the order: prompt, model, parameters, version, values."""
+    found: dict[str, None] = {}
+    for name in sorted(names, key=_rank):
+        place, _, what = name.rpartition(".")
+        if what in _WHAT and not name.startswith(("inputs.", "steps.")):
+            found[f"{_WHAT[what]} (step '{place}')"] = None
+        else:
+            found[f"value changed: {name}"] = None
+    return list(found)
+
+
+_WHAT = {
+    "prompt": "prompt changed",
+    "model": "model changed",
+    "parameters": "parameters changed",
+    "version": "step version changed",
+}
+
+
+def _rank(name: str) -> tuple[int, str]:
+    what = name.rpartition(".")[2]
+    order = list(_WHAT)
+    return (order.index(what) if what in order else len(order), name)

@@ -1,0 +1,187 @@
+"""The files that pipelines of this folder wrote, as the ledger knows them.
+
+`Index` is the run's view of all of them; `ItemOutputs` is what one item's steps are given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from paddock.steps.step import StepError
+
+from .ledger import Ledger, OutputRow
+from .tally import Tally
+
+Condition = Literal["same", "edited", "missing"]
+
+
+def sha256_of(path: Path) -> str:
+    """Give the sha256 of a file's content, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Index:
+    """Every output row of the ledger, kept up to date while the run writes."""
+
+    def __init__(self, ledger: Ledger, base: Path, own_scopes: set[str]) -> None:
+        self.ledger = ledger
+        self.own_scopes = own_scopes
+        """The scopes of this pipeline's file, in whatever folders it worked."""
+        self._prefix = f"{base}{os.sep}"
+        self._rows: dict[tuple[str, str], OutputRow] = {}
+        self._by_path: dict[str, list[str]] = {}
+        self._claims: dict[str, tuple[str, str]] = {}
+        self._fresh: dict[str, frozenset[str]] = {}
+        for row in ledger.outputs():
+            self._keep(row)
+
+    def stored(self, path: Path | str) -> str:
+        """Write a path as the ledger does: relative to the pipeline's folder where it is inside."""
+        text = str(path)
+        return text.removeprefix(self._prefix).replace(os.sep, "/")
+
+    def absolute(self, stored: str) -> str:
+        """Give a stored path's absolute one."""
+        return stored if os.path.isabs(stored) else self._prefix + stored  # noqa: PTH117 - hot
+
+    def owned(self) -> frozenset[Path]:
+        """Give every path that this pipeline's file ever wrote, or was about to."""
+        return frozenset(
+            Path(self.absolute(path))
+            for path, scopes in self._by_path.items()
+            if not self.own_scopes.isdisjoint(scopes)
+        )
+
+    def known_sha256(self, path: Path) -> frozenset[str]:
+        """Give the digests that we wrote, or were about to write, to this path."""
+        stored = self.stored(path)
+        known: set[str] = set()
+        for scope in self._by_path.get(stored, ()):
+            row = self._rows[scope, stored]
+            known.update(row.intended)
+            if row.sha256 is not None:
+                known.add(row.sha256)
+        return frozenset(known)
+
+    def condition(self, scope: str, stored: str) -> Condition:
+        """Tell whether an output still is as it was recorded; equal size and mtime are trusted."""
+        row = self._rows.get((scope, stored))
+        try:
+            stat = os.stat(self.absolute(stored))  # noqa: PTH116 - 10,000 times in a run
+        except OSError:
+            return "missing"
+        if row is None or row.sha256 is None:
+            return "missing"
+        if (stat.st_size, stat.st_mtime_ns) == (row.size, row.mtime_ns):
+            return "same"
+        if stat.st_size == row.size and sha256_of(Path(self.absolute(stored))) == row.sha256:
+            return "same"
+        return "edited"
+
+    def settle(self, scope: str, fresh_keys: Iterable[str]) -> None:
+        """Note the items of a scope that are fresh: their outputs belong to them in this run."""
+        self._fresh[scope] = frozenset(fresh_keys)
+
+    def claim(self, scope: str, key: str, path: Path) -> None:
+        """Take a path for an item.
+
+        Raises:
+            StepError: another item of this run writes it, or a fresh one has.
+        """
+        stored = self.stored(path)
+        other = self._claims.setdefault(stored, (scope, key))
+        if other == (scope, key):
+            other = self._owner(scope, key, stored)
+        if other != (scope, key):
+            raise StepError(
+                f"'{key}' and '{other[1]}' would write the same file '{stored}'.",
+                remedy="Make the path differ, with `relpath` for example.",
+            )
+
+    def _owner(self, scope: str, key: str, stored: str) -> tuple[str, str]:
+        row = self._rows.get((scope, stored))
+        if row is not None and row.key != key and row.key in self._fresh.get(scope, ()):
+            return scope, row.key
+        return scope, key
+
+    def is_recorded(self, scope: str, key: str, path: Path, sha256: str) -> bool:
+        """Tell whether this item wrote exactly this, and the file is still there."""
+        row = self._rows.get((scope, self.stored(path)))
+        return row is not None and (row.key, row.sha256) == (key, sha256) and path.exists()
+
+    def intend(self, scope: str, key: str, path: Path, sha256: str, run: str) -> None:
+        """Record what is about to be renamed to `path`."""
+        stored = self.stored(path)
+        old = self._rows.get((scope, stored))
+        intended = old.intended if old else ()
+        if sha256 not in intended:
+            intended = (*intended, sha256)
+        row = OutputRow(
+            scope=scope,
+            path=stored,
+            key=key,
+            sha256=old.sha256 if old else None,
+            intended=intended,
+            size=old.size if old else None,
+            mtime_ns=old.mtime_ns if old else None,
+        )
+        self._put(row, run)
+
+    def wrote(self, scope: str, key: str, path: Path, sha256: str, run: str) -> None:
+        """Record what `path` holds now."""
+        stat = path.stat()
+        row = OutputRow(scope, self.stored(path), key, sha256, (), stat.st_size, stat.st_mtime_ns)
+        if self._rows.get((scope, row.path)) != row:
+            self._put(row, run)
+
+    def _put(self, row: OutputRow, run: str) -> None:
+        self._keep(row)
+        self.ledger.record_output(row, run)
+
+    def _keep(self, row: OutputRow) -> None:
+        if (row.scope, row.path) not in self._rows:
+            self._by_path.setdefault(row.path, []).append(row.scope)
+        self._rows[row.scope, row.path] = row
+
+
+class ItemOutputs:
+    """Implements `paddock.steps.step.Outputs` for one item."""
+
+    def __init__(self, index: Index, tally: Tally, scope: str, key: str) -> None:
+        self._index = index
+        self._tally = tally
+        self._scope = scope
+        self._key = key
+        self._intended: set[Path] = set()
+        self.written: dict[str, None] = {}
+        """Stored paths of what the item wrote, in order; part of its entry."""
+
+    def owned(self) -> frozenset[Path]:
+        """Tell every file that was written, absolute."""
+        return self._index.owned()
+
+    async def known_sha256(self, path: Path) -> frozenset[str]:
+        """Tell the digests that we wrote, or were about to write, to this path."""
+        return self._index.known_sha256(path)
+
+    async def intend(self, path: Path, sha256: str) -> None:
+        """Note durably what is about to be renamed to `path`."""
+        self._index.claim(self._scope, self._key, path)
+        if self._index.is_recorded(self._scope, self._key, path, sha256):
+            return
+        self._index.intend(self._scope, self._key, path, sha256, self._tally.run)
+        self._intended.add(path)
+        await self._index.ledger.durable()
+
+    async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
+        """Note that `path` holds this now."""
+        self._index.claim(self._scope, self._key, path)
+        self._index.wrote(self._scope, self._key, path, sha256, self._tally.run)
+        self.written[self._index.stored(path)] = None
+        if path in self._intended:
+            self._tally.wrote(str(path))

@@ -1,0 +1,192 @@
+"""Open all that a run or a plan needs, and close it again: ledger, lock, pool, tools."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from paddock.engine.errors import EngineError
+from paddock.engine.request import (
+    ChatRequest,
+    EmbedReply,
+    EmbedRequest,
+    ModelFacts,
+    ModelSpec,
+    Pool,
+    Stream,
+)
+
+from . import locks
+from .bind import BoundPlan
+from .calls import Digests
+from .freshness import canonical
+from .ledger import Ledger
+from .names import run_name
+from .observer import Observer
+from .outputs import Index
+from .report import Report
+from .settings import Settings
+from .tally import Tally
+from .tools import Toolbox
+from .work import Options, Work, steps_of
+
+STATE_FOLDER = ".paddock"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One run's or plan's open things."""
+
+    bound: BoundPlan
+    work: Work
+    toolbox: Toolbox
+    began: float
+
+    @property
+    def tally(self) -> Tally:
+        """The run's numbers."""
+        return self.toolbox.tally
+
+    def begin(self) -> None:
+        """Note that the run has started, in the ledger and for the observer."""
+        self._note({"ended": None, "status": "running", "summary": None})
+        tally = self.tally
+        tally.observer.began(tally.run, tally.pipeline, [node.id for node in self.bound.nodes])
+        stats = getattr(self.toolbox.pool, "stats", None)
+        if stats is not None:
+            tally.observer.pool(stats)
+
+    def end(self, report: Report) -> None:
+        """Note how the run ended."""
+        summary = {name: value for name, value in report.as_json().items() if name != "items"}
+        summary["returns"] = None  # may be large, and may hold what the author wants kept nowhere
+        row = {"ended": time.time(), "status": report.status, "summary": json.dumps(summary)}
+        if self.work.ledger.error is None:
+            self._note(row)
+        self.tally.observer.ended(report)
+
+    def loads(self) -> Mapping[str, Mapping[str, float]]:
+        """Tell how often each model was loaded, and how long that took."""
+        stats = getattr(self.toolbox.pool, "stats", None)  # other pools need not count
+        loads = stats().loads if stats is not None else {}
+        return {
+            name: {"loads": count.loads, "load_s": round(count.load_s, 3)}
+            for name, count in loads.items()
+        }
+
+    def _note(self, row: Mapping[str, Any]) -> None:
+        tally, file = self.tally, self.bound.file
+        head = {"run": tally.run, "pipeline": tally.pipeline, "file": file.name}
+        self.work.ledger.record_run({**head, "started": self.began, **row})
+
+
+@asynccontextmanager
+async def opened(
+    bound: BoundPlan,
+    settings: Settings,
+    observer: Observer,
+    options: Options,
+    *,
+    pool: Pool | None = None,
+    stop: asyncio.Event,
+    wait_s: float | None = None,
+    is_plan: bool = False,
+) -> AsyncIterator[Session]:
+    """Open a session. A run holds its scope's lock; a plan only reads.
+
+    Raises:
+        LedgerError: the ledger cannot be used, or (`Locked`) another run works on the same scope.
+        EngineError: a model that the pipeline names cannot be used.
+    """
+    state = bound.file.parent / STATE_FOLDER
+    async with AsyncExitStack() as stack:
+        ledger = stack.enter_context(Ledger(state, is_readonly=is_plan))
+        run = run_name(ledger.run_names())
+        tally = Tally(run, bound.name, observer, state / "runs" / f"{run}.log")
+        if not is_plan:
+            lock = held_name(bound)
+            held = locks.held(
+                state / "locks", lock, run=run, deadline_s=wait_s, stop=stop, note=tally.note
+            )
+            await stack.enter_async_context(held)
+        index = Index(ledger, bound.file.parent, ledger.scopes_of(bound.file.name))
+        digests, opened_pool = await _models(bound, settings, pool, stack, is_plan)
+        work = Work(bound, ledger, index, digests, options)
+        toolbox = Toolbox(bound, opened_pool, ledger, index, digests, tally, options)
+        yield Session(bound, work, toolbox, time.time())
+
+
+def held_name(bound: BoundPlan) -> str:
+    """Give the name of a run's lock: one for all scopes of a file with the same folders."""
+    places = {
+        name: str(value)
+        for name, value in bound.inputs.items()
+        if bound.input_types.get(name) in ("dir", "path")
+    }
+    return hashlib.sha256(canonical([bound.file.name, places]).encode()).hexdigest()[:32]
+
+
+async def _models(
+    bound: BoundPlan,
+    settings: Settings,
+    pool: Pool | None,
+    stack: AsyncExitStack,
+    is_plan: bool,
+) -> tuple[Digests, Pool]:
+    """Give the models' digests and the pool; every named model is looked up before the start."""
+    specs = {step.model for step in steps_of(bound.nodes) if step.model is not None}
+    if pool is None and not specs:
+        pool = NoPool()
+    if pool is not None:
+        digests = Digests(pool.facts)
+    else:
+        from paddock.engine.models import ModelFinder
+
+        finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
+
+        async def facts(spec: ModelSpec) -> ModelFacts:
+            return await asyncio.to_thread(finder.find, spec.ref, spec.n_ctx_tokens)
+
+        digests = Digests(facts)
+        pool = NoPool()
+        if not is_plan:
+            from paddock.engine.pool import LocalPool
+
+            pool = await stack.enter_async_context(LocalPool(settings.pool, models=finder))
+    for spec in specs:
+        await digests.of(spec)
+    return digests, pool
+
+
+class NoPool:
+    """The pool of pipelines that name no model."""
+
+    async def facts(self, model: ModelSpec) -> ModelFacts:
+        """Refuse."""
+        raise self._refusal(model)
+
+    async def count_chat(self, model: ModelSpec, messages: object) -> int:
+        """Refuse."""
+        raise self._refusal(model)
+
+    async def count_texts(self, model: ModelSpec, texts: object) -> list[int]:
+        """Refuse."""
+        raise self._refusal(model)
+
+    def chat(self, request: ChatRequest) -> Stream:
+        """Refuse."""
+        raise self._refusal(request.model)
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        """Refuse."""
+        raise self._refusal(request.model)
+
+    @staticmethod
+    def _refusal(model: ModelSpec) -> EngineError:
+        return EngineError(f"model '{model.ref}' is asked for by a step that declares no model.")

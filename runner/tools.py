@@ -1,0 +1,87 @@
+"""What steps are given: the pool through the ledger, the files, the models' names, a log.
+
+One `Toolbox` for a run; it makes the `Tools` of each step of each item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from paddock.engine.request import ModelSpec, Pool, Role
+from paddock.steps.step import StepError, Tools
+
+from .bind import BoundPlan, BoundStep
+from .calls import Caller, Digests, LedgerPool
+from .ledger import Ledger
+from .outputs import Index, ItemOutputs
+from .tally import Tally
+from .work import Options
+
+
+@dataclass(frozen=True, slots=True)
+class BoundModels:
+    """Implements `paddock.steps.step.Models` over a pipeline's aliases and the defaults."""
+
+    models: Mapping[str, ModelSpec]
+    defaults: Mapping[Role, ModelSpec]
+    own: ModelSpec | None
+
+    def resolve(self, alias: str | None, role: Role) -> ModelSpec:
+        """Give the model of this alias, else the step's own, else the default of this role."""
+        if alias is not None:
+            if alias in self.models:
+                return self.models[alias]
+            raise StepError(f"there is no model '{alias}' under `models`.")
+        if self.own is not None and self.own.role == role:
+            return self.own
+        if role in self.defaults:
+            return self.defaults[role]
+        raise StepError(f"there is no model to {role} with.", remedy="Name one under `models`.")
+
+
+class ItemLog:
+    """Implements `paddock.steps.step.Log`: says which item a note is about."""
+
+    def __init__(self, tally: Tally, step: str, key: str) -> None:
+        self._tally = tally
+        self._place = f"{key}: " if key else f"{step}: "
+
+    def note(self, text: str) -> None:
+        """Show one line, and keep it in the report."""
+        self._tally.note(f"{self._place}{text}")
+
+
+@dataclass(frozen=True, slots=True)
+class Toolbox:
+    """All that the steps of a run share."""
+
+    bound: BoundPlan
+    pool: Pool
+    ledger: Ledger
+    index: Index
+    digests: Digests
+    tally: Tally
+    options: Options
+
+    def outputs(self, scope: str, key: str) -> ItemOutputs:
+        """Give what notes the files of one item."""
+        return ItemOutputs(self.index, self.tally, scope, key)
+
+    def caller(self, scope: str, step: BoundStep, key: str, block: str | None) -> Caller:
+        """Give what counts the calls of one step of one item."""
+        is_forced = not self.options.force.isdisjoint({step.id, block or step.id})
+        looks_up = step.cache and not self.options.no_cache and not is_forced
+        return Caller(scope, block or step.id, key, looks_up)
+
+    def tools(self, step: BoundStep, caller: Caller, outputs: ItemOutputs) -> Tools:
+        """Give the tools of one step of one item."""
+        return Tools(
+            pool=LedgerPool(self.pool, self.ledger, self.digests, self.tally, caller),
+            models=BoundModels(self.bound.models, self.bound.defaults, step.model),
+            roots=self.bound.roots,
+            outputs=outputs,
+            log=ItemLog(self.tally, caller.step, caller.key),
+            total_s=step.timeout.total_s,
+            idle_s=step.timeout.idle_s,
+        )

@@ -1,0 +1,204 @@
+"""The verbs of Paddock on plain values: `validate`, `plan`, `run`, and their async twins.
+
+Imports what it needs when it needs it: `validate` opens no ledger, nobody here imports Prefect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .report import PlanReport, Report, ValidateReport
+
+if TYPE_CHECKING:
+    from paddock.engine.request import Pool
+
+    from .bind import BoundPlan
+    from .observer import Observer
+    from .session import Session
+    from .settings import Settings
+
+
+def validate(path: str | Path) -> ValidateReport:
+    """Check a pipeline and give every fault; touches no model and no document."""
+    from paddock.pipelines import model, source
+    from paddock.pipelines import plan as plans
+    from paddock.pipelines.errors import PipelineError
+
+    from .bind import check
+
+    try:
+        check(plans.plan(model.validate(source.read(Path(path)))))
+    except PipelineError as error:
+        return ValidateReport(str(path), error.faults)
+    return ValidateReport(str(path))
+
+
+def plan(
+    path: str | Path,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    settings: Settings | None = None,
+    pool: Pool | None = None,
+) -> PlanReport:
+    """Say what a run would do, and why.
+
+    Raises:
+        PipelineError: the YAML or an input is wrong.
+        LedgerError, EngineError: the ledger or a model cannot be used.
+    """
+    return asyncio.run(plan_async(path, inputs, settings=settings, pool=pool))
+
+
+async def plan_async(
+    path: str | Path,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    settings: Settings | None = None,
+    pool: Pool | None = None,
+) -> PlanReport:
+    """Say what a run would do, in a running loop."""
+    from .foresee import foresee
+    from .observer import Silent
+    from .session import opened
+    from .work import Options
+
+    settings, bound = _bound(Path(path), inputs, settings)
+    async with opened(
+        bound, settings, Silent(), Options(), pool=pool, stop=asyncio.Event(), is_plan=True
+    ) as session:
+        return await foresee(session)
+
+
+def run(
+    path: str | Path,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    local: bool | None = None,
+    settings: Settings | None = None,
+    observer: Observer | None = None,
+    only: Iterable[str] = (),
+    force: Iterable[str] = (),
+    no_cache: bool = False,
+    retry_failed: bool = False,
+    refresh: bool = False,
+    wait_s: float | None = None,
+    pool: Pool | None = None,
+) -> Report:
+    """Run a pipeline; the same call again continues.
+
+    `local`: True runs without Prefect, False with it, None as the environment says. `wait_s` is
+    the longest to wait for another run on the same folders. Ctrl-C ends it in order.
+
+    Raises:
+        PipelineError: the YAML or an input is wrong.
+        LedgerError, EngineError: the ledger or a model cannot be used.
+        TrackingError: Prefect's API cannot be reached.
+    """
+    from .signals import stopping
+
+    async def main() -> Report:
+        stop = asyncio.Event()
+        with stopping(stop):
+            return await run_async(
+                path,
+                inputs,
+                local=local,
+                settings=settings,
+                observer=observer,
+                only=only,
+                force=force,
+                no_cache=no_cache,
+                retry_failed=retry_failed,
+                refresh=refresh,
+                wait_s=wait_s,
+                pool=pool,
+                stop=stop,
+            )
+
+    return asyncio.run(main())
+
+
+async def run_async(
+    path: str | Path,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    local: bool | None = None,
+    settings: Settings | None = None,
+    observer: Observer | None = None,
+    only: Iterable[str] = (),
+    force: Iterable[str] = (),
+    no_cache: bool = False,
+    retry_failed: bool = False,
+    refresh: bool = False,
+    wait_s: float | None = None,
+    pool: Pool | None = None,
+    stop: asyncio.Event | None = None,
+) -> Report:
+    """Run a pipeline in a running loop; `stop`, once set, ends it in order."""
+    from .observer import Silent
+    from .session import opened
+    from .tracking import reach, wants_prefect
+    from .work import Options
+
+    settings, bound = _bound(Path(path), inputs, settings)
+    options = Options(
+        only=frozenset(only),
+        force=frozenset(force),
+        retry_failed=retry_failed,
+        no_cache=no_cache,
+        refresh=refresh,
+    )
+    with_prefect = wants_prefect(local, os.environ)
+    if with_prefect:
+        await reach(os.environ)
+    stop = stop or asyncio.Event()
+    async with opened(
+        bound, settings, observer or Silent(), options, pool=pool, stop=stop, wait_s=wait_s
+    ) as session:
+        return await _journey(session, stop, with_prefect=with_prefect)
+
+
+async def _journey(session: Session, stop: asyncio.Event, *, with_prefect: bool) -> Report:
+    """Carry out an open session, as a Prefect flow or plainly, and tell how it ended."""
+    from . import execute
+    from .blocks import plain_chunks
+
+    _tell_what_is_left_out(session)
+    session.begin()
+    if with_prefect:
+        from . import flow
+
+        report = await flow.run(session, stop)
+    else:
+        report = await execute.run(session.work, session.toolbox, plain_chunks, stop)
+    report = replace(report, models=session.loads())
+    session.end(report)
+    return report
+
+
+def _tell_what_is_left_out(session: Session) -> None:
+    left_out = session.bound.not_carried_out
+    if left_out:
+        names = ", ".join(f"`{name}`" for name in left_out)
+        session.tally.note(f"not carried out in this version: {names}")
+
+
+def _bound(
+    path: Path, inputs: Mapping[str, Any] | None, settings: Settings | None
+) -> tuple[Settings, BoundPlan]:
+    """Read, check and bind a pipeline file."""
+    from paddock.pipelines import model, source
+    from paddock.pipelines import plan as plans
+
+    from .bind import bind
+    from .settings import read_settings
+
+    settings = settings or read_settings(path.parent)
+    made = plans.plan(model.validate(source.read(path)))
+    roles = settings.default_models
+    return settings, bind(made, inputs or {}, cwd=Path.cwd(), default_models=roles)

@@ -1,0 +1,364 @@
+"""What must be done, and why: a bound pipeline's items compared with their entries.
+
+Reads the ledger and the file system; runs nothing. Blocks are judged one by one, since the list
+of a block may come out of a step that has run before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paddock.pipelines.errors import Fault, PipelineError
+
+from .bind import BoundBlock, BoundPlan, BoundStep
+from .calls import Digests
+from .freshness import (
+    CONTENT,
+    Verdict,
+    canonical,
+    content_of,
+    judge,
+    key_of,
+    outer_value,
+    part,
+    spec_parts,
+    whole,
+)
+from .ledger import Entry, Ledger
+from .outputs import Index, sha256_of
+from .scope import Scope
+
+Node = BoundStep | BoundBlock
+Reference = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the caller of a run or plan asks for besides the pipeline."""
+
+    only: frozenset[str] = frozenset()
+    """Keys of items; empty for all."""
+    force: frozenset[str] = frozenset()
+    """Ids of steps or blocks that are done again in any case."""
+    retry_failed: bool = False
+    no_cache: bool = False
+    """Ask the models again, also for requests whose replies are known."""
+    refresh: bool = False
+    """Do again what another version of a step made."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemWork:
+    """One item: what it is, and what is known of it."""
+
+    index: int
+    key: str
+    item: Any
+    verdict: Verdict
+    hash: str
+    parts: str
+    entry: Entry | None
+
+
+@dataclass(frozen=True, slots=True)
+class BlockWork:
+    """All items of a block, in the order of its list."""
+
+    scope: str
+    items: tuple[ItemWork, ...]
+    deleted: tuple[Entry, ...]
+    edited: tuple[str, ...]
+    """Stored paths of fresh items' outputs that somebody edited; they are left alone."""
+
+
+class Work:
+    """Judges the items of one run or plan."""
+
+    def __init__(
+        self,
+        bound: BoundPlan,
+        ledger: Ledger,
+        index: Index,
+        digests: Digests,
+        options: Options,
+    ) -> None:
+        self.bound = bound
+        self.options = options
+        self.ledger = ledger
+        self.index = index
+        self._digests = digests
+        self._file_digests: dict[str, str] = {}
+        self.seen_keys: set[str] = set()
+        """Keys of `options.only` that were found."""
+
+    # --- scopes
+
+    def scope_id(self, step: str, outer: Sequence[str] = ()) -> str:
+        """Give the scope of a step; `outer` are the keys of the items around a nested block."""
+        inputs = canonical([self.place(), *outer])
+        scope = hashlib.sha256(f"{self.bound.file.name}\n{step}\n{inputs}".encode()).hexdigest()
+        if scope not in self.index.own_scopes:
+            self.index.own_scopes.add(scope)
+            self.ledger.record_scope(scope, self.bound.file.name, step, inputs)
+        return scope
+
+    def place(self) -> dict[str, str]:
+        """Give the `dir` and `path` inputs, relative to the pipeline where they lie beside it."""
+        return {
+            name: self.index.stored(str(value))
+            for name, value in sorted(self.bound.inputs.items())
+            if self.bound.input_types.get(name) in ("dir", "path")
+        }
+
+    # --- blocks and steps
+
+    async def block(self, block: BoundBlock, scope: Scope, outer: Sequence[str] = ()) -> BlockWork:
+        """Judge every item of a block whose list can be known now.
+
+        Raises:
+            PipelineError: the list is no list, or two items have the same key.
+        """
+        scope_id = self.scope_id(block.id, outer)
+        listed = self._listed(block, scope)
+        keys = self._keys(block, scope, listed)
+        base = canonical(await self._block_parts(block, scope))
+        entries = self.ledger.entries(scope_id)
+        items: list[ItemWork] = []
+        edited: list[str] = []
+        is_forced = not self.options.force.isdisjoint({block.id, *ids(block.body)})
+        for index, (key, item) in enumerate(zip(keys, listed, strict=True)):
+            content = part(content_of(item, block.item_attributes))
+            parts = f'{{"{CONTENT}":"{content}",{base[1:]}'
+            hash_ = hashlib.sha256(parts.encode()).hexdigest()
+            entry = entries.get(key)
+            verdict = self._verdict(scope_id, entry, hash_, parts, is_forced, edited)
+            items.append(ItemWork(index, key, item, self._asked(key, verdict), hash_, parts, entry))
+        self.index.settle(scope_id, (w.key for w in items if not w.verdict.is_work))
+        present = {work.key for work in items}
+        deleted = () if self.options.only else _deleted(entries.values(), present)
+        return BlockWork(scope_id, tuple(items), deleted, tuple(edited))
+
+    async def step(self, step: BoundStep, scope: Scope) -> tuple[str, ItemWork]:
+        """Judge a top-level step that calls a model; gives its scope and its one item."""
+        scope_id = self.scope_id(step.id)
+        parts = await self._step_parts(step)
+        parts.update(self._outer_parts(step.references, scope))
+        entry = self.ledger.entries(scope_id).get(step.id)
+        text = canonical(parts)
+        verdict = self._verdict(
+            scope_id, entry, whole(parts), text, step.id in self.options.force, []
+        )
+        if entry is not None and not verdict.is_work and entry.state == "quarantined":
+            verdict = Verdict("stale", f"it failed before: {entry.error}")
+        return scope_id, ItemWork(0, step.id, None, verdict, whole(parts), text, entry)
+
+    def _listed(self, block: BoundBlock, scope: Scope) -> Sequence[Any]:
+        listed = block.over.evaluate(scope)
+        if isinstance(listed, Mapping):
+            return [{"key": name, "value": value} for name, value in listed.items()]
+        if isinstance(listed, (list, tuple)):
+            return listed
+        raise PipelineError(
+            [
+                Fault(
+                    f"block '{block.id}' goes over {_kind(listed)}, which is no list.",
+                    "Name a list, such as `steps.docs.files`.",
+                    block.mark,
+                )
+            ]
+        )
+
+    def _keys(self, block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[str]:
+        if block.key is None:
+            keys = [key_of(item) for item in listed]
+        else:
+            keys = [
+                str(block.key.evaluate(scope.child({block.var: item, "index": index})))
+                for index, item in enumerate(listed)
+            ]
+        if len(set(keys)) < len(keys):
+            raise PipelineError([_same_key(block, keys, listed)])
+        self.seen_keys.update(self.options.only.intersection(keys))
+        return keys
+
+    def _asked(self, key: str, verdict: Verdict) -> Verdict:
+        if self.options.only and key not in self.options.only and verdict.is_work:
+            return Verdict("skipped", "not asked for")
+        return verdict
+
+    # --- verdicts
+
+    def _verdict(
+        self,
+        scope: str,
+        entry: Entry | None,
+        hash_: str,
+        parts: str,
+        is_forced: bool,
+        edited: list[str],
+    ) -> Verdict:
+        if entry is not None and entry.hash == hash_:
+            verdict = judge(entry, hash_, {})
+        else:
+            verdict = judge(entry, hash_, json.loads(parts))
+        if entry is None or verdict.is_work:
+            return verdict
+        if is_forced:
+            return Verdict("stale", "forced")
+        if self.options.retry_failed and (
+            verdict.state == "quarantined" or entry.has_inner_failures
+        ):
+            return Verdict("stale", "what failed is tried again")
+        if verdict.state == "fresh":
+            return self._on_disk(scope, entry, edited) or verdict
+        return verdict
+
+    def _on_disk(self, scope: str, entry: Entry, edited: list[str]) -> Verdict | None:
+        """Look at the files that an item wrote and read; None when all is as it was."""
+        for path in json.loads(entry.outputs) if entry.outputs else ():
+            condition = self.index.condition(scope, path)
+            if condition == "missing":
+                return Verdict("stale", f"output is missing: {path}")
+            if condition == "edited":
+                edited.append(path)
+        for path, mark in json.loads(entry.reads).items() if entry.reads else ():
+            if not self._is_as_read(path, mark):
+                return Verdict("stale", f"file changed: {path}")
+        return None
+
+    def _is_as_read(self, stored: str, mark: Sequence[Any]) -> bool:
+        path = self.index.absolute(stored)
+        try:
+            stat = os.stat(path)  # noqa: PTH116 - 10,000 times in a run
+            if [stat.st_size, stat.st_mtime_ns] == list(mark[:2]):
+                return True
+            return bool(stat.st_size == mark[0] and self.file_digest(path) == mark[2])
+        except OSError:
+            return False
+
+    def file_digest(self, path: str) -> str:
+        """Give the sha256 of a file, read once in a run."""
+        if path not in self._file_digests:
+            self._file_digests[path] = sha256_of(Path(path))
+        return self._file_digests[path]
+
+    def mark(self, path: str) -> list[Any]:
+        """Give size, mtime_ns and sha256 of a file that a step is about to read."""
+        stat = os.stat(path)  # noqa: PTH116 - 10,000 times in a run
+        return [stat.st_size, stat.st_mtime_ns, self.file_digest(path)]
+
+    # --- parts
+
+    async def _block_parts(self, block: BoundBlock, scope: Scope) -> dict[str, str]:
+        """Give every part of the items' hash that is the same for all of them."""
+        written = json.loads(block.spec)
+        parts = {f"{block.id}.parameters": part(written.get("returns"))}
+        for step in steps_of(block.body):
+            parts.update(await self._step_parts(step))
+        for inner in blocks_of(block.body):
+            spec = json.loads(inner.spec)
+            kept = {name: spec.get(name) for name in ("for_each", "key", "if", "returns")}
+            parts[f"{inner.id}.parameters"] = part(kept)
+        parts.update(self._outer_parts(outer_references(block), scope))
+        return parts
+
+    async def _step_parts(self, step: BoundStep) -> dict[str, str]:
+        parts = spec_parts(step.id, step.spec)
+        parts[f"{step.id}.version"] = part([step.uses, step.kind.version])
+        if step.model is not None:
+            digest = await self._digests.of(step.model)
+            options = [step.model.role, step.model.n_ctx_tokens, dict(step.model.params)]
+            parts[f"{step.id}.model"] = part(digest)
+            parts[f"{step.id}.parameters"] = part([parts[f"{step.id}.parameters"], options])
+        return parts
+
+    def _outer_parts(self, references: Iterable[Reference], scope: Scope) -> dict[str, str]:
+        parts = {}
+        for path in sorted(references):
+            kind = self.bound.input_types.get(path[1]) if path[:1] == ("inputs",) else None
+            if kind == "dir":
+                continue  # its path is part of the scope, what lies in it is listed by steps
+            value = outer_value(path, scope)
+            if kind == "path" and isinstance(value, str):
+                value = self._content(value)
+            parts[".".join(path)] = part(value)
+        return parts
+
+    def _content(self, path: str) -> str | None:
+        try:
+            return self.file_digest(path)
+        except OSError:
+            return None
+
+
+def ids(body: Iterable[Node]) -> Iterator[str]:
+    """Give the ids of all steps and blocks in a body, nested ones too."""
+    for node in body:
+        yield node.id
+        if isinstance(node, BoundBlock):
+            yield from ids(node.body)
+
+
+def steps_of(body: Iterable[Node]) -> Iterator[BoundStep]:
+    """Give all steps of a body, those of nested blocks too."""
+    for node in body:
+        if isinstance(node, BoundBlock):
+            yield from steps_of(node.body)
+        else:
+            yield node
+
+
+def blocks_of(body: Iterable[Node]) -> Iterator[BoundBlock]:
+    """Give the nested blocks of a body."""
+    for node in body:
+        if isinstance(node, BoundBlock):
+            yield node
+            yield from blocks_of(node.body)
+
+
+def outer_references(block: BoundBlock) -> frozenset[Reference]:
+    """Give what the body of a block reads from outside of it; its own list is not among it."""
+    inner = set(ids(block.body))
+    variables = {block.var}
+    found: set[Reference] = set(block.returns.references) if block.returns else set()
+    for step in steps_of(block.body):
+        found.update(step.references)
+    for nested in blocks_of(block.body):
+        variables.add(nested.var)
+        found.update(nested.over.references)
+    return frozenset(
+        path
+        for path in found
+        if path[0] not in variables and not (path[0] == "steps" and path[1:2] and path[1] in inner)
+    )
+
+
+def _deleted(entries: Iterable[Entry], present: set[str]) -> tuple[Entry, ...]:
+    return tuple(entry for entry in entries if entry.key not in present and entry.gone is None)
+
+
+def _same_key(block: BoundBlock, keys: Sequence[str], listed: Sequence[Any]) -> Fault:
+    key = next(key for key, count in Counter(keys).items() if count > 1)
+    first, second = [index for index, other in enumerate(keys) if other == key][:2]
+    return Fault(
+        f"two items of block '{block.id}' have the same key '{key}': "
+        f"{_shown(listed[first], first)} and {_shown(listed[second], second)}.",
+        "Give the block a `key` that differs, such as `key: doc.path`.",
+        block.mark,
+    )
+
+
+def _shown(item: Any, index: int) -> str:
+    place = item.get("path") if isinstance(item, Mapping) else None
+    return f"number {index + 1}" + (f" ('{place}')" if isinstance(place, str) else "")
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
