@@ -18,6 +18,15 @@ from jinja2.runtime import Undefined
 from .references import Reference, chain_of, references, refusals
 from .sandbox import NotThere, Refused, count_turns, environment
 
+__all__ = [
+    "Expression",
+    "ExpressionError",
+    "Path",
+    "Reference",
+    "Template",
+    "Value",
+]
+
 Path = tuple[str | int, ...]
 """Where a value stands within another: keys and indexes."""
 

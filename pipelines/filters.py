@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice, pairwise
 from typing import Any
 
-from jinja2 import filters, pass_environment
-from jinja2.tests import TESTS as THEIR_TESTS
+from jinja2 import filters, pass_environment, tests
 
 MAX_CHARS = 32 * 1024 * 1024
 MAX_WRAP_CHARS = 1_000_000  # textwrap reads about a million characters a second
 
 
 THEIRS: dict[str, Any] = {**filters.FILTERS}
+THEIR_TESTS: dict[str, Any] = {**tests.TESTS}
 
 
 def names(words: str) -> tuple[str, ...]:

@@ -169,7 +169,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         self.depth += 1
         self.nodes += 1
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if self.depth > MAX_DEPTH:
             raise _refusal(f"it is nested deeper than {MAX_DEPTH} levels", event)
         if self.nodes > MAX_NODES:

@@ -1,0 +1,144 @@
+"""What the caller gives: its declared kind, and how a given value is read as that kind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import known
+from .expressions import Path
+from .keys import InputType
+
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+class WrongInput(ValueError):
+    """A value that an input does not take: a sentence without the name, and what to do."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        self.message = message
+        self.remedy = remedy
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One declared input."""
+
+    name: str
+    type: InputType
+    at: Path
+    has_default: bool = False
+    default: Any = None
+    is_required: bool = False
+    values: tuple[Any, ...] = ()
+    min: float | None = None
+    max: float | None = None
+    description: str = ""
+    is_secret: bool = False
+
+    def read(self, given: Any) -> Any:
+        """Give the value that a caller's text or Python value stands for.
+
+        Raises:
+            WrongInput: it is of another kind, or out of bounds.
+        """
+        value = self._parsed(given) if isinstance(given, str) else given
+        return self.checked(value)
+
+    def checked(self, value: Any) -> Any:
+        """Give the value if it is of this kind and within its bounds.
+
+        Raises:
+            WrongInput: it is not.
+        """
+        if self.type == "enum":
+            return self._chosen(value)
+        if not _IS[self.type](value):
+            raise WrongInput(f"must be {_NAMES[self.type]}, not {_shown(value)}")
+        if self.min is not None and value < self.min:
+            raise WrongInput(f"must be at least {self.min:g}, not {_shown(value)}")
+        if self.max is not None and value > self.max:
+            raise WrongInput(f"must be at most {self.max:g}, not {_shown(value)}")
+        return float(value) if self.type == "float" else value
+
+    def _chosen(self, value: Any) -> Any:
+        for option in self.values:
+            if option == value or (isinstance(value, str) and str(option) == value):
+                return option
+        names = [str(option) for option in self.values]
+        raise WrongInput(f"cannot be {_shown(value)}", known(str(value), names))
+
+    def _parsed(self, text: str) -> Any:
+        """Read a text; one that is not of the kind is given as it is, for `checked` to refuse."""
+        try:
+            return _PARSE[self.type](text)
+        except (ValueError, RecursionError):
+            return text
+
+
+def kind_of_default(value: Any) -> InputType:
+    """Tell the kind of an input that is declared by a default value alone."""
+    kinds: dict[type, InputType] = {bool: "bool", int: "int", float: "float", list: "list"}
+    if value is None or isinstance(value, str):
+        return "str"
+    return kinds.get(type(value), "json")
+
+
+def _bool(text: str) -> Any:
+    word = text.strip().lower()
+    return True if word in _TRUE else False if word in _FALSE else text
+
+
+def _list(text: str) -> Any:
+    if text.lstrip().startswith("["):
+        return json.loads(text)
+    return [part.strip() for part in text.split(",")] if text.strip() else []
+
+
+def _same(text: str) -> Any:
+    return text
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and "\0" not in value
+
+
+_PARSE: dict[InputType, Callable[[str], Any]] = {
+    **{"str": _same, "path": _same, "dir": _same, "enum": _same},
+    **{"int": int, "float": float, "bool": _bool, "list": _list, "json": json.loads},
+}
+_IS: dict[InputType, Callable[[Any], bool]] = {
+    "str": _is_text,
+    "path": _is_path,
+    "dir": _is_path,
+    "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "float": _is_number,
+    "bool": lambda value: isinstance(value, bool),
+    "list": lambda value: isinstance(value, list),
+    "json": lambda value: True,
+}
+_NAMES: dict[InputType, str] = {
+    **{"str": "text", "path": "a path", "dir": "a path", "int": "a whole number"},
+    **{"float": "a number", "bool": "true or false", "list": "a list", "json": "JSON"},
+}
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return f"'{text}'" if len(text) <= 60 else f"'{text[:59]}…'"
+
+
+def required(inputs: Sequence[Input]) -> list[str]:
+    """Name those that the caller must give."""
+    return [one.name for one in inputs if one.is_required]

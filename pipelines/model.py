@@ -1,0 +1,168 @@
+"""A document as a pipeline: every key checked, every expression compiled, every fault at once.
+
+Knows no steps: what stands under `with` is checked by `runner.bind`, where their types are known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import replace
+from pathlib import PurePath
+from typing import Any, TypeVar
+
+from .checks import Checks
+from .errors import PipelineError
+from .expressions import Path, Value
+from .inputs import Input, WrongInput, kind_of_default
+from .keys import ID_PATTERN, Keys, without_free
+from .shape import LATER, Controls, FileKeys, InputKeys, ModelKeys
+from .source import Document
+from .steps import Steps
+from .tree import Block, Elsewhere, Node, Pipeline, Step
+from .triggers import Budget, Concurrency, On, Test
+
+__all__ = ["Block", "Node", "Pipeline", "Step", "examine", "validate"]
+
+K = TypeVar("K", bound=Keys)
+
+
+def validate(document: Document) -> Pipeline:
+    """Read a document as a pipeline.
+
+    Raises:
+        PipelineError: with every fault of the file.
+    """
+    pipeline = examine(document)
+    if pipeline.faults:
+        raise PipelineError(pipeline.faults)
+    return pipeline
+
+
+def examine(document: Document) -> Pipeline:
+    """Read a document as far as it can be read; its faults stand in the pipeline's `faults`.
+
+    Raises:
+        PipelineError: it is no mapping, so there is nothing to go on with.
+    """
+    checks = Checks(document)
+    if not isinstance(document.data, dict):
+        checks.add((), "a pipeline is a mapping with the key `steps`", "Begin with `steps:`.")
+        raise PipelineError(checks.faults)
+    return _Reader(checks).pipeline(without_free(document.data))
+
+
+def name_of(document: Document, given: Any) -> str:
+    """Give the pipeline's name; by default the file's."""
+    if isinstance(given, str) and given:
+        return given
+    path = PurePath(document.file)
+    return path.parent.name if path.stem == "pipeline" and path.parent.name else path.stem
+
+
+class _Reader:
+    """Reads the parts of a file one by one, so that a fault in one does not hide the others."""
+
+    def __init__(self, checks: Checks) -> None:
+        self._checks = checks
+        self._document = checks.document
+        self._elsewhere: list[Elsewhere] = []
+
+    def pipeline(self, data: dict[str, Any]) -> Pipeline:
+        checks = self._checks
+        checks.later(data, (), LATER)
+        data = {name: value for name, value in data.items() if name not in LATER}
+        checks.table(FileKeys, data, ())
+        steps = Steps(checks)
+        pipeline = Pipeline(
+            document=self._document,
+            name=name_of(self._document, data.get("name")),
+            description=str(data.get("description") or ""),
+            inputs=dict(self._inputs(data.get("inputs"))),
+            models=dict(self._models(data.get("models"))),
+            defaults=self._part(Controls, data, "defaults") or Controls.model_validate({}),
+            on=self._part(On, data, "on"),
+            concurrency=self._part(Concurrency, data, "concurrency"),
+            budget=self._part(Budget, data, "budget"),
+            tests=tuple(self._tests(data.get("tests"))),
+            steps=steps.read(data.get("steps"), ("steps",)),
+            returns=self._returns(data.get("returns")),
+        )
+        return replace(pipeline, elsewhere=tuple(self._elsewhere), faults=tuple(checks.faults))
+
+    def _part(self, table: type[K], data: Mapping[str, Any], name: str) -> K | None:
+        """Read a key that is one table."""
+        if data.get(name) is None:
+            return None
+        self._text(data[name], (name,), {"inputs"})
+        return self._checks.table(table, data[name], (name,))
+
+    def _text(self, data: Any, at: Path, names: Set[str], *, bare: bool = False) -> None:
+        """Keep a text outside of the steps, for its references to be looked at."""
+        if data is not None:
+            value = self._checks.value(data, at, bare=bare)
+            self._elsewhere.append(Elsewhere(at, value, frozenset(names)))
+
+    def _returns(self, data: Any) -> Value | None:
+        return None if data is None else self._checks.value(data, ("returns",), bare=True)
+
+    def _tests(self, data: Any) -> Iterator[Test]:
+        for index, item in enumerate(data if isinstance(data, list) else ()):
+            test = self._checks.table(Test, item, ("tests", index))
+            for number, claim in enumerate(test.expect if test else ()):
+                at: Path = ("tests", index, "expect", number)
+                self._text(claim.check, (*at, "check"), {"inputs", "tmp", "returns"}, bare=True)
+                self._text(claim.exists, (*at, "exists"), {"inputs", "tmp"})
+            if test:
+                yield test
+
+    def _models(self, data: Any) -> Iterator[tuple[str, ModelKeys]]:
+        for alias, item in data.items() if isinstance(data, dict) else ():
+            given = {"ref": item} if isinstance(item, str) else item
+            model = self._checks.table(ModelKeys, given, ("models", alias))
+            # A faulty one still counts as known: no step is blamed for naming it.
+            yield alias, model or ModelKeys.model_validate({"ref": "?"})
+
+    def _inputs(self, data: Any) -> Iterator[tuple[str, Input]]:
+        for name, item in data.items() if isinstance(data, dict) else ():
+            at: Path = ("inputs", name)
+            if not re.match(ID_PATTERN, name):
+                what = f"'{name}' cannot be the name of an input"
+                remedy = "Use small letters, digits and '_', beginning with a letter."
+                self._checks.add(at, what, remedy, is_key=True)
+            yield name, self._input(name, item, at)
+
+    def _input(self, name: str, item: Any, at: Path) -> Input:
+        if not isinstance(item, dict):
+            kind = kind_of_default(item)
+            return Input(name, kind, at, has_default=item is not None, default=item)
+        keys = self._checks.table(InputKeys, item, at)
+        if keys is None:
+            return Input(name, "json", at, has_default=True)
+        has_default = keys.default is not None
+        is_required = keys.required if keys.required is not None else not has_default
+        kind = keys.type or ("enum" if keys.values else kind_of_default(keys.default))
+        made = Input(
+            name=name,
+            type=kind,
+            at=at,
+            has_default=has_default,
+            default=keys.default,
+            is_required=is_required,
+            values=tuple(keys.values),
+            min=keys.min,
+            max=keys.max,
+            description=keys.description,
+            is_secret=keys.secret,
+        )
+        return self._with_sound_default(made)
+
+    def _with_sound_default(self, made: Input) -> Input:
+        if not made.has_default:
+            return made
+        try:
+            made.checked(made.default)
+        except WrongInput as error:
+            what = f"the default of input '{made.name}' {error.message}"
+            self._checks.add((*made.at, "default"), what, error.remedy)
+        return made

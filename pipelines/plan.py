@@ -1,0 +1,241 @@
+"""The graph of a pipeline: who reads whom, in which order, and where that cannot work.
+
+Edges come from literal `steps.<id>` references and from `needs`. Which outputs a step has is not
+known here: `runner.bind` checks those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from .errors import Fault, PipelineError, known
+from .expressions import Path, Reference, Value
+from .tree import Block, Node, Pipeline
+
+BASE = frozenset(("inputs", "steps"))
+"""Names that every expression sees."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A pipeline in an order that works. `faults` is empty in one that `plan` gave."""
+
+    pipeline: Pipeline
+    nodes: tuple[Node, ...]
+    """The top level, those that are read before those that read; bodies likewise."""
+    edges: Mapping[str, frozenset[str]]
+    """For each step and block, those of its own level that it waits for."""
+    faults: tuple[Fault, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One place that reads something. `names` are those that are known there."""
+
+    at: Path
+    reference: Reference
+    names: frozenset[str]
+    is_open: bool = False
+    """The step may add names of its own: `runner.bind` knows its types and checks them."""
+
+
+def plan(pipeline: Pipeline) -> Plan:
+    """Find the edges and the order.
+
+    Raises:
+        PipelineError: unknown ids and names, reaching into a block, cycles; all at once.
+    """
+    made = examine(pipeline)
+    if made.faults:
+        raise PipelineError(made.faults)
+    return made
+
+
+def examine(pipeline: Pipeline) -> Plan:
+    """Find the edges and the order as far as there is one; faults stand in the plan's `faults`."""
+    graph = Graph(pipeline)
+    nodes = graph.ordered(pipeline.steps)
+    return Plan(pipeline, nodes, graph.edges, tuple(graph.faults()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """The nodes that stand side by side, and what surrounds them."""
+
+    nodes: Mapping[str, Node]
+    block: str | None = None
+    outer: _Level | None = None
+
+    def around(self) -> Iterator[_Level]:
+        """Give this level and those around it, the nearest first."""
+        level: _Level | None = self
+        while level is not None:
+            yield level
+            level = level.outer
+
+
+class Graph:
+    """Walks the levels of a pipeline, and collects edges and faults."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.edges: dict[str, frozenset[str]] = {}
+        self._pipeline = pipeline
+        self._homes: dict[str, str] = {}
+        self._found: dict[tuple[Path, str], Fault] = {}
+        self._waits: dict[str, set[str]] = {node.id: set() for node in pipeline.nodes()}
+        for node in pipeline.nodes():
+            if isinstance(node, Block):
+                self._homes |= {inner.id: node.id for inner in node.body}
+        top = _Level({node.id: node for node in pipeline.steps})
+        self._level(top, BASE)
+        if pipeline.returns is not None:
+            for use in _uses(pipeline.returns, ("returns",), BASE):
+                self._resolve(use, top, None)
+        for text in pipeline.elsewhere:
+            for use in _uses(text.text, text.at, text.names):
+                self._name(use)
+
+    def faults(self) -> tuple[Fault, ...]:
+        """Give what was found wrong."""
+        return tuple(self._found.values())
+
+    def ordered(self, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+        """Order one level, bodies within; in the file's order where it does not matter."""
+        here = {node.id for node in nodes}
+        done: list[Node] = []
+        left = list(nodes)
+        while left:
+            ids = {node.id for node in done}
+            ready = next((one for one in left if self._waits[one.id] & here <= ids), None)
+            if ready is None:
+                self._cycle(left)
+                ready = left[0]
+                self._waits[ready.id] = set()
+            left.remove(ready)
+            self.edges[ready.id] = frozenset(self._waits[ready.id])
+            if isinstance(ready, Block):
+                ready = replace(ready, body=self.ordered(ready.body))
+            done.append(ready)
+        return tuple(done)
+
+    def _level(self, level: _Level, names: frozenset[str]) -> None:
+        for node in level.nodes.values():
+            for use in _uses_of(node, names):
+                self._resolve(use, level, node)
+            for index, step_id in enumerate(node.needs):
+                at: Path = (*node.at, "needs", index)
+                self._resolve(Use(at, ("steps", step_id), names), level, node)
+            if isinstance(node, Block):
+                body = _Level({inner.id: inner for inner in node.body}, node.id, level)
+                inside = names | {node.var}
+                self._level(body, inside)
+                if node.returns is not None:
+                    for use in _uses(node.returns, (*node.at, "returns"), inside):
+                        self._resolve(use, body, None)
+
+    def _resolve(self, use: Use, level: _Level, node: Node | None) -> None:
+        """Check a reference; where it names a step, add the edge."""
+        if use.reference[0] != "steps":
+            self._name(use)
+        elif len(use.reference) == 1:
+            what = "`steps` alone names no step"
+            self._fault(use, what, "Write `steps.<id>.<output>`.")
+        else:
+            self._edge(use, level, node)
+
+    def _edge(self, use: Use, level: _Level, node: Node | None) -> None:
+        wanted, reader = use.reference[1], node.id if node else None
+        for around in level.around():
+            if wanted in around.nodes:
+                if reader is not None:
+                    self._waits[reader].add(wanted)
+                return
+            if wanted == around.block:
+                what = f"step '{wanted}' is the block that this stands in"
+                self._fault(use, what, "Its results are there when all its items are done.")
+                return
+            reader = around.block
+        self._unknown(use, level)
+
+    def _unknown(self, use: Use, level: _Level) -> None:
+        wanted = use.reference[1]
+        home = self._homes.get(wanted)
+        if home is not None:
+            what = f"step '{wanted}' runs once for each item of '{home}', and is not known outside"
+            shown = f"`steps.{home}.results`" if not home.startswith("(") else "the block's results"
+            remedy = f"Read {shown}: a list of what `returns` gives for each item."
+            if home.startswith("("):
+                remedy = "Give the block an `id`, and read its `results`."
+            self._fault(use, what, remedy)
+            return
+        ids = [one for around in level.around() for one in around.nodes if not one.startswith("(")]
+        self._fault(use, f"there is no step '{wanted}'", known(wanted, ids))
+
+    def _name(self, use: Use) -> None:
+        """Check the first name of a reference, and that an input is declared."""
+        root = use.reference[0]
+        if root not in use.names:
+            if not use.is_open:
+                self._fault(use, f"'{root}' is not known here", known(root, sorted(use.names)))
+        elif root == "inputs" and len(use.reference) > 1:
+            name = use.reference[1]
+            if name not in self._pipeline.inputs:
+                remedy = known(name, self._pipeline.inputs)
+                remedy = remedy if self._pipeline.inputs else "Declare it under `inputs`."
+                self._fault(use, f"there is no input '{name}'", remedy)
+
+    def _cycle(self, left: list[Node]) -> None:
+        """Name one circle among nodes that all wait for one another."""
+        by_id = {node.id: node for node in left}
+        trail = [left[0].id]
+        while True:
+            ahead = next(one for one in sorted(self._waits[trail[-1]]) if one in by_id)
+            if ahead in trail:
+                break
+            trail.append(ahead)
+        circle = trail[trail.index(ahead) :]
+        first = by_id[circle[0]]
+        if len(circle) == 1:
+            what = f"step '{circle[0]}' reads its own outputs."
+        else:
+            what = f"these steps wait for one another: {' → '.join((*circle, circle[0]))}."
+        fault = Fault(what, "Remove one of the references or `needs`.", first.mark)
+        self._found[(first.at, what)] = fault
+
+    def _fault(self, use: Use, message: str, remedy: str) -> None:
+        fault = Fault(f"{message}.", remedy, self._pipeline.mark(use.at))
+        self._found.setdefault((use.at, message), fault)
+
+
+def _uses_of(node: Node, names: frozenset[str]) -> Iterator[Use]:
+    """Give what a node's own keys read; a body's steps give theirs themselves."""
+    if node.if_ is not None:
+        yield from _reads(node.if_.references, (*node.at, "if"), names)
+    if isinstance(node, Block):
+        yield from _reads(node.over.references, (*node.at, "for_each"), names)
+        if node.key is not None:
+            yield from _reads(node.key.references, (*node.at, "key"), names | {node.var})
+        return
+    for path, references in node.params.places().items():
+        at = (*node.at, "with", *path)
+        yield from _reads(references, at, names, is_open=len(path) == 1)
+    for name, template in node.files.items():
+        at = (*node.at, "with", name, "file")
+        yield from _reads(template.references, at, names, is_open=True)
+    if node.returns is not None:
+        for use in _uses(node.returns, (*node.at, "returns"), names):
+            if use.reference[:2] != ("steps", node.id):
+                yield use
+
+
+def _uses(value: Value, at: Path, names: frozenset[str]) -> Iterator[Use]:
+    for path, references in value.places().items():
+        yield from _reads(references, (*at, *path), names)
+
+
+def _reads(
+    references: frozenset[Reference], at: Path, names: frozenset[str], *, is_open: bool = False
+) -> Iterator[Use]:
+    for reference in sorted(references):
+        yield Use(at, reference, names, is_open)

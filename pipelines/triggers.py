@@ -1,0 +1,194 @@
+"""The tables of what starts, bounds and checks runs: `on`, `concurrency`, `budget`, `tests`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from .keys import Keys, Words
+from .quantities import Seconds, Tokens
+
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_FIELDS: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (
+    ("minute", 0, 59, ()),
+    ("hour", 0, 23, ()),
+    ("day of the month", 1, 31, ()),
+    ("month", 1, 12, _MONTHS),
+    ("day of the week", 0, 7, _DAYS),
+)
+_PART = re.compile(r"(\*|(\w+)(?:-(\w+))?)(?:/(\d+))?\Z", re.ASCII)
+_TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+_MACROS = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
+
+
+def _cron(given: str) -> str:
+    """Check the five fields of a cron expression."""
+    if given in _MACROS:
+        return given
+    fields = given.split()
+    if len(fields) != len(_FIELDS):
+        example = "such as '0 6 * * 1-5' (minute, hour, day, month, day of the week)"
+        raise ValueError(f"must have five fields {example}, and this has {len(fields)}")
+    for field, (name, low, high, words) in zip(fields, _FIELDS, strict=True):
+        if not all(_is_part(part, low, high, words) for part in field.split(",")):
+            raise ValueError(f"must be a cron expression, and '{field}' is no {name}")
+    return given
+
+
+def _is_part(part: str, low: int, high: int, words: tuple[str, ...]) -> bool:
+    found = _PART.match(part)
+    if found is None or found[4] == "0":
+        return False
+    if found[1] == "*":
+        return True
+    ends = [_number(word, low, words) for word in (found[2], found[3]) if word is not None]
+    return all(end is not None and low <= end <= high for end in ends)
+
+
+def _number(word: str, low: int, words: tuple[str, ...]) -> int | None:
+    if word.lower() in words:
+        return words.index(word.lower()) + low
+    return int(word) if word.isdigit() else None
+
+
+def _timezone(given: str) -> str:
+    from zoneinfo import ZoneInfo
+
+    try:
+        ZoneInfo(given)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError("must be a time zone such as Europe/Paris or UTC") from error
+    return given
+
+
+def _window(given: str) -> str:
+    if not re.fullmatch(f"{_TIME}-{_TIME}", given):
+        raise ValueError("must be two times such as '22:00-07:00'")
+    return given
+
+
+def _several(given: Any) -> Any:
+    return [given] if isinstance(given, dict) else given
+
+
+class Schedule(Keys):
+    """A time at which the pipeline runs."""
+
+    cron: Annotated[str, AfterValidator(_cron)] = Field(
+        description="Five fields: minute, hour, day, month, day of the week.",
+        examples=["0 6 * * 1-5"],
+    )
+    timezone: Annotated[str, AfterValidator(_timezone)] | None = Field(
+        None, description="The zone in which `cron` is read.", examples=["Europe/Paris"]
+    )
+    catch_up: Literal["none", "latest", "all"] = Field(
+        "latest", description="Which of the runs that were missed are made up for."
+    )
+
+
+class Watch(Keys):
+    """A folder whose changes start the pipeline."""
+
+    path: str = Field(min_length=1, description="The folder.")
+    include: Words = Field(["**/*"], description="Globs of the files that count.")
+    exclude: Words = Field([], description="Globs of the files that do not.")
+    settle: Seconds = Field(2.0, description="How long a file must stay unchanged.")
+    batch: Seconds = Field(10.0, description="How long changes are collected into one run.")
+    reconcile: Seconds = Field(600.0, description="How often the folder is read as a whole.")
+    deletes: Literal["keep", "prune"] = Field(
+        "keep", description="What happens to the outputs of a file that is gone."
+    )
+    claim: Literal["none", "move"] = Field(
+        "none", description="`move`: a hot folder with processing/, done/ and failed/."
+    )
+
+
+class Webhook(Keys):
+    """An address whose calls start the pipeline."""
+
+    path: str = Field(pattern=r"^/", description="The path of the address.", examples=["/digest"])
+    secret: str | None = Field(None, description="What signs the calls.")
+    inputs: dict[str, Any] = Field({}, description="How the payload becomes inputs.")
+
+
+class Notify(Keys):
+    """Who is told how a run ended."""
+
+    when: list[Literal["failed", "quarantined", "recovered"]] = Field(
+        min_length=1, description="The ends that are told."
+    )
+    webhook: str | None = Field(None, description="An address that is called.")
+    email: str | None = Field(None, description="An address that gets a mail.")
+    command: list[str] | str | None = Field(None, description="A command that is run.")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Notify:
+        if sum(way is not None for way in (self.webhook, self.email, self.command)) != 1:
+            raise ValueError("give exactly one of `webhook`, `email` and `command`")
+        return self
+
+
+class On(Keys):
+    """What starts the pipeline by itself."""
+
+    schedule: Annotated[list[Schedule], BeforeValidator(_several)] = Field(
+        [], description="Times at which it runs."
+    )
+    watch: Annotated[list[Watch], BeforeValidator(_several)] = Field(
+        [], description="Folders whose changes start it."
+    )
+    webhook: Annotated[list[Webhook], BeforeValidator(_several)] = Field(
+        [], description="Addresses whose calls start it."
+    )
+    window: Annotated[str, AfterValidator(_window)] | None = Field(
+        None, description="Holds back every trigger outside it.", examples=["22:00-07:00"]
+    )
+    notify: Annotated[list[Notify], BeforeValidator(_several)] = Field(
+        [], description="Who is told how a run ended."
+    )
+
+
+class Concurrency(Keys):
+    """How runs of one group share the machine."""
+
+    group: str | None = Field(None, description="Runs of one group exclude one another.")
+    on_conflict: Literal["queue", "skip", "cancel_running"] = Field(
+        "queue", description="What happens to a run whose group is busy."
+    )
+    priority: Literal["interactive", "normal", "batch"] = Field(
+        "batch", description="Whose requests the pool takes first."
+    )
+
+
+class Budget(Keys):
+    """What a run may cost; it stops at an item's border and can go on later."""
+
+    time: Seconds | None = Field(None, description="The longest time.")
+    tokens: Tokens | None = Field(None, description="The most tokens.")
+
+
+class Expect(Keys):
+    """One thing that must hold after a test."""
+
+    exists: str | None = Field(None, description="A file that must be there.")
+    check: str | None = Field(None, description="A bare expression that must be true.")
+
+    @model_validator(mode="after")
+    def _one_claim(self) -> Expect:
+        if (self.exists is None) == (self.check is None):
+            raise ValueError("give exactly one of `exists` and `check`")
+        return self
+
+
+class Test(Keys):
+    """A run with known inputs and recorded replies."""
+
+    __test__ = False  # not one of pytest's
+
+    name: str = Field(min_length=1, description="What is tested.")
+    inputs: dict[str, Any] = Field({}, description="The inputs of the run.")
+    replay: str | None = Field(None, description="A folder of recorded replies.")
+    expect: list[Expect] = Field([], description="What must hold afterwards.")

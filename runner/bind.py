@@ -1,0 +1,114 @@
+"""Plan and registry to typed steps: the last place where the YAML's author can be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from paddock.engine.request import ModelSpec, Role
+from paddock.pipelines.expressions import Expression, Reference, Value
+from paddock.pipelines.marks import Mark
+from paddock.pipelines.model import Pipeline
+from paddock.pipelines.plan import Plan
+from paddock.steps.roots import Roots
+from paddock.steps.step import Step
+
+from .parameters import BoundParams
+
+OnError: TypeAlias = Literal["quarantine", "fail", "skip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a step is tried again, after which kinds of failure, and after how long."""
+
+    times: int = 0
+    on: frozenset[str] = frozenset(("timeout", "worker", "busy"))
+    backoff_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout:
+    """The longest a request may take, and the longest without a new token; None: no limit."""
+
+    total_s: float | None = None
+    idle_s: float | None = None
+
+
+@dataclass(frozen=True)
+class BoundStep:
+    """One step with its class and its parameters, compiled."""
+
+    id: str
+    uses: str
+    kind: type[Step[Any, Any]]
+    mark: Mark
+    params: BoundParams
+    if_: Expression | None = None
+    needs: frozenset[str] = frozenset()
+    retry: Retry = Retry()
+    timeout: Timeout = Timeout()
+    cache: bool = True
+    returns: Value | None = None
+    model: ModelSpec | None = None
+    references: frozenset[Reference] = frozenset()
+    spec: str = ""
+
+
+@dataclass(frozen=True)
+class BoundBlock:
+    """A `for_each` with its body, in order. `references` are of things outside the block."""
+
+    id: str
+    mark: Mark
+    var: str
+    over: Expression
+    body: tuple[BoundNode, ...]
+    key: Expression | None = None
+    max_parallel: int | None = None
+    on_error: OnError = "quarantine"
+    if_: Expression | None = None
+    needs: frozenset[str] = frozenset()
+    returns: Value | None = None
+    references: frozenset[Reference] = frozenset()
+    item_attributes: frozenset[str] | None = None
+    spec: str = ""
+
+
+BoundNode: TypeAlias = BoundStep | BoundBlock
+
+
+@dataclass(frozen=True)
+class BoundPlan:
+    """Everything that a run needs to know of the YAML."""
+
+    pipeline: Pipeline
+    file: Path
+    name: str
+    nodes: tuple[BoundNode, ...]
+    edges: Mapping[str, frozenset[str]]
+    inputs: Mapping[str, Any]
+    secret_inputs: frozenset[str]
+    input_types: Mapping[str, str]
+    roots: Roots
+    models: Mapping[str, ModelSpec]
+    defaults: Mapping[Role, ModelSpec]
+    returns: Value | None = None
+    not_carried_out: tuple[str, ...] = ()
+
+
+def bind(
+    plan: Plan,
+    inputs: Mapping[str, Any],
+    *,
+    cwd: Path,
+    default_models: Mapping[Role, str],
+) -> BoundPlan:
+    """Give each step its class and typed parameters, and each input its value.
+
+    Raises:
+        PipelineError: with every fault, those of the plan included.
+    """
+    raise NotImplementedError
