@@ -34,6 +34,8 @@ _PLAIN = {
     ("paddock.steps.registry", "UnknownStep"): WRONG,
     ("paddock.steps.step", "StepError"): FAILED,
     ("paddock.runner.ledger_schema", "LedgerError"): FAILED,
+    ("paddock.runner.locks", "Locked"): FAILED,
+    ("paddock.runner.tracking", "TrackingError"): FAILED,
     ("paddock.runner.settings", "SettingsError"): WRONG,
     ("paddock.runner.exits", "CommandError"): WRONG,
 }

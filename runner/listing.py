@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from paddock.engine.settings import PoolSettings
 
 from . import console
 
+_WIDTH = 96
 _ID_CHARS = 12  # of the digest, as `ollama list` has it
 
 
@@ -112,11 +114,12 @@ def steps() -> tuple[StepRow, ...]:
     from paddock.steps import registry
 
     return tuple(
-        _step_row(name, registry.load(name), registry.package(name)) for name in registry.names()
+        step_row(name, registry.load(name), registry.package(name)) for name in registry.names()
     )
 
 
-def _step_row(name: str, kind: type[Any], package: str) -> StepRow:
+def step_row(name: str, kind: type[Any], package: str) -> StepRow:
+    """Describe one step by its class, as installed by `package`."""
     schema = kind.params.model_json_schema(by_alias=True)
     required = set(schema.get("required", ()))
     params = tuple(
@@ -134,16 +137,27 @@ def steps_text(rows: Sequence[StepRow]) -> str:
 
 def _step_text(row: StepRow) -> str:
     needed = [param.name for param in row.params if param.is_required]
-    others = [f"{p.name} {_shown(p.default)}" for p in row.params if not p.is_required]
+    others = [_with_default(param) for param in row.params if not param.is_required]
     lines = [f"{row.name}  {row.about}".rstrip()]
     if row.package != "paddock":
         lines[0] += f" [{row.package}]"
     for title, words in (("needs", needed), ("takes", others), ("gives", row.outputs)):
         if words:
-            lines.append(f"  {title}  {', '.join(words)}")
+            lines += textwrap.wrap(
+                f"{title}  {', '.join(words)}",
+                width=_WIDTH,
+                initial_indent="  ",
+                subsequent_indent=" " * 9,
+                break_on_hyphens=False,
+            )
     return "\n".join(lines)
 
 
-def _shown(default: Any) -> str:
-    """Write a default as one would in YAML's flow style."""
-    return "none" if default is None else json.dumps(default, ensure_ascii=False)
+def _with_default(param: ParamRow) -> str:
+    """Write a parameter and its default as one would in YAML's flow style; none is left out."""
+    if param.default is None:
+        return param.name
+    default = param.default
+    if isinstance(default, dict):
+        default = {name: value for name, value in default.items() if value is not None}
+    return f"{param.name} {json.dumps(default, ensure_ascii=False)}"

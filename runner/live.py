@@ -43,6 +43,8 @@ class LiveTable(Pace):
     def __enter__(self) -> LiveTable:
         """Begin to draw."""
         self._live.start()
+        # A run that is killed could not bring a hidden cursor back.
+        self._console.show_cursor(True)
         return self
 
     def __exit__(

@@ -150,13 +150,14 @@ def _written(report: Report) -> str:
 
 def _failed(report: Report, hint: str) -> str:
     bad = [item for item in report.items if item.state in ("quarantined", "failed")]
+    log = f" Details: {console.clean(report.log)}" if report.log else ""
     if report.message:
-        return console.clean(report.message)
+        return console.clean(report.message) + log
     if not bad:
         return "Nothing failed."
     names = ", ".join(console.clean(item.key or item.step) for item in bad[:3])
     more = f" and {len(bad) - 3:,} more" if len(bad) > 3 else ""
-    return f"Not done: {names}{more}. {hint}"
+    return f"Not done: {names}{more}. {hint}{log}"
 
 
 def _took(report: Report) -> str:

@@ -232,3 +232,8 @@ def test_the_reason_why_a_run_stopped_is_told() -> None:
     assert closing(report(status="failed", message="The disk is full."), fail_hint="")[1] == (
         "The disk is full."
     )
+
+
+def test_tracebacks_of_unexpected_errors_are_pointed_at() -> None:
+    ended = report(status="failed", message="Step 'x' failed.", log=".paddock/runs/a.log")
+    assert closing(ended, fail_hint="")[1] == "Step 'x' failed. Details: .paddock/runs/a.log"
