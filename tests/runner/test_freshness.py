@@ -1,0 +1,87 @@
+"""Which difference is the reason, decided on plain values."""
+
+from __future__ import annotations
+
+import json
+
+from paddock.runner.freshness import Verdict, content_of, judge, key_of, outer_value, spec_parts
+from paddock.runner.ledger import Entry
+
+FILE = {
+    "path": "/in/a.md", "relpath": "a.md", "name": "a.md", "stem": "a", "suffix": ".md",
+    "size": 3, "modified": "2026-01-01T00:00:00Z", "sha256": "abc",
+}  # fmt: skip
+
+
+def entry(parts: dict[str, str], state: str = "done", error: str | None = None) -> Entry:
+    return Entry(key="a", hash="h", parts=json.dumps(parts), state=state, error=error)
+
+
+def test_a_files_path_size_and_time_do_not_count() -> None:
+    moved = {**FILE, "path": "/elsewhere/a.md", "modified": "2027-01-01T00:00:00Z", "size": 4}
+    assert content_of(FILE, None) == content_of(moved, None)
+    assert content_of(FILE, frozenset({"path", "relpath"})) == {"relpath": "a.md", "sha256": "abc"}
+
+
+def test_a_files_time_counts_where_the_author_reads_it() -> None:
+    touched = {**FILE, "modified": "2027-01-01T00:00:00Z"}
+    wanted = frozenset({"path", "modified"})
+    assert content_of(FILE, wanted) != content_of(touched, wanted)
+
+
+def test_attributes_that_nobody_reads_do_not_count() -> None:
+    wanted = frozenset({"title"})
+    assert content_of({"title": "a", "x": 1}, wanted) == content_of({"title": "a", "x": 2}, wanted)
+
+
+def test_the_key_is_relpath_then_path_then_content() -> None:
+    assert key_of(FILE) == "a.md"
+    assert key_of({"path": "/in/b.md"}) == "/in/b.md"
+    assert key_of({"x": 1}) == key_of({"x": 1}) != key_of({"x": 2})
+    assert key_of("a text") == key_of("a text")
+
+
+def test_a_changed_content_goes_before_every_other_reason() -> None:
+    before = entry({"content": "1", "sum.prompt": "1"})
+    now = {"content": "2", "sum.prompt": "2"}
+    assert judge(before, "other", now) == Verdict("changed", "content changed")
+
+
+def test_each_reason_is_named_with_its_step() -> None:
+    before = entry(
+        {"content": "1", "sum.model": "1", "sum.prompt": "1", "inputs.x": "1", "sum.version": "1"}
+    )
+    now = {"content": "1", "sum.model": "2", "sum.prompt": "2", "inputs.x": "2", "sum.version": "2"}
+    assert judge(before, "other", now) == Verdict(
+        "stale",
+        "prompt changed (step 'sum'); model changed (step 'sum'); "
+        "step version changed (step 'sum'); value changed: inputs.x",
+    )
+
+
+def test_what_is_known_to_fail_is_not_work_and_what_failed_by_chance_is() -> None:
+    known = judge(entry({}, "quarantined", "it is empty"), "h", {})
+    assert known == Verdict("quarantined", "it is empty") and not known.is_work
+    again = judge(entry({}, "failed", "no answer"), "h", {})
+    assert again == Verdict("stale", "it failed before: no answer") and again.is_work
+
+
+def test_a_step_s_texts_are_its_prompt_and_what_cannot_change_the_result_is_nothing() -> None:
+    def parts(**changes: object) -> dict[str, str]:
+        given = {"prompt": "Sum up", "words": 80, **changes}
+        control = {"uses": "chat", "retry": changes.get("retry"), "with": given}
+        return spec_parts("sum", json.dumps(control))
+
+    assert parts(prompt="Other")["sum.prompt"] != parts()["sum.prompt"]
+    assert parts(prompt="Other")["sum.parameters"] == parts()["sum.parameters"]
+    assert parts(words=90)["sum.parameters"] != parts()["sum.parameters"]
+    assert parts(model="other") == parts()
+
+
+def test_outer_values_are_followed_and_files_are_their_content() -> None:
+    variables = {"steps": {"docs": {"files": [FILE]}}, "doc": FILE}
+    touched = {"steps": {"docs": {"files": [{**FILE, "size": 9}]}}}
+    path = ("steps", "docs", "files")
+    assert outer_value(path, variables) == outer_value(path, touched)
+    assert outer_value(("doc", "path"), variables) == "abc"
+    assert outer_value(("steps", "none", "text"), variables) is None

@@ -1,0 +1,135 @@
+"""The ledger: rows that stand once they are awaited, values by digest, versions of the file."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from paddock.runner.ledger import CallRow, Entry, Ledger, OutputRow
+from paddock.runner.ledger_schema import LedgerError
+
+
+def entry(key: str, **fields: object) -> Entry:
+    return Entry(key=key, hash="h", parts="{}", state="done", **fields)  # type: ignore[arg-type]
+
+
+def test_what_was_awaited_is_read_by_another_opening(tmp_path: Path) -> None:
+    async def write() -> None:
+        with Ledger(tmp_path) as ledger:
+            ledger.record("scope", entry("a", seconds=1.5), "run")
+            ledger.record_output(OutputRow("scope", "out/a", "a", None, ("x",), None, None), "run")
+            await ledger.durable()
+
+    asyncio.run(write())
+    with Ledger(tmp_path) as ledger:
+        assert ledger.entries("scope") == {"a": entry("a", seconds=1.5)}
+        assert ledger.entries("another") == {}
+        assert [row.intended for row in ledger.outputs()] == [("x",)]
+
+
+def test_a_row_written_twice_before_a_commit_is_the_last_one(tmp_path: Path) -> None:
+    async def write() -> None:
+        with Ledger(tmp_path) as ledger:
+            for seconds in range(50):
+                ledger.record("scope", entry("a", seconds=float(seconds)), "run")
+            await ledger.durable()
+            assert ledger.entries("scope")["a"].seconds == 49
+
+    asyncio.run(write())
+
+
+def test_small_values_are_inline_and_large_ones_objects(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        assert ledger.keep({"a": 1}) == ('{"a":1}', None)
+        text, object_ = ledger.keep("x" * 20_000)
+        assert text is None and object_ is not None
+        assert ledger.value(text, object_) == "x" * 20_000
+        assert [path.name for path in (tmp_path / "objects").iterdir()] == [object_]
+        (tmp_path / "objects" / object_).write_text("rotten")
+        with pytest.raises(LedgerError, match="this value is gone"):
+            ledger.value(None, object_)
+
+
+def test_a_call_comes_back_with_its_raw_reply(tmp_path: Path) -> None:
+    async def write() -> None:
+        with Ledger(tmp_path) as ledger:
+            for hash_, reply in (("small", b"yes"), ("large", b"word " * 10_000)):
+                row = CallRow(
+                    hash_, "chat", "m", "d", "d", "{}", reply, "stop", {"prompt_tokens": 3},
+                    "scope", "step", "key",
+                )  # fmt: skip
+                ledger.record_call(row, "run")
+            await ledger.durable()
+            found = ledger.call("large")
+            assert found is not None and found.reply == b"word " * 10_000
+            assert found.usage == {"prompt_tokens": 3}
+            assert ledger.call("other") is None
+
+    asyncio.run(write())
+
+
+def test_the_ledger_of_a_newer_paddock_is_refused(tmp_path: Path) -> None:
+    with Ledger(tmp_path):
+        pass
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
+        connection.execute("update meta set value = '9' where name = 'version'")
+    connection.close()
+    with pytest.raises(LedgerError) as caught, Ledger(tmp_path):
+        pass
+    assert str(caught.value) == (
+        f"{tmp_path / 'ledger.sqlite'}: this ledger was written by a newer Paddock (its version "
+        f"is 9, this one reads 1). Update Paddock, or move that file away to start anew."
+    )
+
+
+def test_an_older_ledger_is_migrated_after_a_copy(tmp_path: Path) -> None:
+    from sqlalchemy import Connection
+
+    from paddock.runner.ledger_schema import connect, prepare
+
+    with Ledger(tmp_path):
+        pass
+    file = tmp_path / "ledger.sqlite"
+    with sqlite3.connect(file) as connection:
+        connection.execute("update meta set value = '0' where name = 'version'")
+    connection.close()
+
+    def add(connection: Connection) -> None:
+        connection.exec_driver_sql("create table added (x integer)")
+
+    engine = connect(file)
+    prepare(engine, file, {0: add})
+    prepare(engine, file, {})
+    engine.dispose()
+    assert (tmp_path / "ledger.sqlite.v0").exists()
+
+
+def test_a_file_that_is_no_ledger_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite").write_text("not a database, but long enough to be read as one\n")
+    with pytest.raises(LedgerError, match="the ledger cannot be read"), Ledger(tmp_path):
+        pass
+
+
+def test_reading_needs_no_ledger_and_makes_none(tmp_path: Path) -> None:
+    with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
+        assert ledger.entries("scope") == {}
+        assert ledger.run_names() == frozenset()
+    assert not (tmp_path / ".paddock").exists()
+
+
+def test_a_failed_write_is_told_to_whoever_waits(tmp_path: Path) -> None:
+    async def write() -> None:
+        with Ledger(tmp_path) as ledger:
+            with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
+                connection.execute("drop table items")
+            connection.close()
+            ledger.record("scope", entry("a"), "run")
+            with pytest.raises(LedgerError, match="the ledger cannot be written"):
+                await ledger.durable()
+            with pytest.raises(LedgerError):
+                ledger.record("scope", entry("b"), "run")
+
+    asyncio.run(write())
