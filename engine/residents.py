@@ -27,6 +27,10 @@ from .worker_load import Load
 State = Literal["loading", "ready", "draining", "unloading"]
 _WATCH_S = 1.0
 
+# A model that was just loaded stays at least so long: jobs that alternate two models then do many
+# calls in a row with each, instead of swapping on every call.
+MIN_STAY_S = 2.0
+
 
 @dataclass(slots=True, eq=False)
 class Resident:
@@ -40,6 +44,7 @@ class Resident:
     n_users: int = 0
     n_waiting: int = 0
     """Requests that wait for it to load."""
+    ready_at: float = 0.0
     last_used_at: float = field(default_factory=time.monotonic)
     expiry: asyncio.TimerHandle | None = None
     error: EngineError | None = None
@@ -180,7 +185,11 @@ class Residents:
         ready = [one for one in self.resident() if one.state == "ready"]
         if ready and not leaving:
             idle_first = min(ready, key=lambda one: (one.n_users > 0, one.last_used_at))
-            self._drain(idle_first)
+            stays_s = idle_first.ready_at + MIN_STAY_S - time.monotonic()
+            if stays_s > 0:
+                asyncio.get_running_loop().call_later(stays_s, self._wake)
+            else:
+                self._drain(idle_first)
 
     def _drain(self, resident: Resident) -> None:
         resident.state = "draining"
@@ -202,6 +211,7 @@ class Residents:
             count.loads += 1
             count.load_s += worker.load_s
             resident.worker, resident.state = worker, "ready"
+            resident.ready_at = time.monotonic()
             self._spawn(self._watch(resident, worker))
             await self._announce()
 

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from paddock.engine.errors import ModelBroken
+from paddock.engine.gguf import read_header
+from paddock.engine.models import ModelFinder
+
+REAL = ModelFinder(Path("nowhere"), Path("nowhere")).locate("all-minilm").path
+
+
+def small(n_elements: int = 64, data_bytes: int = 256) -> bytes:
+    """A whole GGUF file with two values and one float32 tensor."""
+
+    def text(word: str) -> bytes:
+        return struct.pack("<Q", len(word)) + word.encode()
+
+    head = b"GGUF" + struct.pack("<IQQ", 3, 1, 2)
+    head += text("general.architecture") + struct.pack("<I", 8) + text("llama")
+    head += text("llama.block_count") + struct.pack("<II", 4, 7)
+    head += text("weights") + struct.pack("<IQIQ", 1, n_elements, 0, 0)
+    return head + b"\0" * (-len(head) % 32) + b"\0" * data_bytes
+
+
+def fault(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    with pytest.raises(ModelBroken) as caught:
+        read_header(path)
+    assert caught.value.path == str(path)
+    return caught.value.why
+
+
+def test_a_header_tells_what_the_model_is(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(small())
+    header = read_header(path)
+    assert (header.architecture, header.number("block_count"), header.n_tensors) == ("llama", 7, 1)
+
+
+def test_a_real_model_is_read() -> None:
+    header = read_header(REAL)
+    assert header.architecture == "bert"
+    assert header.number("embedding_length") == 384
+    assert header.array_lengths["tokenizer.ggml.tokens"] == 30522
+
+
+def test_a_truncated_file_is_named_with_both_numbers(tmp_path: Path) -> None:
+    why = fault(tmp_path / "m.gguf", small()[:-100])
+    whole = len(small())
+    assert why == (
+        f"the file is truncated: tensor 'weights' ends at byte {whole}, "
+        f"but the file has {whole - 100}"
+    )
+
+
+def test_a_file_that_ends_in_its_header_is_named(tmp_path: Path) -> None:
+    assert fault(tmp_path / "m.gguf", small()[:60]) == (
+        "the file is truncated: it ends at byte 60 inside its header"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "too short for a model (0 bytes)"),
+        (b"<html>" + b" " * 50, "this is not a GGUF file (it begins with b'<htm')"),
+        (
+            b"lmgg" + b" " * 50,
+            "this is an old GGML file; llama.cpp reads only GGUF. Convert it or take a newer one "
+            "(it begins with b'lmgg')",
+        ),
+        (
+            b"version https://git-lfs" + b" " * 50,
+            "this is a Git LFS pointer, not the model itself; fetch it with `git lfs pull` "
+            "(it begins with b'vers')",
+        ),
+        (
+            b"GGUF" + struct.pack("<IQQ", 9, 0, 0),
+            "GGUF version 9 is not one that is known (2 and 3)",
+        ),
+        (
+            b"GGUF" + struct.pack("<IQQ", 3, 2**60, 0),
+            "the file is corrupt: its header counts are not plausible",
+        ),
+    ],
+)
+def test_what_is_no_model_is_said_plainly(tmp_path: Path, content: bytes, why: str) -> None:
+    assert fault(tmp_path / "m.gguf", content) == why
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.data())
+def test_damage_anywhere_never_raises_anything_else(tmp_path: Path, data: st.DataObject) -> None:
+    raw = bytearray(small())
+    for _ in range(data.draw(st.integers(1, 5))):
+        raw[data.draw(st.integers(4, 150))] = data.draw(st.integers(0, 255))
+    path = tmp_path / "m.gguf"
+    path.write_bytes(bytes(raw[: data.draw(st.integers(0, len(raw)))]))
+    try:
+        read_header(path)
+    except ModelBroken as error:
+        assert error.why

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.errors import ModelBroken, ModelNotFound
+from paddock.engine.models import ModelFinder, with_context
+
+
+def finder(tmp_path: Path) -> ModelFinder:
+    return ModelFinder(tmp_path / "models", tmp_path / "cache")
+
+
+def store(tmp_path: Path, host: str, namespace: str, model: str, tag: str) -> str:
+    """Put the bundled embedding model into a store in Ollama's layout; gives its digest."""
+    source = finder(tmp_path).locate("all-minilm").path
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    blobs = tmp_path / "models" / "blobs"
+    blobs.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source, blobs / f"sha256-{digest}")
+    manifest = tmp_path / "models" / "manifests" / host / namespace / model / tag
+    manifest.parent.mkdir(parents=True)
+    layer = {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{digest}"}
+    manifest.write_text(json.dumps({"schemaVersion": 2, "layers": [layer]}))
+    return digest
+
+
+def test_the_default_models_are_found_without_a_store(tmp_path: Path) -> None:
+    assert finder(tmp_path).names() == ("all-minilm", "smollm2:135m")
+    facts = finder(tmp_path).find("smollm2:135m")
+    assert (facts.role, facts.n_ctx_train_tokens, facts.n_ctx_tokens) == ("chat", 8192, 4096)
+    facts = finder(tmp_path).find("all-minilm")
+    assert (facts.role, facts.n_ctx_tokens) == ("embed", 512)
+
+
+@pytest.mark.parametrize(
+    ("host", "namespace", "ref"),
+    [
+        ("registry.ollama.ai", "library", "mini"),
+        ("registry.ollama.ai", "library", "mini:latest"),
+        ("registry.ollama.ai", "library", "library/mini"),
+        ("registry.ollama.ai", "somebody", "somebody/mini"),
+        ("localhost:5000", "team", "localhost:5000/team/mini:latest"),
+    ],
+)
+def test_a_store_of_ollama_is_used_in_place(
+    tmp_path: Path, host: str, namespace: str, ref: str
+) -> None:
+    digest = store(tmp_path, host, namespace, "mini", "latest")
+    assert finder(tmp_path).find(ref).digest == digest
+    assert finder(tmp_path).locate(ref).origin == "store"
+
+
+def test_a_path_is_a_model(tmp_path: Path) -> None:
+    path = tmp_path / "mine.gguf"
+    shutil.copy(finder(tmp_path).locate("all-minilm").path, path)
+    assert finder(tmp_path).find(str(path)).path == str(path)
+
+
+def test_a_missing_model_is_named_with_the_known_ones_and_the_way_to_get_it(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        finder(tmp_path).find("llama3.2:3b")
+    assert str(caught.value) == (
+        "model 'llama3.2:3b' is not on this machine. Known: 'all-minilm', 'smollm2:135m'. "
+        "Bring it with `paddock pull llama3.2:3b`, or name the path of a GGUF file."
+    )
+
+
+def test_a_broken_manifest_and_a_missing_blob_hide_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "manifests" / "registry.ollama.ai" / "library" / "bad"
+    folder.mkdir(parents=True)
+    (folder / "latest").write_text("{")
+    (folder / "other").write_text('{"layers": [{"mediaType": "x"}]}')
+    assert finder(tmp_path).names() == ("all-minilm", "smollm2:135m")
+
+
+def test_a_truncated_model_is_left_out_of_the_list_and_told_apart(tmp_path: Path) -> None:
+    digest = store(tmp_path, "registry.ollama.ai", "library", "cut", "latest")
+    blob = tmp_path / "models" / "blobs" / f"sha256-{digest}"
+    blob.write_bytes(blob.read_bytes()[:1_000_000])
+    with pytest.raises(ModelBroken, match="truncated"):
+        finder(tmp_path).find("cut")
+    assert [found.name for found, _ in finder(tmp_path).list()] == ["smollm2:135m", "all-minilm"]
+    assert [Path(error.path).name for error in finder(tmp_path).broken()] == [blob.name]
+
+
+def test_a_digest_is_read_again_only_when_the_file_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "mine.gguf"
+    shutil.copy(finder(tmp_path).locate("all-minilm").path, path)
+    first = finder(tmp_path).find(str(path)).digest
+    cache = tmp_path / "cache" / "digests.json"
+    cache.write_text(cache.read_text().replace(first, "f" * 64))
+    assert finder(tmp_path).find(str(path)).digest == "f" * 64
+    path.touch()
+    assert finder(tmp_path).find(str(path)).digest == first
+
+
+def test_a_wish_for_more_context_than_the_model_has_is_bounded(tmp_path: Path) -> None:
+    facts = finder(tmp_path).find("smollm2:135m")
+    assert with_context(facts, 2048).n_ctx_tokens == 2048
+    assert with_context(facts, 100_000).n_ctx_tokens == 8192
+    assert with_context(facts, None).n_ctx_tokens == 4096

@@ -1,0 +1,387 @@
+"""The pool with real worker processes and the real bundled models."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engine.errors import (
+    DeadlineExceeded,
+    ModelBroken,
+    ModelNotFound,
+    ModelTooLarge,
+    PromptTooLong,
+    TextTooLong,
+    WorkerLost,
+    WrongRole,
+)
+from paddock.engine.models import ModelFinder
+from paddock.engine.pool import LocalPool
+from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec
+from paddock.engine.settings import PoolSettings
+
+CHAT = ModelSpec("smollm2:135m", n_ctx_tokens=2048)
+VECTORS = ModelSpec("all-minilm", role="embed")
+
+# One thread, so that tests which run beside one another do not wait in each other's barriers.
+SETTINGS = PoolSettings(n_threads=1, models_dir=Path("/nonexistent"))
+
+
+def go(work: Callable[[LocalPool], Awaitable[None]], settings: PoolSettings = SETTINGS) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(200), LocalPool(settings) as pool:
+            await work(pool)
+
+    asyncio.run(main())
+
+
+def ask(
+    text: str, model: ModelSpec = CHAT, params: Mapping[str, Any] | None = None, **more: Any
+) -> ChatRequest:
+    messages = (Message("system", "You are a helpful assistant."), Message("user", text))
+    return ChatRequest(model, messages, {"max_tokens": 24, **(params or {})}, **more)
+
+
+@asynccontextmanager
+async def nothing_left(pool: LocalPool) -> AsyncIterator[None]:
+    """Check that no request is left in the pool."""
+    yield
+    assert all(one.n_users == 0 for one in pool.stats().resident)
+
+
+def test_many_chats_at_once_are_answered_and_share_their_beginning() -> None:
+    async def work(pool: LocalPool) -> None:
+        instructions = "Read what follows and answer in one short sentence. " * 8
+        streams = [
+            pool.chat(ask(f"{instructions}What is {n} plus {n}?", priority="batch"))
+            for n in range(10)
+        ]
+        replies = [await stream.reply() for stream in streams]
+        assert all(reply.text for reply in replies)
+        reused = [reply.usage.prompt_reused_tokens for reply in replies]
+        assert sum(n > 80 for n in reused) == 9, "one computes the beginning, nine reuse it"
+        assert pool.stats().loads["smollm2:135m"].loads == 1
+        async with nothing_left(pool):
+            pass
+
+    go(work)
+
+
+def test_a_greedy_answer_is_the_same_each_time_and_a_seeded_one_too() -> None:
+    async def work(pool: LocalPool) -> None:
+        for params in ({}, {"temperature": 0.9, "seed": 42}):
+            first = await pool.chat(ask("Describe a llama.", params=params)).reply()
+            again = await pool.chat(ask("Describe a llama.", params=params)).reply()
+            assert first.text == again.text
+        other = await pool.chat(
+            ask("Describe a llama.", params={"temperature": 0.9, "seed": 43})
+        ).reply()
+        assert other.text != first.text
+
+    # One sequence at a time and no reuse of cells: the same arithmetic in the same order.
+    go(work, replace(SETTINGS, num_parallel=1))
+
+
+def test_chunks_come_as_they_are_made_and_make_up_the_reply() -> None:
+    async def work(pool: LocalPool) -> None:
+        stream = pool.chat(ask("Write one sentence about Peru."))
+        chunks = [chunk async for chunk in stream]
+        reply = await stream.reply()
+        assert len(chunks) > 5
+        assert "".join(chunk.text for chunk in chunks) == reply.text
+        assert sum(chunk.n_tokens for chunk in chunks) == reply.usage.completion_tokens
+
+    go(work)
+
+
+def test_an_answer_ends_at_a_stop_string_or_at_its_limit() -> None:
+    async def work(pool: LocalPool) -> None:
+        limited = await pool.chat(
+            ask("Count from one to twenty.", params={"max_tokens": 5})
+        ).reply()
+        assert (limited.done_reason, limited.usage.completion_tokens) == ("length", 5)
+        whole = await pool.chat(ask("Count from one to twenty.")).reply()
+        mark = whole.text[4:8]
+        cut = await pool.chat(ask("Count from one to twenty.", params={"stop": mark})).reply()
+        assert cut.done_reason == "stop"
+        assert cut.text == whole.text[: whole.text.index(mark)]
+
+    go(work, replace(SETTINGS, num_parallel=1))
+
+
+def test_characters_are_whole_whatever_the_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "C")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+
+    async def work(pool: LocalPool) -> None:
+        stream = pool.chat(ask("Repeat exactly: 北京 — naïve 🦙 Москва"))
+        text = "".join([chunk.text async for chunk in stream])
+        assert text
+        assert "\ufffd" not in text.rstrip("\ufffd")
+        assert await pool.count_texts(CHAT, ["北京", "🦙", "\ud800 lone"]) > [0, 0, 0]
+
+    go(work)
+
+
+def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers() -> None:
+    async def work(pool: LocalPool) -> None:
+        text = "word " * 3000
+        n_tokens = await pool.count_chat(CHAT, ask(text).messages)
+        with pytest.raises(PromptTooLong) as caught:
+            await pool.chat(ask(text)).reply()
+        assert caught.value.n_prompt_tokens == n_tokens
+        assert str(caught.value) == (
+            f"the prompt has {n_tokens} tokens and 24 are reserved for the answer, "
+            f"but the context holds 2048; nothing was cut"
+        )
+
+    go(work)
+
+
+def test_a_request_may_use_a_smaller_or_larger_context_than_the_one_before() -> None:
+    async def work(pool: LocalPool) -> None:
+        long = ask("word " * 3000, model=replace(CHAT, n_ctx_tokens=4096))
+        with pytest.raises(PromptTooLong):
+            await pool.chat(ask("word " * 600, model=replace(CHAT, n_ctx_tokens=512))).reply()
+        assert (await pool.chat(long).reply()).usage.prompt_tokens > 3000
+        with pytest.raises(PromptTooLong):
+            await pool.chat(ask("word " * 600, model=replace(CHAT, n_ctx_tokens=512))).reply()
+
+    go(work)
+
+
+def test_a_killed_worker_costs_nothing_but_time() -> None:
+    async def work(pool: LocalPool) -> None:
+        requests = [ask(f"Tell a story about {n} llamas.", priority="batch") for n in range(8)]
+        streams = [pool.chat(request) for request in requests]
+        await streams[0].reply()
+        (pid,) = pool.worker_pids()
+        os.kill(pid, signal.SIGKILL)
+        replies = [await stream.reply() for stream in streams]
+        assert len(replies) == 8 and all(reply.text for reply in replies)
+        assert pool.stats().loads["smollm2:135m"].loads == 2
+        assert pool.worker_pids() != (pid,)
+
+    go(work)
+
+
+def test_a_stream_that_has_begun_ends_with_an_error_when_its_worker_dies() -> None:
+    async def work(pool: LocalPool) -> None:
+        stream = pool.chat(ask("Tell a long story.", params={"max_tokens": 400}))
+        with pytest.raises(WorkerLost) as caught:
+            async for _ in stream:
+                for pid in pool.worker_pids():
+                    os.kill(pid, signal.SIGKILL)
+        assert caught.value.reason.startswith("killed by signal 9")
+        assert (await pool.chat(ask("Hello")).reply()).text, "the next request finds a new worker"
+
+    go(work)
+
+
+def test_a_request_that_kills_its_worker_again_and_again_is_given_up() -> None:
+    async def work(pool: LocalPool) -> None:
+        async def kill_all() -> None:
+            while True:
+                for one in pool.stats().resident:
+                    if one.n_decoded_tokens:
+                        for pid in pool.worker_pids():
+                            with suppress(ProcessLookupError):
+                                os.kill(pid, signal.SIGKILL)
+                await asyncio.sleep(0.01)
+
+        killer = asyncio.create_task(kill_all())
+        with pytest.raises(WorkerLost):
+            await pool.chat(ask("Tell a long story.", params={"max_tokens": 1500})).reply()
+        killer.cancel()
+        assert pool.stats().loads["smollm2:135m"].loads <= 4
+
+    go(work)
+
+
+def test_a_cancelled_chat_frees_its_place_at_the_next_step() -> None:
+    async def work(pool: LocalPool) -> None:
+        stream = pool.chat(ask("Tell a long story.", params={"max_tokens": 1500}))
+        async for _ in stream:
+            stream.cancel()
+            break
+        with pytest.raises(asyncio.CancelledError):
+            await stream.reply()
+        n_before = pool.stats().resident[0].n_decoded_tokens
+        short = await pool.chat(ask("Hello", params={"max_tokens": 3})).reply()
+        n_spent = pool.stats().resident[0].n_decoded_tokens - n_before
+        assert n_spent <= short.usage.prompt_tokens + 3 + 4
+
+    go(work, replace(SETTINGS, num_parallel=1))
+
+
+def test_deadlines_end_a_request_and_waiting_in_the_queue_does_not_count() -> None:
+    async def work(pool: LocalPool) -> None:
+        await pool.chat(ask("Hello")).reply()
+        endless = {"max_tokens": 1500, "temperature": 1.5, "seed": 1}
+        with pytest.raises(DeadlineExceeded) as caught:
+            await pool.chat(ask("Tell a long story.", params=endless, total_s=0.5)).reply()
+        assert (caught.value.kind, caught.value.seconds) == ("total", 0.5)
+        with pytest.raises(DeadlineExceeded) as caught:
+            await pool.chat(ask("Tell a long story.", idle_s=1e-6)).reply()
+        assert caught.value.kind == "idle"
+        first = pool.chat(ask("Tell a story.", params={"max_tokens": 100}, priority="batch"))
+        waiting = pool.chat(
+            ask("Say yes.", params={"max_tokens": 2}, priority="batch", total_s=30, idle_s=5)
+        )
+        assert (await waiting.reply()).usage.queue_s > 0
+        await first.reply()
+
+    go(work, replace(SETTINGS, num_parallel=1))
+
+
+def test_a_worker_that_makes_no_step_is_killed_and_started_again() -> None:
+    async def work(pool: LocalPool) -> None:
+        await pool.chat(ask("Hello", params={"max_tokens": 2})).reply()
+        (pid,) = pool.worker_pids()
+        os.kill(pid, signal.SIGSTOP)
+        reply = await pool.chat(ask("Hello again", params={"max_tokens": 2})).reply()
+        assert reply.text
+        assert pool.worker_pids() != (pid,)
+
+    go(work, replace(SETTINGS, step_timeout_s=2.0))
+
+
+def test_an_idle_model_is_unloaded_when_its_time_is_up() -> None:
+    async def work(pool: LocalPool) -> None:
+        await pool.chat(ask("Hello", model=replace(CHAT, keep_alive_s=0))).reply()
+        for _ in range(100):
+            if not pool.stats().resident:
+                break
+            await asyncio.sleep(0.05)
+        assert pool.stats().resident == ()
+        await pool.chat(ask("Hello", model=replace(CHAT, keep_alive_s=-1))).reply()
+        await asyncio.sleep(0.2)
+        assert [one.state for one in pool.stats().resident] == ["ready"]
+
+    go(work)
+
+
+def test_two_models_take_turns_where_only_one_has_room() -> None:
+    async def work(pool: LocalPool) -> None:
+        chats = [pool.chat(ask(f"Say {n}.", params={"max_tokens": 3})) for n in range(3)]
+        vectors = [pool.embed(EmbedRequest(VECTORS, (f"text {n}",))) for n in range(3)]
+        replies = await asyncio.gather(*(chat.reply() for chat in chats), *vectors)
+        assert len(replies) == 6
+        loads = {name: count.loads for name, count in pool.stats().loads.items()}
+        assert loads == {"smollm2:135m": 1, "all-minilm": 1}, "no swapping on every call"
+
+    go(work, replace(SETTINGS, max_loaded_models=1))
+
+
+def test_vectors_do_not_depend_on_what_else_is_in_the_batch() -> None:
+    async def work(pool: LocalPool) -> None:
+        texts = tuple(f"Sentence number {n} is about {'llamas ' * (n % 40)}" for n in range(100))
+        together = (await pool.embed(EmbedRequest(VECTORS, texts))).vectors
+        for index in (0, 17, 39, 99):
+            (alone,) = (await pool.embed(EmbedRequest(VECTORS, (texts[index],)))).vectors
+            cosine = sum(x * y for x, y in zip(alone, together[index], strict=True))
+            assert cosine > 0.999, "kernels differ by batch size, in the last digits"
+        assert len(together) == 100 and len(together[0]) == 384
+        assert sum(x * x for x in together[3]) == pytest.approx(1.0, abs=1e-5)
+
+    go(work)
+
+
+def test_vectors_can_be_cut_to_fewer_dimensions() -> None:
+    async def work(pool: LocalPool) -> None:
+        (vector,) = (await pool.embed(EmbedRequest(VECTORS, ("a llama",), dimensions=64))).vectors
+        assert len(vector) == 64
+        assert sum(x * x for x in vector) == pytest.approx(1.0, abs=1e-5)
+
+    go(work)
+
+
+def test_a_text_too_long_to_embed_is_refused_by_its_index() -> None:
+    async def work(pool: LocalPool) -> None:
+        texts = (*("short",) * 70, "word " * 600)
+        with pytest.raises(TextTooLong) as caught:
+            await pool.embed(EmbedRequest(VECTORS, texts))
+        assert (caught.value.index, caught.value.n_ctx_tokens) == (70, 512)
+        assert caught.value.n_tokens > 600
+
+    go(work)
+
+
+def test_a_model_is_asked_only_for_what_it_can() -> None:
+    async def work(pool: LocalPool) -> None:
+        with pytest.raises(WrongRole):
+            await pool.chat(ask("Hello", model=VECTORS)).reply()
+        with pytest.raises(WrongRole):
+            await pool.embed(EmbedRequest(CHAT, ("text",)))
+        with pytest.raises(ModelNotFound):
+            await pool.chat(ask("Hello", model=ModelSpec("nobody"))).reply()
+
+    go(work)
+
+
+def test_a_corrupt_model_is_named_and_crashes_nothing(tmp_path: Path) -> None:
+    source = ModelFinder(tmp_path, tmp_path / "c").locate("smollm2:135m").path
+    cut, odd = tmp_path / "cut.gguf", tmp_path / "odd.gguf"
+    shutil.copyfile(source, cut)
+    os.truncate(cut, 1_000_000)
+    raw = bytearray(source.read_bytes())
+    at = raw.index(b"llama.attention.head_count")
+    raw[at : at + 5] = b"LLAMA"  # the header is whole, but a value that llama.cpp needs is missing
+    odd.write_bytes(bytes(raw))
+
+    async def work(pool: LocalPool) -> None:
+        with pytest.raises(ModelBroken, match="truncated") as caught:
+            await pool.chat(ask("Hello", model=ModelSpec(str(cut)))).reply()
+        assert caught.value.path == str(cut)
+        with pytest.raises(ModelBroken, match="cannot load") as caught:
+            await pool.chat(ask("Hello", model=ModelSpec(str(odd)))).reply()
+        assert caught.value.path == str(odd)
+        assert (await pool.chat(ask("Hello")).reply()).text
+
+    go(work, replace(SETTINGS, cache_dir=tmp_path / "cache"))
+
+
+def test_a_model_that_does_not_fit_is_refused_with_the_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from paddock.engine import residents
+    from paddock.engine.fit import Device
+
+    tiny = Device(n_threads=1, free_bytes=50 * 1024 * 1024, is_gpu=False)
+    monkeypatch.setattr(residents, "this_device", lambda: tiny)
+
+    async def work(pool: LocalPool) -> None:
+        with pytest.raises(ModelTooLarge) as caught:
+            await pool.chat(ask("Hello")).reply()
+        assert caught.value.free_bytes == tiny.free_bytes
+        assert caught.value.needed_bytes > 300 * 1024 * 1024
+
+    go(work)
+
+
+def test_closing_the_pool_ends_what_runs_and_leaves_no_process() -> None:
+    pids: list[int] = []
+
+    async def work(pool: LocalPool) -> None:
+        stream = pool.chat(ask("Tell a long story.", params={"max_tokens": 1500}))
+        async for _ in stream:
+            break
+        pids.extend(pool.worker_pids())
+
+    began = time.monotonic()
+    go(work)
+    assert time.monotonic() - began < 60
+    assert pids
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
