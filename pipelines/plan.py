@@ -17,18 +17,6 @@ BASE = frozenset(("inputs", "steps"))
 """Names that every expression sees."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A pipeline in an order that works. `faults` is empty in one that `plan` gave."""
-
-    pipeline: Pipeline
-    nodes: tuple[Node, ...]
-    """The top level, those that are read before those that read; bodies likewise."""
-    edges: Mapping[str, frozenset[str]]
-    """For each step and block, those of its own level that it waits for."""
-    faults: tuple[Fault, ...] = field(default=(), compare=False)
-
-
 @dataclass(frozen=True, slots=True)
 class Use:
     """One place that reads something. `names` are those that are known there."""
@@ -38,6 +26,20 @@ class Use:
     names: frozenset[str]
     is_open: bool = False
     """The step may add names of its own: `runner.bind` knows its types and checks them."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A pipeline in an order that works. `faults` is empty in one that `plan` gave."""
+
+    pipeline: Pipeline
+    nodes: tuple[Node, ...]
+    """The top level, those that are read before those that read; bodies likewise."""
+    edges: Mapping[str, frozenset[str]]
+    """For each step and block, those of its own level that it waits for."""
+    uses: tuple[Use, ...] = ()
+    """Every place that reads something."""
+    faults: tuple[Fault, ...] = field(default=(), compare=False)
 
 
 def plan(pipeline: Pipeline) -> Plan:
@@ -56,7 +58,7 @@ def examine(pipeline: Pipeline) -> Plan:
     """Find the edges and the order as far as there is one; faults stand in the plan's `faults`."""
     graph = Graph(pipeline)
     nodes = graph.ordered(pipeline.steps)
-    return Plan(pipeline, nodes, graph.edges, tuple(graph.faults()))
+    return Plan(pipeline, nodes, graph.edges, tuple(graph.uses), graph.faults())
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class Graph:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.edges: dict[str, frozenset[str]] = {}
+        self.uses: list[Use] = []
         self._pipeline = pipeline
         self._homes: dict[str, str] = {}
         self._found: dict[tuple[Path, str], Fault] = {}
@@ -136,6 +139,7 @@ class Graph:
 
     def _resolve(self, use: Use, level: _Level, node: Node | None) -> None:
         """Check a reference; where it names a step, add the edge."""
+        self.uses.append(use)
         if use.reference[0] != "steps":
             self._name(use)
         elif len(use.reference) == 1:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from .errors import Fault, known
 from .expressions import Path
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel, ValidationError
+    from pydantic import BaseModel
     from pydantic_core import ErrorDetails
 
     from .source import Document
@@ -41,8 +41,16 @@ _BOUNDS = {
 }
 
 
+class Errors(Protocol):
+    """What has errors in Pydantic's form."""
+
+    def errors(self, *, include_url: bool = True) -> list[ErrorDetails]:
+        """Give them."""
+        ...
+
+
 def faults_of(
-    error: ValidationError, table: type[BaseModel], data: Any, document: Document, at: Path
+    error: Errors, table: type[BaseModel], data: Any, document: Document, at: Path
 ) -> Iterator[Fault]:
     """Say every error of `table` on `data`, which stands at `at` in the document."""
     grouped: dict[Path, list[ErrorDetails]] = {}
@@ -170,7 +178,14 @@ def names_at(table: type[BaseModel], path: Path) -> list[str]:
     for name in path:
         if isinstance(name, str):
             tables = [found for one in tables for found in _inner(one, name)]
-    return [field.alias or name for one in tables for name, field in one.model_fields.items()]
+    return [name for one in tables for name in _names(one)]
+
+
+def _names(table: type[BaseModel]) -> list[str]:
+    """Give a table's keys, its own before those of its bases."""
+    own = table.__annotations__
+    fields = sorted(table.model_fields.items(), key=lambda field: field[0] not in own)
+    return [field.alias or name for name, field in fields]
 
 
 def _inner(table: type[BaseModel], name: str) -> Iterator[type[BaseModel]]:

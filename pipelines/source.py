@@ -43,7 +43,7 @@ class Document:
     """A file's plain values, and where each key and value stands."""
 
     file: str
-    data: Any
+    data: Any = field(repr=False)
     _root: Node | None = field(repr=False, compare=False)
     _lines: tuple[str, ...] = field(repr=False, compare=False)
 

@@ -36,7 +36,7 @@ class Steps:
         return tuple(node for node in nodes if node is not None)
 
     def _node(self, data: Any, at: Path, names: tuple[str, ...]) -> Node | None:
-        checks, before = self._checks, len(self._checks.faults)
+        checks = self._checks
         if not isinstance(data, dict):
             checks.add(at, "a step is a mapping such as {id: docs, uses: files.scan}")
             return None
@@ -47,8 +47,8 @@ class Steps:
         self._shape(data, at)
         node_id, has_own = self._id(data, at)
         if "for_each" in data or "do" in data:
-            return self._block(data, keys, node_id, has_own, at, names, before)
-        return self._step(data, keys, node_id, has_own, at, before)
+            return self._block(data, keys, node_id, has_own, at, names)
+        return self._step(data, keys, node_id, has_own, at)
 
     def _id(self, data: dict[str, Any], at: Path) -> tuple[str, bool]:
         """Give the step's id, or a name for one without: no id can look like it."""
@@ -100,19 +100,14 @@ class Steps:
             add(at, "this step has no `uses`", remedy)
 
     def _step(
-        self,
-        data: dict[str, Any],
-        keys: StepKeys | None,
-        node_id: str,
-        has_own: bool,
-        at: Path,
-        before: int,
+        self, data: dict[str, Any], keys: StepKeys | None, node_id: str, has_own: bool, at: Path
     ) -> Step:
-        checks = self._checks
         given = data.get("with")
         given = without_free(given) if isinstance(given, dict) else {}
-        params = checks.value(given, (*at, "with"))
-        controls = self._controls(data, keys, at)
+        params, errors = Value.scan(given)
+        files = self._files(given, errors)
+        for error in errors:
+            self._checks.failed(error, (*at, "with", *error.path))
         uses = data.get("uses")
         return Step(
             id=node_id,
@@ -120,13 +115,13 @@ class Steps:
             mark=self._mark(data, at),
             uses=uses if isinstance(uses, str) else "",
             params=params,
-            files=self._files(given, (*at, "with")),
+            files=files,
             has_own_id=has_own,
-            **controls,
-            is_sound=len(checks.faults) == before,
+            **self._controls(data, keys, at),
+            broken=frozenset(str(error.path[0]) for error in errors),
         )
 
-    def _files(self, given: dict[str, Any], at: Path) -> dict[str, Template]:
+    def _files(self, given: dict[str, Any], errors: list[ExpressionError]) -> dict[str, Template]:
         """Read the template files that parameters name."""
         base, made = FilePath(self._checks.document.file).parent, {}
         for name, value in given.items():
@@ -134,7 +129,8 @@ class Steps:
                 try:
                     made[name] = read_file(base, value["file"])
                 except ExpressionError as error:
-                    self._checks.failed(error, (*at, name, "file"))
+                    error.path = (name, "file")
+                    errors.append(error)
         return made
 
     def _block(
@@ -145,13 +141,11 @@ class Steps:
         has_own: bool,
         at: Path,
         names: tuple[str, ...],
-        before: int,
     ) -> Block:
         checks = self._checks
         var, over = self._loop(data.get("for_each"), (*at, "for_each"), names)
         controls = self._controls(data, keys, at)
         key = checks.expression(data.get("key"), (*at, "key"))
-        is_sound = len(checks.faults) == before
         return Block(
             id=node_id,
             at=at,
@@ -164,7 +158,6 @@ class Steps:
             max_parallel=keys.max_parallel if keys else None,
             on_error=keys.on_error if keys else None,
             **controls,
-            is_sound=is_sound,
         )
 
     def _mark(self, data: dict[str, Any], at: Path) -> Any:
@@ -179,7 +172,7 @@ class Steps:
             returns = checks.value(data["returns"], (*at, "returns"), bare=True)
         cache = keys.cache if keys else None
         return {
-            "needs": tuple(keys.needs) if keys else (),
+            "needs": tuple(keys.needs) if keys else _words(data.get("needs")),
             "if_": checks.expression(data.get("if"), (*at, "if")),
             "retry": keys.retry if keys else None,
             "timeout": keys.timeout if keys else None,
@@ -205,3 +198,9 @@ class Steps:
             what = f"the name '{var}' is taken"
             checks.add(at, what, "Choose another one.")
         return var, checks.expression(found[2], at) or nothing
+
+
+def _words(given: Any) -> tuple[str, ...]:
+    """Read `needs` of a step with another fault, so that its ids are checked all the same."""
+    given = given if isinstance(given, list) else [given]
+    return tuple(word for word in given if isinstance(word, str))

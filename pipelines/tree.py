@@ -35,8 +35,8 @@ class Step:
     timeout: Timeout | None = None
     cache: bool | None = None
     returns: Value | None = None
-    is_sound: bool = True
-    """False where a fault was found in it."""
+    broken: frozenset[str] = frozenset()
+    """The parameters in which a fault was found already."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,6 @@ class Block:
     timeout: Timeout | None = None
     cache: bool | None = None
     returns: Value | None = None
-    is_sound: bool = True
 
 
 Node: TypeAlias = Step | Block

@@ -2,101 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-from paddock.engine.request import ModelSpec, Role
-from paddock.pipelines.expressions import Expression, Reference, Value
-from paddock.pipelines.marks import Mark
-from paddock.pipelines.model import Pipeline
-from paddock.pipelines.plan import Plan
-from paddock.steps.roots import Roots
+from paddock.engine.request import Role
+from paddock.pipelines import model, source
+from paddock.pipelines import plan as plans
+from paddock.pipelines.errors import Fault, PipelineError, known
+from paddock.pipelines.expressions import Reference
+from paddock.pipelines.keys import OnError
+from paddock.pipelines.plan import BASE, Plan
+from paddock.pipelines.shape import Retry as RetryKeys
+from paddock.pipelines.shape import Timeout as TimeoutKeys
+from paddock.pipelines.tree import Block, Node, Pipeline
+from paddock.pipelines.tree import Step as WrittenStep
+from paddock.steps import registry
 from paddock.steps.step import Step
 
-from .parameters import BoundParams
+from . import given
+from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, Retry, Timeout
+from .models import Models
+from .parameters import BindError, BoundParams, Parameters
 
-OnError: TypeAlias = Literal["quarantine", "fail", "skip"]
+__all__ = [
+    "BindError",
+    "BoundBlock",
+    "BoundNode",
+    "BoundParams",
+    "BoundPlan",
+    "BoundStep",
+    "OnError",
+    "Retry",
+    "Timeout",
+    "bind",
+    "check",
+    "plan_of",
+]
 
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """How often a step is tried again, after which kinds of failure, and after how long."""
-
-    times: int = 0
-    on: frozenset[str] = frozenset(("timeout", "worker", "busy"))
-    backoff_s: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Timeout:
-    """The longest a request may take, and the longest without a new token; None: no limit."""
-
-    total_s: float | None = None
-    idle_s: float | None = None
-
-
-@dataclass(frozen=True)
-class BoundStep:
-    """One step with its class and its parameters, compiled."""
-
-    id: str
-    uses: str
-    kind: type[Step[Any, Any]]
-    mark: Mark
-    params: BoundParams
-    if_: Expression | None = None
-    needs: frozenset[str] = frozenset()
-    retry: Retry = Retry()
-    timeout: Timeout = Timeout()
-    cache: bool = True
-    returns: Value | None = None
-    model: ModelSpec | None = None
-    references: frozenset[Reference] = frozenset()
-    spec: str = ""
-
-
-@dataclass(frozen=True)
-class BoundBlock:
-    """A `for_each` with its body, in order. `references` are of things outside the block."""
-
-    id: str
-    mark: Mark
-    var: str
-    over: Expression
-    body: tuple[BoundNode, ...]
-    key: Expression | None = None
-    max_parallel: int | None = None
-    on_error: OnError = "quarantine"
-    if_: Expression | None = None
-    needs: frozenset[str] = frozenset()
-    returns: Value | None = None
-    references: frozenset[Reference] = frozenset()
-    item_attributes: frozenset[str] | None = None
-    spec: str = ""
-
-
-BoundNode: TypeAlias = BoundStep | BoundBlock
-
-
-@dataclass(frozen=True)
-class BoundPlan:
-    """Everything that a run needs to know of the YAML."""
-
-    pipeline: Pipeline
-    file: Path
-    name: str
-    nodes: tuple[BoundNode, ...]
-    edges: Mapping[str, frozenset[str]]
-    inputs: Mapping[str, Any]
-    secret_inputs: frozenset[str]
-    input_types: Mapping[str, str]
-    roots: Roots
-    models: Mapping[str, ModelSpec]
-    defaults: Mapping[Role, ModelSpec]
-    returns: Value | None = None
-    not_carried_out: tuple[str, ...] = ()
+BLOCK_OUTPUTS = ("results", "counts", "changed", "failed")
+NOT_CARRIED_OUT = ("on", "tests", "concurrency", "budget")
 
 
 def bind(
@@ -108,7 +55,318 @@ def bind(
 ) -> BoundPlan:
     """Give each step its class and typed parameters, and each input its value.
 
+    Takes a plan with faults, too (`paddock.pipelines.plan.examine`), to tell all faults at once.
+
     Raises:
-        PipelineError: with every fault, those of the plan included.
+        PipelineError: with every fault, those of the plan and its pipeline included.
     """
-    raise NotImplementedError
+    binder = Binder(plan, inputs, cwd, default_models)
+    bound = binder.bound()
+    if binder.faults:
+        raise PipelineError(binder.faults)
+    return bound
+
+
+def check(plan: Plan) -> None:
+    """Check everything that can be checked without the caller's inputs.
+
+    Raises:
+        PipelineError: with every fault, those of the plan and its pipeline included.
+    """
+    binder = Binder(plan, None, Path.cwd(), {})
+    binder.bound()
+    if binder.faults:
+        raise PipelineError(binder.faults)
+
+
+def plan_of(path: Path) -> Plan:
+    """Read a file as far as it can be read; `bind` and `check` then tell every fault at once.
+
+    Raises:
+        PipelineError: it cannot be read as YAML, or is no mapping.
+    """
+    return plans.examine(model.examine(source.read(path)))
+
+
+class Binder:
+    """Binds one plan; what is wrong stands in `faults`."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        inputs: Mapping[str, Any] | None,
+        cwd: Path,
+        default_models: Mapping[Role, str],
+    ) -> None:
+        self._plan = plan
+        self._pipeline: Pipeline = plan.pipeline
+        self._file = Path(self._pipeline.document.file)
+        base = (cwd / self._file).parent
+        self._given = given.read(self._pipeline, inputs, base=base, cwd=cwd)
+        self._base = base
+        self._models = Models(self._pipeline, base.resolve(), default_models)
+        self._outputs: dict[str, tuple[str, ...] | None] = {}
+        self._params: dict[tuple[str | int, ...], Parameters] = {}
+        self._own: list[Fault] = []
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Every fault of the file and of what was given to it."""
+        before = (*self._pipeline.faults, *self._plan.faults)
+        return [*before, *self._given.faults, *self._models.faults, *self._own]
+
+    def bound(self) -> BoundPlan:
+        """Bind every step, then check what is read of them."""
+        pipeline = self._pipeline
+        controls = _Controls(pipeline.defaults.retry, pipeline.defaults.timeout)
+        nodes = tuple(self._nodes(self._plan.nodes, BASE, controls))
+        self._check_uses()
+        return BoundPlan(
+            pipeline=pipeline,
+            file=self._file,
+            name=pipeline.name,
+            nodes=nodes,
+            edges=self._plan.edges,
+            inputs=self._given.values,
+            secret_inputs=frozenset(n for n, one in pipeline.inputs.items() if one.is_secret),
+            input_types={name: one.type for name, one in pipeline.inputs.items()},
+            roots=self._given.roots(self._base),
+            models=self._models.by_alias,
+            defaults=self._models.defaults,
+            returns=pipeline.returns,
+            not_carried_out=tuple(_not_carried_out(pipeline)),
+        )
+
+    def _nodes(
+        self, nodes: Iterable[Node], names: frozenset[str], controls: _Controls
+    ) -> Iterable[BoundNode]:
+        for node in nodes:
+            own = controls.of(node)
+            if isinstance(node, Block):
+                yield self._block(node, names, own)
+            else:
+                step = self._step(node, names, own)
+                if step is not None:
+                    yield step
+
+    def _step(
+        self, step: WrittenStep, names: frozenset[str], controls: _Controls
+    ) -> BoundStep | None:
+        self._outputs[step.id] = None
+        kind = self._kind(step)
+        if kind is None:
+            return None
+        self._outputs[step.id] = _outputs(kind, step)
+        parameters = Parameters(kind.params, step, self._pipeline.document)
+        params = parameters.bound()
+        self._own += parameters.faults
+        self._params[step.at] = parameters
+        return BoundStep(
+            id=step.id,
+            uses=registry.ALIASES.get(step.uses, step.uses),
+            kind=kind,
+            mark=step.mark,
+            params=params,
+            if_=step.if_,
+            needs=frozenset(step.needs),
+            retry=controls.bound_retry(),
+            timeout=controls.bound_timeout(),
+            cache=controls.cache,
+            returns=step.returns,
+            model=self._models.of(step, kind.roles),
+            references=_references(step, names),
+            spec=_spec(step),
+        )
+
+    def _block(self, block: Block, names: frozenset[str], controls: _Controls) -> BoundBlock:
+        defaults = self._pipeline.defaults
+        self._outputs[block.id] = BLOCK_OUTPUTS
+        body = tuple(self._nodes(block.body, names | {block.var}, controls))
+        inside = frozenset(_all_references(block))
+        return BoundBlock(
+            id=block.id,
+            mark=block.mark,
+            var=block.var,
+            over=block.over,
+            body=body,
+            key=block.key,
+            max_parallel=block.max_parallel or defaults.max_parallel,
+            on_error=block.on_error or defaults.on_error or "quarantine",
+            if_=block.if_,
+            needs=frozenset(block.needs),
+            returns=block.returns,
+            references=_outside(block, inside, names),
+            item_attributes=_attributes(block.var, inside),
+            spec=_block_spec(block),
+        )
+
+    def _kind(self, step: WrittenStep) -> type[Step[Any, Any]] | None:
+        """Load the step's class."""
+        at, names = (*step.at, "uses"), registry.names()
+        if not step.uses:
+            return None
+        if step.uses in registry.LATER and step.uses not in names:
+            what = f"step '{step.uses}' is part of the language, but not in this version of Paddock"
+            self._fault(at, what, known("", names))
+            return None
+        try:
+            return registry.load(step.uses)
+        except registry.UnknownStep as error:
+            self._fault(at, f"there is no step called '{error.name}'", known(error.name, names))
+        except registry.BrokenStep as error:
+            self._fault(at, f"step '{error.name}' of '{error.package}' is broken: {error.why}", "")
+        return None
+
+    def _check_uses(self) -> None:
+        """Check what is read of each step, and the names in texts that steps render."""
+        for use in self._plan.uses:
+            reference = use.reference
+            if reference[0] == "steps":
+                self._check_output(use.at, reference)
+            elif use.is_open and reference[0] not in use.names and "with" in use.at:
+                self._check_name(use.at, reference[0], use.names)
+
+    def _check_output(self, at: tuple[str | int, ...], reference: Reference) -> None:
+        if len(reference) < 3 or reference[2] == "skipped":
+            return
+        outputs = self._outputs.get(reference[1])
+        if outputs is not None and reference[2] not in outputs:
+            what = f"step '{reference[1]}' has no output '{reference[2]}'"
+            self._fault(at, what, known(reference[2], outputs))
+
+    def _check_name(self, at: tuple[str | int, ...], name: str, names: frozenset[str]) -> None:
+        split = at.index("with")
+        parameters = self._params.get(at[:split])
+        added = parameters.reads_names(str(at[split + 1])) if parameters else None
+        if added is not None and name not in added:
+            self._fault(at, f"'{name}' is not known here", known(name, sorted(names | added)))
+
+    def _fault(self, at: tuple[str | int, ...], message: str, remedy: str) -> None:
+        fault = Fault(f"{message}.", remedy, self._pipeline.mark(at))
+        if fault not in self._own:
+            self._own.append(fault)
+
+
+@dataclass(frozen=True)
+class _Controls:
+    """What a step inherits from the blocks around it and from `defaults`."""
+
+    retry: RetryKeys | None = None
+    timeout: TimeoutKeys | None = None
+    cache: bool = True
+
+    def of(self, node: Node) -> _Controls:
+        """Give what holds for this node and within it."""
+        return _Controls(
+            node.retry or self.retry,
+            _merged(node.timeout, self.timeout),
+            self.cache if node.cache is None else node.cache,
+        )
+
+    def bound_retry(self) -> Retry:
+        keys = self.retry
+        return Retry(keys.times, frozenset(keys.on), keys.backoff) if keys else Retry()
+
+    def bound_timeout(self) -> Timeout:
+        keys = self.timeout
+        return Timeout(keys.total, keys.idle) if keys else Timeout()
+
+
+def _merged(own: TimeoutKeys | None, inherited: TimeoutKeys | None) -> TimeoutKeys | None:
+    if own is None or inherited is None:
+        return own or inherited
+    return TimeoutKeys.model_construct(
+        total=inherited.total if own.total is None else own.total,
+        idle=inherited.idle if own.idle is None else own.idle,
+    )
+
+
+def _outputs(kind: type[Step[Any, Any]], step: WrittenStep) -> tuple[str, ...] | None:
+    """Name what a step gives; None where only a run shows it."""
+    if step.returns is None:
+        return tuple(kind.output.model_fields)
+    return tuple(step.returns.data) if isinstance(step.returns.data, dict) else None
+
+
+def _step_references(step: WrittenStep) -> Iterator[Reference]:
+    yield from step.params.references
+    yield from step.if_.references if step.if_ else ()
+    for template in step.files.values():
+        yield from template.references
+    for reference in step.returns.references if step.returns else ():
+        if reference[:2] != ("steps", step.id):
+            yield reference
+
+
+def _references(step: WrittenStep, names: frozenset[str]) -> frozenset[Reference]:
+    return frozenset(one for one in _step_references(step) if one[0] in names)
+
+
+def _all_references(block: Block) -> Iterator[Reference]:
+    """Give what is read within a block: for each item, not by its own list."""
+    yield from block.key.references if block.key else ()
+    yield from block.returns.references if block.returns else ()
+    for node in block.body:
+        if isinstance(node, Block):
+            yield from node.over.references
+            yield from node.if_.references if node.if_ else ()
+            yield from _all_references(node)
+        else:
+            yield from _step_references(node)
+
+
+def _outside(
+    block: Block, inside: frozenset[Reference], names: frozenset[str]
+) -> frozenset[Reference]:
+    own = {("steps", node_id) for node_id in _ids(block)}
+    read = {one for one in inside if one[0] in names and one[:2] not in own}
+    read |= block.over.references | (block.if_.references if block.if_ else frozenset())
+    return frozenset(read)
+
+
+def _ids(block: Block) -> Iterator[str]:
+    for node in block.body:
+        yield node.id
+        if isinstance(node, Block):
+            yield from _ids(node)
+
+
+def _attributes(var: str, inside: frozenset[Reference]) -> frozenset[str] | None:
+    """Name the attributes of the loop variable that are read; None: all of it."""
+    read = [one for one in inside if one[0] == var]
+    if any(len(one) == 1 for one in read):
+        return None
+    return frozenset(one[1] for one in read)
+
+
+def _spec(step: WrittenStep) -> str:
+    """Write down what decides the step's result, template files' texts in place of their names."""
+    texts = {name: template.source for name, template in step.files.items()}
+    written = {
+        "uses": registry.ALIASES.get(step.uses, step.uses),
+        "with": {**step.params.data, **texts},
+        "if": step.if_.source if step.if_ else None,
+        "returns": step.returns.data if step.returns else None,
+    }
+    return _canonical(written)
+
+
+def _block_spec(block: Block) -> str:
+    written = {
+        "for_each": f"{block.var} in {block.over.source}",
+        "key": block.key.source if block.key else None,
+        "if": block.if_.source if block.if_ else None,
+        "returns": block.returns.data if block.returns else None,
+    }
+    return _canonical(written)
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _not_carried_out(pipeline: Pipeline) -> Iterator[str]:
+    yield from (name for name in NOT_CARRIED_OUT if name in pipeline.document.data)
+    for alias, keys in pipeline.models.items():
+        if keys.think is not None:
+            yield f"models.{alias}.think"

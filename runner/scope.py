@@ -19,9 +19,10 @@ class Scope(dict[str, Any]):
         """Give the outermost scope."""
         return cls(inputs=dict(inputs), steps={})
 
-    def child(self, var: str, item: Any) -> Scope:
-        """Give the scope of one item of a `for_each`."""
-        return Scope({**self, var: item})
+    def child(self, names: str | Mapping[str, Any], item: Any = None) -> Scope:
+        """Give the scope of one item of a `for_each`: one name and its value, or several."""
+        added = {names: item} if isinstance(names, str) else names
+        return Scope({**self, **added})
 
     def with_step(
         self, step_id: str, outputs: Mapping[str, Any] | None, skipped: bool = False

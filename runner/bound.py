@@ -1,0 +1,103 @@
+"""The nouns of a bound plan: steps with their types, blocks, and the whole that a run walks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from paddock.engine.request import ModelSpec, Role
+from paddock.pipelines.expressions import Expression, Reference, Value
+from paddock.pipelines.keys import OnError
+from paddock.pipelines.marks import Mark
+from paddock.pipelines.tree import Pipeline
+from paddock.steps.roots import Roots
+from paddock.steps.step import Step
+
+from .parameters import BoundParams
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a step is tried again, after which kinds of failure, and after how long."""
+
+    times: int = 0
+    on: frozenset[str] = frozenset(("timeout", "worker", "busy"))
+    backoff_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout:
+    """The longest a request may take, and the longest without a new token; None: no limit."""
+
+    total_s: float | None = None
+    idle_s: float | None = None
+
+
+@dataclass(frozen=True)
+class BoundStep:
+    """One step with its class and its parameters, compiled."""
+
+    id: str
+    uses: str
+    kind: type[Step[Any, Any]]
+    mark: Mark
+    params: BoundParams
+    """`render(scope)` gives the instance that `run` takes, or raises `BindError`."""
+    if_: Expression | None = None
+    needs: frozenset[str] = frozenset()
+    retry: Retry = Retry()
+    timeout: Timeout = Timeout()
+    cache: bool = True
+    returns: Value | None = None
+    model: ModelSpec | None = None
+    references: frozenset[Reference] = frozenset()
+    """What it reads of inputs, other steps and loop variables, in template files too."""
+    spec: str = ""
+    """The step as written, in one way only, template files' texts included."""
+
+
+@dataclass(frozen=True)
+class BoundBlock:
+    """A `for_each` with its body, in order. `references` are of things outside the block."""
+
+    id: str
+    mark: Mark
+    var: str
+    over: Expression
+    body: tuple[BoundNode, ...]
+    key: Expression | None = None
+    max_parallel: int | None = None
+    on_error: OnError = "quarantine"
+    if_: Expression | None = None
+    needs: frozenset[str] = frozenset()
+    returns: Value | None = None
+    references: frozenset[Reference] = frozenset()
+    item_attributes: frozenset[str] | None = None
+    """The attributes of the loop variable that are read; None: the whole item is used."""
+    spec: str = ""
+
+
+BoundNode: TypeAlias = BoundStep | BoundBlock
+
+
+@dataclass(frozen=True)
+class BoundPlan:
+    """Everything that a run needs to know of the YAML."""
+
+    pipeline: Pipeline
+    file: Path
+    name: str
+    nodes: tuple[BoundNode, ...]
+    edges: Mapping[str, frozenset[str]]
+    inputs: Mapping[str, Any]
+    secret_inputs: frozenset[str]
+    input_types: Mapping[str, str]
+    roots: Roots
+    models: Mapping[str, ModelSpec]
+    defaults: Mapping[Role, ModelSpec]
+    """The model of a step that names none."""
+    returns: Value | None = None
+    not_carried_out: tuple[str, ...] = ()
+    """What the file asks for and this version only checks."""

@@ -1,0 +1,114 @@
+"""The models that a pipeline names: checked, and as the engine wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from paddock.engine.request import ModelSpec, Role
+from paddock.pipelines.errors import Fault, known
+from paddock.pipelines.expressions import Path as Place
+from paddock.pipelines.sentences import faults_of
+from paddock.pipelines.shape import ModelKeys
+from paddock.pipelines.tree import Pipeline, Step
+from paddock.steps.sampling_params import SamplingParams
+
+ROLES: tuple[Role, ...] = ("chat", "embed")
+
+
+class Models:
+    """The models by their aliases, and the defaults; faults stand in `faults`."""
+
+    def __init__(self, pipeline: Pipeline, base: Path, default_models: Mapping[Role, str]) -> None:
+        self.faults: list[Fault] = []
+        self._pipeline = pipeline
+        self._base = base
+        self.by_alias = {alias: self._spec(alias, keys) for alias, keys in pipeline.models.items()}
+        self.defaults = dict(self._defaults(default_models))
+
+    def of(self, step: Step, roles: frozenset[Role]) -> ModelSpec | None:
+        """Give the model that a step uses; None where it uses none, or where that is a fault."""
+        written = step.params.data.get("model") if roles else None
+        if written is None:
+            wanted = [role for role in ROLES if role in roles and role in self.defaults]
+            return self.defaults[wanted[0]] if wanted else None
+        at: Place = (*step.at, "with", "model")
+        if not isinstance(written, str):
+            return None  # its type is a fault that is told with the parameters
+        if "{{" in written:
+            remedy = "Use two steps with `if`."
+            self._fault(at, f"the model of step '{_name(step)}' must be named as it is", remedy)
+            return None
+        if written not in self.by_alias:
+            self._unknown(step, written, at)
+            return None
+        spec = self.by_alias[written]
+        if spec.role not in roles:
+            does = "writes text" if "chat" in roles else "makes vectors"
+            what = f"step '{_name(step)}' {does}, but model '{written}' has the role '{spec.role}'"
+            self._fault(at, what, self._of_roles(roles))
+        return spec
+
+    def _unknown(self, step: Step, written: str, at: Place) -> None:
+        what = f"step '{_name(step)}' asks for model '{written}', which is not under `models`"
+        if self.by_alias:
+            names = known(written, self.by_alias)
+            names = names.partition(" Did you mean")[0]
+            self._fault(at, what, f"{names} Add it under `models` or correct the name.")
+        else:
+            self._fault(at, what, f"Add `models: {{{written}: …}}`, or leave `model` out.")
+
+    def _of_roles(self, roles: frozenset[Role]) -> str:
+        names = [repr(alias) for alias, spec in self.by_alias.items() if spec.role in roles]
+        return f"Of the right role: {', '.join(names) or 'none'}."
+
+    def _defaults(self, default_models: Mapping[Role, str]) -> Iterator[tuple[Role, ModelSpec]]:
+        for role in ROLES:
+            own = [spec for spec in self.by_alias.values() if spec.role == role]
+            if len(own) == 1:
+                yield role, own[0]
+            elif role in default_models:
+                yield role, ModelSpec(default_models[role], role)
+
+    def _spec(self, alias: str, keys: ModelKeys) -> ModelSpec:
+        at: Place = ("models", alias)
+        later = "is part of the language, but not in this version of Paddock"
+        if keys.pool is not None:
+            remedy = "Remove it; the model is then served on this machine."
+            self._fault((*at, "pool"), f"`pool` {later}", remedy)
+        if keys.ref.startswith("hf:"):
+            remedy = "Download the file, and name its path."
+            self._fault(self._ref_at(at), f"a `ref` that begins with 'hf:' {later}", remedy)
+        return ModelSpec(
+            ref=self._ref(keys.ref),
+            role=keys.role,
+            n_ctx_tokens=keys.ctx,
+            keep_alive_s=keys.keep_alive,
+            params=self._params(keys, (*at, "params")),
+        )
+
+    def _ref_at(self, at: Place) -> Place:
+        data = self._pipeline.document.data["models"][at[-1]]
+        return at if isinstance(data, str) else (*at, "ref")
+
+    def _ref(self, ref: str) -> str:
+        """Give the name, or the absolute path of a file that is named beside the YAML."""
+        is_path = ref.lower().endswith(".gguf") and not ref.startswith("hf:")
+        return str((self._base / ref).resolve()) if is_path else ref
+
+    def _params(self, keys: ModelKeys, at: Place) -> Mapping[str, object]:
+        try:
+            return SamplingParams.model_validate(keys.params).given()
+        except ValidationError as error:
+            document = self._pipeline.document
+            self.faults += faults_of(error, SamplingParams, keys.params, document, at)
+            return {}
+
+    def _fault(self, at: Place, message: str, remedy: str) -> None:
+        self.faults.append(Fault(f"{message}.", remedy, self._pipeline.mark(at)))
+
+
+def _name(step: Step) -> str:
+    return step.id if step.has_own_id else step.uses

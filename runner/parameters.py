@@ -1,0 +1,239 @@
+"""The parameters of one step: checked before anything runs, then rendered for each item."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import new_class
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from pydantic import ValidationError
+
+from paddock.pipelines.errors import Fault, known
+from paddock.pipelines.expressions import ExpressionError, Template, Value
+from paddock.pipelines.marks import Mark
+from paddock.pipelines.sentences import faults_of
+from paddock.pipelines.source import Document
+from paddock.pipelines.texts import TEXT_OR_FILE
+from paddock.pipelines.tree import Step
+from paddock.steps.step import Params
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+# What a lenient reading would let pass: a text for a number, a number for true or false.
+_STRICT = frozenset(("int_type", "float_type", "bool_type", "string_type"))
+
+
+class BindError(Exception):
+    """Parameters that turned out wrong when an item's values were filled in."""
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        self.reason = fault.message
+        self.remedy = fault.remedy
+        self.mark: Mark | None = fault.mark
+        super().__init__(f"{fault.message} {fault.remedy}".strip())
+
+
+class _Later:
+    """Stands for a value that is known when the step runs."""
+
+
+@dataclass(frozen=True)
+class BoundParams:
+    """A step's parameters with its type. `render` gives an instance for one scope."""
+
+    table: type[Params]
+    step: Step
+    document: Document
+    value: Value
+    """All but the templates."""
+    templates: Mapping[str, Template]
+    constant: Params | None = None
+    """The instance itself, where no scope is needed to make it."""
+
+    def render(self, scope: Mapping[str, Any]) -> Any:
+        """Fill in the values of a scope, and check the types again.
+
+        Raises:
+            BindError: an expression failed, or gave another type than the step takes.
+        """
+        if self.constant is not None:
+            return self.constant
+        try:
+            given = self.value.render(scope)
+        except ExpressionError as error:
+            raise BindError(self._fault(error)) from error
+        for name, template in self.templates.items():
+            given[name] = template.bound(scope)
+        try:
+            return self.table.model_validate(given)
+        except ValidationError as error:
+            at = (*self.step.at, "with")
+            raise BindError(next(faults_of(error, self.table, given, self.document, at))) from error
+
+    def _fault(self, error: ExpressionError) -> Fault:
+        mark = self.document.mark((*self.step.at, "with", *error.path))
+        return Fault(f"`{_dotted(error.path)}`: {error.message}.", error.remedy, mark)
+
+
+def _dotted(path: tuple[str | int, ...]) -> str:
+    return ".".join(str(part) for part in path)
+
+
+class Parameters:
+    """Checks what stands under a step's `with` against the step's own type."""
+
+    def __init__(self, table: type[Params], step: Step, document: Document) -> None:
+        self.faults: list[Fault] = []
+        self._table = table
+        self._step = step
+        self._document = document
+        self._at = (*step.at, "with")
+        self._fields = {field.alias or name: field for name, field in table.model_fields.items()}
+
+    def bound(self) -> BoundParams:
+        """Give the parameters; what is wrong with them stands in `faults`."""
+        written = self._step.params.data
+        for name in written:
+            if name not in self._fields:
+                self._unknown(name)
+        templates = {name: made for name in written if (made := self._template(name)) is not None}
+        rest = {name: self._text(name) for name in written if name not in templates}
+        value, _ = Value.scan(rest)
+        self._choice(written)
+        constant = self._checked(value, templates)
+        reads = any(template.references for template in templates.values())
+        if reads or not value.is_constant or any(map(_has_names, templates.values())):
+            constant = None
+        return BoundParams(self._table, self._step, self._document, value, templates, constant)
+
+    def reads_names(self, name: str) -> frozenset[str] | None:
+        """Tell which names the step adds for the text of a parameter; None: any."""
+        if name not in self._fields or not self._takes_template(name):
+            return frozenset()
+        names = self._step.params.data.get("vars", {})
+        if name not in TEXT_OR_FILE or not isinstance(names, dict):
+            return None
+        return TEXT_OR_FILE[name] | frozenset(names)
+
+    def _takes_template(self, name: str) -> bool:
+        return Template in set(_types(self._fields[name].annotation))
+
+    def _template(self, name: str) -> Template | None:
+        if name not in self._fields or not self._takes_template(name):
+            return None
+        written = self._step.params.data[name]
+        if name in self._step.files:
+            return self._step.files[name]
+        if not isinstance(written, str):
+            return None
+        try:
+            return Template.of(written)
+        except ExpressionError:
+            return Template.of("")  # said before, by the model
+
+    def _text(self, name: str) -> Any:
+        """Give a parameter as written, or the text of the file that it names."""
+        made = self._step.files.get(name)
+        return made.source if made is not None else self._step.params.data[name]
+
+    def _unknown(self, name: str) -> None:
+        names = [one for one in self._fields if one not in self._table.not_yet]
+        what = f"step '{self._step.uses}' has no parameter '{name}'."
+        remedy = known(name, names) if names else "It has none."
+        mark = self._document.key_mark((*self._at, name))
+        self.faults.append(Fault(what, remedy, mark))
+
+    def _choice(self, written: Mapping[str, Any]) -> None:
+        """Check which parameters stand together, and that none is missing."""
+        mark = self._document.mark(self._at)
+        for sentence in self._table.faults(written):
+            what, _, remedy = sentence.partition(". ")
+            what = f"step '{self._step.uses}': {what[:1].lower()}{what[1:].rstrip('.')}."
+            self.faults.append(Fault(what, remedy, mark))
+        for name, field in self._fields.items():
+            if field.is_required() and name not in written:
+                what = f"step '{self._step.uses}' needs the parameter '{name}'."
+                self.faults.append(Fault(what, f"Add `{name}: …` under `with`.", self._place()))
+
+    def _place(self) -> Mark:
+        return self._document.mark(self._at) if self._step.params.data else self._step.mark
+
+    def _checked(self, value: Value, templates: Mapping[str, Template]) -> Params | None:
+        """Check what is written out, with stand-ins for what comes later or is broken."""
+        given = {name: item for name, item in value.data.items() if name in self._fields}
+        later = {str(path[0]) for path in value.places()} | self._step.broken
+        later |= {name for name, field in self._fields.items() if field.is_required()} - set(
+            (*given, *templates)
+        )
+        later &= self._fields.keys()
+        given |= dict(templates) | {name: _Later() for name in later}
+        has_faults = bool(self._table.faults(self._step.params.data))
+        table = _loosened(self._table, later) if later or has_faults else self._table
+        made: Params | None = None
+        try:
+            made = table.model_validate(given)
+            table.model_validate(given, strict=True)
+        except ValidationError as error:
+            self._say(error, given, later, is_strict=made is not None)
+        except (TypeError, AttributeError):
+            return None  # a check of the step's own met a stand-in
+        return made
+
+    def _say(self, error: ValidationError, given: Any, later: set[str], *, is_strict: bool) -> None:
+        details = [
+            detail
+            for detail in error.errors(include_url=False)
+            if not (is_strict and not _is_scalar_mismatch(detail)) and not _is_about(detail, later)
+        ]
+        if details:
+            found = _Picked(details)
+            self.faults += faults_of(found, self._table, given, self._document, self._at)
+
+
+def _is_about(detail: ErrorDetails, later: set[str]) -> bool:
+    """Tell whether an error speaks of a stand-in."""
+    if detail["loc"]:
+        return detail["loc"][0] in later
+    return any(f"`{name}`" in detail["msg"] for name in later)
+
+
+class _Picked:
+    """Some of the errors of a validation."""
+
+    def __init__(self, details: list[ErrorDetails]) -> None:
+        self._details = details
+
+    def errors(self, *, include_url: bool = True) -> list[ErrorDetails]:
+        """Give them as Pydantic does."""
+        return self._details
+
+
+def _is_scalar_mismatch(detail: ErrorDetails) -> bool:
+    return detail["type"] in _STRICT and isinstance(detail["input"], str | int | float)
+
+
+def _loosened(table: type[Params], later: set[str]) -> type[Params]:
+    """Give the type with any value allowed where it is known only later.
+
+    Which parameters stand together was checked before, so that it is not asked here.
+    """
+    names = [name for name, field in table.model_fields.items() if (field.alias or name) in later]
+    members: dict[str, Any] = {name: _Later() for name in names}
+    members["__annotations__"] = dict.fromkeys(names, Any)
+    members["__module__"] = __name__
+    members["faults"] = classmethod(lambda cls, given: ())
+    made = new_class(table.__name__, (table,), exec_body=lambda names: names.update(members))
+    return cast("type[Params]", made)
+
+
+def _has_names(template: Template) -> bool:
+    return "{{" in template.source or "{%" in template.source
+
+
+def _types(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for argument in get_args(annotation):
+        yield from _types(argument)
