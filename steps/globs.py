@@ -42,6 +42,10 @@ class Globs:
         """Tell whether this folder itself is named."""
         return self._decide(path, is_folder=True)
 
+    def refuses_folder(self, path: str) -> bool:
+        """Tell whether this folder is left out by a pattern with `!`."""
+        return not self._decide(path, is_folder=True, otherwise=True)
+
     def names_file(self, path: str, *, in_named_folder: bool = False) -> bool:
         """Tell whether this file is named, by itself or because its folder is."""
         return self._decide(path, is_folder=False, otherwise=in_named_folder)
@@ -58,7 +62,7 @@ def _rule(pattern: str) -> _Rule:
 
     text = pattern.strip()
     wants = not text.startswith("!")
-    text = text.removeprefix("!").removeprefix("./")
+    text = re.sub(r"^\./", "/", text.removeprefix("!"))
     is_of_folders = text.endswith("/")
     text = text.rstrip("/")
     if not text:

@@ -62,7 +62,8 @@ def _opened(path: Path) -> Iterator[Any]:
             with _PDFIUM:
                 document = pypdfium2.PdfDocument(file)
         except pypdfium2.PdfiumError as error:
-            if error.err_code == _ERR_PASSWORD:
+            # PDFium sometimes leaves the code of the document before: look for ourselves.
+            if error.err_code == _ERR_PASSWORD and b"/Encrypt" in path.read_bytes():
                 raise UnreadablePdf("is protected by a password") from error
             raise UnreadablePdf("is damaged or no PDF") from error
         try:

@@ -22,6 +22,7 @@ EVERY_BORDER: tuple[Border, ...] = ("heading", "paragraph", "sentence")
 # Patterns are compiled when they are used: checking a pipeline imports this module and needs none.
 _CJK = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef"
 _WORD = rf"[{_CJK}]|\s?[^\s{_CJK}]{{1,24}}|\s+"
+_ALONE = rf"[{_CJK}]|\s|\Z"
 _SENTENCE = r"(?<=[.!?])[\"')\]]*\s+|(?<=[\u3002\uff01\uff1f])\s*|\n\s*"
 _WORD_START = rf"\s+|(?=[{_CJK}])"
 _SLICE_CHARACTERS = 4_000
@@ -55,8 +56,7 @@ async def cut(
     sizes = await count(slices)
     if sum(sizes) <= n_tokens:
         return _whole(text, sum(sizes))
-    words = list(dict.fromkeys(re.findall(_WORD, text)))
-    ruler = _Ruler(dict(zip(words, await count(words), strict=True)))
+    ruler = await _Ruler.of(text, count)
     scale = _scale(ruler, slices, sizes)
     cutter = _Cutter(ruler, by)
     spans = await cutter.cut(text, max(1, int((n_tokens - overlap) / scale)))
@@ -77,18 +77,23 @@ class _Ruler:
 
     sizes: dict[str, int]
 
+    @classmethod
+    async def of(cls, text: str, count: Count) -> _Ruler:
+        """Size every word of `text`, and a line end, in one request."""
+        words = list({word.strip(): None for word in re.findall(_WORD, text)} | {"\n": None})
+        # Most words stand after a space, and tokenizers tell that from a word alone.
+        sizes = await count([word if re.match(_ALONE, word) else f" {word}" for word in words])
+        return cls(dict(zip(words, sizes, strict=True)) | {"": 0})
+
     def __call__(self, text: str) -> int:
         sizes = self.sizes
         total = 0
         for word in re.findall(_WORD, text):
-            size = sizes.get(word)
-            total += self._unknown(word) if size is None else size
+            bare = word.strip() or ("\n" if "\n" in word else "")
+            size = sizes.get(bare)
+            # Cut in its middle it is none of the words of the whole text.
+            total += max(1, len(bare.encode()) // 3) if size is None else size
         return total
-
-    def _unknown(self, word: str) -> int:
-        """Size a word that was cut elsewhere than in the whole text."""
-        size = self.sizes.get(f" {word}")
-        return size if size is not None else max(1, len(word.encode()) // 3)
 
 
 def _scale(ruler: _Ruler, slices: Sequence[str], sizes: Sequence[int]) -> float:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class ContextParam(BaseModel):
-    """What each chunk's prompt shows besides the chunk."""
+    """How much of what came before a chunk its prompt shows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

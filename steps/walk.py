@@ -117,7 +117,7 @@ class Walk:
         return None
 
     def _below(self, path: str, relpath: str, is_named: bool) -> tuple[str, str, bool] | None:
-        if self.exclude.names_folder(relpath):
+        if self.exclude.names_folder(relpath) or self.include.refuses_folder(relpath):
             return None
         return path, f"{relpath}/", is_named or self.include.names_folder(relpath)
 

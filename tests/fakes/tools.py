@@ -77,13 +77,19 @@ class FakeTools(Tools):
         return self.pool
 
 
-def tools(base: Path, *, pool: Pool | None = None, models: FakeModels | None = None) -> FakeTools:
+def tools(
+    base: Path,
+    *,
+    pool: Pool | None = None,
+    models: FakeModels | None = None,
+    outputs: FakeOutputs | None = None,
+) -> FakeTools:
     """Make the tools of a pipeline that lies in `base`."""
     root = base.resolve()
     return FakeTools(
         pool=pool or FakePool(),
         models=models or FakeModels(),
         roots=Roots(base=root, allowed=(root,)),
-        outputs=FakeOutputs(),
+        outputs=outputs or FakeOutputs(),
         log=FakeLog(),
     )

@@ -1,0 +1,274 @@
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from paddock.steps.files_read import FilesRead, FilesReadOutput, FilesReadParams
+from paddock.steps.step import StepError, StepSkipped
+from tests.fakes.pdf import pdf
+from tests.fakes.tools import FakeTools, tools
+
+LOCKED_PDF = Path(__file__).parent / "data" / "locked.pdf"
+
+Read = Callable[..., FilesReadOutput]
+
+
+@pytest.fixture
+def hands(tmp_path: Path) -> FakeTools:
+    return tools(tmp_path)
+
+
+@pytest.fixture
+def read(tmp_path: Path, hands: FakeTools) -> Read:
+    def read(name: str, data: bytes | str | None = None, **wishes: Any) -> FilesReadOutput:
+        if data is not None:
+            (tmp_path / name).write_bytes(data.encode() if isinstance(data, str) else data)
+        params = FilesReadParams(path=name, **wishes)
+        return asyncio.run(FilesRead().run(params, hands))
+
+    return read
+
+
+def refused(read: Read, name: str, data: bytes | str | None = None, **wishes: Any) -> str:
+    with pytest.raises(StepError) as caught:
+        read(name, data, **wishes)
+    return str(caught.value)
+
+
+def test_a_text_file_is_one_page(read: Read) -> None:
+    out = read("letter.txt", "Dear Ada,\r\nthanks.\n")
+    assert out.model_dump() == {
+        "text": "Dear Ada,\nthanks.\n",
+        "pages": [{"number": 1, "text": "Dear Ada,\nthanks.\n"}],
+        "title": "letter",
+        "media_type": "text/plain",
+    }
+
+
+def test_the_first_heading_is_the_title_of_markdown(read: Read) -> None:
+    out = read("a.md", "intro\n\n## The plan ##\n\n# Later\n")
+    assert (out.title, out.media_type) == ("The plan", "text/markdown")
+
+
+def test_html_keeps_headings_and_lists_and_drops_scripts_and_styles(read: Read) -> None:
+    page = """<!DOCTYPE html><html><head><title>Our  day</title><style>b {}</style></head>
+    <body><h1>Morning</h1><script>alert(1)</script><p>We <b>walked</b> a_b.</p>
+    <ul><li>one</li><li>two</li></ul><noscript>no</noscript></body></html>"""
+    out = read("day.html", page)
+    assert out.title == "Our day"
+    assert out.media_type == "text/html"
+    assert out.text == "# Morning\n\nWe **walked** a_b.\n\n- one\n- two"
+
+
+def test_an_html_page_is_read_in_the_encoding_it_names(read: Read) -> None:
+    page = '<meta charset="gb2312"><p>会议记录。</p>'
+    assert read("a.html", page.encode("gbk")).text == "会议记录。"
+
+
+def test_an_html_page_that_lies_about_its_encoding_is_read_by_its_bytes(read: Read) -> None:
+    page = '<meta charset="utf-8"><p>El niño comió piñas en la montaña.</p>'
+    assert read("a.html", page.encode("cp1252")).text == "El niño comió piñas en la montaña."
+
+
+def test_html_nested_beyond_reason_is_read_without_its_markup(read: Read) -> None:
+    assert read("deep.html", "<div>" * 3000 + "core" + "</div>" * 3000).text == "core"
+
+
+def test_xhtml_with_its_declaration_is_html(read: Read) -> None:
+    assert read("a.xhtml", '<?xml version="1.0"?><html><p>Hello</p></html>').text == "Hello"
+
+
+def test_csv_is_kept_as_it_is_written(read: Read) -> None:
+    rows = 'name,says\n"Lovelace, Ada","she said ""hi""\nand left"\n'
+    out = read("a.csv", rows)
+    assert (out.text, out.media_type) == (rows, "text/csv")
+
+
+def test_json_is_kept_as_it_is_written(read: Read) -> None:
+    out = read("a.json", '{"b": 1,\n "a": [2]}')
+    assert (out.text, out.media_type) == ('{"b": 1,\n "a": [2]}', "application/json")
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        ('{"a": 1,}', "line 1, column 9: Expecting property name enclosed in double quotes"),
+        ("[" * 100_000, "it is nested too deeply"),
+    ],
+)
+def test_broken_json_is_read_as_plain_text_and_said(
+    read: Read, hands: FakeTools, data: str, fault: str
+) -> None:
+    out = read("a.json", data)
+    assert (out.text, out.media_type) == (data, "text/plain")
+    [note] = hands.notes
+    assert note.startswith("'a.json' is no valid JSON (")
+    assert fault.split(":")[0] in note
+
+
+def test_a_pdf_has_pages_and_a_title(read: Read) -> None:
+    out = read("a.pdf", pdf(["First (of two)\nsecond line", "Last"], title="Minutes"))
+    assert out.text == "First (of two)\nsecond line\n\nLast"
+    assert [page.model_dump() for page in out.pages] == [
+        {"number": 1, "text": "First (of two)\nsecond line"},
+        {"number": 2, "text": "Last"},
+    ]
+    assert (out.title, out.media_type) == ("Minutes", "application/pdf")
+
+
+def test_a_pdf_is_recognised_whatever_its_name(read: Read) -> None:
+    assert read("a.txt", pdf(["Hidden"])).media_type == "application/pdf"
+
+
+def test_pages_of_a_pdf_without_text_are_named(read: Read, hands: FakeTools) -> None:
+    assert read("a.pdf", pdf(["Text", None, "More", None])).text == "Text\n\n\n\nMore\n\n"
+    assert hands.notes == ["'a.pdf': no text layer on 2 pages of it (2, 4)."]
+
+
+def test_a_scan_has_no_text_layer(read: Read) -> None:
+    assert refused(read, "scan.pdf", pdf([None, None])) == (
+        "'scan.pdf' has no text layer: its 2 pages only show pictures. "
+        "Reading scans (OCR) is not in this version."
+    )
+
+
+def test_a_pdf_with_a_password_is_refused(read: Read) -> None:
+    assert refused(read, "a.pdf", LOCKED_PDF.read_bytes()) == (
+        "'a.pdf' is protected by a password."
+    )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pdf([]),
+        pdf(["words " * 50])[:300],
+        b"%PDF-1.7\n" + os.urandom(500),
+        pdf(["a"]).replace(b"/Count 1", b"/Count 9").replace(b"4 0 R", b"9 9 R"),
+    ],
+    ids=["no pages", "cut off", "rubbish", "no such page"],
+)
+def test_a_damaged_pdf_is_refused(read: Read, data: bytes) -> None:
+    assert refused(read, "a.pdf", data).startswith("'a.pdf' is damaged")
+
+
+@pytest.mark.parametrize("data", ["", " \n\t\n", "\ufeff"])
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html", "a.json", "a.csv"])
+def test_an_empty_document_is_a_failure(read: Read, name: str, data: str) -> None:
+    assert refused(read, name, data) == f"'{name}' is empty."
+
+
+def test_a_pdf_of_empty_pages_is_empty(read: Read) -> None:
+    assert refused(read, "a.pdf", pdf(["", ""])) == "'a.pdf' is empty."
+
+
+def test_an_empty_document_is_skipped_if_that_is_wished(read: Read) -> None:
+    with pytest.raises(StepSkipped, match=r"'a\.txt' is empty"):
+        read("a.txt", "\n", empty="skip")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("a.txt", b"ab\x00cd", "'a.txt' is not text: it has NUL bytes, as binary data has."),
+        ("a.txt", b"\x89PNG\r\n\x1a\n\x00", "'a.txt' is a PNG picture, not text."),
+        ("a.md", b"PK\x03\x04....", "'a.md' is a ZIP archive or an office document, not text."),
+        ("a.bin", b"\x7fELF\x02", "'a.bin' is a program, not text."),
+        (
+            "a.docx",
+            b"PK\x03\x04",
+            "'a.docx' is a word processor's document: reading `.docx` needs the documents "
+            "extra, which is not in this version.",
+        ),
+        (
+            "a.EML",
+            b"From: x",
+            "'a.EML' is an e-mail: reading `.eml` needs the documents extra, which is not in "
+            "this version.",
+        ),
+    ],
+)
+def test_what_is_no_text_is_refused_by_its_content(
+    read: Read, name: str, data: bytes, reason: str
+) -> None:
+    assert refused(read, name, data) == reason
+
+
+def test_a_text_of_unknown_suffix_is_plain_text(read: Read) -> None:
+    assert read("notes.log", "started\n").media_type == "text/plain"
+
+
+def test_an_encoding_that_does_not_fit_is_refused(read: Read) -> None:
+    assert refused(read, "a.txt", b"Gr\xfc\xdfe", encoding="utf-8") == (
+        "'a.txt' cannot be read as utf-8: byte 2 is not utf-8. Correct `encoding`, or leave it out."
+    )
+
+
+def test_damaged_bytes_are_told(read: Read, hands: FakeTools) -> None:
+    read("a.txt", "Grüße aus München. ".encode() * 90 + b"\xff")
+    assert hands.notes == ["'a.txt': 1 damaged bytes of its UTF-8 are read as U+FFFD."]
+
+
+def test_a_larger_document_than_allowed_is_refused(read: Read) -> None:
+    assert refused(read, "a.txt", "x" * 2048, max_bytes="1KiB") == (
+        "'a.txt' has 2,048 bytes, and `max_bytes` allows 1,024. Raise `max_bytes` to read it."
+    )
+
+
+def test_a_folder_a_pipe_and_a_file_that_is_gone_are_refused(tmp_path: Path, read: Read) -> None:
+    (tmp_path / "sub").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    assert refused(read, "sub") == "'sub' is a folder, not a document."
+    assert refused(read, "pipe") == "'pipe' is a device or a pipe, not a document."
+    assert refused(read, "gone.txt") == "'gone.txt' cannot be read: it is not there."
+
+
+def test_a_file_that_may_not_be_read_is_refused(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "a.txt").write_text("x")
+    monkeypatch.setattr(Path, "open", refuse)
+    assert refused(read, "a.txt") == "'a.txt' cannot be read: the permissions do not allow it."
+
+
+@pytest.mark.parametrize("path", ["../a.txt", "/etc/passwd"])
+def test_a_path_outside_the_pipelines_folders_is_refused(read: Read, path: str) -> None:
+    assert refused(read, path).startswith(f"path '{path}' leads outside the pipeline's folders")
+
+
+def test_a_link_that_leads_outside_is_refused(read: Read, tmp_path: Path) -> None:
+    (tmp_path / "link.txt").symlink_to("/etc/passwd")
+    assert "leads outside" in refused(read, "link.txt")
+
+
+def test_impossible_paths_are_refused_in_words(read: Read, tmp_path: Path) -> None:
+    assert "is not a possible path" in refused(read, "a\x00b")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert "circle of symbolic links" in refused(read, "loop")
+    assert refused(read, "n" * 300).endswith("its name is too long for this file system.")
+
+
+def test_an_unknown_encoding_is_a_fault_of_the_pipeline() -> None:
+    with pytest.raises(ValidationError, match="'klingon' is no known encoding; try `utf-8`"):
+        FilesReadParams(path="a", encoding="klingon")
+    with pytest.raises(ValidationError, match="'rot13' is no known encoding"):
+        FilesReadParams(path="a", encoding="rot13")
+
+
+def test_many_pdfs_are_read_at_once_without_harm(tmp_path: Path, hands: FakeTools) -> None:
+    for i in range(12):
+        (tmp_path / f"{i}.pdf").write_bytes(pdf([f"page {i} {j}" for j in range(5)]))
+
+    async def read_all() -> list[FilesReadOutput]:
+        jobs = [FilesRead().run(FilesReadParams(path=f"{i}.pdf"), hands) for i in range(12)]
+        return await asyncio.gather(*jobs)
+
+    for i, out in enumerate(asyncio.run(read_all())):
+        assert [page.text for page in out.pages] == [f"page {i} {j}" for j in range(5)]

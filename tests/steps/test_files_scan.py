@@ -1,0 +1,220 @@
+import asyncio
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from paddock.steps import walk
+from paddock.steps.files_scan import FilesScan, FilesScanOutput, FilesScanParams
+from paddock.steps.step import StepError
+from tests.fakes.tools import FakeOutputs, FakeTools, tools
+
+Scan = Callable[..., FilesScanOutput]
+
+
+@pytest.fixture
+def hands(tmp_path: Path) -> FakeTools:
+    return tools(tmp_path)
+
+
+@pytest.fixture
+def scan(hands: FakeTools) -> Scan:
+    def scan(root: str = ".", **wishes: Any) -> FilesScanOutput:
+        return asyncio.run(FilesScan().run(FilesScanParams(root=root, **wishes), hands))
+
+    return scan
+
+
+def lay(base: Path, *names: str) -> None:
+    for name in names:
+        path = base / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+
+
+def listed(out: FilesScanOutput) -> list[str]:
+    return [file.relpath for file in out.files]
+
+
+def test_each_file_tells_what_it_is(tmp_path: Path, scan: Scan) -> None:
+    lay(tmp_path, "sub/Report.v2.MD")
+    os.utime(tmp_path / "sub/Report.v2.MD", (1_700_000_000, 1_700_000_000))
+    [file] = scan().files
+    assert file.model_dump() == {
+        "path": str(tmp_path.resolve() / "sub" / "Report.v2.MD"),
+        "relpath": "sub/Report.v2.MD",
+        "name": "Report.v2.MD",
+        "stem": "Report.v2",
+        "suffix": ".MD",
+        "size": 16,
+        "modified": "2023-11-14T22:13:20Z",
+        "sha256": hashlib.sha256(b"sub/Report.v2.MD").hexdigest(),
+    }
+
+
+def test_files_come_sorted_and_from_every_depth(tmp_path: Path, scan: Scan) -> None:
+    lay(tmp_path, "b.txt", "a/z.txt", "a/b/c.txt", "ä.txt")
+    assert listed(scan()) == ["a/b/c.txt", "a/z.txt", "b.txt", "ä.txt"]
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "expected"),
+    [
+        (["**/*.{md,txt}"], [], ["a.md", "docs/b.txt", "docs/old/c.md"]),
+        (["*.md"], [], ["a.md", "docs/old/c.md"]),
+        (["/*.md"], [], ["a.md"]),
+        (["./*.md"], [], ["a.md"]),
+        (["docs/*.txt"], [], ["docs/b.txt"]),
+        (["docs"], [], ["docs/b.txt", "docs/e.pdf", "docs/old/c.md"]),
+        (["docs/"], ["*.pdf"], ["docs/b.txt", "docs/old/c.md"]),
+        (["**/*"], ["docs"], ["a.md"]),
+        (["**/*"], ["old/"], ["a.md", "docs/b.txt", "docs/e.pdf"]),
+        (["**/*"], ["a.md/"], ["a.md", "docs/b.txt", "docs/e.pdf", "docs/old/c.md"]),
+        (["**/*", "!*.md"], [], ["docs/b.txt", "docs/e.pdf"]),
+        (["**/*"], ["*.md", "!c.md"], ["docs/b.txt", "docs/e.pdf", "docs/old/c.md"]),
+        (["**/*", "!old/"], [], ["a.md", "docs/b.txt", "docs/e.pdf"]),
+        (["**/[a-b].*"], [], ["a.md", "docs/b.txt"]),
+        (["**/*.PDF"], [], []),
+        (["docs/**"], [], ["docs/b.txt", "docs/e.pdf", "docs/old/c.md"]),
+    ],
+)
+def test_patterns_mean_what_they_mean_in_a_gitignore(
+    tmp_path: Path, scan: Scan, include: list[str], exclude: list[str], expected: list[str]
+) -> None:
+    lay(tmp_path, "a.md", "docs/b.txt", "docs/old/c.md", "docs/e.pdf")
+    assert listed(scan(include=include, exclude=exclude)) == expected
+
+
+def test_hidden_files_and_our_own_outputs_are_never_listed(
+    tmp_path: Path, scan: Scan, hands: FakeTools
+) -> None:
+    lay(tmp_path, "a.md", ".hidden.md", ".paddock/x.md", "out/a.md.md", ".a.md.1234.paddock-tmp")
+    assert isinstance(hands.outputs, FakeOutputs)
+    hands.outputs.known[tmp_path.resolve() / "out" / "a.md.md"] = {"0"}
+    assert listed(scan(include=["**/*", ".*"])) == ["a.md"]
+
+
+def test_the_newest_are_those_changed_last(tmp_path: Path, scan: Scan) -> None:
+    lay(tmp_path, "a", "b", "c")
+    for name, when in (("a", 300), ("b", 100), ("c", 200)):
+        os.utime(tmp_path / name, (when, when))
+    assert listed(scan(newest=2)) == ["a", "c"]
+
+
+def test_larger_files_are_left_out_and_said(tmp_path: Path, scan: Scan, hands: FakeTools) -> None:
+    lay(tmp_path, "a", "much-longer", "other-long", "third-long", "fourth-long")
+    assert listed(scan(max_bytes=5)) == ["a"]
+    assert hands.notes == [
+        ".: 'fourth-long', 'much-longer', 'other-long' and 1 more left out, larger than "
+        "max_bytes (5)."
+    ]
+
+
+def test_links_are_not_followed_unless_wished(tmp_path: Path, scan: Scan) -> None:
+    lay(tmp_path, "real/a.txt")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "real/a.txt")
+    (tmp_path / "again").symlink_to(tmp_path / "real")
+    assert listed(scan()) == ["real/a.txt"]
+
+
+def test_followed_links_end_their_circles_and_stay_inside(
+    tmp_path: Path, scan: Scan, hands: FakeTools
+) -> None:
+    lay(tmp_path, "in/real/a.txt", "in/b.txt", "beside/c.txt")
+    (tmp_path / "in/real/up").symlink_to(tmp_path / "in")
+    (tmp_path / "in/file.txt").symlink_to(tmp_path / "in/b.txt")
+    (tmp_path / "in/beside").symlink_to(tmp_path / "beside")
+    (tmp_path / "in/self").symlink_to(tmp_path / "in/self")
+    (tmp_path / "in/broken").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "in/etc").symlink_to("/etc")
+    assert listed(scan("in", follow_links=True)) == [
+        "b.txt",
+        "beside/c.txt",
+        "file.txt",
+        "real/a.txt",
+    ]
+    assert hands.notes == [
+        "in: 'broken', 'etc', 'self' left out, symbolic links outside the allowed folders, or "
+        "broken."
+    ]
+
+
+def test_names_that_are_no_utf8_are_left_out_and_said(
+    tmp_path: Path, scan: Scan, hands: FakeTools
+) -> None:
+    lay(tmp_path, "a.txt")
+    try:
+        (Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt"))).write_text("x")
+    except OSError:
+        pytest.skip("this file system knows only UTF-8")
+    assert listed(scan()) == ["a.txt"]
+    assert hands.notes == [r".: 'caf\xe9.txt' left out, the name is not UTF-8."]
+
+
+def test_a_folder_that_cannot_be_read_is_said_and_the_others_go_on(
+    tmp_path: Path, scan: Scan, hands: FakeTools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay(tmp_path, "a.txt", "locked/b.txt", "open/c.txt")
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:
+        if path.endswith("locked"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(walk.os, "scandir", refuse)
+    assert listed(scan()) == ["a.txt", "open/c.txt"]
+    assert hands.notes == [".: 'locked/' left out, the folder cannot be read."]
+
+
+def test_a_file_that_cannot_be_read_is_listed_without_a_hash(
+    tmp_path: Path, scan: Scan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay(tmp_path, "a.txt", "b.txt")
+
+    def refuse(path: str) -> str:
+        if path.endswith("a.txt"):
+            raise PermissionError(13, "Permission denied", path)
+        raise FileNotFoundError(2, "gone", path)
+
+    monkeypatch.setattr("paddock.steps.files_scan._sha256", refuse)
+    [file] = scan().files
+    assert (file.relpath, file.sha256) == ("a.txt", None)
+
+
+def test_pipes_and_sockets_are_no_documents(tmp_path: Path, scan: Scan) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert listed(scan()) == []
+
+
+def test_a_missing_root_is_an_error(scan: Scan, tmp_path: Path) -> None:
+    with pytest.raises(StepError) as caught:
+        scan("inbox")
+    assert str(caught.value) == (
+        f"The folder '{tmp_path.resolve()}/inbox' is not there. Correct `root`, or make the folder."
+    )
+
+
+def test_a_root_that_is_a_file_is_an_error(scan: Scan, tmp_path: Path) -> None:
+    lay(tmp_path, "a.txt")
+    with pytest.raises(StepError) as caught:
+        scan("a.txt")
+    assert str(caught.value) == (
+        f"'{tmp_path.resolve()}/a.txt' is a file, not a folder. Correct `root`."
+    )
+
+
+def test_a_root_outside_the_pipelines_folders_is_an_error(scan: Scan) -> None:
+    with pytest.raises(StepError, match="leads outside the pipeline's folders"):
+        scan("..")
+
+
+def test_patterns_that_are_none_are_faults(scan: Scan) -> None:
+    with pytest.raises(ValidationError, match="'!/' is no pattern"):
+        FilesScanParams(root=".", include=["!/"])
+    with pytest.raises(StepError, match="cannot be understood"):
+        scan(include=["{1..2000}"])

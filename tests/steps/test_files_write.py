@@ -1,0 +1,243 @@
+import asyncio
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from paddock.pipelines.expressions import Template
+from paddock.steps import files_write
+from paddock.steps.files_write import FilesWrite, FilesWriteOutput, FilesWriteParams
+from paddock.steps.step import StepError
+from tests.fakes.tools import FakeOutputs, FakeTools, tools
+
+Write = Callable[..., FilesWriteOutput]
+
+
+@pytest.fixture
+def outputs() -> FakeOutputs:
+    return FakeOutputs()
+
+
+@pytest.fixture
+def hands(tmp_path: Path, outputs: FakeOutputs) -> FakeTools:
+    return tools(tmp_path, outputs=outputs)
+
+
+@pytest.fixture
+def write(hands: FakeTools, outputs: FakeOutputs) -> Write:
+    def write(path: str, **wishes: Any) -> FilesWriteOutput:
+        outputs.next_run()
+        return asyncio.run(FilesWrite().run(FilesWriteParams(path=path, **wishes), hands))
+
+    return write
+
+
+def refused(write: Write, path: str, **wishes: Any) -> StepError:
+    with pytest.raises(StepError) as caught:
+        write(path, **{"text": "x"} | wishes)
+    return caught.value
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_a_text_is_written_and_its_folders_are_made(tmp_path: Path, write: Write) -> None:
+    out = write("out/deep/a.md", text="Grüße\n")
+    path = tmp_path.resolve() / "out/deep/a.md"
+    assert out.model_dump() == {"path": str(path), "changed": True}
+    assert path.read_bytes() == "Grüße\n".encode()
+    assert files(tmp_path) == ["out/deep/a.md"]
+
+
+def test_a_template_sees_its_vars(tmp_path: Path, write: Write) -> None:
+    write("a.md", template=Template.of("# {{ title }}"), vars={"title": "Minutes"})
+    assert (tmp_path / "a.md").read_text() == "# Minutes"
+
+
+def test_a_template_that_fails_says_so(write: Write) -> None:
+    with pytest.raises(StepError, match=r"`template` cannot be rendered: .*title"):
+        write("a.md", template=Template.of("# {{ title }}"))
+
+
+def test_the_ledger_hears_before_and_after_the_rename(
+    tmp_path: Path, write: Write, outputs: FakeOutputs
+) -> None:
+    write("a.md", text="x")
+    path = tmp_path.resolve() / "a.md"
+    assert outputs.events == [("intend", path), ("wrote", path)]
+
+
+def test_the_same_content_is_not_written_again(tmp_path: Path, write: Write) -> None:
+    write("a.md", text="x")
+    before = (tmp_path / "a.md").stat()
+    assert write("a.md", text="x").changed is False
+    after = (tmp_path / "a.md").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_what_we_wrote_last_is_replaced_and_keeps_its_permissions(
+    tmp_path: Path, write: Write
+) -> None:
+    write("a.md", text="one")
+    (tmp_path / "a.md").chmod(0o600)
+    assert write("a.md", text="two").changed is True
+    assert (tmp_path / "a.md").read_text() == "two"
+    assert stat.S_IMODE((tmp_path / "a.md").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_an_edited_file_is_kept_and_said(
+    tmp_path: Path, write: Write, hands: FakeTools, is_ours: bool
+) -> None:
+    if is_ours:
+        write("a.md", text="one")
+    (tmp_path / "a.md").write_text("my own words")
+    assert write("a.md", text="two").changed is False
+    assert (tmp_path / "a.md").read_text() == "my own words"
+    path = tmp_path.resolve() / "a.md"
+    assert hands.notes == [f"'{path}' was edited, or is not ours: it is kept as it is."]
+
+
+def test_an_edited_file_is_overwritten_if_wished(tmp_path: Path, write: Write) -> None:
+    (tmp_path / "a.md").write_text("my own words")
+    assert write("a.md", text="two", on_edited="overwrite").changed is True
+    assert (tmp_path / "a.md").read_text() == "two"
+
+
+def test_an_edited_file_is_a_failure_if_wished(tmp_path: Path, write: Write) -> None:
+    (tmp_path / "a.md").write_text("my own words")
+    path = tmp_path.resolve() / "a.md"
+    assert str(refused(write, "a.md", on_edited="fail")) == (
+        f"'{path}' was edited, or is not ours, and `on_edited` is `fail`. "
+        "Move it away, or set `on_edited` to `keep` or `overwrite`."
+    )
+
+
+def test_two_items_cannot_write_the_same_file(tmp_path: Path, hands: FakeTools) -> None:
+    async def both() -> None:
+        for text in ("one", "two"):
+            await FilesWrite().run(FilesWriteParams(path="a.md", text=text), hands)
+
+    with pytest.raises(StepError, match="another item of this run writes"):
+        asyncio.run(both())
+    assert files(tmp_path) == ["a.md"]
+    assert (tmp_path / "a.md").read_text() == "one"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_fatal_and_leaves_nothing_behind(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    write("a.md", text="old")
+    real = os.write
+
+    def full(handle: int, data: bytes) -> int:
+        if len(data) > 10:
+            return real(handle, data[:10])
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(files_write.os, "write", full)
+    error = refused(write, "a.md", text="new " * 5)
+    monkeypatch.undo()
+    path = tmp_path.resolve() / "a.md"
+    assert str(error) == (
+        f"'{path}' cannot be written: the disk is full. "
+        "Make room and run again; what is finished is kept."
+    )
+    assert (error.is_fatal, error.kind) == (True, "io")
+    assert files(tmp_path) == ["a.md"]
+    assert (tmp_path / "a.md").read_text() == "old"
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_failure_at_any_point_leaves_the_old_file_and_no_temporary_one(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    write("a.md", text="old")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(*((files_write.os, call) if call == "fsync" else (Path, call)), fail)
+    assert refused(write, "a.md").reason.endswith("the device reports an input/output error.")
+    monkeypatch.undo()
+    assert files(tmp_path) == ["a.md"]
+    assert (tmp_path / "a.md").read_text() == "old"
+
+
+def test_a_kill_before_the_rename_leaves_only_a_hidden_file(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("a.md", text="old")
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object, **__: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(Path, "replace", kill)
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    with pytest.raises(Killed):
+        write("a.md", text="new")
+    monkeypatch.undo()
+    [hidden, old] = files(tmp_path)
+    assert old == "a.md"
+    assert hidden.startswith(".a.md.")
+    assert hidden.endswith(".paddock-tmp")
+    assert (tmp_path / "a.md").read_text() == "old"
+
+
+def test_paths_that_cannot_be_a_file_are_refused(tmp_path: Path, write: Write) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "file").write_text("x")
+    base = tmp_path.resolve()
+    assert str(refused(write, "sub")) == f"'{base}/sub' is a folder; `path` must name a file."
+    assert str(refused(write, "new/")) == "'new/' names a folder; `path` must name a file."
+    assert str(refused(write, "file/a.md")) == (
+        f"'{base}/file/a.md' cannot be written: a part of its path is a file, not a folder."
+    )
+    assert str(refused(write, "n" * 300)).endswith("its name is too long for this file system.")
+    assert "leads outside" in str(refused(write, "../a.md"))
+
+
+def test_the_longest_possible_name_is_written(tmp_path: Path, write: Write) -> None:
+    name = "ä" * 126 + ".md"
+    assert write(name, text="x").changed is True
+    assert files(tmp_path) == [name]
+
+
+def test_a_folder_without_permission_is_told(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(files_write.os, "open", refuse)
+    error = refused(write, "a.md")
+    assert error.reason.endswith("a.md' cannot be written: the permissions do not allow it.")
+    assert not error.is_fatal
+
+
+@pytest.mark.parametrize(
+    ("wishes", "fault"),
+    [
+        ({}, "Give exactly one of `text`, `template`."),
+        ({"text": "a", "template": "b"}, "Give exactly one of `text`, `template`, not "),
+        ({"rows": []}, "`rows` is not in this version."),
+    ],
+)
+def test_exactly_one_content_is_given(wishes: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        FilesWriteParams(path="a", **wishes)
+    assert fault in str(caught.value)
+
+
+def test_a_null_text_is_told(write: Write) -> None:
+    assert str(refused(write, "a.md", text=None)) == (
+        "`text` is null, so there is nothing to write."
+    )

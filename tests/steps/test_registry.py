@@ -1,0 +1,171 @@
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from paddock.steps import registry
+
+BUILT_IN = (
+    *("chat", "embed", "files.read", "files.scan", "files.write"),
+    *("prompt", "split", "summarise"),
+)
+
+
+def test_the_built_in_steps_are_found_like_any_other() -> None:
+    assert set(BUILT_IN) <= set(registry.names())
+    assert all(registry.package(name) == "paddock" for name in BUILT_IN)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_parameter_and_output_is_described_or_plain(name: str) -> None:
+    kind = registry.load(name)
+    schema = kind.params.model_json_schema()
+    assert all("description" in field for field in schema["properties"].values()), name
+    assert kind.output.model_json_schema()["type"] == "object"
+    assert kind.__doc__
+    assert kind.version == 1
+
+
+def test_summarize_is_another_name_for_summarise() -> None:
+    assert registry.load("summarize") is registry.load("summarise")
+
+
+def test_an_unknown_step_is_told_with_the_nearest_name() -> None:
+    with pytest.raises(registry.UnknownStep) as caught:
+        registry.load("files.raed")
+    assert str(caught.value) == (
+        "step 'files.raed' is not installed. Known: "
+        + ", ".join(f"'{name}'" for name in registry.names())
+        + ". Did you mean 'files.read'?"
+    )
+    assert caught.value.near == ("files.read",)
+
+
+def test_a_step_of_the_language_that_comes_later_is_told_so() -> None:
+    with pytest.raises(registry.UnknownStep, match="step 'agent' is not in this version"):
+        registry.load("agent")
+
+
+def test_listing_names_imports_no_step() -> None:
+    code = """
+        import sys
+        from paddock.steps import registry
+        registry.names()
+        print([name for name in sys.modules if name.startswith("paddock.steps.files")])
+        registry.load("files.scan")
+        print("paddock.steps.files_scan" in sys.modules, "paddock.steps.chat" in sys.modules)
+        for name in registry.names():
+            registry.load(name)
+        heavy = {"pypdfium2", "bs4", "wcmatch", "charset_normalizer", "semantic_text_splitter"}
+        print(sorted(heavy & set(sys.modules)))
+    """
+    assert in_a_new_python(code) == "[]\nTrue False\n[]\n"
+
+
+def in_a_new_python(code: str, path: Path | None = None) -> str:
+    program = f"import sys; sys.path.insert(0, {str(path)!r})\n" if path else ""
+    done = subprocess.run(
+        [sys.executable, "-c", program + textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def plug_in(base: Path, points: str, code: str, name: str = "acme-steps") -> None:
+    info = base / f"{name.replace('-', '_')}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[paddock.steps]\n{points}\n")
+    (base / f"{name.replace('-', '_')}.py").write_text(textwrap.dedent(code))
+
+
+GOOD = """
+    from paddock.steps.step import Output, Params
+
+    class ShoutParams(Params):
+        text: str
+
+    class ShoutOutput(Output):
+        text: str
+
+    class Shout:
+        params, output = ShoutParams, ShoutOutput
+        version, is_pure, roles = 1, True, frozenset()
+
+        def reads(self, params):
+            return ()
+
+        async def run(self, params, tools):
+            return ShoutOutput(text=params.text.upper())
+"""
+
+
+def test_a_plug_in_is_a_step_like_the_built_in_ones(tmp_path: Path) -> None:
+    plug_in(tmp_path, "shout = acme_steps:Shout", GOOD)
+    code = """
+        import asyncio
+        from paddock.steps import registry
+        kind = registry.load("shout")
+        print("shout" in registry.names(), registry.package("shout"))
+        print(asyncio.run(kind().run(kind.params(text="hey"), None)).text)
+    """
+    assert in_a_new_python(code, tmp_path) == "True acme-steps\nHEY\n"
+
+
+@pytest.mark.parametrize(
+    ("points", "code", "why"),
+    [
+        (
+            "shout = acme_steps:Shout",
+            "import nowhere_to_be_found",
+            "ModuleNotFoundError: No module named 'nowhere_to_be_found'",
+        ),
+        ("shout = acme_steps:Shout", "Shout = 3", "acme_steps:Shout is not a class"),
+        (
+            "shout = acme_steps:Shout",
+            "class Shout: pass",
+            "acme_steps:Shout has no `params` that is a subclass of paddock.steps.step.Params",
+        ),
+        (
+            "shout = acme_steps:Shout",
+            GOOD.replace("version, is_pure, roles = 1, True, frozenset()", "version = 1"),
+            "acme_steps:Shout lacks `is_pure`, `roles`",
+        ),
+    ],
+)
+def test_a_broken_plug_in_is_told_with_its_package(
+    tmp_path: Path, points: str, code: str, why: str
+) -> None:
+    plug_in(tmp_path, points, code)
+    program = """
+        from paddock.steps import registry
+        try:
+            registry.load("shout")
+        except registry.BrokenStep as error:
+            print(error)
+    """
+    assert in_a_new_python(program, tmp_path) == (
+        f"step 'shout' of package 'acme-steps' cannot be used: {why}. "
+        "Update or remove 'acme-steps'.\n"
+    )
+
+
+def test_a_name_that_two_packages_bring_is_refused(tmp_path: Path) -> None:
+    plug_in(tmp_path, "chat = acme_steps:Shout", GOOD)
+    program = """
+        from paddock.steps import registry
+        try:
+            registry.load("chat")
+        except registry.BrokenStep as error:
+            print(error.package, "|", error.why)
+    """
+    out = in_a_new_python(program, tmp_path)
+    assert out in (
+        "acme-steps and paddock | more than one package brings it\n",
+        "paddock and acme-steps | more than one package brings it\n",
+    )

@@ -1,0 +1,199 @@
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from paddock.steps.split import Chunk, Split, SplitParams
+from tests.fakes.pool import FakePool, count
+from tests.fakes.tools import FakeTools, tools
+
+Cut = Callable[..., list[Chunk]]
+
+REPORT = """# Annual report
+
+A short preface. It has two sentences.
+
+## Results
+
+The first quarter was good. The second was better. Nobody expected the third one.
+
+```python
+# no heading
+```
+
+## Outlook
+
+### Next year
+
+We go on. We do not stop.
+"""
+
+
+def cut(**wishes: Any) -> list[Chunk]:
+    return asyncio.run(Split().run(SplitParams(**wishes), tools(Path.cwd()))).chunks
+
+
+def solid(text: str) -> str:
+    return "".join(text.split())
+
+
+def test_a_text_that_fits_is_one_chunk() -> None:
+    [chunk] = cut(text="  One. Two.\n")
+    assert chunk.model_dump() == {
+        "text": "One. Two.",
+        "index": 0,
+        "start": 2,
+        "end": 11,
+        "page": None,
+        "headings": [],
+    }
+
+
+def test_no_chunk_has_more_tokens_than_asked() -> None:
+    chunks = cut(text=REPORT * 5, tokens=20)
+    assert max(count(chunk.text) for chunk in chunks) <= 20
+    assert solid("".join(chunk.text for chunk in chunks)) == solid(REPORT * 5)
+
+
+def test_chunks_know_the_headings_over_them() -> None:
+    chunks = cut(text=REPORT, tokens=16)
+    assert {chunk.text.split("\n")[0]: chunk.headings for chunk in chunks} == {
+        "# Annual report": ["Annual report"],
+        "## Results": ["Annual report", "Results"],
+        "```python": ["Annual report", "Results"],
+        "## Outlook": ["Annual report", "Outlook"],
+    }
+
+
+def test_chunks_know_the_page_they_start_on() -> None:
+    pages = [
+        {"number": 3, "text": "First page. " * 4},
+        {"number": 4, "text": ""},
+        {"number": 7, "text": "Third page. " * 4},
+    ]
+    chunks = cut(pages=pages, tokens=4)
+    assert [chunk.page for chunk in chunks] == [3, 3, 7, 7]
+    joined = "\n\n".join(str(page["text"]) for page in pages)
+    assert all(joined[chunk.start : chunk.end] == chunk.text for chunk in chunks)
+
+
+def test_sentences_are_borders_across_lines_if_paragraphs_are_none() -> None:
+    text = "One two\nthree four. Five six\nseven eight. Nine ten."
+    assert [chunk.text for chunk in cut(text=text, tokens=4, by=["sentence"])] == [
+        "One two\nthree four.",
+        "Five six\nseven eight.",
+        "Nine ten.",
+    ]
+
+
+def test_overlapping_chunks_begin_with_the_last_sentence_before_them() -> None:
+    text = " ".join(f"Sentence number {i} ends." for i in range(6))
+    chunks = cut(text=text, tokens=12, overlap=4)
+    assert [chunk.text for chunk in chunks[:2]] == [
+        "Sentence number 0 ends. Sentence number 1 ends.",
+        "Sentence number 1 ends. Sentence number 2 ends. Sentence number 3 ends.",
+    ]
+    assert max(count(chunk.text) for chunk in chunks) <= 12
+
+
+def test_an_overlap_shorter_than_a_sentence_takes_words() -> None:
+    text = " ".join(f"word{i}" for i in range(40))
+    first, second, *_ = cut(text=text, tokens=10, overlap=3)
+    assert second.text.split()[:3] == first.text.split()[-3:]
+
+
+def test_chinese_is_cut_at_its_sentences() -> None:
+    chunks = cut(text="今天天气很好。我们去公园散步。" * 10, tokens=20)
+    assert all(chunk.text.endswith("。") for chunk in chunks)
+
+
+def test_a_blank_text_has_no_chunks() -> None:
+    assert cut(text=" \n ") == []
+    assert cut(text="") == []
+    assert cut(pages=[]) == []
+
+
+def test_counting_takes_three_journeys_to_the_model_whatever_the_length() -> None:
+    hands = tools(Path.cwd())
+    asyncio.run(Split().run(SplitParams(text=REPORT * 200, tokens=50), hands))
+    assert len(hands.chats.counted) == 3
+
+
+def test_thirty_pages_are_cut_in_well_under_a_second() -> None:
+    text = "\n\n".join(f"## Part {i}\n\n" + f"Word{i} follows word. " * 90 for i in range(50))
+    began = time.perf_counter()
+    cut(text=text, tokens=300, overlap=30)
+    assert time.perf_counter() - began < 1.0
+
+
+class Merging(FakePool):
+    """A model whose tokens are four characters, whatever words they belong to."""
+
+    async def count_texts(self, model: Any, texts: Any) -> list[int]:
+        return [-(-len(text) // 4) for text in texts]
+
+
+class Growing(FakePool):
+    """A model that counts long texts higher than the sum of their words."""
+
+    async def count_texts(self, model: Any, texts: Any) -> list[int]:
+        return [len(text) if len(text) > 40 else count(text) for text in texts]
+
+
+@pytest.mark.parametrize("pool", [Merging(), Growing()])
+def test_the_limit_holds_for_tokenizers_that_do_not_count_by_words(pool: FakePool) -> None:
+    hands: FakeTools = tools(Path.cwd(), pool=pool)
+    text = REPORT * 3 + "unbroken" * 50
+    chunks = asyncio.run(Split().run(SplitParams(text=text, tokens=30), hands)).chunks
+    sizes = asyncio.run(pool.count_texts(None, [chunk.text for chunk in chunks]))
+    assert max(sizes) <= 30
+    assert solid("".join(chunk.text for chunk in chunks)) == solid(text)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    text=st.text(
+        alphabet=st.sampled_from("abc .,!?\n\r\t#*`-日本。é👍🏽\u200d\u0301  "), max_size=300
+    ),
+    tokens=st.integers(1, 12),
+    overlap=st.integers(0, 6),
+    by=st.sampled_from([["heading", "paragraph", "sentence"], ["paragraph"], ["sentence"]]),
+)
+def test_nothing_but_white_space_is_ever_lost(
+    text: str, tokens: int, overlap: int, by: list[str]
+) -> None:
+    chunks = cut(text=text, tokens=tokens, overlap=min(overlap, tokens - 1), by=by)
+    reached = 0
+    for chunk in chunks:
+        assert text[chunk.start : chunk.end] == chunk.text
+        assert chunk.text.strip()
+        assert not text[reached : chunk.start].strip()
+        assert count(chunk.text) <= tokens
+        reached = max(reached, chunk.end)
+    assert not text[reached:].strip()
+    assert [chunk.index for chunk in chunks] == list(range(len(chunks)))
+
+
+@pytest.mark.parametrize(
+    ("wishes", "fault"),
+    [
+        ({"text": "a", "tokens": 10, "overlap": 10}, "`overlap` (10) must be below `tokens` (10)"),
+        (
+            {"text": "a", "pages": []},
+            "Give exactly one of `text`, `pages`, not `text` and `pages`.",
+        ),
+        ({}, "Give exactly one of `text`, `pages`."),
+        ({"text": "a", "tokens": 0}, "greater than or equal to 1"),
+        ({"text": "a", "by": ["page"]}, "'heading', 'paragraph' or 'sentence'"),
+    ],
+)
+def test_impossible_wishes_are_faults(wishes: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        SplitParams(**wishes)
+    assert fault in str(caught.value)
