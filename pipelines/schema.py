@@ -1,0 +1,151 @@
+"""JSON Schema of the language, for editors: made from the tables of keys and the steps' types.
+
+Draft 7, with `if`/`then` on `uses` for what stands under `with`, as yaml-language-server reads it.
+The steps' types are an argument, since this room knows no steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from .keys import Keys
+from .shape import Controls, FileKeys, InputKeys, ModelKeys, StepKeys
+from .texts import TEXT_OR_FILE
+from .triggers import Budget, Concurrency, On, Test
+
+Schema = dict[str, Any]
+
+ALIASES = {"summarize": "summarise"}
+EXPRESSION: Schema = {"type": "string", "pattern": r"\{\{|\{%", "description": "An expression."}
+FILE: Schema = {
+    "type": "object",
+    "properties": {"file": {"type": "string", "description": "A path, relative to this file."}},
+    "required": ["file"],
+    "additionalProperties": False,
+}
+_REF = "#/definitions/"
+
+
+def schema(step_params: Mapping[str, type[BaseModel]]) -> Schema:
+    """Give the schema of a pipeline file, with these steps."""
+    definitions: Schema = {}
+    top = _table(FileKeys, definitions)
+    properties = top["properties"]
+    properties["inputs"]["additionalProperties"] = _either(
+        _table(InputKeys, definitions), {"type": ["string", "number", "boolean", "array", "null"]}
+    )
+    properties["models"]["additionalProperties"] = _either(
+        _table(ModelKeys, definitions), {"type": "string"}
+    )
+    tables: dict[str, type[Keys]] = {"defaults": Controls, "on": On}
+    tables |= {"concurrency": Concurrency, "budget": Budget}
+    for name, table in tables.items():
+        properties[name] = {**_described(properties[name]), **_table(table, definitions)}
+    properties["tests"]["items"] = _table(Test, definitions)
+    properties["steps"]["items"] = {"$ref": f"{_REF}step"}
+    definitions["step"] = _step(step_params, definitions)
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Paddock pipeline",
+        **top,
+        "definitions": definitions,
+    }
+
+
+def _described(found: Schema) -> Schema:
+    return {name: found[name] for name in ("description",) if name in found}
+
+
+def _either(*schemas: Schema) -> Schema:
+    return {"anyOf": list(schemas)}
+
+
+def _table(table: type[BaseModel], definitions: Schema) -> Schema:
+    """Give the schema of one type, its inner types moved to the shared definitions."""
+    made = table.model_json_schema(by_alias=True, ref_template=_REF + "{model}")
+    for name, inner in made.pop("$defs", {}).items():
+        definitions[name] = _cleaned(inner)
+    cleaned: Schema = _cleaned(made)
+    return cleaned
+
+
+def _cleaned(found: Any) -> Any:
+    """Leave out what only tells of the code: titles of types and fields, defaults of null."""
+    if isinstance(found, list):
+        return [_cleaned(item) for item in found]
+    if not isinstance(found, dict):
+        return found
+    left_out = [name for name in ("title",) if isinstance(found.get(name), str)]
+    if "default" in found and found["default"] is None:
+        left_out.append("default")
+    kept = {name: value for name, value in found.items() if name not in left_out}
+    return {
+        name: {key: _cleaned(item) for key, item in value.items()}
+        if name == "properties"
+        else _cleaned(value)
+        for name, value in kept.items()
+    }
+
+
+def _step(step_params: Mapping[str, type[BaseModel]], definitions: Schema) -> Schema:
+    step = _table(StepKeys, definitions)
+    names = [*step_params, *(alias for alias, name in ALIASES.items() if name in step_params)]
+    step["properties"]["uses"] |= {"type": "string", "enum": sorted(names)}
+    step["properties"]["uses"].pop("anyOf", None)
+    step["properties"]["do"] = {
+        **_described(step["properties"]["do"]),
+        "type": "array",
+        "items": {"$ref": f"{_REF}step"},
+    }
+    step["oneOf"] = [
+        {"required": ["uses"], "not": {"required": ["for_each"]}},
+        {"required": ["for_each", "do"], "not": {"required": ["uses"]}},
+    ]
+    step["allOf"] = [
+        _with(names_of, definitions, step_params[names_of]) for names_of in step_params
+    ]
+    return step
+
+
+def _with(name: str, definitions: Schema, params: type[BaseModel]) -> Schema:
+    """Say what stands under `with` where `uses` is this step."""
+    aliases = [alias for alias, of in ALIASES.items() if of == name]
+    made = _table(params, definitions)
+    made["properties"] = {
+        key: _parameter(key, found) for key, found in made.get("properties", {}).items()
+    }
+    made["patternProperties"] = {"^x-": {}}
+    later: frozenset[str] = getattr(params, "not_yet", frozenset())
+    for key in later:
+        made["properties"].pop(key, None)
+    one_of = [key for key in getattr(params, "one_of", ()) if key not in later]
+    if one_of:
+        made["oneOf"] = [{"required": [key]} for key in one_of]
+    definitions[f"with {name}"] = made
+    is_needed = bool(made.get("required") or one_of)
+    then: Schema = {"properties": {"with": {"$ref": f"{_REF}with {name}"}}}
+    if is_needed:
+        then["required"] = ["with"]
+    uses = {"enum": [name, *aliases]}
+    return {"if": {"properties": {"uses": uses}, "required": ["uses"]}, "then": then}
+
+
+def _parameter(name: str, found: Schema) -> Schema:
+    """Allow an expression for anything, and a file where a text may be one."""
+    kept: Schema = {key: found[key] for key in ("description", "default", "examples") if key in found}
+    rest = {key: value for key, value in found.items() if key not in kept}
+    alternatives = [rest] if rest else [{}]
+    if not _takes_text(rest):
+        alternatives.append(EXPRESSION)
+    if name in TEXT_OR_FILE and FILE not in rest.get("anyOf", ()):
+        alternatives.append(FILE)
+    return {**kept, **(rest if len(alternatives) == 1 else _either(*alternatives))}
+
+
+def _takes_text(found: Schema) -> bool:
+    if found.get("type") == "string" and not {"enum", "pattern", "minLength"} & found.keys():
+        return True
+    return not found or any(_takes_text(one) for one in found.get("anyOf", ()))
