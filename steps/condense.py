@@ -17,7 +17,7 @@ from paddock.engine.request import Message
 
 from .asking import Asker
 from .fitting import head, most
-from .material import Part, part
+from .material import Part
 from .pieces import cut
 from .step import StepError
 from .wording import BETWEEN, Wording
@@ -116,7 +116,7 @@ class Condenser:
         self, parts: Sequence[Part], messages: Callable[[Part], list[Message]], reserve: int
     ) -> list[Part]:
         """Cut those parts that do not fit into their prompt; none is left out."""
-        empty = await self.asker.size(messages(part("")))
+        empty = await self.asker.size(messages(Part("", {**parts[0].data, "text": ""})))
         limit = await self.asker.room() - reserve - empty - _MARGIN_TOKENS
         for _ in range(_MAX_CUTS):
             fitting, longest = await self._cut(parts, max(1, limit))

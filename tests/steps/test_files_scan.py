@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from paddock.steps import walk
 from paddock.steps.files_scan import FilesScan, FilesScanOutput, FilesScanParams
 from paddock.steps.step import StepError
 from tests.fakes.tools import FakeOutputs, FakeTools, tools
@@ -166,7 +165,7 @@ def test_a_folder_that_cannot_be_read_is_said_and_the_others_go_on(
             raise PermissionError(13, "Permission denied", path)
         return scandir(path)
 
-    monkeypatch.setattr(walk.os, "scandir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     assert listed(scan()) == ["a.txt", "open/c.txt"]
     assert hands.notes == [".: 'locked/' left out, the folder cannot be read."]
 

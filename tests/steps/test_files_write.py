@@ -10,7 +10,6 @@ import pytest
 from pydantic import ValidationError
 
 from paddock.pipelines.expressions import Template
-from paddock.steps import files_write
 from paddock.steps.files_write import FilesWrite, FilesWriteOutput, FilesWriteParams
 from paddock.steps.step import StepError
 from tests.fakes.tools import FakeOutputs, FakeTools, tools
@@ -142,7 +141,7 @@ def test_a_full_disk_is_fatal_and_leaves_nothing_behind(
             return real(handle, data[:10])
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(files_write.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     error = refused(write, "a.md", text="new " * 5)
     monkeypatch.undo()
     path = tmp_path.resolve() / "a.md"
@@ -164,7 +163,7 @@ def test_a_failure_at_any_point_leaves_the_old_file_and_no_temporary_one(
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(*((files_write.os, call) if call == "fsync" else (Path, call)), fail)
+    monkeypatch.setattr(os if call == "fsync" else Path, call, fail)
     assert refused(write, "a.md").reason.endswith("the device reports an input/output error.")
     monkeypatch.undo()
     assert files(tmp_path) == ["a.md"]
@@ -217,7 +216,7 @@ def test_a_folder_without_permission_is_told(write: Write, monkeypatch: pytest.M
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(files_write.os, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     error = refused(write, "a.md")
     assert error.reason.endswith("a.md' cannot be written: the permissions do not allow it.")
     assert not error.is_fatal

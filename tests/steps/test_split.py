@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from paddock.engine.request import ModelSpec
 from paddock.steps.split import Chunk, Split, SplitParams
 from tests.fakes.pool import FakePool, count
 from tests.fakes.tools import FakeTools, tools
@@ -151,7 +152,7 @@ def test_the_limit_holds_for_tokenizers_that_do_not_count_by_words(pool: FakePoo
     hands: FakeTools = tools(Path.cwd(), pool=pool)
     text = REPORT * 3 + "unbroken" * 50
     chunks = asyncio.run(Split().run(SplitParams(text=text, tokens=30), hands)).chunks
-    sizes = asyncio.run(pool.count_texts(None, [chunk.text for chunk in chunks]))
+    sizes = asyncio.run(pool.count_texts(ModelSpec("m"), [chunk.text for chunk in chunks]))
     assert max(sizes) <= 30
     assert solid("".join(chunk.text for chunk in chunks)) == solid(text)
 

@@ -1,0 +1,186 @@
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from paddock.engine.errors import PromptTooLong
+from paddock.engine.request import Message, ModelSpec
+from paddock.pipelines.expressions import Template
+from paddock.steps.chat import Chat, ChatOutput, ChatParams
+from paddock.steps.step import StepError
+from tests.fakes.pool import FakePool, count
+from tests.fakes.tools import FakeModels, tools
+
+
+def chat(pool: FakePool, models: FakeModels | None = None, **wishes: Any) -> ChatOutput:
+    hands = tools(Path.cwd(), pool=pool, models=models)
+    return asyncio.run(Chat().run(ChatParams(**wishes), hands))
+
+
+def saying(*words: str) -> FakePool:
+    return FakePool(answer=lambda _: " ".join(words))
+
+
+def test_a_prompt_with_a_system_text_becomes_two_messages() -> None:
+    pool = saying("Hello", "Ada.")
+    out = chat(
+        pool,
+        prompt=Template.of("Greet {{ who }}."),
+        system=Template.of("Be {{ how }}."),
+        vars={"who": "Ada", "how": "brief"},
+        model="writer",
+        params={"temperature": 0.5, "num_predict": 9},
+    )
+    [request] = pool.chats
+    assert request.messages == (Message("system", "Be brief."), Message("user", "Greet Ada."))
+    assert request.model == ModelSpec("writer")
+    assert request.params == {"temperature": 0.5, "max_tokens": 9}
+    assert request.priority == "batch"
+    assert out.model_dump() == {
+        "text": "Hello Ada.",
+        "reasoning": None,
+        "output": None,
+        "usage": {
+            "calls": 1,
+            "prompt_tokens": 12,
+            "prompt_reused_tokens": 0,
+            "completion_tokens": 2,
+            "characters_cut": 0,
+        },
+        "tool_calls": None,
+    }
+
+
+def test_a_conversation_is_sent_as_it_is() -> None:
+    pool = saying("Yes.")
+    turns = [
+        {"role": "user", "content": "Is it?"},
+        {"role": "assistant", "content": "It is."},
+        {"role": "user", "content": "Sure?"},
+    ]
+    chat(pool, messages=turns)
+    assert pool.chats[0].messages == tuple(Message(**turn) for turn in turns)
+
+
+def test_a_prompt_that_does_not_fit_is_an_error_with_the_numbers() -> None:
+    pool = FakePool(n_ctx_tokens=400)
+    with pytest.raises(PromptTooLong) as caught:
+        chat(pool, prompt="word " * 500)
+    error = caught.value
+    assert (error.n_prompt_tokens, error.n_reserved_tokens, error.n_ctx_tokens) == (504, 100, 400)
+    assert pool.chats == []
+
+
+def test_truncating_keeps_both_ends_and_says_how_much_went() -> None:
+    pool = FakePool(n_ctx_tokens=400)
+    hands = tools(Path.cwd(), pool=pool)
+    text = "Document. " + "word " * 500 + "Now summarise."
+    params = ChatParams(
+        prompt=Template.of(text), system=Template.of("Be brief."), on_overflow="truncate"
+    )
+    out = asyncio.run(Chat().run(params, hands))
+    sent = pool.chats[0].messages[1].content
+    assert sent.startswith("Document. word")
+    assert sent.endswith("Now summarise.")
+    assert "[…]" in sent
+    assert 280 <= count(sent) <= 290
+    cut = out.usage.characters_cut
+    assert cut == len(text) - (len(sent) - len("\n[…]\n"))
+    assert hands.notes == [
+        f"The prompt does not fit: {cut:,} of its {len(text):,} characters were left out of the "
+        "middle (on_overflow: truncate)."
+    ]
+
+
+def test_truncating_does_not_help_a_long_system_text_beside_a_longer_prompt() -> None:
+    with pytest.raises(PromptTooLong):
+        chat(
+            FakePool(n_ctx_tokens=400),
+            prompt="word " * 500,
+            system="rule " * 400,
+            on_overflow="truncate",
+        )
+
+
+def test_an_answer_that_ends_at_its_limit_is_an_error() -> None:
+    pool = FakePool(n_ctx_tokens=40, answer=lambda _: "again " * 100)
+    with pytest.raises(StepError) as caught:
+        chat(pool, prompt="Go on.")
+    assert str(caught.value) == (
+        "The answer ended at its limit of 10 tokens. Ask for a shorter one, raise "
+        "`repeat_penalty` if it goes in circles, or set `max_tokens` under `params` to accept it."
+    )
+    assert caught.value.kind == "check"
+
+
+@pytest.mark.parametrize("limit", ["max_tokens", "num_predict"])
+def test_an_answer_may_end_at_a_limit_that_the_author_set(limit: str) -> None:
+    pool = FakePool(answer=lambda _: "again " * 100)
+    assert chat(pool, prompt="Go on.", params={limit: 3}).text == "again again again"
+    models = FakeModels({"writer": ModelSpec("w", params={limit: 2})})
+    assert chat(pool, models, prompt="Go on.", model="writer").text == "again again"
+
+
+def test_a_cancelled_step_cancels_its_request() -> None:
+    cancelled: list[bool] = []
+
+    class Watched(FakePool):
+        def chat(self, request: Any) -> Any:
+            stream = super().chat(request)
+            stream.cancel = lambda: cancelled.append(True)  # type: ignore[method-assign]
+            return stream
+
+    async def start_and_stop() -> None:
+        hands = tools(Path.cwd(), pool=Watched(delay_s=60))
+        task = asyncio.create_task(Chat().run(ChatParams(prompt=Template.of("Go on.")), hands))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(start_and_stop())
+    assert cancelled == [True]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "fault"),
+    [
+        ({}, "Give exactly one of `prompt`, `messages`."),
+        (
+            {"prompt": "a", "messages": []},
+            "Give exactly one of `prompt`, `messages`, not `prompt` and `messages`.",
+        ),
+        ({"prompt": "a", "images": ["x.png"]}, "`images` is not in this version."),
+        ({"prompt": "a", "tools": ["now"]}, "`tools` is not in this version."),
+        (
+            {"prompt": "a", "on_overflow": "refine"},
+            "'refine' is not in this version of `chat`; `summarise` has it",
+        ),
+        ({"prompt": "a", "params": {"temperature": -1}}, "greater than or equal to 0"),
+        ({"prompt": "a", "params": {"max_token": 3}}, "Extra inputs are not permitted"),
+        (
+            {"prompt": "a", "params": {"max_tokens": 3, "num_predict": 3}},
+            "give `max_tokens` or `num_predict`, they mean the same",
+        ),
+        ({"messages": [{"role": "robot", "content": ""}]}, "'system', 'user' or 'assistant'"),
+    ],
+)
+def test_impossible_wishes_are_faults(wishes: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        ChatParams(**wishes)
+    assert fault in str(caught.value)
+
+
+def test_the_names_alone_tell_what_is_wrong_before_anything_runs() -> None:
+    assert ChatParams.faults({"prompt", "model"}) == ()
+    assert ChatParams.faults({"tools", "images", "prompt"}) == (
+        "`images` is not in this version.",
+        "`tools` is not in this version.",
+    )
+
+
+def test_two_system_texts_are_an_error() -> None:
+    with pytest.raises(StepError, match="Both `system` and the first of `messages`"):
+        chat(saying("x"), system="a", messages=[{"role": "system", "content": "b"}])

@@ -1,0 +1,331 @@
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from paddock.engine.errors import PromptTooLong, WorkerLost
+from paddock.engine.request import ChatRequest
+from paddock.pipelines.expressions import Template
+from paddock.steps.step import StepError
+from paddock.steps.summarise import ContextParam, Summarise, SummariseOutput, SummariseParams
+from tests.fakes.pool import FakePool
+from tests.fakes.tools import tools
+
+LONG = "\n\n".join(" ".join(f"p{p}w{w}" for w in range(20)) + "." for p in range(60))
+
+
+def summarise(pool: FakePool, base: Path = Path(), **wishes: Any) -> SummariseOutput:
+    hands = tools(base, pool=pool)
+    return asyncio.run(Summarise().run(SummariseParams(**wishes), hands))
+
+
+def asked(pool: FakePool) -> list[str]:
+    return [request.messages[-1].content for request in pool.chats]
+
+
+def note(request: ChatRequest) -> str:
+    """Answer with the first and the last word of what was to be read."""
+    text = request.messages[-1].content.split("\n\nSummarise")[0]
+    words = re.findall(r"\w+", text)
+    return f"{words[0]} to {words[-1]}"
+
+
+def test_a_text_that_fits_is_summarised_in_one_call() -> None:
+    pool = FakePool(answer=lambda _: " A summary.\n")
+    out = summarise(
+        pool, text="The cat sat.", words=20, style="one sentence", instructions="In French."
+    )
+    assert [(m.role, m.content) for m in pool.chats[0].messages] == [
+        ("system", "You summarise texts. You keep to what they say and add nothing."),
+        (
+            "user",
+            "The cat sat.\n\nSummarise the text above in about 20 words. Style: one sentence. "
+            "In French.",
+        ),
+    ]
+    assert out.model_dump() == {
+        "text": "A summary.",
+        "output": None,
+        "notes": [],
+        "coverage": {
+            "characters_read": 12,
+            "characters": 12,
+            "share": 1.0,
+            "chunks": 1,
+            "levels": 0,
+        },
+        "usage": {
+            "calls": 1,
+            "prompt_tokens": 36,
+            "prompt_reused_tokens": 0,
+            "completion_tokens": 2,
+            "characters_cut": 0,
+        },
+    }
+
+
+def test_a_long_text_is_noted_in_parts_and_the_notes_are_made_one_text() -> None:
+    pool = FakePool(n_ctx_tokens=800, answer=note)
+    out = summarise(pool, text=LONG, words=50)
+    assert out.coverage.share == 1.0
+    assert out.coverage.chunks == len(out.notes) == len(pool.chats) - 1
+    assert out.coverage.levels == 1
+    assert out.notes[0].startswith("p0w0 to ")
+    assert out.notes[-1].endswith(" to p59w19")
+    *_, last = asked(pool)
+    assert last == (
+        "\n\n".join(out.notes) + "\n\nSummarise the notes above as one text in about 50 words."
+    )
+
+
+def test_every_word_of_a_long_text_is_read_exactly_once() -> None:
+    pool = FakePool(n_ctx_tokens=800, answer=note)
+    summarise(pool, text=LONG)
+    read = re.findall(r"p\d+w\d+\.?", "\n".join(asked(pool)[:-1]))
+    assert read == LONG.split()
+
+
+def test_parts_are_about_equally_long() -> None:
+    pool = FakePool(n_ctx_tokens=800, answer=note)
+    summarise(pool, text=LONG)
+    lengths = [len(text) for text in asked(pool)[:-1]]
+    assert min(lengths) > 0.6 * max(lengths)
+
+
+def test_notes_that_do_not_fit_are_condensed_level_by_level() -> None:
+    def wordy(request: ChatRequest) -> str:
+        return "long note " * 20 if "text above" in request.messages[-1].content else "fewer words"
+
+    pool = FakePool(n_ctx_tokens=200, answer=wordy)
+    out = summarise(pool, text=LONG)
+    assert out.coverage.levels == 2
+    assert out.text == "fewer words"
+    assert len(out.notes) == out.coverage.chunks > 10
+
+
+def test_notes_that_do_not_get_shorter_end_with_an_error() -> None:
+    pool = FakePool(n_ctx_tokens=200, answer=lambda _: "long note " * 100)
+    with pytest.raises(StepError) as caught:
+        summarise(pool, text=LONG, params={"max_tokens": 80})
+    assert str(caught.value) == (
+        "The notes do not get shorter, so they would never fit into one prompt. "
+        "Set `words`, ask for less in `map` and `reduce`, or raise the model's `ctx`."
+    )
+
+
+def test_parts_are_worked_on_at_once() -> None:
+    pool = FakePool(n_ctx_tokens=200, answer=note, delay_s=0.001)
+    summarise(pool, text=LONG)
+    assert pool.n_running_most == 8
+
+
+def test_the_first_failure_ends_the_others() -> None:
+    def fail(request: ChatRequest) -> str:
+        raise WorkerLost("m", "killed")
+
+    with pytest.raises(WorkerLost):
+        summarise(FakePool(n_ctx_tokens=200, answer=fail, delay_s=0.001), text=LONG)
+
+
+CHUNKS = [{"text": f"Chunk {i} says something.", "index": i} for i in range(3)]
+
+
+def test_given_chunks_that_fit_together_are_summarised_in_one_call() -> None:
+    pool = FakePool(answer=note)
+    out = summarise(pool, chunks=CHUNKS)
+    assert len(pool.chats) == 1
+    assert asked(pool)[0].startswith(
+        "Chunk 0 says something.\n\nChunk 1 says something.\n\nChunk 2 says something.\n\nSumm"
+    )
+    assert (out.coverage.chunks, out.coverage.levels) == (1, 0)
+
+
+def test_given_chunks_are_kept_as_parts_if_they_do_not_fit_together() -> None:
+    chunks = [{"text": f"c{i} " * 80} for i in range(5)]
+    pool = FakePool(n_ctx_tokens=200, answer=note)
+    out = summarise(pool, chunks=chunks)
+    assert out.notes == [f"c{i} to c{i}" for i in range(5)]
+    assert out.coverage.characters_read == out.coverage.characters
+
+
+def test_a_given_chunk_that_does_not_fit_is_cut_and_nothing_is_lost() -> None:
+    pool = FakePool(n_ctx_tokens=200, answer=note)
+    out = summarise(pool, chunks=[{"text": "a b. " * 10, "start": 0}, {"text": LONG, "start": 99}])
+    read = re.findall(r"p\d+w\d+\.?", "\n".join(asked(pool)))
+    assert set(read) >= set(LONG.split())
+    assert out.coverage.share == 1.0
+
+
+def test_a_map_template_sees_each_chunk_and_reduce_sees_the_notes() -> None:
+    pool = FakePool(answer=lambda r: "N" if r.messages[-1].content.startswith("#") else "whole")
+    out = summarise(
+        pool,
+        chunks=CHUNKS,
+        map=Template.of("#{{ index }}/{{ chunk.index }} {{ chunk.text }} {{ previous | length }}"),
+        reduce=Template.of("Make one of: {{ notes | join('; ') }}"),
+    )
+    assert asked(pool) == [
+        "#0/0 Chunk 0 says something. 0",
+        "#1/1 Chunk 1 says something. 0",
+        "#2/2 Chunk 2 says something. 0",
+        "Make one of: N; N; N",
+    ]
+    assert (out.text, out.notes) == ("whole", ["N", "N", "N"])
+
+
+def test_a_single_chunk_needs_no_reduce() -> None:
+    pool = FakePool(answer=lambda _: "N")
+    out = summarise(
+        pool, chunks=CHUNKS[1:2], map=Template.of("{{ chunk.index }}: {{ chunk.text }}")
+    )
+    assert asked(pool) == ["1: Chunk 1 says something."]
+    assert out.text == "N"
+
+
+def test_previous_notes_are_shown_in_order() -> None:
+    chunks = [{"text": f"c{i} " * 80} for i in range(3)]
+    pool = FakePool(n_ctx_tokens=200, answer=note, delay_s=0.001)
+    out = summarise(pool, chunks=chunks, context={"previous": 1})
+    assert pool.n_running_most == 1
+    assert out.notes[0] == "c0 to c0"
+    assert asked(pool)[1].startswith("What came before:\nc0 to c0\n\nText:\nc1 c1")
+    assert asked(pool)[2].startswith(f"What came before:\n{out.notes[1]}\n\nText:\nc2 c2")
+
+
+def test_previous_notes_that_do_not_fit_are_left_out_and_said() -> None:
+    chunks = [{"text": f"c{i} " * 115} for i in range(3)]
+    pool = FakePool(n_ctx_tokens=200, answer=lambda _: "word " * 30)
+    hands = tools(Path(), pool=pool)
+    params = SummariseParams(chunks=chunks, context=ContextParam(previous=2))
+    asyncio.run(Summarise().run(params, hands))
+    assert hands.notes == [
+        "Chunk 2: 0 of the notes before it fit beside it.",
+        "Chunk 3: 0 of the notes before it fit beside it.",
+    ]
+
+
+def test_overlapping_chunks_are_read_once_when_they_are_joined() -> None:
+    chunks = [
+        {"text": "One two three.", "start": 0, "end": 14},
+        {"text": "three. Four.", "start": 8, "end": 20},
+    ]
+    pool = FakePool(answer=note)
+    summarise(pool, chunks=chunks)
+    assert asked(pool)[0].startswith("One two three.\n\n Four.\n\n")
+
+
+def test_results_of_a_block_are_summarised_as_lines() -> None:
+    pool = FakePool(answer=note)
+    results = [{"file": "a.md", "summary": "Short."}, None, {"file": "b.md", "pages": [1, 2]}]
+    summarise(pool, chunks=results)
+    assert asked(pool)[0].startswith(
+        "file: a.md\nsummary: Short.\n\nfile: b.md\npages: [1, 2]\n\nSummarise"
+    )
+
+
+def test_refining_rewrites_one_summary_with_each_part() -> None:
+    chunks = [{"text": f"c{i} " * 60} for i in range(3)]
+    pool = FakePool(n_ctx_tokens=240, answer=lambda r: f"summary {len(pool.chats)}")
+    out = summarise(pool, chunks=chunks, on_overflow="refine", words=30)
+    assert out.text == "summary 3"
+    assert out.notes == ["summary 1", "summary 2"]
+    assert (out.coverage.chunks, out.coverage.levels, out.coverage.share) == (3, 0, 1.0)
+    assert asked(pool)[2].startswith("Summary so far:\nsummary 2\n\nText:\nc2 c2")
+    assert asked(pool)[2].endswith(
+        "Rewrite the summary above so that it also covers the text in about 30 words."
+    )
+
+
+def test_truncating_reads_the_beginning_and_says_how_much() -> None:
+    pool = FakePool(n_ctx_tokens=400, answer=note)
+    hands = tools(Path(), pool=pool)
+    params = SummariseParams(text=LONG, on_overflow="truncate")
+    out = asyncio.run(Summarise().run(params, hands))
+    read = out.coverage.characters_read
+    assert 0.15 < out.coverage.share < 0.3
+    assert out.coverage.share == read / len(LONG)
+    assert out.usage.characters_cut == len(LONG) - read
+    assert asked(pool)[0].startswith(LONG[:read] + "\n\nSummarise")
+    assert hands.notes == [
+        f"Only the first {read:,} of {len(LONG):,} characters were read (on_overflow: truncate)."
+    ]
+
+
+def test_a_text_that_does_not_fit_is_an_error_if_wished() -> None:
+    with pytest.raises(PromptTooLong):
+        summarise(FakePool(n_ctx_tokens=400), text=LONG, on_overflow="error")
+    with pytest.raises(PromptTooLong):
+        summarise(FakePool(n_ctx_tokens=400), chunks=[LONG, "short"], on_overflow="error")
+
+
+def test_a_map_template_that_repeats_the_chunk_still_fits() -> None:
+    pool = FakePool(n_ctx_tokens=200, answer=lambda _: "N")
+    out = summarise(pool, text=LONG, map=Template.of("{{ chunk.text }}\n{{ chunk.text }} Sum up."))
+    assert out.coverage.share == 1.0
+
+
+def test_a_context_without_room_for_any_text_is_told() -> None:
+    wishes: dict[str, Any] = {"text": LONG, "instructions": "rule " * 200}
+    with pytest.raises(PromptTooLong):
+        summarise(FakePool(n_ctx_tokens=200), **wishes)
+    with pytest.raises(PromptTooLong):
+        summarise(FakePool(n_ctx_tokens=200), **wishes, on_overflow="truncate")
+
+
+def test_an_answer_at_its_limit_is_an_error_unless_the_author_set_it() -> None:
+    pool = FakePool(n_ctx_tokens=400, answer=lambda _: "again " * 500)
+    with pytest.raises(StepError, match="The answer ended at its limit of 100 tokens"):
+        summarise(pool, text="Short.", words=10)
+    assert summarise(pool, text="Short.", params={"max_tokens": 2}).text == "again again"
+
+
+def test_an_empty_answer_is_an_error() -> None:
+    with pytest.raises(StepError, match="The model gave an empty answer"):
+        summarise(FakePool(answer=lambda _: " \n"), text="Short.")
+
+
+@pytest.mark.parametrize(
+    "wishes", [{"text": " \n"}, {"chunks": []}, {"chunks": [None, {"text": ""}]}]
+)
+def test_nothing_to_summarise_is_an_error(wishes: dict[str, Any]) -> None:
+    with pytest.raises(StepError, match="There is nothing to summarise: the text is empty"):
+        summarise(FakePool(), **wishes)
+
+
+def test_a_file_is_read_like_files_read_does(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text("<h1>Title</h1><p>Words.</p>")
+    pool = FakePool()
+    summarise(pool, tmp_path, file="a.html")
+    assert asked(pool)[0].startswith("# Title\n\nWords.\n\nSummarise")
+    assert Summarise().reads(SummariseParams(file="a.html")) == ("a.html",)
+    (tmp_path / "b.txt").write_text("")
+    with pytest.raises(StepError, match=r"'b\.txt' is empty"):
+        summarise(pool, tmp_path, file="b.txt")
+
+
+def test_exactly_one_material_is_given() -> None:
+    with pytest.raises(ValidationError) as caught:
+        SummariseParams(text="a", file="b")
+    assert "Give exactly one of `text`, `chunks`, `file`, not `text` and `file`." in str(
+        caught.value
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n_words=st.integers(1, 1500),
+    n_ctx=st.integers(120, 600),
+    strategy=st.sampled_from(["map-reduce", "refine"]),
+)
+def test_whatever_the_length_every_word_is_read(n_words: int, n_ctx: int, strategy: str) -> None:
+    text = " ".join(f"w{i}." if i % 7 == 0 else f"w{i}" for i in range(n_words))
+    pool = FakePool(n_ctx_tokens=n_ctx, answer=lambda _: "a note")
+    out = summarise(pool, text=text, on_overflow=strategy)
+    read = re.findall(r"\bw\d+\.?", "\n".join(asked(pool)))
+    assert read == text.split()
+    assert out.coverage.share == 1.0
