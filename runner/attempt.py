@@ -22,8 +22,9 @@ from paddock.pipelines.expressions import ExpressionError
 from paddock.steps.roots import OutsideRoots
 from paddock.steps.step import StepError, StepSkipped, Tools
 
-from .bind import BindError, BoundStep
+from .bound import BoundStep
 from .ledger_schema import LedgerError
+from .parameters import BindError
 from .scope import Scope
 
 MOST_BACKOFF_S = 60.0

@@ -17,7 +17,7 @@ from typing import Any
 from paddock.pipelines.expressions import ExpressionError
 
 from .attempt import StepFailed, Stopped, attempt, reads_skipped
-from .bind import BoundBlock, BoundNode, BoundStep
+from .bound import BoundBlock, BoundNode, BoundStep
 from .calls import Caller
 from .clashes import refuse_clashes
 from .groups import start, together
@@ -26,14 +26,14 @@ from .outputs import ItemOutputs
 from .report import STATES, ItemReport, State
 from .scope import Scope
 from .tools import Toolbox
-from .work import BlockWork, ItemWork, Work, steps_of
+from .work import NOT_ASKED, BlockWork, ItemWork, Work, steps_of
 
 ChunkRunner = Callable[[str, Sequence[str], Callable[[], Awaitable[str]]], Awaitable[None]]
 """(block, keys, what runs them and tells in words how it went) → when it is done."""
 
 # Few enough that progress shows where each item takes seconds; many where one takes a millisecond.
 MODEL_CHUNK_ITEMS, PLAIN_CHUNK_ITEMS = 4, 50
-MODEL_PARALLEL, PLAIN_PARALLEL = 16, 8
+MODEL_PARALLEL, PLAIN_PARALLEL = 16, 32
 
 
 async def plain_chunks(block: str, keys: Sequence[str], run: Callable[[], Awaitable[str]]) -> None:
@@ -81,6 +81,11 @@ class BlockRun:
         """Give the items for which something must be done."""
         return [item for item in self.work.items if item.verdict.is_work]
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether `--only` left out items that have work to do."""
+        return any(item.verdict is NOT_ASKED for item in self.work.items)
+
     def offered(self) -> dict[str, Any]:
         """Give what `steps.<block>` offers; items without a result are not among `results`."""
         return {
@@ -99,6 +104,8 @@ class Blocks:
         self._toolbox = toolbox
         self._tally = toolbox.tally
         self._run_chunk = run_chunk
+        self.partial: set[str] = set()
+        """Blocks of which `--only` left something undone; what reads them is left as it is."""
 
     async def run(
         self, block: BoundBlock, scope: Scope, *, keeps_results: bool, outer: tuple[str, ...] = ()
@@ -118,6 +125,8 @@ class Blocks:
         await self._chunks(run, todo)
         if not self._toolbox.options.only:
             self._mark_deleted(run)
+        if run.is_partial:
+            self.partial.add(block.id)
         return run.offered()
 
     async def settle(
@@ -136,15 +145,19 @@ class Blocks:
 
     def _settled(self, run: BlockRun, item: ItemWork) -> None:
         """Count an item for which nothing is done, and take its recorded result."""
-        state, error = item.verdict.state, None
+        state, error, entry = item.verdict.state, None, item.entry
         if state == "quarantined":
-            error = item.verdict.why
-            run.failed.append((item.index, {"key": item.key, "error": error or ""}))
-        elif state == "fresh" and run.keeps_results and item.entry is not None:
-            entry = item.entry
+            error = item.verdict.why or ""
+            run.failed.append((item.index, {"key": item.key, "error": error}))
+        elif run.keeps_results and entry is not None and entry.state == "done":
             run.results[item.index] = self._work.ledger.value(entry.returns, entry.returns_object)
         report = ItemReport(
-            run.block.id, run.shown(item.key), state, 0.0, error, item.verdict.why, is_known=True
+            run.block.id,
+            run.shown(item.key),
+            state,
+            error=error,
+            why=item.verdict.why,
+            is_known=True,
         )
         self._count(run, item.key, report)
 

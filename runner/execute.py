@@ -14,8 +14,8 @@ from typing import Any
 from paddock.pipelines.expressions import ExpressionError
 
 from .attempt import StepFailed, Stopped, is_skipped
-from .bind import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .blocks import Blocks, ChunkRunner, ItemRun, is_block_skipped
+from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .groups import together
 from .ledger_schema import LedgerError
 from .report import ItemReport, Report
@@ -70,7 +70,7 @@ class _Journey:
         async with together() as group:
             for node in self._bound.nodes:
                 group.create_task(self._node(node))
-        if self._bound.returns is None:
+        if self._bound.returns is None or self._blocks.partial:
             return None
         try:
             return self._bound.returns.render(self._scope)
@@ -80,6 +80,10 @@ class _Journey:
     async def _node(self, node: BoundNode) -> None:
         for before in self._bound.edges.get(node.id, ()):
             await self._ended[before].wait()
+        partial = self._blocks.partial.intersection(self._bound.edges.get(node.id, ()))
+        if partial:
+            self._leave(node, min(partial))
+            return
         try:
             if isinstance(node, BoundBlock):
                 outputs = await self._block(node)
@@ -93,6 +97,13 @@ class _Journey:
                 f"{node.mark.file}:{node.mark.line}:{node.mark.column}: {text}"
             ) from error
         self._scope = self._scope.with_step(node.id, outputs)
+        self._ended[node.id].set()
+
+    def _leave(self, node: BoundNode, partial: str) -> None:
+        """Leave a node as it is that reads what `--only` did in part."""
+        self._blocks.partial.add(node.id)
+        self._tally.note(f"'{node.id}' is left as it is: only some items of '{partial}' were done.")
+        self._tally.tell(node.id, "", "skipped")
         self._ended[node.id].set()
 
     async def _block(self, block: BoundBlock) -> dict[str, Any] | None:

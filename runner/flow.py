@@ -35,7 +35,8 @@ from prefect.artifacts import (  # noqa: E402
     aupdate_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE  # noqa: E402
-from prefect.states import Cancelled, Completed, Failed, State  # noqa: E402
+from prefect.client.schemas.objects import State  # noqa: E402
+from prefect.states import Cancelled, Completed, Failed  # noqa: E402
 
 from . import execute  # noqa: E402
 from .observer import ItemState, Several, Silent  # noqa: E402
@@ -139,23 +140,23 @@ class _Progress(Silent):
     """Counts items as they end."""
 
     def __init__(self) -> None:
-        self.total = 0
-        self.ended = 0
+        self.n_items = 0
+        self.n_ended = 0
 
     @property
     def percent(self) -> float:
         """How much is done; a run without items is done."""
-        return 100.0 * self.ended / self.total if self.total else 0.0
+        return 100.0 * self.n_ended / self.n_items if self.n_items else 0.0
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
         """Count a step's items."""
-        self.total += total or 0
-        self.ended += fresh
+        self.n_items += total or 0
+        self.n_ended += fresh
 
     def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
         """Count what ended."""
         if state != "running" and "/" not in key:
-            self.ended += 1
+            self.n_ended += 1
 
 
 async def _show_progress(pipeline: str, progress: _Progress) -> None:
@@ -170,7 +171,7 @@ async def _show_progress(pipeline: str, progress: _Progress) -> None:
                 shown = progress.percent
                 await aupdate_progress_artifact(artefact, min(shown, 100.0))
     finally:
-        await aupdate_progress_artifact(artefact, 100.0 if progress.total == 0 else shown)
+        await aupdate_progress_artifact(artefact, 100.0 if progress.n_items == 0 else shown)
 
 
 async def _show_results(pipeline: str, report: Report) -> None:

@@ -13,13 +13,13 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError
 
 from .attempt import StepFailed, Stopped, is_skipped
-from .bind import BoundBlock, BoundNode, BoundStep
 from .blocks import BlockRun, Blocks, ItemRun, is_block_skipped, plain_chunks
+from .bound import BoundBlock, BoundNode, BoundStep
 from .ledger import Entry
 from .report import PlanItem, PlanReport
 from .scope import Scope
 from .session import Session
-from .work import steps_of
+from .work import ItemWork, steps_of
 
 
 @dataclass
@@ -117,7 +117,7 @@ class _Foresight:
         todo = run.todo()
         if todo:
             self._unknown[block.id] = block.id
-            self._estimate(steps_of(block.body), _recorded(run), len(todo))
+            self._estimate(steps_of(block.body), _recorded(run), sum(map(_needs_calls, todo)))
         else:
             self._known(block, run.offered())
 
@@ -125,7 +125,11 @@ class _Foresight:
         if cause is not None:
             self._unknown[step.id] = cause
             entry = self._work.ledger.entries(self._work.scope_id(step.id)).get(step.id)
-            state, why = ("new", None) if entry is None else ("stale", f"it reads '{cause}'")
+            state, why = (
+                ("new", None)
+                if entry is None
+                else ("stale", f"it reads '{cause}', which has work to do")
+            )
             self._items.append(PlanItem(step.id, step.id, state, why))  # type: ignore[arg-type]
             self._estimate([step], [entry] if entry else [], 1)
             return
@@ -144,7 +148,7 @@ class _Foresight:
     def _estimate(self, steps: Iterable[BoundStep], entries: Iterable[Entry], n_items: int) -> None:
         """Add the cost of so many items, by what earlier ones cost."""
         steps = [step for step in steps if step.kind.roles]
-        if not steps:
+        if not steps or not n_items:
             return
         self._cost.models.update(step.model.ref for step in steps if step.model is not None)
         known = [entry for entry in entries if entry.state == "done" and entry.calls]
@@ -170,6 +174,11 @@ class _Foresight:
 
 def _recorded(run: BlockRun) -> list[Entry]:
     return [item.entry for item in run.work.items if item.entry is not None]
+
+
+def _needs_calls(item: ItemWork) -> bool:
+    """Tell whether the replies to an item's calls may be unknown; else its output is missing."""
+    return item.entry is None or item.entry.hash != item.hash or item.entry.state != "done"
 
 
 def _sum(total: float | None, each: float | None, n: int) -> float | None:

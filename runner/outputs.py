@@ -17,6 +17,7 @@ from .ledger import Ledger, OutputRow
 from .tally import Tally
 
 Condition = Literal["same", "edited", "missing"]
+SAME_FILE_REMEDY = "Make the path differ, with `relpath` for example."
 
 
 def sha256_of(path: Path) -> str:
@@ -94,20 +95,20 @@ class Index:
             StepError: another item of this run writes it, or a fresh one has.
         """
         stored = self.stored(path)
-        other = self._claims.setdefault(stored, (scope, key))
-        if other == (scope, key):
-            other = self._owner(scope, key, stored)
-        if other != (scope, key):
+        claimant = self._claims.setdefault(stored, (scope, key))
+        other = self.owner(scope, key, path) if claimant == (scope, key) else claimant[1]
+        if other is not None:
             raise StepError(
-                f"'{key}' and '{other[1]}' would write the same file '{stored}'.",
-                remedy="Make the path differ, with `relpath` for example.",
+                f"'{key}' and '{other}' would write the same file '{stored}'.",
+                remedy=SAME_FILE_REMEDY,
             )
 
-    def _owner(self, scope: str, key: str, stored: str) -> tuple[str, str]:
-        row = self._rows.get((scope, stored))
-        if row is not None and row.key != key and row.key in self._fresh.get(scope, ()):
-            return scope, row.key
-        return scope, key
+    def owner(self, scope: str, key: str, path: Path | str) -> str | None:
+        """Give the fresh item, another than `key`, to which a file belongs."""
+        row = self._rows.get((scope, self.stored(path)))
+        if row is None or row.key == key or row.key not in self._fresh.get(scope, ()):
+            return None
+        return row.key
 
     def is_recorded(self, scope: str, key: str, path: Path, sha256: str) -> bool:
         """Tell whether this item wrote exactly this, and the file is still there."""

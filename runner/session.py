@@ -23,7 +23,7 @@ from paddock.engine.request import (
 )
 
 from . import locks
-from .bind import BoundPlan
+from .bound import BoundPlan
 from .calls import Digests
 from .freshness import canonical
 from .ledger import Ledger
@@ -140,7 +140,8 @@ async def _models(
     is_plan: bool,
 ) -> tuple[Digests, Pool]:
     """Give the models' digests and the pool; every named model is looked up before the start."""
-    specs = {step.model for step in steps_of(bound.nodes) if step.model is not None}
+    models = (step.model for step in steps_of(bound.nodes))
+    specs = {spec.ref: spec for spec in models if spec is not None}
     if pool is None and not specs:
         pool = NoPool()
     if pool is not None:
@@ -159,7 +160,7 @@ async def _models(
             from paddock.engine.pool import LocalPool
 
             pool = await stack.enter_async_context(LocalPool(settings.pool, models=finder))
-    for spec in specs:
+    for spec in specs.values():
         await digests.of(spec)
     return digests, pool
 

@@ -81,6 +81,13 @@ class Tally:
             file.write(f"{where}\n{''.join(traceback.format_exception(error))}\n")
         self._has_log = True
 
+    def _in_order(self) -> tuple[ItemReport, ...]:
+        """Give the items by step and key, whatever ended first."""
+        steps = {
+            step: place for place, step in enumerate(dict.fromkeys(i.step for i in self._items))
+        }
+        return tuple(sorted(self._items, key=lambda item: (steps[item.step], item.key)))
+
     def report(
         self,
         status: Status,
@@ -102,7 +109,7 @@ class Tally:
             tokens=dict(self._tokens),
             models=models or {},
             seconds=time.monotonic() - self.began,
-            items=tuple(self._items),
+            items=self._in_order(),
             returns=returns,
             notes=tuple(self._notes),
             written=tuple(self._written),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from paddock.engine.request import ModelSpec, Pool, Role
 from paddock.steps.step import StepError, Tools
 
-from .bind import BoundPlan, BoundStep
+from .bound import BoundPlan, BoundStep
 from .calls import Caller, Digests, LedgerPool
 from .ledger import Ledger
 from .outputs import Index, ItemOutputs

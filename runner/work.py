@@ -17,7 +17,7 @@ from typing import Any
 
 from paddock.pipelines.errors import Fault, PipelineError
 
-from .bind import BoundBlock, BoundPlan, BoundStep
+from .bound import BoundBlock, BoundPlan, BoundStep
 from .calls import Digests
 from .freshness import (
     CONTENT,
@@ -36,6 +36,7 @@ from .outputs import Index, sha256_of
 from .scope import Scope
 
 Node = BoundStep | BoundBlock
+NOT_ASKED = Verdict("skipped", "not asked for")
 Reference = tuple[str, ...]
 
 
@@ -138,8 +139,11 @@ class Work:
             parts = f'{{"{CONTENT}":"{content}",{base[1:]}'
             hash_ = hashlib.sha256(parts.encode()).hexdigest()
             entry = entries.get(key)
-            verdict = self._verdict(scope_id, entry, hash_, parts, is_forced, edited)
-            items.append(ItemWork(index, key, item, self._asked(key, verdict), hash_, parts, entry))
+            is_asked = not self.options.only or key in self.options.only
+            verdict = self._verdict(scope_id, entry, hash_, parts, is_forced and is_asked, edited)
+            if not is_asked and verdict.is_work:
+                verdict = NOT_ASKED
+            items.append(ItemWork(index, key, item, verdict, hash_, parts, entry))
         self.index.settle(scope_id, (w.key for w in items if not w.verdict.is_work))
         present = {work.key for work in items}
         deleted = () if self.options.only else _deleted(entries.values(), present)
@@ -187,11 +191,6 @@ class Work:
             raise PipelineError([_same_key(block, keys, listed)])
         self.seen_keys.update(self.options.only.intersection(keys))
         return keys
-
-    def _asked(self, key: str, verdict: Verdict) -> Verdict:
-        if self.options.only and key not in self.options.only and verdict.is_work:
-            return Verdict("skipped", "not asked for")
-        return verdict
 
     # --- verdicts
 
@@ -282,6 +281,8 @@ class Work:
     def _outer_parts(self, references: Iterable[Reference], scope: Scope) -> dict[str, str]:
         parts = {}
         for path in sorted(references):
+            if path[0] not in scope:
+                continue  # a name that the step itself gives its template, such as `chunk`
             kind = self.bound.input_types.get(path[1]) if path[:1] == ("inputs",) else None
             if kind == "dir":
                 continue  # its path is part of the scope, what lies in it is listed by steps
