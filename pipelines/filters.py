@@ -30,7 +30,7 @@ def names(words: str) -> tuple[str, ...]:
 _PLAIN = names(
     "abs capitalize count d default dictsort filesizeformat first float int items last "
     "length list lower map max min reject rejectattr reverse select selectattr groupby "
-    "sort string title trim truncate unique upper urlencode wordcount"
+    "sort string title trim truncate unique upper"
 )
 _TESTS = names(
     "boolean defined divisibleby eq equalto even false float ge greaterthan gt in "
@@ -92,8 +92,28 @@ def join(environment: Any, value: Any, d: str = "", attribute: str | None = None
     return str(d).join(parts)
 
 
+def wordcount(value: str) -> int:
+    """Count the words, without making a list of them."""
+    return sum(1 for _ in re.finditer(r"\w+", str(value)))
+
+
+def title(value: str) -> str:
+    """Begin each word with a capital."""
+    _bounded(len(str(value)), MAX_WRAP_CHARS)
+    made: str = THEIRS["title"](value)
+    return made
+
+
+def urlencode(value: Any) -> str:
+    """Escape a text, or the pairs of a mapping, for an address."""
+    _bounded(len(str(value)), MAX_WRAP_CHARS)
+    made: str = THEIRS["urlencode"](value)
+    return made
+
+
 def indent(value: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
     """Indent the lines of a text."""
+    _bounded(len(str(value)), MAX_WRAP_CHARS * 4)
     pad = " " * _small("width", width) if isinstance(width, int) else str(width)
     lines = str(value).splitlines(keepends=True)
     _bounded(len(value) + len(pad) * len(lines))
@@ -169,6 +189,7 @@ def _bounded(n_chars: int, limit: int = MAX_CHARS) -> None:
 _OURS: dict[str, Callable[..., Any]] = {
     **{"basename": basename, "slug": slug, "tojson": tojson, "truncate_words": truncate_words},
     **{"batch": batch, "slice": slice_, "sum": sum_, "round": round_, "wordwrap": wordwrap},
+    **{"title": title, "urlencode": urlencode, "wordcount": wordcount},
     **{"indent": indent, "join": join, "replace": replace},
 }
 FILTERS: Mapping[str, Callable[..., Any]] = {name: THEIRS[name] for name in _PLAIN} | _OURS

@@ -30,7 +30,8 @@ DEADLINE_S = 3.0
 MAX_TURNS = 2_000_000  # about a second of loop turns, calls and filters
 MAX_CHARS = 32 * 1024 * 1024  # of one text, the rendered output included
 MAX_ALL_CHARS = 128 * 1024 * 1024  # of everything that one rendering makes
-MAX_NODES = 2_000_000  # of one list or mapping, counted through what it shares
+MAX_NODES = 1_000_000  # of one list or mapping, counted through what it shares
+MAX_SPLIT_CHARS = 4_000_000  # each piece of a text costs some 50 bytes
 MAX_RANGE = 100_000
 MAX_BITS = 4096  # of a whole number
 LOOK_EVERY = 16  # turns between two looks at the clock (50 ns a look)
@@ -47,6 +48,7 @@ METHODS: Mapping[type, frozenset[str]] = {
     dict: frozenset(("get", "items", "keys", "values")),
     list: frozenset(("count", "index")),
 }
+_SPLITS = frozenset(("split", "rsplit", "splitlines"))
 _MACHINERY = (Namespace, LoopContext, Macro)
 _WIDTH = re.compile(r"\d{4,}|\*")
 
@@ -325,6 +327,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
             raise Refused(reaches(attribute))
         if isinstance(obj, Undefined):
             return getattr(obj, attribute)
+        if isinstance(obj, str) and len(obj) > MAX_SPLIT_CHARS and attribute in _SPLITS:
+            raise Refused(f"it splits a text of more than {MAX_SPLIT_CHARS:,} characters")
         if self._is_readable(obj, attribute):
             return getattr(obj, attribute, self.undefined(obj=obj, name=attribute))
         if isinstance(obj, str) and attribute in ("replace", "join"):

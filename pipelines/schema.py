@@ -135,7 +135,9 @@ def _with(name: str, definitions: Schema, params: type[BaseModel]) -> Schema:
 
 def _parameter(name: str, found: Schema) -> Schema:
     """Allow an expression for anything, and a file where a text may be one."""
-    kept: Schema = {key: found[key] for key in ("description", "default", "examples") if key in found}
+    kept: Schema = {
+        key: found[key] for key in ("description", "default", "examples") if key in found
+    }
     rest = {key: value for key, value in found.items() if key not in kept}
     alternatives = [rest] if rest else [{}]
     if not _takes_text(rest):
