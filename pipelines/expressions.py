@@ -169,10 +169,7 @@ def _finish(source: str, found: nodes.Expr | nodes.Template, *, is_bare: bool) -
     read = references(tree if lone is None else lone)
     chain = chain_of(lone) if lone is not None else None
     count_turns(tree)
-    made = Compiled(source, tree, read, lone is not None, chain)
-    if lone is None and "{%" in source:
-        made._code  # noqa: B018 - what only Python's compiler sees is a fault before any run
-    return made
+    return Compiled(source, tree, read, lone is not None, chain)
 
 
 def _lone(source: str, found: nodes.Node) -> nodes.Expr | None:

@@ -26,7 +26,8 @@ _METHODS = METHODS[dict] | METHODS[str] | METHODS[list] | {"replace", "join"}
 def references(tree: nodes.Template | nodes.Expr) -> frozenset[Reference]:
     """List every path that the template reads from its scope, names of its own left out."""
     free = {chain[0] for chain in _chains(tree)}
-    if isinstance(tree, nodes.Template):
+    if any(name.ctx != "load" for name in tree.find_all(nodes.Name)):
+        assert isinstance(tree, nodes.Template)  # only statements make names
         free = find_undeclared_variables(tree)
     free -= set(environment().globals)
     return frozenset(found for found in _chains(tree) if found[0] in free)
