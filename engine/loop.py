@@ -59,6 +59,10 @@ class Told:
     n_tokens: int = 0
     """Size of the batch that was decoded."""
 
+    def as_head(self) -> dict[str, Any]:
+        """Give a frame's head; `dataclasses.asdict` would take 0.1 ms to copy what is ours."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 @dataclass(slots=True, eq=False)
 class _Answer:

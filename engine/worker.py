@@ -14,7 +14,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -100,7 +99,7 @@ def _serve_chat(
     requests: BinaryIO,
 ) -> None:
     def tell(told: Told) -> None:
-        sender.send({"event": "turn", **asdict(told)})
+        sender.send({"event": "turn", **told.as_head()})
 
     loop = Loop(context, limits, tell)
 
