@@ -30,14 +30,12 @@ if TYPE_CHECKING:
 
 def validate(path: str | Path) -> ValidateReport:
     """Check a pipeline and give every fault; touches no model and no document."""
-    from paddock.pipelines import model, source
-    from paddock.pipelines import plan as plans
     from paddock.pipelines.errors import PipelineError
 
-    from .bind import check
+    from .bind import check, plan_of
 
     try:
-        check(plans.plan(model.validate(source.read(Path(path)))))
+        check(plan_of(Path(path)))
     except PipelineError as error:
         return ValidateReport(str(path), error.faults)
     return ValidateReport(str(path))
@@ -198,13 +196,10 @@ def _bound(
     path: Path, inputs: Mapping[str, Any] | None, settings: Settings | None
 ) -> tuple[Settings, BoundPlan]:
     """Read, check and bind a pipeline file."""
-    from paddock.pipelines import model, source
-    from paddock.pipelines import plan as plans
-
-    from .bind import bind
+    from .bind import bind, plan_of
     from .settings import read_settings
 
     settings = settings or read_settings(path.parent)
-    made = plans.plan(model.validate(source.read(path)))
+    made = plan_of(path)
     models: dict[Role, str] = {"chat": settings.chat_model, "embed": settings.embed_model}
     return settings, bind(made, inputs or {}, cwd=Path.cwd(), default_models=models)

@@ -53,6 +53,7 @@ class FakeStream:
         self._pool = pool
         self._request = request
         self._is_cancelled = False
+        self._answered: Reply | None = None
 
     async def __aiter__(self) -> AsyncIterator[Chunk]:
         reply = await self.reply()
@@ -62,7 +63,9 @@ class FakeStream:
     async def reply(self) -> Reply:
         if self._is_cancelled:
             raise asyncio.CancelledError
-        return await self._pool.answer_to(self._request)
+        if self._answered is None:
+            self._answered = await self._pool.answer_to(self._request)
+        return self._answered
 
     def cancel(self) -> None:
         self._is_cancelled = True

@@ -1,0 +1,104 @@
+"""A pipeline in a folder of its own, run and planned without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.settings import PoolSettings
+from paddock.runner import plan, run
+from paddock.runner.observer import Observer, Silent
+from paddock.runner.report import PlanReport, Report
+from paddock.runner.settings import Settings
+from tests.fakes.pool import FakePool
+
+SUMMARIES = """\
+name: summaries
+inputs:
+  tone: {type: str, default: plain}
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: sum, uses: chat, with: {prompt: "Sum up: {{ steps.text.text }} ({{ inputs.tone }})"}}
+      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.sum.text }}"}}
+    returns: {file: doc.relpath, sum: steps.sum.text}
+  - {id: digest, uses: chat, with: {prompt: "All: {{ steps.each.results }}"}}
+  - {id: report, uses: files.write, with: {path: out/DIGEST.md, text: "{{ steps.digest.text }}"}}
+returns: {report: steps.report.path, counts: steps.each.counts}
+"""
+
+
+@dataclass
+class World:
+    """A folder with a pipeline. `pool` is the pool of the latest run."""
+
+    folder: Path
+    text: str = SUMMARIES
+    pool: FakePool = field(default_factory=FakePool)
+
+    def __post_init__(self) -> None:
+        self.write("pipeline.yaml", self.text)
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "pipeline.yaml"
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def documents(self, n: int) -> None:
+        for number in range(n):
+            self.write(f"inbox/{number}.txt", f"Document {number}, about the ferry.")
+
+    def edit(self, old: str, new: str) -> None:
+        """Change the pipeline's text."""
+        assert old in self.text
+        self.text = self.text.replace(old, new)
+        self.write("pipeline.yaml", self.text)
+
+    def run(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        pool: FakePool | None = None,
+        observer: Observer | None = None,
+        **options: Any,
+    ) -> Report:
+        self.pool = pool or FakePool()
+        options.setdefault("local", True)
+        return run(
+            self.file,
+            inputs,
+            pool=self.pool,
+            observer=observer or Silent(),
+            settings=settings(self.folder),
+            **options,
+        )
+
+    def plan(self, inputs: Mapping[str, Any] | None = None) -> PlanReport:
+        return plan(self.file, inputs, pool=FakePool(), settings=settings(self.folder))
+
+    def output(self, name: str) -> str:
+        return (self.folder / "out" / name).read_text(encoding="utf-8")
+
+
+def settings(folder: Path) -> Settings:
+    return Settings(pool=PoolSettings(cache_dir=folder / "cache"), state_dir=folder / "state")
+
+
+def states(report: Report | PlanReport, step: str = "each") -> dict[str, str]:
+    """Give key → state of what is not fresh."""
+    return {i.key: i.state for i in report.items if i.step == step and i.state != "fresh"}
+
+
+def reasons(report: Report | PlanReport, step: str = "each") -> dict[str, str | None]:
+    """Give key → reason of what is not fresh."""
+    return {i.key: i.why for i in report.items if i.step == step and i.state != "fresh"}
