@@ -88,7 +88,7 @@ class Asker:
         self._usages.append(reply.usage)
         if reply.done_reason == "length" and self.max_tokens is None:
             raise StepError(
-                f"The answer ended at its limit of {reply.usage.completion_tokens} tokens.",
+                f"the answer ended at its limit of {reply.usage.completion_tokens} tokens.",
                 remedy="Ask for a shorter one, raise `repeat_penalty` if it goes in circles, "
                 "or set `max_tokens` under `params` to accept it.",
                 kind="check",

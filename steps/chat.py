@@ -108,7 +108,7 @@ def _messages(params: ChatParams) -> list[Message]:
     if params.system is None:
         return messages
     if messages[0].role == "system":
-        raise StepError("Both `system` and the first of `messages` are what the model is told.")
+        raise StepError("both `system` and the first of `messages` are what the model is told.")
     return [Message("system", render(params.system, "system", params.vars)), *messages]
 
 
@@ -126,10 +126,10 @@ async def _truncated(asker: Asker, messages: list[Message]) -> list[Message]:
 
     n = await most(fits, len(text))
     if n == 0:
-        raise await asker.overflow(kept(0)) or StepError("The prompt does not fit.")
+        raise await asker.overflow(kept(0)) or StepError("the prompt does not fit.")
     asker.characters_cut = len(text) - n
     asker.tools.log.note(
-        f"The prompt does not fit: {asker.characters_cut:,} of its {len(text):,} characters were "
+        f"the prompt does not fit: {asker.characters_cut:,} of its {len(text):,} characters were "
         f"left out of the middle (on_overflow: truncate)."
     )
     return kept(n)

@@ -78,7 +78,7 @@ class Condenser:
         n = len(head(text, n))
         self.asker.characters_cut = len(text) - n
         self.asker.tools.log.note(
-            f"Only the first {n:,} of {len(text):,} characters were read (on_overflow: truncate)."
+            f"only the first {n:,} of {len(text):,} characters were read (on_overflow: truncate)."
         )
         return Condensed(await self._ask(messages(n)))
 
@@ -109,7 +109,7 @@ class Condenser:
     async def _ask(self, messages: Sequence[Message]) -> str:
         text = (await self.asker.ask(messages)).text.strip()
         if not text:
-            raise StepError("The model gave an empty answer.", kind="check")
+            raise StepError("the model gave an empty answer.", kind="check")
         return text
 
     async def _fitting(
@@ -127,7 +127,7 @@ class Condenser:
                 break
             limit = limit * 3 // 4  # a template that names the chunk twice
         raise await self.asker.overflow(messages(longest)) or StepError(
-            "The context leaves no room for the text beside the instructions and the answer.",
+            "the context leaves no room for the text beside the instructions and the answer.",
             remedy="Raise the model's `ctx`, or shorten the instructions.",
         )
 
@@ -167,7 +167,7 @@ class Condenser:
             messages = self.wording.part(one.data, index, previous)
         if len(previous) < min(index, self.n_previous):
             self.asker.tools.log.note(
-                f"Chunk {index + 1}: {len(previous)} of the notes before it fit beside it."
+                f"chunk {index + 1}: {len(previous)} of the notes before it fit beside it."
             )
         return messages
 
@@ -206,7 +206,7 @@ class Condenser:
 
 def _endless() -> StepError:
     return StepError(
-        "The notes do not get shorter, so they would never fit into one prompt.",
+        "the notes do not get shorter, so they would never fit into one prompt.",
         remedy="Set `words`, ask for less in `map` and `reduce`, or raise the model's `ctx`.",
         kind="check",
     )

@@ -86,7 +86,7 @@ def _texts(params: EmbedParams) -> list[str]:
         texts = [part(chunk).text for chunk in params.chunks or ()]
     for index, text in enumerate(texts):
         if not text.strip():
-            raise StepError(f"Text {index} is empty, so it has no vector.")
+            raise StepError(f"text {index} is empty, so it has no vector.")
     return texts
 
 

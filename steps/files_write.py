@@ -103,7 +103,7 @@ def _data(params: FilesWriteParams) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise StepError(f"The text has half a character at position {error.start}.") from error
+        raise StepError(f"the text has half a character at position {error.start}.") from error
 
 
 def _sha256_of(path: Path) -> str | None:

@@ -35,11 +35,11 @@ def place(roots: Roots, text: str) -> Path:
     except OutsideRoots as error:
         raise StepError(str(error)) from error
     except OSError as error:
-        raise refusal(f"Path '{shown(text)}' cannot be used", error) from error
+        raise refusal(f"path '{shown(text)}' cannot be used", error) from error
     except RuntimeError as error:  # Python below 3.13 on a circle of symlinks
-        raise StepError(f"Path '{shown(text)}' runs in a circle of symbolic links.") from error
+        raise StepError(f"path '{shown(text)}' runs in a circle of symbolic links.") from error
     except ValueError as error:  # a NUL in the middle, half a character
-        raise StepError(f"Path '{shown(text)}' is not a possible path: {error}.") from error
+        raise StepError(f"path '{shown(text)}' is not a possible path: {error}.") from error
 
 
 def refusal(what: str, error: OSError) -> StepError:

@@ -111,7 +111,7 @@ class Summarise:
         """
         material = await _material(params, tools)
         if not material.text.strip():
-            raise StepError("There is nothing to summarise: the text is empty.")
+            raise StepError("there is nothing to summarise: the text is empty.")
         asker = Asker(tools, tools.models.resolve(params.model, "chat"), params.params.given())
         done = await _condensed(params, material, asker)
         n_characters = len(material.text)

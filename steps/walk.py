@@ -170,10 +170,10 @@ def _some(names: list[str], most: int = 3) -> str:
 def _root_refusal(root: Path, error: OSError) -> StepError:
     if isinstance(error, FileNotFoundError):
         return StepError(
-            f"The folder '{shown(root)}' is not there.",
+            f"the folder '{shown(root)}' is not there.",
             remedy="Correct `root`, or make the folder.",
             kind="io",
         )
     if isinstance(error, NotADirectoryError):
         return StepError(f"'{shown(root)}' is a file, not a folder.", remedy="Correct `root`.")
-    return refusal(f"The folder '{shown(root)}' cannot be read", error)
+    return refusal(f"the folder '{shown(root)}' cannot be read", error)

@@ -89,7 +89,7 @@ def test_truncating_keeps_both_ends_and_says_how_much_went() -> None:
     cut = out.usage.characters_cut
     assert cut == len(text) - (len(sent) - len("\n[…]\n"))
     assert hands.notes == [
-        f"The prompt does not fit: {cut:,} of its {len(text):,} characters were left out of the "
+        f"the prompt does not fit: {cut:,} of its {len(text):,} characters were left out of the "
         "middle (on_overflow: truncate)."
     ]
 
@@ -109,7 +109,7 @@ def test_an_answer_that_ends_at_its_limit_is_an_error() -> None:
     with pytest.raises(StepError) as caught:
         chat(pool, prompt="Go on.")
     assert str(caught.value) == (
-        "The answer ended at its limit of 10 tokens. Ask for a shorter one, raise "
+        "the answer ended at its limit of 10 tokens. Ask for a shorter one, raise "
         "`repeat_penalty` if it goes in circles, or set `max_tokens` under `params` to accept it."
     )
     assert caught.value.kind == "check"
@@ -182,5 +182,5 @@ def test_the_names_alone_tell_what_is_wrong_before_anything_runs() -> None:
 
 
 def test_two_system_texts_are_an_error() -> None:
-    with pytest.raises(StepError, match="Both `system` and the first of `messages`"):
+    with pytest.raises(StepError, match="both `system` and the first of `messages`"):
         chat(saying("x"), system="a", messages=[{"role": "system", "content": "b"}])

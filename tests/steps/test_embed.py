@@ -54,7 +54,7 @@ def test_a_long_text_is_split_and_its_parts_weigh_by_their_tokens() -> None:
 
 
 def test_an_empty_text_has_no_vector() -> None:
-    with pytest.raises(StepError, match="Text 1 is empty, so it has no vector"):
+    with pytest.raises(StepError, match="text 1 is empty, so it has no vector"):
         embed(FakePool(), texts=["one", " "])
 
 

@@ -194,7 +194,7 @@ def test_a_missing_root_is_an_error(scan: Scan, tmp_path: Path) -> None:
     with pytest.raises(StepError) as caught:
         scan("inbox")
     assert str(caught.value) == (
-        f"The folder '{tmp_path.resolve()}/inbox' is not there. Correct `root`, or make the folder."
+        f"the folder '{tmp_path.resolve()}/inbox' is not there. Correct `root`, or make the folder."
     )
 
 

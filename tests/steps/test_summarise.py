@@ -113,7 +113,7 @@ def test_notes_that_do_not_get_shorter_end_with_an_error() -> None:
     with pytest.raises(StepError) as caught:
         summarise(pool, text=LONG, params={"max_tokens": 80})
     assert str(caught.value) == (
-        "The notes do not get shorter, so they would never fit into one prompt. "
+        "the notes do not get shorter, so they would never fit into one prompt. "
         "Set `words`, ask for less in `map` and `reduce`, or raise the model's `ctx`."
     )
 
@@ -132,7 +132,7 @@ def test_the_first_failure_ends_the_others() -> None:
         summarise(FakePool(n_ctx_tokens=200, answer=fail, delay_s=0.001), text=LONG)
 
 
-CHUNKS = [{"text": f"Chunk {i} says something.", "index": i} for i in range(3)]
+CHUNKS = [{"text": f"chunk {i} says something.", "index": i} for i in range(3)]
 
 
 def test_given_chunks_that_fit_together_are_summarised_in_one_call() -> None:
@@ -140,7 +140,7 @@ def test_given_chunks_that_fit_together_are_summarised_in_one_call() -> None:
     out = summarise(pool, chunks=CHUNKS)
     assert len(pool.chats) == 1
     assert asked(pool)[0].startswith(
-        "Chunk 0 says something.\n\nChunk 1 says something.\n\nChunk 2 says something.\n\nSumm"
+        "chunk 0 says something.\n\nchunk 1 says something.\n\nchunk 2 says something.\n\nSumm"
     )
     assert (out.coverage.chunks, out.coverage.levels) == (1, 0)
 
@@ -170,9 +170,9 @@ def test_a_map_template_sees_each_chunk_and_reduce_sees_the_notes() -> None:
         reduce=Template.of("Make one of: {{ notes | join('; ') }}"),
     )
     assert asked(pool) == [
-        "#0/0 Chunk 0 says something. 0",
-        "#1/1 Chunk 1 says something. 0",
-        "#2/2 Chunk 2 says something. 0",
+        "#0/0 chunk 0 says something. 0",
+        "#1/1 chunk 1 says something. 0",
+        "#2/2 chunk 2 says something. 0",
         "Make one of: N; N; N",
     ]
     assert (out.text, out.notes) == ("whole", ["N", "N", "N"])
@@ -183,7 +183,7 @@ def test_a_single_chunk_needs_no_reduce() -> None:
     out = summarise(
         pool, chunks=CHUNKS[1:2], map=Template.of("{{ chunk.index }}: {{ chunk.text }}")
     )
-    assert asked(pool) == ["1: Chunk 1 says something."]
+    assert asked(pool) == ["1: chunk 1 says something."]
     assert out.text == "N"
 
 
@@ -204,8 +204,8 @@ def test_previous_notes_that_do_not_fit_are_left_out_and_said() -> None:
     params = SummariseParams(chunks=chunks, context=ContextParam(previous=2))
     asyncio.run(Summarise().run(params, hands))
     assert hands.notes == [
-        "Chunk 2: 0 of the notes before it fit beside it.",
-        "Chunk 3: 0 of the notes before it fit beside it.",
+        "chunk 2: 0 of the notes before it fit beside it.",
+        "chunk 3: 0 of the notes before it fit beside it.",
     ]
 
 
@@ -252,7 +252,7 @@ def test_truncating_reads_the_beginning_and_says_how_much() -> None:
     assert out.usage.characters_cut == len(LONG) - read
     assert asked(pool)[0].startswith(LONG[:read] + "\n\nSummarise")
     assert hands.notes == [
-        f"Only the first {read:,} of {len(LONG):,} characters were read (on_overflow: truncate)."
+        f"only the first {read:,} of {len(LONG):,} characters were read (on_overflow: truncate)."
     ]
 
 
@@ -279,13 +279,13 @@ def test_a_context_without_room_for_any_text_is_told() -> None:
 
 def test_an_answer_at_its_limit_is_an_error_unless_the_author_set_it() -> None:
     pool = FakePool(n_ctx_tokens=400, answer=lambda _: "again " * 500)
-    with pytest.raises(StepError, match="The answer ended at its limit of 100 tokens"):
+    with pytest.raises(StepError, match="the answer ended at its limit of 100 tokens"):
         summarise(pool, text="Short.", words=10)
     assert summarise(pool, text="Short.", params={"max_tokens": 2}).text == "again again"
 
 
 def test_an_empty_answer_is_an_error() -> None:
-    with pytest.raises(StepError, match="The model gave an empty answer"):
+    with pytest.raises(StepError, match="the model gave an empty answer"):
         summarise(FakePool(answer=lambda _: " \n"), text="Short.")
 
 
@@ -293,7 +293,7 @@ def test_an_empty_answer_is_an_error() -> None:
     "wishes", [{"text": " \n"}, {"chunks": []}, {"chunks": [None, {"text": ""}]}]
 )
 def test_nothing_to_summarise_is_an_error(wishes: dict[str, Any]) -> None:
-    with pytest.raises(StepError, match="There is nothing to summarise: the text is empty"):
+    with pytest.raises(StepError, match="there is nothing to summarise: the text is empty"):
         summarise(FakePool(), **wishes)
 
 
