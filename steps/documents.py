@@ -8,51 +8,13 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from . import encodings, html_text, pdf_text
+from .kinds import HEAD_BYTES, MEDIA_TYPES, Kind, NotADocument, is_parsed, kind_of
 from .pages import joined
 from .places import refusal, shown
 from .step import StepError
 
-Kind = Literal["txt", "md", "html", "pdf", "csv", "json"]
-
-MEDIA_TYPES: dict[Kind, str] = {
-    "txt": "text/plain",
-    "md": "text/markdown",
-    "html": "text/html",
-    "pdf": "application/pdf",
-    "csv": "text/csv",
-    "json": "application/json",
-}
-_BY_SUFFIX: dict[str, Kind] = {
-    **{".txt": "txt", ".text": "txt", ".md": "md", ".markdown": "md", ".mdown": "md"},
-    **{".html": "html", ".htm": "html", ".xhtml": "html", ".pdf": "pdf"},
-    **{".csv": "csv", ".tsv": "csv", ".json": "json"},
-}
-_LATER = {
-    **dict.fromkeys((".docx", ".doc", ".odt", ".rtf"), "a word processor's document"),
-    **dict.fromkeys((".pptx", ".ppt", ".odp"), "a presentation"),
-    **dict.fromkeys((".xlsx", ".xls", ".ods"), "a spreadsheet"),
-    **{".eml": "an e-mail", ".msg": "an e-mail", ".epub": "an electronic book"},
-}
-_SIGNATURES = (
-    (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
-    (b"\xff\xd8\xff", "a JPEG picture"),
-    (b"GIF8", "a GIF picture"),
-    (b"II*\x00", "a TIFF picture"),
-    (b"MM\x00*", "a TIFF picture"),
-    (b"PK\x03\x04", "a ZIP archive or an office document"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old office document"),
-    (b"\x7fELF", "a program"),
-    (b"GGUF", "a model file"),
-    (b"SQLite format 3\x00", "a database"),
-    (b"{\\rtf", "a word processor's document"),
-)
-_PDF = b"%PDF-"
-_PDF_WITHIN_BYTES = 1024  # readers accept that much in front of it
 _HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
 _MAX_TITLE_CHARACTERS = 200
 
@@ -120,19 +82,21 @@ def read(
                 remedy="Raise `max_bytes` to read it.",
             )
         with path.open("rb") as file:
-            head = file.read(_PDF_WITHIN_BYTES)
-            kind = kind or _kind(path, head, name)
-            if kind == "pdf":
+            head = file.read(HEAD_BYTES)
+            found = kind or kind_of(path, head)
+            if found == "pdf":
                 return _pdf(path, name)
-            data = head + file.read(max_bytes - len(head) + 1)
+            data = head + file.read()
     except OSError as error:
         raise refusal(f"{name} cannot be read", error) from error
-    return _text(data, kind, encoding, path, name)
+    except NotADocument as error:
+        raise StepError(f"{name} is {error}.") from error
+    return _text(data, found, encoding, path, name, is_named=kind is not None)
 
 
 def is_slow(path: Path, kind: Kind | None) -> bool:
     """Tell whether reading may take long enough to be worth a thread (0.1 ms by itself)."""
-    if (kind or _BY_SUFFIX.get(path.suffix.lower())) in ("pdf", "html"):
+    if kind in ("pdf", "html") or (kind is None and is_parsed(path)):
         return True
     try:
         return path.stat().st_size > 256 * 1024
@@ -148,22 +112,6 @@ def _size_of_file(path: Path, name: str) -> int:
     if not stat.S_ISREG(facts.st_mode):
         raise StepError(f"{name} is a device or a pipe, not a document.")
     return facts.st_size
-
-
-def _kind(path: Path, head: bytes, name: str) -> Kind:
-    """Find out what a file is: what it says of itself goes before its name."""
-    suffix = path.suffix.lower()
-    if suffix in _LATER:
-        raise StepError(
-            f"{name} is {_LATER[suffix]}: reading `{suffix}` needs the documents extra, "
-            f"which is not in this version."
-        )
-    if _PDF in head:
-        return "pdf"
-    for signature, what in _SIGNATURES:
-        if head.startswith(signature):
-            raise StepError(f"{name} is {what}, not text.")
-    return _BY_SUFFIX.get(suffix, "txt")
 
 
 def _pdf(path: Path, name: str) -> Document:
@@ -183,20 +131,32 @@ def _pdf(path: Path, name: str) -> Document:
     return Document(found.pages, found.title or path.stem, MEDIA_TYPES["pdf"], notes)
 
 
-def _text(data: bytes, kind: Kind, encoding: str, path: Path, name: str) -> Document:
+def _text(
+    data: bytes, kind: Kind, encoding: str, path: Path, name: str, *, is_named: bool
+) -> Document:
     named = html_text.charset(data) if kind == "html" and encoding == "auto" else ""
     decoded = _decoded(data, encoding, named, name)
     notes = list(_damage(decoded, name))
     text, title = decoded.text, ""
     if kind == "html":
-        text, title = html_text.read(text)
+        text, title = _html(text, name)
     elif kind == "md":
         heading = _HEADING.search(text)
         title = heading[1][:_MAX_TITLE_CHARACTERS] if heading else ""
     elif kind == "json" and (fault := _json_fault(text)):
+        if is_named:
+            raise StepError(f"{name} is no valid JSON: {fault}.")
         notes.append(f"{name} is no valid JSON ({fault}); it is read as plain text.")
         kind = "txt"
     return Document((text,), title or path.stem, MEDIA_TYPES[kind], tuple(notes))
+
+
+def _html(text: str, name: str) -> tuple[str, str]:
+    try:
+        return html_text.read(text)
+    except html_text.UnreadableHtml as error:
+        remedy = "Set `type: txt` to read it as plain text."
+        raise StepError(f"{name} cannot be read as HTML: {error}.", remedy=remedy) from error
 
 
 def _decoded(data: bytes, encoding: str, named: str, name: str) -> encodings.Decoded:
@@ -228,6 +188,8 @@ def _json_fault(text: str) -> str:
         json.loads(text)
     except json.JSONDecodeError as error:
         return f"line {error.lineno}, column {error.colno}: {error.msg}"
+    except ValueError:
+        return "it has a number of thousands of digits"
     except RecursionError:
         return "it is nested too deeply"
     return ""

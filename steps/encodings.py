@@ -107,7 +107,7 @@ def _share_of_text(sample: bytes, encoding: str) -> float:
     text = sample.decode(encoding, "replace")
     bad = {"Cc", "Cn", "Co", "Cs"}
     odd = sum(
-        char == "�" or (unicodedata.category(char) in bad and char not in "\t\n\r\f")
+        char == "\ufffd" or (unicodedata.category(char) in bad and char not in "\t\n\r\f")
         for char in text
     )
     # Latin read from the wrong side gives assigned but rare characters, never a space.
@@ -132,7 +132,7 @@ def _as_utf8(data: bytes) -> Decoded | None:
         return Decoded(_plain(data.decode()), "utf-8")
     except UnicodeDecodeError:
         text = data.decode("utf-8", "replace")
-    n_damaged = text.count("�")
+    n_damaged = text.count("\ufffd")
     n_whole = sum(1 for char in text if char > "\x7f") - n_damaged
     is_utf8 = n_whole > 4 * n_damaged and n_damaged <= max(1, _MAX_DAMAGE_SHARE * len(data))
     return Decoded(_plain(text), "utf-8", n_damaged) if is_utf8 else None

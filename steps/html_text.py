@@ -23,6 +23,10 @@ _MEANT = {
 _MAX_DEPTH = 200  # markdownify goes down by recursion; Python's stack ends near 1,000 calls
 
 
+class UnreadableHtml(ValueError):
+    """Markup that no parser takes; the message says why."""
+
+
 def charset(data: bytes) -> str:
     """Give the encoding that the page names, or an empty text."""
     found = _CHARSET.search(data[:_HEAD_BYTES])
@@ -31,16 +35,28 @@ def charset(data: bytes) -> str:
 
 
 def read(html: str) -> tuple[str, str]:
-    """Give the page's text as Markdown, and its title."""
-    from bs4 import BeautifulSoup
+    """Give the page's text as Markdown, and its title.
 
-    soup = BeautifulSoup(_DECLARATION.sub("", html), "html.parser")
+    Raises:
+        UnreadableHtml: with the reason.
+    """
+    soup = _soup(_DECLARATION.sub("", html))
     title = _title(soup)
     for element in soup.find_all(_UNREAD):
         element.decompose()
     text = soup.get_text("\n") if _is_deep(soup) else _markdown(soup)
     lines = (line.rstrip() for line in text.split("\n"))
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip(), title
+
+
+def _soup(html: str) -> Any:
+    from bs4 import BeautifulSoup
+    from bs4.exceptions import ParserRejectedMarkup
+
+    try:
+        return BeautifulSoup(html, "html.parser")
+    except ParserRejectedMarkup as error:
+        raise UnreadableHtml("its markup is broken beyond what a parser takes") from error
 
 
 def _title(soup: Any) -> str:

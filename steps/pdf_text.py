@@ -16,7 +16,7 @@ from typing import Any
 
 _PDFIUM = Lock()
 _ERR_PASSWORD = 4  # FPDF_ERR_PASSWORD
-_HYPHEN = re.compile("[\x02￾]\n?")  # how PDFium gives a hyphen at the end of a line
+_HYPHEN = re.compile("[\x02\ufffe]\n?")  # how PDFium gives a hyphen at the end of a line
 _NO_TEXT = re.compile("[\x00-\x08\x0b\x0e-\x1f\ufffe\uffff]")
 
 

@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from paddock.steps import html_text
 from paddock.steps.files_read import FilesRead, FilesReadOutput, FilesReadParams
 from paddock.steps.step import StepError, StepSkipped
 from tests.fakes.pdf import pdf
@@ -98,6 +101,7 @@ def test_json_is_kept_as_it_is_written(read: Read) -> None:
     [
         ('{"a": 1,}', "line 1, column 9: Expecting property name enclosed in double quotes"),
         ("[" * 100_000, "it is nested too deeply"),
+        ("1" * 5000, "it has a number of thousands of digits"),
     ],
 )
 def test_broken_json_is_read_as_plain_text_and_said(
@@ -108,6 +112,42 @@ def test_broken_json_is_read_as_plain_text_and_said(
     [note] = hands.notes
     assert note.startswith("'a.json' is no valid JSON (")
     assert fault.split(":")[0] in note
+
+
+def test_broken_json_is_refused_if_the_author_says_that_it_is_json(read: Read) -> None:
+    assert refused(read, "a.txt", "{", type="json") == (
+        "'a.txt' is no valid JSON: line 1, column 2: "
+        "Expecting property name enclosed in double quotes."
+    )
+
+
+def test_a_text_about_pdf_is_no_pdf(read: Read) -> None:
+    assert read("a.md", "A file begins with `%PDF-1.4`.").media_type == "text/markdown"
+
+
+def test_a_document_that_grows_while_it_is_read_is_read_whole(
+    read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paddock.steps.documents._size_of_file", lambda *_: 1)
+    assert len(read("a.txt", "word " * 1000, max_bytes=2).text) == 5000
+
+
+def test_html_that_no_parser_takes_is_refused(read: Read) -> None:
+    assert refused(read, "a.html", "<p>a</p><![n>") == (
+        "'a.html' cannot be read as HTML: its markup is broken beyond what a parser takes. "
+        "Set `type: txt` to read it as plain text."
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(alphabet="<>/!-[]ab= \"'&;#x\n?%", max_size=60))
+def test_any_markup_is_read_or_refused(markup: str) -> None:
+    try:
+        text, title = html_text.read(markup)
+    except html_text.UnreadableHtml:
+        return
+    assert isinstance(text, str)
+    assert isinstance(title, str)
 
 
 def test_a_pdf_has_pages_and_a_title(read: Read) -> None:
