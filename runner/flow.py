@@ -146,7 +146,7 @@ class _Progress(Silent):
     @property
     def percent(self) -> float:
         """How much is done; a run without items is done."""
-        return 100.0 * self.n_ended / self.n_items if self.n_items else 0.0
+        return min(100.0, 100.0 * self.n_ended / self.n_items) if self.n_items else 100.0
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
         """Count a step's items."""
@@ -169,9 +169,9 @@ async def _show_progress(pipeline: str, progress: _Progress) -> None:
             await asyncio.sleep(UPDATE_S)
             if progress.percent != shown:
                 shown = progress.percent
-                await aupdate_progress_artifact(artefact, min(shown, 100.0))
+                await aupdate_progress_artifact(artefact, shown)
     finally:
-        await aupdate_progress_artifact(artefact, 100.0 if progress.n_items == 0 else shown)
+        await aupdate_progress_artifact(artefact, progress.percent)
 
 
 async def _show_results(pipeline: str, report: Report) -> None:

@@ -104,7 +104,7 @@ async def opened(
         LedgerError: the ledger cannot be used, or (`Locked`) another run works on the same scope.
         EngineError: a model that the pipeline names cannot be used.
     """
-    state = bound.file.parent / STATE_FOLDER
+    state = bound.roots.base / STATE_FOLDER
     async with AsyncExitStack() as stack:
         ledger = stack.enter_context(Ledger(state, is_readonly=is_plan))
         run = run_name(ledger.run_names())
@@ -115,7 +115,7 @@ async def opened(
                 state / "locks", lock, run=run, deadline_s=wait_s, stop=stop, note=tally.note
             )
             await stack.enter_async_context(held)
-        index = Index(ledger, bound.file.parent, ledger.scopes_of(bound.file.name))
+        index = Index(ledger, bound.roots.base, ledger.scopes_of(bound.file.name))
         digests, opened_pool = await _models(bound, settings, pool, stack, is_plan)
         work = Work(bound, ledger, index, digests, options)
         toolbox = Toolbox(bound, opened_pool, ledger, index, digests, tally, options)

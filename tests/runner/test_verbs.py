@@ -1,4 +1,4 @@
-"""Run, plan and validate on real files with a pool without a model: what is done, and what is not."""
+"""Run, plan and validate on real files, with a pool without a model: what is done, what is not."""
 
 from __future__ import annotations
 

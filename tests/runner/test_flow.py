@@ -1,0 +1,176 @@
+"""A run as a Prefect flow, against a real server: what it shows, and that the ledger decides."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runner.world import World
+
+ROOT = Path(__file__).resolve().parents[2]
+
+RUN = """
+import json, sys
+from pathlib import Path
+from tests.fakes.pool import FakePool
+from tests.runner.world import World
+world = World(Path(sys.argv[1]), Path(sys.argv[1], "pipeline.yaml").read_text())
+report = world.run(local=None)
+print(json.dumps({**report.as_json(), "chats": len(world.pool.chats)}))
+"""
+
+READ = """
+import asyncio, json
+from prefect.client.orchestration import get_client
+async def main():
+    async with get_client() as client:
+        flows = {flow.id: flow.name for flow in await client.read_flows()}
+        runs = await client.read_flow_runs()
+        tasks = await client.read_task_runs()
+        artefacts = await client.read_artifacts()
+    print(json.dumps({
+        "runs": [
+            {"name": r.name, "flow": flows[r.flow_id], "state": r.state.name,
+             "message": r.state.message, "parameters": r.parameters, "id": str(r.id)}
+            for r in runs],
+        "tasks": [
+            {"name": t.name, "state": t.state.name if t.state else None,
+             "message": t.state.message if t.state else None, "run": str(t.flow_run_id)}
+            for t in tasks],
+        "artefacts": [
+            {"key": a.key, "type": a.type, "data": a.data, "run": str(a.flow_run_id)}
+            for a in artefacts],
+    }))
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def server(home: Path) -> Iterator[str]:
+    """Run a Prefect server of its own, with the settings that Paddock ships."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    environ = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    environ |= {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    }
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [str(Path(sys.executable).with_name(command[0])), *command[1:]],
+            env=environ, stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        url = f"http://127.0.0.1:{port}/api"
+        _wait_for(url, process, home)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], home: Path) -> None:
+    deadline = time.monotonic() + 150
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            if process.poll() is not None:
+                break
+            time.sleep(0.3)
+    pytest.fail(f"the Prefect server did not start: {(home / 'log').read_text()[-2000:]}")
+
+
+def python(code: str, *arguments: str, environ: Mapping[str, str]) -> Any:
+    """Run Python in a process of its own and give the JSON that it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, **environ}, cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # Prefect's own log lines stay out of the terminal
+    return json.loads(done.stdout)
+
+
+@pytest.mark.timeout(240)
+def test_a_run_appears_in_prefect_with_its_tasks_and_artefacts(tmp_path: Path) -> None:
+    home, folder = tmp_path / "prefect", tmp_path / "pipeline"
+    home.mkdir()
+    folder.mkdir()
+    world = World(folder)
+    world.documents(6)
+    world.write("inbox/{odd} name.txt", "A name with braces.")
+    world.write("inbox/empty.txt", "")
+    with server(home) as url:
+        environ = {"PREFECT_API_URL": url, "PREFECT_HOME": str(home), "CI": ""}
+        first = python(RUN, str(folder), environ=environ)
+        second = python(RUN, str(folder), environ=environ)
+        world.edit("root: ./inbox", "root: ./nowhere")
+        third = python(RUN, str(folder), environ=environ)
+        seen = _settled(environ)
+    assert (first["status"], first["chats"]) == ("quarantined", 8)
+    assert (second["counts"]["fresh"], second["chats"]) == (8, 0)
+    assert third["status"] == "failed"
+
+    by_name = {run["name"]: run for run in seen["runs"]}
+    assert set(by_name) == {first["run"], second["run"], third["run"]}
+    assert {run["flow"] for run in seen["runs"]} == {"summaries"}
+    run = by_name[first["run"]]
+    assert (run["state"], run["message"]) == ("Completed", "1 quarantined, 8 new")
+    assert run["parameters"]["path"] == str(world.file)
+    assert by_name[third["run"]]["state"] == "Failed"
+    assert by_name[third["run"]]["message"] == third["message"]
+
+    tasks = [task for task in seen["tasks"] if task["run"] == run["id"]]
+    assert {task["state"] for task in tasks} == {"Completed"}
+    assert {task["name"] for task in tasks} == {
+        "each: 0.txt and 3 more", "each: 4.txt and 3 more",
+    }  # fmt: skip
+    assert {task["message"] for task in tasks} == {"4 done", "3 done, 1 quarantined"}
+
+    shown = {a["key"]: a for a in seen["artefacts"] if a["run"] == run["id"]}
+    assert shown["summaries-progress"]["data"] == 100
+    rows = json.loads(shown["summaries-results"]["data"])
+    assert rows[0]["key"] == "empty.txt" and rows[0]["error"]
+    assert len(rows) == 9
+
+
+def _settled(environ: Mapping[str, str]) -> Any:
+    """Read the server until it has recorded every task: it does so a second or two later."""
+    for _ in range(10):
+        seen = python(READ, environ=environ)
+        if seen["tasks"] and all(task["state"] == "Completed" for task in seen["tasks"]):
+            break
+        time.sleep(1)
+    return seen
+
+
+def test_an_api_that_cannot_be_reached_is_an_error_that_names_local(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(1)
+    began = time.monotonic()
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("paddock")), "run", str(world.file)],
+        env={**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert time.monotonic() - began < 15  # the answer itself within 5 s, on a busy machine
+    assert done.returncode == 1
+    assert "Prefect's API at http://127.0.0.1:9/api cannot be reached" in done.stderr
+    assert "use `--local` to run without it" in done.stderr
+    assert not (tmp_path / "out").exists()
