@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from paddock.engine.request import EmbedRequest, ModelSpec, Role
 
-from .pieces import Piece, cut
 from .step import Output, Params, StepError, Tools
+
+if TYPE_CHECKING:
+    from .pieces import Piece
 
 _SPECIAL_TOKENS = 4  # what a model adds to each text, [CLS] and [SEP] of BERT, and a spare
 
@@ -127,6 +129,8 @@ async def _split(
 async def _pieces(
     text: str, n_tokens: int, room: int, model: ModelSpec, tools: Tools
 ) -> list[Piece]:
+    from .pieces import Piece, cut
+
     if n_tokens <= room:
         return [Piece(text, 0, len(text), n_tokens)]
     return await cut(text, n_tokens=room, count=lambda parts: tools.pool.count_texts(model, parts))

@@ -11,15 +11,13 @@ import re
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-Border = Literal["heading", "paragraph", "sentence"]
 Count = Callable[[Sequence[str]], Awaitable[list[int]]]
 """Counts each text's tokens."""
 
-EVERY_BORDER: tuple[Border, ...] = ("heading", "paragraph", "sentence")
+BORDERS = ("heading", "paragraph", "sentence")
 
-# Patterns are compiled when they are used: checking a pipeline imports this module and needs none.
 _CJK = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef"
 _WORD = rf"[{_CJK}]|\s?[^\s{_CJK}]{{1,24}}|\s+"
 _ALONE = rf"[{_CJK}]|\s|\Z"
@@ -46,7 +44,7 @@ async def cut(
     n_tokens: int,
     count: Count,
     overlap: int = 0,
-    by: Collection[Border] = EVERY_BORDER,
+    by: Collection[str] = BORDERS,
 ) -> list[Piece]:
     """Cut `text` into pieces of at most `n_tokens`, in order; nothing but white space is lost.
 
@@ -109,7 +107,7 @@ def _scale(ruler: _Ruler, slices: Sequence[str], sizes: Sequence[int]) -> float:
 @dataclass(frozen=True, slots=True)
 class _Cutter:
     ruler: _Ruler
-    by: Collection[Border]
+    by: Collection[str]
 
     async def cut(self, text: str, capacity: int) -> list[tuple[int, int]]:
         """Give the spans of the pieces; `capacity` in estimated tokens."""

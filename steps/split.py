@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from paddock.engine.request import Role
 from paddock.pipelines.quantities import Tokens
 
-from .headings import Headings
 from .pages import Page, joined, starts
-from .pieces import EVERY_BORDER, Border, cut
 from .step import Output, Params, Tools
+
+Border = Literal["heading", "paragraph", "sentence"]
 
 
 class SplitParams(Params):
@@ -31,7 +31,7 @@ class SplitParams(Params):
         default=0, ge=0, description="About how many tokens a chunk shares with the one before it."
     )
     by: list[Border] = Field(
-        default=list(EVERY_BORDER),
+        default=["heading", "paragraph", "sentence"],
         min_length=1,
         description="Where to cut, as long as it is possible; else between words.",
     )
@@ -78,6 +78,9 @@ class Split:
 
     async def run(self, params: SplitParams, tools: Tools) -> SplitOutput:
         """Cut it; a text without anything but white space has no chunks."""
+        from .headings import Headings
+        from .pieces import cut
+
         model = tools.models.resolve(params.model, "chat")
         text = params.text or joined(page.text for page in params.pages or ())
         pieces = await cut(
