@@ -1,0 +1,159 @@
+"""YAML text to values with places."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paddock.pipelines import source
+from paddock.pipelines.errors import PipelineError
+
+
+def fault(text: str) -> str:
+    with pytest.raises(PipelineError) as caught:
+        source.parse(text, "news.yaml")
+    return str(caught.value)
+
+
+def fault_of(path: Path) -> str:
+    with pytest.raises(PipelineError) as caught:
+        source.read(path)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(("12:30", "12:30"), ("017", "017"), ("2024-01-31", "2024-01-31"), ("on", "on")),
+        *(("yes", "yes"), ("No", "No"), ("1_000", "1_000"), ("0b11", "0b11"), ("'5'", "5")),
+        *(("5", 5), ("-7", -7), ("0x1F", 31), ("0o17", 15), ("0", 0)),
+        *(("1.5", 1.5), ("1e3", 1000.0), (".5", 0.5), ("true", True), ("False", False)),
+        *(("~", None), ("null", None), ("", None), ("tru", "tru")),
+    ],
+)
+def test_scalars_follow_the_core_schema_of_yaml_1_2(text: str, value: object) -> None:
+    found = source.parse(f"key: {text}", "x.yaml").data["key"]
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_every_key_and_value_has_its_place() -> None:
+    document = source.parse("steps:\n  - id: docs\n    with: {root: ./inbox}\n", "x.yaml")
+    value = document.mark(("steps", 0, "with", "root"))
+    key = document.key_mark(("steps", 0, "with", "root"))
+    assert (value.line, value.column, value.length) == (3, 18, 7)
+    assert (key.line, key.column, key.length) == (3, 12, 4)
+    assert value.snippet == "    with: {root: ./inbox}"
+
+
+def test_a_syntax_error_is_told_alone_with_place_and_caret() -> None:
+    assert fault("steps:\n  - {id: docs, uses: files.scan\nnam: x\n") == (
+        "news.yaml:3:4: this is not valid YAML: expected ',' or '}', but got ':'.\n"
+        "       3 | nam: x\n"
+        "         |    ^\n"
+        "  Put the text in quotes, or close the bracket before it."
+    )
+
+
+def test_duplicate_keys_are_faults_at_the_second_one() -> None:
+    assert fault("name: a\nsteps: []\nname: b\n") == (
+        "news.yaml:3:1: the key 'name' is here twice; the first one is in line 1.\n"
+        "       3 | name: b\n"
+        "         | ^^^^\n"
+        "  Remove or rename one of them."
+    )
+
+
+def test_all_faults_of_the_yaml_come_at_once() -> None:
+    told = fault("a: 1\na: 2\nb: {c: 1, c: 2}\nd: .nan\n")
+    assert told.count("is here twice") == 2
+    assert "'.nan' is not a number" in told
+
+
+def test_an_expression_without_quotes_is_explained() -> None:
+    told = fault("path: {{ doc.path }}")
+    assert 'An expression needs quotes: "{{ … }}".' in told
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("a: !!python/object:os.system x", "tags such as"),
+        ("a: !x 1", "tags such as"),
+        ("base: &b {x: 1}\nuse: {<<: *b}", "merge keys ('<<') are not part of YAML 1.2"),
+        ("a: &x [*x]", "contain itself"),
+        ("a: *nope", "undefined alias"),
+        ("a: 1\n---\nb: 2", "a single document"),
+        ("\ta: 1", "Indent with spaces"),
+        ("a: \x01", "control character"),
+        ("a: {x: float?}", "a '?' has a meaning of its own"),
+        ("a: " + "[" * 100, "nested deeper than 64 levels"),
+        ("? " * 300, "nested deeper than 64 levels"),
+        ("a: " + "9" * 5000, "is not a number"),
+    ],
+)
+def test_what_the_language_leaves_out_is_a_fault(text: str, part: str) -> None:
+    assert part in fault(text)
+
+
+def test_a_flood_of_aliases_is_refused_quickly() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    started = time.monotonic()
+    assert "its aliases make more than 100,000 values" in fault("\n".join(lines))
+    assert time.monotonic() - started < 2
+
+
+def test_aliases_of_whole_values_work() -> None:
+    data = source.parse("a: &x {k: [1]}\nb: *x\n", "x.yaml").data
+    assert data == {"a": {"k": [1]}, "b": {"k": [1]}}
+
+
+def test_a_file_of_ten_megabytes_is_refused_quickly(tmp_path: Path) -> None:
+    path = tmp_path / "big.yaml"
+    path.write_bytes(b"a: " + b"x" * 10_000_000)
+    started = time.monotonic()
+    assert "is larger than 1 MiB" in fault_of(path)
+    assert time.monotonic() - started < 2
+
+
+def test_what_is_no_readable_text_is_refused_in_plain_words(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    assert fault_of(path) == f"{path}: there is no such file.\n  Correct the path."
+    assert fault_of(tmp_path) == f"{tmp_path}: this is a folder.\n  Name the YAML file in it."
+    path.write_bytes(b"a: 1\nb: \xff\xfe\n")
+    told = f"{path}: is not UTF-8 text: byte 9, in line 2.\n  Save it as UTF-8."
+    assert fault_of(path) == told
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes(b"\xef\xbb\xbfname: a\n")
+    assert source.read(path).data == {"name": "a"}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(st.text(), st.text(alphabet="ab:-[]{}&*!|>'\"#?,%@ \n\t0123.~")))
+def test_odd_text_gives_a_document_or_faults(text: str) -> None:
+    try:
+        document = source.parse(text, "x.yaml")
+    except PipelineError as error:
+        assert error.faults
+    else:
+        assert document.mark(("a", 0)).line >= 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=200))
+def test_odd_bytes_give_a_document_or_faults(
+    tmp_path_factory: pytest.TempPathFactory, raw: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("odd") / "x.yaml"
+    path.write_bytes(raw)
+    try:
+        source.read(path)
+    except PipelineError as error:
+        assert error.faults
