@@ -1,0 +1,269 @@
+"""Expressions: their values, their references, and what they may not do."""
+
+# ruff: noqa: E501 - a template is easier to read in one line
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict
+
+from paddock.pipelines.expressions import Expression, ExpressionError, Template, Value
+
+SCOPE: dict[str, Any] = {
+    "inputs": {"folder": "in", "n": 3},
+    "steps": {"text": {"text": "Hello", "pages": [{"text": "a"}, {"text": "b"}], "year": "2024"}},
+    "doc": {"path": "a/b.txt", "items": [1, 2], "keys": "mine", "none": None},
+}
+
+
+def refused(source: str, scope: dict[str, Any] | None = None) -> str:
+    with pytest.raises(ExpressionError) as caught:
+        Template.of(source).bound(scope or SCOPE).render()
+    return str(caught.value)
+
+
+def value(data: Any) -> Any:
+    return Value.of(data).render(SCOPE)
+
+
+# --- values
+
+
+def test_a_lone_expression_keeps_the_type_and_anything_else_is_text() -> None:
+    assert value("{{ inputs.n }}") == 3
+    assert value("{{ inputs.n + 1 }}") == 4
+    assert value("{{ steps.text.pages }}") == [{"text": "a"}, {"text": "b"}]
+    assert value("n: {{ inputs.n }}") == "n: 3"
+    assert value("{{ inputs.n }}{{ inputs.n }}") == "33"
+    assert value("{{ inputs.n }} ") == "3 "
+
+
+def test_a_text_that_looks_like_a_number_stays_a_text() -> None:
+    assert value("{{ steps.text.year }}") == "2024"
+    assert value("{{ steps.text.year ~ '' }}") == "2024"
+
+
+def test_nested_data_is_rendered_in_its_places() -> None:
+    assert value({"a": ["x", "{{ inputs.n }}"], "b": {"c": "{{ doc.path }}"}, "d": 5}) == {
+        **{"a": ["x", 3], "b": {"c": "a/b.txt"}, "d": 5}
+    }
+
+
+def test_a_mappings_key_goes_before_any_method() -> None:
+    assert value("{{ doc.items }}") == [1, 2]
+    assert value("{{ doc.keys ~ doc.items|length }}") == "mine2"
+
+
+def test_tuples_and_generators_become_lists() -> None:
+    assert value("{{ (1, 2) }}") == [1, 2]
+    assert value("{{ steps.text.pages|map(attribute='text') }}") == ["a", "b"]
+    assert value("{{ {'a': 1}.items() }}") == [["a", 1]]
+
+
+def test_bare_expressions_stand_without_braces() -> None:
+    assert Expression.of("inputs.n > 2 and doc.path == 'a/b.txt'").evaluate(SCOPE) is True
+    assert Value.of({"file": "doc.path", "n": 5}, bare=True).render(SCOPE) == {
+        **{"file": "a/b.txt", "n": 5}
+    }
+    with pytest.raises(ExpressionError, match=r"stands in braces where a bare .* Write `x`\."):
+        Expression.of("{{ x }}")
+
+
+def test_a_bare_step_in_a_value_is_a_fault() -> None:
+    with pytest.raises(ExpressionError) as caught:
+        Value.of({"text": "steps.text.pages"})
+    assert str(caught.value) == (
+        "'steps.text.pages' is only a text here. Did you mean `{{ steps.text.pages }}`?"
+    )
+    assert caught.value.path == ("text",)
+
+
+def test_every_text_that_cannot_be_read_is_found() -> None:
+    _, errors = Value.scan({"a": "{{ x", "b": ["{{ y|nope }}"], "c": "{{ inputs.n }}"})
+    assert [error.path for error in errors] == [("a",), ("b", 0)]
+
+
+def test_an_undefined_name_is_told_with_the_near_ones() -> None:
+    assert refused("{{ dox.path }}") == (
+        "'dox' is not known here (in '{{ dox.path }}'). "
+        "Known: 'inputs', 'steps', 'doc'. Did you mean 'doc'?"
+    )
+    told = refused("x {{ doc.pth }}")
+    assert "there is no 'pth' here" in told
+    assert "Did you mean 'path'?" in told
+    assert "there is no 'zz' here" in refused("{{ doc.zz }}")
+    assert "a text has no 'nme'" in refused("{{ doc.path.nme }}")
+    assert "null has no 'x'" in refused("{{ doc.none.x }}")
+
+
+def test_a_name_may_be_asked_whether_it_is_there() -> None:
+    assert value("{{ doc.zz is defined }}") is False
+    assert value("{{ doc.zz|default('none') }}") == "none"
+
+
+def test_what_the_step_adds_goes_before_the_scope() -> None:
+    template = Template.of("{{ chunk.text }} {{ doc.path }}").bound(SCOPE)
+    assert template.render(chunk={"text": "T"}) == "T a/b.txt"
+    assert template.render(chunk={"text": "T"}, doc={"path": "p"}) == "T p"
+
+
+def test_a_template_has_loops_conditions_and_macros() -> None:
+    text = (
+        "{% macro m(x) %}<{{ x }}>{% endmacro %}{% for p in steps.text.pages if p.text != 'z' %}"
+        "{{ loop.index }}{{ m(p.text) }}{% if not loop.last %}, {% endif %}{% endfor %}\n"
+    )
+    assert Template.of(text).bound(SCOPE).render() == "1<a>, 2<b>\n"
+
+
+def test_our_filters() -> None:
+    assert value("{{ 'Où est lieu ?'|slug }}") == "ou-est-lieu"
+    assert value("{{ 'one two three'|truncate_words(2) }}") == "one two…"
+    assert value("{{ doc.path|basename }}") == "b.txt"
+    assert value("{{ {'a': '<é>'}|tojson }}") == '{"a": "<é>"}'
+
+
+def test_a_template_is_a_type_for_parameters() -> None:
+    class Params(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        prompt: Template
+
+    assert Params.model_validate({"prompt": "Hi {{ x }}"}).prompt.render(x=1) == "Hi 1"
+    with pytest.raises(ValueError, match=r"must be text, or \{file: PATH\}"):
+        Params.model_validate({"prompt": 5})
+    described = Params.model_json_schema()["properties"]["prompt"]["anyOf"]
+    assert described[0] == {"type": "string"}
+    assert described[1]["required"] == ["file"]
+
+
+# --- references
+
+
+@pytest.mark.parametrize(
+    ("source", "references"),
+    [
+        ("{{ steps.text.pages }}", {("steps", "text", "pages")}),
+        ("{{ steps['text'].pages[0].text }}", {("steps", "text", "pages")}),
+        ("a {{ doc.path|upper }} {{ inputs.n + doc.size }}", {("doc", "path"), ("inputs", "n"), ("doc", "size")}),
+        ("{{ doc }}", {("doc",)}),
+        ("{{ doc[key] }}", {("doc",), ("key",)}),
+        ("{{ doc.get('path') }}", {("doc",)}),
+        ("{{ steps.text.text.upper() }}", {("steps", "text", "text")}),
+        ("{% for p in steps.text.pages %}{{ p.text }}{{ loop.index }}{% endfor %}", {("steps", "text", "pages")}),
+        ("{% set x = doc.a %}{{ x.b }}", {("doc", "a")}),
+        ("{% if steps.a.skipped %}{{ range(3)|list }}{% endif %}", {("steps", "a", "skipped")}),
+        ("no expression", set()),
+    ],
+)  # fmt: skip
+def test_references_are_read_from_the_tree(source: str, references: set[Any]) -> None:
+    assert Template.of(source).references == references
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ ''.__class__ }}",
+        "{{ ''['__class__'] }}",
+        "{{ ''['__cla' ~ 'ss__'] }}",
+        "{{ [1]|map(attribute='__class__')|list }}",
+        "{{ range.__init__.__globals__ }}",
+        "{{ doc|attr('__class__') }}",
+        "{% set x = namespace.__init__ %}",
+        "{% for x in [1] %}{{ loop.__class__ }}{% endfor %}",
+        "{{ self }}",
+        "{{ dict.mro() }}",
+        "{{ 'a'.format_map(doc) }}",
+        "{{ '{0.__class__}'.format(1) }}",
+        "{{ lipsum.__globals__ }}",
+    ],
+)
+def test_nothing_reaches_behind_the_values(source: str) -> None:
+    refused(source)
+
+
+def test_reaching_for_a_class_is_refused_in_plain_words() -> None:
+    assert refused("{{ ''.__class__ }}") == (
+        "'{{ ''.__class__ }}' is refused: it reaches for '__class__', and names that begin with "
+        "two underscores are closed. Remove it."
+    )
+
+
+@pytest.mark.parametrize("word", ["include 'x'", "import 'x' as y", "extends 'x'", "from 'x' import y"])  # fmt: skip
+def test_templates_read_no_other_files(word: str) -> None:
+    assert "templates cannot read other files" in refused("{% " + word + " %}")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ 'a' * 10**8 }}",
+        "{{ [1] * 10**9 }}",
+        "{{ (10**9) ** (10**9) }}",
+        "{{ '%1000000000d' % 1 }}",
+        "{{ 'a'.ljust(10**9) }}",
+        "{{ range(10**9)|list }}",
+        "{{ 'x\n'|indent(10**9) }}",
+        "{{ 1|round(10**9) }}",
+        "{{ [1]|batch(10**9, 'x') }}",
+        "{{ [1]|slice(10**9) }}",
+        "{{ ('ab ' * 10000000).split() }}",
+        "{{ 'x'|replace('x', 'y' * 30000000)|replace('y', 'z' * 100) }}",
+        "{{ ''.join(['a' * 1000000] * 1000) }}",
+        "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+        "{% set n = namespace(x='abc') %}{% for i in range(60) %}{% set y %}{{ n.x }}{{ n.x }}{% endset %}"
+        "{% set n.x = y %}{% endfor %}",
+        "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}",
+        "{% set n = namespace(x={}) %}{% for i in range(60) %}{% set n.x = dict(a=n.x, b=n.x) %}{% endfor %}",
+        "{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}",
+        "{% for i in range(100000) %}{{ 'a' * 3000000 }}{% endfor %}",
+        "{% macro f(n) %}{{ f(n - 1) ~ f(n - 1) if n else 'x' }}{% endmacro %}{{ f(60) }}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{% for x in range(9999) recursive %}{{ loop(range(9999)) }}{% endfor %}",
+        "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
+        "{% for a in [1] %}" * 30 + "{% endfor %}" * 30,
+    ],
+)  # fmt: skip
+def test_what_would_fill_memory_or_never_end_is_refused_soon(source: str) -> None:
+    started = time.monotonic()
+    refused(source)
+    assert time.monotonic() - started < 10  # each takes 3 s at most, on a machine of its own
+
+
+def test_a_deadline_in_many_threads_is_each_threads_own() -> None:
+    assert value("{{ range(100000)|sum }}") == 4999950000
+
+
+def test_rendering_is_cheap() -> None:
+    path = Value.of({"path": "out/{{ doc.path }}.md", "n": "{{ inputs.n }}"})
+    path.render(SCOPE)
+    started = time.perf_counter()
+    for _ in range(1000):
+        path.render(SCOPE)
+    assert (time.perf_counter() - started) / 1000 < 0.0005  # 12 µs where nothing else runs
+
+
+TOKENS = """{{ }} {% %} {# #} if for in endfor endif set doc steps inputs .path .items | upper map list ( ) [ ]
+, : ' " + * ** % ~ - 1 9 10**9 == not and is defined loop range namespace x = __class__ join replace
+sort tojson else"""
+WORDS = st.sampled_from(TOKENS.split())
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(WORDS, max_size=14).map(" ".join) | st.text(max_size=30))
+def test_whatever_is_written_only_expression_errors_come(source: str) -> None:
+    for make in (
+        lambda: Template.of(source).bound(SCOPE).render(),
+        lambda: Template.of("{{ " + source + " }}").bound(SCOPE).render(),
+        lambda: Expression.of(source).evaluate(SCOPE),
+    ):
+        try:
+            make()
+        except ExpressionError as error:
+            assert str(error)
