@@ -130,7 +130,11 @@ def _translated(source: str, error: Exception) -> ExpressionError:
     return ExpressionError(f"'{shown}' failed: {error or type(error).__name__}")
 
 
-def _shown(source: str) -> str:
+def _shown(source: str, line_number: int | None = None) -> str:
+    """Give a text in one short line, or only that line of it."""
+    lines = source.splitlines()
+    if line_number is not None and 0 < line_number <= len(lines):
+        source = lines[line_number - 1]
     line = " ".join(source.split())
     return line if len(line) <= 80 else line[:79] + "…"
 
@@ -165,7 +169,8 @@ def _finish(source: str, found: nodes.Expr | nodes.Template, *, is_bare: bool) -
         tree = nodes.Template([assign], lineno=1)
     assert isinstance(tree, nodes.Template)
     for message, remedy, line in refusals(tree):
-        raise ExpressionError(f"'{_shown(source)}' is refused: {message}", remedy, line=line)
+        shown = _shown(source, line)
+        raise ExpressionError(f"'{shown}' is refused: {message}", remedy, line=line)
     read = references(tree if lone is None else lone)
     chain = chain_of(lone) if lone is not None else None
     count_turns(tree)
@@ -198,7 +203,7 @@ def _syntax(source: str, error: TemplateSyntaxError, *, bare: bool) -> Expressio
     ):
         what = what.replace(theirs, ours)
     return ExpressionError(
-        f"cannot read the expression '{_shown(source)}': {what}",
+        f"cannot read the expression '{_shown(source, error.lineno)}': {what}",
         "Correct it; the language is Jinja2's.",
         line=error.lineno,
     )

@@ -1,0 +1,287 @@
+"""Every key of the language, and every fault of a file at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.pipelines import model, source
+from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.tree import Block, Pipeline, Step
+
+WHOLE = """
+# yaml-language-server: $schema=./.paddock/pipeline.schema.json
+pipeline: 1
+name: folder-digest
+description: Summarise every document in a folder, index its chunks, write a digest.
+
+inputs:
+  folder: {type: dir, default: ./inbox}
+  out:    {type: dir, default: ./summaries}
+
+models:
+  writer: {ref: smollm2:135m, ctx: 4k, keep_alive: 15m}
+  vec:    {ref: all-minilm, role: embed}
+
+on:
+  schedule: [{cron: "0 6 * * 1-5", timezone: Europe/Paris, catch_up: latest}]
+  watch:    [{path: "{{ inputs.folder }}", settle: 2s, batch: 10s}]
+
+concurrency: {group: "digest-{{ inputs.folder }}", priority: batch}
+defaults: {retry: {times: 2, on: [timeout, worker]}, timeout: {idle: 60s}}
+
+steps:
+  - {id: docs, uses: files.scan, with: {root: "{{ inputs.folder }}", include: ["**/*.{md,txt,html,pdf}"]}}
+
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: parts, uses: split, with: {pages: "{{ steps.text.pages }}", tokens: 1500, overlap: 100, model: writer}}
+      - id: summary
+        uses: summarise
+        with: {model: writer, chunks: "{{ steps.parts.chunks }}", words: 80, context: {previous: 1}}
+      - {id: pieces, uses: split, with: {pages: "{{ steps.text.pages }}", tokens: 256, model: vec}}
+      - {uses: embed, with: {model: vec, chunks: "{{ steps.pieces.chunks }}"}}
+      - uses: files.write
+        with: {path: "{{ inputs.out }}/{{ doc.relpath }}.md", text: "{{ steps.summary.text }}", vars: {s: "{{ steps.summary.output }}"}}
+    returns: {file: doc.relpath, summary: steps.summary.output}
+
+  - {id: digest, uses: summarise, with: {model: writer, text: "{{ steps.each.results|tojson }}"}}
+  - {id: report, uses: files.write, with: {path: "{{ inputs.out }}/DIGEST.md", text: "{{ steps.digest.text }}"}}
+
+returns: {report: steps.report.path, counts: steps.each.counts}
+
+tests:
+  - name: two documents, no model
+    inputs: {folder: tests/docs, out: "{{ tmp }}"}
+    replay: tests/cassettes               # recorded replies: no model, no GPU
+    expect:
+      - {exists: "{{ tmp }}/DIGEST.md"}
+      - {check: returns.counts.failed == 0}
+"""  # noqa: E501 - as the language page has it
+
+
+def read(text: str, file: str = "news.yaml") -> Pipeline:
+    return model.validate(source.parse(text, file))
+
+
+def faults(text: str, file: str = "news.yaml") -> list[str]:
+    with pytest.raises(PipelineError) as caught:
+        read(text, file)
+    return [fault.message for fault in caught.value.faults]
+
+
+def fault(text: str) -> str:
+    with pytest.raises(PipelineError) as caught:
+        read(text)
+    return str(caught.value)
+
+
+def test_the_whole_example_of_the_language_is_read() -> None:
+    pipeline = read(WHOLE)
+    assert pipeline.name == "folder-digest"
+    assert pipeline.models["writer"].ctx == 4096
+    assert pipeline.models["writer"].keep_alive == 900
+    assert pipeline.inputs["folder"].type == "dir"
+    assert pipeline.on is not None
+    assert pipeline.on.watch[0].reconcile == 600
+    assert pipeline.concurrency is not None
+    assert pipeline.defaults.retry is not None
+    assert pipeline.defaults.retry.on == ["timeout", "worker"]
+    docs, each, *_ = pipeline.steps
+    assert isinstance(docs, Step)
+    assert isinstance(each, Block)
+    assert (each.var, each.over.source) == ("doc", "steps.docs.files")
+    assert [node.id for node in each.body][-2:] == ["(embed)", "(files.write)"]
+    assert pipeline.tests[0].expect[1].check == "returns.counts.failed == 0"
+
+
+def test_the_smallest_pipeline_is_read(tmp_path: Path) -> None:
+    text = """
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - for_each: doc in steps.docs.files
+    do:
+      - {id: sum, uses: summarise, with: {file: "{{ doc.path }}"}}
+      - {uses: files.write, with: {path: "out/{{ doc.relpath }}.md", text: "{{ steps.sum.text }}"}}
+"""
+    assert read(text, str(tmp_path / "digest" / "pipeline.yaml")).name == "digest"
+    assert read(text, "news.yaml").name == "news"
+
+
+def test_an_unknown_key_reads_as_people_expect() -> None:
+    assert fault("steps:\n  - {id: a, uses: x, fro_each: b}\n") == (
+        "news.yaml:2:22: unknown key 'fro_each'.\n"
+        "       2 |   - {id: a, uses: x, fro_each: b}\n"
+        "         |                      ^^^^^^^^\n"
+        "  Known: 'id', 'uses', 'with', 'needs', 'if', 'for_each', 'do', 'key', 'returns', "
+        "'retry', 'timeout', 'cache', 'max_parallel', 'on_error'. Did you mean 'for_each'?"
+    )
+
+
+def test_all_faults_of_a_file_come_at_once_in_its_order() -> None:
+    assert faults(
+        """
+nam: x
+pipeline: 2
+inputs: {n: {type: int, default: x}, Bad: 1, c: {type: enum}, d: {min: 2}, e: {type: strr}}
+models: {w: {ref: x, ctx: 5x, rle: chat}, v: 3}
+defaults: {retry: {times: x, on: [sometimes]}, timeout: 5}
+on:
+  schedule: [{cron: "0 6 * *"}, {cron: "99 * * * *", timezone: Mars/X}]
+  window: "25:00-1"
+  notify: [{when: [nope]}]
+concurrency: {group: 5, on_conflict: x}
+budget: {time: 5}
+steps:
+  - {id: A-b, uses: x, with: {a: steps.b.c, b: "{{ foo }", c: "{{ x|uper }}"}}
+  - {id: b, uses: y}
+  - {id: b, uses: y, cache: never, max_parallel: 0}
+  - {id: e, for_each: doc of docs, uses: x, do: []}
+  - {id: h, key: x}
+  - 5
+tests: [{expect: [{}]}]
+"""
+    ) == [
+        "unknown key 'nam'.",
+        "'pipeline' cannot be '2'.",
+        "the default of input 'n' must be a whole number, not 'x'.",
+        "'Bad' cannot be the name of an input.",
+        "in 'c': an enum needs `values`.",
+        "in 'd': `min` and `max` belong to `type: int` and `type: float`.",
+        "'type' cannot be 'strr'.",
+        "'ctx' must be a number of tokens such as 2048 or 16k; it is '5x'.",
+        "unknown key 'rle'.",
+        "'v' must be a mapping; '3' is a whole number.",
+        "'times' must be a whole number; 'x' is text.",
+        "'on' cannot be 'sometimes'.",
+        "'timeout' must be a mapping; '5' is a whole number.",
+        "'cron' must have five fields such as '0 6 * * 1-5' "
+        "(minute, hour, day, month, day of the week), and this has 4; it is '0 6 * *'.",
+        "'cron' must be a cron expression, and '99' is no minute; it is '99 * * * *'.",
+        "'timezone' must be a time zone such as Europe/Paris or UTC; it is 'Mars/X'.",
+        "'window' must be two times such as '22:00-07:00'; it is '25:00-1'.",
+        "'when' cannot be 'nope'.",
+        "'group' must be text; '5' is a whole number.",
+        "'on_conflict' cannot be 'x'.",
+        "'time' must be a duration such as 300ms, 30s, 5m, 2h or 1d; it is '5'.",
+        "'A-b' cannot be an id: it takes small letters, digits and '_', and begins with a letter.",
+        "'steps.b.c' is only a text here.",
+        "cannot read the expression '{{ foo }': unexpected '}'.",
+        "'{{ x|uper }}' is refused: there is no filter 'uper'.",
+        "the id 'b' is taken by the step in line 15.",
+        "'cache' cannot be 'never'.",
+        "`max_parallel` belongs to `for_each`.",
+        "'max_parallel' must be at least 1; it is '0'.",
+        "'doc of docs' does not read `NAME in EXPRESSION`.",
+        "`uses` cannot stand beside `for_each`.",
+        "`do` is empty.",
+        "this step has no `uses`.",
+        "`key` belongs to `for_each`.",
+        "a step is a mapping such as {id: docs, uses: files.scan}.",
+        "the key 'name' is missing here.",
+        "in 'expect': give exactly one of `exists` and `check`.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("secrets: {a: {env: B}}\nsteps: [{uses: x}]", "secrets"),
+        ("steps: [{uses: x, reply: {schema: {a: str}}}]", "reply"),
+    ],
+)
+def test_keys_of_later_versions_say_so_with_their_place(text: str, key: str) -> None:
+    told = fault(text)
+    assert f"`{key}` is part of the language, but not in this version of Paddock." in told
+    assert "^" * len(key) in told
+
+
+def test_keys_that_begin_with_x_are_free() -> None:
+    pipeline = read(
+        "x-a: 1\nmodels: {w: {ref: m, x-b: 2}}\nsteps: [{uses: y, x-c: 3, with: {x-d: 4, e: 5}}]"
+    )
+    step = pipeline.steps[0]
+    assert isinstance(step, Step)
+    assert step.params.data == {"e": 5}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "5", "steps", "# nothing"])
+def test_a_file_that_is_no_mapping_is_one_fault(text: str) -> None:
+    assert faults(text) == ["a pipeline is a mapping with the key `steps`."]
+
+
+def test_a_pipeline_needs_steps() -> None:
+    assert faults("name: x") == ["the key 'steps' is missing here."]
+    assert faults("steps: []") == ["'steps' must not be empty."]
+
+
+def test_yaml_words_that_are_text_here_work_as_keys_and_values() -> None:
+    pipeline = read("on: {window: 22:00-07:00}\nsteps: [{uses: x, cache: off}]")
+    assert pipeline.on is not None
+    assert pipeline.on.window == "22:00-07:00"
+    assert pipeline.steps[0].cache is False
+
+
+@pytest.mark.parametrize(
+    ("written", "kind"),
+    [("x", "str"), (5, "int"), (1.5, "float"), (True, "bool"), ([1], "list")],
+)
+def test_an_input_may_be_just_its_default(written: Any, kind: str) -> None:
+    shown = {True: "true"}.get(written, written) if not isinstance(written, list) else "[1]"
+    declared = read(f"inputs: {{a: {shown}}}\nsteps: [{{uses: x}}]").inputs["a"]
+    assert (declared.type, declared.default, declared.is_required) == (kind, written, False)
+
+
+def test_models_may_be_just_their_reference() -> None:
+    assert read("models: {w: smollm2:135m}\nsteps: [{uses: x}]").models["w"].ref == "smollm2:135m"
+
+
+@pytest.mark.parametrize("cron", ["*/5 * * * *", "0 6 1,15 jan-mar mon-fri", "@daily", "0 0 * * 7"])
+def test_cron_expressions_are_taken(cron: str) -> None:
+    assert read(f'on: {{schedule: [{{cron: "{cron}"}}]}}\nsteps: [{{uses: x}}]').on is not None
+
+
+@pytest.mark.parametrize("cron", ["", "* * * *", "60 * * * *", "*/0 * * * *", "a * * * *", "1- * * * *"])  # fmt: skip  # noqa: E501
+def test_other_cron_expressions_are_faults(cron: str) -> None:
+    assert "'cron' must" in fault(f'on: {{schedule: [{{cron: "{cron}"}}]}}\nsteps: [{{uses: x}}]')
+
+
+def test_a_loop_variable_cannot_hide_another_name() -> None:
+    text = 'steps: [{for_each: "a in [1]", do: [{for_each: "a in [2]", do: [{uses: x}]}]}]'
+    assert faults(text) == ["the name 'a' is taken."]
+    assert faults('steps: [{for_each: "inputs in [1]", do: [{uses: x}]}]') == [
+        "the name 'inputs' is taken."
+    ]
+
+
+def test_template_files_must_be_there_and_lie_beside_the_pipeline(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "bad.md").write_text("line\n{{ x|nope }}")
+    (tmp_path / "p" / "raw.md").write_bytes(b"\xff\xfe")
+    (tmp_path / "secret.md").write_text("x")
+    (tmp_path / "p" / "link.md").symlink_to(tmp_path / "secret.md")
+    names = (
+        "nope.md",
+        "../secret.md",
+        "link.md",
+        "/etc/passwd",
+        "bad.md",
+        "raw.md",
+        "{{ x }}",
+        ".",
+    )
+    steps = [f'  - {{uses: chat, with: {{prompt: {{file: "{name}"}}}}}}' for name in names]
+    assert faults("steps:\n" + "\n".join(steps), str(tmp_path / "p" / "x.yaml")) == [
+        "there is no file 'nope.md'.",
+        "the file '../secret.md' lies outside the pipeline's folder.",
+        "the file 'link.md' lies outside the pipeline's folder.",
+        "the file '/etc/passwd' lies outside the pipeline's folder.",
+        "in the file 'bad.md', line 2: '{{ x|nope }}' is refused: there is no filter 'nope'.",
+        "the file 'raw.md' is not UTF-8 text.",
+        "the name of a template file must stand there as it is, not as '{{ x }}'.",
+        "the file '.' cannot be read: Is a directory.",
+    ]
