@@ -37,10 +37,15 @@ def _one_or_more(given: Any) -> Any:
     return [given] if isinstance(given, str) else given
 
 
+def _or_one_text(schema: dict[str, Any]) -> None:
+    listed = {"type": schema.pop("type"), "items": schema.pop("items")}
+    schema["anyOf"] = [listed, {"type": "string"}]
+
+
 Words: TypeAlias = Annotated[
     list[str],
     BeforeValidator(_one_or_more),
-    Field(json_schema_extra={"anyOf": [{"type": "string"}, {"type": "array"}]}),
+    Field(json_schema_extra=_or_one_text),
 ]
 """A list of texts, or one text alone."""
 

@@ -1,0 +1,75 @@
+"""JSON Schema for editors: what it takes, what it marks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+
+from paddock.pipelines import source
+from paddock.pipelines.schema import schema
+from paddock.steps import registry
+
+from .test_model import WHOLE
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, Any]:
+    return schema({name: registry.load(name).params for name in registry.names()})
+
+
+def faults(made: dict[str, Any], text: str) -> list[str]:
+    data = source.parse(text, "x.yaml").data
+    errors = jsonschema.Draft7Validator(made).iter_errors(data)
+    return sorted("/".join(map(str, error.absolute_path)) for error in errors)
+
+
+def test_it_is_a_schema_of_draft_7(made: dict[str, Any]) -> None:
+    jsonschema.Draft7Validator.check_schema(made)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        WHOLE,
+        "steps: [{uses: files.scan, with: {root: .}}]",
+        'steps: [{uses: summarize, with: {text: x, words: "{{ inputs.n }}"}}]',
+        "steps: [{uses: chat, with: {prompt: {file: x.md}}}]",
+        "{x-a: 1, models: {a: m, b: {ref: c, ctx: 4k, keep_alive: -1}}, inputs: {n: 5}, "
+        "steps: [{uses: prompt, with: {template: x}, needs: a, timeout: {idle: 5s}}]}",
+    ],
+)
+def test_it_takes_what_the_language_takes(made: dict[str, Any], text: str) -> None:
+    assert faults(made, text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("name: x", [""]),
+        ("{nam: x, steps: [{uses: prompt, with: {template: x}}]}", [""]),
+        ("steps: [{uses: files.scan, with: {rot: .}}]", ["steps/0/with", "steps/0/with"]),
+        ("steps: [{uses: files.scan}]", ["steps/0"]),
+        ("steps: [{uses: files.sacn, with: {root: .}}]", ["steps/0/uses"]),
+        ("steps: [{uses: split, with: {text: x, tokens: [1]}}]", ["steps/0/with/tokens"]),
+        ("steps: [{uses: chat, with: {prompt: {fil: x}}}]", ["steps/0/with/prompt"]),
+        ('steps: [{for_each: "a in b", uses: prompt, with: {template: x}}]', ["steps/0"]),
+        ("{on: {window: 5}, steps: [{uses: chat, with: {prompt: x}}]}", ["on/window"]),
+    ],
+)  # fmt: skip
+def test_it_marks_what_the_language_refuses(
+    made: dict[str, Any], text: str, places: list[str]
+) -> None:
+    assert faults(made, text) == places
+
+
+def test_everything_is_described(made: dict[str, Any]) -> None:
+    bare = [
+        f"{name}.{key}"
+        for name, table in {"top": made, **made["definitions"]}.items()
+        for key, field in table.get("properties", {}).items()
+        if "description" not in field and not name.startswith("with ")
+    ]
+    known = {"Page", "MessageParam"}
+    assert [one for one in bare if one.split(".")[0] not in known] == []
