@@ -7,26 +7,24 @@ is in the ledger before it counts as done.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 from paddock.pipelines.expressions import ExpressionError
 
-from .attempt import StepFailed, Stopped, attempt, reads_skipped
-from .bound import BoundBlock, BoundNode, BoundStep
-from .calls import Caller
+from .attempt import StepFailed, Stopped, reads_skipped
+from .block_run import BlockRun
+from .bound import BoundBlock, BoundNode
 from .clashes import refuse_clashes
 from .groups import start, together
-from .ledger import Entry, LedgerError
-from .outputs import ItemOutputs
-from .report import STATES, ItemReport, State
+from .items import ItemRun, Items
+from .observer import ItemState
+from .report import ItemReport
 from .scope import Scope
 from .tools import Toolbox
-from .work import NOT_ASKED, BlockWork, ItemWork, Work, steps_of
+from .work import ItemWork, Work, steps_of
 
 ChunkRunner = Callable[[str, Sequence[str], Callable[[], Awaitable[str]]], Awaitable[None]]
 """(block, keys, what runs them and tells in words how it went) → when it is done."""
@@ -41,61 +39,6 @@ async def plain_chunks(block: str, keys: Sequence[str], run: Callable[[], Awaita
     await run()
 
 
-@dataclass
-class ItemRun:
-    """What one item's steps did, collected while they run."""
-
-    scope: str
-    key: str
-    shown_key: str
-    block: str
-    own_path: str | None
-    outer: tuple[str, ...]
-    outputs: ItemOutputs
-    callers: list[Caller] = field(default_factory=list)
-    reads: dict[str, list[Any]] = field(default_factory=dict)
-    has_inner_failures: bool = False
-    last: Any = None
-    is_last_skipped: bool = False
-
-
-@dataclass(slots=True)
-class BlockRun:
-    """A block's items on their way."""
-
-    block: BoundBlock
-    work: BlockWork
-    scope: Scope
-    outer: tuple[str, ...]
-    keeps_results: bool
-    results: list[Any]
-    failed: list[tuple[int, dict[str, str]]] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
-    changed: list[dict[str, str]] = field(default_factory=list)
-
-    def shown(self, key: str) -> str:
-        """Give an item's key with those of the items around it."""
-        return "/".join((*self.outer, key))
-
-    def todo(self) -> list[ItemWork]:
-        """Give the items for which something must be done."""
-        return [item for item in self.work.items if item.verdict.is_work]
-
-    @property
-    def is_partial(self) -> bool:
-        """Whether `--only` left out items that have work to do."""
-        return any(item.verdict is NOT_ASKED for item in self.work.items)
-
-    def offered(self) -> dict[str, Any]:
-        """Give what `steps.<block>` offers; items without a result are not among `results`."""
-        return {
-            "results": [result for result in self.results if result is not None],
-            "counts": self.counts,
-            "changed": self.changed,
-            "failed": [failure for _, failure in sorted(self.failed, key=lambda pair: pair[0])],
-        }
-
-
 class Blocks:
     """Carries out the blocks of one run."""
 
@@ -103,6 +46,7 @@ class Blocks:
         self._work = work
         self._toolbox = toolbox
         self._tally = toolbox.tally
+        self.items = Items(work, toolbox)
         self._run_chunk = run_chunk
         self.partial: set[str] = set()
         """Blocks of which `--only` left something undone; what reads them is left as it is."""
@@ -151,14 +95,7 @@ class Blocks:
             run.failed.append((item.index, {"key": item.key, "error": error}))
         elif run.keeps_results and entry is not None and entry.state == "done":
             run.results[item.index] = self._work.ledger.value(entry.returns, entry.returns_object)
-        report = ItemReport(
-            run.block.id,
-            run.shown(item.key),
-            state,
-            error=error,
-            why=item.verdict.why,
-            is_known=True,
-        )
+        report = replace(run.report(item, state, 0.0, error), is_known=True)
         self._count(run, item.key, report)
 
     def _count(self, run: BlockRun, key: str, report: ItemReport) -> None:
@@ -175,9 +112,8 @@ class Blocks:
 
     def _mark_deleted(self, run: BlockRun) -> None:
         for entry in run.work.deleted:
-            gone = {name: getattr(entry, name) for name in Entry.__slots__}
-            gone["gone"] = self._tally.run
-            self._work.ledger.record(run.work.scope, Entry(**gone), self._tally.run)
+            gone = replace(entry, gone=self._tally.run)
+            self._work.ledger.record(run.work.scope, gone, self._tally.run)
             self._count(run, entry.key, ItemReport(run.block.id, run.shown(entry.key), "deleted"))
 
     # --- items that are done
@@ -202,7 +138,7 @@ class Blocks:
                 for item in chunk:
                     await room.acquire()
                     start(group, self._item(run, item), room.release)
-            return _in_words(run, chunk)
+            return run.in_words(chunk)
 
         runner = plain_chunks if run.outer else self._run_chunk
         await runner(run.block.id, [item.key for item in chunk], work)
@@ -232,63 +168,54 @@ class Blocks:
             return
         if run.keeps_results:
             run.results[item.index] = result
-        is_skipped = result is None and record.is_last_skipped
-        state: State = "skipped" if is_skipped else item.verdict.state
         seconds = time.monotonic() - began
-        await self.record(item, record, "skipped" if is_skipped else "done", None, result, seconds)
-        self._count(run, item.key, _report(run, item, state, seconds, None))
-        self._tally.tell(run.block.id, shown, "skipped" if is_skipped else "done")
+        if result is None and record.is_last_skipped:
+            await self._end(
+                run, item, record, run.report(item, "skipped", seconds), "skipped", None
+            )
+        else:
+            report = run.report(item, item.verdict.state, seconds)
+            await self._end(run, item, record, report, "done", result)
 
     async def _failed(
         self, run: BlockRun, item: ItemWork, record: ItemRun, error: StepFailed, seconds: float
     ) -> None:
+        """Do with a failed item what its block says."""
         text = str(error)
-        known = "failed" if error.is_transient else "quarantined"
-        state: State = "quarantined"
-        if run.block.on_error == "fail":
-            known, state = "failed", "failed"
-        elif run.block.on_error == "skip":
-            known, state = "skipped", "skipped"
-        await self.record(item, record, known, text, None, seconds)
-        self._count(run, item.key, _report(run, item, state, seconds, text))
-        self._tally.tell(run.block.id, record.shown_key, state, text)  # type: ignore[arg-type]
-        if state == "failed":
+        if run.block.on_error == "skip":
+            report = run.report(item, "skipped", seconds, text)
+            await self._end(run, item, record, report, "skipped", None)
+        elif run.block.on_error == "fail":
+            report = run.report(item, "failed", seconds, text)
+            await self._end(run, item, record, report, "failed", None)
             raise Stopped(f"'{record.shown_key}': {text}") from error
-        if state == "quarantined":
+        else:
             run.failed.append((item.index, {"key": item.key, "error": text}))
+            report = run.report(item, "quarantined", seconds, text)
+            kept = "failed" if error.is_transient else "quarantined"
+            await self._end(run, item, record, report, kept, None)
 
-    async def record(
+    async def _end(
         self,
+        run: BlockRun,
         item: ItemWork,
         record: ItemRun,
-        state: str,
-        error: str | None,
+        report: ItemReport,
+        kept: str,
         result: Any,
-        seconds: float,
     ) -> None:
-        """Write the entry, and wait until it stands."""
-        ledger = self._work.ledger
-        text, object_ = ledger.keep(result)
-        entry = Entry(
-            key=item.key,
-            hash=item.hash,
-            parts=item.parts,
-            state=state,
-            error=error,
-            returns=text,
-            returns_object=object_,
-            reads=json.dumps(record.reads) if record.reads else None,
-            outputs=json.dumps(list(record.outputs.written)) if record.outputs.written else None,
-            has_inner_failures=record.has_inner_failures,
-            seconds=seconds,
-            calls=sum(caller.n_calls for caller in record.callers),
-            tokens=sum(caller.n_tokens for caller in record.callers),
-        )
+        """Write an item's entry, count it, and wait until the entry stands."""
         try:
-            ledger.record(record.scope, entry, self._tally.run)
-            await ledger.durable()
-        except LedgerError as failure:
-            raise Stopped(str(failure)) from failure
+            await self.items.record(item, record, kept, report.error, result, report.seconds)
+        except asyncio.CancelledError:
+            # Its entry is on its way to the disk, and there before the ledger closes.
+            self._count(run, item.key, report)
+            raise
+        self._count(run, item.key, report)
+        told: ItemState = "done"
+        if report.state in ("skipped", "failed", "quarantined"):
+            told = report.state
+        self._tally.tell(report.step, record.shown_key, told, report.error)
 
     # --- the steps of an item
 
@@ -298,42 +225,19 @@ class Blocks:
             if isinstance(node, BoundBlock):
                 outputs = await self._inner(node, scope, record)
             else:
-                outputs = await self.step(node, scope, record)
+                outputs = await self.items.step(node, scope, record)
             record.is_last_skipped = outputs is None
             record.last = outputs
             scope = scope.with_step(node.id, outputs)
         return scope
 
-    async def step(self, step: BoundStep, scope: Scope, record: ItemRun) -> Any:
-        """Run one step of an item; gives its outputs, None when it was skipped."""
-        if step.kind.roles:
-            self._tally.tell(record.block, record.shown_key, "running", step.id)
-        caller = self._toolbox.caller(record.scope, step, record.shown_key, record.block)
-        record.callers.append(caller)
-        return await attempt(
-            step,
-            scope,
-            lambda: self._toolbox.tools(step, caller, record.outputs),
-            lambda texts: self._note_reads(record, texts),
-            lambda where, error: self._tally.unexpected(f"{record.shown_key}, {where}", error),
-        )
-
-    def _note_reads(self, record: ItemRun, texts: Sequence[str]) -> None:
-        """Note what files hold before a step reads them; the item's own is known by its hash."""
-        for text in texts:
-            if text == record.own_path:
-                continue
-            path = str(self._toolbox.bound.roots.resolve(text))
-            with contextlib.suppress(OSError):  # the step will say what is wrong with it
-                record.reads[self._work.index.stored(path)] = self._work.mark(path)
-
     async def _inner(
         self, block: BoundBlock, scope: Scope, record: ItemRun
     ) -> dict[str, Any] | None:
         """Run a nested block for one item of the outer one."""
-        if is_block_skipped(block, scope):
-            return None
         try:
+            if is_block_skipped(block, scope):
+                return None
             outputs = await self.run(block, scope, keeps_results=True, outer=record.outer)
         except ExpressionError as error:
             raise StepFailed(block.id, str(error)) from error
@@ -355,19 +259,6 @@ def _result(block: BoundBlock, scope: Scope, record: ItemRun) -> Any:
         return block.returns.render(scope)
     except ExpressionError as error:
         raise StepFailed(block.id, f"`returns`: {error}") from error
-
-
-def _report(
-    run: BlockRun, item: ItemWork, state: State, seconds: float, error: str | None
-) -> ItemReport:
-    return ItemReport(run.block.id, run.shown(item.key), state, seconds, error, item.verdict.why)
-
-
-def _in_words(run: BlockRun, chunk: Sequence[ItemWork]) -> str:
-    indexes = {item.index for item in chunk}
-    n_failed = sum(index in indexes for index, _ in run.failed)
-    done = f"{len(chunk) - n_failed} done"
-    return f"{done}, {n_failed} quarantined" if n_failed else done
 
 
 def _cut(items: Sequence[ItemWork], size: int) -> Iterator[Sequence[ItemWork]]:

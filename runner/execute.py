@@ -14,9 +14,10 @@ from typing import Any
 from paddock.pipelines.expressions import ExpressionError
 
 from .attempt import StepFailed, Stopped, is_skipped
-from .blocks import Blocks, ChunkRunner, ItemRun, is_block_skipped
+from .blocks import Blocks, ChunkRunner, is_block_skipped
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .groups import together
+from .items import ItemRun
 from .ledger_schema import LedgerError
 from .report import ItemReport, Report
 from .scope import Scope
@@ -123,7 +124,7 @@ class _Journey:
             return await self._model_step(step)
         self._tally.tell(step.id, "", "running")
         scope_id = self._work.scope_id(step.id)
-        outputs = await self._blocks.step(step, self._scope, self._record(scope_id, step))
+        outputs = await self._blocks.items.step(step, self._scope, self._record(scope_id, step))
         self._tally.tell(step.id, "", "skipped" if outputs is None else "done")
         return outputs
 
@@ -138,10 +139,10 @@ class _Journey:
     async def _fresh_step(self, step: BoundStep, item: ItemWork, record: ItemRun) -> Any:
         self._tally.tell(step.id, "", "running")
         began = time.monotonic()
-        outputs = await self._blocks.step(step, self._scope, record)
+        outputs = await self._blocks.items.step(step, self._scope, record)
         seconds = time.monotonic() - began
         state = "skipped" if outputs is None else "done"
-        await self._blocks.record(item, record, state, None, outputs, seconds)
+        await self._blocks.items.record(item, record, state, None, outputs, seconds)
         shown = "skipped" if outputs is None else item.verdict.state
         self._tally.item(ItemReport(step.id, step.id, shown, seconds, why=item.verdict.why))
         self._tally.tell(step.id, "", "skipped" if outputs is None else "done")

@@ -13,8 +13,10 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError
 
 from .attempt import StepFailed, Stopped, is_skipped
-from .blocks import BlockRun, Blocks, ItemRun, is_block_skipped, plain_chunks
+from .block_run import BlockRun
+from .blocks import Blocks, is_block_skipped, plain_chunks
 from .bound import BoundBlock, BoundNode, BoundStep
+from .items import ItemRun
 from .ledger import Entry
 from .report import PlanItem, PlanReport
 from .scope import Scope
@@ -90,7 +92,7 @@ class _Foresight:
         elif cause is not None or not node.kind.is_pure or node.model is not None:
             self._unknown[node.id] = cause or node.id
         else:
-            self._known(node, await self._blocks.step(node, self._scope, self._record(node)))
+            self._known(node, await self._blocks.items.step(node, self._scope, self._record(node)))
 
     def _known(self, node: BoundNode, outputs: object) -> None:
         assert outputs is None or isinstance(outputs, dict)

@@ -17,7 +17,17 @@ from typing import Any, Self
 from filelock import FileLock
 from sqlalchemy import Connection, Engine, Row, Select, Table, select
 
-from .ledger_schema import LedgerError, calls, connect, items, outputs, prepare, runs, scopes
+from .ledger_schema import (
+    LedgerError,
+    calls,
+    connect,
+    items,
+    outputs,
+    prepare,
+    runs,
+    scopes,
+    unwritable,
+)
 from .objects import Objects
 from .writer import Writer
 
@@ -172,7 +182,7 @@ class Ledger:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         if len(text) <= INLINE_CHARS:
             return text, None
-        return None, self.objects.put(text.encode())
+        return None, self._object(text.encode())
 
     def value(self, text: str | None, object_: str | None) -> Any:
         """Give back what `keep` kept.
@@ -232,7 +242,13 @@ class Ledger:
     def _split(self, name: str, value: bytes, *, is_text: bool) -> dict[str, str | None]:
         if is_text and len(value) <= INLINE_CHARS:
             return {name: value.decode(), f"{name}_object": None}
-        return {name: None, f"{name}_object": self.objects.put(value)}
+        return {name: None, f"{name}_object": self._object(value)}
+
+    def _object(self, value: bytes) -> str:
+        try:
+            return self.objects.put(value)
+        except OSError as error:
+            raise unwritable(error) from error
 
     # --- scopes and runs
 

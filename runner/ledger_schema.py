@@ -127,6 +127,14 @@ class LedgerError(Exception):
     """The ledger cannot be used: a newer one, a broken file, a full disk. Says what to do."""
 
 
+def unwritable(cause: object) -> LedgerError:
+    """Say that the ledger cannot be written, and why."""
+    return LedgerError(
+        f"the ledger cannot be written ({cause}). "
+        f"What it says is done is done: make room, then run the same command again."
+    )
+
+
 def connect(file: Path) -> Engine:
     """Give an engine whose connections wait for one another and survive a kill."""
     engine = create_engine(

@@ -5,7 +5,6 @@ Imports what it needs when it needs it: `validate` opens no ledger, nobody here 
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,8 @@ from .report import PlanReport, Report, ValidateReport
 FILE_THREADS = 2
 
 if TYPE_CHECKING:
+    import asyncio
+
     from paddock.engine.request import Pool, Role
 
     from .bound import BoundPlan
@@ -54,6 +55,8 @@ def plan(
         PipelineError: the YAML or an input is wrong.
         LedgerError, EngineError: the ledger or a model cannot be used.
     """
+    import asyncio
+
     return asyncio.run(plan_async(path, inputs, settings=settings, pool=pool))
 
 
@@ -65,6 +68,8 @@ async def plan_async(
     pool: Pool | None = None,
 ) -> PlanReport:
     """Say what a run would do, in a running loop."""
+    import asyncio
+
     from .foresee import foresee
     from .observer import Silent
     from .session import opened
@@ -102,6 +107,8 @@ def run(
         LedgerError, EngineError: the ledger or a model cannot be used.
         TrackingError: Prefect's API cannot be reached.
     """
+    import asyncio
+
     from .signals import stopping
 
     async def main() -> Report:
@@ -144,6 +151,9 @@ async def run_async(
     stop: asyncio.Event | None = None,
 ) -> Report:
     """Run a pipeline in a running loop; `stop`, once set, ends it in order."""
+    import asyncio
+
+    from .locks import Locked
     from .observer import Silent
     from .session import opened
     from .tracking import reach, wants_prefect
@@ -161,10 +171,17 @@ async def run_async(
     if with_prefect:
         await reach(os.environ)
     stop = stop or asyncio.Event()
-    async with opened(
-        bound, settings, observer or Silent(), options, pool=pool, stop=stop, wait_s=wait_s
-    ) as session:
-        return await _journey(session, stop, with_prefect=with_prefect)
+    observer = observer or Silent()
+    session = opened(bound, settings, observer, options, pool=pool, stop=stop, wait_s=wait_s)
+    try:
+        async with session as open_session:
+            return await _journey(open_session, stop, with_prefect=with_prefect)
+    except Locked as error:
+        if not stop.is_set():
+            raise
+        report = Report("", bound.name, "interrupted", {}, message=str(error))
+        observer.ended(report)
+        return report
 
 
 async def _journey(session: Session, stop: asyncio.Event, *, with_prefect: bool) -> Report:

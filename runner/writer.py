@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Engine, Table, bindparam
 from sqlalchemy.exc import DBAPIError
 
-from .ledger_schema import LedgerError
+from .ledger_schema import LedgerError, unwritable
 
 Row = Mapping[str, Any]
 _Key = tuple[Any, ...]
@@ -112,10 +112,7 @@ class Writer:
                     connection.execute(table.insert(), list(rows.values()))
         except (DBAPIError, OSError) as error:
             cause = error.orig if isinstance(error, DBAPIError) else error
-            return LedgerError(
-                f"the ledger cannot be written ({cause}). "
-                f"What it says is done is done: make room, then run the same command again."
-            )
+            return unwritable(cause)
         return None
 
 

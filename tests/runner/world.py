@@ -42,7 +42,8 @@ class World:
     pool: FakePool = field(default_factory=FakePool)
 
     def __post_init__(self) -> None:
-        self.write("pipeline.yaml", self.text)
+        if not self.file.exists() or self.file.read_text() != self.text:
+            self.write("pipeline.yaml", self.text)
 
     @property
     def file(self) -> Path:

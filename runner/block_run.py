@@ -1,0 +1,63 @@
+"""One block's items on their way: what is done, what came out, what it offers to other steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .bound import BoundBlock
+from .report import STATES, ItemReport, State
+from .scope import Scope
+from .work import NOT_ASKED, BlockWork, ItemWork
+
+
+@dataclass(slots=True)
+class BlockRun:
+    """A block's items on their way."""
+
+    block: BoundBlock
+    work: BlockWork
+    scope: Scope
+    outer: tuple[str, ...]
+    keeps_results: bool
+    results: list[Any]
+    failed: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
+    changed: list[dict[str, str]] = field(default_factory=list)
+
+    def shown(self, key: str) -> str:
+        """Give an item's key with those of the items around it."""
+        return "/".join((*self.outer, key))
+
+    def todo(self) -> list[ItemWork]:
+        """Give the items for which something must be done."""
+        return [item for item in self.work.items if item.verdict.is_work]
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether `--only` left out items that have work to do."""
+        return any(item.verdict is NOT_ASKED for item in self.work.items)
+
+    def offered(self) -> dict[str, Any]:
+        """Give what `steps.<block>` offers; items without a result are not among `results`."""
+        return {
+            "results": [result for result in self.results if result is not None],
+            "counts": self.counts,
+            "changed": self.changed,
+            "failed": [failure for _, failure in sorted(self.failed, key=lambda pair: pair[0])],
+        }
+
+    def report(
+        self, item: ItemWork, state: State, seconds: float, error: str | None = None
+    ) -> ItemReport:
+        """Say how an item ended."""
+        shown = self.shown(item.key)
+        return ItemReport(self.block.id, shown, state, seconds, error, item.verdict.why)
+
+    def in_words(self, chunk: Sequence[ItemWork]) -> str:
+        """Count what became of some of the items."""
+        indexes = {item.index for item in chunk}
+        n_failed = sum(index in indexes for index, _ in self.failed)
+        done = f"{len(chunk) - n_failed} done"
+        return f"{done}, {n_failed} quarantined" if n_failed else done

@@ -1,0 +1,207 @@
+"""Kills, Ctrl-C, a second run, a full disk: what is finished stays finished, whole, and once."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from paddock.runner.ledger import Ledger
+from tests.runner.world import World
+
+ROOT = Path(__file__).resolve().parents[2]
+N_DOCUMENTS = 30
+
+# A run in a process of its own; every request that reaches the pool is written to `calls`.
+RUN = """
+import json, os, resource, sys
+from pathlib import Path
+from tests.fakes.pool import FakePool, echo
+from tests.runner.world import World
+from paddock.runner.observer import Silent
+
+folder = Path(sys.argv[1])
+options = json.loads(sys.argv[2])
+if "file_bytes" in options:
+    limit = options.pop("file_bytes")
+    import signal
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+calls = os.open(folder / "calls", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+def answer(request):
+    text = request.messages[-1].content
+    if text.startswith("Sum up"):
+        os.write(calls, (text.split()[3].strip(",") + "\\n").encode())
+    return echo(request)
+
+class Notes(Silent):
+    def note(self, text):
+        print("note:", text, flush=True)
+
+world = World(folder, (folder / "pipeline.yaml").read_text())
+delay_s = options.pop("delay_s", 0.02)
+report = world.run(pool=FakePool(answer=answer, delay_s=delay_s), observer=Notes(), **options)
+print(json.dumps(report.as_json()), flush=True)
+sys.exit(report.exit_status())
+"""
+
+
+COPIES = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.text.text }}"}}
+"""
+
+
+def start(world: World, **options: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, str(world.folder), json.dumps(options)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def calls(world: World) -> list[str]:
+    """Give the numbers of the documents that the pool was asked about, in order."""
+    file = world.folder / "calls"
+    return file.read_text().split() if file.exists() else []
+
+
+def finished(world: World) -> set[str]:
+    """Give the numbers of the documents that have an entry."""
+    with Ledger(world.folder / ".paddock", is_readonly=True) as ledger:
+        scopes = ledger.scopes_of("pipeline.yaml")
+        keys = {key for scope in scopes for key in ledger.entries(scope)}
+    return {key.removesuffix(".txt") for key in keys if key.endswith(".txt")}
+
+
+def outputs(world: World) -> dict[str, str]:
+    """Give what anybody can see of the outputs."""
+    folder = world.folder / "out"
+    found = folder.glob("*") if folder.exists() else ()
+    return {path.name: path.read_text() for path in found if not path.name.startswith(".")}
+
+
+def expected(tmp_path: Path) -> dict[str, str]:
+    folder = tmp_path / "undisturbed"
+    folder.mkdir()
+    world = World(folder)
+    world.documents(N_DOCUMENTS)
+    world.run()
+    return outputs(world)
+
+
+@pytest.mark.timeout(180)
+def test_a_killed_run_continues_and_repeats_nothing_that_is_finished(tmp_path: Path) -> None:
+    want = expected(tmp_path)
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    world = World(folder)
+    world.documents(N_DOCUMENTS)
+    rng = random.Random(7)
+    n_kills = 0
+    while n_kills < 5:
+        before, done = len(calls(world)), finished(world)
+        process = start(world, delay_s=0.15)
+        # Kill it a random while after its first answer, however long it took to start.
+        while len(calls(world)) == before and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.4))
+        process.kill()
+        process.communicate()
+        n_kills += 1
+        assert done.isdisjoint(calls(world)[before:])
+        assert outputs(world).items() <= want.items()
+    before, done = len(calls(world)), finished(world)
+    process = start(world)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert done and done.isdisjoint(calls(world)[before:])
+    assert outputs(world) == want
+    again = world.run()
+    assert (again.calls, again.counts) == (0, {"fresh": N_DOCUMENTS + 1})
+
+
+def test_ctrl_c_ends_in_order_and_the_same_command_continues(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(N_DOCUMENTS)
+    process = start(world, delay_s=0.3)
+    while not finished(world) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    report = json.loads(out)
+    assert report["status"] == "interrupted"
+    done = finished(world)
+    assert 0 < len(done) == report["counts"]["new"] < N_DOCUMENTS
+    second = world.run()
+    assert second.counts == {"fresh": len(done), "new": N_DOCUMENTS - len(done) + 1}
+
+
+def test_a_second_run_waits_and_says_for_whom(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(8)
+    first = start(world, delay_s=4)
+    locks = world.folder / ".paddock/locks"
+    while not list(locks.glob("*.json")) and first.poll() is None:
+        time.sleep(0.01)
+    second = start(world, delay_s=0.0)
+    out, err = second.communicate(timeout=60)
+    assert second.returncode == 0, err
+    first_out, _ = first.communicate(timeout=60)
+    assert first.returncode == 0
+    name = json.loads(first_out)["run"]
+    note, report = out.splitlines()
+    assert note.startswith(f"note: waiting for run '{name}' (process {first.pid} on ")
+    assert note.endswith("), which works on the same folder")
+    assert json.loads(report)["counts"]["fresh"] == 9
+    assert sorted(calls(world), key=int) == [str(n) for n in range(8)]
+
+
+def test_waiting_ends_at_its_deadline_and_on_ctrl_c(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(2)
+    first = start(world, delay_s=30)
+    while not calls(world) and first.poll() is None:
+        time.sleep(0.01)
+        if list((world.folder / ".paddock/locks").glob("*.json")):
+            break
+    short = start(world, wait_s=0.2)
+    patient = start(world)
+    _, err = short.communicate(timeout=60)
+    assert "works on the same folder and did not end within 0.2 s" in err
+    assert patient.stdout is not None
+    assert patient.stdout.readline().startswith("note: waiting for")
+    patient.send_signal(signal.SIGINT)
+    _, err = patient.communicate(timeout=20)
+    assert patient.returncode == 130, err
+    first.kill()
+    first.communicate()
+    assert world.run().status == "completed"  # the dead one's lock is free
+
+
+def test_a_full_disk_stops_the_run_and_it_goes_on_later(tmp_path: Path) -> None:
+    world = World(tmp_path, COPIES)
+    world.documents(4)
+    world.write("inbox/large.txt", "word " * 2_000_000)
+    process = start(world, file_bytes=4_000_000)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    report = json.loads(out)
+    assert report["status"] == "failed"
+    assert "large.txt" in report["message"]
+    assert not list((world.folder / "out").glob(".*"))
+    assert "large.txt" not in outputs(world)
+    assert world.run().status == "completed"
+    assert len(outputs(world)["large.txt"]) == 10_000_000
