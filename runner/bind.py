@@ -118,7 +118,8 @@ class Binder:
     def bound(self) -> BoundPlan:
         """Bind every step, then check what is read of them."""
         pipeline = self._pipeline
-        controls = _Controls(pipeline.defaults.retry, pipeline.defaults.timeout)
+        defaults = pipeline.defaults
+        controls = _Controls(defaults.retry, defaults.timeout, defaults.cache != "off")
         nodes = tuple(self._nodes(self._plan.nodes, BASE, controls))
         self._check_uses()
         return BoundPlan(

@@ -172,25 +172,26 @@ class Parameters:
         given |= dict(templates) | {name: _Later() for name in later}
         has_faults = bool(self._table.faults(self._step.params.data))
         table = _loosened(self._table, later) if later or has_faults else self._table
-        made: Params | None = None
-        try:
-            made = table.model_validate(given)
-            table.model_validate(given, strict=True)
-        except ValidationError as error:
-            self._say(error, given, later, is_strict=made is not None)
-        except (TypeError, AttributeError):
-            return None  # a check of the step's own met a stand-in
-        return made
-
-    def _say(self, error: ValidationError, given: Any, later: set[str], *, is_strict: bool) -> None:
-        details = [
-            detail
-            for detail in error.errors(include_url=False)
-            if not (is_strict and not _is_scalar_mismatch(detail)) and not _is_about(detail, later)
-        ]
+        made, details = _validated(table, given, strict=False)
+        said = {detail["loc"][:1] for detail in details}
+        _, stricter = _validated(table, given, strict=True)
+        details += [one for one in stricter if _is_mismatch(one) and one["loc"][:1] not in said]
+        details = [detail for detail in details if not _is_about(detail, later)]
         if details:
             found = _Picked(details)
             self.faults += faults_of(found, self._table, given, self._document, self._at)
+        return made
+
+
+def _validated(
+    table: type[Params], given: Any, *, strict: bool
+) -> tuple[Params | None, list[ErrorDetails]]:
+    try:
+        return table.model_validate(given, strict=strict), []
+    except ValidationError as error:
+        return None, error.errors(include_url=False)
+    except (TypeError, AttributeError):
+        return None, []  # a check of the step's own met a stand-in
 
 
 def _is_about(detail: ErrorDetails, later: set[str]) -> bool:
@@ -211,7 +212,7 @@ class _Picked:
         return self._details
 
 
-def _is_scalar_mismatch(detail: ErrorDetails) -> bool:
+def _is_mismatch(detail: ErrorDetails) -> bool:
     return detail["type"] in _STRICT and isinstance(detail["input"], str | int | float)
 
 
