@@ -1,0 +1,274 @@
+"""Blocks within blocks, conditions, what is skipped, what a block offers, what else is read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.request import ChatRequest
+from paddock.runner.observer import Silent
+from tests.fakes.pool import FakePool, echo
+from tests.runner.world import World, reasons, states
+
+NESTED = """\
+inputs:
+  words: {type: list, default: [red, blue]}
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: colours
+        for_each: word in inputs.words
+        key: word
+        do:
+          - {id: say, uses: chat, with: {prompt: "{{ word }} of {{ steps.text.text }}"}}
+        returns: steps.say.text
+      - uses: files.write
+        with: {path: "out/{{ doc.name }}", text: "{{ steps.colours.results | join('; ') }}"}
+    returns: {n: steps.colours.results | length, failed: steps.colours.failed}
+returns: steps.each.results
+"""
+
+
+def test_blocks_nest_and_each_level_is_done_once(tmp_path: Path) -> None:
+    world = World(tmp_path, NESTED)
+    world.documents(3)
+    report = world.run()
+    assert report.status == "completed" and report.calls == 6
+    assert report.returns == [{"n": 2, "failed": []}] * 3
+    assert set(states(report, "colours")) == {
+        f"{n}.txt/{w}" for n in range(3) for w in ("red", "blue")
+    }
+    assert world.run().calls == 0
+    world.write("inbox/1.txt", "Changed.")
+    assert world.run().calls == 2
+    assert world.run({"words": ["red", "blue", "green"]}).calls == 3
+
+
+def test_an_inner_failure_is_tried_again_when_asked_for(tmp_path: Path) -> None:
+    world = World(tmp_path, NESTED)
+    world.documents(2)
+
+    def broken(request: ChatRequest) -> str:
+        if request.messages[-1].content.startswith("red of Document 1"):
+            raise ValueError("a bug")
+        return echo(request)
+
+    report = world.run(pool=FakePool(answer=broken))
+    assert report.status == "quarantined"
+    assert report.returns[1] == {
+        "n": 1, "failed": [{"key": "red", "error": "step 'say': ValueError: a bug"}]
+    }  # fmt: skip
+    assert report.log is not None and "ValueError: a bug" in Path(report.log).read_text()
+    assert world.run().calls == 0
+    assert world.run(retry_failed=True).returns[1] == {"n": 2, "failed": []}
+
+
+SKIPS = """\
+inputs:
+  wanted: {type: bool, default: false}
+steps:
+  - {id: a, uses: prompt, if: inputs.wanted, with: {template: "A"}}
+  - {id: b, uses: prompt, with: {template: "{{ steps.a.text }} and B"}}
+  - {id: c, uses: prompt, with: {template: "skipped: {{ steps.a.skipped }}, {{ steps.b.skipped }}"}}
+  - {id: d, uses: prompt, needs: [a], with: {template: "D"}}
+returns: {a: steps.a.text, c: steps.c.text, d: steps.d.text}
+"""
+
+
+def test_what_reads_a_skipped_step_is_skipped_and_what_asks_is_not(tmp_path: Path) -> None:
+    world = World(tmp_path, SKIPS)
+    assert world.run().returns == {"a": None, "c": "skipped: True, True", "d": "D"}
+    assert world.run({"wanted": True}).returns == {
+        "a": "A", "c": "skipped: False, False", "d": "D"
+    }  # fmt: skip
+
+
+def test_an_empty_document_may_be_skipped(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.edit('{path: "{{ doc.path }}"}', '{path: "{{ doc.path }}", empty: skip}')
+    world.edit("    returns: {file: doc.relpath, sum: steps.sum.text}\n", "")
+    world.documents(2)
+    world.write("inbox/empty.txt", "")
+    report = world.run()
+    assert report.counts == {"new": 3, "skipped": 1} and report.exit_status() == 0
+    assert world.run().counts == {"fresh": 4}
+
+
+OFFERS = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+    returns: steps.text.text
+returns:
+  results: steps.each.results
+  counts: steps.each.counts
+  changed: steps.each.changed
+  failed: steps.each.failed
+"""
+
+
+def test_a_block_offers_results_in_order_counts_changes_and_failures(tmp_path: Path) -> None:
+    world = World(tmp_path, OFFERS)
+    for name in ("a", "b", "c"):
+        world.write(f"inbox/{name}.txt", name)
+    world.write("inbox/bb.txt", "")
+    offered = world.run().returns
+    assert offered["results"] == ["a", "b", "c"]
+    assert offered["counts"]["new"] == 3 and offered["counts"]["quarantined"] == 1
+    assert offered["failed"] == [{"key": "bb.txt", "error": "step 'text': 'bb.txt' is empty."}]
+    (world.folder / "inbox/a.txt").unlink()
+    world.write("inbox/c.txt", "C")
+    offered = world.run().returns
+    assert offered["results"] == ["b", "C"]
+    assert sorted(offered["changed"], key=lambda one: one["key"]) == [
+        {"key": "a.txt", "state": "deleted"}, {"key": "c.txt", "state": "changed"},
+    ]  # fmt: skip
+    assert offered["failed"][0]["key"] == "bb.txt"
+
+
+def test_a_file_that_a_step_reads_besides_its_item_counts(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    style = "      - {id: style, uses: files.read, with: {path: style.txt}}\n      - {id: sum,"
+    world.edit("      - {id: sum,", style)
+    world.edit("Sum up:", "{{ steps.style.text }}:")
+    world.documents(2)
+    world.write("style.txt", "Dry")
+    world.run()
+    assert world.run().counts == {"fresh": 3}
+    world.write("style.txt", "Wet")
+    assert set(reasons(world.plan()).values()) == {"file changed: style.txt"}
+    assert world.run().counts == {"stale": 3}
+
+
+def test_an_input_of_type_path_counts_with_what_it_holds(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.edit("  tone:", "  guide: {type: path, default: guide.txt}\n  tone:")
+    world.edit("({{ inputs.tone }})", "({{ inputs.guide }})")
+    world.documents(1)
+    world.write("guide.txt", "one")
+    world.run()
+    assert world.run().counts == {"fresh": 2}
+    world.write("guide.txt", "two")
+    assert set(reasons(world.plan()).values()) == {"value changed: inputs.guide"}
+
+
+EMBEDS = """\
+steps:
+  - id: each
+    for_each: "text in [{'t': 'red'}, {'t': 'blue'}]"
+    key: text.t
+    do:
+      - {id: e, uses: embed, with: {texts: ["{{ text.t }}"]}}
+    returns: steps.e.vectors
+returns: steps.each.results
+"""
+
+
+def test_vectors_are_kept_and_come_back_the_same(tmp_path: Path) -> None:
+    world = World(tmp_path, EMBEDS)
+    first = world.run()
+    assert first.calls == 2 and len(first.returns[0][0]) == 8
+    assert world.run().returns == first.returns
+    forced = world.run(force=["each"])
+    assert (forced.calls, forced.returns) == (2, first.returns)
+    world.edit("returns: steps.e.vectors", "returns: {v: steps.e.vectors}")
+    again = world.run()
+    assert (again.calls, again.cached_calls) == (0, 2)
+    assert again.returns == [{"v": one} for one in first.returns]
+
+
+def test_max_parallel_bounds_what_is_in_flight(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.edit("    do:", "    max_parallel: 3\n    do:")
+    world.documents(12)
+    world.run(pool=FakePool(delay_s=0.02))
+    assert world.pool.n_running_most == 3
+    world.edit("    max_parallel: 3\n", "")
+    world.edit("Sum up:", "Again:")
+    world.run(pool=FakePool(delay_s=0.05))
+    assert world.pool.n_running_most > 6
+
+
+def test_a_time_limit_holds_for_steps_without_a_model(tmp_path: Path) -> None:
+    world = World(tmp_path, OFFERS)
+    world.edit(
+        "{id: text, uses: files.read,", "{id: text, uses: files.read, timeout: {total: 1ms},"
+    )
+    world.write("inbox/a.csv", "a,b\n" + "1,2\n" * 300_000)
+    report = world.run()
+    assert next(item.error for item in report.items) == (
+        "step 'text': no answer within 0.001 s (timeout.total)"
+    )
+
+
+class _Seen(Silent):
+    def __init__(self) -> None:
+        self.events: list[tuple[object, ...]] = []
+
+    def began(self, run: str, pipeline: str, steps: object) -> None:
+        self.events.append(("began", pipeline, steps))
+
+    def step(self, step: str, total: int | None, fresh: int) -> None:
+        self.events.append(("step", step, total, fresh))
+
+    def item(self, step: str, key: str, state: str, detail: str | None) -> None:
+        self.events.append(("item", step, key, state, detail))
+
+    def ended(self, report: object) -> None:
+        self.events.append(("ended",))
+
+
+def test_an_observer_is_told_everything_in_order(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(1)
+    seen = _Seen()
+    world.run(observer=seen)
+    assert seen.events == [
+        ("began", "summaries", ["docs", "each", "digest", "report"]),
+        ("step", "docs", 1, 0),
+        ("item", "docs", "", "running", None),
+        ("item", "docs", "", "done", None),
+        ("step", "each", 1, 0),
+        ("item", "each", "0.txt", "running", None),
+        ("item", "each", "0.txt", "running", "sum"),
+        ("item", "each", "0.txt", "done", None),
+        ("step", "digest", 1, 0),
+        ("item", "digest", "", "running", None),
+        ("item", "digest", "", "running", "digest"),
+        ("item", "digest", "", "done", None),
+        ("step", "report", 1, 0),
+        ("item", "report", "", "running", None),
+        ("item", "report", "", "done", None),
+        ("ended",),
+    ]
+
+
+def test_secrets_and_large_values_stay_out_of_the_runs_table(tmp_path: Path) -> None:
+    import sqlite3
+
+    world = World(tmp_path)
+    world.documents(1)
+    world.run()
+    with sqlite3.connect(tmp_path / ".paddock/ledger.sqlite") as connection:
+        (summary, status) = connection.execute("select summary, status from runs").fetchone()
+    connection.close()
+    assert status == "completed"
+    assert json.loads(summary)["returns"] is None
+
+
+@pytest.mark.parametrize("text", ["steps: []", "steps:\n  - {id: a, uses: files.scan}"])
+def test_a_faulty_pipeline_is_refused_before_a_ledger_is_made(tmp_path: Path, text: str) -> None:
+    from paddock.pipelines.errors import PipelineError
+
+    world = World(tmp_path, text)
+    with pytest.raises(PipelineError):
+        world.run()
+    assert not (tmp_path / ".paddock").exists()
