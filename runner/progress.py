@@ -57,8 +57,10 @@ class Lines(Pace):
     def step(self, step: str, total: int | None, fresh: int) -> None:
         """Say how much there is to do."""
         super().step(step, total, fresh)
-        if total is not None:
+        if total != 1 and total is not None:
             console.tell(f"{step}: {to_do(self.steps[step])}")
+        elif fresh:
+            console.tell(f"{step}: fresh")
 
     def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
         """Say what went wrong at once, and how it goes on now and then."""
@@ -157,7 +159,8 @@ def _failed(report: Report, hint: str) -> str:
         return "Nothing failed."
     names = ", ".join(console.clean(item.key or item.step) for item in bad[:3])
     more = f" and {len(bad) - 3:,} more" if len(bad) > 3 else ""
-    return f"Not done: {names}{more}. {hint}{log}"
+    lead = "Still not done" if all(item.is_known for item in bad) else "Not done"
+    return f"{lead}: {names}{more}. {hint}{log}"
 
 
 def _took(report: Report) -> str:

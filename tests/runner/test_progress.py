@@ -221,6 +221,18 @@ def test_one_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert closing(report(written=written), fail_hint="")[0] == "Wrote DIGEST.md."
 
 
+def test_failures_that_were_known_are_told_apart() -> None:
+    items = (ItemReport("each", "a.pdf", "quarantined", error="damaged", is_known=True),)
+    assert closing(report(items=items), fail_hint="See.")[1] == "Still not done: a.pdf. See."
+
+
+def test_a_single_step_that_is_fresh_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Lines(Clock())
+    lines.step("docs", 1, 0)
+    lines.step("digest", 1, 1)
+    assert capsys.readouterr().err == "digest: fresh\n"
+
+
 def test_many_failures_are_counted() -> None:
     items = tuple(ItemReport("each", f"{n}.md", "failed", error="x") for n in range(5))
     assert closing(report(items=items), fail_hint="See.")[1] == (
