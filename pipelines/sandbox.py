@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -19,22 +18,15 @@ from typing import Any
 
 from jinja2 import StrictUndefined, TemplateRuntimeError, nodes
 from jinja2.compiler import CodeGenerator, Frame
-from jinja2.runtime import LoopContext, Macro, Undefined
+from jinja2.runtime import LoopContext, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, missing
 
 from .errors import known
 from .filters import FILTERS, TESTS, TEXT_FILTERS, names
+from .meter import MACHINERY, MAX_BITS, MAX_CHARS, MAX_NODES, MAX_RANGE, Meter, Refused, weight
 
-DEADLINE_S = 3.0
-MAX_TURNS = 2_000_000  # about a second of loop turns, calls and filters
-MAX_CHARS = 32 * 1024 * 1024  # of one text, the rendered output included
-MAX_ALL_CHARS = 128 * 1024 * 1024  # of everything that one rendering makes
-MAX_NODES = 1_000_000  # of one list or mapping, counted through what it shares
 MAX_SPLIT_CHARS = 4_000_000  # each piece of a text costs some 50 bytes
-MAX_RANGE = 100_000
-MAX_BITS = 4096  # of a whole number
-LOOK_EVERY = 16  # turns between two looks at the clock (50 ns a look)
 
 METHODS: Mapping[type, frozenset[str]] = {
     str: frozenset(
@@ -49,12 +41,7 @@ METHODS: Mapping[type, frozenset[str]] = {
     list: frozenset(("count", "index")),
 }
 _SPLITS = frozenset(("split", "rsplit", "splitlines"))
-_MACHINERY = (Namespace, LoopContext, Macro)
 _WIDTH = re.compile(r"\d{4,}|\*")
-
-
-class Refused(Exception):
-    """The template asked for what it may not have; the text is a plain sentence."""
 
 
 class NotThere(TemplateRuntimeError):
@@ -63,77 +50,6 @@ class NotThere(TemplateRuntimeError):
     def __init__(self, told: tuple[str, str]) -> None:
         message, self.remedy = told
         super().__init__(message)
-
-
-class Meter:
-    """What one rendering has cost so far, and the names it was given."""
-
-    __slots__ = ("_chars", "_deadline", "_turns", "names")
-
-    def __init__(self, names: Iterable[str] = ()) -> None:
-        self.names = names
-        self._turns = 0
-        self._chars = 0
-        self._deadline = time.monotonic() + DEADLINE_S
-
-    def turn(self) -> None:
-        """Count one turn of anything.
-
-        Raises:
-            Refused: too many, or too late.
-        """
-        self._turns += 1
-        if self._turns % LOOK_EVERY == 0:
-            self.look()
-
-    def look(self) -> None:
-        """Look at the clock and at the number of turns."""
-        if self._turns > MAX_TURNS:
-            raise Refused(f"it takes more than {MAX_TURNS:,} steps")
-        if time.monotonic() > self._deadline:
-            raise Refused(f"it takes longer than {DEADLINE_S:g} s")
-
-    def made(self, value: Any) -> Any:
-        """Account for a value and hand it on."""
-        self.turn()
-        if isinstance(value, str):
-            self.make_text(len(value))
-        elif isinstance(value, list | tuple | dict):
-            weight(value)
-            self.look()
-        return value
-
-    def make_text(self, n_chars: int) -> None:
-        """Account for a text, if possible before it is made."""
-        if n_chars > MAX_CHARS:
-            raise Refused(f"it makes a text of more than {MAX_CHARS:,} characters")
-        self._chars += n_chars
-        if self._chars > MAX_ALL_CHARS:
-            raise Refused(f"it makes more than {MAX_ALL_CHARS:,} characters in all")
-        if n_chars > 4096:
-            self.look()
-
-
-def weight(value: Any) -> int:
-    """Count the values in a list or mapping, shared ones each time, as printing would meet them.
-
-    Raises:
-        Refused: there are too many, or something in it is no data.
-    """
-    count, waiting = 0, [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, _MACHINERY):
-            raise Refused("a namespace, macro or `loop` cannot be part of a value")
-        count += 1
-        if isinstance(item, dict):
-            count += len(item)
-            waiting.extend(item.values())
-        elif isinstance(item, list | tuple):
-            waiting.extend(item)
-        if count + len(waiting) > MAX_NODES:
-            raise Refused(f"it makes a list or mapping of more than {MAX_NODES:,} values")
-    return count
 
 
 class Missing(StrictUndefined):
@@ -285,7 +201,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
         def run(*args: Any, **kwargs: Any) -> Any:
             for value in (*args, *kwargs.values()):
-                if isinstance(value, _MACHINERY):
+                if isinstance(value, MACHINERY):
                     raise Refused("a namespace, macro or `loop` cannot be given to a filter")
                 if not reads_text and isinstance(value, str) and len(value) > MAX_NODES:
                     raise Refused(f"'{name}' would read a text of more than {MAX_NODES:,} letters")
@@ -370,7 +286,7 @@ def _bounded_method(text: str, name: str) -> Callable[..., Any]:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, _MACHINERY):
+    if isinstance(value, MACHINERY):
         raise Refused("a namespace, macro or `loop` cannot be written as text")
     return value if isinstance(value, str) else str(value)
 

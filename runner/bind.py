@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from paddock.pipelines.tree import Step as WrittenStep
 from paddock.steps import registry
 from paddock.steps.step import Step
 
-from . import given
+from . import given, reads
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, Retry, Timeout
 from .models import Models
 from .parameters import BindError, BoundParams, Parameters
@@ -175,15 +174,15 @@ class Binder:
             cache=controls.cache,
             returns=step.returns,
             model=self._models.of(step, kind.roles),
-            references=_references(step, names),
-            spec=_spec(step),
+            references=reads.references(step, names),
+            spec=reads.spec(step),
         )
 
     def _block(self, block: Block, names: frozenset[str], controls: _Controls) -> BoundBlock:
         defaults = self._pipeline.defaults
         self._outputs[block.id] = BLOCK_OUTPUTS
         body = tuple(self._nodes(block.body, names | {block.var}, controls))
-        inside = frozenset(_all_references(block))
+        inside = frozenset(reads.all_references(block))
         return BoundBlock(
             id=block.id,
             mark=block.mark,
@@ -196,9 +195,9 @@ class Binder:
             if_=block.if_,
             needs=frozenset(block.needs),
             returns=block.returns,
-            references=_outside(block, inside, names),
-            item_attributes=_attributes(block.var, inside),
-            spec=_block_spec(block),
+            references=reads.outside(block, inside, names),
+            item_attributes=reads.attributes(block.var, inside),
+            spec=reads.block_spec(block),
         )
 
     def _kind(self, step: WrittenStep) -> type[Step[Any, Any]] | None:
@@ -287,83 +286,6 @@ def _outputs(kind: type[Step[Any, Any]], step: WrittenStep) -> tuple[str, ...] |
     if step.returns is None:
         return tuple(kind.output.model_fields)
     return tuple(step.returns.data) if isinstance(step.returns.data, dict) else None
-
-
-def _step_references(step: WrittenStep) -> Iterator[Reference]:
-    yield from step.params.references
-    yield from step.if_.references if step.if_ else ()
-    for template in step.files.values():
-        yield from template.references
-    for reference in step.returns.references if step.returns else ():
-        if reference[:2] != ("steps", step.id):
-            yield reference
-
-
-def _references(step: WrittenStep, names: frozenset[str]) -> frozenset[Reference]:
-    return frozenset(one for one in _step_references(step) if one[0] in names)
-
-
-def _all_references(block: Block) -> Iterator[Reference]:
-    """Give what is read within a block: for each item, not by its own list."""
-    yield from block.key.references if block.key else ()
-    yield from block.returns.references if block.returns else ()
-    for node in block.body:
-        if isinstance(node, Block):
-            yield from node.over.references
-            yield from node.if_.references if node.if_ else ()
-            yield from _all_references(node)
-        else:
-            yield from _step_references(node)
-
-
-def _outside(
-    block: Block, inside: frozenset[Reference], names: frozenset[str]
-) -> frozenset[Reference]:
-    own = {("steps", node_id) for node_id in _ids(block)}
-    read = {one for one in inside if one[0] in names and one[:2] not in own}
-    read |= block.over.references | (block.if_.references if block.if_ else frozenset())
-    return frozenset(read)
-
-
-def _ids(block: Block) -> Iterator[str]:
-    for node in block.body:
-        yield node.id
-        if isinstance(node, Block):
-            yield from _ids(node)
-
-
-def _attributes(var: str, inside: frozenset[Reference]) -> frozenset[str] | None:
-    """Name the attributes of the loop variable that are read; None: all of it."""
-    read = [one for one in inside if one[0] == var]
-    if any(len(one) == 1 for one in read):
-        return None
-    return frozenset(one[1] for one in read)
-
-
-def _spec(step: WrittenStep) -> str:
-    """Write down what decides the step's result, template files' texts in place of their names."""
-    texts = {name: template.source for name, template in step.files.items()}
-    written = {
-        "uses": registry.ALIASES.get(step.uses, step.uses),
-        "with": {**step.params.data, **texts},
-        "if": step.if_.source if step.if_ else None,
-        "returns": step.returns.data if step.returns else None,
-    }
-    return _canonical(written)
-
-
-def _block_spec(block: Block) -> str:
-    written = {
-        "for_each": f"{block.var} in {block.over.source}",
-        "key": block.key.source if block.key else None,
-        "if": block.if_.source if block.if_ else None,
-        "returns": block.returns.data if block.returns else None,
-    }
-    return _canonical(written)
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def _not_carried_out(pipeline: Pipeline) -> Iterator[str]:

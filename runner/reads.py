@@ -1,0 +1,92 @@
+"""What steps and blocks read, and what they say: the parts of a ledger's key. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from paddock.pipelines.expressions import Reference
+from paddock.pipelines.tree import Block
+from paddock.pipelines.tree import Step as WrittenStep
+from paddock.steps import registry
+
+
+def _of_step(step: WrittenStep) -> Iterator[Reference]:
+    yield from step.params.references
+    yield from step.if_.references if step.if_ else ()
+    for template in step.files.values():
+        yield from template.references
+    for reference in step.returns.references if step.returns else ():
+        if reference[:2] != ("steps", step.id):
+            yield reference
+
+
+def references(step: WrittenStep, names: frozenset[str]) -> frozenset[Reference]:
+    """Give what a step reads of these names: inputs, steps, loop variables."""
+    return frozenset(one for one in _of_step(step) if one[0] in names)
+
+
+def all_references(block: Block) -> Iterator[Reference]:
+    """Give what is read within a block: for each item, not by its own list."""
+    yield from block.key.references if block.key else ()
+    yield from block.returns.references if block.returns else ()
+    for node in block.body:
+        if isinstance(node, Block):
+            yield from node.over.references
+            yield from node.if_.references if node.if_ else ()
+            yield from all_references(node)
+        else:
+            yield from _of_step(node)
+
+
+def outside(
+    block: Block, inside: frozenset[Reference], names: frozenset[str]
+) -> frozenset[Reference]:
+    """Give what a block reads of the names around it."""
+    own = {("steps", node_id) for node_id in _ids(block)}
+    read = {one for one in inside if one[0] in names and one[:2] not in own}
+    read |= block.over.references | (block.if_.references if block.if_ else frozenset())
+    return frozenset(read)
+
+
+def _ids(block: Block) -> Iterator[str]:
+    for node in block.body:
+        yield node.id
+        if isinstance(node, Block):
+            yield from _ids(node)
+
+
+def attributes(var: str, inside: frozenset[Reference]) -> frozenset[str] | None:
+    """Name the attributes of the loop variable that are read; None: all of it."""
+    read = [one for one in inside if one[0] == var]
+    if any(len(one) == 1 for one in read):
+        return None
+    return frozenset(one[1] for one in read)
+
+
+def spec(step: WrittenStep) -> str:
+    """Write down what decides the step's result, template files' texts in place of their names."""
+    texts = {name: template.source for name, template in step.files.items()}
+    written = {
+        "uses": registry.ALIASES.get(step.uses, step.uses),
+        "with": {**step.params.data, **texts},
+        "if": step.if_.source if step.if_ else None,
+        "returns": step.returns.data if step.returns else None,
+    }
+    return _canonical(written)
+
+
+def block_spec(block: Block) -> str:
+    """Write down a block's own keys; its body's steps have specs of their own."""
+    written = {
+        "for_each": f"{block.var} in {block.over.source}",
+        "key": block.key.source if block.key else None,
+        "if": block.if_.source if block.if_ else None,
+        "returns": block.returns.data if block.returns else None,
+    }
+    return _canonical(written)
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
