@@ -109,6 +109,15 @@ def duration(seconds: float) -> str:
     return " ".join(f"{n} {unit}" for n, unit in parts[first : first + 2] if n)
 
 
+def speed(per_s: float) -> str:
+    """Write a rate with as many digits as it deserves.
+
+    >>> speed(0.31), speed(45.2)
+    ('0.3', '45')
+    """
+    return f"{per_s:.1f}" if per_s < 10 else f"{per_s:.0f}"
+
+
 def size(n_bytes: int) -> str:
     """Write a size with a decimal unit, as disks and `ollama list` do.
 

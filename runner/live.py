@@ -113,7 +113,7 @@ class LiveTable(Pace):
         parts = [console.duration(now - self.since)]
         rate = self.meter.rate()
         if rate is not None:
-            parts.append(f"{rate:.0f} tokens/s")
+            parts.append(f"{console.speed(rate)} tokens/s")
         return Text(", ".join(parts), style="dim")
 
 
@@ -143,7 +143,7 @@ def _cells(pace: StepPace, now: float) -> list[Text | str]:
         done,
         f"{len(pace.running):,}" if pace.running else "",
         "" if pace.n_left is None else f"{pace.n_left:,}",
-        f"{rate:.0f}" if rate is not None and pace.running else "",
+        console.speed(rate) if rate is not None and pace.running else "",
         to_go,
     ]
 

@@ -110,7 +110,7 @@ def underway(pace: StepPace, now: float) -> str:
         parts.append(f"{len(pace.running)} running")
     rate, left_s = pace.meter.rate(), pace.seconds_left(now)
     if rate is not None:
-        parts.append(f"{rate:.0f} tokens/s")
+        parts.append(f"{console.speed(rate)} tokens/s")
     if left_s is not None:
         parts.append(f"about {console.duration(left_s)} to go")
     return ", ".join(parts)

@@ -80,7 +80,7 @@ def test_what_needs_no_pipeline_imports_nothing_slow(
     "arguments", [("validate", "pipeline.yaml"), ("schema",), ("steps",), ("steps", "--json")]
 )
 def test_what_checks_imports_nothing_slow(arguments: tuple[str, ...], no_model: Path) -> None:
-    assert imported_by(*arguments, cwd=no_model.parent) <= {"asyncio", "numpy"}
+    assert imported_by(*arguments, cwd=no_model.parent) == set()
 
 
 def test_a_plan_imports_no_engine_and_no_prefect(no_model: Path) -> None:
