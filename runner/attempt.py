@@ -23,7 +23,7 @@ from paddock.steps.roots import OutsideRoots
 from paddock.steps.step import StepError, StepSkipped, Tools
 
 from .bound import BoundStep
-from .ledger_schema import LedgerError
+from .entries import LedgerError
 from .parameters import BindError
 from .scope import Scope
 

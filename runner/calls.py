@@ -28,8 +28,9 @@ from paddock.engine.request import (
     resolve_sampling,
 )
 
+from .entries import CallRow
 from .freshness import canonical
-from .ledger import CallRow, Ledger
+from .ledger import Ledger
 from .tally import Tally
 
 

@@ -16,9 +16,9 @@ from paddock.pipelines.expressions import ExpressionError
 from .attempt import StepFailed, Stopped, is_skipped
 from .blocks import Blocks, ChunkRunner, is_block_skipped
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from .entries import LedgerError
 from .groups import together
 from .items import ItemRun
-from .ledger_schema import LedgerError
 from .report import ItemReport, Report
 from .scope import Scope
 from .tools import Toolbox

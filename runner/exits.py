@@ -33,7 +33,7 @@ _PLAIN = {
     ("paddock.steps.registry", "BrokenStep"): FAILED,
     ("paddock.steps.registry", "UnknownStep"): WRONG,
     ("paddock.steps.step", "StepError"): FAILED,
-    ("paddock.runner.ledger_schema", "LedgerError"): FAILED,
+    ("paddock.runner.entries", "LedgerError"): FAILED,
     ("paddock.runner.locks", "Locked"): FAILED,
     ("paddock.runner.tracking", "TrackingError"): FAILED,
     ("paddock.runner.settings", "SettingsError"): WRONG,

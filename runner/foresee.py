@@ -16,8 +16,8 @@ from .attempt import StepFailed, Stopped, is_skipped
 from .block_run import BlockRun
 from .blocks import Blocks, is_block_skipped, plain_chunks
 from .bound import BoundBlock, BoundNode, BoundStep
+from .entries import Entry
 from .items import ItemRun
-from .ledger import Entry
 from .report import PlanItem, PlanReport
 from .scope import Scope
 from .session import Session

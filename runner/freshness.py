@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .ledger import Entry
+from .entries import Entry
 from .report import State
 
 CONTENT = "content"

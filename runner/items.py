@@ -11,7 +11,7 @@ from typing import Any
 from .attempt import Stopped, attempt
 from .bound import BoundStep
 from .calls import Caller
-from .ledger import Entry, LedgerError
+from .entries import Entry, LedgerError
 from .outputs import ItemOutputs
 from .scope import Scope
 from .tools import Toolbox

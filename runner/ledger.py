@@ -2,6 +2,8 @@
 
 One SQLite file beside the pipeline (WAL, one writer thread), large values in `objects/`. Knows
 no steps and no Prefect; who may work on a scope is decided in `locks`, what is stale in `work`.
+What is written goes through SQLAlchemy; what is only read does not, since importing it takes
+longer than a whole `plan` may (0.45 s of 1 s).
 """
 
 from __future__ import annotations
@@ -9,88 +11,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from filelock import FileLock
-from sqlalchemy import Connection, Engine, Row, Select, Table, select
-
-from .ledger_schema import (
-    LedgerError,
-    calls,
-    connect,
-    items,
-    outputs,
-    prepare,
-    runs,
-    scopes,
-    unwritable,
-)
+from .entries import CallRow, Entry, LedgerError, OutputRow, unwritable
 from .objects import Objects
-from .writer import Writer
 
-__all__ = ["CallRow", "Entry", "Ledger", "LedgerError", "OutputRow"]
+if TYPE_CHECKING:
+    from .reader import Reader
+    from .writer import Writer
 
 INLINE_CHARS = 16_384  # larger values go to objects/: a row stays within a few SQLite pages
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One finished item, as it was recorded."""
-
-    key: str
-    hash: str
-    parts: str
-    """JSON: part of the hash → its digest; tells which difference is the reason."""
-    state: str
-    """`done`, `skipped`, `quarantined` or `failed`."""
-    error: str | None = None
-    returns: str | None = None
-    """JSON, or None where `returns_object` names it."""
-    returns_object: str | None = None
-    reads: str | None = None
-    """JSON: path → [size, mtime_ns, sha256] of files that it read besides its own."""
-    outputs: str | None = None
-    """JSON: the stored paths of the files that it wrote."""
-    has_inner_failures: bool = False
-    seconds: float = 0.0
-    calls: int = 0
-    tokens: int = 0
-    gone: str | None = None
-    """The run that found its source deleted."""
-
-
-@dataclass(frozen=True, slots=True)
-class OutputRow:
-    """A file that an item wrote, or is about to write."""
-
-    scope: str
-    path: str
-    key: str
-    sha256: str | None
-    intended: tuple[str, ...]
-    size: int | None
-    mtime_ns: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class CallRow:
-    """One model call with its raw reply."""
-
-    hash: str
-    kind: str
-    model: str
-    digest: str
-    served_digest: str
-    request: str
-    reply: bytes
-    done_reason: str | None
-    usage: Mapping[str, Any]
-    scope: str
-    step: str
-    key: str
 
 
 class Ledger:
@@ -100,8 +32,7 @@ class Ledger:
         self.folder = folder
         self._is_readonly = is_readonly
         self.objects = Objects(folder / "objects")
-        self._engine: Engine | None = None
-        self._reader: Connection | None = None
+        self._reader: Reader | None = None
         self._writer: Writer | None = None
 
     @property
@@ -117,24 +48,41 @@ class Ledger:
         Raises:
             LedgerError: newer than this Paddock, broken, or not writable.
         """
-        if self._is_readonly and not self.file.exists():
-            return self
+        if self._is_readonly:
+            self._open_to_read()
+        else:
+            self._open_to_write()
+        return self
+
+    def _open_to_read(self) -> None:
+        from . import reader
+
+        if not self.file.exists():
+            return
+        self._reader = reader.FileReader(self.file)
+        if self._reader.is_older():
+            self._reader.close()
+            self._open_to_write()
+
+    def _open_to_write(self) -> None:
+        from filelock import FileLock
+
+        from . import ledger_schema, writer
+
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             ignore = self.folder / ".gitignore"
             if not ignore.exists():
                 ignore.write_text("*\n", "utf-8")
             with FileLock(self.folder / "ledger.lock"):
-                self._engine = connect(self.file)
-                prepare(self._engine, self.file)
+                engine = ledger_schema.connect(self.file)
+                ledger_schema.prepare(engine, self.file)
         except OSError as error:
             raise LedgerError(
                 f"{self.folder}: the ledger's folder cannot be written ({error.strerror or error})."
             ) from error
-        self._reader = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        if not self._is_readonly:
-            self._writer = Writer(self._engine)
-        return self
+        self._reader = ledger_schema.EngineReader(engine)
+        self._writer = writer.Writer(engine)
 
     def __exit__(
         self,
@@ -147,8 +95,6 @@ class Ledger:
             self._writer.close()
         if self._reader is not None:
             self._reader.close()
-        if self._engine is not None:
-            self._engine.dispose()
 
     @property
     def error(self) -> LedgerError | None:
@@ -168,14 +114,14 @@ class Ledger:
 
     def entries(self, scope: str) -> dict[str, Entry]:
         """Give every entry of a scope by its key."""
-        columns = [items.c[name] for name in Entry.__slots__]
-        rows = self._rows(select(*columns).where(items.c.scope == scope))
-        return {row[0]: Entry(*tuple(row)) for row in rows}
+        columns = ", ".join(Entry.__slots__)
+        query = f"select {columns} from items where scope = :scope"
+        return {row[0]: Entry(*row) for row in self._rows(query, scope=scope)}
 
     def record(self, scope: str, entry: Entry, run: str) -> None:
         """Write an item's entry; await `durable` to know that it stands."""
         row = {name: getattr(entry, name) for name in Entry.__slots__}
-        self._put(items, {"scope": scope, "run": run, "at": time.time(), **row})
+        self._put("items", {"scope": scope, "run": run, "at": time.time(), **row})
 
     def keep(self, value: Any) -> tuple[str | None, str | None]:
         """Give (text, object) for an item's value: one of them, by its size."""
@@ -201,43 +147,39 @@ class Ledger:
 
     def outputs(self) -> Iterator[OutputRow]:
         """Give every output of every scope."""
-        columns = [outputs.c[name] for name in OutputRow.__slots__]
-        for row in self._rows(select(*columns)):
-            scope, path, key, sha256, intended, size, mtime_ns = tuple(row)
+        for row in self._rows(f"select {', '.join(OutputRow.__slots__)} from outputs"):
+            scope, path, key, sha256, intended, size, mtime_ns = row
             yield OutputRow(scope, path, key, sha256, tuple(json.loads(intended)), size, mtime_ns)
 
     def record_output(self, output: OutputRow, run: str) -> None:
         """Write what a path holds or is about to hold."""
         row = {name: getattr(output, name) for name in OutputRow.__slots__}
         row["intended"] = json.dumps(output.intended)
-        self._put(outputs, {**row, "run": run, "at": time.time()})
+        self._put("outputs", {**row, "run": run, "at": time.time()})
 
     # --- calls
 
     def call(self, hash_: str) -> CallRow | None:
         """Give the call of this hash, with its raw reply, if it is known."""
-        found = self._rows(select(calls).where(calls.c.hash == hash_))
+        query = f"select {', '.join(_CALL_COLUMNS)} from calls where hash = :hash"
+        found = self._rows(query, hash=hash_)
         if not found:
             return None
-        row = found[0]._mapping
-        object_ = row["reply_object"]
-        reply = row["reply"].encode() if object_ is None else self.objects.get(object_)
+        row = dict(zip(_CALL_COLUMNS, found[0], strict=True))
+        text, object_ = row.pop("reply"), row.pop("reply_object")
+        reply = text.encode() if object_ is None else self.objects.get(object_)
         if reply is None:
             return None
-        return CallRow(
-            **{name: row[name] for name in CallRow.__slots__ if name in _SAME_IN_CALLS},
-            request="",
-            reply=reply,
-            usage=json.loads(row["usage"]),
-        )
+        usage = json.loads(row.pop("usage"))
+        return CallRow(**row, request="", reply=reply, usage=usage)
 
     def record_call(self, call: CallRow, run: str) -> None:
         """Write a call. Large requests and replies, and every vector, become objects."""
-        row: dict[str, Any] = {name: getattr(call, name) for name in _SAME_IN_CALLS}
+        row: dict[str, Any] = {name: getattr(call, name) for name in _CALL_COLUMNS[:9]}
         row["usage"] = json.dumps(call.usage)
         row.update(self._split("request", call.request.encode(), is_text=True))
         row.update(self._split("reply", call.reply, is_text=call.kind == "chat"))
-        self._put(calls, {**row, "run": run, "at": time.time()})
+        self._put("calls", {**row, "run": run, "at": time.time()})
 
     def _split(self, name: str, value: bytes, *, is_text: bool) -> dict[str, str | None]:
         if is_text and len(value) <= INLINE_CHARS:
@@ -254,20 +196,24 @@ class Ledger:
 
     def record_scope(self, scope: str, file: str, step: str, inputs: str) -> None:
         """Write what a scope's hash stands for."""
-        self._put(scopes, {"scope": scope, "file": file, "step": step, "inputs": inputs})
+        self._put("scopes", {"scope": scope, "file": file, "step": step, "inputs": inputs})
 
     def scopes_of(self, file: str) -> set[str]:
         """Give every scope of a pipeline's file."""
-        return {row[0] for row in self._rows(select(scopes.c.scope).where(scopes.c.file == file))}
+        query = "select scope from scopes where file = :file"
+        return {row[0] for row in self._rows(query, file=file)}
 
     def run_names(self) -> frozenset[str]:
         """Give every run's name."""
-        return frozenset(row[0] for row in self._rows(select(runs.c.run)))
+        return frozenset(row[0] for row in self._rows("select run from runs"))
 
     def last_summary(self, file: str) -> dict[str, Any] | None:
         """Give the summary of the last run of a pipeline's file that called a model."""
-        query = select(runs.c.summary).where(runs.c.file == file, runs.c.summary.is_not(None))
-        for row in self._rows(query.order_by(runs.c.started.desc()).limit(20)):
+        query = (
+            "select summary from runs where file = :file and summary is not null "
+            "order by started desc limit 20"
+        )
+        for row in self._rows(query, file=file):
             summary = json.loads(row[0])
             if summary.get("calls"):
                 return dict(summary)
@@ -275,16 +221,17 @@ class Ledger:
 
     def record_run(self, row: Mapping[str, Any]) -> None:
         """Write a run's row, at its start and at its end."""
-        self._put(runs, {"ended": None, "summary": None, **row})
+        self._put("runs", {"ended": None, "summary": None, **row})
 
-    def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
-        return self._reader.execute(query).all() if self._reader is not None else ()
+    def _rows(self, query: str, **values: str) -> Sequence[Sequence[Any]]:
+        return self._reader.rows(query, values) if self._reader is not None else ()
 
-    def _put(self, table: Table, row: Mapping[str, Any]) -> None:
+    def _put(self, table: str, row: Mapping[str, Any]) -> None:
         if self._writer is not None:
             self._writer.put(table, row)
 
 
-_SAME_IN_CALLS = frozenset(
-    ("hash", "kind", "model", "digest", "served_digest", "done_reason", "scope", "step", "key")
-)
+_CALL_COLUMNS = (
+    "hash", "kind", "model", "digest", "served_digest", "done_reason", "scope", "step", "key",
+    "usage", "reply", "reply_object",
+)  # fmt: skip

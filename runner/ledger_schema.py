@@ -6,8 +6,9 @@ Knows SQLAlchemy Core and nothing of items or steps. The SQL is portable: Postgr
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import (
     Boolean,
@@ -24,10 +25,12 @@ from sqlalchemy import (
     event,
     inspect,
     select,
+    text,
 )
 from sqlalchemy.exc import DatabaseError
 
-VERSION = 1
+from .entries import too_new, unreadable
+from .reader import VERSION, WAIT_S
 
 _metadata = MetaData()
 
@@ -123,22 +126,30 @@ MIGRATIONS: Mapping[int, Migration] = {}
 """From which version → what brings it to the next one."""
 
 
-class LedgerError(Exception):
-    """The ledger cannot be used: a newer one, a broken file, a full disk. Says what to do."""
+TABLES: Mapping[str, Table] = _metadata.tables
 
 
-def unwritable(cause: object) -> LedgerError:
-    """Say that the ledger cannot be written, and why."""
-    return LedgerError(
-        f"the ledger cannot be written ({cause}). "
-        f"What it says is done is done: make room, then run the same command again."
-    )
+class EngineReader:
+    """Implements `paddock.runner.reader.Reader` over an engine, which it also ends."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+    def rows(self, query: str, values: Mapping[str, str]) -> Sequence[Sequence[Any]]:
+        """Give the rows."""
+        return self._connection.execute(text(query), dict(values)).all()
+
+    def close(self) -> None:
+        """Let the database go."""
+        self._connection.close()
+        self._engine.dispose()
 
 
 def connect(file: Path) -> Engine:
     """Give an engine whose connections wait for one another and survive a kill."""
     engine = create_engine(
-        f"sqlite:///{file}", connect_args={"check_same_thread": False, "timeout": 30}
+        f"sqlite:///{file}", connect_args={"check_same_thread": False, "timeout": WAIT_S}
     )
 
     @event.listens_for(engine, "connect")
@@ -164,17 +175,11 @@ def prepare(engine: Engine, file: Path, migrations: Mapping[int, Migration] = MI
         if found is None:
             _create(engine)
         elif found > VERSION:
-            raise LedgerError(
-                f"{file}: this ledger was written by a newer Paddock (its version is {found}, "
-                f"this one reads {VERSION}). Update Paddock, or move that file away to start anew."
-            )
+            raise too_new(file, found, VERSION)
         elif found < VERSION:
             _migrate(engine, file, found, migrations)
     except DatabaseError as error:
-        raise LedgerError(
-            f"{file}: the ledger cannot be read ({error.orig}). "
-            f"Move that file away to start anew; what it wrote stays where it is."
-        ) from error
+        raise unreadable(file, error.orig) from error
 
 
 def _version(connection: Connection) -> int | None:

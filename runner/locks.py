@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from .ledger_schema import LedgerError
+from .entries import LedgerError
 
 POLL_S = 0.1
 

@@ -13,7 +13,8 @@ from typing import Literal
 
 from paddock.steps.step import StepError
 
-from .ledger import Ledger, OutputRow
+from .entries import OutputRow
+from .ledger import Ledger
 from .tally import Tally
 
 Condition = Literal["same", "edited", "missing"]

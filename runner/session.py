@@ -22,7 +22,6 @@ from paddock.engine.request import (
     Stream,
 )
 
-from . import locks
 from .bound import BoundPlan
 from .calls import Digests
 from .freshness import canonical
@@ -110,6 +109,8 @@ async def opened(
         run = run_name(ledger.run_names())
         tally = Tally(run, bound.name, observer, state / "runs" / f"{run}.log")
         if not is_plan:
+            from . import locks  # `plan` holds no lock, and filelock takes 0.05 s to import
+
             lock = held_name(bound)
             held = locks.held(
                 state / "locks", lock, run=run, deadline_s=wait_s, stop=stop, note=tally.note

@@ -19,6 +19,7 @@ from paddock.pipelines.errors import Fault, PipelineError
 
 from .bound import BoundBlock, BoundPlan, BoundStep
 from .calls import Digests
+from .entries import Entry
 from .freshness import (
     CONTENT,
     Verdict,
@@ -31,7 +32,7 @@ from .freshness import (
     spec_parts,
     whole,
 )
-from .ledger import Entry, Ledger
+from .ledger import Ledger
 from .outputs import Index, sha256_of
 from .scope import Scope
 

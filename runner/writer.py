@@ -14,7 +14,8 @@ from typing import Any
 from sqlalchemy import Engine, Table, bindparam
 from sqlalchemy.exc import DBAPIError
 
-from .ledger_schema import LedgerError, unwritable
+from .entries import LedgerError, unwritable
+from .ledger_schema import TABLES
 
 Row = Mapping[str, Any]
 _Key = tuple[Any, ...]
@@ -35,12 +36,13 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._thread.start()
 
-    def put(self, table: Table, row: Row) -> None:
-        """Write a whole row, in place of the one with the same primary key.
+    def put(self, name: str, row: Row) -> None:
+        """Write a whole row into a table, in place of the one with the same primary key.
 
         Raises:
             LedgerError: an earlier write failed; nothing more is taken.
         """
+        table = TABLES[name]
         key = tuple(row[column.name] for column in table.primary_key)
         with self._wake:
             if self._error is not None:

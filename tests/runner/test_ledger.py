@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.ledger import CallRow, Entry, Ledger, OutputRow
-from paddock.runner.ledger_schema import LedgerError
+from paddock.runner.entries import CallRow, Entry, LedgerError, OutputRow
+from paddock.runner.ledger import Ledger
 
 
 def entry(key: str, **fields: object) -> Entry:

@@ -1,0 +1,92 @@
+"""What the ledger holds: items, their files, model calls; and what can be wrong with it. Plain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+class LedgerError(Exception):
+    """The ledger cannot be used: a newer one, a broken file, a full disk. Says what to do."""
+
+
+def unwritable(cause: object) -> LedgerError:
+    """Say that the ledger cannot be written, and why."""
+    return LedgerError(
+        f"the ledger cannot be written ({cause}). "
+        f"What it says is done is done: make room, then run the same command again."
+    )
+
+
+def unreadable(file: object, cause: object) -> LedgerError:
+    """Say that the ledger cannot be read, and why."""
+    return LedgerError(
+        f"{file}: the ledger cannot be read ({cause}). "
+        f"Move that file away to start anew; what it wrote stays where it is."
+    )
+
+
+def too_new(file: object, found: int, ours: int) -> LedgerError:
+    """Say that a newer Paddock wrote the ledger."""
+    return LedgerError(
+        f"{file}: this ledger was written by a newer Paddock (its version is {found}, "
+        f"this one reads {ours}). Update Paddock, or move that file away to start anew."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One finished item, as it was recorded."""
+
+    key: str
+    hash: str
+    parts: str
+    """JSON: part of the hash → its digest; tells which difference is the reason."""
+    state: str
+    """`done`, `skipped`, `quarantined` or `failed`."""
+    error: str | None = None
+    returns: str | None = None
+    """JSON, or None where `returns_object` names it."""
+    returns_object: str | None = None
+    reads: str | None = None
+    """JSON: path → [size, mtime_ns, sha256] of files that it read besides its own."""
+    outputs: str | None = None
+    """JSON: the stored paths of the files that it wrote."""
+    has_inner_failures: bool = False
+    seconds: float = 0.0
+    calls: int = 0
+    tokens: int = 0
+    gone: str | None = None
+    """The run that found its source deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputRow:
+    """A file that an item wrote, or is about to write."""
+
+    scope: str
+    path: str
+    key: str
+    sha256: str | None
+    intended: tuple[str, ...]
+    size: int | None
+    mtime_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallRow:
+    """One model call with its raw reply."""
+
+    hash: str
+    kind: str
+    model: str
+    digest: str
+    served_digest: str
+    request: str
+    reply: bytes
+    done_reason: str | None
+    usage: Mapping[str, Any]
+    scope: str
+    step: str
+    key: str
