@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from .errors import Fault
 from .expressions import Expression, Path, Template, Value
@@ -13,7 +13,9 @@ from .keys import OnError
 from .marks import Mark
 from .shape import Controls, ModelKeys, Retry, Timeout
 from .source import Document
-from .triggers import Budget, Concurrency, On, Test
+
+if TYPE_CHECKING:
+    from .triggers import Budget, Concurrency, On, Test
 
 
 @dataclass(frozen=True)

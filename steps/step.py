@@ -25,7 +25,9 @@ class Params(BaseModel):
     anything runs; the model itself asks it as well.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, defer_build=True
+    )
 
     one_of: ClassVar[tuple[str, ...]] = ()
     """Parameters of which exactly one must be given."""
@@ -57,7 +59,7 @@ class Params(BaseModel):
 class Output(BaseModel):
     """Base of every step's output: plain JSON data, since expressions read it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class StepError(Exception):
