@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -27,24 +29,29 @@ N_FAILURES = 50  # lines above the table; a folder of broken files must not scro
 
 
 class LiveTable(Pace):
-    """A table with one line a step, drawn by a thread of its own eight times a second at most."""
+    """A table with one line a step, drawn by a thread of its own eight times a second."""
 
     def __init__(self, console_: Console | None = None, clock: Clock = time.monotonic) -> None:
         super().__init__(clock)
         self._console = console_ or Console(stderr=True, highlight=False)
+        self._is_over = False
         self._live = Live(
             console=self._console,
-            refresh_per_second=REFRESH_PER_S,
+            auto_refresh=False,
             get_renderable=self.picture,
             vertical_overflow="crop",
         )
+        self._news: deque[Text] = deque()
         self._n_failures = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep_drawing, name="progress", daemon=True)
 
     def __enter__(self) -> LiveTable:
         """Begin to draw."""
         self._live.start()
         # A run that is killed could not bring a hidden cursor back.
         self._console.show_cursor(True)
+        self._thread.start()
         return self
 
     def __exit__(
@@ -54,7 +61,22 @@ class LiveTable(Pace):
         trace: TracebackType | None,
     ) -> None:
         """Leave the last picture on the screen."""
+        self._stop.set()
+        self._thread.join()
+        self._is_over = True
+        self.tell_news()
         self._live.stop()
+
+    def _keep_drawing(self) -> None:
+        # Only this thread writes while the table stands: two that print at once leave a torn one.
+        while not self._stop.wait(1 / REFRESH_PER_S):
+            self.tell_news()
+            self._live.refresh()
+
+    def tell_news(self) -> None:
+        """Print above the table what has been said since the last time."""
+        while self._news:
+            self._console.print(self._news.popleft())
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
         """Say which run this is, above the table."""
@@ -76,7 +98,7 @@ class LiveTable(Pace):
         self._above(text, "")
 
     def _above(self, text: str, style: str) -> None:
-        self._console.print(Text(console.clean(text), style=style))
+        self._news.append(Text(console.clean(text), style=style))
 
     def picture(self) -> Group:
         """Draw what is known now."""
@@ -90,6 +112,8 @@ class LiveTable(Pace):
 
     def _around(self, reading: Sequence[tuple[str, str | None]]) -> Iterator[str]:
         """Write what is being read, and what the pool holds."""
+        if self._is_over:
+            return
         if reading:
             yield "reading: " + _reading(reading)
         held = self.stats().resident if self.stats else ()

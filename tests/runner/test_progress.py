@@ -144,6 +144,7 @@ def test_a_folder_of_broken_files_does_not_scroll_for_ever() -> None:
     table.step("each", 1000, 0)
     for number in range(1000):
         table.item("each", f"{number}.pdf", "quarantined", "damaged")
+    table.tell_news()
     file = table._console.file
     assert isinstance(file, io.StringIO)
     lines = file.getvalue().splitlines()
@@ -151,6 +152,21 @@ def test_a_folder_of_broken_files_does_not_scroll_for_ever() -> None:
         "each: quarantined 49.pdf: damaged",
         "Further failures are counted, and listed in the report.",
     ]
+
+
+def test_the_last_picture_and_every_line_stay() -> None:
+    clock = Clock()
+    with live(clock) as table:
+        table.began("swift-otter", "digest", ["each"])
+        table.step("each", 1, 0)
+        table.item("each", "a.md", "running", "text")
+        table.item("each", "a.md", "failed", "damaged")
+    file = table._console.file
+    assert isinstance(file, io.StringIO)
+    shown = [line.split() for line in file.getvalue().splitlines()]
+    assert shown[0] == ["run", "swift-otter", "of", "digest"]
+    assert shown[1] == ["each:", "failed", "a.md:", "damaged"]
+    assert [line[0] for line in shown[2:]] == ["step", "each", "under"]
 
 
 def test_tokens_of_two_steps_at_work_are_told_apart_by_their_calls() -> None:
