@@ -134,7 +134,7 @@ def run(
 
 def _tell(report: Report, file: str, *, as_json: bool) -> None:
     """Say how a run ended: three lines for a person, one object for a machine."""
-    from .progress import closing
+    from .report_text import closing
 
     hint = f"`paddock plan {file}` says why; `--retry-failed` tries again."
     write = console.tell if as_json else console.say

@@ -18,7 +18,7 @@ from rich.text import Text
 from . import console
 from .observer import ItemState
 from .pace import Clock, Pace, StepPace
-from .progress import failure
+from .pace_text import failure
 
 if TYPE_CHECKING:
     from paddock.engine.pool import ModelStats

@@ -9,14 +9,12 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from . import console
 from .observer import ItemState, Observer
 from .pace import Pace, StepPace
-
-if TYPE_CHECKING:
-    from .report import Report
+from .pace_text import failure, over, to_do, underway
 
 EVERY_S = 5.0  # a plain line a step at most so often: logs of long runs stay readable
 
@@ -86,93 +84,3 @@ class Lines(Pace):
     def note(self, text: str) -> None:
         """Say it."""
         console.tell(console.clean(text))
-
-
-def failure(step: str, key: str, state: str, detail: str | None) -> str:
-    """Write the line about an item that could not be done."""
-    what = f"{step}: {state} {key}" if key else f"{step}: {state}"
-    return console.clean(f"{what}: {detail}" if detail else what)
-
-
-def to_do(pace: StepPace) -> str:
-    """Write how much a step has to do: `16 items, 12 fresh, 4 to do`."""
-    parts = [console.counted(pace.total or 0, "item")]
-    if pace.n_fresh:
-        parts.append(f"{pace.n_fresh:,} fresh")
-        parts.append(f"{pace.n_to_do:,} to do")
-    return ", ".join(parts)
-
-
-def underway(pace: StepPace, now: float) -> str:
-    """Write how a step goes: `2 of 5 done, 3 running, 45 tokens/s, about 40 s to go`."""
-    parts = [f"{pace.n_ended:,} of {pace.n_to_do:,} done" if pace.total else "running"]
-    if pace.running:
-        parts.append(f"{len(pace.running)} running")
-    rate, left_s = pace.meter.rate(), pace.seconds_left(now)
-    if rate is not None:
-        parts.append(f"{console.speed(rate)} tokens/s")
-    if left_s is not None:
-        parts.append(f"about {console.duration(left_s)} to go")
-    return ", ".join(parts)
-
-
-def over(pace: StepPace, now: float) -> str:
-    """Write how a step ended: `4 done, 1 quarantined in 12 s`."""
-    counts = [
-        (pace.n_done, "done"),
-        (pace.n_skipped, "skipped"),
-        (pace.n_quarantined, "quarantined"),
-        (pace.n_failed, "failed"),
-    ]
-    told = ", ".join(f"{n:,} {what}" for n, what in counts if n)
-    if not told:
-        return "nothing to do"
-    if pace.total == 1 and pace.n_ended == 1:
-        told = told.split(" ", 1)[1]
-    return f"{told} in {console.duration(pace.seconds(now))}"
-
-
-def closing(report: Report, *, fail_hint: str) -> tuple[str, str, str]:
-    """Write the three lines at the end: what was written, what failed, what it took and saved."""
-    return _written(report), _failed(report, fail_hint), _took(report)
-
-
-def _written(report: Report) -> str:
-    if not report.written:
-        return "Wrote nothing new."
-    folders = sorted({os.path.dirname(path) for path in report.written})  # noqa: PTH120 - texts
-    where = os.path.commonpath(folders) if len(folders) > 1 else folders[0]
-    shown = os.path.relpath(where)
-    shown = where if shown.startswith(os.pardir) else shown
-    if len(report.written) == 1:
-        shown = os.path.join(shown, os.path.basename(report.written[0]))  # noqa: PTH118, PTH119
-        return f"Wrote {console.clean(os.path.normpath(shown))}."
-    return f"Wrote {console.counted(len(report.written), 'file')} under {console.clean(shown)}."
-
-
-def _failed(report: Report, hint: str) -> str:
-    bad = [item for item in report.items if item.state in ("quarantined", "failed")]
-    log = f" Details: {console.clean(report.log)}" if report.log else ""
-    if report.message:
-        return console.clean(report.message) + log
-    if not bad:
-        return "Nothing failed."
-    names = ", ".join(console.clean(item.key or item.step) for item in bad[:3])
-    more = f" and {len(bad) - 3:,} more" if len(bad) > 3 else ""
-    lead = "Still not done" if all(item.is_known for item in bad) else "Not done"
-    return f"{lead}: {names}{more}. {hint}{log}"
-
-
-def _took(report: Report) -> str:
-    parts = [f"Took {console.duration(report.seconds)}"]
-    calls = console.counted(report.calls, "model call")
-    if report.cached_calls:
-        calls += f" and {report.cached_calls:,} from the ledger"
-    parts.append(calls)
-    n_fresh = report.counts.get("fresh", 0)
-    n_reused = report.tokens.get("prompt_reused", 0)
-    n_prompt = report.tokens.get("prompt", 0)
-    saved = f"saved: {console.counted(n_fresh, 'item')} fresh"
-    if n_prompt:
-        saved += f", {n_reused:,} of {n_prompt:,} prompt tokens reused"
-    return ", ".join(parts) + f"; {saved}."
