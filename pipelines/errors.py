@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 
 from .marks import Mark
 
@@ -72,5 +73,10 @@ def known(word: str, names: Iterable[str]) -> str:
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
     """Give the name that is most likely meant, if one is near enough."""
-    found = get_close_matches(word, tuple(names), n=1, cutoff=0.6)
+    return _nearest(word, tuple(names))
+
+
+@lru_cache(maxsize=256)  # the same wrong word often stands in many places
+def _nearest(word: str, names: tuple[str, ...]) -> str | None:
+    found = get_close_matches(word, names, n=1, cutoff=0.6)
     return found[0] if found else None

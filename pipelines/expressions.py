@@ -93,6 +93,16 @@ class Value:
         """Tell which path within the value reads what."""
         return {path: made.references for path, made in self._places.items()}
 
+    def template(self, name: str) -> Template:
+        """Give the text under a key as a template, without compiling it again.
+
+        Raises:
+            ExpressionError: it cannot be read.
+        """
+        source = self.data[name]
+        made = self._places.get((name,))
+        return Template.of(source) if made is None else Template(source, made, None, {})
+
     def render(self, scope: Mapping[str, Any]) -> Any:
         """Give the data with every expression's value in its place.
 

@@ -107,15 +107,17 @@ class Graph:
         """Order one level, bodies within; in the file's order where it does not matter."""
         here = {node.id for node in nodes}
         done: list[Node] = []
-        left = list(nodes)
+        ids: set[str] = set()
+        left = {node.id: node for node in nodes}
         while left:
-            ids = {node.id for node in done}
-            ready = next((one for one in left if self._waits[one.id] & here <= ids), None)
+            waiting = left.values()
+            ready = next((one for one in waiting if self._waits[one.id] & here <= ids), None)
             if ready is None:
                 self._cycle(left)
-                ready = left[0]
+                ready = next(iter(waiting))
                 self._waits[ready.id] = set()
-            left.remove(ready)
+            del left[ready.id]
+            ids.add(ready.id)
             self.edges[ready.id] = frozenset(self._waits[ready.id])
             if isinstance(ready, Block):
                 ready = replace(ready, body=self.ordered(ready.body))
@@ -189,10 +191,9 @@ class Graph:
                 remedy = remedy if self._pipeline.inputs else "Declare it under `inputs`."
                 self._fault(use, f"there is no input '{name}'", remedy)
 
-    def _cycle(self, left: list[Node]) -> None:
+    def _cycle(self, by_id: Mapping[str, Node]) -> None:
         """Name one circle among nodes that all wait for one another."""
-        by_id = {node.id: node for node in left}
-        trail = [left[0].id]
+        trail = [next(iter(by_id))]
         while True:
             ahead = next(one for one in sorted(self._waits[trail[-1]]) if one in by_id)
             if ahead in trail:

@@ -127,6 +127,8 @@ def _sentence(name: str, details: Sequence[ErrorDetails]) -> tuple[str, str]:
     wanted = dict.fromkeys(_KINDS[one["type"]] for one in details if one["type"] in _KINDS)
     if not wanted:
         return f"'{name}' is wrong: {first['msg'].rstrip('.')}.", ""
+    if given is None:
+        return f"'{name}' must be {' or '.join(wanted)}; it is empty.", ""
     remedy = "Put it in quotes." if "text" in wanted and is_scalar(given) else ""
     return f"'{name}' must be {' or '.join(wanted)}; {shown(given)} is {kind_of(given)}.", remedy
 

@@ -27,6 +27,7 @@ class Steps:
     def __init__(self, checks: Checks) -> None:
         self._checks = checks
         self._ids: dict[str, Path] = {}
+        self._unnamed: dict[str, int] = {}
 
     def read(self, data: Any, at: Path, names: tuple[str, ...] = ()) -> tuple[Node, ...]:
         """Read a list of steps; `names` are the loop variables around it."""
@@ -67,12 +68,9 @@ class Steps:
 
     def _made_id(self, data: dict[str, Any]) -> str:
         base = "(for_each)" if "for_each" in data else f"({data.get('uses', 'step')})"
-        number, made = 1, base
-        while made in self._ids:
-            number += 1
-            made = f"{base}#{number}"
-        self._ids[made] = ()
-        return made
+        number = self._unnamed.get(base, 0) + 1
+        self._unnamed[base] = number
+        return base if number == 1 else f"{base}#{number}"
 
     def _shape(self, data: dict[str, Any], at: Path) -> None:
         """Check which keys stand together."""

@@ -107,6 +107,7 @@ class Binder:
         self._outputs: dict[str, tuple[str, ...] | None] = {}
         self._params: dict[tuple[str | int, ...], Parameters] = {}
         self._own: list[Fault] = []
+        self._said: set[tuple[tuple[str | int, ...], str]] = set()
 
     @property
     def faults(self) -> list[Fault]:
@@ -209,10 +210,11 @@ class Binder:
             what = f"step '{step.uses}' is part of the language, but not in this version of Paddock"
             self._fault(at, what, known("", names))
             return None
+        if registry.ALIASES.get(step.uses, step.uses) not in names:
+            self._fault(at, f"there is no step called '{step.uses}'", known(step.uses, names))
+            return None
         try:
             return registry.load(step.uses)
-        except registry.UnknownStep as error:
-            self._fault(at, f"there is no step called '{error.name}'", known(error.name, names))
         except registry.BrokenStep as error:
             self._fault(at, f"step '{error.name}' of '{error.package}' is broken: {error.why}", "")
         return None
@@ -242,9 +244,9 @@ class Binder:
             self._fault(at, f"'{name}' is not known here", known(name, sorted(names | added)))
 
     def _fault(self, at: tuple[str | int, ...], message: str, remedy: str) -> None:
-        fault = Fault(f"{message}.", remedy, self._pipeline.mark(at))
-        if fault not in self._own:
-            self._own.append(fault)
+        if (at, message) not in self._said:
+            self._said.add((at, message))
+            self._own.append(Fault(f"{message}.", remedy, self._pipeline.mark(at)))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import new_class
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -130,7 +131,7 @@ class Parameters:
         if not isinstance(written, str):
             return None
         try:
-            return Template.of(written)
+            return self._step.params.template(name)
         except ExpressionError:
             return Template.of("")  # said before, by the model
 
@@ -171,7 +172,7 @@ class Parameters:
         later &= self._fields.keys()
         given |= dict(templates) | {name: _Later() for name in later}
         has_faults = bool(self._table.faults(self._step.params.data))
-        table = _loosened(self._table, later) if later or has_faults else self._table
+        table = _loosened(self._table, frozenset(later)) if later or has_faults else self._table
         made, details = _validated(table, given, strict=False)
         said = {detail["loc"][:1] for detail in details}
         _, stricter = _validated(table, given, strict=True)
@@ -216,7 +217,8 @@ def _is_mismatch(detail: ErrorDetails) -> bool:
     return detail["type"] in _STRICT and isinstance(detail["input"], str | int | float)
 
 
-def _loosened(table: type[Params], later: set[str]) -> type[Params]:
+@lru_cache(maxsize=128)  # a type takes 1.5 ms to make, and steps are much alike
+def _loosened(table: type[Params], later: frozenset[str]) -> type[Params]:
     """Give the type with any value allowed where it is known only later.
 
     Which parameters stand together was checked before, so that it is not asked here.
