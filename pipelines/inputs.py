@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,19 +57,22 @@ class Input:
         if self.type == "enum":
             return self._chosen(value)
         if not _IS[self.type](value):
-            raise WrongInput(f"must be {_NAMES[self.type]}, not {_shown(value)}")
+            raise WrongInput(f"must be {_NAMES[self.type]}, not {self._shown(value)}")
         if self.min is not None and value < self.min:
-            raise WrongInput(f"must be at least {self.min:g}, not {_shown(value)}")
+            raise WrongInput(f"must be at least {self.min:g}, not {self._shown(value)}")
         if self.max is not None and value > self.max:
-            raise WrongInput(f"must be at most {self.max:g}, not {_shown(value)}")
+            raise WrongInput(f"must be at most {self.max:g}, not {self._shown(value)}")
         return float(value) if self.type == "float" else value
+
+    def _shown(self, value: Any) -> str:
+        return "what was given" if self.is_secret else _shown(value)
 
     def _chosen(self, value: Any) -> Any:
         for option in self.values:
             if option == value or (isinstance(value, str) and str(option) == value):
                 return option
         names = [str(option) for option in self.values]
-        raise WrongInput(f"cannot be {_shown(value)}", known(str(value), names))
+        raise WrongInput(f"cannot be {self._shown(value)}", known(str(value), names))
 
     def _parsed(self, text: str) -> Any:
         """Read a text; one that is not of the kind is given as it is, for `checked` to refuse."""
@@ -137,8 +140,3 @@ _NAMES: dict[InputType, str] = {
 def _shown(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return f"'{text}'" if len(text) <= 60 else f"'{text[:59]}…'"
-
-
-def required(inputs: Sequence[Input]) -> list[str]:
-    """Name those that the caller must give."""
-    return [one.name for one in inputs if one.is_required]

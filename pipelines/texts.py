@@ -41,7 +41,10 @@ def read(base: FilePath, name: Any) -> Template:
             "Choose between files with `if` on two steps.",
         )
     root = base.resolve()
-    path = (root / name).resolve()
+    try:
+        path = (root / name).resolve()
+    except (OSError, RuntimeError) as error:  # too long a name, a circle of symlinks
+        raise ExpressionError(f"the file '{name[:60]}' cannot be used as a path") from error
     if not path.is_relative_to(root):
         raise ExpressionError(
             f"the file '{name}' lies outside the pipeline's folder", "Move or copy it there."

@@ -63,7 +63,11 @@ def _take(given: Given, declared: Input, value: Any, cwd: Path) -> None:
         return
     if declared.type in ("dir", "path"):
         path = cwd / value
-        given.opened.append(path.resolve())
+        try:
+            given.opened.append(path.resolve())
+        except (OSError, RuntimeError):  # too long a name, a circle of symlinks
+            what = f"input '{declared.name}' cannot be used as a path."
+            given.faults.append(Fault(what, "Name another one."))
         value = os.path.normpath(path)
     given.values[declared.name] = value
 
@@ -72,7 +76,7 @@ def _default(given: Given, declared: Input, pipeline: Pipeline, base: Path) -> N
     value = declared.default
     if declared.type in ("dir", "path") and isinstance(value, str):
         path = base.resolve() / value
-        if not path.resolve().is_relative_to(base.resolve()):
+        if not _lies_under(path, base):
             what = f"the default of input '{declared.name}' leads outside the pipeline's folder."
             remedy = f"Remove it, and give the folder to a run: `-i {declared.name}=…`."
             mark = pipeline.mark((*declared.at, "default"))
@@ -81,3 +85,10 @@ def _default(given: Given, declared: Input, pipeline: Pipeline, base: Path) -> N
     elif declared.type == "float" and isinstance(value, int):
         value = float(value)
     given.values[declared.name] = value
+
+
+def _lies_under(path: Path, base: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(base.resolve())
+    except (OSError, RuntimeError):  # too long a name, a circle of symlinks
+        return False

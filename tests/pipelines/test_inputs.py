@@ -62,3 +62,9 @@ def test_an_enum_takes_its_values_only() -> None:
         choice.read("lwo")
     assert caught.value.message == "cannot be 'lwo'"
     assert caught.value.remedy == "Known: 'low', '5'. Did you mean 'low'?"
+
+
+def test_a_secret_is_never_told() -> None:
+    with pytest.raises(WrongInput) as caught:
+        declared("int", is_secret=True).read("hunter2")
+    assert str(caught.value) == "must be a whole number, not what was given"

@@ -351,6 +351,14 @@ def test_inputs_without_a_value_are_null_where_they_may_be(tmp_path: Path) -> No
     assert bound(text, tmp_path).inputs == {"a": None}
 
 
+def test_a_circle_of_links_is_no_path(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    text = "inputs: {d: {type: dir}}\nsteps: [{uses: prompt, with: {template: x}}]"
+    with pytest.raises(PipelineError, match="input 'd' cannot be used as a path"):
+        bound(text, tmp_path, d="a/c")
+
+
 # --- while running
 
 
