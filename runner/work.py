@@ -52,8 +52,6 @@ class Options:
     retry_failed: bool = False
     no_cache: bool = False
     """Ask the models again, also for requests whose replies are known."""
-    refresh: bool = False
-    """Do again what another version of a step made."""
 
 
 @dataclass(frozen=True, slots=True)
