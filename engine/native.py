@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import time
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from .request import Sampling
 from .sampling import Logits, has_penalties
 from .sequence import Tokens
 from .settings import CacheType, Switch
+from .threads import ThreadGovernor
 
 Vectors = NDArray[np.float32]
 
@@ -184,6 +186,7 @@ class Context:
         self.pointer = pointer
         self._memory = lib.llama_get_memory(pointer)
         self._batch = _BatchBuffers(options.n_batch_tokens)
+        self._governor = None if supports_gpu() else ThreadGovernor(options.n_threads)
 
     def __enter__(self) -> Context:
         """Use the context in a `with` statement."""
@@ -203,6 +206,10 @@ class Context:
         if self.pointer:
             lib.llama_free(self.pointer)
             self.pointer = None
+
+    def use_threads(self, n_threads: int) -> None:
+        """Compute with so many threads from the next decode on."""
+        lib.llama_set_n_threads(self.pointer, n_threads, n_threads)
 
     def trim(self, seq_id: int, n_keep: int) -> None:
         """Free the cells of a sequence from position `n_keep` on."""
@@ -235,12 +242,21 @@ class Context:
             DecodeFailed: the context is broken.
         """
         batch = self._batch.fill(tokens, pos, seq_ids, wanted)
+        began_s, began_cpu_s = time.perf_counter(), time.process_time()
         status = lib.llama_decode(self.pointer, batch)
+        self._govern(time.perf_counter() - began_s, time.process_time() - began_cpu_s)
         if status == 1:
             raise CacheFull
         if status != 0:
             raise DecodeFailed(f"llama_decode answered {status}")
         return int(np.count_nonzero(wanted))
+
+    def _govern(self, wall_s: float, cpu_s: float) -> None:
+        if self._governor is None:
+            return
+        n_before = self._governor.n_threads
+        if self._governor.observe(wall_s, cpu_s) != n_before:
+            self.use_threads(self._governor.n_threads)
 
     def logits(self, n_rows: int) -> Logits:
         """Give next-token logits, shape (n_rows, n_vocab), in the order of the wanted tokens.
