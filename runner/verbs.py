@@ -108,7 +108,6 @@ def run(
         TrackingError: Prefect's API cannot be reached.
     """
     import asyncio
-
     from concurrent.futures import ThreadPoolExecutor
 
     from .signals import stopping
