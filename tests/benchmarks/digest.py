@@ -122,10 +122,6 @@ async def _timed(contend: Contender, texts: Sequence[str]) -> tuple[float, list[
     return time.perf_counter() - began, answers
 
 
-def _settings(n_threads: int) -> PoolSettings:
-    return PoolSettings(n_threads=n_threads)
-
-
 def _finder() -> ModelFinder:
     settings = PoolSettings()
     return ModelFinder(settings.models_dir, settings.cache_dir)
@@ -134,7 +130,7 @@ def _finder() -> ModelFinder:
 @contextlib.asynccontextmanager
 async def _ours(model: str, n_threads: int, wish: Wish) -> AsyncIterator[Contender]:
     spec = ModelSpec(model, n_ctx_tokens=N_CTX_TOKENS, keep_alive_s=-1, params=wish.params)
-    async with LocalPool(_settings(n_threads), models=_finder()) as pool:
+    async with LocalPool(PoolSettings(n_threads=n_threads), models=_finder()) as pool:
 
         async def one(document: str) -> Answer:
             messages = tuple(Message(**turn) for turn in wish.messages(document))

@@ -1,0 +1,113 @@
+"""Every example, run with the models that come along."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.runner import plan, run, validate
+from paddock.runner.report import PlanReport, Report
+from tests.fakes.pdf import pdf
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+# A run of an example in a clone may have left these beside it.
+LEFT_BY_RUNS = shutil.ignore_patterns(".paddock", "summaries", "out")
+# Two short documents of different kinds.
+SHORT = ("letters/reference.md", "notes/visitor-book.csv")
+
+
+def copied(name: str, to: Path, *documents: str) -> Path:
+    """Copy an example, with only these documents if any are named; gives its pipeline."""
+    folder = to / name
+    shutil.copytree(EXAMPLES / name, folder, ignore=LEFT_BY_RUNS)
+    for path in [path for path in (folder / "inbox").rglob("*") if path.is_file()]:
+        if documents and path.relative_to(folder / "inbox").as_posix() not in documents:
+            path.unlink()
+    return folder / "pipeline.yaml"
+
+
+def documents(pipeline: Path) -> set[str]:
+    inbox = pipeline.parent / "inbox"
+    return {path.relative_to(inbox).as_posix() for path in inbox.rglob("*") if path.is_file()}
+
+
+def done(report: Report | PlanReport, step: str = "each") -> dict[str, str]:
+    """Give key → state of the items that were not fresh."""
+    return {one.key: one.state for one in report.items if one.step == step and one.state != "fresh"}
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*/pipeline.yaml")), ids=str)
+def test_every_example_is_valid(file: Path) -> None:
+    assert validate(file).faults == ()
+
+
+def test_the_smallest_example_runs(tmp_path: Path) -> None:
+    pipeline = copied("minimal", tmp_path)
+    report = run(pipeline, local=True)
+    assert (report.exit_status(), report.counts["new"]) == (0, 1)
+    assert (pipeline.parent / "out" / "letter.txt.md").read_text(encoding="utf-8").strip()
+
+
+@pytest.mark.timeout(1200)  # 24,000 tokens: about 80 s on two quiet cores, minutes on busy ones
+def test_the_whole_digest_and_then_only_what_changes(tmp_path: Path) -> None:
+    pipeline = copied("folder-digest", tmp_path)
+    summaries = pipeline.parent / "summaries"
+    names = documents(pipeline)
+
+    first = run(pipeline, local=True)
+    assert (first.status, first.exit_status()) == ("completed", 0)
+    assert done(first) == dict.fromkeys(names, "new")
+    written = {p.relative_to(summaries).as_posix() for p in summaries.rglob("*") if p.is_file()}
+    assert written == {f"{name}.md" for name in names} | {"DIGEST.md"}
+    assert first.returns["report"].endswith("DIGEST.md")
+    handbook = (summaries / "river-handbook.pdf.md").read_text(encoding="utf-8")
+    assert "27 pages" in handbook
+    assert handbook.count("\n- ") == 9, "a line for each part: all of it was read"
+
+    again = run(pipeline, local=True)
+    assert (again.calls, again.cached_calls, again.exit_status()) == (0, 0, 0)
+    assert again.counts["fresh"] == first.counts["new"]
+
+    letter = pipeline.parent / "inbox" / "letters" / "reference.md"
+    letter.write_text(letter.read_text(encoding="utf-8") + "\nHe plays the tuba.\n", "utf-8")
+    foreseen = plan(pipeline)
+    assert done(foreseen) == {"letters/reference.md": "changed"}
+    edited = run(pipeline, local=True)
+    assert done(edited) == {"letters/reference.md": "changed"}
+    assert edited.calls <= 2, "one for the document, one for the digest"
+
+
+def test_unreadable_documents_keep_nobody_waiting_and_are_told_once(tmp_path: Path) -> None:
+    pipeline = copied("folder-digest", tmp_path, *SHORT)
+    inbox = pipeline.parent / "inbox"
+    (inbox / "broken.pdf").write_bytes(pdf(["Once upon a time"])[:120])
+    (inbox / "empty.md").touch()
+    (inbox / "noise.txt").write_bytes(bytes((i * 197 + i // 7) % 256 for i in range(4000)))
+
+    report, status = run_command(pipeline)
+    assert (status, report["status"]) == (3, "quarantined")
+    states = {one["key"]: one["state"] for one in report["items"] if one["step"] == "each"}
+    bad = dict.fromkeys(("broken.pdf", "empty.md", "noise.txt"), "quarantined")
+    assert states == dict.fromkeys(SHORT, "new") | bad
+    reasons = {one["key"]: one["error"] for one in report["items"] if one["error"]}
+    assert {name: reason for name, reason in reasons.items() if not reason} == {}
+    assert reasons.keys() == bad.keys()
+    assert (pipeline.parent / "summaries" / "DIGEST.md").exists()
+
+    report, status = run_command(pipeline)
+    assert (status, report["calls"]) == (0, 0), "known by now"
+
+
+def run_command(pipeline: Path) -> tuple[Any, int]:
+    """Run it as a person does, but for the JSON; gives the report and the exit status."""
+    paddock = str(Path(sys.executable).with_name("paddock"))
+    command = [paddock, "run", "--local", "--json", str(pipeline)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.stdout, finished.stderr
+    return json.loads(finished.stdout), finished.returncode
