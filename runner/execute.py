@@ -47,6 +47,8 @@ async def run(
         await asyncio.wait({journey})
     if journey.cancelled():
         return tally.report("interrupted", message="Interrupted; the same command continues.")
+    for key in sorted(work.options.only - work.seen_keys):
+        tally.note(f"no item has the key '{key}'.")
     try:
         return tally.report("completed", returns=journey.result())
     except (Stopped, LedgerError) as error:

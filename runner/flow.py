@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import os
 import re
+import signal
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -53,6 +55,8 @@ class _Journey:
 
     session: Session
     stop: asyncio.Event
+    on_sigterm: Any
+    """The handler that was there before Prefect's."""
     report: Report | None = None
     error: Exception | None = None
 
@@ -67,7 +71,7 @@ async def run(session: Session, stop: asyncio.Event) -> Report:
     Raises:
         PipelineError: the YAML turned out to be wrong for the data at hand.
     """
-    journey = _Journey(session, stop)
+    journey = _Journey(session, stop, signal.getsignal(signal.SIGTERM))
     token = _journey.set(journey)
     try:
         named = run_pipeline.with_options(name=session.bound.name, flow_run_name=session.tally.run)
@@ -86,6 +90,7 @@ async def run_pipeline(path: str, inputs: dict[str, Any]) -> State[Any]:
     """Run the pipeline that `path` names; the state says how it ended."""
     journey = _journey.get()
     session = journey.session
+    _give_back_sigterm(journey)
     progress = _Progress()
     session.tally.observer = Several(session.tally.observer, progress)
     shown = asyncio.create_task(_show_progress(session.bound.name, progress))
@@ -101,6 +106,12 @@ async def run_pipeline(path: str, inputs: dict[str, Any]) -> State[Any]:
     journey.report = report
     await _show_results(session.bound.name, report)
     return _state(report)
+
+
+def _give_back_sigterm(journey: _Journey) -> None:
+    """Undo Prefect's handler, which would end the run in the middle of whatever it does."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, journey.on_sigterm)
 
 
 async def _as_task(block: str, keys: Sequence[str], work: Callable[[], Awaitable[str]]) -> None:

@@ -161,9 +161,11 @@ async def run_async(
     from .work import Options
 
     settings, bound = _bound(Path(path), inputs, settings)
+    force = frozenset(force)
+    _check_ids(bound, force)
     options = Options(
         only=frozenset(only),
-        force=frozenset(force),
+        force=force,
         retry_failed=retry_failed,
         no_cache=no_cache,
     )
@@ -200,6 +202,22 @@ async def _journey(session: Session, stop: asyncio.Event, *, with_prefect: bool)
     report = replace(report, models=session.loads())
     session.end(report)
     return report
+
+
+def _check_ids(bound: BoundPlan, force: frozenset[str]) -> None:
+    """Refuse a `--force` of what is not there."""
+    from paddock.pipelines.errors import Fault, PipelineError, known
+
+    from .work import ids
+
+    names = tuple(ids(bound.nodes))
+    faults = [
+        Fault(f"there is no step '{step}' to force.", known(step, names))
+        for step in sorted(force)
+        if step not in names
+    ]
+    if faults:
+        raise PipelineError(faults)
 
 
 def _tell_what_is_left_out(session: Session) -> None:

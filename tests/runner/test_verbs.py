@@ -223,6 +223,14 @@ def test_force_does_a_step_again_and_asks_the_model_again(world: World) -> None:
     assert report.calls == 5
 
 
+def test_a_step_or_key_that_is_not_there_is_told(world: World) -> None:
+    with pytest.raises(PipelineError) as caught:
+        world.run(force=["summ"])
+    assert caught.value.faults[0].message == "there is no step 'summ' to force."
+    assert "Did you mean 'sum'?" in caught.value.faults[0].remedy
+    assert "no item has the key '9.txt'." in world.run(only=["9.txt"]).notes
+
+
 def test_only_does_one_item_and_leaves_what_reads_the_others(world: World) -> None:
     report = world.run(only=["2.txt"])
     assert states(report) == {
