@@ -16,6 +16,7 @@ from paddock.pipelines.expressions import ExpressionError
 
 from .attempt import StepFailed, Stopped, reads_skipped
 from .block_run import BlockRun
+from .body import steps_of
 from .bound import BoundBlock, BoundNode
 from .clashes import refuse_clashes
 from .groups import start, together
@@ -24,7 +25,7 @@ from .observer import ItemState
 from .report import ItemReport
 from .scope import Scope
 from .tools import Toolbox
-from .work import ItemWork, Work, steps_of
+from .work import ItemWork, Work
 
 ChunkRunner = Callable[[str, Sequence[str], Callable[[], Awaitable[str]]], Awaitable[None]]
 """(block, keys, what runs them and tells in words how it went) → when it is done."""

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 
+from .body import ids
 from .bound import BoundBlock, BoundStep
 from .outputs import SAME_FILE_REMEDY, Index
 from .scope import Scope
-from .work import BlockWork, ids
+from .work import BlockWork
 
 
 def refuse_clashes(block: BoundBlock, work: BlockWork, scope: Scope, index: Index) -> None:

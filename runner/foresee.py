@@ -15,13 +15,14 @@ from paddock.pipelines.expressions import ExpressionError
 from .attempt import StepFailed, Stopped, is_skipped
 from .block_run import BlockRun
 from .blocks import Blocks, is_block_skipped, plain_chunks
+from .body import steps_of
 from .bound import BoundBlock, BoundNode, BoundStep
 from .entries import Entry
 from .items import ItemRun
 from .report import PlanItem, PlanReport
 from .scope import Scope
 from .session import Session
-from .work import ItemWork, steps_of
+from .work import ItemWork
 
 
 @dataclass

@@ -22,6 +22,7 @@ from paddock.engine.request import (
     Stream,
 )
 
+from .body import steps_of
 from .bound import BoundPlan
 from .calls import Digests
 from .freshness import canonical
@@ -33,7 +34,7 @@ from .report import Report
 from .settings import Settings
 from .tally import Tally
 from .tools import Toolbox
-from .work import Options, Work, steps_of
+from .work import Options, Work
 
 STATE_FOLDER = ".paddock"
 

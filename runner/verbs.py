@@ -208,7 +208,7 @@ def _check_ids(bound: BoundPlan, force: frozenset[str]) -> None:
     """Refuse a `--force` of what is not there."""
     from paddock.pipelines.errors import Fault, PipelineError, known
 
-    from .work import ids
+    from .body import ids
 
     names = tuple(ids(bound.nodes))
     faults = [

@@ -10,13 +10,15 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.expressions import Reference
 
+from .body import blocks_of, ids, outer_references, steps_of
 from .bound import BoundBlock, BoundPlan, BoundStep
 from .calls import Digests
 from .entries import Entry
@@ -36,9 +38,7 @@ from .ledger import Ledger
 from .outputs import Index, sha256_of
 from .scope import Scope
 
-Node = BoundStep | BoundBlock
 NOT_ASKED = Verdict("skipped", "not asked for")
-Reference = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,48 +296,6 @@ class Work:
             return self.file_digest(path)
         except OSError:
             return None
-
-
-def ids(body: Iterable[Node]) -> Iterator[str]:
-    """Give the ids of all steps and blocks in a body, nested ones too."""
-    for node in body:
-        yield node.id
-        if isinstance(node, BoundBlock):
-            yield from ids(node.body)
-
-
-def steps_of(body: Iterable[Node]) -> Iterator[BoundStep]:
-    """Give all steps of a body, those of nested blocks too."""
-    for node in body:
-        if isinstance(node, BoundBlock):
-            yield from steps_of(node.body)
-        else:
-            yield node
-
-
-def blocks_of(body: Iterable[Node]) -> Iterator[BoundBlock]:
-    """Give the nested blocks of a body."""
-    for node in body:
-        if isinstance(node, BoundBlock):
-            yield node
-            yield from blocks_of(node.body)
-
-
-def outer_references(block: BoundBlock) -> frozenset[Reference]:
-    """Give what the body of a block reads from outside of it; its own list is not among it."""
-    inner = set(ids(block.body))
-    variables = {block.var}
-    found: set[Reference] = set(block.returns.references) if block.returns else set()
-    for step in steps_of(block.body):
-        found.update(step.references)
-    for nested in blocks_of(block.body):
-        variables.add(nested.var)
-        found.update(nested.over.references)
-    return frozenset(
-        path
-        for path in found
-        if path[0] not in variables and not (path[0] == "steps" and path[1:2] and path[1] in inner)
-    )
 
 
 def _deleted(entries: Iterable[Entry], present: set[str]) -> tuple[Entry, ...]:

@@ -119,6 +119,7 @@ def python(code: str, *arguments: str, environ: Mapping[str, str]) -> Any:
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         env={**os.environ, **environ}, cwd=ROOT, capture_output=True, text=True, check=False,
+        timeout=90,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # Prefect's own log lines stay out of the terminal
