@@ -1,6 +1,8 @@
 """Entrances and journeys: the command line, the ledger, Prefect flows, reports.
 
-from paddock.runner import run, plan, validate
+from paddock.runner import run
+from paddock.runner import plan
+from paddock.runner import validate
 """
 
 from __future__ import annotations

@@ -22,9 +22,9 @@ from paddock.pipelines.expressions import ExpressionError
 from paddock.steps.roots import OutsideRoots
 from paddock.steps.step import StepError, StepSkipped, Tools
 
-from .bound import BoundStep
-from .entries import LedgerError
-from .parameters import BindError
+from .binding.bound import BoundStep
+from .binding.parameters import BindError
+from .ledger.entries import LedgerError
 from .scope import Scope
 
 MOST_BACKOFF_S = 60.0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .bound import BoundBlock
+from .binding.bound import BoundBlock
 from .report import STATES, ItemReport, State
 from .scope import Scope
 from .work import NOT_ASKED, BlockWork, ItemWork

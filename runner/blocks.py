@@ -15,9 +15,9 @@ from typing import Any
 from paddock.pipelines.expressions import ExpressionError
 
 from .attempt import StepFailed, Stopped, reads_skipped
+from .binding.bound import BoundBlock, BoundNode
 from .block_run import BlockRun
 from .body import steps_of
-from .bound import BoundBlock, BoundNode
 from .clashes import refuse_clashes
 from .groups import start, together
 from .items import ItemRun, Items

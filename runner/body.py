@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from paddock.pipelines.expressions import Reference
 
-from .bound import BoundBlock, BoundNode, BoundStep
+from .binding.bound import BoundBlock, BoundNode, BoundStep
 
 
 def ids(body: Iterable[BoundNode]) -> Iterator[str]:

@@ -28,9 +28,9 @@ from paddock.engine.request import (
     resolve_sampling,
 )
 
-from .entries import CallRow
 from .freshness import canonical
-from .ledger import Ledger
+from .ledger.entries import CallRow
+from .ledger.ledger import Ledger
 from .tally import Tally
 
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 
+from .binding.bound import BoundBlock, BoundStep
 from .body import ids
-from .bound import BoundBlock, BoundStep
-from .outputs import SAME_FILE_REMEDY, Index
+from .ledger.outputs import SAME_FILE_REMEDY, Index
 from .scope import Scope
 from .work import BlockWork
 

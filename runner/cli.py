@@ -13,7 +13,10 @@ from typing import Annotated
 
 import typer
 
-from . import cli_later, cli_machine, cli_pipelines, console
+from .commands import later as cli_later
+from .commands import machine as cli_machine
+from .commands import pipelines as cli_pipelines
+from .display import console
 
 app = typer.Typer(
     name="paddock",

@@ -14,11 +14,11 @@ from typing import Any
 from paddock.pipelines.expressions import ExpressionError
 
 from .attempt import StepFailed, Stopped, is_skipped
+from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .blocks import Blocks, ChunkRunner, is_block_skipped
-from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
-from .entries import LedgerError
 from .groups import together
 from .items import ItemRun
+from .ledger.entries import LedgerError
 from .report import ItemReport, Report
 from .scope import Scope
 from .tools import Toolbox

@@ -13,12 +13,12 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError
 
 from .attempt import StepFailed, Stopped, is_skipped
+from .binding.bound import BoundBlock, BoundNode, BoundStep
 from .block_run import BlockRun
 from .blocks import Blocks, is_block_skipped, plain_chunks
 from .body import steps_of
-from .bound import BoundBlock, BoundNode, BoundStep
-from .entries import Entry
 from .items import ItemRun
+from .ledger.entries import Entry
 from .report import PlanItem, PlanReport
 from .scope import Scope
 from .session import Session

@@ -12,16 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .entries import Entry
+from .ledger.entries import Entry
 from .report import State
 
 CONTENT = "content"
 PART_CHARS = 16
 
 # Parameters that are text for the model or for a file: "prompt" to whoever reads the reason.
-_TEXTS = frozenset(
-    ("prompt", "template", "map", "reduce", "system", "instructions", "messages")
-)
+_TEXTS = frozenset(("prompt", "template", "map", "reduce", "system", "instructions", "messages"))
 # What says how to run a step and cannot change its result.
 _NOT_IN_RESULT = frozenset(
     ("retry", "timeout", "cache", "needs", "max_parallel", "on_error", "id", "mark", "model")

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .attempt import Stopped, attempt
-from .bound import BoundStep
+from .binding.bound import BoundStep
 from .calls import Caller
-from .entries import Entry, LedgerError
-from .outputs import ItemOutputs
+from .ledger.entries import Entry, LedgerError
 from .scope import Scope
-from .tools import Toolbox
+from .tools import ItemOutputs, Toolbox
 from .work import ItemWork, Work
 
 

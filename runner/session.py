@@ -22,14 +22,14 @@ from paddock.engine.request import (
     Stream,
 )
 
+from .binding.bound import BoundPlan
 from .body import steps_of
-from .bound import BoundPlan
 from .calls import Digests
 from .freshness import canonical
-from .ledger import Ledger
+from .ledger.ledger import Ledger
+from .ledger.outputs import Index
 from .names import run_name
 from .observer import Observer
-from .outputs import Index
 from .report import Report
 from .settings import Settings
 from .tally import Tally

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from paddock.engine.request import ModelSpec, Pool, Role
 from paddock.steps.step import StepError, Tools
 
-from .bound import BoundPlan, BoundStep
+from .binding.bound import BoundPlan, BoundStep
 from .calls import Caller, Digests, LedgerPool
-from .ledger import Ledger
-from .outputs import Index, ItemOutputs
+from .ledger.ledger import Ledger
+from .ledger.outputs import Index
 from .tally import Tally
 from .work import Options
 
@@ -50,6 +51,44 @@ class ItemLog:
     def note(self, text: str) -> None:
         """Show one line, and keep it in the report."""
         self._tally.note(f"{self._place}{text}")
+
+
+class ItemOutputs:
+    """Implements `paddock.steps.step.Outputs` for one item."""
+
+    def __init__(self, index: Index, tally: Tally, scope: str, key: str) -> None:
+        self._index = index
+        self._tally = tally
+        self._scope = scope
+        self._key = key
+        self._intended: set[Path] = set()
+        self.written: dict[str, None] = {}
+        """Stored paths of what the item wrote, in order; part of its entry."""
+
+    def owned(self) -> frozenset[Path]:
+        """Tell every file that was written, absolute."""
+        return self._index.owned()
+
+    async def known_sha256(self, path: Path) -> frozenset[str]:
+        """Tell the digests that we wrote, or were about to write, to this path."""
+        return self._index.known_sha256(path)
+
+    async def intend(self, path: Path, sha256: str) -> None:
+        """Note durably what is about to be renamed to `path`."""
+        self._index.claim(self._scope, self._key, path)
+        if self._index.is_recorded(self._scope, self._key, path, sha256):
+            return
+        self._index.intend(self._scope, self._key, path, sha256, self._tally.run)
+        self._intended.add(path)
+        await self._index.ledger.durable()
+
+    async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
+        """Note that `path` holds this now."""
+        self._index.claim(self._scope, self._key, path)
+        self._index.wrote(self._scope, self._key, path, sha256, self._tally.run)
+        self.written[self._index.stored(path)] = None
+        if path in self._intended:
+            self._tally.wrote(str(path))
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from paddock.engine.request import Pool, Role
 
-    from .bound import BoundPlan
+    from .binding.bound import BoundPlan
     from .observer import Observer
     from .session import Session
     from .settings import Settings
@@ -32,7 +32,7 @@ def validate(path: str | Path) -> ValidateReport:
     """Check a pipeline and give every fault; touches no model and no document."""
     from paddock.pipelines.errors import PipelineError
 
-    from .bind import check, plan_of
+    from .binding.bind import check, plan_of
 
     try:
         check(plan_of(Path(path)))
@@ -154,7 +154,7 @@ async def run_async(
     """Run a pipeline in a running loop; `stop`, once set, ends it in order."""
     import asyncio
 
-    from .locks import Locked
+    from .ledger.locks import Locked
     from .observer import Silent
     from .session import opened
     from .tracking import reach, wants_prefect
@@ -231,7 +231,7 @@ def _bound(
     path: Path, inputs: Mapping[str, Any] | None, settings: Settings | None
 ) -> tuple[Settings, BoundPlan]:
     """Read, check and bind a pipeline file."""
-    from .bind import bind, plan_of
+    from .binding.bind import bind, plan_of
     from .settings import read_settings
 
     settings = settings or read_settings(path.parent)

@@ -18,10 +18,9 @@ from typing import Any
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Reference
 
+from .binding.bound import BoundBlock, BoundPlan, BoundStep
 from .body import blocks_of, ids, outer_references, steps_of
-from .bound import BoundBlock, BoundPlan, BoundStep
 from .calls import Digests
-from .entries import Entry
 from .freshness import (
     CONTENT,
     Verdict,
@@ -34,8 +33,9 @@ from .freshness import (
     spec_parts,
     whole,
 )
-from .ledger import Ledger
-from .outputs import Index, sha256_of
+from .ledger.entries import Entry
+from .ledger.ledger import Ledger
+from .ledger.outputs import Index, sha256_of
 from .scope import Scope
 
 NOT_ASKED = Verdict("skipped", "not asked for")

@@ -109,7 +109,7 @@ def test_tests_mirror_the_rooms() -> None:
     strays = [
         file
         for room in ROOMS
-        for file in (HOUSE / "tests" / room).glob("test_*.py")
+        for file in (HOUSE / "tests" / room).rglob("test_*.py")
         if file.name not in JOURNEYS
         and not any(_mirrors(file, module) for module in (HOUSE / room).rglob("*.py"))
     ]
@@ -117,7 +117,8 @@ def test_tests_mirror_the_rooms() -> None:
 
 
 def _mirrors(test: Path, module: Path) -> bool:
-    return test.stem.removeprefix("test_").startswith(module.stem)
+    same_folder = test.parent.relative_to(HOUSE / "tests") == module.parent.relative_to(HOUSE)
+    return same_folder and test.stem.removeprefix("test_").startswith(module.stem)
 
 
 def test_nothing_but_the_namespace_lands_beside_other_packages() -> None:

@@ -12,10 +12,12 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from paddock.runner import cli_later, console, exits
 from paddock.runner.cli import app
-from paddock.runner.cli_pipelines import parse_inputs, pipeline_file
-from paddock.runner.exits import CommandError, guarded
+from paddock.runner.commands import exits
+from paddock.runner.commands import later as cli_later
+from paddock.runner.commands.exits import CommandError, guarded
+from paddock.runner.commands.pipelines import parse_inputs, pipeline_file
+from paddock.runner.display import console
 
 # Imports that would make a command slow, or drag in what it has no business with.
 SLOW = ("prefect", "llama_cpp", "httpx", "sqlalchemy", "rich", "fastapi", "numpy", "asyncio")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from paddock.runner.entries import Entry
 from paddock.runner.freshness import Verdict, content_of, judge, key_of, outer_value, spec_parts
+from paddock.runner.ledger.entries import Entry
 
 FILE = {
     "path": "/in/a.md", "relpath": "a.md", "name": "a.md", "stem": "a", "suffix": ".md",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.ledger import Ledger
+from paddock.runner.ledger.ledger import Ledger
 from tests.runner.world import World
 
 ROOT = Path(__file__).resolve().parents[2]

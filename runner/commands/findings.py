@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from . import console
+from paddock.runner.display import console
 
 Level = Literal["ok", "warning", "fault"]
 

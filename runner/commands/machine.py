@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from . import console
+from paddock.runner.display import console
+
 from .exits import DONE, CommandError, guarded
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -87,8 +88,9 @@ def steps(as_json: Json = False) -> int:
 
 def list_(as_json: Json = False) -> int:
     """List the models on this machine."""
+    from paddock.runner.settings import read_settings
+
     from . import listing
-    from .settings import read_settings
 
     rows = listing.models(read_settings(Path.cwd()).pool)
     if as_json:
@@ -104,9 +106,10 @@ def list_(as_json: Json = False) -> int:
 
 def doctor(as_json: Json = False) -> int:
     """Say what this machine has, and what it lacks."""
+    from paddock.runner.settings import read_settings
+
     from . import doctor as examination
     from . import findings
-    from .settings import read_settings
 
     found = examination.examine(read_settings(Path.cwd()))
     if as_json:

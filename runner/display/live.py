@@ -15,8 +15,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from paddock.runner.observer import ItemState
+
 from . import console
-from .observer import ItemState
 from .pace import Clock, Pace, StepPace
 from .pace_text import failure
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paddock.runner.plan_text import plan_text
+from paddock.runner.commands.plan_text import plan_text
 from paddock.runner.report import PlanItem, PlanReport
 
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TextIO
 
+from paddock.runner.observer import ItemState, Observer
+
 from . import console
-from .observer import ItemState, Observer
 from .pace import Pace, StepPace
 from .pace_text import failure, over, to_do, underway
 

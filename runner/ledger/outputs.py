@@ -1,6 +1,6 @@
 """The files that pipelines of this folder wrote, as the ledger knows them.
 
-`Index` is the run's view of all of them; `ItemOutputs` is what one item's steps are given.
+`Index` is the run's view of all of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from paddock.steps.step import StepError
 
 from .entries import OutputRow
 from .ledger import Ledger
-from .tally import Tally
 
 Condition = Literal["same", "edited", "missing"]
 SAME_FILE_REMEDY = "Make the path differ, with `relpath` for example."
@@ -149,41 +148,3 @@ class Index:
         if (row.scope, row.path) not in self._rows:
             self._by_path.setdefault(row.path, []).append(row.scope)
         self._rows[row.scope, row.path] = row
-
-
-class ItemOutputs:
-    """Implements `paddock.steps.step.Outputs` for one item."""
-
-    def __init__(self, index: Index, tally: Tally, scope: str, key: str) -> None:
-        self._index = index
-        self._tally = tally
-        self._scope = scope
-        self._key = key
-        self._intended: set[Path] = set()
-        self.written: dict[str, None] = {}
-        """Stored paths of what the item wrote, in order; part of its entry."""
-
-    def owned(self) -> frozenset[Path]:
-        """Tell every file that was written, absolute."""
-        return self._index.owned()
-
-    async def known_sha256(self, path: Path) -> frozenset[str]:
-        """Tell the digests that we wrote, or were about to write, to this path."""
-        return self._index.known_sha256(path)
-
-    async def intend(self, path: Path, sha256: str) -> None:
-        """Note durably what is about to be renamed to `path`."""
-        self._index.claim(self._scope, self._key, path)
-        if self._index.is_recorded(self._scope, self._key, path, sha256):
-            return
-        self._index.intend(self._scope, self._key, path, sha256, self._tally.run)
-        self._intended.add(path)
-        await self._index.ledger.durable()
-
-    async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
-        """Note that `path` holds this now."""
-        self._index.claim(self._scope, self._key, path)
-        self._index.wrote(self._scope, self._key, path, sha256, self._tally.run)
-        self.written[self._index.stored(path)] = None
-        if path in self._intended:
-            self._tally.wrote(str(path))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from paddock.runner.commands.report_text import closing
 from paddock.runner.report import ItemReport, Report
-from paddock.runner.report_text import closing
 
 
 def report(**changes: object) -> Report:

@@ -18,7 +18,7 @@ from typing import ParamSpec
 
 import typer
 
-from . import console
+from paddock.runner.display import console
 
 P = ParamSpec("P")
 
@@ -33,11 +33,11 @@ _PLAIN = {
     ("paddock.steps.registry", "BrokenStep"): FAILED,
     ("paddock.steps.registry", "UnknownStep"): WRONG,
     ("paddock.steps.step", "StepError"): FAILED,
-    ("paddock.runner.entries", "LedgerError"): FAILED,
-    ("paddock.runner.locks", "Locked"): FAILED,
+    ("paddock.runner.ledger.entries", "LedgerError"): FAILED,
+    ("paddock.runner.ledger.locks", "Locked"): FAILED,
     ("paddock.runner.tracking", "TrackingError"): FAILED,
     ("paddock.runner.settings", "SettingsError"): WRONG,
-    ("paddock.runner.exits", "CommandError"): WRONG,
+    ("paddock.runner.commands.exits", "CommandError"): WRONG,
 }
 
 

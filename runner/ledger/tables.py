@@ -130,7 +130,7 @@ TABLES: Mapping[str, Table] = _metadata.tables
 
 
 class EngineReader:
-    """Implements `paddock.runner.reader.Reader` over an engine, which it also ends."""
+    """Implements `paddock.runner.ledger.reader.Reader` over an engine, which it also ends."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

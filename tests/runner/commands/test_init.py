@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.exits import CommandError
-from paddock.runner.init import make, templates, write_schema
+from paddock.runner.commands.exits import CommandError
+from paddock.runner.commands.init import make, templates, write_schema
 
 SCHEMA = {"title": "A pipeline"}
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.hardware import Gpu
-from paddock.runner import doctor, findings, neighbours
-from paddock.runner.doctor import Native
-from paddock.runner.findings import Finding
+from paddock.runner.commands import doctor, findings, neighbours
+from paddock.runner.commands.doctor import Native
+from paddock.runner.commands.findings import Finding
 from paddock.runner.settings import read_settings
 
 H200 = Gpu("cuda", "NVIDIA H200", 143771 * 1024**2, "9.0")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .observer import ItemState, Silent
+from paddock.runner.observer import ItemState, Silent
 
 if TYPE_CHECKING:
     from paddock.engine.pool import PoolStats

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from paddock.engine.request import Role
 from paddock.engine.settings import PoolSettings
-from paddock.runner import listing
-from paddock.runner.listing import ModelRow
+from paddock.runner.commands import listing
+from paddock.runner.commands.listing import ModelRow
 from paddock.steps.step import Output, Params
 
 

@@ -67,7 +67,8 @@ class Ledger:
     def _open_to_write(self) -> None:
         from filelock import FileLock
 
-        from . import ledger_schema, writer
+        from . import tables as ledger_schema
+        from . import writer
 
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

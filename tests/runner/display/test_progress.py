@@ -9,9 +9,9 @@ from rich.console import Console
 
 from paddock.engine.pool import ModelStats, PoolStats
 from paddock.engine.request import Usage
-from paddock.runner.live import LiveTable
-from paddock.runner.pace import Pace
-from paddock.runner.progress import Lines, watching
+from paddock.runner.display.live import LiveTable
+from paddock.runner.display.pace import Pace
+from paddock.runner.display.progress import Lines, watching
 
 
 class Clock:

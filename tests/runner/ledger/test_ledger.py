@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.entries import CallRow, Entry, LedgerError, OutputRow
-from paddock.runner.ledger import Ledger
+from paddock.runner.ledger.entries import CallRow, Entry, LedgerError, OutputRow
+from paddock.runner.ledger.ledger import Ledger
 
 
 def entry(key: str, **fields: object) -> Entry:
@@ -88,7 +88,7 @@ def test_the_ledger_of_a_newer_paddock_is_refused(tmp_path: Path) -> None:
 def test_an_older_ledger_is_migrated_after_a_copy(tmp_path: Path) -> None:
     from sqlalchemy import Connection
 
-    from paddock.runner.ledger_schema import connect, prepare
+    from paddock.runner.ledger.tables import connect, prepare
 
     with Ledger(tmp_path):
         pass

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from paddock.engine import hardware
 from paddock.engine.models import ModelFinder
+from paddock.runner.display import console
+from paddock.runner.settings import Settings
 
-from . import console
 from .findings import Finding, Level
 from .neighbours import port, prefect
-from .settings import Settings
 
 NATIVE_S = 30.0  # llama.cpp with CUDA takes some seconds to start on a cold machine
 _LOW_DISK_BYTES = 2 * 10**9  # less than one small model and its results

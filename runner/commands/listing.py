@@ -11,8 +11,7 @@ from typing import Any
 
 from paddock.engine.models import ModelFinder
 from paddock.engine.settings import PoolSettings
-
-from . import console
+from paddock.runner.display import console
 
 _WIDTH = 96
 _ID_CHARS = 12  # of the digest, as `ollama list` has it

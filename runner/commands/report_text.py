@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from . import console
-from .report import Report
+from paddock.runner.display import console
+from paddock.runner.report import Report
 
 
 def closing(report: Report, *, fail_hint: str) -> tuple[str, str, str]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from paddock.pipelines import model, source
 from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.bind import bind
+from paddock.runner.binding.bind import bind
 
 SOUND: dict[str, Any] = {
     "pipeline": 1,

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, Table, bindparam
 from sqlalchemy.exc import DBAPIError
 
 from .entries import LedgerError, unwritable
-from .ledger_schema import TABLES
+from .tables import TABLES
 
 Row = Mapping[str, Any]
 _Key = tuple[Any, ...]

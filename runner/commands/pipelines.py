@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from . import cli_later, console
-from .cli_machine import Json
+from paddock.runner.display import console
+
+from . import later as cli_later
 from .exits import DONE, WRONG, CommandError, guarded
+from .machine import Json
 
 if TYPE_CHECKING:
-    from .report import Report
+    from paddock.runner.report import Report
 
 WORK_TO_DO = 10
 
@@ -36,7 +38,7 @@ def validate(
     files: Annotated[list[str], typer.Argument(metavar="FILE...")], as_json: Json = False
 ) -> int:
     """Check pipelines and print every fault."""
-    from .verbs import validate as check
+    from paddock.runner.verbs import validate as check
 
     reports = [check(pipeline_file(file)) for file in files]
     faults = [fault for report in reports for fault in report.faults]
@@ -61,8 +63,8 @@ def plan(
     ] = False,
 ) -> int:
     """Say what a run would do, and why."""
-    from .settings import read_settings
-    from .verbs import plan as foresee
+    from paddock.runner.settings import read_settings
+    from paddock.runner.verbs import plan as foresee
 
     path = pipeline_file(file)
     report = foresee(path, inputs=parse_inputs(inputs), settings=read_settings(path.parent))
@@ -111,8 +113,9 @@ def run(
     later = {"pool": pool, "allow": allow, "junit": junit, "summary": summary, "report": report}
     cli_later.refuse({f"--{name}": value for name, value in later.items()})
     path = pipeline_file(file)
-    from . import progress, verbs
-    from .settings import read_settings
+    from paddock.runner import verbs
+    from paddock.runner.display import progress
+    from paddock.runner.settings import read_settings
 
     settings = read_settings(path.parent)
     with progress.watching(is_quiet_stdout=as_json) as observer:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from . import console
-from .report import PlanItem, PlanReport, State
+from paddock.runner.display import console
+from paddock.runner.report import PlanItem, PlanReport, State
 
 N_KEYS = 5  # named of each group; `--json` has them all
 

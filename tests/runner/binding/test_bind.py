@@ -14,7 +14,7 @@ from paddock.engine.request import Role
 from paddock.pipelines import model, source
 from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.bind import (
+from paddock.runner.binding.bind import (
     BindError,
     BoundBlock,
     BoundPlan,

@@ -1,0 +1,1 @@
+"""What was done from what: tables, one writer, readers, files and locks."""
