@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import decode, digest, peers, runner
-from tests.benchmarks.harness import circumstances, measure, medians, table
+from tests.benchmarks.harness import Child, circumstances, measure, medians, table
 
 
 def test_contenders_take_turns() -> None:
@@ -83,6 +83,6 @@ def test_missing_peers_come_with_the_way_to_get_them(
 def test_the_runners_own_cost_is_told_for_a_document_and_step(tmp_path: Path) -> None:
     runner.make(tmp_path, 101)
     assert len(list((tmp_path / "inbox").rglob("*.txt"))) == 101
-    assert runner.row("first run", runner.Child(6.0, 10**8, ""), 1000) == [
+    assert runner.row("first run", Child(6.0, 10**8, ""), 1000) == [
         "first run", 6.0, 2.0, 100.0
     ]  # fmt: skip
