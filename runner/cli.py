@@ -13,9 +13,7 @@ from typing import Annotated
 
 import typer
 
-from .commands import later as cli_later
-from .commands import machine as cli_machine
-from .commands import pipelines as cli_pipelines
+from .commands import later, machine, pipelines
 from .display import console
 
 app = typer.Typer(
@@ -46,7 +44,7 @@ def _root(
     """Declarative YAML pipelines for local language models."""
 
 
-for _group in (cli_pipelines, cli_machine, cli_later):
+for _group in (pipelines, machine, later):
     _group.register(app)
 
 

@@ -110,7 +110,7 @@ async def opened(
         run = run_name(ledger.run_names())
         tally = Tally(run, bound.name, observer, state / "runs" / f"{run}.log")
         if not is_plan:
-            from . import locks  # `plan` holds no lock, and filelock takes 0.05 s to import
+            from .ledger import locks  # `plan` holds no lock, and filelock takes 0.05 s to import
 
             lock = held_name(bound)
             held = locks.held(

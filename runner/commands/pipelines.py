@@ -11,7 +11,7 @@ import typer
 
 from paddock.runner.display import console
 
-from . import later as cli_later
+from . import later
 from .exits import DONE, WRONG, CommandError, guarded
 from .machine import Json
 
@@ -110,8 +110,8 @@ def run(
     report: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> int:
     """Run a pipeline; the same command again continues."""
-    later = {"pool": pool, "allow": allow, "junit": junit, "summary": summary, "report": report}
-    cli_later.refuse({f"--{name}": value for name, value in later.items()})
+    asked = {"pool": pool, "allow": allow, "junit": junit, "summary": summary, "report": report}
+    later.refuse({f"--{name}": value for name, value in asked.items()})
     path = pipeline_file(file)
     from paddock.runner import verbs
     from paddock.runner.display import progress

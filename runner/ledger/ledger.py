@@ -67,8 +67,7 @@ class Ledger:
     def _open_to_write(self) -> None:
         from filelock import FileLock
 
-        from . import tables as ledger_schema
-        from . import writer
+        from . import tables, writer
 
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -76,13 +75,13 @@ class Ledger:
             if not ignore.exists():
                 ignore.write_text("*\n", "utf-8")
             with FileLock(self.folder / "ledger.lock"):
-                engine = ledger_schema.connect(self.file)
-                ledger_schema.prepare(engine, self.file)
+                engine = tables.connect(self.file)
+                tables.prepare(engine, self.file)
         except OSError as error:
             raise LedgerError(
                 f"{self.folder}: the ledger's folder cannot be written ({error.strerror or error})."
             ) from error
-        self._reader = ledger_schema.EngineReader(engine)
+        self._reader = tables.EngineReader(engine)
         self._writer = writer.Writer(engine)
 
     def __exit__(

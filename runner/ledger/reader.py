@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from .entries import too_new, unreadable
 
 VERSION = 1
-"""Of the tables; see `ledger_schema` for how older ones become this one."""
+"""Of the tables; see `tables` for how older ones become this one."""
 
 WAIT_S = 30.0
 

@@ -13,8 +13,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from paddock.runner.cli import app
-from paddock.runner.commands import exits
-from paddock.runner.commands import later as cli_later
+from paddock.runner.commands import exits, later
 from paddock.runner.commands.exits import CommandError, guarded
 from paddock.runner.commands.pipelines import parse_inputs, pipeline_file
 from paddock.runner.display import console
@@ -106,7 +105,7 @@ def test_help_names_every_command_of_this_version_and_none_of_a_later_one() -> N
     ]
 
 
-@pytest.mark.parametrize("command", cli_later.COMMANDS)
+@pytest.mark.parametrize("command", later.COMMANDS)
 def test_a_command_of_a_later_version_says_so(command: str) -> None:
     result = paddock(command, "--anything", "at", "-o", "all")
     assert (result.exit_code, result.stderr) == (
