@@ -13,7 +13,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +30,7 @@ SHIPPED = {
 for _name, _value in SHIPPED.items():
     os.environ.setdefault(_name, _value)
 
+import httpx  # noqa: E402
 from prefect import flow, task  # noqa: E402
 from prefect.artifacts import (  # noqa: E402
     acreate_progress_artifact,
@@ -38,6 +39,7 @@ from prefect.artifacts import (  # noqa: E402
 )
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.client.schemas.objects import State  # noqa: E402
+from prefect.exceptions import PrefectException  # noqa: E402
 from prefect.states import Cancelled, Completed, Failed  # noqa: E402
 
 from . import execute  # noqa: E402
@@ -76,13 +78,15 @@ async def run(session: Session, stop: asyncio.Event) -> Report:
     try:
         named = run_pipeline.with_options(name=session.bound.name, flow_run_name=session.tally.run)
         state = await named(str(session.bound.file), _shown_inputs(session), return_state=True)
+        how = f"Prefect ended the run: {state.message}"
+    except (PrefectException, httpx.HTTPError) as error:
+        how = f"Prefect's API went away: {error or type(error).__name__}"
+        session.tally.note(how)
     finally:
         _journey.reset(token)
     if journey.error is not None:
         raise journey.error
-    if journey.report is None:
-        return session.tally.report("failed", message=f"Prefect ended the run: {state.message}")
-    return journey.report
+    return journey.report or session.tally.report("failed", message=how)
 
 
 @flow(name="paddock", validate_parameters=False, persist_result=False)
@@ -93,19 +97,30 @@ async def run_pipeline(path: str, inputs: dict[str, Any]) -> State[Any]:
     _give_back_sigterm(journey)
     progress = _Progress()
     session.tally.observer = Several(session.tally.observer, progress)
-    shown = asyncio.create_task(_show_progress(session.bound.name, progress))
+    ended = asyncio.Event()
+    shown = asyncio.create_task(_show_progress(session.bound.name, progress, ended))
     try:
         report = await execute.run(session.work, session.toolbox, _as_task, journey.stop)
     except Exception as error:
         journey.error = error
         raise
     finally:
-        shown.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
+        ended.set()
+        with _only_for_looking_at(session):
             await shown
     journey.report = report
-    await _show_results(session.bound.name, report)
+    with _only_for_looking_at(session):
+        await _show_results(session.bound.name, report)
     return _state(report)
+
+
+@contextlib.contextmanager
+def _only_for_looking_at(session: Session) -> Iterator[None]:
+    """Let a run go on whose artefacts the API would not take: the ledger has what counts."""
+    try:
+        yield
+    except (PrefectException, httpx.HTTPError) as error:
+        session.tally.note(f"Prefect did not take an artefact of this run: {error}")
 
 
 def _give_back_sigterm(journey: _Journey) -> None:
@@ -170,19 +185,17 @@ class _Progress(Silent):
             self.n_ended += 1
 
 
-async def _show_progress(pipeline: str, progress: _Progress) -> None:
-    """Keep one progress artefact up to date, at most once a second, until cancelled."""
+async def _show_progress(pipeline: str, progress: _Progress, ended: asyncio.Event) -> None:
+    """Keep one progress artefact up to date, at most once a second, until the run has ended."""
     key = f"{_slug(pipeline)}-progress"
     artefact = await acreate_progress_artifact(progress=0.0, key=key, description="Items done")
     shown = 0.0
-    try:
-        while True:
-            await asyncio.sleep(UPDATE_S)
-            if progress.percent != shown:
-                shown = progress.percent
-                await aupdate_progress_artifact(artefact, shown)
-    finally:
-        await aupdate_progress_artifact(artefact, progress.percent)
+    while not ended.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), UPDATE_S)
+        if progress.percent != shown:
+            shown = progress.percent
+            await aupdate_progress_artifact(artefact, shown)
 
 
 async def _show_results(pipeline: str, report: Report) -> None:
