@@ -108,7 +108,8 @@ class Terminal:
                 yield Frame(now - began, picture)
                 began, picture = now, seen
         if process.returncode or scene.claim not in said.decode():
-            sys.exit(f"{scene.command!r} did not say {scene.claim!r}, but:\n{said.decode()}")
+            screen = "\n".join(self._screen.display).rstrip()
+            sys.exit(f"{scene.command!r} failed or did not say {scene.claim!r}:\n{screen}")
 
     def _start(self, command: str) -> subprocess.Popen[bytes]:
         env = {"PATH": os.environ["PATH"], "HOME": str(self._home), "LANG": "C.UTF-8"}
