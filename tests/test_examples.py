@@ -42,7 +42,9 @@ def done(report: Report | PlanReport, step: str = "each") -> dict[str, str]:
     return {one.key: one.state for one in report.items if one.step == step and one.state != "fresh"}
 
 
-@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*/pipeline.yaml")), ids=str)
+@pytest.mark.parametrize(
+    "file", sorted(EXAMPLES.glob("*/pipeline.yaml")), ids=lambda file: file.parent.name
+)
 def test_every_example_is_valid(file: Path) -> None:
     assert validate(file).faults == ()
 
@@ -50,7 +52,7 @@ def test_every_example_is_valid(file: Path) -> None:
 def test_the_smallest_example_runs(tmp_path: Path) -> None:
     pipeline = copied("minimal", tmp_path)
     report = run(pipeline, local=True)
-    assert (report.exit_status(), report.counts["new"]) == (0, 1)
+    assert (report.status, report.exit_status()) == ("completed", 0)
     assert (pipeline.parent / "out" / "letter.txt.md").read_text(encoding="utf-8").strip()
 
 
