@@ -81,14 +81,14 @@ class StepPace:
 
     @property
     def n_left(self) -> int | None:
-        """How many items wait, without those that run."""
+        """How many items are not done yet, those that run included."""
         n_to_do = self.n_to_do
-        return None if n_to_do is None else max(0, n_to_do - self.n_ended - len(self.running))
+        return None if n_to_do is None else max(0, n_to_do - self.n_ended)
 
     @property
     def is_over(self) -> bool:
         """Whether every item is behind us."""
-        return self.total is not None and not self.running and not self.n_left
+        return self.total is not None and not self.n_left
 
     def seconds(self, now: float) -> float:
         """Tell how long it has been at work."""
@@ -98,7 +98,7 @@ class StepPace:
         """Tell the time to go at the pace so far, None until that is known."""
         if self.n_left is None or not self.n_ended or self.is_over:
             return None
-        return self.seconds(now) / self.n_ended * (self.n_left + len(self.running))
+        return self.seconds(now) / self.n_ended * self.n_left
 
 
 class Pace(Silent):

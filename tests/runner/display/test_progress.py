@@ -104,7 +104,7 @@ def test_the_table_shows_done_running_left_speed_and_time_to_go() -> None:
     shown = picture(table).splitlines()
     assert shown[0].split() == ["step", "done", "running", "left", "tokens/s", "to", "go"]
     assert shown[2].replace("━", "").replace("╸", "").split() == [
-        *("each", "11", "+1", "failed", "1", "7", "100", "24", "s")
+        *("each", "11", "+1", "failed", "1", "8", "100", "24", "s")
     ]
     assert shown[3].split() == ["digest", "waiting"]
     assert shown[4] == "reading: b.md (summary)"
