@@ -93,10 +93,11 @@ async def _contest(
     async with LocalPool(settings, models=finder) as pool:
         ours = _Ours(pool, ModelSpec(model, keep_alive_s=-1), shape)
         await ours.speed(1)  # load, warm up
-        for _ in range(n_rounds):
+        for number in range(n_rounds):
             theirs = await asyncio.to_thread(_batched_bench, bench, path, n_threads, shape)
             for n in N_SEQUENCES:
                 found[n].append((await ours.speed(n), theirs[n]))
+            print(f"round {number + 1} of {n_rounds}", file=sys.stderr, flush=True)
     return found
 
 

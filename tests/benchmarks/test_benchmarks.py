@@ -48,8 +48,8 @@ def test_a_table_and_its_circumstances_can_be_pasted_into_markdown() -> None:
 
 
 def test_documents_of_a_round_share_no_beginning_and_come_out_the_same_again() -> None:
-    assert digest.documents(1) == digest.documents(1)
-    texts = [*digest.documents(1), *digest.documents(2)]
+    assert digest.documents(1, 16) == digest.documents(1, 16)
+    texts = [*digest.documents(1, 16), *digest.documents(2, 16)]
     assert len({text.splitlines()[0] for text in texts}) == len(texts)
 
 
@@ -57,7 +57,7 @@ def test_the_digest_is_compared_with_the_better_server() -> None:
     one = digest.Answer("Yes.", 650, 50)
     other = digest.Answer("No.", 650, 50)
     rounds = [{"paddock": (2.0, [one]), "slow": (4.0, [one]), "fast": (1.0, [other])}]
-    lines = digest.report(rounds).splitlines()
+    lines = digest.report(rounds, {"paddock": [one], "slow": [one], "fast": [other]}).splitlines()
     assert lines[2].startswith("| paddock | 30.0 | 30.0 to 30.0 | 0.50 |")
     assert [line.rpartition(" | ")[2] for line in lines[2:]] == ["100% |", "100% |", "0% |"]
 
