@@ -34,6 +34,10 @@ _EMBEDDERS = ("bert", "nomic-bert", "jina-bert", "modern-bert", "t5encoder", "ge
 
 DEFAULT_CTX_TOKENS = 4096
 
+# As a Modelfile's PARAMETER would say it. Without the penalty this small model, asked greedily,
+# goes in circles on every second document until its answer is at its limit.
+_OWN_PARAMS: dict[str, dict[str, float]] = {"smollm2:135m": {"repeat_penalty": 1.1}}
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -116,6 +120,7 @@ class ModelFinder:
             role=role,
             n_ctx_train_tokens=n_train,
             n_ctx_tokens=min(wanted, n_train),
+            params=_OWN_PARAMS.get(found.name, {}) if found.origin == "package" else {},
         )
 
     def _everything(self) -> Iterator[Found]:

@@ -196,10 +196,10 @@ class LocalPool:
     async def _serve(self, answer: Answer) -> Reply:
         """Carry one request through, over the deaths of workers."""
         request = answer.request
-        sampling = resolve_sampling(request.params, request.model.params)
         facts = await self.facts(request.model)
         if facts.role != "chat":
             raise WrongRole(request.model.ref, "chat")
+        sampling = resolve_sampling(request.params, request.model.params, facts.params)
         n_lost = 0
         while True:
             ticket = Ticket(on_chunk=answer.add)

@@ -40,6 +40,8 @@ class ModelFacts:
     n_ctx_train_tokens: int
     n_ctx_tokens: int
     """What one request may fill, answer included: the spec's wish within what the model can."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """The model's own sampling values; a spec's and a request's go before them."""
 
 
 @dataclass(frozen=True, slots=True)

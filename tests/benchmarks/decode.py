@@ -124,7 +124,7 @@ class _Ours:
     async def _answer(self, prompts: list[tuple[Message, ...]], n_tokens: int) -> float:
         began = time.perf_counter()
         params = {"max_tokens": n_tokens}
-        requests = [ChatRequest(self._spec, prompt, params) for prompt in prompts]
+        requests = [ChatRequest(self._spec, prompt, params, priority="batch") for prompt in prompts]
         replies = await asyncio.gather(*(self._pool.chat(one).reply() for one in requests))
         seconds = time.perf_counter() - began
         short = [one for one in replies if one.usage.completion_tokens != n_tokens]
