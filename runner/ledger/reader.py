@@ -46,7 +46,9 @@ class FileReader:
         if self._connection.execute(made).fetchone() is None:
             return 0
         query = "select value from meta where name = 'version'"
-        return int(self._connection.execute(query).fetchone()[0])
+        row = self._connection.execute(query).fetchone()
+        # Tables without a version: somebody is making them at this moment, or was killed at it.
+        return 0 if row is None else int(row[0])
 
     def is_older(self) -> bool:
         """Tell whether the tables must be brought up to date first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -133,3 +134,13 @@ def test_a_failed_write_is_told_to_whoever_waits(tmp_path: Path) -> None:
                 ledger.record("scope", entry("b"), "run")
 
     asyncio.run(write())
+
+
+def test_a_ledger_that_is_just_being_made_can_be_read(tmp_path: Path) -> None:
+    folder = tmp_path / ".paddock"
+    with Ledger(folder) as ledger:
+        file = ledger.file
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("delete from meta where name = 'version'")
+    with Ledger(folder, is_readonly=True) as ledger:
+        assert ledger.scopes_of("pipeline.yaml") == set()
