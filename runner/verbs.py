@@ -92,15 +92,13 @@ def run(
     force: Iterable[str] = (),
     no_cache: bool = False,
     retry_failed: bool = False,
-    refresh: bool = False,
     wait_s: float | None = None,
     pool: Pool | None = None,
 ) -> Report:
     """Run a pipeline; the same call again continues.
 
     `local`: True runs without Prefect, False with it, None as the environment says. `wait_s` is
-    the longest to wait for another run on the same folders. `refresh` is taken for later: no step
-    marks a new version as compatible yet, so each one counts. Ctrl-C ends a run in order.
+    the longest to wait for another run on the same folders. Ctrl-C ends a run in order.
 
     Raises:
         PipelineError: the YAML or an input is wrong.
@@ -126,7 +124,6 @@ def run(
                 force=force,
                 no_cache=no_cache,
                 retry_failed=retry_failed,
-                refresh=refresh,
                 wait_s=wait_s,
                 pool=pool,
                 stop=stop,
@@ -146,7 +143,6 @@ async def run_async(
     force: Iterable[str] = (),
     no_cache: bool = False,
     retry_failed: bool = False,
-    refresh: bool = False,
     wait_s: float | None = None,
     pool: Pool | None = None,
     stop: asyncio.Event | None = None,

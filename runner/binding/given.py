@@ -62,7 +62,8 @@ def _take(given: Given, declared: Input, value: Any, cwd: Path) -> None:
         given.faults.append(Fault(f"input '{declared.name}' {error.message}.", error.remedy))
         return
     if declared.type in ("dir", "path"):
-        path = cwd / value
+        # A shell leaves `~` alone behind `-i folder=`, and Python's callers have none.
+        path = cwd / os.path.expanduser(value)  # noqa: PTH111 - an unknown user is no error here
         try:
             given.opened.append(path.resolve())
         except (OSError, RuntimeError):  # too long a name, a circle of symlinks

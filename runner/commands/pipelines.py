@@ -92,9 +92,7 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what is quarantined.")
     ] = False,
-    refresh: Annotated[
-        bool, typer.Option("--refresh", help="Do again what an older version of a step made.")
-    ] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", hidden=True)] = False,
     fail_on: Annotated[
         Literal["new", "any", "never"],
         typer.Option(help="End with 3 for items quarantined now, for any, or never."),
@@ -110,7 +108,10 @@ def run(
     report: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> int:
     """Run a pipeline; the same command again continues."""
-    asked = {"pool": pool, "allow": allow, "junit": junit, "summary": summary, "report": report}
+    asked: dict[str, object] = {
+        "pool": pool, "allow": allow, "junit": junit, "summary": summary, "report": report,
+        "refresh": refresh,  # no step marks a new version as compatible yet: each one counts
+    }  # fmt: skip
     later.refuse({f"--{name}": value for name, value in asked.items()})
     path = pipeline_file(file)
     from paddock.runner import verbs
@@ -129,7 +130,6 @@ def run(
             force=force or (),
             no_cache=no_cache,
             retry_failed=retry_failed,
-            refresh=refresh,
         )
     _tell(ended, file, as_json=as_json)
     return ended.exit_status(fail_on)

@@ -120,6 +120,11 @@ def test_an_option_of_a_later_version_says_so(option: str, no_model: Path) -> No
     assert (result.exit_code, result.stderr) == (2, f"`--{option}` is not in this version.\n")
 
 
+def test_refresh_is_not_in_this_version(no_model: Path) -> None:
+    result = paddock("run", str(no_model), "--refresh")
+    assert (result.exit_code, result.stderr) == (2, "`--refresh` is not in this version.\n")
+
+
 @pytest.mark.parametrize("arguments", [("run",), ("frobnicate",), ("plan", "--frob", "x")])
 def test_a_wrong_command_line_ends_with_2(arguments: tuple[str, ...]) -> None:
     assert paddock(*arguments).exit_code == 2

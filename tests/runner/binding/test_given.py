@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paddock.pipelines import model, source
+from paddock.runner.binding import given
+
+PIPELINE = "inputs: {folder: {type: dir}}\nsteps: [{uses: prompt, with: {template: x}}]"
+
+
+def folder_of(value: str, tmp_path: Path) -> str:
+    pipeline = model.validate(source.parse(PIPELINE, "news.yaml"))
+    read = given.read(pipeline, {"folder": value}, base=tmp_path, cwd=tmp_path)
+    assert read.faults == []
+    assert read.opened == [Path(read.values["folder"])]
+    return str(read.values["folder"])
+
+
+def test_a_callers_path_is_relative_to_where_the_caller_stands(tmp_path: Path) -> None:
+    assert folder_of("papers", tmp_path) == str(tmp_path / "papers")
+
+
+def test_a_callers_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert folder_of("~/papers", tmp_path) == str(tmp_path / "home" / "papers")
+    assert folder_of("papers/~", tmp_path) == str(tmp_path / "papers" / "~")
