@@ -30,6 +30,7 @@ _FLOAT = re.compile(
     r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z|[-+]?\.(inf|Inf|INF)\Z|\.(nan|NaN|NAN)\Z"
 )
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9]")  # `017` is text here, as it is read so differently
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # what the parser counts as a line's end
 _WORDS: dict[str, Any] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
@@ -188,9 +189,20 @@ def _refusal(problem: str, event: Any) -> _Refused:
 def _compose(text: str) -> Node | None:
     loader = _Loader(text)
     try:
-        return loader.get_single_node()
+        root = loader.get_single_node()
     finally:
         loader.dispose()
+    if "\\u" in text and root is not None:
+        _join_surrogates(root)
+    return root
+
+
+def _join_surrogates(root: Node) -> None:
+    """Make one character of two escapes, as JSON writes those beyond U+FFFF."""
+    for node in _once(root, set()):
+        if isinstance(node, ScalarNode) and _SURROGATE.search(node.value):
+            raw = node.value.encode("utf-16-le", "surrogatepass")
+            node.value = raw.decode("utf-16-le", "surrogatepass")
 
 
 _REMEDIES = (
@@ -259,6 +271,9 @@ def _check(document: Document) -> Iterator[Fault]:
             yield from _check_keys(document, node)
         elif isinstance(node, ScalarNode):
             yield from _check_number(document, node)
+            if _SURROGATE.search(node.value):
+                what = "this text has half a character: a '\\u' escape from D800 to DFFF by itself."
+                yield Fault(what, "Write the whole character.", document.mark_of(node))
 
 
 def _extent(node: Node, known: dict[int, tuple[int, int]], above: set[int]) -> tuple[int, int]:

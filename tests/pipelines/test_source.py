@@ -157,3 +157,15 @@ def test_odd_bytes_give_a_document_or_faults(
         source.read(path)
     except PipelineError as error:
         assert error.faults
+
+
+def test_a_character_that_json_writes_as_two_escapes_is_one() -> None:
+    assert source.parse('{"a": "\\ud83e\\udd99"}', "news.yaml").data == {"a": "🦙"}
+
+
+def test_half_a_character_is_a_fault_with_its_place() -> None:
+    with pytest.raises(PipelineError) as caught:
+        source.parse('a: "x\\ud83e"\n', "news.yaml")
+    assert str(caught.value).startswith(
+        "news.yaml:1:4: this text has half a character: a '\\u' escape from D800 to DFFF by itself."
+    )
