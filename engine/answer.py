@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from .request import ChatRequest, Chunk, Reply
+from paddock.engine.request import ChatRequest, Chunk, DoneReason, Reply, Usage
 
 
 class Answer:
@@ -51,10 +51,18 @@ class Answer:
         """Drop what an interrupted worker had said."""
         self._chunks.clear()
 
-    @property
-    def text(self) -> str:
-        """What was said so far."""
-        return "".join(chunk.text for chunk in self._chunks)
+    def reply_of(self, reason: DoneReason, usage: Usage, digest: str, is_shortened: bool) -> Reply:
+        """Put the chunks together."""
+        return Reply(
+            "".join(chunk.text for chunk in self._chunks),
+            reason,
+            usage,
+            digest,
+            "".join(chunk.reasoning for chunk in self._chunks),
+            tuple(call for chunk in self._chunks for call in chunk.tool_calls),
+            tuple(one for chunk in self._chunks for one in chunk.logprobs),
+            is_shortened,
+        )
 
     def when_ended(self, act: Callable[[Answer], None]) -> None:
         """Call `act` once the answer has ended, however."""

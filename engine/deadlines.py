@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
-from .errors import DeadlineExceeded
+from paddock.engine.errors import DeadlineExceeded
 
 
 class Deadlines:

@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import ModelBroken
+from paddock.engine.errors import ModelBroken
 
 Scalar = str | int | float | bool
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from .errors import ModelBroken, ModelNotFound
-from .gguf import Header, read_header
-from .request import ModelFacts, Role
+from paddock.engine.errors import ModelBroken, ModelNotFound
+from paddock.engine.gguf import Header, read_header
+from paddock.engine.request import ModelFacts, Role
 
 Origin = Literal["store", "package", "bundled", "path"]
 

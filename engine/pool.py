@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TypeVar
 
-from .answer import Answer
-from .deadlines import Deadlines
-from .errors import DeadlineExceeded, TextTooLong, WorkerLost, WrongRole
-from .models import ModelFinder, with_context
-from .process import Ticket, WorkerGone, WorkerProcess
-from .request import (
+from paddock.engine.answer import Answer
+from paddock.engine.deadlines import Deadlines
+from paddock.engine.errors import DeadlineExceeded, TextTooLong, WorkerLost, WrongRole
+from paddock.engine.models import ModelFinder, with_context
+from paddock.engine.request import (
     ChatRequest,
     EmbedReply,
     EmbedRequest,
@@ -30,8 +29,9 @@ from .request import (
     Usage,
     resolve_sampling,
 )
-from .residents import LoadCount, Residents, State
-from .settings import PoolSettings
+from paddock.engine.residency.residents import LoadCount, Residents, State
+from paddock.engine.settings import PoolSettings
+from paddock.engine.workers.process import Ticket, WorkerGone, WorkerProcess
 
 _T = TypeVar("_T")
 
@@ -222,5 +222,5 @@ class LocalPool:
             watch = Deadlines(request.total_s, request.idle_s)
             ticket.on_step = watch.step
             async with watch:
-                reason, usage = await worker.chat(request, sampling, ticket, facts.n_ctx_tokens)
-        return Reply(answer.text, reason, usage, facts.digest)
+                ended = await worker.chat(request, sampling, ticket, facts.n_ctx_tokens)
+        return answer.reply_of(ended.reason, ended.usage, facts.digest, ended.is_shortened)

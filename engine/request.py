@@ -11,7 +11,10 @@ from typing import Any, Literal, Protocol
 
 Role = Literal["chat", "embed"]
 Priority = Literal["interactive", "normal", "batch"]
-DoneReason = Literal["stop", "length"]
+DoneReason = Literal["stop", "length", "repetition"]
+"""`repetition`: the answer went in circles, and was ended."""
+ConstraintKind = Literal["json", "json_schema", "regex", "lark"]
+Think = bool | Literal["low", "medium", "high"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,10 @@ class ModelSpec:
     keep_alive_s: float | None = None
     """None: the pool's setting; negative: for ever; 0: gone as soon as idle."""
     params: Mapping[str, Any] = field(default_factory=dict)
+    adapters: tuple[str, ...] = ()
+    """LoRA adapters by path or name, laid over the weights in this order."""
+    is_pinned: bool = False
+    """It never makes room for others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +52,48 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that a model may ask for; `parameters` is a JSON Schema of its arguments."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A model's wish that a tool be called."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation."""
 
     role: str
     content: str
+    reasoning: str = ""
+    """What an earlier answer thought before it spoke."""
+    images: tuple[bytes, ...] = ()
+    """Encoded as files are (PNG, JPEG, …)."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_name: str = ""
+    """Of a `tool` turn: which tool's result it is."""
+    tool_call_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What an answer must match: `source` is a JSON Schema, a regular expression or a grammar.
+
+    Of `json`, any JSON object, the source is empty.
+    """
+
+    kind: ConstraintKind
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +112,24 @@ class Sampling:
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
     """None: the smaller of 1,024 and a quarter of the context."""
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    """Added to the logits of these token ids; -100 and less forbids one."""
+    guards_repetition: bool = True
+    """Whether an answer that goes in circles is ended (`done_reason: repetition`)."""
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the most likely token is always taken."""
+        return self.temperature <= 0 or self.top_k == 1
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether tokens said lately count less."""
+        return self.repeat_last_n != 0 and (
+            self.repeat_penalty != 1.0
+            or self.presence_penalty != 0.0
+            or self.frequency_penalty != 0.0
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +148,16 @@ class ChatRequest:
     """Counted from when the pool takes the request, not from when it queues."""
     idle_s: float | None = None
     """The longest time without a new token."""
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"
+    """`auto`, `none`, `required`, or the name of the tool that must be called."""
+    constraint: Constraint | None = None
+    think: Think | None = None
+    """Whether a model that can reason does so first; None: as its template has it."""
+    n_logprobs: int | None = None
+    """How many likely tokens are told beside each chosen one; None: no log probabilities."""
+    drafts: bool = True
+    """Whether tokens may be guessed ahead; the answer stays the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +168,26 @@ class Usage:
     prompt_reused_tokens: int = 0
     """Of `prompt_tokens`, those found in the KV cache."""
     completion_tokens: int = 0
+    drafted_tokens: int = 0
+    """Guessed ahead, by the prompt's own words or a draft model."""
+    accepted_tokens: int = 0
+    """Of `drafted_tokens`, those that the model would have said itself."""
+    n_preempted: int = 0
+    """How often it was put back to make room."""
     queue_s: float = 0.0
     prefill_s: float = 0.0
     decode_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One chosen token with its natural log probability, and the likeliest ones beside it."""
+
+    token: str
+    logprob: float
+    raw: bytes
+    """The token's own bytes: a character may span several tokens."""
+    top: tuple[tuple[str, float, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +196,10 @@ class Chunk:
 
     text: str
     n_tokens: int = 1
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Whole calls, each told once."""
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +211,11 @@ class Reply:
     usage: Usage
     digest: str
     """Of the model file that really served it."""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    is_shortened: bool = False
+    """Near its limit, a constrained answer was brought to a valid end."""
 
 
 class Stream(Protocol):

@@ -99,7 +99,7 @@ def _processor(machine: hardware.Machine) -> Iterator[Finding]:
 def ask_native() -> Native | str:
     """Ask llama.cpp what it is, in a process of its own; a text is the reason why it is silent."""
     code = (
-        "import json; from paddock.engine import native; "
+        "import json; from paddock.engine.native import library as native; "
         "print(json.dumps([native.supports_gpu(), native.version()]))"
     )
     command = [sys.executable, "-P", "-c", code]

@@ -143,7 +143,9 @@ async def _ours(model: str, n_threads: int, wish: Wish) -> AsyncIterator[Contend
     async with LocalPool(PoolSettings(n_threads=n_threads), models=_finder()) as pool:
 
         async def one(document: str) -> Answer:
-            messages = tuple(Message(**turn) for turn in wish.messages(document))
+            messages = tuple(
+                Message(turn["role"], turn["content"]) for turn in wish.messages(document)
+            )
             reply = await pool.chat(ChatRequest(spec, messages, priority="batch")).reply()
             usage = reply.usage
             return Answer(reply.text, usage.prompt_tokens, usage.completion_tokens)

@@ -354,8 +354,8 @@ def test_a_corrupt_model_is_named_and_crashes_nothing(tmp_path: Path) -> None:
 def test_a_model_that_does_not_fit_is_refused_with_the_numbers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from paddock.engine import residents
-    from paddock.engine.fit import Device
+    from paddock.engine.residency import residents
+    from paddock.engine.residency.fit import Device
 
     tiny = Device(n_threads=1, free_bytes=50 * 1024 * 1024, is_gpu=False)
     monkeypatch.setattr(residents, "this_device", lambda: tiny)

@@ -61,7 +61,7 @@ def test_a_conversation_is_sent_as_it_is() -> None:
         {"role": "user", "content": "Sure?"},
     ]
     chat(pool, messages=turns)
-    assert pool.chats[0].messages == tuple(Message(**turn) for turn in turns)
+    assert pool.chats[0].messages == tuple(Message(turn["role"], turn["content"]) for turn in turns)
 
 
 def test_a_prompt_that_does_not_fit_is_an_error_with_the_numbers() -> None:

@@ -1,0 +1,153 @@
+"""A KV cache with its compute buffers, and the forward pass.
+
+Low-level bindings only: `llama_cpp.Llama` decodes one sequence at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from types import TracebackType
+
+import llama_cpp.llama_cpp as lib
+import numpy as np
+from numpy.typing import NDArray
+
+from paddock.engine.arrays import Logits, Tokens, Vectors
+from paddock.engine.settings import CacheType, Switch
+
+from .batch import BatchBuffers
+from .faults import CacheFull, DecodeFailed, LoadFailed
+from .library import supports_gpu
+from .model import Model
+from .threads import ThreadGovernor
+
+_KV_TYPES: dict[CacheType, int] = {"f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0}
+_FLASH: dict[Switch, int] = {"auto": -1, "on": 1, "off": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class ContextOptions:
+    """Shape of a context."""
+
+    n_ctx_tokens: int
+    n_batch_tokens: int
+    n_seq_max: int
+    n_threads: int
+    embeds: bool = False
+    flash_attention: Switch = "auto"
+    kv_cache_type: CacheType = "f16"
+
+
+class Context:
+    """One KV cache and its compute buffers. Only the thread that made it may use it."""
+
+    def __init__(self, model: Model, options: ContextOptions) -> None:
+        self.model = model
+        self.options = options
+        params = lib.llama_context_default_params()
+        params.n_ctx = options.n_ctx_tokens
+        params.n_batch = options.n_batch_tokens
+        params.n_ubatch = options.n_batch_tokens
+        params.n_seq_max = options.n_seq_max
+        params.n_threads = params.n_threads_batch = options.n_threads
+        params.flash_attn_type = _FLASH[options.flash_attention]
+        params.type_k = params.type_v = _KV_TYPES[options.kv_cache_type]
+        params.embeddings = options.embeds
+        params.kv_unified = True
+        params.no_perf = True
+        pointer = lib.llama_init_from_model(model.pointer, params)
+        if not pointer:
+            raise LoadFailed(
+                f"llama.cpp cannot make a context of {options.n_ctx_tokens} tokens "
+                f"for {options.n_seq_max} sequences"
+            )
+        self.pointer = pointer
+        self._memory = lib.llama_get_memory(pointer)
+        self._batch = BatchBuffers(options.n_batch_tokens)
+        self._governor = None if supports_gpu() else ThreadGovernor(options.n_threads)
+
+    def __enter__(self) -> Context:
+        """Use the context in a `with` statement."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Free the context."""
+        self.close()
+
+    def close(self) -> None:
+        """Free cells and buffers."""
+        if self.pointer:
+            lib.llama_free(self.pointer)
+            self.pointer = None
+
+    def use_threads(self, n_threads: int) -> None:
+        """Compute with so many threads from the next decode on."""
+        lib.llama_set_n_threads(self.pointer, n_threads, n_threads)
+
+    def trim(self, seq_id: int, n_keep: int) -> None:
+        """Free the cells of a sequence from position `n_keep` on."""
+        if not lib.llama_memory_seq_rm(self._memory, seq_id, n_keep, -1):
+            raise DecodeFailed(f"this model's memory cannot be cut at position {n_keep}")
+
+    def copy(self, source: int, target: int, n_tokens: int) -> None:
+        """Let `target` share the first `n_tokens` cells of `source`."""
+        lib.llama_memory_seq_cp(self._memory, source, target, 0, n_tokens)
+
+    def clear(self) -> None:
+        """Free every cell; a model without a memory (BERT) has none."""
+        if self._memory:
+            lib.llama_memory_clear(self._memory, False)
+
+    def decode(self, tokens: Tokens, pos: Tokens, seq_ids: Tokens, wanted: NDArray[np.int8]) -> int:
+        """Run one forward pass.
+
+        Args:
+            tokens: token ids, shape (n,).
+            pos: position of each within its sequence, shape (n,).
+            seq_ids: sequence of each, shape (n,).
+            wanted: 1 where logits or an embedding are wanted, shape (n,).
+
+        Returns:
+            How many rows there are to read.
+
+        Raises:
+            CacheFull: no room; nothing was decoded.
+            DecodeFailed: the context is broken.
+        """
+        batch = self._batch.fill(tokens, pos, seq_ids, wanted)
+        began_s, began_cpu_s = time.perf_counter(), time.process_time()
+        status = lib.llama_decode(self.pointer, batch)
+        self._govern(time.perf_counter() - began_s, time.process_time() - began_cpu_s)
+        if status == 1:
+            raise CacheFull
+        if status != 0:
+            raise DecodeFailed(f"llama_decode answered {status}")
+        return int(np.count_nonzero(wanted))
+
+    def _govern(self, wall_s: float, cpu_s: float) -> None:
+        if self._governor is None:
+            return
+        n_before = self._governor.n_threads
+        if self._governor.observe(wall_s, cpu_s) != n_before:
+            self.use_threads(self._governor.n_threads)
+
+    def logits(self, n_rows: int) -> Logits:
+        """Give next-token logits, shape (n_rows, n_vocab), in the order of the wanted tokens.
+
+        The array is llama.cpp's own memory: it is valid until the next decode.
+        """
+        pointer = lib.llama_get_logits(self.pointer)
+        return np.ctypeslib.as_array(pointer, shape=(n_rows, self.model.n_vocab))
+
+    def embedding(self, seq_id: int) -> Vectors:
+        """Give a sequence's pooled vector, shape (n_embedding,), valid until the next decode."""
+        pointer = lib.llama_get_embeddings_seq(self.pointer, seq_id)
+        if not pointer:
+            raise DecodeFailed("the model gives no pooled embedding")
+        return np.ctypeslib.as_array(pointer, shape=(self.model.n_embedding,))

@@ -1,0 +1,117 @@
+"""Weights and vocabulary of one model file."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Any, Literal
+
+import llama_cpp.llama_cpp as lib
+import numpy as np
+
+from paddock.engine.arrays import Tokens
+
+from .faults import DecodeFailed, LoadFailed
+
+
+class Model:
+    """Weights and vocabulary of one GGUF file. Tokenising is safe from any thread."""
+
+    def __init__(self, path: Path, *, n_gpu_layers: int = -1, main_gpu: int = 0) -> None:
+        lib.llama_backend_init()
+        params = lib.llama_model_default_params()
+        params.n_gpu_layers = n_gpu_layers
+        params.main_gpu = main_gpu
+        pointer = lib.llama_model_load_from_file(str(path).encode(), params)
+        if not pointer:
+            raise LoadFailed(f"llama.cpp cannot load {path}")
+        self.pointer = pointer
+        self._vocab: Any = lib.llama_model_get_vocab(pointer)
+        self.n_vocab: int = lib.llama_vocab_n_tokens(self._vocab)
+        self._pieces: dict[int, bytes] = {}
+
+    def close(self) -> None:
+        """Free the weights; contexts must be closed before."""
+        if self.pointer:
+            lib.llama_model_free(self.pointer)
+            self.pointer = None
+
+    def tokenise(self, text: str, *, with_special: bool, parse_special: bool) -> Tokens:
+        """Give the token ids of a text, shape (n,).
+
+        Args:
+            text: any text.
+            with_special: add what the model wants around a text (BOS, CLS, …).
+            parse_special: read control tokens that the text spells as such.
+        """
+        raw = text.encode("utf-8", errors="replace")
+        room = len(raw) + 8
+        buffer = np.empty(room, np.int32)
+        pointer = buffer.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        n = lib.llama_tokenize(
+            self._vocab, raw, len(raw), pointer, room, with_special, parse_special
+        )
+        if n < 0:  # cannot be more than one token a byte and some around it
+            raise DecodeFailed(f"llama.cpp cannot tokenise a text of {len(raw)} bytes")
+        return buffer[:n].copy()
+
+    def piece(self, token: int, *, shows_control: bool = False) -> bytes:
+        """Give the bytes that a token stands for; control tokens are empty unless asked for."""
+        known = self._pieces.get(token)
+        if known is not None and not shows_control:
+            return known
+        buffer = ctypes.create_string_buffer(64)
+        n = lib.llama_token_to_piece(self._vocab, token, buffer, 64, 0, shows_control)
+        if n < 0:
+            buffer = ctypes.create_string_buffer(-n)
+            n = lib.llama_token_to_piece(self._vocab, token, buffer, -n, 0, shows_control)
+        piece = buffer.raw[: max(n, 0)]
+        if not shows_control:
+            self._pieces[token] = piece
+        return piece
+
+    def ends_generation(self, token: int) -> bool:
+        """Tell whether the model means the answer to end here."""
+        return bool(lib.llama_vocab_is_eog(self._vocab, token))
+
+    def special_text(self, which: Literal["bos", "eos"]) -> str:
+        """Give the text of the token that begins or ends a sequence; empty without one."""
+        ask = lib.llama_vocab_bos if which == "bos" else lib.llama_vocab_eos
+        token = ask(self._vocab)
+        return self.piece(token, shows_control=True).decode(errors="replace") if token >= 0 else ""
+
+    def control_texts(self) -> list[str]:
+        """Give the texts of all control tokens."""
+        return [
+            self.piece(token, shows_control=True).decode(errors="replace")
+            for token in range(self.n_vocab)
+            if lib.llama_vocab_is_control(self._vocab, token)
+        ]
+
+    def chat_template(self) -> str | None:
+        """Give the Jinja2 source from the model file."""
+        raw = lib.llama_model_chat_template(self.pointer, None)
+        return raw.decode("utf-8", errors="replace") if raw else None
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether the model wants its BOS token before every prompt."""
+        return bool(lib.llama_vocab_get_add_bos(self._vocab))
+
+    @property
+    def n_embedding(self) -> int:
+        """Length of an embedding vector."""
+        return int(lib.llama_model_n_embd_out(self.pointer))
+
+    @property
+    def n_ctx_train(self) -> int:
+        """Context that the model was trained for, in tokens."""
+        return int(lib.llama_model_n_ctx_train(self.pointer))
+
+    @property
+    def can_cut_memory(self) -> bool:
+        """Whether a sequence's memory can be shortened and shared from any position."""
+        is_stateful = lib.llama_model_is_recurrent(self.pointer) or lib.llama_model_is_hybrid(
+            self.pointer
+        )
+        return not is_stateful and lib.llama_model_n_swa(self.pointer) == 0

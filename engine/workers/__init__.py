@@ -1,0 +1,1 @@
+"""One process, one model: both ends of the pipe to it."""

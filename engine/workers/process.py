@@ -1,0 +1,330 @@
+"""A worker process as its pool sees it: started, spoken to, watched, stopped. asyncio only.
+
+Every request that is in a worker when it dies ends with `WorkerGone`; the pool decides what
+becomes of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from paddock.engine.errors import BadRequest, EngineError, PromptTooLong, TextTooLong
+from paddock.engine.request import ChatRequest, Chunk, DoneReason, Message, Sampling, Usage
+
+from . import frames, wire
+from .load import Load
+
+_N_LOG_LINES = 50
+_STOP_S = 5.0
+
+
+class WorkerGone(Exception):
+    """The process has ended with this request in it; `reason` is in plain words."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class LoadBroken(Exception):
+    """The worker could not load the model; `why` is in plain words."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(why)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an answer ended."""
+
+    reason: DoneReason
+    usage: Usage
+    is_shortened: bool
+
+
+class Ticket:
+    """One request inside a worker: what comes back for it."""
+
+    def __init__(
+        self,
+        on_chunk: Callable[[Chunk], None] | None = None,
+        on_step: Callable[[], None] | None = None,
+    ) -> None:
+        self.result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.on_chunk = on_chunk
+        self.on_step = on_step
+        self.has_started = False
+
+    def fail(self, error: Exception) -> None:
+        """End with an error, unless it has ended already."""
+        if not self.result.done():
+            self.result.set_exception(error)
+
+    def give(self, result: Any) -> None:
+        """End with a result, unless it has ended already."""
+        if not self.result.done():
+            self.result.set_result(result)
+
+
+class WorkerProcess:
+    """One running worker. Made by `started`, ended by `stop` or `kill`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, load: Load) -> None:
+        self.load = load
+        self.load_s = 0.0
+        self.last_turn_at = time.monotonic()
+        self.n_decoded_tokens = 0
+        self.gone_because: str | None = None
+        self._process = process
+        self._tickets: dict[int, Ticket] = {}
+        self._next_id = 0
+        self._log: deque[str] = deque(maxlen=_N_LOG_LINES)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._asked_to_end = False
+
+    @classmethod
+    async def started(cls, load: Load, timeout_s: float) -> WorkerProcess:
+        """Start a process and wait until its model is loaded.
+
+        Raises:
+            LoadBroken: the model cannot be loaded, or not within `timeout_s`.
+        """
+        began = time.monotonic()
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "paddock.engine.workers.worker"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=1 << 20,
+            env={**os.environ, "PYTHONUTF8": "1"},
+            start_new_session=True,  # a Ctrl-C in the terminal is not for workers
+        )
+        worker = cls(process, load)
+        worker._tasks.append(asyncio.create_task(worker._keep_log()))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await worker._await_ready()
+        except TimeoutError:
+            await worker.kill("it took too long to load")
+            raise LoadBroken(f"loading took more than {timeout_s:g} s") from None
+        except BaseException:
+            await worker.kill("loading was given up")
+            raise
+        worker.load_s = time.monotonic() - began
+        worker._tasks.append(asyncio.create_task(worker._read_all()))
+        return worker
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    @property
+    def n_requests(self) -> int:
+        """Requests that wait or run in this worker."""
+        return len(self._tickets)
+
+    # Requests
+
+    async def chat(
+        self,
+        request: ChatRequest,
+        sampling: Sampling,
+        ticket: Ticket,
+        n_ctx_tokens: int,
+    ) -> Ended:
+        """Send a chat and wait for its end; chunks go to the ticket.
+
+        Raises:
+            WorkerGone: the process died.
+            EngineError: the request was refused.
+        """
+        head, body = wire.pack_order(wire.Order(request, sampling, n_ctx_tokens))
+        done = await self._ask({"op": "chat", **head}, ticket, body)
+        return Ended(done["reason"], Usage(**done["usage"]), done["is_shortened"])
+
+    async def count_chat(self, messages: tuple[Message, ...]) -> int:
+        """Count a rendered conversation's tokens."""
+        counts = await self._ask(
+            {"op": "count", "messages": wire.pack_messages(messages)}, Ticket()
+        )
+        return int(counts[0])
+
+    async def count_texts(self, texts: tuple[str, ...]) -> list[int]:
+        """Count each text's tokens."""
+        counts: list[int] = await self._ask({"op": "count", "texts": texts}, Ticket())
+        return counts
+
+    async def embed(
+        self, texts: tuple[str, ...], dimensions: int | None, ticket: Ticket
+    ) -> tuple[list[tuple[float, ...]], int]:
+        """Embed texts; gives their vectors and the number of their tokens."""
+        head = {"op": "embed", "texts": texts, "dimensions": dimensions}
+        vectors, n_tokens = await self._ask(head, ticket)
+        return vectors, n_tokens
+
+    async def _ask(self, head: frames.Head, ticket: Ticket, body: bytes = b"") -> Any:
+        if self.gone_because is not None:
+            raise WorkerGone(self.gone_because)
+        self._next_id += 1
+        request_id = self._next_id
+        if not self._tickets:
+            self.last_turn_at = time.monotonic()  # the watchdog's clock starts with the work
+        self._tickets[request_id] = ticket
+        try:
+            self._send({**head, "id": request_id}, body)
+            return await ticket.result
+        finally:
+            self._tickets.pop(request_id, None)
+            if ticket.result.cancelled():  # nobody waits for it any more
+                self._send({"op": "cancel", "id": request_id})
+
+    def _send(self, head: frames.Head, body: bytes = b"") -> None:
+        stdin = self._process.stdin
+        assert stdin is not None
+        if self.gone_because is None and not stdin.is_closing():
+            stdin.write(frames.pack(head, body))
+
+    # What comes back
+
+    async def _await_ready(self) -> None:
+        assert self._process.stdout is not None
+        self._send(asdict(self.load))
+        try:
+            head, _ = await frames.read_async(self._process.stdout)
+        except frames.Closed:
+            raise LoadBroken(await self._last_words()) from None
+        if head["event"] == "broken":
+            log = self._complaint()
+            raise LoadBroken(f"{head['why']}{': ' + log if log else ''}")
+
+    async def _read_all(self) -> None:
+        assert self._process.stdout is not None
+        with contextlib.suppress(frames.Closed):
+            while True:
+                head, body = await frames.read_async(self._process.stdout)
+                self._hear(head, body)
+        await self._note_end()
+
+    def _hear(self, head: frames.Head, body: bytes) -> None:
+        event = head["event"]
+        if event == "turn":
+            self._hear_turn(head)
+            return
+        ticket = self._tickets.get(head["id"])
+        if ticket is None:
+            return
+        if event == "refused":
+            ticket.fail(_error(head))
+        elif event == "counted":
+            ticket.give(head["counts"])
+        elif event == "embedded":
+            self.last_turn_at = time.monotonic()
+            vectors = np.frombuffer(body, np.float32).reshape(head["shape"])
+            ticket.give(([tuple(row) for row in vectors.tolist()], head["n_tokens"]))
+
+    def _hear_turn(self, head: frames.Head) -> None:
+        self.last_turn_at = time.monotonic()
+        self.n_decoded_tokens += head["n_tokens"]
+        for request_id in head["progressed"]:
+            ticket = self._tickets.get(request_id)
+            if ticket is not None:
+                ticket.has_started = True
+                if ticket.on_step is not None:
+                    ticket.on_step()
+        for chunk in head["chunks"]:
+            ticket = self._tickets.get(chunk["id"])
+            if ticket is not None and ticket.on_chunk is not None:
+                ticket.on_chunk(wire.read_chunk(chunk))
+        for done in head["done"]:
+            ticket = self._tickets.get(done["id"])
+            if ticket is not None:
+                ticket.give(done)
+
+    # The end
+
+    async def stop(self) -> None:
+        """Ask the process to end, and see to it that it does."""
+        self._asked_to_end = True
+        self._send({"op": "stop"})
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await self._process.wait()
+        except TimeoutError:
+            pass
+        await self.kill("it was unloaded")
+
+    async def kill(self, reason: str) -> None:
+        """End the process at once; its requests end with `WorkerGone`."""
+        self._end_requests(reason)
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+        await self._process.wait()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        stdin = self._process.stdin
+        if stdin is not None:
+            stdin.close()
+
+    async def _note_end(self) -> None:
+        words = "it was unloaded" if self._asked_to_end else await self._last_words()
+        self._end_requests(words)
+
+    def _end_requests(self, reason: str) -> None:
+        if self.gone_because is None:
+            self.gone_because = reason
+        for ticket in tuple(self._tickets.values()):
+            ticket.fail(WorkerGone(self.gone_because))
+
+    async def _last_words(self) -> str:
+        """Tell how the process ended, with the last lines of llama.cpp."""
+        status = await self._process.wait()
+        await asyncio.sleep(0.05)  # what it wrote last is still in the pipe
+        how = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        log = self._complaint()
+        return f"{how}{': ' + log if log else ''}"
+
+    def _complaint(self) -> str:
+        return " | ".join(list(self._log)[-3:])
+
+    async def _keep_log(self) -> None:
+        assert self._process.stderr is not None
+        async for line in _lines(self._process.stderr):
+            self._log.append(line)
+
+
+async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
+    """Yield lines of any length; what is too long for the buffer comes in pieces."""
+    while True:
+        try:
+            raw = await stream.readuntil()
+        except asyncio.IncompleteReadError as end:
+            raw = end.partial
+        except asyncio.LimitOverrunError:
+            raw = await stream.read(1 << 16)
+        if not raw:
+            return
+        line = raw.decode("utf-8", errors="replace").strip()
+        if line:
+            yield line
+
+
+def _error(head: frames.Head) -> EngineError:
+    if head["kind"] == "prompt":
+        return PromptTooLong(*head["numbers"])
+    if head["kind"] == "text":
+        return TextTooLong(*head["numbers"])
+    return BadRequest(head["text"])

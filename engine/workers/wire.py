@@ -1,0 +1,127 @@
+"""Requests and answers as they go through the pipe: plain JSON, and images behind it.
+
+Both ends use this module, so what one writes the other reads.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from paddock.engine.request import (
+    ChatRequest,
+    Chunk,
+    Constraint,
+    Message,
+    ModelSpec,
+    Sampling,
+    TokenLogprob,
+    Tool,
+    ToolCall,
+)
+
+from .frames import Head
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A chat as a worker takes it: the sampling is resolved, the context capped."""
+
+    request: ChatRequest
+    sampling: Sampling
+    n_ctx_tokens: int
+
+
+def pack_order(order: Order) -> tuple[Head, bytes]:
+    """Write an order; images stand one after the other in the body."""
+    images = [image for message in order.request.messages for image in message.images]
+    head = {
+        "request": {
+            **asdict(replace(order.request, messages=(), model=_ANY)),
+            "messages": pack_messages(order.request.messages),
+        },
+        "sampling": asdict(order.sampling),
+        "n_ctx_tokens": order.n_ctx_tokens,
+        "images": [len(image) for image in images],
+    }
+    return head, b"".join(images)
+
+
+_ANY = ModelSpec("")  # a worker has one model, so its name need not travel
+
+
+def read_order(head: Head, body: bytes) -> Order:
+    """Read what `pack_order` wrote."""
+    fields = dict(head["request"])
+    fields["model"] = _ANY
+    fields["tools"] = tuple(Tool(**tool) for tool in fields["tools"])
+    constraint = fields["constraint"]
+    fields["constraint"] = Constraint(**constraint) if constraint else None
+    images = _cut(body, head["images"])
+    fields["messages"] = read_messages(fields["messages"], images)
+    sampling = dict(head["sampling"])
+    sampling["stop"] = tuple(sampling["stop"])
+    # JSON has no integer keys.
+    sampling["logit_bias"] = {int(key): value for key, value in sampling["logit_bias"].items()}
+    return Order(ChatRequest(**fields), Sampling(**sampling), head["n_ctx_tokens"])
+
+
+def pack_messages(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
+    """Write turns without their images, whose number stands in their place."""
+    packed = []
+    for message in messages:
+        fields = {
+            name: value for name, value in asdict(replace(message, images=())).items() if value
+        }
+        packed.append({**fields, "n_images": len(message.images)})
+    return packed
+
+
+def read_messages(packed: list[dict[str, Any]], images: list[bytes]) -> tuple[Message, ...]:
+    """Read turns; each takes its images from the front of the list."""
+    left = iter(images)
+    messages = []
+    for fields in packed:
+        own = tuple(next(left) for _ in range(fields["n_images"]))
+        calls = tuple(ToolCall(**call) for call in fields.get("tool_calls", ()))
+        rest = {k: v for k, v in fields.items() if k not in ("n_images", "tool_calls")}
+        rest.setdefault("role", "")
+        rest.setdefault("content", "")
+        messages.append(Message(**rest, images=own, tool_calls=calls))
+    return tuple(messages)
+
+
+def _cut(body: bytes, lengths: list[int]) -> list[bytes]:
+    images, start = [], 0
+    for length in lengths:
+        images.append(body[start : start + length])
+        start += length
+    return images
+
+
+def pack_logprob(one: TokenLogprob) -> list[Any]:
+    """Write a token's log probabilities; bytes as base64."""
+    top = [[token, logprob, _text(raw)] for token, logprob, raw in one.top]
+    return [one.token, one.logprob, _text(one.raw), top]
+
+
+def read_chunk(fields: dict[str, Any]) -> Chunk:
+    """Read one of `Told.chunks`."""
+    return Chunk(
+        fields["text"],
+        fields["n_tokens"],
+        fields.get("reasoning", ""),
+        tuple(ToolCall(**call) for call in fields.get("tool_calls", ())),
+        tuple(_read_logprob(one) for one in fields.get("logprobs", ())),
+    )
+
+
+def _read_logprob(fields: list[Any]) -> TokenLogprob:
+    token, logprob, raw, top = fields
+    likeliest = tuple((text, value, base64.b64decode(data)) for text, value, data in top)
+    return TokenLogprob(token, logprob, base64.b64decode(raw), likeliest)
+
+
+def _text(raw: bytes) -> str:
+    return base64.b64encode(raw).decode("ascii")

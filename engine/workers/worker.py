@@ -1,0 +1,233 @@
+"""One process, one model: what runs behind a pool's pipe. Started as a module by `process`.
+
+The main thread owns the context and computes; a second thread reads requests, renders and
+tokenises them. Frames go out on what was standard output; llama.cpp's own messages go to standard
+error. When the pipe closes, the pool is gone and so is this process.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from paddock.engine.arrays import Tokens
+from paddock.engine.decoding.embedding import Embedder
+from paddock.engine.decoding.loop import Cancel, Close, Job, Loop, Told
+from paddock.engine.decoding.scheduler import Limits
+from paddock.engine.dialogue.prompt import Prompter, answer_budget
+from paddock.engine.errors import BadRequest, EngineError, PromptTooLong, TextTooLong
+from paddock.engine.native import library
+from paddock.engine.native.context import Context, ContextOptions
+from paddock.engine.native.faults import LoadFailed
+from paddock.engine.native.model import Model
+from paddock.engine.sampling.picker import Picker
+
+from . import frames, wire
+from .load import Load
+
+EXIT_BROKEN = 70  # EX_SOFTWARE: the context is not to be trusted any more
+
+
+class _Sender:
+    """Writes frames from both threads, one at a time."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def send(self, head: frames.Head, body: bytes = b"") -> None:
+        with self._lock:
+            self._stream.write(frames.pack(head, body))
+            self._stream.flush()
+
+
+def main() -> None:
+    """Load the model, say so, and work until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pool's to handle
+    requests = sys.stdin.buffer
+    sender = _Sender(_taken_stdout())
+    library.quiet_logs()
+    head, _ = frames.read(requests)
+    load = Load(**head)
+    try:
+        model = Model(Path(load.path), n_gpu_layers=load.n_gpu_layers, main_gpu=load.main_gpu)
+        context = Context(model, _options(load))
+        prompter = Prompter(model)
+    except (LoadFailed, EngineError) as error:
+        sender.send({"event": "broken", "why": str(error)})
+        return
+    can_share = model.can_cut_memory
+    sender.send({"event": "ready", "pid": os.getpid(), "can_share": can_share})
+    if load.role == "embed":
+        _serve_embeddings(load, context, prompter, sender, requests)
+    else:
+        limits = Limits(load.n_cells, load.n_parallel, load.n_batch_tokens, can_share)
+        _serve_chat(load, limits, context, prompter, sender, requests)
+
+
+def _taken_stdout() -> BinaryIO:
+    """Take standard output for frames; whoever prints now prints to standard error."""
+    mine = os.dup(1)
+    os.dup2(2, 1)
+    return os.fdopen(mine, "wb")
+
+
+def _options(load: Load) -> ContextOptions:
+    return ContextOptions(
+        n_ctx_tokens=load.n_cells,
+        n_batch_tokens=load.n_batch_tokens,
+        n_seq_max=2 * load.n_parallel,
+        n_threads=load.n_threads,
+        embeds=load.role == "embed",
+        flash_attention=load.flash_attention,
+        kv_cache_type=load.kv_cache_type,
+    )
+
+
+def _serve_chat(
+    load: Load,
+    limits: Limits,
+    context: Context,
+    prompter: Prompter,
+    sender: _Sender,
+    requests: BinaryIO,
+) -> None:
+    def tell(told: Told) -> None:
+        for chunk in told.chunks:
+            if "logprobs" in chunk:
+                chunk["logprobs"] = [wire.pack_logprob(one) for one in chunk["logprobs"]]
+        sender.send({"event": "turn", **told.as_head()})
+
+    loop = Loop(context, limits, tell)
+
+    def take(head: frames.Head, body: bytes) -> None:
+        if head["op"] == "cancel":
+            loop.post(Cancel(head["id"]))
+            return
+        loop.post(_job(head["id"], wire.read_order(head, body), load, prompter, context.model))
+
+    _read_beside(requests, prompter, sender, take, at_end=lambda: loop.post(Close()))
+    loop.run()
+
+
+def _job(request_id: int, order: wire.Order, load: Load, prompter: Prompter, model: Model) -> Job:
+    """Render, tokenise and count a request."""
+    prompted = prompter.chat(order.request, order.sampling)
+    n_ctx_tokens = min(order.n_ctx_tokens, load.n_ctx_tokens)
+    return Job(
+        request_id,
+        prompted.tokens,
+        answer_budget(len(prompted.tokens), order.sampling.max_tokens, n_ctx_tokens),
+        order.request.priority,
+        Picker(order.sampling, prompted.tokens, model),
+        prompted.listener,
+        prompted.shown,
+        order.request.drafts,
+    )
+
+
+def _serve_embeddings(
+    load: Load,
+    context: Context,
+    prompter: Prompter,
+    sender: _Sender,
+    requests: BinaryIO,
+) -> None:
+    jobs: queue.SimpleQueue[tuple[int, list[Tokens], int | None] | None] = queue.SimpleQueue()
+    n_ctx_tokens = min(load.n_ctx_tokens, load.n_batch_tokens)
+
+    def take(head: frames.Head, _body: bytes) -> None:
+        if head["op"] == "embed":
+            tokens = prompter.for_embedding(head["texts"], n_ctx_tokens)
+            jobs.put((head["id"], tokens, head["dimensions"]))
+
+    _read_beside(requests, prompter, sender, take, at_end=lambda: jobs.put(None))
+    embedder = Embedder(context)
+    while (job := jobs.get()) is not None:
+        request_id, tokens, dimensions = job
+        try:
+            vectors = embedder.embed(tokens, dimensions)
+        except ValueError as error:
+            sender.send(_refusal(request_id, BadRequest(str(error))))
+            continue
+        head = {
+            "event": "embedded",
+            "id": request_id,
+            "shape": vectors.shape,
+            "n_tokens": sum(map(len, tokens)),
+        }
+        sender.send(head, np.ascontiguousarray(vectors, np.float32).tobytes())
+
+
+def _read_beside(
+    requests: BinaryIO,
+    prompter: Prompter,
+    sender: _Sender,
+    take: Callable[[frames.Head, bytes], None],
+    at_end: Callable[[], None],
+) -> None:
+    """Start the thread that reads requests and answers what needs no context."""
+
+    def read_all() -> None:
+        while True:
+            try:
+                head, body = frames.read(requests)
+            except frames.Closed:
+                break
+            if head["op"] == "stop":
+                at_end()
+                return
+            try:
+                if head["op"] == "count":
+                    sender.send(_counted(head, prompter))
+                else:
+                    take(head, body)
+            except EngineError as error:
+                sender.send(_refusal(head["id"], error))
+            except Exception as error:
+                # One request that nobody foresaw must not take the others with it.
+                traceback.print_exc()
+                refusal = BadRequest(f"the worker cannot take this request: {error!r}")
+                sender.send(_refusal(head["id"], refusal))
+        # The pool is gone: nobody is left to finish for, and the owner may be deep in a decode.
+        os._exit(0)
+
+    threading.Thread(target=read_all, name="requests", daemon=True).start()
+
+
+def _counted(head: frames.Head, prompter: Prompter) -> frames.Head:
+    if "messages" in head:
+        counts = [prompter.count_chat(wire.read_messages(head["messages"], []))]
+    else:
+        counts = prompter.count(head["texts"])
+    return {"event": "counted", "id": head["id"], "counts": counts}
+
+
+def _refusal(request_id: int, error: EngineError) -> frames.Head:
+    """Describe an error so that the pool can raise the same."""
+    details: dict[str, Any] = {"kind": "bad", "text": str(error)}
+    if isinstance(error, PromptTooLong):
+        numbers = (error.n_prompt_tokens, error.n_reserved_tokens, error.n_ctx_tokens)
+        details = {"kind": "prompt", "numbers": numbers}
+    elif isinstance(error, TextTooLong):
+        details = {"kind": "text", "numbers": (error.index, error.n_tokens, error.n_ctx_tokens)}
+    return {"event": "refused", "id": request_id, **details}
+
+
+if __name__ == "__main__":
+    # Not through the interpreter's end: the reading thread may be inside a read of the pipe.
+    try:
+        main()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(EXIT_BROKEN)
+    os._exit(0)
