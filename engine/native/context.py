@@ -37,6 +37,8 @@ class ContextOptions:
     embeds: bool = False
     flash_attention: Switch = "auto"
     kv_cache_type: CacheType = "f16"
+    is_unified: bool = True
+    """One cache for all sequences, whose beginnings can be shared; else a stream for each."""
 
 
 class Context:
@@ -54,7 +56,7 @@ class Context:
         params.flash_attn_type = _FLASH[options.flash_attention]
         params.type_k = params.type_v = _KV_TYPES[options.kv_cache_type]
         params.embeddings = options.embeds
-        params.kv_unified = True
+        params.kv_unified = options.is_unified
         params.no_perf = True
         pointer = lib.llama_init_from_model(model.pointer, params)
         if not pointer:
