@@ -1,0 +1,171 @@
+"""Choose the layout of a model's cache and the sizes of its batches by what was measured. Pure.
+
+A unified cache shares a common beginning for nothing, but every token attends to the cells of all
+sequences; in a split one each sequence has a stream of its own, into which a common beginning
+must be copied. Which of them is quicker depends on device, model and job: both are estimated in
+seconds, and the quicker one is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .profile import Profile, prefill_s, step_s
+
+# Without a profile. On 2 cores with SmolLM2-135M, 8 unrelated sequences of 650 tokens cost 15 %
+# in a unified cache against a split one; with one sequence there is no difference.
+CPU_PARALLEL = 8
+# On a device, sequences share one pass over the weights, and a batch of different lengths is cut
+# into several passes in a split cache. Which wins there, only its profile can tell.
+GPU_PARALLEL = 16
+UNPROFILED_TURN_TOKENS = 128  # 0.26 s at 500 tokens a second
+LEAST_TURN_TOKENS = 16
+
+_PARALLEL = (1, 2, 4, 8, 16, 32, 64, 128)
+_BATCHES = (64, 128, 256, 512, 1024, 2048)
+# Estimates nearer to each other than this are equal: the measurement is no better.
+_SAME = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What waits and runs; the token numbers are means over the requests."""
+
+    n_sequences: int
+    n_prompt_tokens: float
+    n_answer_tokens: float
+    n_shared_tokens: float = 0.0
+    """Of the prompt, what all requests begin with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a context is made, and how large its batches are."""
+
+    is_unified: bool
+    n_parallel: int
+    n_batch_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a layout may use."""
+
+    n_cells: int
+    n_parallel_max: int
+    n_batch_max: int
+    is_gpu: bool = False
+
+
+def choose(profile: Profile | None, workload: Workload, limits: Bounds) -> Layout:
+    """Give the layout that finishes this work soonest.
+
+    Of layouts that are equal within the measurement's precision, the unified one comes first
+    (it admits by cells, so that one long request can use what short ones leave), then the one
+    with more places, as far as that many were measured, then the larger batch.
+    """
+    if profile is None or not profile.prefill or not profile.decode:
+        return _unmeasured(workload, limits)
+    rated = [(estimate(profile, workload, one, limits), one) for one in _layouts(limits)]
+    best_s = min(seconds for seconds, _ in rated)
+    equal = [one for seconds, one in rated if seconds <= best_s * (1 + _SAME)]
+    n_measured = max(one.n_sequences for one in profile.decode)
+
+    def rank(one: Layout) -> tuple[bool, int, int, int]:
+        n_sure = min(one.n_parallel, n_measured)
+        return one.is_unified, n_sure, -one.n_parallel, one.n_batch_tokens
+
+    return max(equal, key=rank)
+
+
+def _layouts(limits: Bounds) -> Iterator[Layout]:
+    counts = sorted({min(n, limits.n_parallel_max) for n in _PARALLEL})
+    sizes = sorted({min(n, limits.n_batch_max) for n in _BATCHES})
+    for is_unified in (True, False):
+        for n_parallel in counts:
+            yield from (Layout(is_unified, n_parallel, size) for size in sizes)
+
+
+def _unmeasured(workload: Workload, limits: Bounds) -> Layout:
+    most = GPU_PARALLEL if limits.is_gpu else CPU_PARALLEL
+    n_parallel = max(1, min(most, limits.n_parallel_max))
+    each = workload.n_prompt_tokens + workload.n_answer_tokens
+    fits = limits.n_cells // n_parallel >= each
+    is_shared = workload.n_shared_tokens >= workload.n_prompt_tokens / 2
+    is_alone = workload.n_sequences <= 1
+    is_unified = limits.is_gpu or is_alone or is_shared or not fits
+    return Layout(is_unified, n_parallel, limits.n_batch_max)
+
+
+def estimate(profile: Profile, workload: Workload, layout: Layout, limits: Bounds) -> float:
+    """Tell how many seconds the work takes in a layout; infinite where no request fits."""
+    n_at_once = _n_at_once(workload, layout, limits)
+    if n_at_once < 1:
+        return float("inf")
+    return _reading_s(profile, workload, layout, n_at_once) + _writing_s(
+        profile, workload, layout, n_at_once
+    )
+
+
+def _n_at_once(workload: Workload, layout: Layout, limits: Bounds) -> float:
+    """Tell how many of the requests run together."""
+    own = workload.n_prompt_tokens - workload.n_shared_tokens + workload.n_answer_tokens
+    n_most = float(min(workload.n_sequences, layout.n_parallel))
+    if not layout.is_unified:
+        # A stream cannot lend its cells to another.
+        is_room = limits.n_cells // layout.n_parallel >= own + workload.n_shared_tokens
+        return n_most if is_room else 0.0
+    n_fit = (limits.n_cells - workload.n_shared_tokens) / max(1.0, own)
+    return min(n_most, float(int(n_fit)))
+
+
+def _reading_s(profile: Profile, workload: Workload, layout: Layout, n_at_once: float) -> float:
+    own = workload.n_prompt_tokens - workload.n_shared_tokens
+    n_tokens = workload.n_sequences * own + workload.n_shared_tokens
+    size = max(1.0, min(layout.n_batch_tokens, n_tokens))
+    n_before = 0.0
+    if layout.is_unified:
+        # While one prompt is read, the others are somewhere between beginning and end.
+        n_before = (n_at_once - 1) * (own + workload.n_answer_tokens / 2)
+    seconds = prefill_s(profile, size, n_cells_before=n_before) * n_tokens / size
+    if layout.is_unified or profile.copy_s is None:
+        return seconds
+    return seconds + max(0, workload.n_sequences - 1) * workload.n_shared_tokens * profile.copy_s
+
+
+def _writing_s(profile: Profile, workload: Workload, layout: Layout, n_at_once: float) -> float:
+    own = workload.n_prompt_tokens - workload.n_shared_tokens + workload.n_answer_tokens / 2
+    depth = own + workload.n_shared_tokens / (n_at_once if layout.is_unified else 1.0)
+    n_steps = workload.n_sequences / n_at_once * workload.n_answer_tokens
+    return n_steps * step_s(profile, n_at_once, depth, layout.is_unified)
+
+
+def turn_tokens(profile: Profile | None, turn_s: float) -> int:
+    """Give the largest number of prompt tokens whose turn takes at most `turn_s`.
+
+    A multiple of 16, and at least 16: a smaller batch would waste the pass over the weights.
+    """
+    if profile is None or not profile.prefill:
+        return UNPROFILED_TURN_TOKENS
+    n_tokens = LEAST_TURN_TOKENS
+    for candidate in range(LEAST_TURN_TOKENS, _BATCHES[-1] + 1, LEAST_TURN_TOKENS):
+        if prefill_s(profile, candidate) > turn_s:
+            break
+        n_tokens = candidate
+    return n_tokens
+
+
+def seconds(profile: Profile, workload: Workload, limits: Bounds | None = None) -> float:
+    """Tell how long this work takes in the layout that suits it, the model's load left out."""
+    if not workload.n_sequences:
+        return 0.0
+    limits = limits or _roomy(workload, profile.is_gpu)
+    return estimate(profile, workload, choose(profile, workload, limits), limits)
+
+
+def _roomy(workload: Workload, is_gpu: bool) -> Bounds:
+    """Bounds as a pool has them that was not told otherwise."""
+    n_parallel = GPU_PARALLEL if is_gpu else CPU_PARALLEL
+    each = int(workload.n_prompt_tokens + workload.n_answer_tokens) + 1
+    return Bounds(n_parallel * each, n_parallel, 512, is_gpu)

@@ -1,0 +1,202 @@
+"""What one model does on one device: measured numbers, and the arithmetic on them. Pure.
+
+Knows no llama_cpp, no file and no clock. Speeds between two measured points lie on the straight
+line of their seconds; beyond the last one, its speed is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any
+
+VERSION = 1
+
+
+class ProfileUnreadable(Exception):
+    """A profile of another version, or one that is damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillPoint:
+    """How fast a batch of prompt tokens is read."""
+
+    n_batch_tokens: int
+    tokens_per_s: float
+    n_cells_before: int = 0
+    """Cells of the cache that were in use: attention in a unified cache runs over all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodePoint:
+    """How fast so many sequences grow together, at so many unshared tokens each."""
+
+    n_sequences: int
+    n_depth_tokens: int
+    is_unified: bool
+    tokens_per_s: float
+    """Of all sequences together."""
+
+
+@dataclass(frozen=True, slots=True)
+class FormatPoint:
+    """What multiplying so many rows by 10⁹ weights of a format takes."""
+
+    format: str
+    n_rows: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How many weights of a format take part, for each token in the layers and in the head."""
+
+    format: str
+    n_layers: float
+    """Of the layers: every token goes through them."""
+    n_head: float = 0.0
+    """Of the output layer: only tokens whose logits are wanted go through it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The measured numbers of one model on one device."""
+
+    digest: str
+    """sha256 of the model file that was measured."""
+    device: str
+    build: str
+    """Of llama.cpp, with the settings that change its speed."""
+    measured_at: float
+    """Seconds since 1970."""
+    n_threads: int
+    load_s: float
+    weight_bytes: int
+    cell_bytes: float
+    prefill: tuple[PrefillPoint, ...] = ()
+    decode: tuple[DecodePoint, ...] = ()
+    copy_s: float | None = None
+    """Seconds for each token of a prefix that is copied from one stream into another."""
+    formats: tuple[FormatPoint, ...] = ()
+    weights: tuple[Weights, ...] = ()
+    version: int = field(default=VERSION)
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether it was measured on a graphics device."""
+        return self.device.startswith("gpu")
+
+    def as_json(self) -> dict[str, Any]:
+        """Give plain data that `read` takes."""
+        return asdict(self)
+
+
+def read(data: object) -> Profile:
+    """Read what `Profile.as_json` gave.
+
+    Raises:
+        ProfileUnreadable: another version, or damaged.
+    """
+    if not isinstance(data, Mapping) or data.get("version") != VERSION:
+        raise ProfileUnreadable("this profile is of another version")
+    try:
+        values = dict(data)
+        points = {
+            "prefill": PrefillPoint, "decode": DecodePoint, "formats": FormatPoint,
+            "weights": Weights,
+        }  # fmt: skip
+        for name, kind in points.items():
+            values[name] = tuple(kind(**row) for row in values.get(name, ()))
+        profile = Profile(**values)
+        _check(profile)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ProfileUnreadable(f"this profile is damaged: {error}") from error
+    return profile
+
+
+def _check(profile: Profile) -> None:
+    """Refuse numbers that would make nonsense of every estimate."""
+    numbers = [one.tokens_per_s for one in profile.prefill]
+    numbers += [one.tokens_per_s for one in profile.decode]
+    numbers += [one.seconds for one in profile.formats]
+    if not all(isinstance(one, (int, float)) and one > 0 for one in numbers):
+        raise ValueError("a speed is not above zero")
+
+
+def prefill_s(profile: Profile, n_tokens: float, *, n_cells_before: float = 0.0) -> float:
+    """Tell how long one batch of prompt tokens takes; 0 where nothing was measured.
+
+    In a split cache, and in a cache that is empty but for the sequence itself, `n_cells_before`
+    is 0.
+    """
+    alone_s = _between(_batches(profile), n_tokens)
+    return alone_s + n_tokens * n_cells_before * neighbour_s(profile)
+
+
+def neighbour_s(profile: Profile) -> float:
+    """Tell what one used cell of others costs each prompt token, in a unified cache."""
+    for crowded in profile.prefill:
+        if crowded.n_cells_before:
+            n_tokens = crowded.n_batch_tokens
+            more_s = n_tokens / crowded.tokens_per_s - _between(_batches(profile), n_tokens)
+            return max(0.0, more_s / n_tokens / crowded.n_cells_before)
+    return 0.0
+
+
+def _batches(profile: Profile) -> list[tuple[float, float]]:
+    """Give (tokens, seconds) of batches in an otherwise empty cache, sorted by tokens.
+
+    A decode step of one sequence is a batch of one token.
+    """
+    sizes = {
+        float(one.n_batch_tokens): one.n_batch_tokens / one.tokens_per_s
+        for one in profile.prefill
+        if not one.n_cells_before
+    }
+    single = [one for one in profile.decode if one.n_sequences == 1]
+    if single:
+        sizes[1.0] = 1 / max(one.tokens_per_s for one in single)
+    return sorted(sizes.items())
+
+
+def step_s(profile: Profile, n_sequences: float, n_depth_tokens: float, is_unified: bool) -> float:
+    """Tell how long one token for each of so many sequences takes; 0 where nothing is known.
+
+    In a unified cache that holds a shared beginning, the depth is all used cells by the number
+    of sequences.
+    """
+    points = [one for one in profile.decode if one.is_unified == is_unified] or [*profile.decode]
+    by_count: dict[int, list[tuple[float, float]]] = {}
+    for one in points:
+        row = (float(one.n_depth_tokens), one.n_sequences / one.tokens_per_s)
+        by_count.setdefault(one.n_sequences, []).append(row)
+    steps = sorted((n, _along(sorted(rows), n_depth_tokens)) for n, rows in by_count.items())
+    return _between(steps, n_sequences)
+
+
+def _along(points: Sequence[tuple[float, float]], depth: float) -> float:
+    """Follow the line through the shallowest and the deepest point; never below half of them."""
+    (low, low_s), (high, high_s) = points[0], points[-1]
+    if high == low:
+        return low_s
+    slope = max(0.0, (high_s - low_s) / (high - low))  # noise must not make depth a gain
+    return max(low_s + slope * (depth - low), low_s / 2)
+
+
+def _between(points: Sequence[tuple[float, float]], at: float) -> float:
+    """Give seconds at a size, from sorted (size, seconds).
+
+    >>> _between([(10, 1.0), (20, 1.5)], 15), _between([(10, 1.0), (20, 1.5)], 40)
+    (1.25, 3.0)
+    """
+    if not points:
+        return 0.0
+    if at <= points[0][0]:
+        size, seconds = points[0]
+        return seconds * (at / size)
+    for (low, low_s), (high, high_s) in pairwise(points):
+        if at <= high:
+            return low_s + (high_s - low_s) * (at - low) / (high - low)
+    size, seconds = points[-1]
+    return seconds * at / size

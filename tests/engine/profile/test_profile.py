@@ -1,0 +1,89 @@
+"""A profile survives its file, and gives times between the measured points."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from paddock.engine.profile.profile import (
+    DecodePoint,
+    FormatPoint,
+    PrefillPoint,
+    Profile,
+    ProfileUnreadable,
+    Weights,
+    neighbour_s,
+    prefill_s,
+    read,
+    step_s,
+)
+
+WHOLE = Profile(
+    digest="a" * 64,
+    device="cpu2-some",
+    build="0.3.36",
+    measured_at=1.0,
+    n_threads=2,
+    load_s=0.5,
+    weight_bytes=98,
+    cell_bytes=23_040.0,
+    prefill=(PrefillPoint(100, 100.0), PrefillPoint(200, 200.0), PrefillPoint(100, 50.0, 1000)),
+    decode=(
+        DecodePoint(1, 100, True, 100.0),
+        DecodePoint(4, 100, True, 200.0),
+        DecodePoint(4, 300, True, 100.0),
+        DecodePoint(4, 100, False, 400.0),
+    ),
+    copy_s=1e-5,
+    formats=(FormatPoint("Q4_1", 256, 2.0),),
+    weights=(Weights("Q4_1", 1e8, 3e7),),
+)
+
+
+def test_a_profile_comes_back_from_json_as_it_was() -> None:
+    assert read(json.loads(json.dumps(WHOLE.as_json()))) == WHOLE
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"version": 0},
+        {"prefill": [{"n_batch_tokens": 64}]},
+        {"prefill": 3},
+        {"decode": [[1, 2]]},
+        {"prefill": [{"n_batch_tokens": 64, "tokens_per_s": 0}]},
+        {"surprise": 1},
+    ],
+)
+def test_a_damaged_profile_is_refused(damage: dict[str, object]) -> None:
+    with pytest.raises(ProfileUnreadable):
+        read({**WHOLE.as_json(), **damage})
+
+
+def test_a_list_is_no_profile() -> None:
+    with pytest.raises(ProfileUnreadable):
+        read([])
+
+
+def test_times_lie_between_the_measured_ones() -> None:
+    assert prefill_s(WHOLE, 100) == prefill_s(WHOLE, 200) == pytest.approx(1.0)
+    assert prefill_s(WHOLE, 400) == pytest.approx(2.0)
+    assert step_s(WHOLE, 1, 100, True) == pytest.approx(0.01)
+    assert step_s(WHOLE, 4, 200, True) == pytest.approx(0.03)
+    assert step_s(WHOLE, 4, 100, False) == pytest.approx(0.01)
+
+
+def test_a_batch_smaller_than_the_measured_ones_lies_between_them_and_one_token() -> None:
+    assert 0.01 < prefill_s(WHOLE, 50) < prefill_s(WHOLE, 100)
+
+
+def test_cells_of_others_cost_what_was_measured() -> None:
+    assert neighbour_s(WHOLE) == pytest.approx(1e-5)
+    assert prefill_s(WHOLE, 100, n_cells_before=2000) == pytest.approx(3.0)
+
+
+def test_where_nothing_was_measured_no_time_is_claimed() -> None:
+    nothing = replace(WHOLE, prefill=(), decode=())
+    assert prefill_s(nothing, 100) == step_s(nothing, 1, 1, True) == 0.0
