@@ -9,35 +9,31 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from paddock.engine.arrays import Tokens
-from paddock.engine.dialogue.listener import Heard, Listener
+from paddock.engine.arrays import Logits
 from paddock.engine.native.context import Context
 from paddock.engine.native.faults import CacheFull
-from paddock.engine.request import DoneReason, Priority
-from paddock.engine.sampling.picker import Choice, Picker, prepare
+from paddock.engine.sampling.picker import prepare
 
-from .scheduler import Copy, Limits, Piece, Scheduler, Trim, Turn
+from .answering import Answering, Job
+from .drafts import Drafter
+from .kv_cache import KvCache
+from .scheduler import Scheduler
 from .sequence import Sequence
+from .told import Told
+from .turn import Piece, Turn
 
+# Guesses of all answers together; beyond it a wrong guess costs more than a right one saves.
+MOST_DRAFTS = 96
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A request that is ready for the scheduler: counted, and sure to fit."""
+# While many wait, it is asked so often whether another layout would be quicker.
+ASK_AGAIN_S = 2.0
 
-    request_id: int
-    prompt: Tokens
-    max_tokens: int
-    priority: Priority
-    picker: Picker
-    listener: Listener
-    shown: frozenset[int] = frozenset()
-    """Control tokens that the listener wants to read as text."""
-    drafts: bool = True
+# Requests of a job come one after the other; a layout is chosen for all of them.
+GATHER_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,54 +44,40 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Widen:
+    """A longer context is wanted; `request_id` is told when it is there."""
+
+    request_id: int
+    n_ctx_tokens: int
+    n_cells: int
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """The end of the loop."""
 
 
-Post = Job | Cancel | Close
-
-
-@dataclass(slots=True)
-class Told:
-    """What one turn has to say: lists that go into one frame."""
-
-    started: list[int] = field(default_factory=list)
-    progressed: list[int] = field(default_factory=list)
-    chunks: list[dict[str, Any]] = field(default_factory=list)
-    """Fields of `request.Chunk`, and `id`; what is empty is left out."""
-    done: list[dict[str, Any]] = field(default_factory=list)
-    """`id`, `reason`, `usage`, `is_shortened`."""
-    n_tokens: int = 0
-    """Size of the batch that was decoded."""
-
-    def as_head(self) -> dict[str, Any]:
-        """Give a frame's head; `dataclasses.asdict` would take 0.1 ms to copy what is ours."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-
-@dataclass(slots=True, eq=False)
-class _Answer:
-    """What the loop knows of a running request besides its sequence."""
-
-    job: Job
-    sequence: Sequence
-    queued_at: float
-    started_at: float = 0.0
-    first_token_at: float = 0.0
-    n_answered: int = 0
-    n_reused: int = 0
+Post = Job | Cancel | Widen | Close
 
 
 class Loop:
     """Runs in the owner thread; `post` may be called from any other."""
 
-    def __init__(self, context: Context, limits: Limits, tell: Callable[[Told], None]) -> None:
-        self._context = context
-        self._model = context.model
-        self._scheduler = Scheduler(limits)
+    def __init__(
+        self,
+        cache: KvCache,
+        tell: Callable[[Told], None],
+        tell_widened: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._cache = cache
+        self._model = cache.model
+        self._scheduler = Scheduler(cache.limits)
         self._tell = tell
+        self._tell_widened = tell_widened
         self._inbox: queue.SimpleQueue[Post] = queue.SimpleQueue()
-        self._answers: dict[int, _Answer] = {}
+        self._answers: dict[int, Answering] = {}
+        self._widen: list[Widen] = []
+        self._ask_at = 0.0
         self._is_open = True
 
     def post(self, post: Post) -> None:
@@ -110,31 +92,50 @@ class Loop:
         """
         while self._is_open:
             self._take_posts()
-            turn = self._scheduler.next_turn()
-            self._operate(turn)
+            self._suit_context()
+            turn = self._scheduler.next_turn(time.monotonic())
+            self._cache.operate(turn.operations)
             if turn.pieces:
                 self._step(turn)
 
+    # What comes in
+
     def _take_posts(self) -> None:
         """Empty the inbox; wait for a post only if there is nothing to do."""
-        while True:
+        gather_until = 0.0
+        while self._is_open:
+            is_idle = not self._scheduler.has_work and not self._widen
+            left_s = gather_until - time.monotonic()
             try:
-                post = self._inbox.get(block=not self._scheduler.has_work and self._is_open)
+                if is_idle or left_s <= 0:
+                    post = self._inbox.get(block=is_idle)
+                else:
+                    post = self._inbox.get(timeout=left_s)
             except queue.Empty:
-                return
-            if isinstance(post, Job):
-                self._begin(post)
-            elif isinstance(post, Cancel):
-                self._give_up(post.request_id)
-            else:
-                self._is_open = False
-                return
+                if left_s <= 0:
+                    return
+                continue
+            if is_idle and isinstance(post, Job) and post.priority == "batch":
+                gather_until = time.monotonic() + GATHER_S
+            self._take(post)
+
+    def _take(self, post: Post) -> None:
+        if isinstance(post, Job):
+            self._begin(post)
+        elif isinstance(post, Cancel):
+            self._give_up(post.request_id)
+        elif isinstance(post, Widen):
+            self._widen.append(post)
+        else:
+            self._is_open = False
 
     def _begin(self, job: Job) -> None:
         sequence = Sequence(job.request_id, job.prompt, job.max_tokens, job.priority)
-        answer = _Answer(job, sequence, time.monotonic())
-        self._answers[job.request_id] = answer
-        self._scheduler.add(sequence)
+        drafter = Drafter(job.prompt) if job.drafts and self._cache.limits.can_share else None
+        self._answers[job.request_id] = Answering(job, sequence, drafter)
+        if not self._scheduler.has_work or not self._cache.fits(sequence):
+            self._ask_at = 0.0
+        self._scheduler.add(sequence, time.monotonic())
 
     def _give_up(self, request_id: int) -> None:
         answer = self._answers.pop(request_id, None)
@@ -142,127 +143,131 @@ class Loop:
             self._scheduler.end(answer.sequence)
             answer.job.picker.close()
 
-    def _operate(self, turn: Turn) -> None:
-        for operation in turn.operations:
-            if isinstance(operation, Trim):
-                self._context.trim(operation.seq_id, operation.n_keep)
-            elif isinstance(operation, Copy):
-                self._context.copy(operation.source, operation.target, operation.n_tokens)
+    def _suit_context(self) -> None:
+        """Make the context anew over the same weights where the work asks for another one.
+
+        It is asked for when work begins, when a request is too long for the present one, and
+        every few seconds while many wait; it is made once those that run have ended, and nobody
+        is admitted until then.
+        """
+        now = time.monotonic()
+        scheduler = self._scheduler
+        if not (scheduler.is_closed or self._widen or now >= self._ask_at):
+            return
+        self._ask_at = now + ASK_AGAIN_S
+        sequences = [one.sequence for one in self._answers.values()]
+        is_running = bool(scheduler.running)
+        is_suited = self._cache.suits(sequences, is_running=is_running)
+        scheduler.is_closed = bool(self._widen) or not is_suited
+        if scheduler.is_closed and not is_running:
+            self._remake(sequences)
+
+    def _remake(self, sequences: list[Sequence]) -> None:
+        wanted, self._widen = self._widen, []
+        for one in wanted:
+            self._cache.widen(one.n_ctx_tokens, one.n_cells)
+        self._cache.suit(sequences)
+        self._begin_anew()
+        for one in wanted:
+            self._tell_widened(one.request_id)
+
+    def _begin_anew(self) -> None:
+        """Hand the waiting ones to a scheduler of the new context."""
+        waiting = self._scheduler.waiting
+        n_preempted = self._scheduler.n_preempted
+        self._scheduler = Scheduler(self._cache.limits)
+        self._scheduler.n_preempted = n_preempted
+        self._scheduler.take_over(waiting)
+
+    # One step
 
     def _step(self, turn: Turn) -> None:
-        told = Told(n_tokens=turn.n_tokens)
+        told = Told(n_tokens=turn.n_tokens, n_sequences=len(turn.pieces))
         self._note_started(turn, told)
-        prepare(self._answers[p.sequence.request_id].job.picker for p in turn.pieces)
+        prepare(self._answers[p.sequence.request_id].job.picker for p in turn.pieces if p.n_rows)
+        began = time.perf_counter()
         try:
-            n_rows = self._decode(turn.pieces)
+            n_rows = self._decode(self._cache.context, turn.pieces)
         except CacheFull:
             # The books say that there is room, so this is llama.cpp's padding: the youngest waits.
-            youngest = max(self._scheduler.running, key=lambda one: one.rank)
-            self._scheduler.put_back(youngest)
+            self._scheduler.put_back(max(self._scheduler.running, key=lambda one: one.rank))
             return
+        told.step_s = time.perf_counter() - began
         self._scheduler.computed(turn)
         self._pick(turn, n_rows, told)
-        told.progressed = [piece.sequence.request_id for piece in turn.pieces]
+        self._guess()
+        self._fill(turn, told)
         self._tell(told)
 
     def _note_started(self, turn: Turn, told: Told) -> None:
         now = time.monotonic()
         for piece in turn.pieces:
-            answer = self._answers[piece.sequence.request_id]
-            if not answer.started_at:
-                answer.started_at = now
-                answer.n_reused = piece.sequence.n_reused
-                told.started.append(piece.sequence.request_id)
+            request_id = piece.sequence.request_id
+            if self._answers[request_id].start(now):
+                told.started.append(request_id)
 
-    def _decode(self, pieces: tuple[Piece, ...]) -> int:
-        lengths = [len(piece.tokens) for piece in pieces]
-        wanted = np.zeros(sum(lengths), np.int8)
-        wanted[np.cumsum(lengths) - 1] = [piece.wants_logits for piece in pieces]
-        return self._context.decode(
+    @staticmethod
+    def _decode(context: Context, pieces: tuple[Piece, ...]) -> int:
+        lengths = np.array([len(piece.tokens) for piece in pieces])
+        n_rows = np.array([piece.n_rows for piece in pieces])
+        ends = np.cumsum(lengths)
+        # Of each piece, the last `n_rows` tokens are wanted.
+        within = np.arange(int(ends[-1])) - np.repeat(ends - n_rows, lengths)
+        return context.decode(
             np.concatenate([piece.tokens for piece in pieces]),
-            np.concatenate(
-                [np.arange(p.pos, p.pos + len(p.tokens), dtype=np.int32) for p in pieces]
-            ),
+            np.arange(int(ends[-1]), dtype=np.int32)
+            - np.repeat(ends - lengths - [piece.pos for piece in pieces], lengths).astype(np.int32),
             np.repeat(np.array([p.sequence.seq_id for p in pieces], np.int32), lengths),
-            wanted,
+            (within >= 0).astype(np.int8),
         )
 
     def _pick(self, turn: Turn, n_rows: int, told: Told) -> None:
         if not n_rows:
             return
-        logits = self._context.logits(n_rows)
-        row, batch_index = 0, -1
+        logits = self._cache.context.logits(n_rows)
+        row, end = 0, 0
         for piece in turn.pieces:
-            batch_index += len(piece.tokens)
-            if not piece.wants_logits:
-                continue
-            answer = self._answers[piece.sequence.request_id]
-            choice = answer.job.picker.choose(self._context, logits[row], batch_index)
-            self._accept(answer, choice, told)
-            row += 1
+            end += len(piece.tokens)
+            if piece.n_rows:
+                answer = self._answers[piece.sequence.request_id]
+                self._pick_piece(answer, piece, logits[row : row + piece.n_rows], end, told)
+                row += piece.n_rows
 
-    def _accept(self, answer: _Answer, choice: Choice, told: Told) -> None:
-        """Add a token to its answer; end the answer where it ends."""
-        if not answer.first_token_at:
-            answer.first_token_at = time.monotonic()
-        if choice.ends == "stop" and self._model.ends_generation(choice.token):
-            self._finish(answer, "stop", told)
-            return
-        job = answer.job
-        answer.n_answered += 1
-        answer.sequence.answer.append(choice.token)
-        shows = choice.token in job.shown
-        heard = job.listener.feed(self._model.piece(choice.token, shows_control=shows))
-        told.chunks.append(_chunk(job.request_id, heard, choice))
-        if choice.ends is not None:
-            self._finish(answer, choice.ends, told)
-        elif job.listener.is_stopped:
-            self._finish(answer, "stop", told)
-        elif answer.n_answered >= job.max_tokens:
-            self._finish(answer, "length", told)
+    def _pick_piece(
+        self, answer: Answering, piece: Piece, logits: Logits, end: int, told: Told
+    ) -> None:
+        """Choose along the drafts as long as they are what would have been said."""
+        drafts = piece.tokens[len(piece.tokens) - piece.n_drafts :]
+        n_accepted = 0
+        for number, row in enumerate(logits):
+            batch_index = end - piece.n_rows + number
+            choice = answer.job.picker.choose(self._cache.context, row, batch_index)
+            answer.accept(choice, self._model, told)
+            is_guessed = number < piece.n_drafts and choice.token == drafts[number]
+            if answer.ended or not is_guessed:
+                break
+            n_accepted += 1
+        answer.learn(piece.n_drafts, n_accepted, told)
+        self._scheduler.reject(piece.sequence, piece.n_drafts - n_accepted)
+        if answer.ended:
+            self._finish(answer, told)
 
-    def _finish(self, answer: _Answer, reason: DoneReason, told: Told) -> None:
-        job = answer.job
-        rest = job.listener.close()
-        if rest:
-            told.chunks.append(_chunk(job.request_id, rest, None))
-        told.done.append(
-            {
-                "id": job.request_id,
-                "reason": reason,
-                "usage": _usage(answer),
-                "is_shortened": job.picker.is_shortened,
-            }
-        )
+    def _finish(self, answer: Answering, told: Told) -> None:
+        answer.finish(told)
         self._scheduler.end(answer.sequence)
-        self._answers.pop(job.request_id)
-        job.picker.close()
+        self._answers.pop(answer.job.request_id)
+        answer.job.picker.close()
 
+    def _guess(self) -> None:
+        """Guess ahead for those that answer, the fewer tokens the more of them there are."""
+        answering = [one for one in self._scheduler.running if one.state == "decode"]
+        for sequence in answering:
+            answer = self._answers[sequence.request_id]
+            sequence.drafts[:] = answer.guess(MOST_DRAFTS // len(answering))
 
-def _chunk(request_id: int, heard: Heard, choice: Choice | None) -> dict[str, Any]:
-    """Give the fields of `request.Chunk` that are not empty."""
-    chunk: dict[str, Any] = {
-        "id": request_id,
-        "text": heard.text,
-        "n_tokens": int(choice is not None),
-    }
-    if heard.reasoning:
-        chunk["reasoning"] = heard.reasoning
-    if heard.tool_calls:
-        chunk["tool_calls"] = [asdict(call) for call in heard.tool_calls]
-    if choice is not None and choice.logprob is not None:
-        chunk["logprobs"] = [choice.logprob]
-    return chunk
-
-
-def _usage(answer: _Answer) -> dict[str, float | int]:
-    """Give the fields of `request.Usage`."""
-    now = time.monotonic()
-    return {
-        "prompt_tokens": len(answer.job.prompt),
-        "prompt_reused_tokens": answer.n_reused,
-        "completion_tokens": answer.n_answered,
-        "queue_s": answer.started_at - answer.queued_at,
-        "prefill_s": answer.first_token_at - answer.started_at,
-        "decode_s": now - answer.first_token_at,
-    }
+    def _fill(self, turn: Turn, told: Told) -> None:
+        told.progressed = [piece.sequence.request_id for piece in turn.pieces]
+        told.n_waiting = len(self._scheduler.waiting)
+        told.n_cells_used = self._scheduler.places.cells.n_used
+        told.n_cells_shared = self._scheduler.places.cells.n_shared
+        told.n_preempted = self._scheduler.n_preempted

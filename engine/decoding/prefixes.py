@@ -1,7 +1,8 @@
-"""Who owns which cells of the unified KV cache, and who shares a beginning with whom. Pure.
+"""Who owns which cells of the KV cache, and who shares a beginning with whom. Pure.
 
-llama.cpp lets one cell belong to several sequences (`llama_memory_seq_cp`), and frees it when the
-last of them lets go. This module keeps the same books, so that room is known before a decode.
+In a unified cache llama.cpp lets one cell belong to several sequences (`llama_memory_seq_cp`), and
+frees it when the last of them lets go. In a split one every sequence has a stream of its own, and
+a beginning is copied. This module keeps the same books, so that room is known before a decode.
 A radix tree is not needed to find the longest shared beginning: at most some hundreds of
 sequences are resident, and comparing two arrays of 4,000 tokens takes 3 µs.
 """
@@ -50,10 +51,39 @@ def shared_beginning(one: Tokens, other: Tokens) -> int:
 class PrefixCache:
     """The books of one context's cells. Not thread-safe: the owner thread keeps them."""
 
-    def __init__(self, n_cells: int) -> None:
+    def __init__(self, n_cells: int, n_cells_each: int | None = None) -> None:
+        """Begin with an empty cache.
+
+        Args:
+            n_cells: cells of the whole cache.
+            n_cells_each: of a split cache: cells of each sequence's stream.
+        """
         self.n_cells = n_cells
         self.n_used = 0
+        self._n_cells_each = n_cells_each
         self._residents: dict[int, _Resident] = {}
+
+    @property
+    def is_unified(self) -> bool:
+        """Whether sequences can share cells."""
+        return self._n_cells_each is None
+
+    @property
+    def n_shared(self) -> int:
+        """Cells that several sequences hold, counted once for each holder but the first."""
+        return sum(one.n_tokens for one in self._residents.values()) - self.n_used
+
+    def n_free_for(self, seq_id: int) -> int:
+        """Cells that this sequence could still take."""
+        if self._n_cells_each is None:
+            return self.n_free
+        resident = self._residents.get(seq_id)
+        return self._n_cells_each - (resident.n_tokens if resident else 0)
+
+    def n_tokens(self, seq_id: int) -> int:
+        """Tokens of a sequence that have cells."""
+        resident = self._residents.get(seq_id)
+        return resident.n_tokens if resident else 0
 
     @property
     def n_free(self) -> int:
@@ -82,12 +112,18 @@ class PrefixCache:
         return sum(r.n_cells for r in self._residents[seq_id].runs if r.holders == {seq_id})
 
     def share(self, source: int, target: int, n_tokens: int) -> None:
-        """Let `target`, which must be new, hold the first `n_tokens` cells of `source` too."""
+        """Give `target`, which must be new, the first `n_tokens` of `source`.
+
+        In a unified cache both hold the same cells; in a split one `target` gets its own.
+        """
         if target in self._residents:
             raise ValueError(f"sequence {target} is resident already")
         donor = self._residents[source]
         if not 0 < n_tokens <= donor.n_tokens:
             raise ValueError(f"sequence {source} has no {n_tokens} tokens to share")
+        if not self.is_unified:
+            self.extend(target, donor.computed[:n_tokens])
+            return
         self._cut(donor, n_tokens)
         taken, n_seen = [], 0
         for run in donor.runs:
@@ -107,8 +143,8 @@ class PrefixCache:
             ValueError: there are not so many free cells.
         """
         n = len(tokens)
-        if n > self.n_free:
-            raise ValueError(f"{n} cells wanted, {self.n_free} are free")
+        if n > self.n_free_for(seq_id):
+            raise ValueError(f"{n} cells wanted, {self.n_free_for(seq_id)} are free")
         resident = self._residents.setdefault(seq_id, _Resident(np.empty(0, np.int32)))
         if resident.n_tokens + n > len(resident.tokens):
             grown = np.empty(max(256, 2 * (resident.n_tokens + n)), np.int32)

@@ -11,6 +11,10 @@ from paddock.engine.request import Priority
 State = Literal["waiting", "prefill", "decode", "finished"]
 RANK: dict[Priority, int] = {"interactive": 0, "normal": 1, "batch": 2}
 
+# Ageing: so many seconds of waiting make up for the priority. A batch job that has waited for a
+# minute is served before a chat that comes just then; chats have a place of their own besides.
+PATIENCE_S: dict[Priority, float] = {"interactive": 0.0, "normal": 15.0, "batch": 60.0}
+
 
 @dataclass(slots=True, eq=False)
 class Sequence:
@@ -18,23 +22,32 @@ class Sequence:
 
     `seq_id` names its cells in the KV cache, -1 while it waits. `n_computed` tokens, counted from
     the beginning, have their cells. The newest token of an answer never has its cell yet: the
-    next decode computes it.
+    next decode computes it, and with it the `drafts`, tokens that are guessed to follow.
     """
 
     request_id: int
     prompt: Tokens
     max_tokens: int
     priority: Priority = "normal"
+    arrived_s: float = 0.0
     arrival: int = 0
     state: State = "waiting"
     seq_id: int = -1
     n_computed: int = 0
     n_reused: int = 0
+    n_preempted: int = 0
     answer: list[int] = field(default_factory=list)
+    """What was said since the prompt; on a preemption it becomes a part of the prompt."""
+    drafts: list[int] = field(default_factory=list)
+
+    @property
+    def due(self) -> tuple[float, int]:
+        """What is admitted first: who has waited longest for its priority."""
+        return self.arrived_s + PATIENCE_S[self.priority], self.arrival
 
     @property
     def rank(self) -> tuple[int, int]:
-        """What goes first: priority, then arrival."""
+        """Who keeps its place when cells run out: the priority, then the older one."""
         return RANK[self.priority], self.arrival
 
     @property
@@ -43,6 +56,11 @@ class Sequence:
         return max(0, len(self.prompt) - self.n_computed)
 
     @property
+    def n_most_tokens(self) -> int:
+        """Length of prompt and answer when it ends at the latest."""
+        return len(self.prompt) + self.max_tokens
+
+    @property
     def n_owed_cells(self) -> int:
         """Cells that it may still take until it ends."""
-        return len(self.prompt) + self.max_tokens - self.n_computed
+        return self.n_most_tokens - self.n_computed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paddock.engine.request import Role
-from paddock.engine.settings import CacheType, Switch
+from paddock.engine.settings import CacheLayout, CacheType, SplitMode, Switch
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,5 +22,18 @@ class Load:
     n_threads: int
     n_gpu_layers: int = -1
     main_gpu: int = 0
+    """Among the devices that the worker may see."""
+    split_mode: SplitMode = "layer"
+    tensor_split: tuple[float, ...] = ()
+    """Each visible device's share; empty: by their free memory."""
+    visible_devices: str = ""
+    """What the worker's CUDA_VISIBLE_DEVICES is set to; empty: it is left alone."""
+    adapters: tuple[str, ...] = ()
+    """Paths of LoRA adapters, laid over the weights in this order."""
+    placed: str = ""
+    """Where the layers lie and, where some are not on the device, why; for people."""
     flash_attention: Switch = "auto"
     kv_cache_type: CacheType = "f16"
+    cache_layout: CacheLayout = "auto"
+    n_shelf_tokens: int = 0
+    is_gpu: bool = False

@@ -21,17 +21,15 @@ import numpy as np
 
 from paddock.engine.arrays import Tokens
 from paddock.engine.decoding.embedding import Embedder
-from paddock.engine.decoding.loop import Cancel, Close, Job, Loop, Told
-from paddock.engine.decoding.scheduler import Limits
-from paddock.engine.dialogue.prompt import Prompter, answer_budget
+from paddock.engine.dialogue.prompt import Prompter
 from paddock.engine.errors import BadRequest, EngineError, PromptTooLong, TextTooLong
 from paddock.engine.native import library
 from paddock.engine.native.context import Context, ContextOptions
 from paddock.engine.native.faults import LoadFailed
 from paddock.engine.native.model import Model
-from paddock.engine.sampling.picker import Picker
 
 from . import frames, wire
+from .chatting import ChatService
 from .load import Load
 
 EXIT_BROKEN = 70  # EX_SOFTWARE: the context is not to be trusted any more
@@ -60,18 +58,20 @@ def main() -> None:
     load = Load(**head)
     try:
         model = Model(Path(load.path), n_gpu_layers=load.n_gpu_layers, main_gpu=load.main_gpu)
-        context = Context(model, _options(load))
         prompter = Prompter(model)
+        if load.role == "embed":
+            context = Context(model, _embedding_options(load))
+        else:
+            service = ChatService(model, prompter, load, None, sender.send)
     except (LoadFailed, EngineError) as error:
         sender.send({"event": "broken", "why": str(error)})
         return
-    can_share = model.can_cut_memory
-    sender.send({"event": "ready", "pid": os.getpid(), "can_share": can_share})
+    sender.send({"event": "ready", "pid": os.getpid(), "can_share": model.can_cut_memory})
     if load.role == "embed":
         _serve_embeddings(load, context, prompter, sender, requests)
     else:
-        limits = Limits(load.n_cells, load.n_parallel, load.n_batch_tokens, can_share)
-        _serve_chat(load, limits, context, prompter, sender, requests)
+        _read_beside(requests, prompter, sender, service.take, at_end=service.close)
+        service.run()
 
 
 def _taken_stdout() -> BinaryIO:
@@ -81,57 +81,15 @@ def _taken_stdout() -> BinaryIO:
     return os.fdopen(mine, "wb")
 
 
-def _options(load: Load) -> ContextOptions:
+def _embedding_options(load: Load) -> ContextOptions:
     return ContextOptions(
         n_ctx_tokens=load.n_cells,
         n_batch_tokens=load.n_batch_tokens,
         n_seq_max=2 * load.n_parallel,
         n_threads=load.n_threads,
-        embeds=load.role == "embed",
+        embeds=True,
         flash_attention=load.flash_attention,
         kv_cache_type=load.kv_cache_type,
-    )
-
-
-def _serve_chat(
-    load: Load,
-    limits: Limits,
-    context: Context,
-    prompter: Prompter,
-    sender: _Sender,
-    requests: BinaryIO,
-) -> None:
-    def tell(told: Told) -> None:
-        for chunk in told.chunks:
-            if "logprobs" in chunk:
-                chunk["logprobs"] = [wire.pack_logprob(one) for one in chunk["logprobs"]]
-        sender.send({"event": "turn", **told.as_head()})
-
-    loop = Loop(context, limits, tell)
-
-    def take(head: frames.Head, body: bytes) -> None:
-        if head["op"] == "cancel":
-            loop.post(Cancel(head["id"]))
-            return
-        loop.post(_job(head["id"], wire.read_order(head, body), load, prompter, context.model))
-
-    _read_beside(requests, prompter, sender, take, at_end=lambda: loop.post(Close()))
-    loop.run()
-
-
-def _job(request_id: int, order: wire.Order, load: Load, prompter: Prompter, model: Model) -> Job:
-    """Render, tokenise and count a request."""
-    prompted = prompter.chat(order.request, order.sampling)
-    n_ctx_tokens = min(order.n_ctx_tokens, load.n_ctx_tokens)
-    return Job(
-        request_id,
-        prompted.tokens,
-        answer_budget(len(prompted.tokens), order.sampling.max_tokens, n_ctx_tokens),
-        order.request.priority,
-        Picker(order.sampling, prompted.tokens, model),
-        prompted.listener,
-        prompted.shown,
-        order.request.drafts,
     )
 
 

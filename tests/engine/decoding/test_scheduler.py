@@ -1,68 +1,151 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddock.engine.decoding.scheduler import Copy, Limits, Scheduler, Trim, Turn
+from paddock.engine.decoding.scheduler import Scheduler
 from paddock.engine.decoding.sequence import Sequence
+from paddock.engine.decoding.turn import Copy, Discard, Limits, Piece, Restore, Shelve, Trim, Turn
 from paddock.engine.request import Priority
+
+Cells = list[tuple[int, int]]
 
 
 @dataclass
 class Device:
     """Stands in for llama.cpp: remembers which token lies at which position of each sequence."""
 
-    n_cells: int
-    held: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    limits: Limits
+    held: dict[int, Cells] = field(default_factory=dict)
+    kept: dict[int, Cells] = field(default_factory=dict)
     n_made: int = 0
     n_computed: int = 0
 
     def perform(self, turn: Turn) -> None:
         for operation in turn.operations:
-            if isinstance(operation, Trim):
-                self.held[operation.seq_id] = self.held.get(operation.seq_id, [])[
-                    : operation.n_keep
-                ]
-            elif isinstance(operation, Copy):
-                assert not self.held.get(operation.target), "a copy must go to an empty sequence"
-                assert len(self.held[operation.source]) >= operation.n_tokens
-                self.held[operation.target] = self.held[operation.source][: operation.n_tokens]
+            match operation:
+                case Trim(seq_id, n_keep):
+                    self.held[seq_id] = self.held.get(seq_id, [])[:n_keep]
+                case Copy(source, target, n_tokens):
+                    assert len(self.held[source]) >= n_tokens
+                    self._fill(target, self.held[source][:n_tokens])
+                case Shelve(seq_id, key):
+                    self.kept[key] = self.held[seq_id]
+                case Restore(key, seq_id):
+                    self._fill(seq_id, self._anew(self.kept[key]))
+                case Discard(key):
+                    del self.kept[key]
         for piece in turn.pieces:
             cells = self.held.setdefault(piece.sequence.seq_id, [])
             assert len(cells) == piece.pos, "positions follow one another"
-            for token in piece.tokens.tolist():
-                self.n_made += 1
-                self.n_computed += 1
-                cells.append((self.n_made, token))
-        assert len({cell for cells in self.held.values() for cell, _ in cells}) <= self.n_cells
+            cells += self._anew([(0, token) for token in piece.tokens.tolist()])
+            self.n_computed += len(piece.tokens)
+        self.check()
+
+    def _anew(self, cells: Cells) -> Cells:
+        self.n_made += len(cells)
+        return [(self.n_made - number, token) for number, (_, token) in enumerate(cells)]
+
+    def _fill(self, target: int, cells: Cells) -> None:
+        assert not self.held.get(target), "a copy must go to an empty sequence"
+        self.held[target] = cells if self.limits.is_unified else self._anew(cells)
+
+    def check(self) -> None:
+        n_each = self.limits.n_cells_each
+        if n_each is not None:
+            assert all(len(cells) <= n_each for cells in self.held.values())
+        else:
+            owned = {cell for cells in self.held.values() for cell, _ in cells}
+            assert len(owned) <= self.limits.n_cells
+        assert all(seq_id < self.limits.n_seq_ids for seq_id in self.held)
+        assert sum(map(len, self.kept.values())) <= self.limits.n_shelf_tokens
 
 
-def run_all(scheduler: Scheduler, device: Device, max_turns: int = 10_000) -> list[int]:
-    """Run until nothing is left; the 'model' answers with its sequence's length so far."""
-    order: list[int] = []
-    for _ in range(max_turns):
-        turn = scheduler.next_turn()
-        device.perform(turn)
-        if not turn.pieces:
-            assert not scheduler.has_work, "work is left, but nothing is computed"
-            return order
-        assert turn.n_tokens <= scheduler.limits.n_batch_tokens
-        scheduler.computed(turn)
+def next_token(sequence: Sequence, n_known: int) -> int:
+    """The 'model': what it says depends on all that came before, and on nothing else."""
+    known = [*sequence.prompt.tolist(), *sequence.answer][:n_known]
+    return 1000 + (sum((place + 1) * token for place, token in enumerate(known)) % 7919)
+
+
+@dataclass
+class Run:
+    """A scheduler and its device, driven as the loop does it."""
+
+    scheduler: Scheduler
+    device: Device
+    now_s: float = 0.0
+    said: dict[int, list[int]] = field(default_factory=dict)
+    order: list[int] = field(default_factory=list)
+    drafts: tuple[int, ...] = ()
+
+    def turn(self) -> Turn:
+        self.now_s += 1.0
+        turn = self.scheduler.next_turn(self.now_s)
+        self.device.perform(turn)
+        assert turn.n_tokens <= self.scheduler.limits.n_batch_tokens + len(turn.pieces) * 8
+        self.scheduler.computed(turn)
         for piece in turn.pieces:
-            sequence = piece.sequence
-            held = [token for _, token in device.held[sequence.seq_id]]
-            expected = [*sequence.prompt.tolist(), *sequence.answer][: sequence.n_computed]
-            assert held == expected, "no token is lost or changed"
-            if piece.wants_logits:
-                assert sequence.n_missing == 0
-                sequence.answer.append(1000 + len(sequence.answer))
-                if len(sequence.answer) == sequence.max_tokens:
-                    scheduler.end(sequence)
-                    order.append(sequence.request_id)
-    raise AssertionError("a sequence starves")
+            self._check(piece)
+            if piece.n_rows:
+                self._say(piece)
+        return turn
+
+    def _check(self, piece: Piece) -> None:
+        sequence = piece.sequence
+        held = [token for _, token in self.device.held[sequence.seq_id]]
+        known = [*sequence.prompt.tolist(), *sequence.answer]
+        n_sure = sequence.n_computed - piece.n_drafts
+        assert held[:n_sure] == known[:n_sure], "no token is lost or changed"
+        assert len(held) == sequence.n_computed
+
+    def _say(self, piece: Piece) -> None:
+        sequence = piece.sequence
+        guesses = piece.tokens.tolist()[len(piece.tokens) - piece.n_drafts :]
+        n_accepted = 0
+        for number in range(piece.n_rows):
+            known = len(sequence.prompt) + len(sequence.answer)
+            token = next_token(sequence, known)
+            sequence.answer.append(token)
+            self.said.setdefault(sequence.request_id, []).append(token)
+            is_full = len(sequence.answer) == sequence.max_tokens
+            if is_full or number == piece.n_drafts or guesses[number] != token:
+                break
+            n_accepted += 1
+        self.scheduler.reject(sequence, piece.n_drafts - n_accepted)
+        if len(sequence.answer) == sequence.max_tokens:
+            self.scheduler.end(sequence)
+            self.order.append(sequence.request_id)
+        else:
+            sequence.drafts[:] = self._guess(sequence)
+
+    def _guess(self, sequence: Sequence) -> list[int]:
+        """Guess some tokens, the first ones rightly."""
+        right, known = [], list(sequence.answer)
+        for _ in range(self.drafts[0] if self.drafts else 0):
+            right.append(next_token(sequence, len(sequence.prompt) + len(sequence.answer)))
+            sequence.answer.append(right[-1])
+        sequence.answer[:] = known
+        wrong = [7] * (self.drafts[1] if self.drafts else 0)
+        return (right + wrong)[: sequence.max_tokens - len(known) - 1]
+
+    def all(self, max_turns: int = 20_000) -> list[int]:
+        for _ in range(max_turns):
+            if not self.turn().pieces:
+                assert not self.scheduler.has_work, "work is left, but nothing is computed"
+                return self.order
+        raise AssertionError("a sequence starves")
+
+
+def run(limits: Limits) -> Run:
+    return Run(Scheduler(limits), Device(limits))
+
+
+def run_all(scheduler: Scheduler, device: Device) -> list[int]:
+    return Run(scheduler, device).all()
 
 
 def sequence(
@@ -78,149 +161,236 @@ REQUESTS = st.lists(
         st.lists(st.integers(10, 12), min_size=1, max_size=60),
         st.integers(1, 20),
         st.sampled_from(["interactive", "normal", "batch"]),
+        st.integers(0, 30),  # turns before it arrives
     ),
     min_size=1,
     max_size=25,
 )
 
+LIMITS = st.builds(
+    Limits,
+    n_cells=st.integers(0, 900),
+    n_parallel=st.integers(1, 6),
+    n_batch_tokens=st.integers(8, 64),
+    can_share=st.booleans(),
+    is_unified=st.booleans(),
+    n_reserved=st.integers(0, 1),
+    near_turn_tokens=st.integers(4, 64),
+    chat_turn_tokens=st.integers(4, 64),
+    n_shelf_tokens=st.sampled_from([0, 100, 2000]),
+)
 
-@settings(max_examples=200, deadline=None)
-@given(REQUESTS, st.integers(1, 6), st.integers(8, 64), st.booleans())
-def test_every_sequence_is_answered_and_no_token_is_lost(
-    requests: list[tuple[int, int, list[int], int, Priority]],
-    n_parallel: int,
-    n_batch: int,
-    can_share: bool,
+
+def with_room(limits: Limits) -> Limits:
+    """The longest request, 120 tokens, must fit alone."""
+    n_streams = 1 if limits.is_unified else limits.n_seq_ids
+    return replace(limits, n_cells=120 * n_streams + limits.n_cells)
+
+
+@settings(max_examples=300, deadline=None)
+@given(REQUESTS, LIMITS.map(with_room), st.tuples(st.integers(0, 4), st.integers(0, 3)))
+def test_every_sequence_says_what_it_would_say_alone(
+    requests: list[tuple[int, int, list[int], int, Priority, int]],
+    limits: Limits,
+    drafts: tuple[int, int],
 ) -> None:
-    scheduler = Scheduler(Limits(130, n_parallel, n_batch, can_share))
-    for number, (kind, n_shared, ids, max_tokens, priority) in enumerate(requests):
-        prompt = [kind] * n_shared + ids
-        scheduler.add(sequence(number, prompt, max_tokens, priority))
-    order = run_all(scheduler, Device(130))
-    assert sorted(order) == list(range(len(requests)))
+    world = run(limits)
+    world.drafts = drafts if limits.can_share else ()
+    coming = sorted(enumerate(requests), key=lambda one: one[1][5])
+    expected = {}
+    for number, (kind, n_shared, ids, max_tokens, priority, at_turn) in coming:
+        while world.now_s < at_turn:
+            world.turn()
+        one = sequence(number, [kind] * n_shared + ids, max_tokens, priority)
+        expected[number] = alone(one)
+        world.scheduler.add(one, world.now_s)
+    assert sorted(world.all()) == list(range(len(requests)))
+    assert world.said == expected
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.data())
-def test_cancelling_at_any_moment_loses_nothing_of_the_others(data: st.DataObject) -> None:
-    scheduler, device = Scheduler(Limits(200, 3, 16)), Device(200)
+def alone(asked: Sequence) -> list[int]:
+    one = sequence(0, asked.prompt.tolist(), asked.max_tokens)
+    for _ in range(one.max_tokens):
+        one.answer.append(next_token(one, len(one.prompt) + len(one.answer)))
+    return one.answer
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.booleans())
+def test_cancelling_at_any_moment_loses_nothing_of_the_others(
+    data: st.DataObject, is_unified: bool
+) -> None:
+    world = run(Limits(200 if is_unified else 400, 3, 16, is_unified=is_unified))
     living = {n: sequence(n, [1] * 20 + [n] * 10, 6) for n in range(8)}
     for one in living.values():
-        scheduler.add(one)
+        world.scheduler.add(one)
     doomed = data.draw(st.sets(st.sampled_from(sorted(living)), max_size=4))
     for number in sorted(doomed):
         for _ in range(data.draw(st.integers(0, 3))):
-            turn = scheduler.next_turn()
-            device.perform(turn)
-            scheduler.computed(turn)
-            for piece in turn.pieces:
-                if piece.wants_logits:
-                    piece.sequence.answer.append(1000 + len(piece.sequence.answer))
-        scheduler.end(living[number])
-    for one in living.values():
-        if one.state == "decode" and len(one.answer) >= one.max_tokens:
-            scheduler.end(one)
-    run_all(scheduler, device)
-    assert not scheduler.has_work
+            world.turn()
+        world.scheduler.end(living[number])
+    world.all()
+    assert {number for number in living if number not in doomed} <= set(world.order)
 
 
-def test_the_same_instructions_are_computed_once() -> None:
-    scheduler, device = Scheduler(Limits(4000, 8, 512)), Device(4000)
+@pytest.mark.parametrize("is_unified", [True, False])
+def test_the_same_instructions_are_computed_once(is_unified: bool) -> None:
+    world = run(Limits(9000, 8, 512, is_unified=is_unified))
     instructions = list(range(100, 300))
     for number in range(8):
-        scheduler.add(sequence(number, [*instructions, *([number] * 50)], max_tokens=2))
-    run_all(scheduler, device)
+        world.scheduler.add(sequence(number, [*instructions, *([number] * 50)], max_tokens=2))
+    world.all()
     n_answers = 8 * 1  # the last token of an answer is never computed
-    assert device.n_computed == 200 + 8 * 50 + n_answers
+    assert world.device.n_computed == 200 + 8 * 50 + n_answers
 
 
 def test_a_finished_prompt_is_reused_by_one_that_continues_it() -> None:
-    scheduler, device = Scheduler(Limits(1000, 2, 64)), Device(1000)
-    scheduler.add(sequence(0, [1] * 50, max_tokens=3, priority="interactive"))
-    run_all(scheduler, device)
-    longer = sequence(1, [1] * 50 + [1000, 1001, 7, 8], max_tokens=3, priority="interactive")
-    scheduler.add(longer)
-    run_all(scheduler, device)
+    world = run(Limits(1000, 2, 64))
+    world.scheduler.add(first := sequence(0, [1] * 50, max_tokens=3, priority="interactive"))
+    world.all()
+    history = [*first.prompt.tolist(), *first.answer, 7, 8]
+    longer = sequence(1, history, max_tokens=3, priority="interactive")
+    world.scheduler.add(longer)
+    world.all()
     assert longer.n_reused == 52
 
 
 def test_a_long_prompt_never_delays_running_sequences() -> None:
-    scheduler, device = Scheduler(Limits(4000, 4, 64)), Device(4000)
+    world = run(Limits(4000, 4, 64))
     short = sequence(0, [1, 2, 3], max_tokens=50)
-    scheduler.add(short)
-    device.perform(turn := scheduler.next_turn())
-    scheduler.computed(turn)
-    short.answer.append(9)
-    scheduler.add(sequence(1, [5] * 3000))
+    world.scheduler.add(short)
+    world.turn()
+    world.scheduler.add(sequence(1, [5] * 3000))
     for n_answered in range(2, 20):
-        device.perform(turn := scheduler.next_turn())
-        scheduler.computed(turn)
+        turn = world.turn()
         assert turn.pieces[0].sequence is short
         assert turn.n_tokens == 64, "the rest of the batch reads the long prompt"
-        short.answer.append(9)
         assert len(short.answer) == n_answered
 
 
 def test_a_short_prompt_is_read_beside_a_long_one() -> None:
-    scheduler, device = Scheduler(Limits(4000, 4, 64)), Device(4000)
-    scheduler.add(sequence(0, [5] * 3000))
-    device.perform(turn := scheduler.next_turn())
-    scheduler.computed(turn)
+    world = run(Limits(4000, 4, 64))
+    world.scheduler.add(sequence(0, [5] * 3000))
+    world.turn()
     short = sequence(1, [6] * 20)
-    scheduler.add(short)
-    device.perform(turn := scheduler.next_turn())
-    scheduler.computed(turn)
+    world.scheduler.add(short)
+    world.turn()
     assert short.state == "decode"
 
 
 def test_a_chat_goes_before_jobs() -> None:
-    scheduler = Scheduler(Limits(4000, 1, 64))
+    world = run(Limits(4000, 1, 64, n_reserved=0))
     for number in range(3):
-        scheduler.add(sequence(number, [number] * 10))
-    scheduler.add(sequence(3, [9] * 10, priority="interactive"))
-    assert run_all(scheduler, Device(4000)) == [3, 0, 1, 2]
+        world.scheduler.add(sequence(number, [number] * 10))
+    world.scheduler.add(sequence(3, [9] * 10, priority="interactive"))
+    assert world.all() == [3, 0, 1, 2]
+
+
+def test_a_chat_has_a_place_of_its_own_beside_the_jobs() -> None:
+    world = run(Limits(4000, 2, 64))
+    for number in range(6):
+        world.scheduler.add(sequence(number, [number] * 10, max_tokens=30))
+    world.turn()
+    world.scheduler.add(sequence(9, [9] * 10, max_tokens=2, priority="interactive"), world.now_s)
+    world.turn()
+    world.turn()
+    assert world.order == [9]
+    assert world.scheduler.n_preempted == 0
+
+
+def test_a_second_chat_takes_the_place_of_the_youngest_job() -> None:
+    world = run(Limits(4000, 2, 64))
+    for number in range(2):
+        world.scheduler.add(sequence(number, [number] * 10, max_tokens=30))
+    world.turn()
+    for number in (8, 9):
+        chat = sequence(number, [number] * 10, max_tokens=2, priority="interactive")
+        world.scheduler.add(chat, world.now_s)
+    world.turn()
+    world.turn()
+    assert sorted(world.order) == [8, 9]
+    assert world.scheduler.n_preempted == 1
+    assert sorted(world.all()) == [0, 1, 8, 9]
+
+
+def test_a_job_that_has_waited_long_goes_before_a_chat_that_comes_now() -> None:
+    world = run(Limits(4000, 1, 64, n_reserved=0))
+    world.scheduler.add(sequence(0, [1] * 10, priority="batch"), 0.0)
+    world.scheduler.add(sequence(1, [2] * 10, priority="interactive"), 61.0)
+    assert world.all() == [0, 1]
+
+
+def test_turns_are_short_while_a_chat_is_near_and_long_without_one() -> None:
+    limits = Limits(4000, 4, 512, near_turn_tokens=100, chat_turn_tokens=50)
+    world = run(limits)
+    world.scheduler.add(sequence(0, [1] * 3000), 0.0)
+    assert world.turn().n_tokens == 512
+    chat = sequence(1, [2] * 10, max_tokens=3, priority="interactive")
+    world.scheduler.add(chat, world.now_s)
+    assert world.turn().n_tokens == 100
+    assert world.turn().n_tokens == 1 + 50
+    world.turn()
+    assert world.order == [1]
+    assert world.turn().n_tokens == 100
+    world.now_s += 60
+    assert world.turn().n_tokens == 512
 
 
 def test_a_large_prompt_is_not_starved_by_small_ones() -> None:
-    scheduler = Scheduler(Limits(100, 4, 64))
-    scheduler.add(sequence(0, [1] * 30, max_tokens=20))
-    scheduler.add(sequence(1, [2] * 80, max_tokens=20))
+    world = run(Limits(100, 4, 64))
+    world.scheduler.add(sequence(0, [1] * 30, max_tokens=20))
+    world.scheduler.add(sequence(1, [2] * 80, max_tokens=20))
     for number in range(2, 8):
-        scheduler.add(sequence(number, [number] * 10, max_tokens=5))
-    assert run_all(scheduler, Device(100))[:2] == [0, 1]
+        world.scheduler.add(sequence(number, [number] * 10, max_tokens=5))
+    assert world.all()[:2] == [0, 1]
+
+
+def test_when_cells_run_out_the_youngest_waits_and_nothing_is_lost() -> None:
+    world = run(Limits(256, 4, 64))
+    asked = [sequence(number, [number + 1] * 20, max_tokens=100) for number in range(4)]
+    expected = {one.request_id: alone(one) for one in asked}
+    for one in asked:
+        world.scheduler.add(one)
+    assert world.all()[0] == 0, "the oldest keeps its place"
+    assert world.scheduler.n_preempted > 0
+    assert world.said == expected
 
 
 def test_finished_documents_leave_no_idle_cells_beside_running_ones() -> None:
-    scheduler, device = Scheduler(Limits(4000, 2, 512)), Device(4000)
+    world = run(Limits(4000, 2, 512))
     for number in range(10):
-        scheduler.add(sequence(number, [1] * 40 + [number + 2] * 300, max_tokens=3))
+        world.scheduler.add(sequence(number, [1] * 40 + [number + 2] * 300, max_tokens=3))
     n_most = 0
-    for _ in range(200):
-        turn = scheduler.next_turn()
-        device.perform(turn)
-        scheduler.computed(turn)
-        n_most = max(n_most, scheduler.cells.n_used)
-        for piece in turn.pieces:
-            if piece.wants_logits:
-                piece.sequence.answer.append(0)
-                if len(piece.sequence.answer) == 3:
-                    scheduler.end(piece.sequence)
-    assert not scheduler.has_work
+    while world.turn().pieces:
+        n_most = max(n_most, world.scheduler.places.cells.n_used)
+    assert not world.scheduler.has_work
     assert n_most <= 2 * 350
-    assert scheduler.cells.n_used <= 350, "one beginning stays for those who come next"
+    assert world.scheduler.places.cells.n_used <= 350, "one beginning stays for the next"
+
+
+def test_a_finished_conversation_makes_way_for_others_and_is_brought_back() -> None:
+    world = run(Limits(4000, 2, 512, n_shelf_tokens=1000))
+    world.scheduler.add(first := sequence(0, [1] * 300, max_tokens=3, priority="interactive"))
+    world.all()
+    world.scheduler.add(sequence(1, [2] * 50, max_tokens=3))
+    world.all()
+    assert world.scheduler.places.cells.n_used <= 60, "idle cells would slow the living"
+    history = [*first.prompt.tolist(), *first.answer, 7, 8]
+    again = sequence(2, history, max_tokens=3, priority="interactive")
+    world.scheduler.add(again)
+    world.all()
+    assert again.n_reused == 302
 
 
 def test_a_sequence_that_was_put_back_says_the_same() -> None:
-    scheduler, device = Scheduler(Limits(1000, 2, 64)), Device(1000)
+    world = run(Limits(1000, 2, 64))
     one = sequence(0, [1] * 30, max_tokens=6)
-    scheduler.add(one)
+    expected = alone(one)
+    world.scheduler.add(one)
     for _ in range(3):
-        device.perform(turn := scheduler.next_turn())
-        scheduler.computed(turn)
-        if turn.pieces[0].wants_logits:
-            one.answer.append(1000 + len(one.answer))
-    said = list(one.answer)
-    scheduler.put_back(one)
-    assert one.prompt.tolist() == [1] * 30 + said
-    assert one.max_tokens == 6 - len(said)
-    run_all(scheduler, device)
+        world.turn()
+    world.scheduler.put_back(one)
+    assert one.prompt.tolist() == [1] * 30 + expected[:3]
+    assert one.max_tokens == 3
+    world.all()
+    assert world.said == {0: expected}

@@ -1,0 +1,127 @@
+"""What the owner thread knows of one running request besides its sequence."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from paddock.engine.arrays import Tokens
+from paddock.engine.dialogue.listener import Listener
+from paddock.engine.native.model import Model
+from paddock.engine.request import DoneReason, Priority
+from paddock.engine.sampling.picker import Choice, Picker
+
+from .drafts import Drafter
+from .sequence import Sequence
+from .told import Told
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request that is ready for the scheduler: counted, and sure to fit."""
+
+    request_id: int
+    prompt: Tokens
+    max_tokens: int
+    priority: Priority
+    picker: Picker
+    listener: Listener
+    shown: frozenset[int] = frozenset()
+    """Control tokens that the listener wants to read as text."""
+    drafts: bool = True
+    n_ctx_tokens: int = 0
+    """The longest that prompt and answer may become together."""
+
+
+@dataclass(slots=True, eq=False)
+class Answering:
+    """One request on its way: what was said, since when, at what cost."""
+
+    job: Job
+    sequence: Sequence
+    drafter: Drafter | None
+    queued_at: float = field(default_factory=time.monotonic)
+    started_at: float = 0.0
+    first_token_at: float = 0.0
+    n_answered: int = 0
+    n_reused: int = 0
+    n_drafted: int = 0
+    n_accepted: int = 0
+    ended: DoneReason | None = None
+
+    def start(self, now: float) -> bool:
+        """Note that it is being computed; tells whether that is new."""
+        if self.started_at:
+            return False
+        self.started_at = now
+        self.n_reused = self.sequence.n_reused
+        return True
+
+    def guess(self, most: int) -> list[int]:
+        """Guess what it says next: what its grammar forces, else what it may be copying."""
+        most = min(most, self.job.max_tokens - self.n_answered - 1)
+        if most <= 0:
+            return []
+        forced = self.job.picker.forced()[:most]
+        if forced or self.drafter is None:
+            return forced
+        return self.drafter.guess(most)
+
+    def accept(self, choice: Choice, model: Model, told: Told) -> None:
+        """Add a token; `ended` is set where the answer ends."""
+        if not self.first_token_at:
+            self.first_token_at = time.monotonic()
+        if choice.ends == "stop" and model.ends_generation(choice.token):
+            self.ended = "stop"
+            return
+        job = self.job
+        self.n_answered += 1
+        self.sequence.answer.append(choice.token)
+        if self.drafter is not None:
+            self.drafter.add(choice.token)
+        piece = model.piece(choice.token, shows_control=choice.token in job.shown)
+        told.chunk(job.request_id, job.listener.feed(piece), choice)
+        if choice.ends is not None:
+            self.ended = choice.ends
+        elif job.listener.is_stopped:
+            self.ended = "stop"
+        elif self.n_answered >= job.max_tokens:
+            self.ended = "length"
+
+    def learn(self, n_drafted: int, n_accepted: int, told: Told) -> None:
+        """Note how a guess went."""
+        self.n_drafted += n_drafted
+        self.n_accepted += n_accepted
+        told.n_drafted += n_drafted
+        told.n_accepted += n_accepted
+        if self.drafter is not None:
+            self.drafter.learn(n_drafted, n_accepted)
+
+    def finish(self, told: Told) -> None:
+        """Say what was held back, and how it ended."""
+        rest = self.job.listener.close()
+        if rest:
+            told.chunk(self.job.request_id, rest, None)
+        told.done.append(
+            {
+                "id": self.job.request_id,
+                "reason": self.ended,
+                "usage": self._usage(),
+                "is_shortened": self.job.picker.is_shortened,
+            }
+        )
+
+    def _usage(self) -> dict[str, Any]:
+        """Give the fields of `request.Usage`."""
+        return {
+            "prompt_tokens": len(self.job.prompt),
+            "prompt_reused_tokens": self.n_reused,
+            "completion_tokens": self.n_answered,
+            "drafted_tokens": self.n_drafted,
+            "accepted_tokens": self.n_accepted,
+            "n_preempted": self.sequence.n_preempted,
+            "queue_s": self.started_at - self.queued_at,
+            "prefill_s": self.first_token_at - self.started_at,
+            "decode_s": time.monotonic() - self.first_token_at,
+        }

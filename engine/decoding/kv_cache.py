@@ -1,0 +1,201 @@
+"""One context over a model's weights, made anew where another layout suits the work better.
+
+The weights stay; a context is made in some 30 ms. Its streams are as long as the longest request
+so far needs, not as long as the model could: memory is taken when it is wanted. Lives in the owner
+thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from paddock.engine.native.context import Context, ContextOptions
+from paddock.engine.native.model import Model
+from paddock.engine.native.state import State, given, taken
+from paddock.engine.profile.choice import Bounds, Layout, Workload, choose, estimate, turn_tokens
+from paddock.engine.profile.profile import Profile
+from paddock.engine.settings import CacheLayout
+
+from .prefixes import shared_beginning
+from .sequence import Sequence
+from .turn import Copy, Discard, Limits, Operation, Restore, Shelve, Trim
+
+# A chat's first token is wanted within 0.3 s: it waits for the turn that is being computed, and
+# for its own. While it is being answered, each token waits for one turn.
+NEAR_TURN_S, CHAT_TURN_S = 0.2, 0.1
+
+# Another layout must save so much of work that takes so long, or the present one stays.
+WORTH_GAIN, WORTH_S = 0.1, 2.0
+
+LEAST_STREAM_TOKENS = 1024
+_PAD_TOKENS = 256  # llama.cpp's own
+
+
+@dataclass(frozen=True, slots=True)
+class CacheWishes:
+    """What a cache may become."""
+
+    n_ctx_tokens: int
+    """The longest request, answer included."""
+    n_cells: int
+    n_parallel: int
+    options: ContextOptions
+    layout: CacheLayout = "auto"
+    n_shelf_tokens: int = 0
+    is_gpu: bool = False
+
+
+class KvCache:
+    """Holds the context; use `operate` and `context` between changes of layout."""
+
+    def __init__(self, model: Model, wishes: CacheWishes, profile: Profile | None = None) -> None:
+        self.model = model
+        self._wishes = wishes
+        self._profile = profile
+        self._shelf: dict[int, State] = {}
+        self._n_stream_tokens = min(wishes.n_ctx_tokens, LEAST_STREAM_TOKENS)
+        self._layout = self._chosen(Workload(wishes.n_parallel, 512, 64))
+        self.limits = self._limits()
+        self.context = self._made()
+
+    def close(self) -> None:
+        """Free the context."""
+        self.context.close()
+
+    # Operations
+
+    def operate(self, operations: Iterable[Operation]) -> None:
+        """Carry out what a scheduler decided, in order.
+
+        Raises:
+            CacheFull: something that was kept outside finds no room.
+        """
+        for one in operations:
+            match one:
+                case Trim(seq_id, n_keep):
+                    self.context.trim(seq_id, n_keep)
+                case Copy(source, target, n_tokens):
+                    self._copy(source, target, n_tokens)
+                case Shelve(seq_id, key):
+                    self._shelf[key] = taken(self.context, seq_id)
+                case Restore(key, seq_id):
+                    given(self.context, seq_id, self._shelf[key])
+                case Discard(key):
+                    self._shelf.pop(key, None)
+
+    def _copy(self, source: int, target: int, n_tokens: int) -> None:
+        if self.limits.is_unified:
+            self.context.copy(source, target, n_tokens)
+            return
+        # llama.cpp copies between streams only as a whole, cells that nobody uses included.
+        given(self.context, target, taken(self.context, source))
+        self.context.trim(target, n_tokens)
+
+    # Layout
+
+    def widen(self, n_ctx_tokens: int, n_cells: int) -> None:
+        """Make room for longer requests; nobody may be in the cache."""
+        if n_ctx_tokens > self._wishes.n_ctx_tokens:
+            self._wishes = replace(self._wishes, n_ctx_tokens=n_ctx_tokens, n_cells=n_cells)
+
+    def fits(self, sequence: Sequence) -> bool:
+        """Whether a sequence fits into this context as it is."""
+        return sequence.n_most_tokens <= self._n_stream_tokens
+
+    def suits(self, sequences: Items[Sequence], *, is_running: bool) -> bool:
+        """Tell whether the present layout is good enough for this work."""
+        if not all(map(self.fits, sequences)):
+            return False
+        if len(sequences) < 2:
+            return True
+        workload = _workload(sequences)
+        bounds = self._bounds(self._n_stream_for(sequences))
+        better = self._chosen(workload)
+        if better == self._layout or self._profile is None:
+            return better == self._layout or is_running
+        present_s = estimate(self._profile, workload, self._layout, bounds)
+        gain_s = present_s - estimate(self._profile, workload, better, bounds)
+        return gain_s < max(WORTH_S, WORTH_GAIN * present_s)
+
+    def suit(self, sequences: Items[Sequence]) -> None:
+        """Make the context anew for this work; nobody may be in the cache."""
+        self._n_stream_tokens = self._n_stream_for(sequences)
+        self._layout = self._chosen(_workload(sequences))
+        self.limits = self._limits()
+        self._shelf.clear()
+        self.context.close()
+        self.context = self._made()
+
+    def _n_stream_for(self, sequences: Items[Sequence]) -> int:
+        """Give the length of a stream: it only grows, by doubling, up to what was asked for."""
+        longest = max((one.n_most_tokens for one in sequences), default=0)
+        length = max(self._n_stream_tokens, LEAST_STREAM_TOKENS)
+        while length < longest:
+            length *= 2
+        return min(length, self._wishes.n_ctx_tokens)
+
+    def _chosen(self, workload: Workload) -> Layout:
+        bounds = self._bounds(self._n_stream_tokens)
+        layout = choose(self._profile, workload, bounds)
+        if self._wishes.layout != "auto":
+            layout = replace(layout, is_unified=self._wishes.layout == "unified")
+        if not layout.is_unified:
+            n_streams = bounds.n_cells // self._n_stream_tokens
+            layout = replace(layout, n_parallel=max(1, min(layout.n_parallel, n_streams)))
+        return layout
+
+    def _bounds(self, n_stream_tokens: int) -> Bounds:
+        wishes = self._wishes
+        n_cells = max(n_stream_tokens, min(wishes.n_cells, wishes.n_parallel * n_stream_tokens))
+        n_batch = wishes.options.n_batch_tokens
+        return Bounds(n_cells, wishes.n_parallel, n_batch, wishes.is_gpu)
+
+    def _limits(self) -> Limits:
+        layout, each = self._layout, _padded(self._n_stream_tokens)
+        n_reserved = int(self._wishes.n_parallel > 1)
+        n_cells = _padded(self._bounds(self._n_stream_tokens).n_cells)
+        if not layout.is_unified:
+            n_cells = (layout.n_parallel + n_reserved) * each
+        near = turn_tokens(self._profile, NEAR_TURN_S)
+        return Limits(
+            n_cells=n_cells,
+            n_parallel=layout.n_parallel,
+            n_batch_tokens=layout.n_batch_tokens,
+            can_share=self.model.can_cut_memory,
+            is_unified=layout.is_unified,
+            n_reserved=n_reserved,
+            near_turn_tokens=near,
+            chat_turn_tokens=min(near, max(32, turn_tokens(self._profile, CHAT_TURN_S))),
+            n_shelf_tokens=self._wishes.n_shelf_tokens,
+        )
+
+    def _made(self) -> Context:
+        limits = self.limits
+        options = replace(
+            self._wishes.options,
+            n_ctx_tokens=limits.n_cells,
+            n_seq_max=limits.n_seq_ids,
+            is_unified=limits.is_unified,
+        )
+        return Context(self.model, options)
+
+
+def _workload(sequences: Items[Sequence]) -> Workload:
+    """Describe what waits: means, and the beginning that all have in common."""
+    first, *others = [one.prompt for one in sequences] or [np.empty(0, np.int32)]
+    n_shared = min((shared_beginning(first, other) for other in others), default=0)
+    n = max(1, len(sequences))
+    return Workload(
+        n_sequences=n,
+        n_prompt_tokens=sum(len(one.prompt) for one in sequences) / n,
+        n_answer_tokens=sum(one.max_tokens for one in sequences) / n,
+        n_shared_tokens=n_shared,
+    )
+
+
+def _padded(n_tokens: int) -> int:
+    return -(-n_tokens // _PAD_TOKENS) * _PAD_TOKENS

@@ -1,0 +1,120 @@
+"""What a scheduler decides: memory operations, and pieces of sequences for one decode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paddock.engine.arrays import Tokens
+
+from .sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one context can hold, and how its time is shared out."""
+
+    n_cells: int
+    n_parallel: int
+    """Jobs that run at once."""
+    n_batch_tokens: int = 512
+    can_share: bool = True
+    """False for models whose memory cannot be cut (recurrent, sliding window)."""
+    is_unified: bool = True
+    n_reserved: int = 1
+    """Sequences beyond `n_parallel` that only chats may use."""
+    near_turn_tokens: int = 128
+    """Prompt tokens of a turn while a chat may come at any moment: it waits for one turn."""
+    chat_turn_tokens: int = 64
+    """Prompt tokens of a turn while a chat is being answered: its next token waits for them."""
+    n_shelf_tokens: int = 0
+    """Tokens of finished conversations that are kept outside the cache."""
+
+    @property
+    def n_slots(self) -> int:
+        """Sequences that run at once at most."""
+        return self.n_parallel + self.n_reserved
+
+    @property
+    def n_seq_ids(self) -> int:
+        """Sequence ids of the context: in a unified cache idle ones need ids of their own."""
+        return 2 * self.n_slots if self.is_unified else self.n_slots
+
+    @property
+    def n_cells_each(self) -> int | None:
+        """Cells of one stream of a split cache."""
+        return None if self.is_unified else self.n_cells // self.n_seq_ids
+
+
+@dataclass(frozen=True, slots=True)
+class Trim:
+    """Free the cells of `seq_id` from position `n_keep` on."""
+
+    seq_id: int
+    n_keep: int
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Give `target`, which is empty, the first `n_tokens` of `source`."""
+
+    source: int
+    target: int
+    n_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shelve:
+    """Keep a copy of a sequence's cells outside the cache, under `key`."""
+
+    seq_id: int
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Give `seq_id`, which is empty, what was kept under `key`."""
+
+    key: int
+    seq_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Forget what was kept under `key`."""
+
+    key: int
+
+
+Operation = Trim | Copy | Shelve | Restore | Discard
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Consecutive tokens of one sequence in a batch.
+
+    `n_rows` logits are wanted: none within a prompt, one after its last token, and with drafts
+    one after each of the tokens.
+    """
+
+    sequence: Sequence
+    tokens: Tokens
+    pos: int
+    n_rows: int
+
+    @property
+    def n_drafts(self) -> int:
+        """How many of the tokens are guesses."""
+        return max(0, self.n_rows - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One step: memory operations in order, then one decode."""
+
+    operations: tuple[Operation, ...]
+    pieces: tuple[Piece, ...]
+
+    @property
+    def n_tokens(self) -> int:
+        """Size of the batch."""
+        return sum(len(piece.tokens) for piece in self.pieces)

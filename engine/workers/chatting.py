@@ -1,0 +1,106 @@
+"""Chats inside a worker: orders in from the reading thread, answers out of the owner thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from paddock.engine.decoding.answering import Job
+from paddock.engine.decoding.kv_cache import CacheWishes, KvCache
+from paddock.engine.decoding.loop import Cancel, Close, Loop, Widen
+from paddock.engine.decoding.told import Told
+from paddock.engine.dialogue.prompt import Prompter, answer_budget
+from paddock.engine.native.context import ContextOptions
+from paddock.engine.native.model import Model
+from paddock.engine.profile.profile import Profile
+from paddock.engine.sampling.picker import Picker
+
+from . import wire
+from .frames import Head
+from .load import Load
+
+Send = Callable[[Head], None]
+
+
+class ChatService:
+    """Serves one model. `take` runs in the reading thread, `run` in the owner thread."""
+
+    def __init__(
+        self, model: Model, prompter: Prompter, load: Load, profile: Profile | None, send: Send
+    ) -> None:
+        self._model = model
+        self._prompter = prompter
+        self._load = load
+        self._send = send
+        self._loop = Loop(KvCache(model, _wishes(load), profile), self._tell, self._tell_widened)
+
+    def run(self) -> None:
+        """Work until `close` is called.
+
+        Raises:
+            DecodeFailed: the context is broken; the process should end.
+        """
+        self._loop.run()
+
+    def close(self) -> None:
+        """End the work after the present step."""
+        self._loop.post(Close())
+
+    def take(self, head: Head, body: bytes) -> None:
+        """Take a chat, or the end of one.
+
+        Raises:
+            EngineError: it cannot be served; nothing was queued.
+        """
+        if head["op"] == "cancel":
+            self._loop.post(Cancel(head["id"]))
+        elif head["op"] == "widen":
+            n_ctx_tokens = max(head["n_ctx_tokens"], self._load.n_ctx_tokens)
+            self._load = replace(self._load, n_ctx_tokens=n_ctx_tokens)
+            self._loop.post(Widen(head["id"], head["n_ctx_tokens"], head["n_cells"]))
+        else:
+            self._loop.post(self._job(head["id"], wire.read_order(head, body)))
+
+    def _job(self, request_id: int, order: wire.Order) -> Job:
+        """Render, tokenise and count a request."""
+        prompted = self._prompter.chat(order.request, order.sampling)
+        n_ctx_tokens = min(order.n_ctx_tokens, self._load.n_ctx_tokens)
+        return Job(
+            request_id,
+            prompted.tokens,
+            answer_budget(len(prompted.tokens), order.sampling.max_tokens, n_ctx_tokens),
+            order.request.priority,
+            Picker(order.sampling, prompted.tokens, self._model),
+            prompted.listener,
+            prompted.shown,
+            order.request.drafts,
+        )
+
+    def _tell(self, told: Told) -> None:
+        for chunk in told.chunks:
+            if "logprobs" in chunk:
+                chunk["logprobs"] = [wire.pack_logprob(one) for one in chunk["logprobs"]]
+        self._send({"event": "turn", **told.as_head()})
+
+    def _tell_widened(self, request_id: int) -> None:
+        self._send({"event": "widened", "id": request_id})
+
+
+def _wishes(load: Load) -> CacheWishes:
+    options = ContextOptions(
+        n_ctx_tokens=load.n_cells,
+        n_batch_tokens=load.n_batch_tokens,
+        n_seq_max=load.n_parallel,
+        n_threads=load.n_threads,
+        flash_attention=load.flash_attention,
+        kv_cache_type=load.kv_cache_type,
+    )
+    return CacheWishes(
+        n_ctx_tokens=load.n_ctx_tokens,
+        n_cells=load.n_cells,
+        n_parallel=load.n_parallel,
+        options=options,
+        layout=load.cache_layout,
+        n_shelf_tokens=load.n_shelf_tokens,
+        is_gpu=load.is_gpu,
+    )
