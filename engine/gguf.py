@@ -24,10 +24,17 @@ _STRING, _ARRAY = 8, 9
 
 # Elements and bytes of one block of each tensor type (ggml.h, `ggml_type`); types that are not
 # here only have their beginning checked.
-_BLOCKS: dict[int, tuple[int, int]] = {
+BLOCKS: dict[int, tuple[int, int]] = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
     10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
     20: (32, 18), 23: (256, 136), 28: (1, 8), 30: (1, 2),
+}  # fmt: skip
+
+# The names of those types, as llama.cpp's tools write them.
+TYPE_NAMES: dict[int, str] = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0",
+    10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K",
+    20: "IQ4_NL", 23: "IQ4_XS", 28: "F64", 30: "BF16",
 }  # fmt: skip
 
 _FOREIGN = {
@@ -40,6 +47,17 @@ _FOREIGN = {
 
 
 @dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor of a file, as far as sizes and speeds depend on it."""
+
+    name: str
+    kind: int
+    """ggml's number of its type; see `TYPE_NAMES`."""
+    n_weights: int
+    n_axes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Header:
     """What a GGUF file says of itself."""
 
@@ -47,6 +65,7 @@ class Header:
     n_tensors: int
     values: dict[str, Scalar]
     array_lengths: dict[str, int]
+    tensors: tuple[Tensor, ...] = ()
 
     @property
     def architecture(self) -> str:
@@ -149,29 +168,39 @@ def _read(path: Path, reader: _Reader) -> Header:
         raise ModelBroken(str(path), "the file is corrupt: its header counts are not plausible")
     values: dict[str, Scalar] = {}
     lengths: dict[str, int] = {}
+    ends: list[tuple[int, str]] = []
     for _ in range(n_values):
         key, kind = reader.string(), reader.number("<I")
         if kind == _ARRAY:
             lengths[key] = reader.skip_array()
         else:
             values[key] = reader.value(kind)
-    header = Header(version, n_tensors, values, lengths)
-    _check_tensors(path, reader, header)
+    header = Header(version, n_tensors, values, lengths, _tensors(path, reader, n_tensors, ends))
+    _check_ends(path, reader, header, ends)
     return header
 
 
-def _check_tensors(path: Path, reader: _Reader, header: Header) -> None:
-    """Follow the tensors' places: the last one must end within the file."""
-    ends: list[tuple[int, str]] = []
-    for _ in range(header.n_tensors):
-        name, n_dims = reader.string(), reader.number("<I")
-        if n_dims > 8:
-            raise ModelBroken(str(path), f"the file is corrupt: tensor '{name}' has {n_dims} axes")
-        n_elements = 1
-        for _ in range(n_dims):
-            n_elements *= reader.number("<Q")
-        per_block, block_bytes = _BLOCKS.get(reader.number("<I"), (1, 0))
-        ends.append((reader.number("<Q") + n_elements // per_block * block_bytes, name))
+def _tensors(
+    path: Path, reader: _Reader, n_tensors: int, ends: list[tuple[int, str]]
+) -> tuple[Tensor, ...]:
+    """Read the tensors' descriptions; notes in `ends` where each one ends."""
+    tensors = []
+    for _ in range(n_tensors):
+        name, n_axes = reader.string(), reader.number("<I")
+        if n_axes > 8:
+            raise ModelBroken(str(path), f"the file is corrupt: tensor '{name}' has {n_axes} axes")
+        n_weights = 1
+        for _ in range(n_axes):
+            n_weights *= reader.number("<Q")
+        kind = reader.number("<I")
+        per_block, block_bytes = BLOCKS.get(kind, (1, 0))
+        ends.append((reader.number("<Q") + n_weights // per_block * block_bytes, name))
+        tensors.append(Tensor(name, kind, n_weights, n_axes))
+    return tuple(tensors)
+
+
+def _check_ends(path: Path, reader: _Reader, header: Header, ends: list[tuple[int, str]]) -> None:
+    """Check that the last tensor ends within the file."""
     alignment = header.values.get("general.alignment", 32)
     step = alignment if isinstance(alignment, int) and alignment > 0 else 32
     start = -(-reader.at // step) * step

@@ -57,6 +57,8 @@ class PoolSettings:
     """Tokens that one model's KV cache holds, over all sequences; None: decided."""
     shelf_bytes: int = 256 * 1024 * 1024
     """Main memory of one model for finished conversations that may be continued."""
+    profile_s: float = 4.0
+    """How long a model is measured when a device first loads it; 0: not at all."""
     load_timeout_s: float = 300.0
     step_timeout_s: float = 120.0
     """A worker that has work and makes no step within it is killed and started again."""

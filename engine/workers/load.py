@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from paddock.engine.request import Role
 from paddock.engine.settings import CacheLayout, CacheType, SplitMode, Switch
@@ -37,3 +39,11 @@ class Load:
     cache_layout: CacheLayout = "auto"
     n_shelf_tokens: int = 0
     is_gpu: bool = False
+    profile_s: float = 0.0
+    """How long a model without a profile is measured before it is ready; 0: not at all."""
+    profile: Mapping[str, Any] | None = None
+    """What was measured earlier (`profile.Profile.as_json`)."""
+    digest: str = ""
+    """With `device` and `build`: what a new profile is of."""
+    device: str = ""
+    build: str = ""

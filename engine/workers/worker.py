@@ -28,7 +28,7 @@ from paddock.engine.native.context import Context, ContextOptions
 from paddock.engine.native.faults import LoadFailed
 from paddock.engine.native.model import Model
 
-from . import frames, wire
+from . import frames, profiling, wire
 from .chatting import ChatService
 from .load import Load
 
@@ -59,14 +59,16 @@ def main() -> None:
     try:
         model = Model(Path(load.path), n_gpu_layers=load.n_gpu_layers, main_gpu=load.main_gpu)
         prompter = Prompter(model)
+        profiled = profiling.profiled(load, model)  # while nothing else computes
         if load.role == "embed":
             context = Context(model, _embedding_options(load))
         else:
-            service = ChatService(model, prompter, load, None, sender.send)
+            service = ChatService(model, prompter, load, profiled.profile, sender.send)
     except (LoadFailed, EngineError) as error:
         sender.send({"event": "broken", "why": str(error)})
         return
-    sender.send({"event": "ready", "pid": os.getpid(), "can_share": model.can_cut_memory})
+    ready = {"event": "ready", "pid": os.getpid(), "can_share": model.can_cut_memory}
+    sender.send({**ready, **profiled.as_head()})
     if load.role == "embed":
         _serve_embeddings(load, context, prompter, sender, requests)
     else:

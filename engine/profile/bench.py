@@ -1,0 +1,154 @@
+"""One context under measurement: batches of any shape, timed, and a clock that ends it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddock.engine.native import state
+from paddock.engine.native.context import Context, ContextOptions
+from paddock.engine.native.model import Model
+from paddock.engine.settings import CacheType, Switch
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the contexts to be measured are like."""
+
+    n_cells: int
+    n_batch_tokens: int
+    n_threads: int
+    flash_attention: Switch = "auto"
+    kv_cache_type: CacheType = "f16"
+    embeds: bool = False
+
+
+class Clock:
+    """Time that is left, and what share of the processor the computing got."""
+
+    def __init__(self, seconds: float, n_threads: int) -> None:
+        self._until = time.perf_counter() + seconds
+        self._n_threads = n_threads
+        self._wall_s = self._cpu_s = 0.0
+        self.token_s = 0.0
+        """What a token of a prompt takes, as far as is known."""
+
+    @property
+    def left_s(self) -> float:
+        """Until the time is up; below zero after it."""
+        return self._until - time.perf_counter()
+
+    def time(self, work: Callable[[], object]) -> float:
+        """Do some computing; gives its seconds."""
+        began, began_cpu = time.perf_counter(), time.process_time()
+        work()
+        wall_s = time.perf_counter() - began
+        self._cpu_s += time.process_time() - began_cpu
+        self._wall_s += wall_s
+        return wall_s
+
+    @property
+    def share(self) -> float:
+        """Of the processors that the threads could have used, what they got."""
+        return self._cpu_s / self._wall_s / self._n_threads if self._wall_s else 0.0
+
+
+class Bench:
+    """One context under measurement."""
+
+    def __init__(
+        self, model: Model, shape: Shape, clock: Clock, n_seq: int, *, is_unified: bool = True
+    ) -> None:
+        self._clock = clock
+        self.n_batch_tokens = shape.n_batch_tokens
+        self._n_vocab = model.n_vocab
+        self._lengths = [0] * n_seq
+        self.n_seq = n_seq
+        self.is_unified = is_unified
+        self.context = Context(
+            model,
+            ContextOptions(
+                n_ctx_tokens=shape.n_cells,
+                n_batch_tokens=shape.n_batch_tokens,
+                n_seq_max=n_seq,
+                n_threads=shape.n_threads,
+                embeds=shape.embeds,
+                flash_attention=shape.flash_attention,
+                kv_cache_type=shape.kv_cache_type,
+                is_unified=is_unified,
+            ),
+        )
+
+    def clear(self) -> None:
+        """Empty every sequence."""
+        self.context.clear()
+        self._lengths = [0] * len(self._lengths)
+
+    def drop(self, seq_id: int) -> None:
+        """Empty one sequence."""
+        self.context.trim(seq_id, 0)
+        self._lengths[seq_id] = 0
+
+    def n_tokens(self, seq_id: int) -> int:
+        """Tell how long a sequence is."""
+        return self._lengths[seq_id]
+
+    def read(self, seq_id: int, n_tokens: int) -> float:
+        """Add tokens to a sequence in batches; gives the seconds."""
+        seconds, n_left = 0.0, n_tokens
+        while n_left:
+            n = min(n_left, self.n_batch_tokens)
+            seconds += self._decode(np.full(n, seq_id, np.int32), n_wanted=1)
+            n_left -= n
+        return seconds
+
+    def step(self, n_sequences: int) -> float:
+        """Add a token to each of the first sequences; gives the seconds."""
+        return self._decode(np.arange(n_sequences, dtype=np.int32), n_wanted=n_sequences)
+
+    def embed(self, n_texts: int, n_tokens_each: int) -> float:
+        """Compute vectors of texts in one batch; gives the seconds."""
+        self.clear()
+        return self._decode(np.repeat(np.arange(n_texts, dtype=np.int32), n_tokens_each), 0)
+
+    def spread(self, n_sequences: int) -> float:
+        """Give the first so many sequences cells as the first has; gives seconds for a token."""
+        cells = state.taken(self.context, 0)
+        began = time.perf_counter()
+        n_copied = 0
+        for seq_id in range(1, n_sequences):
+            if not self._lengths[seq_id]:
+                state.given(self.context, seq_id, cells)
+                self._lengths[seq_id] = self._lengths[0]
+                n_copied += self._lengths[0]
+        return (time.perf_counter() - began) / max(1, n_copied)
+
+    def cell_bytes(self) -> float:
+        """Tell what a token takes in the cache, from the first sequence's."""
+        return len(state.taken(self.context, 0)) / max(1, self._lengths[0])
+
+    def _decode(self, seq_ids: NDArray[np.int32], n_wanted: int) -> float:
+        n = len(seq_ids)
+        pos = np.empty(n, np.int32)
+        for row, seq_id in enumerate(seq_ids.tolist()):
+            pos[row] = self._lengths[seq_id]
+            self._lengths[seq_id] += 1
+        # Any tokens take as long as any others; the same one again and again may not, in a
+        # mixture of experts.
+        tokens = (7 + 7919 * np.arange(n, dtype=np.int64)) % self._n_vocab
+        # An embedding is made of every token.
+        wanted = np.full(n, n_wanted == 0, np.int8)
+        wanted[n - n_wanted :] = 1
+
+        def compute() -> None:
+            n_rows = self.context.decode(tokens.astype(np.int32), pos, seq_ids, wanted)
+            if n_wanted:
+                self.context.logits(n_rows)  # waits for a device
+            else:
+                self.context.embedding(0)
+
+        return self._clock.time(compute)

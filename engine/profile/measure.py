@@ -1,0 +1,244 @@
+"""Measure a model on this device, in a few seconds, before anything else computes.
+
+Runs in the worker's owner thread. The most useful numbers come first, and each is measured only if
+it is expected to end in time, so that a large model on a slow machine gets a rough profile rather
+than a long wait. What was measured while others used the processor is not kept.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from paddock.engine.gguf import read_header
+from paddock.engine.native.faults import CacheFull, LoadFailed
+from paddock.engine.native.library import supports_gpu
+from paddock.engine.native.model import Model
+from paddock.engine.native.threads import ENOUGH_SHARE
+
+from . import formats, trial
+from .bench import Bench, Clock, Shape
+from .profile import DecodePoint, FormatPoint, PrefillPoint, Weights
+
+CPU_SEQUENCES, GPU_SEQUENCES = (1, 4, 8, 16), (1, 4, 8, 16, 32, 64)
+# What each sequence holds while decoding is measured: a line, and as much of a document as the
+# time allows.
+SHALLOW, DEEP = 64, (512, 256, 128)
+N_CROWDED = 128
+EMBED_BATCHES, EMBED_TEXT = (64, 128, 256, 512), 32
+# So much of the time is kept for the formats of other copies: some 0.1 s each.
+_FORMATS_S = 0.8
+_N_STEPS = 3
+_TOO_SHORT = 16
+
+
+class Unmeasured(Exception):
+    """No profile came of it; the reason, in plain words."""
+
+
+@dataclass(slots=True)
+class Measured:
+    """What came of it; the fields are those of `Profile`."""
+
+    cell_bytes: float = 0.0
+    prefill: list[PrefillPoint] = field(default_factory=list)
+    decode: list[DecodePoint] = field(default_factory=list)
+    copy_s: float | None = None
+    formats: list[FormatPoint] = field(default_factory=list)
+    weights: tuple[Weights, ...] = ()
+
+
+def measure(
+    model: Model,
+    path: Path,
+    shape: Shape,
+    seconds: float,
+    *,
+    depths: tuple[int, ...] = DEEP,
+    least_share: float = ENOUGH_SHARE,
+) -> Measured:
+    """Measure within about so many seconds; the model must be at rest.
+
+    `depths` are tried in their order, beside the shallow one.
+
+    Raises:
+        Unmeasured: others used the processor, or the model is too slow for the time.
+    """
+    clock = Clock(seconds, shape.n_threads)
+    measured = Measured(weights=formats.census(read_header(path)))
+    try:
+        if shape.embeds:
+            _measure_embedding(model, shape, clock, measured)
+        else:
+            _measure_chat(model, shape, clock, measured, depths)
+            if not supports_gpu():
+                _measure_formats(shape.n_threads, clock, measured)
+    except (CacheFull, LoadFailed) as error:
+        raise Unmeasured(f"llama.cpp could not do it: {error}") from error
+    if not measured.prefill:
+        raise Unmeasured(f"{seconds:g} s are too short for this model on this machine")
+    if not supports_gpu() and clock.share < least_share:
+        raise Unmeasured(
+            f"other programs used the processor: {clock.share:.0%} of the threads' time was had"
+        )
+    return measured
+
+
+def _measure_chat(
+    model: Model, shape: Shape, clock: Clock, measured: Measured, depths: tuple[int, ...]
+) -> None:
+    """Measure a unified cache, then a split one at the same depths, or neither of the deep ones.
+
+    Half of a comparison would decide for the wrong side.
+    """
+    began_s = clock.left_s
+    with _bench(model, shape, clock, is_unified=True) as bench:
+        _warm_up(bench, clock)
+        _measure_reading(bench, clock, measured, SHALLOW)
+        if not measured.prefill:
+            return
+        _measure_writing(bench, shape, clock, measured, SHALLOW)
+        _measure_crowded(bench, measured)
+        shallow_s = began_s - clock.left_s
+        if clock.left_s < shallow_s + _reserve_s():
+            return
+        deep = _depth_that_fits(clock, shallow_s, depths)
+        if deep:
+            _measure_deep(bench, shape, clock, measured, deep, first=deep)
+    with _bench(model, shape, clock, is_unified=False) as bench:
+        bench.read(0, SHALLOW)
+        _measure_writing(bench, shape, clock, measured, SHALLOW)
+        if deep:
+            # Reached in other steps than before, so that more sizes of batches are known.
+            _measure_deep(bench, shape, clock, measured, deep, first=deep // 2)
+
+
+@contextmanager
+def _bench(model: Model, shape: Shape, clock: Clock, *, is_unified: bool) -> Iterator[Bench]:
+    bench = Bench(model, shape, clock, _counts()[-1], is_unified=is_unified)
+    with bench.context:
+        yield bench
+
+
+def _counts() -> tuple[int, ...]:
+    return GPU_SEQUENCES if supports_gpu() else CPU_SEQUENCES
+
+
+def _reserve_s() -> float:
+    return 0.0 if supports_gpu() else _FORMATS_S
+
+
+def _measure_deep(
+    bench: Bench, shape: Shape, clock: Clock, measured: Measured, depth: int, *, first: int
+) -> None:
+    bench.clear()
+    _measure_reading(bench, clock, measured, first)
+    bench.read(0, max(0, depth - bench.n_tokens(0)))
+    _measure_writing(bench, shape, clock, measured, depth)
+
+
+def _warm_up(bench: Bench, clock: Clock) -> None:
+    """Bring the file's pages in, and learn what a token takes; one of many takes half as long."""
+    bench.read(0, 1)
+    again_s = bench.read(0, 1)
+    clock.token_s = clock.token_s or again_s / 2
+    bench.clear()
+
+
+def _depth_that_fits(clock: Clock, shallow_s: float, depths: tuple[int, ...]) -> int:
+    """Choose the depth to which both layouts can be brought in the time that is left."""
+    left_s = clock.left_s - _reserve_s() - shallow_s
+    return next((n for n in depths if 2.5 * n * clock.token_s <= left_s), 0)
+
+
+def _measure_reading(bench: Bench, clock: Clock, measured: Measured, n_tokens: int) -> None:
+    """Read a prompt into the empty first sequence, or a shorter one where time is too short."""
+    n_tokens = min(n_tokens, bench.n_batch_tokens)
+    while n_tokens * clock.token_s > clock.left_s:
+        n_tokens //= 2
+        if n_tokens < _TOO_SHORT:
+            return
+    seconds = bench.read(0, n_tokens)
+    clock.token_s = seconds / n_tokens
+    if all(one.n_batch_tokens != n_tokens or one.n_cells_before for one in measured.prefill):
+        measured.prefill.append(PrefillPoint(n_tokens, n_tokens / seconds))
+
+
+def _measure_writing(
+    bench: Bench, shape: Shape, clock: Clock, measured: Measured, depth: int
+) -> None:
+    """Let one, four, … sequences grow, each in cells of its own."""
+    measured.cell_bytes = measured.cell_bytes or bench.cell_bytes()
+    most = depth + len(_counts()) * _N_STEPS + N_CROWDED
+    for n in _counts():
+        n_places = n if bench.is_unified else bench.n_seq
+        if n_places * most > shape.n_cells:
+            return
+        copy_s = bench.spread(n)
+        if copy_s and not bench.is_unified:
+            measured.copy_s = copy_s
+        # The quickest: whatever comes between makes a step longer, never shorter.
+        took_s = min(bench.step(n) for _ in range(_n_times(clock)))
+        measured.decode.append(DecodePoint(n, depth, bench.is_unified, n / took_s))
+
+
+def _n_times(clock: Clock) -> int:
+    return _N_STEPS if clock.left_s > 0 else 1
+
+
+def _measure_crowded(bench: Bench, measured: Measured) -> None:
+    """Read a prompt beside the sequences that are there, in place of the last one."""
+    bench.drop(bench.n_seq - 1)
+    n_before = sum(bench.n_tokens(seq_id) for seq_id in range(bench.n_seq))
+    n_tokens = min(N_CROWDED, bench.n_batch_tokens)
+    seconds = bench.read(bench.n_seq - 1, n_tokens)
+    measured.prefill.append(PrefillPoint(n_tokens, n_tokens / seconds, n_before))
+
+
+def _measure_embedding(model: Model, shape: Shape, clock: Clock, measured: Measured) -> None:
+    """Measure batches packed with short texts."""
+    sizes = [n for n in EMBED_BATCHES if n <= shape.n_batch_tokens]
+    bench = Bench(model, shape, clock, EMBED_BATCHES[-1] // EMBED_TEXT)
+    with bench.context:
+        clock.token_s = bench.embed(1, EMBED_TEXT) / EMBED_TEXT
+        for size in sizes:
+            if 2 * size * clock.token_s > clock.left_s:
+                return
+            took_s = min(bench.embed(size // EMBED_TEXT, EMBED_TEXT) for _ in range(2))
+            clock.token_s = took_s / size
+            measured.prefill.append(PrefillPoint(size, size / took_s))
+
+
+def _measure_formats(n_threads: int, clock: Clock, measured: Measured) -> None:
+    """Measure the model's own formats and the near-lossless one, on trial models."""
+    names = [name for name in formats.wanted(measured.weights) if trial.can_write(name)]
+    with tempfile.TemporaryDirectory(prefix="paddock-trial-") as folder:
+        for name in names:
+            path = Path(folder) / f"{name}.gguf"
+            trial.write(path, name)
+            measured.formats += format_points(path, name, n_threads, clock)
+
+
+def format_points(path: Path, name: str, n_threads: int, clock: Clock) -> tuple[FormatPoint, ...]:
+    """Measure one trial model."""
+    most = formats.ROWS[-1]
+    model = Model(path, n_gpu_layers=0)
+    try:
+        shape = Shape(trial.N_CTX_TOKENS, most, n_threads)
+        bench = Bench(model, shape, clock, 1)
+        with bench.context:
+            took = {}
+            for n_rows in formats.ROWS:
+                bench.clear()
+                took[n_rows] = min(_timed_rows(bench, n_rows) for _ in range(_n_times(clock)))
+        return formats.points_of(name, took, trial.N_WEIGHTS)
+    finally:
+        model.close()
+
+
+def _timed_rows(bench: Bench, n_rows: int) -> float:
+    bench.clear()
+    return bench.read(0, n_rows)

@@ -1,0 +1,116 @@
+"""Where profiles are kept: one small file for each model, device and build. No llama_cpp.
+
+In the cache's folder and not beside the model's file, since a store of models may be read-only or
+shared by machines of different speeds. It is only a cache: what is lost or damaged is measured
+again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from paddock.engine.hardware import read_cpu
+from paddock.engine.settings import PoolSettings
+
+from .profile import Profile, ProfileUnreadable, read
+
+_FOLDER = "profiles"
+_DIGEST_CHARS, _DEVICE_CHARS, _BUILD_CHARS = 12, 48, 6
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a speed depends on besides the model."""
+
+    device: str
+    """`cpu2-…` with the number of threads, or `gpu-…`."""
+    build: str
+    """Of llama.cpp, and the settings that change what its kernels do."""
+
+
+def this_place(settings: PoolSettings, n_threads: int, gpu: str = "") -> Place:
+    """Name this machine as profiles do; `gpu` is the graphics device's name, empty without one."""
+    n_threads = settings.n_threads or n_threads
+    device = f"gpu-{_slug(gpu)}" if gpu else f"cpu{n_threads}-{_slug(read_cpu().name)}"
+    parts = (
+        _build(),
+        f"cache={settings.kv_cache_type}",
+        f"flash={settings.flash_attention}",
+        f"layers={settings.n_gpu_layers}" if gpu else "",
+    )
+    return Place(device[:_DEVICE_CHARS].rstrip("-"), " ".join(filter(None, parts)))
+
+
+def _slug(name: str) -> str:
+    """Write a device's name for a file's name.
+
+    >>> _slug("Intel(R) Xeon(R) Processor @ 2.10GHz")
+    'intel-r-xeon-r-processor-2-10ghz'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unknown"
+
+
+def _build() -> str:
+    """Tell llama.cpp's build without importing it: one that was built anew has other libraries."""
+    try:
+        name = version("llama-cpp-python")
+    except PackageNotFoundError:
+        name = "unknown"
+    spec = find_spec("llama_cpp")
+    folders = [Path(place) / "lib" for place in (spec and spec.submodule_search_locations) or ()]
+    sizes = sorted(
+        (file.name, file.stat().st_size)
+        for folder in folders
+        for file in folder.glob("*ggml*")
+        if not file.is_symlink()
+    )
+    return f"llama-cpp-python {name} {hashlib.sha256(repr(sizes).encode()).hexdigest()[:8]}"
+
+
+class ProfileBook:
+    """Reads and writes profiles."""
+
+    def __init__(self, cache_dir: Path) -> None:
+        self._folder = cache_dir / _FOLDER
+
+    def find(self, digest: str, place: Place) -> Profile | None:
+        """Give what was measured of a model here, with this build."""
+        try:
+            profile = read(json.loads(self._file(digest, place).read_text("utf-8")))
+        except (OSError, ValueError, ProfileUnreadable):
+            return None
+        is_it = (profile.digest, profile.device, profile.build) == (
+            digest, place.device, place.build
+        )  # fmt: skip
+        return profile if is_it else None
+
+    def keep(self, profile: Profile) -> bool:
+        """Write a profile; False where the folder cannot be written."""
+        file = self._file(profile.digest, Place(profile.device, profile.build))
+        aside = file.with_name(f"{file.name}.{os.getpid()}.{time.monotonic_ns()}")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_text(json.dumps(profile.as_json()), "utf-8")
+            aside.replace(file)
+        except OSError:
+            with suppress(OSError):
+                aside.unlink()
+            return False
+        return True
+
+    def forget(self, digest: str, place: Place) -> None:
+        """Remove a profile, so that it is measured again."""
+        self._file(digest, place).unlink(missing_ok=True)
+
+    def _file(self, digest: str, place: Place) -> Path:
+        build = hashlib.sha256(place.build.encode()).hexdigest()[:_BUILD_CHARS]
+        return self._folder / f"{digest[:_DIGEST_CHARS]}-{place.device}-{build}.json"

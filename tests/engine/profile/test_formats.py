@@ -1,0 +1,92 @@
+"""A promise follows from the weights' formats and their measured kernels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from paddock.engine.gguf import Header, Tensor
+from paddock.engine.profile.choice import Workload
+from paddock.engine.profile.formats import census, promise, promised, reading_promise, wanted
+from paddock.engine.profile.profile import (
+    DecodePoint,
+    FormatPoint,
+    PrefillPoint,
+    Profile,
+    Weights,
+)
+
+# SmolLM2-135M in Q4_1 on 2 cores: 256 tokens take 0.5 s, most of it in the matrices.
+PROFILE = Profile(
+    "d" * 64, "cpu2", "b", 0.0, 2, 1.0, 98 << 20, 23_040.0,
+    prefill=(PrefillPoint(64, 480.0), PrefillPoint(256, 512.0)),
+    decode=(DecodePoint(1, 64, True, 190.0), DecodePoint(8, 64, True, 280.0)),
+    formats=(
+        FormatPoint("Q4_1", 1, 0.03), FormatPoint("Q4_1", 8, 0.16), FormatPoint("Q4_1", 256, 4.2),
+        FormatPoint("Q8_0", 1, 0.04), FormatPoint("Q8_0", 8, 0.08), FormatPoint("Q8_0", 256, 2.0),
+    ),
+    weights=(Weights("Q4_1", 106e6), Weights("Q8_0", 0.0, 28e6)),
+)  # fmt: skip
+
+READING = Workload(16, 700, 20)
+ALONE = Workload(1, 10, 500)
+
+
+def test_a_format_without_fast_kernels_promises_a_gain_in_reading() -> None:
+    gain = reading_promise(PROFILE)
+    assert gain is not None
+    # Of 0.5 s for 256 tokens the matrices cost 0.445 s, and would cost 0.212 s.
+    assert gain == pytest.approx(0.5 / (0.5 - 0.106 * (4.2 - 2.0)))
+
+
+def test_the_promise_depends_on_the_job() -> None:
+    reading, writing = promise(PROFILE, READING), promise(PROFILE, ALONE)
+    assert reading is not None
+    assert writing is not None
+    assert reading > 1.3 > 1.0 > writing, "one token at a time, larger weights are slower"
+
+
+def test_nothing_is_promised_where_nothing_was_measured() -> None:
+    assert promise(replace(PROFILE, formats=()), READING) is None
+    assert promise(replace(PROFILE, weights=()), READING) is None
+    assert promise(replace(PROFILE, prefill=()), READING) is None
+    assert reading_promise(replace(PROFILE, formats=())) is None
+
+
+def test_a_model_in_the_format_already_gains_nothing() -> None:
+    tuned = replace(PROFILE, weights=(Weights("Q8_0", 106e6, 28e6),))
+    assert promise(tuned, READING) == pytest.approx(1.0)
+
+
+def test_a_trial_that_errs_cannot_promise_wonders() -> None:
+    absurd = replace(PROFILE, weights=(Weights("Q4_1", 106e12),))
+    changed = promised(absurd, "Q8_0")
+    assert changed is not None
+    assert changed.prefill[1].tokens_per_s == pytest.approx(5 * 512.0)
+
+
+def test_the_census_counts_what_a_token_goes_through() -> None:
+    tensors = (
+        Tensor("token_embd.weight", 8, 1000, 2),
+        Tensor("blk.0.attn_norm.weight", 0, 10, 1),
+        Tensor("blk.0.attn_q.weight", 3, 400, 2),
+        Tensor("blk.0.ffn_up_exps.weight", 12, 800, 3),
+        Tensor("output.weight", 14, 2000, 2),
+    )
+    values: dict[str, str | int | float] = {
+        "general.architecture": "moe", "moe.expert_count": 8, "moe.expert_used_count": 2,
+    }  # fmt: skip
+    header = Header(3, len(tensors), dict(values), {}, tensors)
+    assert set(census(header)) == {
+        Weights("Q4_1", 400.0),
+        Weights("Q4_K", 200.0),
+        Weights("Q6_K", 0.0, 2000.0),
+    }
+    tied = Header(3, 2, {"general.architecture": "x"}, {}, tensors[:2])
+    assert census(tied) == (Weights("Q8_0", 0.0, 1000.0),)
+
+
+def test_only_formats_that_matter_are_tried() -> None:
+    weights = (Weights("Q4_K", 900.0), Weights("Q6_K", 90.0), Weights("F32", 10.0))
+    assert wanted(weights) == ("Q4_K", "Q6_K", "Q8_0")

@@ -1,0 +1,59 @@
+"""Real models are measured within the time that is given."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.models import ModelFinder
+from paddock.engine.native.model import Model
+from paddock.engine.profile.bench import Shape
+from paddock.engine.profile.measure import Unmeasured, measure
+
+
+def path_of(ref: str, folder: Path) -> Path:
+    return ModelFinder(Path("/nonexistent"), folder).locate(ref).path
+
+
+def test_a_chat_model_is_measured_the_most_useful_first_and_a_busy_machine_is_refused(
+    tmp_path: Path,
+) -> None:
+    path = path_of("smollm2:135m", tmp_path)
+    model = Model(path)
+    shape = Shape(n_cells=4096, n_batch_tokens=256, n_threads=1)
+    measured = measure(model, path, shape, 60.0, depths=(), least_share=0.0)
+    assert measured.prefill[0].n_batch_tokens in (64, 32, 16)
+    counts = [one.n_sequences for one in measured.decode if one.is_unified]
+    assert counts[0] == 1
+    assert {one.is_unified for one in measured.decode} == {True, False}
+    assert 20_000 < measured.cell_bytes < 30_000, "30 layers of 3 heads of 64 keys and values"
+    assert measured.copy_s is not None
+    assert {one.format for one in measured.formats} == {"Q4_1", "Q8_0"}
+    assert measured.weights[0].format == "Q4_1"
+    began = time.monotonic()
+    with pytest.raises(Unmeasured, match=r"^other programs used the processor: \d+% of the"):
+        measure(model, path, shape, 0.5, least_share=2.0)
+    # The last measurement that was begun in time may end after it.
+    assert time.monotonic() - began < 20.0
+    model.close()
+
+
+def test_an_embedding_model_is_measured_by_the_size_of_its_batches(tmp_path: Path) -> None:
+    path = path_of("all-minilm", tmp_path)
+    model = Model(path)
+    shape = Shape(n_cells=512, n_batch_tokens=512, n_threads=1, embeds=True)
+    measured = measure(model, path, shape, 2.0, least_share=0.0)
+    assert [one.n_batch_tokens for one in measured.prefill][:1] == [64]
+    assert measured.decode == []
+    model.close()
+
+
+def test_no_time_gives_no_profile(tmp_path: Path) -> None:
+    path = path_of("smollm2:135m", tmp_path)
+    model = Model(path)
+    with pytest.raises(Unmeasured) as caught:
+        measure(model, path, Shape(4096, 256, 1), 0.0, least_share=0.0)
+    assert str(caught.value) == "0 s are too short for this model on this machine"
+    model.close()

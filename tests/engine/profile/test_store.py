@@ -1,0 +1,67 @@
+"""Profiles are kept by model, device and build, and a damaged one is no obstacle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from paddock.engine.profile.profile import PrefillPoint, Profile
+from paddock.engine.profile.store import Place, ProfileBook, this_place
+from paddock.engine.settings import PoolSettings
+
+HERE = Place("cpu2-some-processor", "llama-cpp-python 0.3.36 cache=f16")
+
+
+def profile(place: Place = HERE) -> Profile:
+    return Profile(
+        "ab" * 32, place.device, place.build, 1.0, 2, 0.5, 98, 23_040.0, (PrefillPoint(64, 500.0),)
+    )
+
+
+def test_what_was_kept_is_found_again_and_lies_in_one_file(tmp_path: Path) -> None:
+    book = ProfileBook(tmp_path)
+    assert book.find("ab" * 32, HERE) is None
+    assert book.keep(profile())
+    assert book.find("ab" * 32, HERE) == profile()
+    (file,) = (tmp_path / "profiles").iterdir()
+    assert file.name.startswith("abababababab-cpu2-some-processor-")
+
+
+def test_another_build_device_or_model_has_another_profile(tmp_path: Path) -> None:
+    book = ProfileBook(tmp_path)
+    book.keep(profile())
+    assert book.find("ab" * 32, Place(HERE.device, "llama-cpp-python 0.3.37")) is None
+    assert book.find("ab" * 32, Place("gpu-h200", HERE.build)) is None
+    assert book.find("ab" * 6 + "cd" * 26, HERE) is None, "only the beginning is the same"
+
+
+def test_a_damaged_file_counts_as_none_and_is_replaced(tmp_path: Path) -> None:
+    book = ProfileBook(tmp_path)
+    book.keep(profile())
+    (file,) = (tmp_path / "profiles").iterdir()
+    for text in ("", "[]", '{"version": 1}', "\x00\xff", '{"version": 99}'):
+        file.write_text(text, "utf-8")
+        assert book.find("ab" * 32, HERE) is None
+    assert book.keep(profile())
+    assert book.find("ab" * 32, HERE) == profile()
+
+
+def test_a_folder_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "profiles").write_text("a file where the folder should be", "utf-8")
+    assert not ProfileBook(tmp_path).keep(profile())
+
+
+def test_a_forgotten_profile_is_gone(tmp_path: Path) -> None:
+    book = ProfileBook(tmp_path)
+    book.keep(profile())
+    book.forget("ab" * 32, HERE)
+    book.forget("ab" * 32, HERE)
+    assert book.find("ab" * 32, HERE) is None
+
+
+def test_a_place_is_named_by_threads_device_and_settings() -> None:
+    two, one = this_place(PoolSettings(), 2), this_place(PoolSettings(n_threads=1), 2)
+    assert two.device.startswith("cpu2-")
+    assert one.device.startswith("cpu1-")
+    assert two.build.startswith("llama-cpp-python ")
+    assert this_place(PoolSettings(kv_cache_type="q8_0"), 2).build != two.build
+    assert this_place(PoolSettings(), 2, "NVIDIA H200").device == "gpu-nvidia-h200"
