@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from paddock.engine.hardware import read_cpu
 from paddock.engine.settings import PoolSettings
@@ -114,3 +115,33 @@ class ProfileBook:
     def _file(self, digest: str, place: Place) -> Path:
         build = hashlib.sha256(place.build.encode()).hexdigest()[:_BUILD_CHARS]
         return self._folder / f"{digest[:_DIGEST_CHARS]}-{place.device}-{build}.json"
+
+
+class Profiles:
+    """The pool's side: what a worker is told of profiles, and what it tells."""
+
+    def __init__(self, settings: PoolSettings) -> None:
+        self._settings = settings
+        self._book = ProfileBook(settings.cache_dir)
+        self._places: dict[tuple[int, str], Place] = {}
+
+    def load_fields(self, digest: str, n_threads: int, gpu: str = "") -> dict[str, Any]:
+        """Give the fields of `workers.load.Load` that are about the profile of a model."""
+        key = (n_threads, gpu)
+        if key not in self._places:
+            self._places[key] = this_place(self._settings, n_threads, gpu)
+        place = self._places[key]
+        known = self._book.find(digest, place)
+        return {
+            "profile_s": self._settings.profile_s,
+            "profile": known.as_json() if known is not None else None,
+            "digest": digest,
+            "device": place.device,
+            "build": place.build,
+        }
+
+    def keep(self, told: object) -> None:
+        """Keep a new profile as a worker tells it in its `ready` frame; None is no profile."""
+        if told is not None:
+            with suppress(ProfileUnreadable):
+                self._book.keep(read(told))
