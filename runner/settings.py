@@ -77,6 +77,7 @@ _NAMES: Mapping[str, _Name] = {
     "main_gpu": _Name(values.index, "main_gpu"),
     "num_batch": _Name(values.count, "n_batch_tokens"),
     "num_thread": _Name(values.count_or_auto, "n_threads"),
+    "profile_s": _Name(values.seconds, "profile_s"),
     "debug": _Name(values.flag, "is_debug", in_ollama=True),
 }
 

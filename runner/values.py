@@ -66,6 +66,18 @@ def _seconds(written: str) -> float | None:
     return sum(float(n) * _UNITS_S[unit] for n, unit in _DURATION_PART.findall(written))
 
 
+def seconds(value: object) -> float:
+    """Give seconds of 0 or more.
+
+    >>> seconds("4"), seconds("1.5"), seconds("500ms"), seconds(0)
+    (4.0, 1.5, 0.5, 0.0)
+    """
+    answer = None if isinstance(value, bool) else _seconds(str(value).strip().lower())
+    if answer is None:
+        raise BadValue("is not a time", "Give seconds such as 4; 0 switches it off.")
+    return answer
+
+
 def count(value: object) -> int:
     """Give a whole number of 1 or more."""
     number = _whole(value)

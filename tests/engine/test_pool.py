@@ -34,7 +34,7 @@ CHAT = ModelSpec("smollm2:135m", n_ctx_tokens=2048)
 VECTORS = ModelSpec("all-minilm", role="embed")
 
 # One thread, so that tests which run beside one another do not wait in each other's barriers.
-SETTINGS = PoolSettings(n_threads=1, models_dir=Path("/nonexistent"))
+SETTINGS = PoolSettings(n_threads=1, models_dir=Path("/nonexistent"), profile_s=0)
 
 
 def go(work: Callable[[LocalPool], Awaitable[None]], settings: PoolSettings = SETTINGS) -> None:
@@ -354,11 +354,11 @@ def test_a_corrupt_model_is_named_and_crashes_nothing(tmp_path: Path) -> None:
 def test_a_model_that_does_not_fit_is_refused_with_the_numbers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from paddock.engine.residency import residents
-    from paddock.engine.residency.fit import Device
+    from paddock.engine.residency import survey
+    from paddock.engine.residency.devices import Device
 
     tiny = Device(n_threads=1, free_bytes=50 * 1024 * 1024, is_gpu=False)
-    monkeypatch.setattr(residents, "this_device", lambda: tiny)
+    monkeypatch.setattr(survey, "this_device", lambda: tiny)
 
     async def work(pool: LocalPool) -> None:
         with pytest.raises(ModelTooLarge) as caught:

@@ -61,6 +61,7 @@ def test_every_setting_of_the_pool_can_be_set(tmp_path: Path) -> None:
         PADDOCK_NUM_THREAD="2",
         PADDOCK_NUM_BATCH="256",
         PADDOCK_MAIN_GPU="1",
+        PADDOCK_PROFILE_S="1.5",
         PADDOCK_CHAT_MODEL="qwen3:4b",
         PADDOCK_EMBED_MODEL="nomic-embed-text",
         PADDOCK_DEBUG="1",
@@ -81,6 +82,7 @@ def test_every_setting_of_the_pool_can_be_set(tmp_path: Path) -> None:
         n_threads=2,
         n_batch_tokens=256,
         main_gpu=1,
+        profile_s=1.5,
     )
 
 
@@ -171,6 +173,7 @@ def test_a_file_that_is_not_toml_is_told_with_the_place(tmp_path: Path) -> None:
         ("KV_CACHE_TYPE", "q1"),
         ("NUM_GPU", "-2"),
         ("MAIN_GPU", "-1"),
+        ("PROFILE_S", "soon"),
         ("DEBUG", "perhaps"),
         ("KEEP_ALIVE", "5 parsecs"),
     ],
