@@ -15,6 +15,9 @@ class Answer:
         self.request = request
         self.was_read = False
         """A reader has seen a part, so the answer cannot be begun anew."""
+        self._began = asyncio.get_running_loop().time()
+        self.first_s = 0.0
+        """How long after the request its first token came; 0: not yet."""
         self._chunks: list[Chunk] = []
         self._moved = asyncio.Event()
         self._task = asyncio.ensure_future(serve(self))
@@ -44,6 +47,8 @@ class Answer:
 
     def add(self, chunk: Chunk) -> None:
         """Take a chunk from the worker."""
+        if not self.first_s:
+            self.first_s = asyncio.get_running_loop().time() - self._began
         self._chunks.append(chunk)
         self._moved.set()
 

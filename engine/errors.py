@@ -88,8 +88,36 @@ class BadRequest(EngineError):
     """A request that this model can never answer as it stands (a template that refuses it)."""
 
 
+class NoPlace(EngineError):
+    """Memory would do for a model, but pinned ones take every place."""
+
+    def __init__(self, ref: str, pinned: Sequence[str], limit: int) -> None:
+        self.ref = ref
+        self.pinned = tuple(pinned)
+        self.limit = limit
+        names = ", ".join(repr(name) for name in self.pinned)
+        super().__init__(
+            f"model '{ref}' has no place: {names} are pinned and max_loaded_models is {limit}. "
+            f"Raise it, or pin fewer."
+        )
+
+
+class AdapterBroken(EngineError):
+    """A LoRA adapter that cannot be laid over a model, with its path and the reason."""
+
+    def __init__(self, path: str, why: str) -> None:
+        self.path = path
+        self.why = why
+        super().__init__(f"adapter {path}: {why}")
+
+
 class Busy(EngineError):
     """The queue is full; try again later."""
+
+    @classmethod
+    def of(cls, ref: str, n_waiting: int) -> Busy:
+        """Say it of a model and the requests that wait for it."""
+        return cls(f"model '{ref}' is busy: {n_waiting} requests wait already. Try again later.")
 
 
 class DeadlineExceeded(EngineError):

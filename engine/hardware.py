@@ -11,7 +11,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -82,6 +82,10 @@ class Gpu:
     memory_bytes: int | None = None
     architecture: str | None = None
     """Of CUDA: the compute capability, such as '9.0'."""
+    free_bytes: int | None = None
+    uuid: str = ""
+    driver: str = ""
+    """Version of the vendor's driver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +151,19 @@ def _used_bytes(cgroup: Path) -> int:
     return (int(used) if used.isdigit() else 0) - int(stat.get("inactive_file", 0))
 
 
+def read_oom_kills(root: Path = Path("/")) -> int:
+    """Count the processes that the kernel has ended for want of memory; 0 where it does not tell.
+
+    The container's own count and the machine's: a kill raises at least one of them.
+    """
+    texts = (
+        _text_of(root / "sys/fs/cgroup/memory.events"),
+        _text_of(root / "proc/vmstat"),
+    )
+    lines = (line.split() for text in texts for line in text.splitlines())
+    return sum(int(line[1]) for line in lines if len(line) == 2 and line[0] == "oom_kill")
+
+
 def read_disk(folder: Path) -> Disk:
     """Read the room on the file system of `folder`, or of its nearest parent that exists."""
     there = folder.absolute()
@@ -165,7 +182,7 @@ def read_gpus(root: Path = Path("/")) -> tuple[Gpu, ...]:
 
 
 def _nvidia(root: Path) -> tuple[Gpu, ...]:
-    query = "--query-gpu=name,memory.total,compute_cap"
+    query = "--query-gpu=name,memory.total,compute_cap,memory.free,uuid,driver_version"
     listed = parse_nvidia_smi(_asked("nvidia-smi", query, "--format=csv,noheader,nounits"))
     return listed or _nvidia_by_driver(root / "proc/driver/nvidia/gpus")
 
@@ -173,16 +190,23 @@ def _nvidia(root: Path) -> tuple[Gpu, ...]:
 def parse_nvidia_smi(text: str) -> tuple[Gpu, ...]:
     """Read the lines that `nvidia-smi` prints.
 
-    >>> parse_nvidia_smi("NVIDIA H200, 143771, 9.0")[0].architecture
-    '9.0'
+    >>> parse_nvidia_smi("NVIDIA H200, 143771, 9.0, 143000, GPU-7c1f, 570.86.10")[0].driver
+    '570.86.10'
     """
     gpus = []
     for line in text.splitlines():
         parts = [part.strip() for part in line.split(",")]
-        if len(parts) == 3 and parts[0]:
-            memory = int(parts[1]) * 1024**2 if parts[1].isdigit() else None
-            gpus.append(Gpu("cuda", parts[0], memory, parts[2] or None))
+        if len(parts) >= 3 and parts[0]:
+            name, total, capability, free, uuid, driver = (*parts, "", "", "")[:6]
+            total_bytes, free_bytes = _mebibytes(total), _mebibytes(free)
+            gpus.append(
+                Gpu("cuda", name, total_bytes, capability or None, free_bytes, uuid, driver)
+            )
     return tuple(gpus)
+
+
+def _mebibytes(text: str) -> int | None:
+    return int(text) * 1024**2 if text.isdigit() else None
 
 
 def _nvidia_by_driver(folder: Path) -> tuple[Gpu, ...]:
@@ -216,6 +240,28 @@ def hidden_gpus(environ: Mapping[str, str]) -> str | None:
     """Give the setting that hides every CUDA device, as it would be written, or None."""
     value = environ.get("CUDA_VISIBLE_DEVICES")
     return f'CUDA_VISIBLE_DEVICES="{value}"' if value is not None and value in ("", "-1") else None
+
+
+def visible_gpus(gpus: Sequence[Gpu], environ: Mapping[str, str]) -> tuple[Gpu, ...]:
+    """Give the devices that `CUDA_VISIBLE_DEVICES` leaves, in its order.
+
+    CUDA reads indexes and beginnings of UUIDs, and stops at the first that names no device. The
+    indexes are those of `nvidia-smi` where `CUDA_DEVICE_ORDER` is PCI_BUS_ID or all are alike.
+    """
+    value = environ.get("CUDA_VISIBLE_DEVICES")
+    if value is None:
+        return tuple(gpus)
+    cuda = [gpu for gpu in gpus if gpu.kind == "cuda"]
+    chosen: list[Gpu] = []
+    for name in (part.strip() for part in value.split(",")):
+        if name.isdigit():
+            named = cuda[int(name) : int(name) + 1]
+        else:
+            named = [gpu for gpu in cuda if name and gpu.uuid.startswith(name)][:1]
+        if not named:
+            break
+        chosen += named
+    return (*chosen, *(gpu for gpu in gpus if gpu.kind != "cuda"))
 
 
 def _asked(*command: str) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from types import TracebackType
 from typing import TypeVar
 
@@ -24,39 +25,33 @@ from paddock.engine.request import (
     Message,
     ModelFacts,
     ModelSpec,
+    Priority,
     Reply,
     Sampling,
     Usage,
     resolve_sampling,
 )
-from paddock.engine.residency.residents import LoadCount, Residents, State
+from paddock.engine.residency.adapters import resolve_adapters
+from paddock.engine.residency.caretaker import Start
+from paddock.engine.residency.events import Deaf, PoolEvents
+from paddock.engine.residency.resident import Ask
+from paddock.engine.residency.residents import Residents
+from paddock.engine.residency.stats import ModelStats, PoolStats, model_stats
+from paddock.engine.residency.survey import Survey, Surveyor
 from paddock.engine.settings import PoolSettings
+from paddock.engine.workers.probe import Probe, probe
 from paddock.engine.workers.process import Ticket, WorkerGone, WorkerProcess
+
+__all__ = ["LocalPool", "ModelStats", "PoolStats", "Probe"]
 
 _T = TypeVar("_T")
 
 MAX_ATTEMPTS = 3
+# Those that were not being computed when their worker died are not to blame, but a worker that dies
+# each time before it has begun would be started for ever.
+MAX_SENDINGS = 8
 # Small enough that a waiting text is seen to move, large enough to be packed well.
 EMBED_PORTION = 64
-
-
-@dataclass(frozen=True, slots=True)
-class ModelStats:
-    """What a pool can tell of one model."""
-
-    name: str
-    state: State
-    n_users: int
-    n_parallel: int
-    n_decoded_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class PoolStats:
-    """What a pool can tell of itself."""
-
-    resident: tuple[ModelStats, ...]
-    loads: dict[str, LoadCount]
 
 
 class LocalPool:
@@ -65,10 +60,19 @@ class LocalPool:
     Every method must be called in the event loop that entered the context.
     """
 
-    def __init__(self, settings: PoolSettings, *, models: ModelFinder | None = None) -> None:
+    def __init__(
+        self,
+        settings: PoolSettings,
+        *,
+        models: ModelFinder | None = None,
+        events: PoolEvents | None = None,
+        surveyor: Surveyor | None = None,
+        start: Start[WorkerProcess] = WorkerProcess.started,
+    ) -> None:
         self.settings = settings
         self.models = models or ModelFinder(settings.models_dir, settings.cache_dir)
-        self._residents = Residents(settings)
+        self.events = events or Deaf()
+        self._residents = Residents(settings, start, surveyor or Survey(settings), self.events)
         self._known: dict[str, ModelFacts] = {}
         self._answers: set[Answer] = set()
 
@@ -89,18 +93,30 @@ class LocalPool:
         await self._residents.close()
 
     def stats(self) -> PoolStats:
-        """Tell what is resident, and what was loaded how often."""
-        resident = tuple(
-            ModelStats(
-                one.facts.name,
-                one.state,
-                one.n_users,
-                one.worker.load.n_parallel if one.worker else 0,
-                one.worker.n_decoded_tokens if one.worker else 0,
+        """Tell what is resident, who waits, and what was loaded how often."""
+        residents = self._residents
+        resident = tuple(model_stats(one, residents) for one in residents.resident())
+        return PoolStats(resident, dict(residents.loads), residents.waiting())
+
+    @asynccontextmanager
+    async def lease(self, models: Sequence[ModelSpec]) -> AsyncIterator[None]:
+        """Ask that these models stay in memory while it can be avoided that they go.
+
+        Nothing is loaded by it. It is advice, and ends after `lease_s`: runs that together lease
+        more than there is room for take turns.
+        """
+        asks = [await self._ask(model) for model in models]
+        async with self._residents.lease(ask.key for ask in asks):
+            yield
+
+    async def probe(self, within_s: float = 10.0) -> tuple[Probe, ...]:
+        """Ask each worker that is ready for one real token, or one vector."""
+        ready = [one for one in self._residents.resident() if one.is_open]
+        return tuple(
+            await asyncio.gather(
+                *(probe(one.facts, one.worker, within_s) for one in ready if one.worker is not None)
             )
-            for one in self._residents.resident()
         )
-        return PoolStats(resident, dict(self._residents.loads))
 
     def worker_pids(self) -> tuple[int, ...]:
         """Tell the processes that hold models now."""
@@ -123,16 +139,21 @@ class LocalPool:
     async def count_chat(self, model: ModelSpec, messages: Sequence[Message]) -> int:
         """Count the prompt's tokens, the model's chat template included."""
         turns = tuple(messages)
-        return await self._repeatedly(model, lambda worker: worker.count_chat(turns))
+        return await self._repeatedly(model, lambda worker: worker.count_chat(turns), is_brief=True)
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
         """Count each text's tokens with the model's own tokenizer, without special tokens."""
         wanted = tuple(texts)
-        return await self._repeatedly(model, lambda worker: worker.count_texts(wanted))
+        return await self._repeatedly(
+            model, lambda worker: worker.count_texts(wanted), is_brief=True
+        )
 
-    def chat(self, request: ChatRequest) -> Answer:
-        """Queue a request; errors come out of the stream."""
-        answer = Answer(request, self._serve)
+    def chat(self, request: ChatRequest, *, waits: bool = True) -> Answer:
+        """Queue a request; errors come out of the stream.
+
+        A caller that does not wait gets `Busy` when `max_queue` requests are before it.
+        """
+        answer = Answer(request, partial(self._serve, waits=waits))
         self._answers.add(answer)
         answer.when_ended(self._answers.discard)
         return answer
@@ -162,7 +183,9 @@ class LocalPool:
             rows, n_more = await self._embed_portion(request, texts, start)
             vectors += rows
             n_tokens += n_more
-        usage = Usage(prompt_tokens=n_tokens, prefill_s=time.monotonic() - began)
+        seconds = time.monotonic() - began
+        self.events.embedded(facts.name, len(request.texts), n_tokens, seconds)
+        usage = Usage(prompt_tokens=n_tokens, prefill_s=seconds)
         return EmbedReply(tuple(vectors), usage, facts.digest)
 
     async def _embed_portion(
@@ -170,57 +193,77 @@ class LocalPool:
     ) -> tuple[list[tuple[float, ...]], int]:
         try:
             return await self._repeatedly(
-                request.model, lambda worker: worker.embed(texts, request.dimensions, Ticket())
+                request.model,
+                lambda worker: worker.embed(texts, request.dimensions, Ticket()),
+                priority=request.priority,
             )
         except TextTooLong as error:
             index = start + error.index
             raise TextTooLong(index, error.n_tokens, error.n_ctx_tokens) from None
 
     async def _repeatedly(
-        self, model: ModelSpec, work: Callable[[WorkerProcess], Awaitable[_T]]
+        self,
+        model: ModelSpec,
+        work: Callable[[WorkerProcess], Awaitable[_T]],
+        *,
+        priority: Priority = "normal",
+        is_brief: bool = False,
     ) -> _T:
         """Do something short in a model's worker, again where the worker dies."""
-        facts = await self.facts(model)
+        ask = await self._ask(model, priority=priority, is_brief=is_brief)
         gone: WorkerGone | None = None
         for _ in range(MAX_ATTEMPTS):
             try:
-                async with self._residents.lease(facts, model.keep_alive_s) as worker:
+                async with self._residents.use(ask) as worker:
                     return await work(worker)
             except WorkerGone as error:
                 gone = error
+                self.events.requeued(ask.facts.name)
         assert gone is not None
         raise WorkerLost(model.ref, gone.reason)
 
+    async def _ask(
+        self,
+        model: ModelSpec,
+        *,
+        priority: Priority = "normal",
+        is_brief: bool = False,
+        waits: bool = True,
+    ) -> Ask:
+        """Say in the actor's words what is wanted."""
+        facts = await self.facts(model)
+        adapters = resolve_adapters(model.adapters)
+        return Ask(facts, adapters, model.keep_alive_s, model.is_pinned, priority, is_brief, waits)
+
     # One chat
 
-    async def _serve(self, answer: Answer) -> Reply:
+    async def _serve(self, answer: Answer, *, waits: bool) -> Reply:
         """Carry one request through, over the deaths of workers."""
         request = answer.request
-        facts = await self.facts(request.model)
-        if facts.role != "chat":
+        ask = await self._ask(request.model, priority=request.priority, waits=waits)
+        if ask.facts.role != "chat":
             raise WrongRole(request.model.ref, "chat")
-        sampling = resolve_sampling(request.params, request.model.params, facts.params)
+        sampling = resolve_sampling(request.params, request.model.params, ask.facts.params)
         n_lost = 0
-        while True:
+        for n_sent in range(1, MAX_SENDINGS + 1):
             ticket = Ticket(on_chunk=answer.add)
             try:
-                return await self._attempt(answer, facts, sampling, ticket)
+                return await self._attempt(answer, ask, sampling, ticket)
             except WorkerGone as gone:
                 # A death counts only against those that were being computed.
                 n_lost += ticket.has_started
-                if n_lost == MAX_ATTEMPTS or answer.was_read:
+                if n_lost == MAX_ATTEMPTS or n_sent == MAX_SENDINGS or answer.was_read:
                     raise WorkerLost(request.model.ref, gone.reason) from None
                 answer.forget()
+                self.events.requeued(ask.facts.name)
+        raise AssertionError
 
-    async def _attempt(
-        self, answer: Answer, facts: ModelFacts, sampling: Sampling, ticket: Ticket
-    ) -> Reply:
-        request = answer.request
-        spec = request.model
-        is_job = request.priority == "batch"
-        async with self._residents.lease(facts, spec.keep_alive_s, is_job=is_job) as worker:
+    async def _attempt(self, answer: Answer, ask: Ask, sampling: Sampling, ticket: Ticket) -> Reply:
+        request, facts = answer.request, ask.facts
+        async with self._residents.use(ask) as worker:
             watch = Deadlines(request.total_s, request.idle_s)
             ticket.on_step = watch.step
             async with watch:
                 ended = await worker.chat(request, sampling, ticket, facts.n_ctx_tokens)
+        self.events.answered(facts.name, ended.reason, ended.usage, answer.first_s)
         return answer.reply_of(ended.reason, ended.usage, facts.digest, ended.is_shortened)

@@ -1,21 +1,24 @@
-"""How a model is laid out on this machine: sequences, cells, threads, and whether it fits.
+"""How a model can be laid out here: sequences, cells, devices, and what that takes. Pure.
 
-What is known beforehand is arithmetic on the file's header; what a device makes of it will be
-measured (the profile).
+What is known beforehand is arithmetic on the file's header; what was measured at an earlier load
+goes before it (`sizes`). A layout on a graphics device has all layers there, unless the settings
+say otherwise.
 """
 
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from paddock.engine.errors import ModelTooLarge
 from paddock.engine.gguf import Header
-from paddock.engine.hardware import read_cpu, read_memory
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import CacheType, PoolSettings
-from paddock.engine.workers.load import Load
+from paddock.engine.workers.load import Load, Taken
+
+from .devices import Device
+from .placement import Placement, placements
+from .room import Room
+from .sizes import Measured
 
 # On 2 cores with SmolLM2-135M and documents of 700 tokens, 1, 2, 4 and 8 at once made 16 to 19 a
 # minute, within the noise: what a common pass over the weights saves goes into attention over the
@@ -27,41 +30,36 @@ N_PARALLEL_EMBED = 32
 # Beyond it, more cells only hold more idle prefixes; admission by cells copes with fewer.
 MAX_CELLS_BY_DEFAULT = 32_768
 
-# A build of llama.cpp for a graphics device brings one of these beside libggml.
-_GPU_BACKENDS = ("cuda", "hip", "metal", "vulkan", "sycl", "musa", "cann")
-
 _BYTES_PER_VALUE: dict[CacheType, float] = {"f16": 2.0, "q8_0": 34 / 32}
 _COMPUTE_BYTES = 256 * 1024 * 1024  # scratch buffers of a context with 512-token batches
+_PROCESS_BYTES = 512 * 1024 * 1024  # main memory of a worker whose weights are on a device
+_READ_BYTES_PER_S = 1e9  # how fast a file is taken to load before that was measured
+
+Known = Callable[[Load], Measured | None]
+"""Tells what a load took earlier."""
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
-    """Where a model will run, as far as the layout depends on it."""
+class Layout:
+    """One way to load a model."""
 
-    n_threads: int
-    free_bytes: int
-    is_gpu: bool
-
-
-def this_device() -> Device:
-    """Read this machine: its usable cores, its free memory, and what llama.cpp was built for."""
-    cpu = read_cpu()
-    n_threads = max(1, min(cpu.n_cores, cpu.n_usable))
-    return Device(n_threads, read_memory().free_bytes, is_gpu=_is_gpu_build())
+    load: Load
+    room: Room
+    load_s: float
+    is_good: bool = True
+    """Worth waiting for: it computes at least half of the wanted sequences at once, all on the
+    device."""
 
 
-def _is_gpu_build() -> bool:
-    """Look beside the installed package, which is slow to import."""
-    spec = importlib.util.find_spec("llama_cpp")
-    folders = (
-        [Path(place) / "lib" for place in (spec.submodule_search_locations or ())] if spec else []
-    )
-    return any(
-        backend in file.name
-        for folder in folders
-        for file in folder.glob("*ggml-*")
-        for backend in _GPU_BACKENDS
-    )
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What somebody asks of a model's layout."""
+
+    facts: ModelFacts
+    n_ctx_tokens: int
+    adapters: tuple[str, ...] = ()
+    n_parallel_at_most: int | None = None
+    """After it ran out of memory."""
 
 
 def cell_bytes(header: Header, kind: CacheType) -> float:
@@ -75,61 +73,213 @@ def cell_bytes(header: Header, kind: CacheType) -> float:
     return n_values * _BYTES_PER_VALUE[kind]
 
 
-def lay_out(
-    facts: ModelFacts, header: Header, settings: PoolSettings, device: Device, n_ctx_tokens: int
-) -> Load:
-    """Decide how a worker loads this model for requests of at most `n_ctx_tokens`.
+def n_cells(n_parallel: int, n_ctx_tokens: int, n_wished: int | None = None) -> int:
+    """Give room for every sequence, within bounds or as wished; llama.cpp pads to 256.
 
-    Raises:
-        ModelTooLarge: not even one sequence fits, with both numbers.
+    >>> n_cells(4, 2048), n_cells(16, 4096), n_cells(1, 100_000)
+    (8192, 32768, 100096)
     """
-    if facts.role == "embed":
-        return _embedding_load(facts, settings, device)
-    per_cell = cell_bytes(header, settings.kv_cache_type)
-    fixed = facts.size_bytes + _COMPUTE_BYTES
-    wanted = settings.num_parallel or (N_PARALLEL_GPU if device.is_gpu else N_PARALLEL_CPU)
-    for n_parallel in range(wanted, 0, -1):
-        n_cells = _n_cells(n_parallel, n_ctx_tokens)
-        needed = int(fixed + n_cells * per_cell)
-        if device.is_gpu or needed <= device.free_bytes:
-            return _load(facts, settings, device, n_ctx_tokens, n_cells, n_parallel)
-    raise ModelTooLarge(facts.name, needed, device.free_bytes)
+    usual = min(n_parallel * n_ctx_tokens, MAX_CELLS_BY_DEFAULT)
+    wanted = max(n_ctx_tokens, n_wished or usual)
+    return -(-wanted // 256) * 256
 
 
-def _n_cells(n_parallel: int, n_ctx_tokens: int) -> int:
-    """Room for every sequence, within bounds; llama.cpp pads to 256."""
-    n_cells = max(n_ctx_tokens, min(n_parallel * n_ctx_tokens, MAX_CELLS_BY_DEFAULT))
-    return -(-n_cells // 256) * 256
-
-
-def _load(
-    facts: ModelFacts,
+def layouts(
+    wanted: Wanted,
+    header: Header,
     settings: PoolSettings,
     device: Device,
-    n_ctx_tokens: int,
-    n_cells: int,
-    n_parallel: int,
-) -> Load:
-    return Load(
-        path=facts.path,
-        role=facts.role,
-        n_ctx_tokens=n_ctx_tokens,
-        n_cells=n_cells,
+    known: Known = lambda load: None,
+) -> tuple[Layout, ...]:
+    """Give the ways to load a model, the best first; the good ones stand before the others."""
+    most = _n_parallel(wanted, settings, device)
+    ways: list[Layout] = []
+    for n_parallel in _halved(most):
+        load = _load(wanted, settings, device, n_parallel)
+        n_shelf = settings.shelf_bytes / max(1.0, cell_bytes(header, load.kv_cache_type))
+        load = replace(load, n_shelf_tokens=int(n_shelf) if load.role == "chat" else 0)
+        is_good = n_parallel * 2 >= most
+        ways += _placed(load, wanted, header, settings, device, is_good)
+    ways.sort(key=lambda way: not way.is_good)
+    return tuple(_corrected(way, known(way.load)) for way in ways)
+
+
+def wider(layout: Layout, n_ctx_tokens: int, header: Header) -> tuple[Layout, ...]:
+    """Give the ways in which a loaded model can take longer sequences, the roomiest first."""
+    load = layout.load
+    per_cell = cell_bytes(header, load.kv_cache_type)
+    ways = []
+    for n_parallel in _halved(load.n_parallel):
+        cells = max(load.n_cells, n_cells(n_parallel, n_ctx_tokens))
+        more_bytes = int((cells - load.n_cells) * per_cell)
+        grown = replace(load, n_ctx_tokens=n_ctx_tokens, n_cells=cells)
+        ways.append(replace(layout, load=grown, room=layout.room + _like(layout.room, more_bytes)))
+    return tuple(ways)
+
+
+def _n_parallel(wanted: Wanted, settings: PoolSettings, device: Device) -> int:
+    if wanted.facts.role == "embed":
+        return N_PARALLEL_EMBED
+    usual = N_PARALLEL_GPU if device.is_gpu else N_PARALLEL_CPU
+    return min(settings.num_parallel or usual, wanted.n_parallel_at_most or 1 << 30)
+
+
+def _halved(most: int) -> list[int]:
+    """Give `most`, its half, and so on down to 1.
+
+    >>> _halved(6)
+    [6, 3, 1]
+    """
+    return [most >> shift for shift in range(most.bit_length())]
+
+
+def _load(wanted: Wanted, settings: PoolSettings, device: Device, n_parallel: int) -> Load:
+    load = Load(
+        path=wanted.facts.path,
+        role=wanted.facts.role,
+        n_ctx_tokens=wanted.n_ctx_tokens,
+        n_cells=n_cells(n_parallel, wanted.n_ctx_tokens, settings.n_cells),
         n_parallel=n_parallel,
         n_batch_tokens=settings.n_batch_tokens,
         n_threads=settings.n_threads or device.n_threads,
         n_gpu_layers=settings.n_gpu_layers,
-        main_gpu=settings.main_gpu,
         flash_attention=settings.flash_attention,
         kv_cache_type=settings.kv_cache_type,
+        adapters=wanted.adapters,
+        cache_layout=settings.cache_layout,
+        is_gpu=device.is_gpu,
+        digest=wanted.facts.digest,
+        device=device.name,
+    )
+    if wanted.facts.role == "chat":
+        return load
+    # Whole texts only: a batch must hold the longest one.
+    n_tokens = min(wanted.facts.n_ctx_train_tokens, 8192)
+    return replace(
+        load,
+        n_ctx_tokens=n_tokens,
+        n_cells=n_tokens,
+        n_batch_tokens=n_tokens,
+        kv_cache_type="f16",
     )
 
 
-def _embedding_load(facts: ModelFacts, settings: PoolSettings, device: Device) -> Load:
-    """Whole texts only: a batch must hold the longest one."""
-    needed = facts.size_bytes + _COMPUTE_BYTES
-    if not device.is_gpu and needed > device.free_bytes:
-        raise ModelTooLarge(facts.name, needed, device.free_bytes)
-    n_tokens = min(facts.n_ctx_train_tokens, 8192)
-    load = _load(facts, settings, device, n_tokens, n_tokens, N_PARALLEL_EMBED)
-    return replace(load, n_batch_tokens=n_tokens, kv_cache_type="f16")
+def _placed(
+    load: Load,
+    wanted: Wanted,
+    header: Header,
+    settings: PoolSettings,
+    device: Device,
+    is_good: bool,
+) -> list[Layout]:
+    """Give the layouts of one load: on each device that may hold it, or on the processor."""
+    size = wanted.facts.size_bytes
+    cache = 0.0 if load.role == "embed" else load.n_cells * cell_bytes(header, load.kv_cache_type)
+    needed = int(size + cache + _COMPUTE_BYTES)
+    load_s = size / _READ_BYTES_PER_S
+    n_layers = header.number("block_count") + 1  # and the output
+    n_there = n_layers if load.n_gpu_layers < 0 else min(load.n_gpu_layers, n_layers)
+    if not device.is_gpu or not n_there:
+        why = "; num_gpu is 0" if device.is_gpu else ""
+        at_home = replace(load, placed=f"all {n_layers} layers on the processor{why}")
+        return [Layout(at_home, Room(needed), load_s, is_good)]
+    if not device.gpus:  # it shares main memory
+        return [Layout(replace(load, placed=_where(n_there, n_layers, "")), Room(needed), load_s)]
+    there, here = _divided(needed, n_there, n_layers)
+    ways = placements(
+        there,
+        device.gpus,
+        main_gpu=settings.main_gpu,
+        split_mode=settings.split_mode,
+        overhead_bytes=settings.gpu_overhead_bytes,
+    )
+    found = []
+    for way in ways:
+        names = ", ".join(device.gpus[i].name for i in way.gpus)
+        why = f"; num_gpu is {load.n_gpu_layers}" if n_there < n_layers else ""
+        put = replace(_put(load, way, device), placed=_where(n_there, n_layers, names) + why)
+        room = way.room(there, len(device.gpus)) + Room(here + _PROCESS_BYTES)
+        found.append(Layout(put, room, load_s, is_good))
+    if settings.allow_cpu and load.n_gpu_layers < 0:
+        found += _spilled(load, needed, n_layers, device, settings, load_s)
+    return found
+
+
+def _spilled(
+    load: Load, needed: int, n_layers: int, device: Device, settings: PoolSettings, load_s: float
+) -> list[Layout]:
+    """Give the layout with as many layers on the device as it has free memory for now."""
+    way = placements(0, device.gpus, main_gpu=settings.main_gpu)[0]
+    gpu = device.gpus[way.gpus[0]]
+    room_bytes = max(0, (gpu.free_bytes or 0) - settings.gpu_overhead_bytes)
+    n_there = min(n_layers - 1, int(room_bytes / (needed / n_layers)))
+    if n_there < 1:
+        placed = f"all {n_layers} layers on the processor; {gpu.name} has no room (allow_cpu)"
+        at_home = replace(load, n_gpu_layers=0, placed=placed)
+        return [Layout(at_home, Room(needed), load_s, is_good=False)]
+    there, here = _divided(needed, n_there, n_layers)
+    placed = _where(n_there, n_layers, gpu.name) + "; it has no room for more (allow_cpu)"
+    put = replace(_put(load, way, device), n_gpu_layers=n_there, placed=placed)
+    room = way.room(there, len(device.gpus)) + Room(here + _PROCESS_BYTES)
+    return [Layout(put, room, load_s, is_good=False)]
+
+
+def _divided(needed: int, n_there: int, n_layers: int) -> tuple[int, int]:
+    """Give the bytes on the device and those in main memory."""
+    there = needed * n_there // n_layers
+    return there, needed - there
+
+
+def _put(load: Load, way: Placement, device: Device) -> Load:
+    """Write a placement into a load. With one device nothing need be said."""
+    if len(device.gpus) < 2:
+        return load
+    uuids = [device.gpus[i].uuid for i in way.gpus]
+    if all(uuids):  # the worker sees its own devices only, and so takes no memory on the others
+        alone = len(uuids) == 1
+        split = () if alone else way.shares
+        return replace(
+            load,
+            visible_devices=",".join(uuids),
+            split_mode="layer" if alone else way.split_mode,
+            tensor_split=split,
+        )
+    shares = [0.0] * len(device.gpus)
+    for gpu, share in zip(way.gpus, way.shares, strict=True):
+        shares[gpu] = share
+    return replace(
+        load, main_gpu=way.gpus[0], split_mode=way.split_mode, tensor_split=tuple(shares)
+    )
+
+
+def _where(n_there: int, n_layers: int, names: str) -> str:
+    return f"{n_there} of {n_layers} layers on {names or 'the graphics device'}"
+
+
+def _corrected(layout: Layout, seen: Measured | None) -> Layout:
+    """Let what was measured go before what was computed."""
+    if seen is None:
+        return layout
+    room = as_placed(seen.taken, layout.room)
+    return replace(layout, room=room, load_s=seen.load_s or layout.load_s)
+
+
+def as_placed(taken: Taken, planned: Room) -> Room:
+    """Spread what was measured over the devices as it was planned: only its sum is known."""
+    gpus, on_devices = planned.gpus, sum(planned.gpus)
+    if taken.device_bytes and on_devices:
+        gpus = tuple(taken.device_bytes * one // on_devices for one in gpus)
+    return Room(taken.host_bytes or planned.host, gpus)
+
+
+def _like(room: Room, n_bytes: int) -> Room:
+    """Spread bytes as a room is spread: on the devices where there are any, else in main memory."""
+    on_devices = sum(room.gpus)
+    if not on_devices:
+        return Room(n_bytes)
+    return Room(0, tuple(n_bytes * one // on_devices for one in room.gpus))
+
+
+def lay_out(facts, header, settings, device, n_ctx_tokens):  # type: ignore
+    """Shim, gone in minutes."""
+    return layouts(Wanted(facts, n_ctx_tokens), header, settings, device)[0].load

@@ -1,269 +1,340 @@
-"""Which models are in memory: loaded on first use, kept while used, let go when idle.
+"""The actor: which model is in memory, who waits for which, and who goes for whom.
 
-One asyncio actor: every change of state happens in its event loop, under one condition. A model
-is loading, ready, draining (no newcomers; it goes when its last user leaves) or unloading; one
-that is absent is cold. Draining is what keeps a busy model from being kept alive by newcomers
-while another one waits for its room.
+Models are loaded on first use, kept while used, let go when idle or when another needs the room. A
+model is loading, ready, draining (no newcomers; it goes when its last user leaves) or unloading;
+one that is absent is cold. One task of the event loop looks at everything whenever something has
+changed, asks the rules (`rules`, pure) what to do, and has the caretaker do it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Generic
 
-from paddock.engine.errors import EngineError, ModelBroken, WorkerLost
-from paddock.engine.gguf import read_header
-from paddock.engine.request import ModelFacts
+from paddock.engine.errors import Busy, EngineError, NoPlace
 from paddock.engine.settings import PoolSettings
-from paddock.engine.workers.load import Load
-from paddock.engine.workers.process import LoadBroken, WorkerProcess
 
-from .fit import lay_out, this_device
+from .caretaker import Caretaker, LoadCount, Start, too_large
+from .events import Deaf, PoolEvents
+from .fit import Layout, Wanted
+from .line import Caller, Line
+from .resident import Ask, Resident, W
+from .rules import Clear, House, Keep, Move, Refuse, Wait, Wish, decide
+from .rules import Start as StartMove
+from .survey import Surveyor
 
-State = Literal["loading", "ready", "draining", "unloading"]
-_WATCH_S = 1.0
-
-# A model that was just loaded stays at least so long: jobs that alternate two models then do many
-# calls in a row with each, instead of swapping on every call.
-MIN_STAY_S = 2.0
-
-
-@dataclass(slots=True, eq=False)
-class Resident:
-    """One model in memory, or on its way there."""
-
-    facts: ModelFacts
-    n_ctx_tokens: int
-    keep_alive_s: float
-    state: State = "loading"
-    worker: WorkerProcess | None = None
-    n_users: int = 0
-    n_waiting: int = 0
-    """Requests that wait for it to load."""
-    ready_at: float = 0.0
-    last_used_at: float = field(default_factory=time.monotonic)
-    expiry: asyncio.TimerHandle | None = None
-    error: EngineError | None = None
+N_LOADED_PER_DEVICE = 3
+_LOOK_AGAIN_S = 1.0  # what other programs take is seen so late at most
 
 
-@dataclass(slots=True)
-class LoadCount:
-    """How often a model was loaded, and how long that took."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Lease:
+    """A run's wish that its models stay; advice, which is not heeded for ever."""
 
-    loads: int = 0
-    load_s: float = 0.0
+    keys: frozenset[str]
+    until: float
 
 
-class Residents:
+class Residents(Generic[W]):
     """The actor. Close it with `close`, which ends every worker."""
 
-    def __init__(self, settings: PoolSettings) -> None:
+    def __init__(
+        self,
+        settings: PoolSettings,
+        start: Start[W],
+        surveyor: Surveyor,
+        events: PoolEvents | None = None,
+    ) -> None:
         self._settings = settings
-        self._by_path: dict[str, Resident] = {}
-        self._changed = asyncio.Condition()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.loads: dict[str, LoadCount] = {}
+        self._surveyor = surveyor
+        self._events = events or Deaf()
+        self._keeper = Caretaker(settings, start, surveyor, self._events, self)
+        self._lines: dict[str, Line] = {}
+        self._leases: set[_Lease] = set()
+        self._layouts: dict[tuple[str, int, int | None], tuple[Layout, ...]] = {}
+        self._looked_at = float("-inf")
+        self._moved_at = 0.0
+        self._stirred = asyncio.Event()
+        self._director: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
-    def resident(self) -> tuple[Resident, ...]:
+    # What can be seen
+
+    def now(self) -> float:
+        """Read the event loop's clock; another thread may ask too."""
+        return self._loop.time() if self._loop is not None else time.monotonic()
+
+    def resident(self) -> tuple[Resident[W], ...]:
         """Tell which models are there now."""
-        return tuple(self._by_path.values())
+        return tuple(self._keeper.by_key.values())
+
+    @property
+    def loads(self) -> dict[str, LoadCount]:
+        """Tell how often each model was loaded."""
+        return self._keeper.loads
+
+    def n_waiting(self, key: str) -> int:
+        """Tell how many requests wait outside for a model."""
+        return len(self._lines.get(key, ()))
+
+    def waiting(self) -> dict[str, int]:
+        """Tell how many requests wait outside, by the name of their model."""
+        return {next(iter(line)).ask.facts.name: len(line) for line in self._lines.values() if line}
+
+    def is_leased(self, key: str) -> bool:
+        """Tell whether a run has asked that this model stay."""
+        now = self.now()
+        return any(key in lease.keys and now < lease.until for lease in self._leases)
+
+    # In and out
 
     @asynccontextmanager
-    async def lease(
-        self, facts: ModelFacts, keep_alive_s: float | None, *, is_job: bool = False
-    ) -> AsyncIterator[WorkerProcess]:
+    async def use(self, ask: Ask) -> AsyncIterator[W]:
         """Use a model's worker; it is loaded if need be, and stays at least as long.
 
-        Jobs wait outside while a worker has enough to do, so that a model which is to go is
-        not held by a long queue, and a chat finds its way in.
-
         Raises:
+            Busy: the queue is full and the caller does not wait, or nothing moves any more.
             EngineError: it cannot be loaded.
         """
-        resident = await self._enter(facts, keep_alive_s, is_job)
+        resident = await self._enter(ask)
         try:
             assert resident.worker is not None
             yield resident.worker
         finally:
-            self._leave(resident)
+            self._leave(resident, ask)
+
+    @asynccontextmanager
+    async def lease(self, keys: Iterable[str]) -> AsyncIterator[None]:
+        """Ask that these models stay while it can be avoided that they go; loads nothing."""
+        lease = _Lease(frozenset(keys), self.now() + self._settings.lease_s)
+        self._leases.add(lease)
+        try:
+            yield
+        finally:
+            self._leases.discard(lease)
+            self._stirred.set()
 
     async def close(self) -> None:
         """End every worker."""
-        for resident in self.resident():
-            self._cancel_expiry(resident)
-            if resident.worker is not None:
-                await resident.worker.stop()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for resident in self.resident():  # one that became ready meanwhile
-            if resident.worker is not None:
-                await resident.worker.stop()
-        self._by_path.clear()
+        if self._director is not None:
+            self._director.cancel()
+            await asyncio.gather(self._director, return_exceptions=True)
+        for line in self._lines.values():
+            line.fail(Busy("the pool is closed"))
+        await self._keeper.close()
 
-    # In and out
-
-    async def _enter(self, facts: ModelFacts, keep_alive_s: float | None, is_job: bool) -> Resident:
-        async with self._changed:
-            while True:
-                resident = self._usable(facts)
-                if resident is not None and self._has_place(resident, is_job):
-                    self._take(resident, keep_alive_s)
-                    return resident
-                if resident is None:
-                    self._make_way(facts)
-                    resident = self._by_path.get(facts.path)
-                await self._wait(resident)
-                if resident is not None and resident.error is not None:
-                    raise resident.error
-
-    async def _wait(self, resident: Resident | None) -> None:
-        if resident is not None:
-            resident.n_waiting += 1
+    async def _enter(self, ask: Ask) -> Resident[W]:
+        self._begin()
+        line = self._lines.setdefault(ask.key, Line())
+        if not ask.waits and self._is_full(ask, line):
+            self._events.refused(ask.facts.name, "busy")
+            raise Busy.of(ask.facts.name, len(line))
+        place: asyncio.Future[Resident[W]] = asyncio.get_running_loop().create_future()
+        caller = Caller(ask, self.now(), place)
+        line.add(caller)
+        self.changed(ask.key)
         try:
-            await self._changed.wait()
+            resident = await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled() and place.exception() is None:
+                self._leave(place.result(), ask)  # the place came together with the farewell
+            raise
         finally:
-            if resident is not None:
-                resident.n_waiting -= 1
-
-    def _usable(self, facts: ModelFacts) -> Resident | None:
-        """Give the entry of this model; one whose worker has died is taken out first."""
-        resident = self._by_path.get(facts.path)
-        if resident is None:
-            return None
-        if resident.worker is not None and resident.worker.gone_because is not None:
-            if resident.state in ("ready", "draining"):
-                self._start_unloading(resident)
-        elif resident.state == "ready" and resident.n_ctx_tokens < facts.n_ctx_tokens:
-            # Loaded for shorter sequences than this one: it comes back with a larger cache.
-            self._drain(resident)
+            line.remove(caller)
+            self._tidy(ask.key)
+        self._events.waited(ask.facts.name, self.now() - caller.since)
         return resident
 
-    def _has_place(self, resident: Resident, is_job: bool) -> bool:
-        if resident.state != "ready" or resident.worker is None:
-            return False
-        n_running = resident.worker.load.n_parallel
-        n_places = 2 * n_running if is_job else max(self._settings.max_queue, n_running)
-        return resident.n_users < n_places
+    def _is_full(self, ask: Ask, line: Line) -> bool:
+        resident = self._keeper.by_key.get(ask.key)
+        n_inside = max(0, resident.n_users - resident.layout.load.n_parallel) if resident else 0
+        return len(line) + n_inside >= self._settings.max_queue
 
-    def _take(self, resident: Resident, keep_alive_s: float | None) -> None:
-        if keep_alive_s is not None:
-            resident.keep_alive_s = keep_alive_s
-        resident.n_users += 1
-        self._cancel_expiry(resident)
+    def _tidy(self, key: str) -> None:
+        """Forget an empty line; whoever left may have been the reason for something."""
+        if not self._lines.get(key):
+            self._lines.pop(key, None)
+            resident = self._keeper.by_key.get(key)
+            if resident is not None and resident.state == "loading":
+                resident.last_used_at = self.now()
+            self._stirred.set()
 
-    def _leave(self, resident: Resident) -> None:
-        resident.n_users -= 1
-        resident.last_used_at = time.monotonic()
-        if resident.n_users:
-            self._wake()
+    def _leave(self, resident: Resident[W], ask: Ask) -> None:
+        resident.leave(ask, self.now())
+        if self._keeper.by_key.get(resident.key) is not resident:
             return
-        if resident.state == "draining" or resident.keep_alive_s == 0:
-            self._start_unloading(resident)
-        elif resident.state == "ready":
-            self._wake()
-            if resident.keep_alive_s > 0:
-                loop = asyncio.get_running_loop()
-                resident.expiry = loop.call_later(
-                    resident.keep_alive_s, self._start_unloading, resident
-                )
+        self.changed(resident.key)
+        is_needed = resident.is_widening or self.n_waiting(resident.key)
+        if resident.state == "draining" or not is_needed:
+            self._keeper.rest(resident)
 
-    # Who goes, who comes
+    # What the caretaker tells
 
-    def _make_way(self, facts: ModelFacts) -> None:
-        """Begin to load if there is room, else let the least recently used one go."""
-        if len(self._by_path) < self._settings.max_loaded_models:
-            resident = Resident(facts, facts.n_ctx_tokens, self._settings.keep_alive_s)
-            self._by_path[facts.path] = resident
-            self._spawn(self._load(resident))
+    def changed(self, key: str) -> None:
+        """Let in whom there is a place for, and look at the rest anew."""
+        self._moved_at = self.now()
+        resident = self._keeper.by_key.get(key)
+        if resident is None:
+            self._looked_at = float("-inf")
+        elif resident.is_open:
+            self._admit(resident)
+        self._stirred.set()
+
+    def failed(self, key: str, error: EngineError, n_ctx_tokens: int = 0) -> None:
+        """Tell those who wait that they wait in vain."""
+        if key in self._lines:
+            self._lines[key].fail(error, n_ctx_tokens)
+
+    def _admit(self, resident: Resident[W]) -> None:
+        line = self._lines.get(resident.key, Line())
+        for caller in line.first_of_each():
+            if caller.place.done():  # it has been cancelled, and has not come to say so
+                line.remove(caller)
+            elif caller.ask.facts.n_ctx_tokens > resident.wanted.n_ctx_tokens:
+                self._keeper.widen(resident, line.n_ctx_tokens)
+                return
+            elif resident.has_place(caller.ask, self._settings.max_queue):
+                line.remove(caller)
+                resident.take(caller.ask)
+                caller.place.set_result(resident)
+
+    # The director
+
+    def _begin(self) -> None:
+        if self._director is None:
+            self._loop = asyncio.get_running_loop()
+            self._moved_at = self.now()
+            self._director = asyncio.create_task(self._direct())
+            self._director.add_done_callback(self._director_ended)
+
+    def _director_ended(self, task: asyncio.Task[None]) -> None:
+        """Nobody must wait for a director that has fallen over a fault of ours."""
+        if task.cancelled():
             return
-        leaving = [one for one in self.resident() if one.state in ("draining", "unloading")]
-        ready = [one for one in self.resident() if one.state == "ready"]
-        if ready and not leaving:
-            idle_first = min(ready, key=lambda one: (one.n_users > 0, one.last_used_at))
-            stays_s = idle_first.ready_at + MIN_STAY_S - time.monotonic()
-            if stays_s > 0:
-                asyncio.get_running_loop().call_later(stays_s, self._wake)
-            else:
-                self._drain(idle_first)
+        self._director = None
+        for line in tuple(self._lines.values()):
+            line.fail(EngineError(f"the pool has a fault: {task.exception()!r}"))
+        task.result()
 
-    def _drain(self, resident: Resident) -> None:
-        resident.state = "draining"
-        if not resident.n_users:
-            self._start_unloading(resident)
+    async def _direct(self) -> None:
+        wake_at: float | None = None
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(wake_at):
+                    await self._stirred.wait()
+            self._stirred.clear()
+            wake_at = await self._settle() if self._has_work() else None
+            wake_at = self._give_up_if_still(wake_at)
 
-    async def _load(self, resident: Resident) -> None:
-        try:
-            load = self._layout(resident)
-            worker = await WorkerProcess.started(load, self._settings.load_timeout_s)
-        except EngineError as error:
-            await self._failed(resident, error)
-        except LoadBroken as error:
-            await self._failed(resident, ModelBroken(resident.facts.path, error.why))
-        except OSError as error:
-            await self._failed(resident, WorkerLost(resident.facts.name, str(error)))
-        else:
-            count = self.loads.setdefault(resident.facts.name, LoadCount())
-            count.loads += 1
-            count.load_s += worker.load_s
-            resident.worker, resident.state = worker, "ready"
-            resident.ready_at = time.monotonic()
-            self._spawn(self._watch(resident, worker))
-            await self._announce()
+    def _cold(self) -> list[str]:
+        """Tell which models are wanted and not there."""
+        by_key = self._keeper.by_key
+        return [key for key, line in self._lines.items() if line and key not in by_key]
 
-    def _layout(self, resident: Resident) -> Load:
-        header = read_header(Path(resident.facts.path))
-        return lay_out(resident.facts, header, self._settings, this_device(), resident.n_ctx_tokens)
+    def _has_work(self) -> bool:
+        is_leaving = any(one.state == "draining" for one in self.resident())
+        return is_leaving or bool(self._cold())
 
-    async def _failed(self, resident: Resident, error: EngineError) -> None:
-        """Tell all who wait; the next request tries again."""
-        resident.error = error
-        self._by_path.pop(resident.facts.path, None)
-        await self._announce()
+    async def _settle(self) -> float | None:
+        """Do what there is to do; gives when to look again."""
+        layouts = await self._survey()
+        while True:
+            wishes = [self._wish(key, layouts[key]) for key in self._cold() if key in layouts]
+            stays = [
+                one.stay(self.n_waiting(one.key), self.is_leased(one.key))
+                for one in self.resident()
+            ]
+            move = decide(stays, wishes, self._keeper.free, self._house(), self.now())
+            if isinstance(move, Wait):
+                return self._next_look(move)
+            self._act(move, layouts)
 
-    def _start_unloading(self, resident: Resident) -> None:
-        if resident.state == "unloading":
-            return
-        self._cancel_expiry(resident)
-        resident.state = "unloading"
-        self._spawn(self._unload(resident))
+    async def _survey(self) -> dict[str, tuple[Layout, ...]]:
+        """Find the ways to load what is wanted, on the machine as it is now."""
+        if self.now() - self._looked_at >= _LOOK_AGAIN_S or self._keeper.device is None:
+            self._layouts.clear()
+            await self._keeper.look()
+            self._looked_at = self.now()
+        found = {}
+        for key in self._cold():
+            try:
+                found[key] = await self._ways(key)
+            except EngineError as error:
+                self.failed(key, error)
+        return found
 
-    async def _unload(self, resident: Resident) -> None:
-        if resident.worker is not None:
-            await resident.worker.stop()
-        self._by_path.pop(resident.facts.path, None)
-        await self._announce()
+    async def _ways(self, key: str) -> tuple[Layout, ...]:
+        wanted = self._wanted(key)
+        name = (key, wanted.n_ctx_tokens, wanted.n_parallel_at_most)
+        if name not in self._layouts:
+            device = await self._keeper.look()
+            self._layouts[name] = await self._surveyor.layouts(wanted, device)
+        return self._layouts[name]
 
-    async def _watch(self, resident: Resident, worker: WorkerProcess) -> None:
-        """Kill a worker that has work and makes no step within its limit."""
-        limit_s = self._settings.step_timeout_s
-        while worker.gone_because is None:
-            await asyncio.sleep(_WATCH_S)
-            if worker.n_requests and time.monotonic() - worker.last_turn_at > limit_s:
-                await worker.kill(f"it made no step within {limit_s:g} s")
-        if resident.state == "ready":
-            self._start_unloading(resident)
+    def _wanted(self, key: str) -> Wanted:
+        line = self._lines[key]
+        ask = next(iter(line)).ask
+        at_most = self._keeper.n_parallel_at_most(key)
+        return Wanted(ask.facts, line.n_ctx_tokens, ask.adapters, at_most)
 
-    # Small parts
+    def _wish(self, key: str, ways: tuple[Layout, ...]) -> Wish:
+        line = self._lines[key]
+        n_good = sum(way.is_good for way in ways)
+        rooms = tuple(way.room for way in ways)
+        return Wish(key, line.since, line.is_interactive, rooms, n_good)
 
-    def _cancel_expiry(self, resident: Resident) -> None:
-        if resident.expiry is not None:
-            resident.expiry.cancel()
-            resident.expiry = None
+    def _house(self) -> House:
+        device = self._keeper.device
+        n_devices = max(1, len(device.gpus)) if device else 1
+        n_most = self._settings.max_loaded_models or N_LOADED_PER_DEVICE * n_devices
+        return House(n_most, self._settings.max_wait_s)
 
-    def _wake(self) -> None:
-        self._spawn(self._announce())
+    def _act(self, move: Move, layouts: dict[str, tuple[Layout, ...]]) -> None:
+        by_key = self._keeper.by_key
+        if isinstance(move, StartMove):
+            self._keeper.bring(move.key, self._wanted(move.key), layouts[move.key][move.option])
+        elif isinstance(move, Clear):
+            for key in move.keys:
+                self._keeper.drain(by_key[key], "room")
+        elif isinstance(move, Keep):
+            self._keeper.keep(by_key[move.key])
+        elif isinstance(move, Refuse):
+            self._refuse(move)
 
-    async def _announce(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+    def _refuse(self, move: Refuse) -> None:
+        line = self._lines[move.key]
+        name = next(iter(line)).ask.facts.name
+        error: EngineError = too_large(name, move.needed, move.could_be)
+        if move.is_crowded:
+            pinned = [one.facts.name for one in self.resident() if one.is_pinned]
+            error = NoPlace(name, pinned, self._house().max_loaded_models)
+        self._events.refused(name, "too_large")
+        line.fail(error, line.n_ctx_tokens)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _next_look(self, move: Wait) -> float | None:
+        """While somebody waits for memory, other programs may give some back."""
+        if not self._cold():
+            return None
+        again = self.now() + _LOOK_AGAIN_S
+        return again if move.until is None else min(again, move.until)
+
+    def _give_up_if_still(self, wake_at: float | None) -> float | None:
+        """Let nobody wait for ever: when nothing at all moves, the wait has an end."""
+        if not any(self._lines.values()):
+            return wake_at
+        workers = [one.worker for one in self.resident() if one.worker is not None]
+        moved_at = max([self._moved_at, *(worker.last_turn_at for worker in workers)])
+        limit_s = self._settings.wait_timeout_s
+        if self.now() - moved_at < limit_s:
+            due = moved_at + limit_s
+            return due if wake_at is None else min(due, wake_at)
+        for line in tuple(self._lines.values()):
+            for caller in line:
+                self._events.refused(caller.ask.facts.name, "late")
+            line.fail(Busy(f"no model came free, and nothing moved for {limit_s:g} s"))
+        return wake_at

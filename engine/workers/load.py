@@ -47,3 +47,12 @@ class Load:
     """With `device` and `build`: what a new profile is of."""
     device: str = ""
     build: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The most memory that a worker has taken; 0 where it is not known."""
+
+    host_bytes: int = 0
+    device_bytes: int = 0
+    """Of all graphics devices together."""

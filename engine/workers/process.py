@@ -12,8 +12,8 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,23 @@ from paddock.engine.errors import BadRequest, EngineError, PromptTooLong, TextTo
 from paddock.engine.request import ChatRequest, Chunk, DoneReason, Message, Sampling, Usage
 
 from . import frames, wire
-from .load import Load
+from .load import Load, Taken
 
+COMMAND = (sys.executable, "-m", "paddock.engine.workers.worker")
 _N_LOG_LINES = 50
 _STOP_S = 5.0
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _environment(load: Load) -> dict[str, str]:
+    """Give the environment of a worker, which may be shown only some of the devices."""
+    environment = {**os.environ, "PYTHONUTF8": "1"}
+    if load.visible_devices:
+        environment["CUDA_VISIBLE_DEVICES"] = load.visible_devices
+    return environment
 
 
 class WorkerGone(Exception):
@@ -81,11 +94,17 @@ class WorkerProcess:
     """One running worker. Made by `started`, ended by `stop` or `kill`."""
 
     def __init__(self, process: asyncio.subprocess.Process, load: Load) -> None:
+        loop = asyncio.get_running_loop()
         self.load = load
         self.load_s = 0.0
-        self.last_turn_at = time.monotonic()
+        self.last_turn_at = loop.time()
         self.n_decoded_tokens = 0
-        self.gone_because: str | None = None
+        self.gone: asyncio.Future[str] = loop.create_future()
+        self.on_turn: Callable[[Mapping[str, Any]], None] | None = None
+        self.ready: frames.Head = {}
+        """What the worker said when it was ready."""
+        self.mapped_bytes = 0
+        self._most_bytes = 0
         self._process = process
         self._tickets: dict[int, Ticket] = {}
         self._next_id = 0
@@ -94,7 +113,9 @@ class WorkerProcess:
         self._asked_to_end = False
 
     @classmethod
-    async def started(cls, load: Load, timeout_s: float) -> WorkerProcess:
+    async def started(
+        cls, load: Load, timeout_s: float, command: Sequence[str] = COMMAND
+    ) -> WorkerProcess:
         """Start a process and wait until its model is loaded.
 
         Raises:
@@ -102,12 +123,12 @@ class WorkerProcess:
         """
         began = time.monotonic()
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "paddock.engine.workers.worker"),
+            *command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=1 << 20,
-            env={**os.environ, "PYTHONUTF8": "1"},
+            env=_environment(load),
             start_new_session=True,  # a Ctrl-C in the terminal is not for workers
         )
         worker = cls(process, load)
@@ -174,13 +195,35 @@ class WorkerProcess:
         vectors, n_tokens = await self._ask(head, ticket)
         return vectors, n_tokens
 
+    async def widen(self, n_ctx_tokens: int, n_cells: int) -> None:
+        """Let it make its context anew over the same weights, once what runs has ended.
+
+        Raises:
+            WorkerGone: it died of it.
+        """
+        await self._ask({"op": "widen", "n_ctx_tokens": n_ctx_tokens, "n_cells": n_cells}, Ticket())
+        self.load = replace(self.load, n_ctx_tokens=n_ctx_tokens, n_cells=n_cells)
+
+    def measure(self) -> Taken:
+        """Tell the most memory that it has taken so far."""
+        try:
+            import psutil
+
+            memory = psutil.Process(self.pid).memory_info()
+        except psutil.Error:
+            memory = None
+        if memory is not None:
+            self.mapped_bytes = int(getattr(memory, "shared", 0))
+            self._most_bytes = max(self._most_bytes, int(memory.rss))
+        return Taken(self._most_bytes, int(self.ready.get("device_bytes", 0)))
+
     async def _ask(self, head: frames.Head, ticket: Ticket, body: bytes = b"") -> Any:
-        if self.gone_because is not None:
-            raise WorkerGone(self.gone_because)
+        if self.gone.done():
+            raise WorkerGone(self.gone.result())
         self._next_id += 1
         request_id = self._next_id
         if not self._tickets:
-            self.last_turn_at = time.monotonic()  # the watchdog's clock starts with the work
+            self.last_turn_at = _now()  # the watchdog's clock starts with the work
         self._tickets[request_id] = ticket
         try:
             self._send({**head, "id": request_id}, body)
@@ -193,7 +236,7 @@ class WorkerProcess:
     def _send(self, head: frames.Head, body: bytes = b"") -> None:
         stdin = self._process.stdin
         assert stdin is not None
-        if self.gone_because is None and not stdin.is_closing():
+        if not self.gone.done() and not stdin.is_closing():
             stdin.write(frames.pack(head, body))
 
     # What comes back
@@ -229,13 +272,18 @@ class WorkerProcess:
             ticket.fail(_error(head))
         elif event == "counted":
             ticket.give(head["counts"])
+        elif event == "widened":
+            self.last_turn_at = _now()
+            ticket.give(None)
         elif event == "embedded":
-            self.last_turn_at = time.monotonic()
+            self.last_turn_at = _now()
             vectors = np.frombuffer(body, np.float32).reshape(head["shape"])
             ticket.give(([tuple(row) for row in vectors.tolist()], head["n_tokens"]))
 
     def _hear_turn(self, head: frames.Head) -> None:
-        self.last_turn_at = time.monotonic()
+        self.last_turn_at = _now()
+        if self.on_turn is not None:
+            self.on_turn(head)
         self.n_decoded_tokens += head["n_tokens"]
         for request_id in head["progressed"]:
             ticket = self._tickets.get(request_id)
@@ -284,10 +332,10 @@ class WorkerProcess:
         self._end_requests(words)
 
     def _end_requests(self, reason: str) -> None:
-        if self.gone_because is None:
-            self.gone_because = reason
+        if not self.gone.done():
+            self.gone.set_result(reason)
         for ticket in tuple(self._tickets.values()):
-            ticket.fail(WorkerGone(self.gone_because))
+            ticket.fail(WorkerGone(self.gone.result()))
 
     async def _last_words(self) -> str:
         """Tell how the process ended, with the last lines of llama.cpp."""

@@ -352,7 +352,7 @@ def test_a_corrupt_model_is_named_and_crashes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_model_that_does_not_fit_is_refused_with_the_numbers(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from paddock.engine.residency import survey
     from paddock.engine.residency.devices import Device
@@ -366,7 +366,7 @@ def test_a_model_that_does_not_fit_is_refused_with_the_numbers(
         assert caught.value.free_bytes == tiny.free_bytes
         assert caught.value.needed_bytes > 300 * 1024 * 1024
 
-    go(work)
+    go(work, replace(SETTINGS, cache_dir=tmp_path))
 
 
 def test_closing_the_pool_ends_what_runs_and_leaves_no_process() -> None:

@@ -1,0 +1,99 @@
+"""Where models can be put on this machine: its processor and the graphics devices it may use."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from paddock.engine.hardware import (
+    Gpu,
+    read_cpu,
+    read_gpus,
+    read_memory,
+    read_oom_kills,
+    visible_gpus,
+)
+
+from .room import PLENTY, Room
+
+# A build of llama.cpp for a graphics device brings one of these beside libggml.
+_GPU_BACKENDS = ("cuda", "hip", "metal", "vulkan", "sycl", "musa", "cann")
+
+# Backends whose devices `hardware` cannot list: one is taken to be there, of unknown size.
+_UNLISTED = ("vulkan", "sycl", "musa", "cann")
+
+
+@dataclass(frozen=True, slots=True)
+class GpuRoom:
+    """A graphics device that this build may use."""
+
+    name: str
+    free_bytes: int | None = None
+    total_bytes: int | None = None
+    """None: it does not tell."""
+    uuid: str = ""
+    """Of CUDA: what `CUDA_VISIBLE_DEVICES` takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where a model will run, as far as the layout depends on it."""
+
+    n_threads: int
+    free_bytes: int
+    """Of main memory."""
+    is_gpu: bool
+    gpus: tuple[GpuRoom, ...] = ()
+    """Empty on a device that shares main memory (Metal), and without one."""
+    n_oom_kills: int = 0
+    """How often the kernel has ended a process for want of memory, as far as can be seen."""
+
+    @property
+    def free(self) -> Room:
+        """What can be had without swapping."""
+        gpus = (PLENTY if one.free_bytes is None else one.free_bytes for one in self.gpus)
+        return Room(self.free_bytes, tuple(gpus))
+
+    @property
+    def name(self) -> str:
+        """Give a name under which what was measured here is kept."""
+        return "+".join(one.name for one in self.gpus) or ("gpu" if self.is_gpu else "cpu")
+
+
+def this_device() -> Device:
+    """Read this machine; with a CUDA build it asks the vendor's tool, which takes 0.1 to 2 s."""
+    cpu = read_cpu()
+    n_threads = max(1, min(cpu.n_cores, cpu.n_usable))
+    free_bytes = read_memory().free_bytes
+    n_kills = read_oom_kills()
+    backends = _backends()
+    if not backends:
+        return Device(n_threads, free_bytes, is_gpu=False, n_oom_kills=n_kills)
+    gpus = usable_gpus(visible_gpus(read_gpus(), os.environ), backends)
+    is_gpu = bool(gpus) or "metal" in backends
+    return Device(n_threads, free_bytes, is_gpu, gpus, n_kills)
+
+
+def usable_gpus(gpus: Sequence[Gpu], backends: Sequence[str]) -> tuple[GpuRoom, ...]:
+    """Give those of the devices that a build with these backends computes on."""
+    kinds = {"cuda": "cuda", "hip": "rocm"}
+    wanted = {kinds[backend] for backend in backends if backend in kinds}
+    rooms = tuple(
+        GpuRoom(gpu.name, gpu.free_bytes, gpu.memory_bytes, gpu.uuid)
+        for gpu in gpus
+        if gpu.kind in wanted
+    )
+    if not rooms and any(backend in _UNLISTED for backend in backends):
+        return (GpuRoom("graphics device"),)
+    return rooms
+
+
+def _backends() -> tuple[str, ...]:
+    """Tell what llama.cpp was built for, from the files of the package: importing it is slow."""
+    spec = importlib.util.find_spec("llama_cpp")
+    folders = [Path(place) / "lib" for place in (spec and spec.submodule_search_locations) or ()]
+    names = {file.name for folder in folders for file in folder.glob("*ggml-*")}
+    return tuple(backend for backend in _GPU_BACKENDS if any(backend in name for name in names))

@@ -1,0 +1,83 @@
+"""Choose the graphics devices that a model is put on. Pure.
+
+What fits on one device goes there whole, onto the one with the most free memory, so that each
+device has workers of its own; what is larger is spread by layers over as few as hold it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from paddock.engine.settings import SplitMode
+
+from .devices import GpuRoom
+from .room import PLENTY, Room
+
+# Layers are not divisible, and each device has buffers of its own.
+_SPREAD = 1.05
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Which devices, and which share of the model each takes."""
+
+    gpus: tuple[int, ...]
+    shares: tuple[float, ...]
+    split_mode: SplitMode
+
+    def room(self, needed_bytes: int, n_gpus: int) -> Room:
+        """Give what `needed_bytes` of device memory are, device by device."""
+        taken = [0] * n_gpus
+        for gpu, share in zip(self.gpus, self.shares, strict=True):
+            taken[gpu] = int(needed_bytes * share)
+        return Room(0, tuple(taken))
+
+
+def placements(
+    needed_bytes: int,
+    gpus: Sequence[GpuRoom],
+    *,
+    main_gpu: int | None = None,
+    split_mode: SplitMode | None = None,
+    overhead_bytes: int = 0,
+) -> tuple[Placement, ...]:
+    """Give the ways to place a model, the best first; at least one, even if nothing holds it."""
+    order = sorted(range(len(gpus)), key=lambda i: (-_free(gpus[i]), i))
+    if main_gpu is not None and main_gpu < len(gpus):
+        order = [main_gpu, *(i for i in order if i != main_gpu)]
+    ways: list[Placement] = []
+    if split_mode in (None, "none"):
+        singles = order[:1] if main_gpu is not None else order
+        ways = [
+            Placement((i,), (1.0,), "none")
+            for i in singles
+            if _total(gpus[i]) - overhead_bytes >= needed_bytes
+        ]
+    if not ways and split_mode != "none" and len(gpus) > 1:
+        ways = _spread(needed_bytes, gpus, order, split_mode or "layer", overhead_bytes)
+    return tuple(ways) or (Placement((order[0],), (1.0,), "none"),)
+
+
+def _spread(
+    needed_bytes: int, gpus: Sequence[GpuRoom], order: list[int], mode: SplitMode, overhead: int
+) -> list[Placement]:
+    """Give the splits over the first two, three, … of the devices that could hold it."""
+    ways = []
+    for n in range(2, len(order) + 1):
+        chosen = tuple(sorted(order[:n]))
+        could = [max(0, _total(gpus[i]) - overhead) for i in chosen]
+        if sum(could) >= needed_bytes * _SPREAD or n == len(order):
+            now = [max(0, _free(gpus[i]) - overhead) for i in chosen]
+            basis = now if sum(now) >= needed_bytes * _SPREAD else could
+            total = sum(basis) or 1
+            ways.append(Placement(chosen, tuple(part / total for part in basis), mode))
+    return ways
+
+
+def _free(gpu: GpuRoom) -> int:
+    return PLENTY if gpu.free_bytes is None else gpu.free_bytes
+
+
+def _total(gpu: GpuRoom) -> int:
+    return PLENTY if gpu.total_bytes is None else gpu.total_bytes

@@ -1,0 +1,87 @@
+"""What models really took on this machine, kept so that the next load need not guess.
+
+A size belongs to a file, a layout and a device. It is only a cache: without it, or where its folder
+cannot be written, the arithmetic of `fit` counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from paddock.engine.workers.load import Load, Taken
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One load as it was."""
+
+    taken: Taken
+    load_s: float
+
+
+def size_key(digest: str, load: Load, device: str) -> str:
+    """Give the name under which a load's size is kept.
+
+    >>> load = Load("x.gguf", "chat", 2048, 8192, 4, 512, 2)
+    >>> size_key("0123456789abcdef", load, "cpu")
+    '0123456789abcdef cpu cells=8192 sequences=4 batch=512 cache=f16 layers=-1'
+    """
+    parts = (
+        f"cells={load.n_cells} sequences={load.n_parallel} batch={load.n_batch_tokens}",
+        f"cache={load.kv_cache_type} layers={load.n_gpu_layers}",
+    )
+    return " ".join((digest[:16], device, *parts, *load.adapters))
+
+
+class SizeBook:
+    """Reads and writes `sizes.json`. The largest size that was seen counts."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._known: dict[str, Measured] | None = None
+
+    def find(self, key: str) -> Measured | None:
+        """Tell what is known of a load."""
+        return self._all().get(key)
+
+    def note(self, key: str, taken: Taken, load_s: float) -> None:
+        """Keep what a load took; of a size the larger counts, of a time the last."""
+        before = self.find(key)
+        if before is not None:
+            host_bytes = max(taken.host_bytes, before.taken.host_bytes)
+            taken = Taken(host_bytes, max(taken.device_bytes, before.taken.device_bytes))
+        self._known = {**self._all(), key: Measured(taken, load_s)}
+        if before is None or taken != before.taken:
+            self._write()
+
+    def _all(self) -> dict[str, Measured]:
+        if self._known is None:
+            self._known = _read(self._file)
+        return self._known
+
+    def _write(self) -> None:
+        rows = {
+            key: [one.taken.host_bytes, one.taken.device_bytes, round(one.load_s, 3)]
+            for key, one in {**_read(self._file), **self._all()}.items()
+        }
+        aside = self._file.with_name(f"{self._file.name}.{os.getpid()}")
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_text(json.dumps(rows), "utf-8")
+            aside.replace(self._file)
+        except OSError:
+            aside.unlink(missing_ok=True)
+
+
+def _read(file: Path) -> dict[str, Measured]:
+    try:
+        rows = json.loads(file.read_text("utf-8"))
+        return {
+            str(key): Measured(Taken(int(host), int(device)), float(load_s))
+            for key, (host, device, load_s) in rows.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}

@@ -1,0 +1,78 @@
+"""What a pool tells of itself, for people (`paddock ps`) and for the run's display."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .caretaker import LoadCount
+from .resident import Resident
+from .residents import Residents
+from .rules import State
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStats:
+    """What a pool can tell of one model."""
+
+    name: str
+    state: State
+    n_users: int
+    n_parallel: int
+    n_decoded_tokens: int
+    n_waiting: int = 0
+    """Requests outside, which are not counted among `n_users`."""
+    n_ctx_tokens: int = 0
+    """The longest sequence that it takes without making its context anew."""
+    host_bytes: int = 0
+    device_bytes: int = 0
+    """Of all graphics devices together."""
+    placed: str = ""
+    """Where its layers lie and, where some are not on the device, why."""
+    ready_s: float | None = None
+    """How long it has been ready; None: it is not yet."""
+    expires_s: float | None = None
+    """In how many seconds it goes if nobody asks; None: it is in use, or stays."""
+    load_s: float = 0.0
+    is_pinned: bool = False
+    is_leased: bool = False
+    adapters: tuple[str, ...] = ()
+    digest: str = ""
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """What a pool can tell of itself."""
+
+    resident: tuple[ModelStats, ...]
+    loads: dict[str, LoadCount]
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    """Requests outside, by the name of their model; of models that are not there, too."""
+
+
+def model_stats(one: Resident[Any], residents: Residents[Any]) -> ModelStats:
+    """Describe one resident."""
+    now = residents.now()
+    worker, load = one.worker, one.layout.load
+    return ModelStats(
+        one.facts.name,
+        one.state,
+        one.n_users,
+        load.n_parallel if worker else 0,
+        worker.n_decoded_tokens if worker else 0,
+        n_waiting=residents.n_waiting(one.key),
+        n_ctx_tokens=one.wanted.n_ctx_tokens,
+        host_bytes=one.room.host,
+        device_bytes=sum(one.room.gpus),
+        placed=load.placed,
+        ready_s=now - one.ready_at if worker else None,
+        expires_s=None if one.expires_at is None else max(0.0, one.expires_at - now),
+        load_s=one.load_s,
+        is_pinned=one.is_pinned,
+        is_leased=residents.is_leased(one.key),
+        adapters=one.wanted.adapters,
+        digest=one.facts.digest,
+        pid=worker.pid if worker else None,
+    )

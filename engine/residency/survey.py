@@ -1,0 +1,83 @@
+"""What the actor asks about the machine and its models; the real answers and how they are kept."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Protocol
+
+from paddock.engine.gguf import Header, read_header
+from paddock.engine.settings import PoolSettings
+from paddock.engine.workers.load import Load, Taken
+
+from .devices import Device, this_device
+from .fit import Layout, Wanted, layouts, wider
+from .sizes import SizeBook, size_key
+
+
+class Surveyor(Protocol):
+    """Knows the machine."""
+
+    async def look(self) -> Device:
+        """Tell what is free now."""
+        ...
+
+    async def layouts(self, wanted: Wanted, device: Device) -> tuple[Layout, ...]:
+        """Give the ways to load a model, the good ones first.
+
+        Raises:
+            ModelBroken: its file cannot be read.
+        """
+        ...
+
+    async def wider(self, wanted: Wanted, layout: Layout, n_ctx_tokens: int) -> tuple[Layout, ...]:
+        """Give the ways in which a loaded model can take longer sequences."""
+        ...
+
+    def learn(self, wanted: Wanted, load: Load, taken: Taken, load_s: float) -> None:
+        """Keep what a load really took."""
+        ...
+
+
+class Survey:
+    """The real one. Headers are read once, beside the event loop: vocabularies are long."""
+
+    def __init__(self, settings: PoolSettings) -> None:
+        self._settings = settings
+        self._book = SizeBook(settings.cache_dir / "sizes.json")
+        self._headers: dict[str, Header] = {}
+        self._device_name = ""
+
+    async def look(self) -> Device:
+        """Tell what is free now."""
+        device = await asyncio.to_thread(this_device)
+        self._device_name = device.name
+        return device
+
+    async def layouts(self, wanted: Wanted, device: Device) -> tuple[Layout, ...]:
+        """Give the ways to load a model."""
+        header = await self._header(wanted.facts.path)
+        return layouts(
+            wanted,
+            header,
+            self._settings,
+            device,
+            lambda load: self._book.find(size_key(wanted.facts.digest, load, device.name)),
+        )
+
+    async def wider(self, wanted: Wanted, layout: Layout, n_ctx_tokens: int) -> tuple[Layout, ...]:
+        """Give the ways in which a loaded model can take longer sequences."""
+        return wider(layout, n_ctx_tokens, await self._header(wanted.facts.path))
+
+    def learn(self, wanted: Wanted, load: Load, taken: Taken, load_s: float) -> None:
+        """Keep what a load really took."""
+        if taken.host_bytes or taken.device_bytes:
+            key = size_key(wanted.facts.digest, load, self._device_name)
+            self._book.note(key, taken, load_s)
+
+    async def _header(self, path: str) -> Header:
+        known = self._headers.get(path)
+        if known is None:
+            known = await asyncio.to_thread(read_header, Path(path))
+            self._headers[path] = known
+        return known

@@ -1,0 +1,46 @@
+"""Ask a worker for one real token, to know that it works and is not only there."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from paddock.engine.errors import EngineError
+from paddock.engine.request import ChatRequest, Message, ModelFacts, ModelSpec, Sampling
+
+from .process import Ticket, WorkerGone, WorkerProcess
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One model's answer."""
+
+    name: str
+    is_well: bool
+    seconds: float
+    why: str = ""
+    """What is wrong."""
+
+
+async def probe(facts: ModelFacts, worker: WorkerProcess, within_s: float) -> Probe:
+    """Ask for one token, or one vector, as an interactive request; loads and holds nothing."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    try:
+        async with asyncio.timeout(within_s):
+            await _one_token(facts, worker)
+    except TimeoutError:
+        return Probe(facts.name, False, within_s, f"no token within {within_s:g} s")
+    except (EngineError, WorkerGone) as error:
+        return Probe(facts.name, False, loop.time() - began, str(error))
+    return Probe(facts.name, True, loop.time() - began)
+
+
+async def _one_token(facts: ModelFacts, worker: WorkerProcess) -> None:
+    if facts.role == "embed":
+        await worker.embed(("one",), None, Ticket())
+        return
+    request = ChatRequest(
+        ModelSpec(facts.name), (Message("user", "one"),), priority="interactive", drafts=False
+    )
+    await worker.chat(request, Sampling(max_tokens=1), Ticket(), facts.n_ctx_tokens)
