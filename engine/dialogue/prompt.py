@@ -5,18 +5,36 @@ Runs beside the owner thread, since tokenising needs only the vocabulary.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from paddock.engine.arrays import Tokens
-from paddock.engine.errors import PromptTooLong, TextTooLong
+from paddock.engine.errors import BadRequest, PromptTooLong, TextTooLong
 from paddock.engine.native.model import Model
-from paddock.engine.request import ChatRequest, Constraint, Message, Sampling, reserved_tokens
+from paddock.engine.request import (
+    ChatRequest,
+    Constraint,
+    Message,
+    Sampling,
+    Tool,
+    reserved_tokens,
+)
 
-from .chat import ChatTemplate
-from .listener import Listener, PlainListener
+from .chat import ChatTemplate, TextPiece
+from .ear import AnswerListener, Ways
+from .forced import (
+    Beginning,
+    after_analysis,
+    after_reasoning,
+    force_call,
+    force_harmony_call,
+)
+from .harmony import HARMONY_TOKENS, HarmonyListener
+from .listener import Listener
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +59,84 @@ class Prompter:
             bos=model.special_text("bos"),
             eos=model.special_text("eos"),
             control_tokens=model.control_texts(),
-        )
+            ends=[model.piece(token, shows_control=True).decode(errors="replace")
+                  for token in model.ending_tokens()],
+            tool_source=model.chat_template("tool_use"),
+        )  # fmt: skip
 
     def chat(self, request: ChatRequest, sampling: Sampling) -> Prompted:
         """Give a conversation's prompt, and who listens to its answer.
 
         Raises:
-            BadRequest: the model's template refuses it.
+            BadRequest: the model's template refuses it, or a tool is wanted that there is not.
         """
-        tokens = self._rendered(request.messages)
-        return Prompted(tokens, PlainListener(sampling.stop), constraint=request.constraint)
+        wanted = _wanted_tools(request)
+        tools = () if request.tool_choice == "none" else request.tools
+        pieces = self._template.render(request.messages, tools=tools, think=request.think)
+        is_inside = bool(pieces) and self._template.opens_reasoning(pieces[-1].text)
+        return Prompted(
+            self._tokens(pieces),
+            self._listener(tools, sampling, is_inside=is_inside),
+            self._shown(has_tools=bool(tools)),
+            self._constraint(request, wanted, is_inside=is_inside),
+        )
+
+    def _listener(
+        self, tools: tuple[Tool, ...], sampling: Sampling, *, is_inside: bool
+    ) -> Listener:
+        manner = self._template.manner
+        if manner.is_harmony:
+            return HarmonyListener(sampling.stop, new_call_id)
+        ways = Ways(
+            manner.tags,
+            manner.forms if tools else (),
+            {tool.name: tool for tool in tools},
+            manner.wrappers,
+            is_inside,
+        )
+        return AnswerListener(ways, sampling.stop, new_call_id)
+
+    def _shown(self, *, has_tools: bool) -> frozenset[int]:
+        """Give the control tokens that stand in anything that is listened for."""
+        manner = self._template.manner
+        if manner.is_harmony:
+            return frozenset(
+                self._specials[text] for text in HARMONY_TOKENS if text in self._specials
+            )
+        texts = [manner.tags.opens, manner.tags.closes]
+        if has_tools:
+            texts += [text for form in manner.forms for text in form.literals]
+            if any("gemma" in form.reads for form in manner.forms):
+                texts += ['<|"|>', "<escape>"]
+        whole = "\n".join(texts)
+        return frozenset(token for text, token in self._specials.items() if text in whole)
+
+    @cached_property
+    def _specials(self) -> dict[str, int]:
+        return self._model.special_tokens()
+
+    def _constraint(
+        self, request: ChatRequest, wanted: tuple[Tool, ...], *, is_inside: bool
+    ) -> Constraint | None:
+        """Give what the answer must match; reasoning may come before it."""
+        manner = self._template.manner
+        may_reason = manner.may_reason and request.think is not False
+        beginning = Beginning(manner.tags, is_inside, may_reason)
+        if wanted:
+            if manner.is_harmony:
+                return force_harmony_call(wanted, self._specials)
+            return force_call(manner.forms[0], wanted, beginning, self._specials)
+        if request.constraint is None:
+            return None
+        if manner.is_harmony:
+            return after_analysis(request.constraint, self._specials)
+        return after_reasoning(request.constraint, beginning, self._specials)
 
     def count_chat(self, messages: Items[Message]) -> int:
         """Count the tokens of a conversation's prompt."""
-        return len(self._rendered(messages))
+        return len(self._tokens(self._template.render(messages)))
 
-    def _rendered(self, messages: Items[Message]) -> Tokens:
-        pieces = self._template.render(messages)
+    def _tokens(self, pieces: Items[TextPiece]) -> Tokens:
         bos = self._model.special_text("bos")
         # A template that writes BOS itself must not get a second one.
         wants_bos = self._model.adds_bos and not (bos and pieces and pieces[0].text.startswith(bos))
@@ -91,6 +170,31 @@ class Prompter:
 
     def _plain(self, text: str) -> Tokens:
         return self._model.tokenise(text, with_special=False, parse_special=False)
+
+
+def new_call_id() -> str:
+    """Make an id for a tool call: nine letters and digits, as Mistral's templates insist."""
+    return f"c{secrets.token_hex(4)}"
+
+
+def _wanted_tools(request: ChatRequest) -> tuple[Tool, ...]:
+    """Give the tools of which one must be called; empty: none must.
+
+    Raises:
+        BadRequest: the choice names no tool of the request.
+    """
+    choice = request.tool_choice
+    if choice in ("auto", "none"):
+        return ()
+    if choice == "required":
+        if not request.tools:
+            raise BadRequest("a tool must be called (tool_choice: required), but none is offered")
+        return request.tools
+    named = tuple(tool for tool in request.tools if tool.name == choice)
+    if not named:
+        known = ", ".join(f"'{tool.name}'" for tool in request.tools) or "none"
+        raise BadRequest(f"the tool '{choice}' must be called, but is not offered. Known: {known}.")
+    return named
 
 
 def answer_budget(n_prompt_tokens: int, max_tokens: int | None, n_ctx_tokens: int) -> int:

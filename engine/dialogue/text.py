@@ -3,12 +3,51 @@
 from __future__ import annotations
 
 import codecs
+from functools import lru_cache
+
+
+class Characters:
+    """Bytes in any pieces, whole characters out."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def feed(self, piece: bytes) -> str:
+        """Add bytes; gives the characters that are whole now."""
+        return self._decoder.decode(piece)
+
+    def close(self) -> str:
+        """Give what half a character at the end is shown as."""
+        return self._decoder.decode(b"", final=True)
+
+
+class StoppableText:
+    """A growing text that ends before the first stop string.
+
+    What might be the beginning of a stop string is held back until it is certain.
+    """
+
+    def __init__(self, stop: tuple[str, ...] = ()) -> None:
+        self._stop = tuple(mark for mark in stop if mark)
+        self._held = ""
+        self.is_stopped = False
+
+    def add(self, new: str, *, is_end: bool = False) -> str:
+        """Add to the text; gives what is certain now, or all of it at the end."""
+        if self.is_stopped:
+            return ""
+        text = self._held + new
+        found = [at for at in (text.find(mark) for mark in self._stop) if at >= 0]
+        if found:
+            self.is_stopped, self._held = True, ""
+            return text[: min(found)]
+        n_held = 0 if is_end else n_doubtful(text, self._stop)
+        self._held = text[len(text) - n_held :]
+        return text[: len(text) - n_held]
 
 
 class AnswerText:
     """The text of one answer as it grows.
-
-    What might be the beginning of a stop string is held back until it is certain.
 
     >>> text = AnswerText(stop=("END",))
     >>> text.feed("né E".encode()[:2]), text.feed("né E".encode()[2:]), text.feed(b"Nx")
@@ -18,35 +57,39 @@ class AnswerText:
     """
 
     def __init__(self, stop: tuple[str, ...] = ()) -> None:
-        self._stop = tuple(mark for mark in stop if mark)
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._held = ""
-        self.is_stopped = False
+        self._characters = Characters()
+        self._text = StoppableText(stop)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a stop string was met."""
+        return self._text.is_stopped
 
     def feed(self, piece: bytes) -> str:
         """Add a token's bytes; gives the text that is certain now."""
-        return self._release(self._decoder.decode(piece), is_end=False)
+        return self._text.add(self._characters.feed(piece))
 
     def close(self) -> str:
         """Give what was held back, at the end of the answer."""
-        return self._release(self._decoder.decode(b"", final=True), is_end=True)
+        return self._text.add(self._characters.close(), is_end=True)
 
-    def _release(self, new: str, *, is_end: bool) -> str:
-        if self.is_stopped:
-            return ""
-        text = self._held + new
-        found = [at for at in (text.find(mark) for mark in self._stop) if at >= 0]
-        if found:
-            self.is_stopped, self._held = True, ""
-            return text[: min(found)]
-        n_held = 0 if is_end else self._n_doubtful(text)
-        self._held = text[len(text) - n_held :]
-        return text[: len(text) - n_held]
 
-    def _n_doubtful(self, text: str) -> int:
-        """Count the characters at the end that may begin a stop string."""
-        longest = max((len(mark) for mark in self._stop), default=1) - 1
-        for n in range(min(longest, len(text)), 0, -1):
-            if any(mark.startswith(text[-n:]) for mark in self._stop):
-                return n
-        return 0
+def n_doubtful(text: str, marks: tuple[str, ...]) -> int:
+    """Count the characters at the end of a text that may begin one of the marks.
+
+    >>> n_doubtful("a <too", ("<tool>", "<think>"))
+    4
+    """
+    longest, firsts = _extent(marks)
+    tail = text[len(text) - min(longest, len(text)) :]
+    for at, character in enumerate(tail):
+        if character in firsts and any(mark.startswith(tail[at:]) for mark in marks):
+            return len(tail) - at
+    return 0
+
+
+@lru_cache(maxsize=64)
+def _extent(marks: tuple[str, ...]) -> tuple[int, frozenset[str]]:
+    """Give how many characters a mark may have while it is not whole, and how marks begin."""
+    longest = max((len(mark) for mark in marks), default=1) - 1
+    return longest, frozenset(mark[0] for mark in marks)

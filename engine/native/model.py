@@ -29,6 +29,7 @@ class Model:
         self._vocab: Any = lib.llama_model_get_vocab(pointer)
         self.n_vocab: int = lib.llama_vocab_n_tokens(self._vocab)
         self._pieces: dict[int, bytes] = {}
+        self._special: dict[str, int] | None = None
 
     def close(self) -> None:
         """Free the weights; contexts must be closed before."""
@@ -74,6 +75,17 @@ class Model:
         """Tell whether the model means the answer to end here."""
         return bool(lib.llama_vocab_is_eog(self._vocab, token))
 
+    @property
+    def vocabulary(self) -> Any:
+        """llama.cpp's own vocabulary, for llguidance."""
+        return self._vocab
+
+    def ending_tokens(self) -> tuple[int, ...]:
+        """Give the tokens by which the model ends an answer, its own EOS first."""
+        own = lib.llama_vocab_eos(self._vocab)
+        ends = [token for token in range(self.n_vocab) if self.ends_generation(token)]
+        return tuple(sorted(ends, key=lambda token: token != own))
+
     def special_text(self, which: Literal["bos", "eos"]) -> str:
         """Give the text of the token that begins or ends a sequence; empty without one."""
         ask = lib.llama_vocab_bos if which == "bos" else lib.llama_vocab_eos
@@ -83,14 +95,32 @@ class Model:
     def control_texts(self) -> list[str]:
         """Give the texts of all control tokens."""
         return [
-            self.piece(token, shows_control=True).decode(errors="replace")
-            for token in range(self.n_vocab)
+            text
+            for text, token in self.special_tokens().items()
             if lib.llama_vocab_is_control(self._vocab, token)
         ]
 
-    def chat_template(self) -> str | None:
-        """Give the Jinja2 source from the model file."""
-        raw = lib.llama_model_chat_template(self.pointer, None)
+    def special_tokens(self) -> dict[str, int]:
+        """Give the ids of what a grammar must name by number, by their texts.
+
+        These are the control tokens, and tokens of the model's makers that look like tags; the
+        walk over 150,000 tokens takes 30 ms, so it is made once.
+        """
+        if self._special is None:
+            self._special = {}
+            tag = lib.LLAMA_TOKEN_ATTR_USER_DEFINED
+            for token in range(self.n_vocab):
+                attributes = lib.llama_vocab_get_attr(self._vocab, token)
+                if not attributes & (lib.LLAMA_TOKEN_ATTR_CONTROL | tag):
+                    continue
+                text = self.piece(token, shows_control=True).decode(errors="replace")
+                if attributes & lib.LLAMA_TOKEN_ATTR_CONTROL or (text[:1], text[-1:]) == ("<", ">"):
+                    self._special[text] = token
+        return self._special
+
+    def chat_template(self, name: str | None = None) -> str | None:
+        """Give the Jinja2 source from the model file, or its variant of this name."""
+        raw = lib.llama_model_chat_template(self.pointer, name.encode() if name else None)
         return raw.decode("utf-8", errors="replace") if raw else None
 
     @property

@@ -29,9 +29,10 @@ def test_a_document_cannot_forge_a_turn() -> None:
 
 
 def test_a_template_may_refuse_a_conversation_in_its_own_words() -> None:
-    source = "{% if messages[0].role != 'user' %}{{ raise_exception('user first') }}{% endif %}"
-    with pytest.raises(BadRequest, match="the model's chat template refuses this: user first"):
-        template(source).render([Message("system", "x")])
+    source = "{% if messages[0].content == 'x' %}{{ raise_exception('no x') }}{% endif %}"
+    with pytest.raises(BadRequest) as caught:
+        template(source).render([Message("user", "x")])
+    assert str(caught.value) == "the model's chat template refuses this: no x"
 
 
 def test_a_template_cannot_reach_python() -> None:

@@ -1,0 +1,392 @@
+"""How a model writes tool calls, and how to read them while an answer grows. Pure.
+
+A form is a row of parts, literal texts and holes; where a template shows its form, `probes` finds
+it, and `forms` knows those that no template shows. White space between literals is not counted.
+What closes a call is not waited for: a call is certain as soon as its arguments are whole.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from paddock.engine.request import Tool, ToolCall
+
+from .values import (
+    Broken,
+    Partial,
+    plain_value,
+    read_gemma,
+    read_json,
+    read_python,
+    skip_space,
+)
+
+Hole = Literal["name", "id", "index", "args", "params", "calls", "python", "gemma"]
+"""`calls`: JSON that holds whole calls; `python`: a list of Python calls; `gemma`: Gemma's values;
+`args`: JSON arguments; `params`: named values between tags; `index`: a number that is passed over.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Lit:
+    """A text that stands there as it is."""
+
+    text: str
+
+
+Part = Lit | Hole
+
+
+@dataclass(frozen=True, slots=True)
+class ParamForm:
+    """One named value: `opens` key `names` value `closes`."""
+
+    opens: str
+    names: str
+    """Between a key and a string."""
+    closes: str
+    names_other: str = ""
+    """Between a key and what is no string, where that differs."""
+
+    @property
+    def read_names(self) -> str:
+        """What both have in common at their ends, after the key's attributes."""
+        if not self.names_other:
+            return self.names.strip()
+        common = self.names
+        while not self.names_other.endswith(common):
+            common = common[1:]
+        return common[max(common.find('"'), 0) :].strip()
+
+    def between(self, *, is_text: bool) -> str:
+        """Give what stands between a key and its value."""
+        return self.names if is_text or not self.names_other else self.names_other
+
+
+@dataclass(frozen=True, slots=True)
+class CallForm:
+    """One way to write calls."""
+
+    reads: tuple[Part, ...]
+    """What is looked for in an answer, up to where the arguments end."""
+    writes: tuple[Part, ...]
+    """How one call is written out, its end included: for grammars and for earlier turns."""
+    section_opens: str = ""
+    """Stands once before the first call."""
+    section_closes: str = ""
+    param: ParamForm | None = None
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether nothing but the call's own first character announces it."""
+        return not self.section_opens.strip() and not isinstance(self.reads[0], Lit)
+
+    @property
+    def continues_bare(self) -> bool:
+        """Whether a second call may follow unannounced."""
+        return not isinstance(self.reads[0], Lit)
+
+    @property
+    def triggers(self) -> tuple[str, ...]:
+        """The first word of what announces a call."""
+        first = self.reads[0].text if isinstance(self.reads[0], Lit) else ""
+        return tuple(_first_word(one) for one in (self.section_opens, first) if one.strip())
+
+    @property
+    def leftovers(self) -> tuple[str, ...]:
+        """Words that may follow a call and say nothing."""
+        last = self.writes[-1]
+        texts = [last.text if isinstance(last, Lit) else "", self.section_closes]
+        return tuple(word for text in texts for word in _words(text))
+
+    @property
+    def literals(self) -> tuple[str, ...]:
+        """Every literal text of the form."""
+        parts = [part.text for part in (*self.reads, *self.writes) if isinstance(part, Lit)]
+        tags = (self.param.opens, self.param.names, self.param.closes) if self.param else ()
+        return (*parts, self.section_opens, self.section_closes, *tags)
+
+    def write(self, call: ToolCall) -> str:
+        """Give a call as the model itself would have written it."""
+        parts = [part.text if isinstance(part, Lit) else self._fill(part, call)
+                 for part in self.writes]  # fmt: skip
+        return f"{self.section_opens}{''.join(parts)}{self.section_closes}"
+
+    def _fill(self, hole: Hole, call: ToolCall) -> str:
+        if hole == "name":
+            return call.name
+        if hole == "id":
+            return call.id
+        if hole == "index":
+            return "0"
+        if hole == "params" and self.param is not None:
+            form = self.param
+            return "".join(
+                f"{form.opens}{key}{form.between(is_text=isinstance(value, str))}"
+                f"{_shown(value)}{form.closes}"
+                for key, value in call.arguments.items()
+            )
+        return json.dumps(dict(call.arguments), ensure_ascii=False)
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+_WORD = re.compile(r"<[^<>\s]*>|\[[^\[\]\s]*\]|[^\s<\[]+|\S")
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in _WORD.findall(text) if word not in "{}[]\"'"]
+
+
+def _first_word(text: str) -> str:
+    """Give what a literal begins with: its first tag whole, else its first word."""
+    stripped = text.strip()
+    found = re.match(r"<\|[^<>]*\|>|<[^<>\s=]*[>=]?|\[[^\[\]\s]*\]|[^\s<\[]+|\S", stripped)
+    return found.group() if found else stripped
+
+
+def read_call(
+    form: CallForm, text: str, at: int, tools: Mapping[str, Tool]
+) -> tuple[list[ToolCall], int]:
+    """Read what one announcement brings; gives calls (ids may be empty), and where they end.
+
+    Raises:
+        Partial: the text ends too early.
+        Broken: this is no call of this form.
+    """
+    if form.section_opens.strip():
+        try:
+            at = _literal(text, at, form.section_opens)
+        except Broken:
+            if form.continues_bare and not text.startswith(("{", "["), at):
+                raise
+    if form.is_bare:
+        _check_bare(form, text, at, tools)
+    found: dict[str, Any] = {}
+    for part in form.reads:
+        if isinstance(part, Lit):
+            at = _literal(text, at, part.text)
+        else:
+            found[part], at = _read_hole(form, part, text, at, tools, found)
+    return _calls(found, tools, needs_known=form.is_bare), at
+
+
+_BARE_KEYS = tuple(
+    f'"{key}"'
+    for key in (
+        *("name", "type", "function", "parameters", "arguments", "id"),
+        *("tool_name", "tool_calls", "tool_call"),
+    )
+)
+
+
+def _check_bare(form: CallForm, text: str, at: int, tools: Mapping[str, Tool]) -> None:
+    """See early that something is no call, so that JSON or a list is not held back whole."""
+    at = skip_space(text, at)
+    opens, words = ("[", tuple(f"{name}(" for name in tools)) if form.reads[0] == "python" else (
+        "{", _BARE_KEYS)  # fmt: skip
+    if at >= len(text):
+        raise Partial
+    if text[at] != opens:
+        raise Broken
+    rest = text[skip_space(text, at + 1) :]
+    if not rest.startswith(words) and not any(word.startswith(rest) for word in words):
+        raise Broken
+
+
+def _literal(text: str, at: int, literal: str) -> int:
+    """Pass over a literal text; white space may differ."""
+    for word in literal.split():
+        at = skip_space(text, at)
+        if not text.startswith(word, at):
+            raise Partial if word.startswith(text[at:]) else Broken
+        at += len(word)
+    return at
+
+
+_NAME = re.compile(r"[\w.\-/:]+")
+
+
+def _read_hole(
+    form: CallForm,
+    hole: Hole,
+    text: str,
+    at: int,
+    tools: Mapping[str, Tool],
+    found: Mapping[str, Any],
+) -> tuple[Any, int]:
+    at = skip_space(text, at)
+    if hole in ("name", "id", "index"):
+        pattern = _NAME if hole != "index" else _DIGITS
+        match = pattern.match(text, at)
+        if match is None:
+            raise Partial if at >= len(text) else Broken
+        if match.end() >= len(text):
+            raise Partial
+        return _cut_index(match.group(), hole, form), _end_of_name(match, hole, form)
+    if hole == "python":
+        return read_python(text, at)
+    if hole == "gemma":
+        return read_gemma(text, at)
+    if hole == "params":
+        return _read_params(form, text, at, tools.get(str(found.get("name"))))
+    return read_json(text, at)
+
+
+_DIGITS = re.compile(r"\d+")
+_INDEXED = re.compile(r"(.+?):\d+$")
+
+
+def _is_indexed(form: CallForm) -> bool:
+    return "index" in form.reads
+
+
+def _cut_index(word: str, hole: Hole, form: CallForm) -> str:
+    """Take `:0` off a name where the form counts its calls (Kimi)."""
+    found = _INDEXED.match(word) if hole == "name" and _is_indexed(form) else None
+    return found.group(1) if found else word
+
+
+def _end_of_name(match: re.Match[str], hole: Hole, form: CallForm) -> int:
+    return match.start() + len(_cut_index(match.group(), hole, form))
+
+
+def _read_params(
+    form: CallForm, text: str, at: int, tool: Tool | None
+) -> tuple[dict[str, Any], int]:
+    """Read named values until something else follows."""
+    assert form.param is not None
+    arguments: dict[str, Any] = {}
+    closes = form.leftovers[:1]
+    schemas = tool.parameters.get("properties", {}) if tool else {}
+    while True:
+        at = skip_space(text, at)
+        rest = text[at:]
+        opens = form.param.opens.strip()
+        if rest.startswith(opens):
+            key, value, at = _read_param(form.param, text, at + len(opens))
+            arguments[key] = plain_value(value, schemas.get(key))
+        elif rest and (not closes or rest.startswith(closes[0])):
+            return arguments, at
+        elif opens.startswith(rest) or any(one.startswith(rest) for one in closes):
+            raise Partial
+        else:
+            raise Broken
+
+
+def _read_param(form: ParamForm, text: str, at: int) -> tuple[str, str, int]:
+    names, closes = form.read_names, form.closes.strip()
+    end = text.find(names, at)
+    if end < 0:
+        raise Partial
+    start = end + len(names)
+    stop = text.find(closes, start)
+    if stop < 0:
+        raise Partial
+    value = text[start:stop]
+    if form.names.endswith("\n"):
+        value = value.removeprefix("\n").removesuffix("\n")
+    return text[at:end].strip().split('"')[0], value, stop + len(closes)
+
+
+def _calls(
+    found: Mapping[str, Any], tools: Mapping[str, Tool], *, needs_known: bool
+) -> list[ToolCall]:
+    if "calls" in found:
+        calls = calls_in_json(found["calls"], tools)
+    elif "python" in found:
+        calls = [ToolCall(name, arguments) for name, arguments in found["python"]]
+    else:
+        arguments: Any = next(
+            (found[key] for key in ("args", "params", "gemma") if key in found), {}
+        )
+        call_id = str(found.get("id", ""))
+        calls = [ToolCall(str(found.get("name") or _name_in(call_id)), _object(arguments), call_id)]
+    if not calls or any(not call.name for call in calls):
+        raise Broken
+    if needs_known and any(call.name not in tools for call in calls):
+        raise Broken
+    return calls
+
+
+def _name_in(call_id: str) -> str:
+    """Give the name that an id spells (Kimi: `functions.get_weather:0`)."""
+    return re.sub(r":\d+$", "", call_id).removeprefix("functions.")
+
+
+_NAMES = ("name", "tool_name", "function_name", "function", "recipient_name")
+_ARGUMENTS = ("arguments", "parameters", "args", "input", "kwargs")
+_IDS = ("id", "tool_call_id", "call_id")
+
+
+def calls_in_json(value: Any, tools: Mapping[str, Tool] | None = None) -> list[ToolCall]:
+    """Give the calls that a JSON value holds, however its keys are called.
+
+    Raises:
+        Broken: it holds something else.
+    """
+    if isinstance(value, list):
+        return [call for one in value for call in calls_in_json(one, tools)]
+    if not isinstance(value, dict):
+        raise Broken
+    if isinstance(value.get("tool_calls"), list):
+        return calls_in_json(value["tool_calls"], tools)
+    if isinstance(value.get("tool_call"), dict):
+        return calls_in_json(value["tool_call"], tools)
+    inner = value.get("function")
+    if isinstance(inner, dict):
+        return calls_in_json({**{key: value[key] for key in _IDS if key in value}, **inner}, tools)
+    name = next((value[key] for key in _NAMES if isinstance(value.get(key), str)), None)
+    if name is None:
+        return [_keyed_call(value, tools or {})]
+    arguments: Any = next((value[key] for key in _ARGUMENTS if key in value), {})
+    call_id = next((str(value[key]) for key in _IDS if value.get(key)), "")
+    return [ToolCall(name, _object(arguments), call_id)]
+
+
+def _keyed_call(value: Mapping[str, Any], tools: Mapping[str, Tool]) -> ToolCall:
+    """Read `{"get_weather": {…}}`, where the name is the key."""
+    if len(value) != 1:
+        raise Broken
+    ((name, arguments),) = value.items()
+    if name not in tools:
+        raise Broken
+    return ToolCall(name, _object(arguments))
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """Give arguments as an object; some models write them as JSON in a string."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value, strict=False) if value.strip() else {}
+        except ValueError:
+            raise Broken from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise Broken
+    return value
+
+
+def first_whole(
+    forms: Sequence[CallForm], text: str, at: int, tools: Mapping[str, Tool]
+) -> tuple[list[ToolCall], int, CallForm]:
+    """Read by the first form that fits.
+
+    Raises:
+        Partial: the first form that may still fit needs more text.
+        Broken: none fits.
+    """
+    for form in forms:
+        try:
+            calls, end = read_call(form, text, at, tools)
+        except Broken:
+            continue
+        return calls, end, form
+    raise Broken
