@@ -33,6 +33,10 @@ class SamplerChain:
         """Sample after the token at `batch_index` of the last batch."""
         return int(lib.llama_sampler_sample(self._chain, context.pointer, batch_index))
 
+    def accept(self, token: int) -> None:
+        """Take note of a token that was chosen elsewhere."""
+        lib.llama_sampler_accept(self._chain, token)
+
     def close(self) -> None:
         """Free the samplers."""
         if self._chain:

@@ -13,6 +13,7 @@ from paddock.engine.dialogue.prompt import Prompter, answer_budget
 from paddock.engine.native.context import ContextOptions
 from paddock.engine.native.model import Model
 from paddock.engine.profile.profile import Profile
+from paddock.engine.sampling.constraint import Grammars
 from paddock.engine.sampling.picker import Picker
 
 from . import wire
@@ -30,6 +31,7 @@ class ChatService:
     ) -> None:
         self._model = model
         self._prompter = prompter
+        self._grammars = Grammars(model)
         self._load = load
         self._send = send
         self._loop = Loop(KvCache(model, _wishes(load), profile), self._tell, self._tell_widened)
@@ -65,12 +67,22 @@ class ChatService:
         """Render, tokenise and count a request."""
         prompted = self._prompter.chat(order.request, order.sampling)
         n_ctx_tokens = min(order.n_ctx_tokens, self._load.n_ctx_tokens)
+        budget = answer_budget(len(prompted.tokens), order.sampling.max_tokens, n_ctx_tokens)
+        wish = prompted.constraint
+        picker = Picker(
+            order.sampling,
+            prompted.tokens,
+            self._model,
+            matcher=self._grammars.matcher(wish) if wish is not None else None,
+            max_tokens=budget,
+            n_logprobs=order.request.n_logprobs,
+        )
         return Job(
             request_id,
             prompted.tokens,
-            answer_budget(len(prompted.tokens), order.sampling.max_tokens, n_ctx_tokens),
+            budget,
             order.request.priority,
-            Picker(order.sampling, prompted.tokens, self._model),
+            picker,
             prompted.listener,
             prompted.shown,
             order.request.drafts,

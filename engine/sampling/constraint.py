@@ -1,0 +1,249 @@
+"""Hold an answer to a JSON Schema, a regular expression or a Lark grammar, by llguidance.
+
+Grammars are compiled in the thread that reads requests; the owner thread gets a matcher that
+stands at the beginning. llguidance is imported with the first constraint: it takes 50 ms.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddock.engine.errors import BadRequest
+from paddock.engine.native.model import Model
+from paddock.engine.request import Constraint
+
+from . import schema
+from .masks import MaskMaker, Masks
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
+
+OF_ANY_JSON = 64
+"""Bytes: a token of 16 braces opens 16 objects, and the name of a property adds a value."""
+MOST_GRAMMARS = 64
+"""Compiled grammars that are kept: jobs ask with the same one again and again."""
+
+
+class Vocabulary:
+    """A model's tokens as llguidance reads them: 0.24 s for 49,152, once for each worker."""
+
+    def __init__(self, model: Model) -> None:
+        from llguidance.llamacpp import lltokenizer_from_vocab
+
+        ends = model.ending_tokens()
+        self.tokeniser: LLTokenizer = lltokenizer_from_vocab(
+            model.vocabulary, eos_token=list(ends) or None
+        )
+        self.ends = ends or (self.tokeniser.eos_token,)
+        """The tokens that end an answer."""
+        self.masks = MaskMaker(model.n_vocab, os.cpu_count() or 1)
+        self.byte_tokens = {byte: token for byte, token in self._bytes_alone()}
+
+    def _bytes_alone(self) -> Iterable[tuple[int, int]]:
+        """Give the tokens that stand for a single byte."""
+        for byte in range(256):
+            tokens = self.tokens_of(bytes([byte]))
+            if len(tokens) == 1:
+                yield byte, tokens[0]
+
+    def tokens_of(self, text: bytes) -> list[int]:
+        """Spell bytes with few tokens, the longest first; no special ones."""
+        try:
+            return self.tokeniser.greedy_tokenize(text.decode())
+        except UnicodeDecodeError:  # it begins or ends within a character
+            return self.tokeniser.tokenize_bytes(text)
+
+    def bytes_of(self, tokens: Sequence[int]) -> bytes:
+        """Give the bytes that tokens stand for."""
+        return self.tokeniser.decode_bytes(list(tokens))
+
+
+class Matcher:
+    """Where one answer stands in its grammar."""
+
+    def __init__(self, inner: LLMatcher, vocabulary: Vocabulary, heft: int | None) -> None:
+        self._inner = inner
+        self.vocabulary = vocabulary
+        self.heft = heft
+        """Of JSON: how many bytes a token may add to the shortest end, at most."""
+        self._under_way: tuple[Masks, int] | None = None
+        self._mask: NDArray[np.uint8] | None = None
+
+    def copy(self) -> Matcher:
+        """Give another that stands at the same place (1 µs)."""
+        self._settle()
+        return Matcher(self._inner.deep_copy(), self.vocabulary, self.heft)
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the answer is JSON as a whole."""
+        return self.heft is not None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it met a limit of llguidance, and knows no further."""
+        return self._inner.is_error()
+
+    @property
+    def may_end(self) -> bool:
+        """Whether what was said so far is whole."""
+        self._settle()
+        return self._inner.is_accepting()
+
+    @property
+    def must_end(self) -> bool:
+        """Whether nothing can follow."""
+        self._settle()
+        return self._inner.is_stopped()
+
+    def take(self, tokens: Sequence[int]) -> bool:
+        """Go on by tokens; False where one is not allowed, and all is lost."""
+        self._settle()
+        self._mask = None
+        return self._inner.consume_tokens(list(tokens))
+
+    def try_take(self, token: int) -> bool:
+        """Go on by a token if it is allowed; else stay."""
+        self._settle()
+        if self._inner.try_consume_tokens([token]) != 1:
+            return False
+        self._mask = None
+        return True
+
+    def ends_with(self, tokens: Sequence[int]) -> bool:
+        """Tell whether these tokens make the answer whole."""
+        self._settle()
+        with_end = [*tokens, self.vocabulary.ends[0]]
+        return self._inner.validate_tokens(with_end) == len(with_end)
+
+    def forced_tokens(self) -> list[int]:
+        """Give the tokens that must follow, none if there is a choice."""
+        self._settle()
+        return self._inner.compute_ff_tokens()
+
+    def forced_bytes(self) -> bytes:
+        """Give the bytes that must follow."""
+        self._settle()
+        return self._inner.compute_ff_bytes()
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether the mask for the next token is made, or under way."""
+        return self._mask is not None or self._under_way is not None
+
+    def mask(self) -> NDArray[np.uint8]:
+        """Give the mask for the next token, shape (n_vocab / 8 or a little more,)."""
+        self._settle()
+        if self._mask is None:
+            self._mask = self.vocabulary.masks.make(self._inner)
+        return self._mask
+
+    def allows(self, token: int) -> bool:
+        """Tell whether a token may follow, by the mask."""
+        return bool(self.mask()[token >> 3] >> (token & 7) & 1)
+
+    def _settle(self) -> None:
+        """Wait for a mask that another thread is making."""
+        if self._under_way is not None:
+            masks, row = self._under_way
+            self._under_way = None
+            self._mask = masks.row(row)
+
+    @staticmethod
+    def begin_masks(matchers: Sequence[Matcher]) -> None:
+        """Begin the masks of matchers of one model, in another thread."""
+        masks = matchers[0].vocabulary.masks.start([one._inner for one in matchers])
+        for row, matcher in enumerate(matchers):
+            matcher._under_way = (masks, row)
+
+
+class Grammars:
+    """Compiles constraints for one model. Used by one thread alone, which reads the requests."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._vocabulary: Vocabulary | None = None
+        self._compiled: OrderedDict[Constraint, Matcher] = OrderedDict()
+
+    def matcher(self, constraint: Constraint) -> Matcher:
+        """Give a matcher that stands at the beginning.
+
+        Raises:
+            BadRequest: an answer cannot be held to this.
+        """
+        known = self._compiled.get(constraint)
+        if known is None:
+            known = self._compile(constraint)
+            self._compiled[constraint] = known
+            if len(self._compiled) > MOST_GRAMMARS:
+                self._compiled.popitem(last=False)
+        self._compiled.move_to_end(constraint)
+        return known.copy()
+
+    def _compile(self, constraint: Constraint) -> Matcher:
+        from llguidance import LLMatcher
+
+        grammar = _grammar(constraint)
+        if self._vocabulary is None:
+            self._vocabulary = Vocabulary(self._model)
+        inner = LLMatcher(self._vocabulary.tokeniser, grammar, log_level=0)
+        if inner.is_error():
+            raise BadRequest(f"{_NAMES[constraint.kind]} cannot be used: {inner.get_error()}")
+        return Matcher(inner, self._vocabulary, _heft(constraint))
+
+
+def _heft(constraint: Constraint) -> int | None:
+    if constraint.kind == "json":
+        return OF_ANY_JSON
+    if constraint.kind == "json_schema":
+        return OF_ANY_JSON + schema.heft(json.loads(constraint.source))
+    return None
+
+
+_NAMES = {
+    "json": "JSON",
+    "json_schema": "the JSON Schema",
+    "regex": "the regular expression",
+    "lark": "the Lark grammar",
+}
+
+
+def _grammar(constraint: Constraint) -> str:
+    """Write a constraint as llguidance takes it.
+
+    Raises:
+        BadRequest: in plain words.
+    """
+    from llguidance import LLMatcher
+
+    if constraint.kind == "json":
+        return schema.compiled({"type": "object"})
+    if constraint.kind == "json_schema":
+        return _of_schema(constraint.source)
+    if constraint.kind == "regex":
+        grammar = LLMatcher.grammar_from_regex(constraint.source)
+    else:
+        grammar = LLMatcher.grammar_from_lark(constraint.source)
+    why = schema.refusal_of(grammar)
+    if why is not None:
+        raise BadRequest(f"{_NAMES[constraint.kind]} cannot be used: {why.strip()}")
+    return grammar
+
+
+def _of_schema(source: str) -> str:
+    try:
+        value = json.loads(source)
+    except ValueError as error:
+        raise BadRequest(f"the JSON Schema is not JSON: {error}") from None
+    problems = schema.check(value)
+    if problems:
+        told = "\n".join(f"  {problem}" for problem in problems)
+        raise BadRequest(f"an answer cannot be held to the JSON Schema:\n{told}")
+    return schema.compiled(value)

@@ -1,0 +1,46 @@
+"""Log probabilities of chosen tokens: those of the model itself. Pure NumPy.
+
+They are taken from the row as the model gave it, before bias, penalties, constraint and
+temperature, as vLLM does: so they can be compared across requests.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from paddock.engine.arrays import Logits
+from paddock.engine.request import TokenLogprob
+
+
+class RowLogprobs:
+    """A row's log probabilities, taken before the row is changed."""
+
+    def __init__(self, row: Logits, n_top: int, piece: Callable[[int], bytes]) -> None:
+        self._row = row.copy()
+        self._piece = piece
+        highest = float(row.max())
+        exps = np.exp(row - np.float32(highest), dtype=np.float32)
+        self._norm = highest + math.log(float(exps.sum(dtype=np.float64)))
+        self._top = _largest(row, n_top)
+
+    def of(self, token: int) -> TokenLogprob:
+        """Tell of a chosen token, with the likeliest ones beside it."""
+        top = tuple(self._told(other) for other in self._top)
+        text, logprob, raw = self._told(token)
+        return TokenLogprob(text, logprob, raw, top)
+
+    def _told(self, token: int) -> tuple[str, float, bytes]:
+        raw = self._piece(token)
+        return raw.decode(errors="replace"), float(self._row[token]) - self._norm, raw
+
+
+def _largest(row: Logits, n: int) -> list[int]:
+    """Give the places of the largest values, the largest first."""
+    if n <= 0:
+        return []
+    n = min(n, len(row))
+    places = np.argpartition(row, len(row) - n)[-n:]
+    return [int(place) for place in places[np.argsort(-row[places], kind="stable")]]

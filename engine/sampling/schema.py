@@ -1,0 +1,280 @@
+"""Check that an answer can be held to a JSON Schema, and make ready what llguidance compiles.
+
+`llguidance` is imported only when a schema is at hand: it takes 50 ms.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from . import keywords
+from .keywords import Path
+
+MAX_DEPTH = 64
+COMPACT = {
+    "item_separator": ",",
+    "key_separator": ":",
+    "whitespace_flexible": False,
+    "coerce_one_of": False,
+    "lenient": False,
+}
+"""No whitespace between values: a model that loves newlines fills its limit with them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why an answer cannot be held to a schema, and where in the schema it says so."""
+
+    path: Path
+    message: str
+    remedy: str = ""
+
+    @property
+    def pointer(self) -> str:
+        """The JSON pointer of the place; empty for the schema as a whole."""
+        return keywords.pointer(self.path)
+
+    def __str__(self) -> str:
+        """Give one sentence, and what to do."""
+        place = f"at {self.pointer}: " if self.path else ""
+        return f"{place}{self.message}. {self.remedy}".rstrip()
+
+
+def check(schema: Any) -> tuple[Problem, ...]:
+    """Tell everything in a schema that an answer could not be held to.
+
+    Args:
+        schema: a JSON Schema as plain values.
+    """
+    problems = tuple(_of_node(schema, (), schema))
+    if problems:
+        return problems
+    found = _refusal(compiled(schema))
+    return () if found is None else (_traced(schema, found),)
+
+
+def compiled(schema: Any) -> str:
+    """Write a sound schema as llguidance's grammar: compact JSON, and closed objects.
+
+    What names properties is an object, and gets no others unless it speaks of them: all that is
+    allowed is still valid, and a model does not ramble on with properties of its own.
+    """
+    from llguidance import LLMatcher
+
+    ready = _ready(schema, closes=not _intersects(schema))
+    options: Any = COMPACT  # a TypedDict of the stub file alone
+    return LLMatcher.grammar_from_json_schema(
+        json.dumps(ready if isinstance(ready, dict) else {"allOf": [ready]}), overrides=options
+    )
+
+
+def heft(schema: Any) -> int:
+    """Tell how many bytes a single token may add to the shortest end of an answer, at most.
+
+    A token can open what a schema asks for, and that has the schema's own length, times what it
+    asks for repeatedly. References count with what they lead to, as they stand in the schema too.
+    """
+    own = len(json.dumps(schema, ensure_ascii=False).encode())
+    if not isinstance(schema, dict):
+        return own
+    inner = {below: heft(child) for below, child in keywords.children(schema)}
+    items = sum(n for below, n in inner.items() if below[0] in ("items", "additionalProperties"))
+    n_items = max(_number(schema, "minItems"), _number(schema, "minProperties"))
+    pattern = sum(int(n) for n in re.findall(r"\d{1,6}", str(schema.get("pattern", ""))))
+    if "pattern" in schema or "format" in schema:
+        pattern = (pattern + 64) * max(1, len(str(schema.get("pattern", ""))))
+    return own + sum(inner.values()) + n_items * items + _number(schema, "minLength") + pattern
+
+
+def _number(schema: Mapping[str, Any], keyword: str) -> int:
+    value = schema.get(keyword)
+    return value if isinstance(value, int) else 0
+
+
+def refusal_of(grammar: str) -> str | None:
+    """Tell why llguidance refuses a grammar, in its own words; None: it takes it."""
+    return _refusal(grammar)
+
+
+def _refusal(grammar: str) -> str | None:
+    from llguidance import LLMatcher
+
+    is_refused, told = LLMatcher.validate_grammar_with_warnings(grammar)
+    return told[0] if is_refused or told else None
+
+
+# What can be seen without compiling
+
+
+def _of_node(schema: Any, path: Path, root: Any) -> Iterator[Problem]:
+    if isinstance(schema, bool):
+        return
+    if not isinstance(schema, dict):
+        yield Problem(path, f"a schema is a mapping, not {_kind(schema)}")
+        return
+    if len(path) > 2 * MAX_DEPTH:
+        yield Problem(path, f"the schema is nested more than {MAX_DEPTH} deep")
+        return
+    for keyword in schema:
+        yield from _of_keyword(schema, str(keyword), path)
+    yield from _of_counts(schema, path)
+    for below, child in keywords.children(schema):
+        yield from _of_node(child, (*path, *below), root)
+
+
+def _of_keyword(schema: Mapping[str, Any], keyword: str, path: Path) -> Iterator[Problem]:
+    at, value = (*path, keyword), schema[keyword]
+    if keyword in keywords.REMEDIES:
+        if keywords.binds(schema, keyword):
+            what = f"an answer cannot be held to `{keyword}` while it is written"
+            yield Problem(at, what, keywords.REMEDIES[keyword])
+    elif keyword == "format" and value not in keywords.FORMATS:
+        names = ", ".join(f"'{name}'" for name in sorted(keywords.FORMATS))
+        yield Problem(
+            at, f"the format '{value}' is not known", f"Known: {names}. Or use `pattern`."
+        )
+    elif keyword == "$ref" and not (isinstance(value, str) and value.startswith("#")):
+        yield Problem(at, f"'{value}' lies outside the schema", "Copy it under `$defs`.")
+    elif keyword == "pattern" and isinstance(value, str):
+        why = _refusal(compiled({"type": "string", "pattern": value}))
+        if why is not None:
+            yield Problem(
+                at, f"the pattern cannot be used: {_last_line(why)}", "Write it otherwise."
+            )
+    elif keyword not in keywords.KEPT | keywords.NOTES and not keyword.startswith("x-"):
+        near = get_close_matches(keyword, keywords.KEPT, n=1, cutoff=0.7)
+        hint = f"Did you mean `{near[0]}`?" if near else "Remove it, or begin its name with `x-`."
+        yield Problem(at, f"`{keyword}` is not a keyword that is known", hint)
+
+
+def _of_counts(schema: Mapping[str, Any], path: Path) -> Iterator[Problem]:
+    """Refuse a number of free properties: their names might repeat, and JSON keeps one of each."""
+    least, named = schema.get("minProperties", 0), schema.get("required", [])
+    if isinstance(least, int) and isinstance(named, list) and least - len(set(map(str, named))) > 1:
+        what = f"`minProperties: {least}` asks for more properties than `required` names"
+        yield Problem((*path, "minProperties"), what, "Name them under `required`.")
+
+
+def _kind(value: Any) -> str:
+    names = {str: "text", list: "a list", type(None): "nothing"}
+    return names.get(type(value), f"'{value}'")
+
+
+# What only compiling shows
+
+
+def _traced(schema: Any, why: str) -> Problem:
+    """Find the smallest part of a schema that is refused for itself."""
+    path: Path = ()
+    part = schema
+    while isinstance(part, dict):
+        inner = [(below, child, _alone(child, schema)) for below, child in keywords.children(part)]
+        refused = [one for one in inner if one[2] is not None]
+        same = [one for one in refused if one[2] == why] or [
+            one for one in refused if one[0][0] not in ("$defs", "definitions")
+        ]
+        if not same:
+            break
+        below, part, told = same[0]
+        path, why = (*path, *below), told or why
+    wrong_type = _WRONG_TYPE.match(why)
+    if wrong_type:
+        what = "a number" if wrong_type[1] == "f64" else f"a {wrong_type[1]}"
+        message = f"`{wrong_type[2]}` must be {what}, not {wrong_type[3]}"
+        return Problem((*path, wrong_type[2]), message.replace("a array", "a list"))
+    return Problem(path, *_plain(why))
+
+
+_WRONG_TYPE = re.compile(r"Expected ([\w ]+) for '(\w+)'(?: item)?, got (.+)", re.DOTALL)
+
+
+def _alone(part: Any, root: Any) -> str | None:
+    """Tell why a part is refused without its surroundings; None: it is not, or cannot be told."""
+    if not isinstance(part, dict) or not isinstance(root, dict):
+        return None
+    if any(not ref.startswith(("#/$defs/", "#/definitions/")) for ref in _refs(part)):
+        return None
+    shared = {name: root[name] for name in ("$defs", "definitions") if name in root}
+    return _refusal(compiled({**part, **shared}))
+
+
+def _refs(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        if isinstance(part.get("$ref"), str):
+            yield part["$ref"]
+        for _, child in keywords.children(part):
+            yield from _refs(child)
+
+
+def _plain(why: str) -> tuple[str, str]:
+    """Give llguidance's words as a plain sentence, and a way out where there is one."""
+    if why.startswith("oneOf constraints"):
+        return (
+            "the options of `oneOf` cannot be told apart while an answer is written",
+            "Use `anyOf`, or give each option a required property with a `const` of its own.",
+        )
+    if "min/maxProperties only supported" in why:
+        return (
+            "`minProperties` and `maxProperties` need every one of `properties` to be required",
+            "Name them under `required`, or remove the bounds.",
+        )
+    if why.startswith("Unsatisfiable schema: "):
+        return f"no value can match: {why.removeprefix('Unsatisfiable schema: ')}", ""
+    if why.startswith("Invalid type: "):
+        known = "'string', 'number', 'integer', 'boolean', 'null', 'array', 'object'"
+        return f"there is no type '{why.removeprefix('Invalid type: ')}'", f"Known: {known}."
+    if why.startswith("Pointer '"):
+        return f"a `$ref` leads nowhere: {why[:1].lower()}{why[1:]}", "Add it under `$defs`."
+    return _last_line(why).rstrip("."), ""
+
+
+def _last_line(why: str) -> str:
+    lines = [line for line in why.strip().splitlines() if line.strip()]
+    told = next((line for line in lines if line.startswith("error: ")), lines[0] if lines else why)
+    return told.removeprefix("error: ").strip()
+
+
+# What llguidance gets to see
+
+
+def _ready(schema: Any, *, closes: bool) -> Any:
+    """Leave out what binds nothing and llguidance would stumble over, and close objects."""
+    if not isinstance(schema, dict):
+        return schema
+    ready = {name: value for name, value in schema.items() if not _is_left_out(name)}
+    for name in keywords.OF_NAMES:
+        if isinstance(ready.get(name), dict):
+            held = ready[name].items()
+            ready[name] = {key: _ready(child, closes=closes) for key, child in held}
+    for name in (*keywords.OF_LISTS, *keywords.OF_ONE):
+        if isinstance(ready.get(name), list):
+            ready[name] = [_ready(child, closes=closes) for child in ready[name]]
+        elif name in keywords.OF_ONE and name in ready:
+            ready[name] = _ready(ready[name], closes=closes)
+    if closes and "properties" in ready and not {"patternProperties", "enum", "const"} & set(ready):
+        ready = {"type": "object", **ready}
+        ready.setdefault("additionalProperties", False)
+    return ready
+
+
+def _is_left_out(keyword: str) -> bool:
+    return keyword in keywords.REMEDIES or keyword.startswith("x-") or keyword in _NOISE
+
+
+_NOISE = keywords.NOTES - {"$schema", "$id", "id", "$anchor"}  # those decide what a `$ref` means
+
+
+def _intersects(schema: Any) -> bool:
+    """Tell whether objects are described in several places at once, so that none may be closed."""
+    if not isinstance(schema, dict):
+        return False
+    applied = [name for name in ("allOf", "anyOf", "oneOf", "$ref") if name in schema]
+    own = [name for name in ("properties", "required", "additionalProperties") if name in schema]
+    if len(applied) + bool(own) > 1 or "allOf" in schema:
+        return bool(applied)
+    return any(_intersects(child) for _, child in keywords.children(schema))
