@@ -36,6 +36,7 @@ from paddock.engine.residency.caretaker import Start
 from paddock.engine.residency.events import Deaf, PoolEvents
 from paddock.engine.residency.resident import Ask
 from paddock.engine.residency.residents import Residents
+from paddock.engine.residency.starting import ProfiledStart
 from paddock.engine.residency.stats import ModelStats, PoolStats, model_stats
 from paddock.engine.residency.survey import Survey, Surveyor
 from paddock.engine.settings import PoolSettings
@@ -67,12 +68,17 @@ class LocalPool:
         models: ModelFinder | None = None,
         events: PoolEvents | None = None,
         surveyor: Surveyor | None = None,
-        start: Start[WorkerProcess] = WorkerProcess.started,
+        start: Start[WorkerProcess] | None = None,
     ) -> None:
         self.settings = settings
         self.models = models or ModelFinder(settings.models_dir, settings.cache_dir)
         self.events = events or Deaf()
-        self._residents = Residents(settings, start, surveyor or Survey(settings), self.events)
+        self._residents = Residents(
+            settings,
+            start or ProfiledStart(settings),
+            surveyor or Survey(settings),
+            self.events,
+        )
         self._known: dict[str, ModelFacts] = {}
         self._answers: set[Answer] = set()
 

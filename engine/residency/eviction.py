@@ -54,6 +54,8 @@ def choose(
 def price(one: Candidate, missing: Room) -> float:
     """Give the seconds that going costs for each byte given where bytes are missing."""
     gives = one.room.within(missing).total_bytes
+    if missing.total_bytes and not gives:
+        return float("inf")
     return one.load_s / max(one.idle_s, _JUST_USED_S) / max(gives, 1)
 
 

@@ -119,15 +119,20 @@ def decide(
         return next((Keep(one.key) for one in stays if one.state == "draining"), Wait())
     head, claim = _serve(line[0], stays, free, house, now)
     if isinstance(head, Wait):
-        # Who fits beside what the first in line will take need not wait for it.
-        coming = _total(one for one in stays if one.is_leaving)
-        left = free - coming.missing(claim)
-        n_left = house.max_loaded_models - len(stays) - (not any(s.is_leaving for s in stays))
+        # Who fits beside what the first in line will take need not wait for it. What came later
+        # than it is not counted on, or newcomers could put it off for ever.
+        givers = [one for one in stays if one.is_leaving or _gives_way(one, line[0])]
+        left = free - _total(givers).missing(claim)
+        n_left = house.max_loaded_models - len(stays) - (not givers)
         for wish in line[1:]:
             option = _fitting(wish, left) if n_left > 0 else None
             if option is not None:
                 return Start(wish.key, option)
     return head
+
+
+def _gives_way(stay: Stay, wish: Wish) -> bool:
+    return stay.state == "ready" and not stay.is_pinned and stay.ready_at <= wish.since
 
 
 def leaves_at(stay: Stay, wish: Wish, house: House) -> float:

@@ -1,0 +1,199 @@
+"""Which model comes and which goes, asked of the pure rules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paddock.engine.residency.room import Room
+from paddock.engine.residency.rules import (
+    Clear,
+    House,
+    Keep,
+    Refuse,
+    Start,
+    Stay,
+    Wait,
+    Wish,
+    decide,
+    leaves_at,
+)
+
+ONE = House(max_loaded_models=1, max_wait_s=5)
+THREE = House(max_loaded_models=3, max_wait_s=5)
+A = Stay("a", "ready", Room(4), load_s=2, ready_at=0, last_used_at=100)
+B = Wish("b", since=100, is_interactive=False, options=(Room(4),), n_good=1)
+
+
+def test_what_fits_is_started_at_once() -> None:
+    assert decide([A], [B], Room(4), THREE, 100) == Start("b", 0)
+
+
+def test_the_best_layout_that_fits_is_taken() -> None:
+    wish = replace(B, options=(Room(9), Room(6), Room(3)), n_good=2)
+    assert decide([], [wish], Room(6), THREE, 100) == Start("b", 1)
+
+
+def test_a_poor_layout_is_only_a_last_resort() -> None:
+    wish = replace(B, options=(Room(8), Room(3)), n_good=1)
+    idle = replace(A, last_used_at=0)
+    assert decide([idle], [wish], Room(4), THREE, 100) == Clear(("a",))
+    assert decide([replace(idle, is_pinned=True)], [wish], Room(4), THREE, 100) == Start("b", 1)
+
+
+def test_a_long_idle_model_goes_at_once() -> None:
+    assert decide([replace(A, last_used_at=0)], [B], Room(), THREE, 100) == Clear(("a",))
+
+
+def test_a_model_that_has_just_fallen_idle_stays_as_long_as_loading_it_takes() -> None:
+    assert decide([A], [B], Room(), THREE, 100) == Wait(102)
+
+
+def test_a_busy_model_goes_on_for_max_wait_and_then_drains() -> None:
+    busy = replace(A, n_users=3)
+    assert decide([busy], [B], Room(), ONE, 100) == Wait(105)
+    assert decide([busy], [B], Room(), ONE, 105) == Clear(("a",))
+
+
+def test_a_model_that_was_just_loaded_has_a_turn_as_long_as_its_load() -> None:
+    slow = replace(A, n_users=1, load_s=30, ready_at=99)
+    assert decide([slow], [B], Room(), ONE, 105) == Wait(129)
+
+
+def test_a_person_does_not_wait_for_a_job() -> None:
+    busy = replace(A, n_users=3)
+    person = replace(B, is_interactive=True)
+    assert decide([busy], [person], Room(), ONE, 100) == Clear(("a",))
+    assert decide([A], [person], Room(), ONE, 100) == Clear(("a",))
+
+
+def test_a_leased_model_that_is_idle_is_spared_for_max_wait_and_no_longer() -> None:
+    leased = replace(A, is_leased=True, last_used_at=98)
+    assert decide([leased], [B], Room(), ONE, 100) == Wait(103)
+    assert decide([leased], [B], Room(), ONE, 103) == Clear(("a",))
+
+
+def test_another_goes_rather_than_a_leased_one() -> None:
+    leased = replace(A, is_leased=True, last_used_at=0)
+    other = replace(A, key="c", load_s=90, last_used_at=0)
+    assert decide([leased, other], [B], Room(), THREE, 1000) == Clear(("c",))
+
+
+def test_a_pinned_model_never_goes() -> None:
+    pinned = replace(A, is_pinned=True, last_used_at=0)
+    assert decide([pinned], [B], Room(1), THREE, 1000) == Refuse("b", Room(4), Room(1), False)
+    assert decide([pinned], [B], Room(9), ONE, 1000) == Refuse("b", Room(4), Room(9), True)
+
+
+def test_what_can_never_fit_is_refused_though_all_the_others_would_go() -> None:
+    wish = replace(B, options=(Room(20), Room(10)), n_good=1)
+    assert decide([A], [wish], Room(5), THREE, 100) == Refuse("b", Room(10), Room(9), False)
+
+
+def test_who_drains_already_is_waited_for() -> None:
+    leaving = replace(A, state="draining", n_users=1)
+    assert decide([leaving], [B], Room(), ONE, 100) == Wait(None)
+
+
+def test_a_draining_model_stays_when_nobody_wants_its_room_any_more() -> None:
+    leaving = replace(A, state="draining", n_users=1)
+    assert decide([leaving], [], Room(), ONE, 100) == Keep("a")
+
+
+def test_a_model_that_loads_for_somebody_is_not_stopped() -> None:
+    loading = replace(A, state="loading", n_waiting=1)
+    assert decide([loading], [B], Room(), ONE, 100) == Wait(None)
+
+
+def test_a_model_that_loads_for_nobody_is_stopped() -> None:
+    loading = replace(A, state="loading")
+    assert decide([loading], [B], Room(), ONE, 100) == Clear(("a",))
+
+
+def test_who_fits_beside_the_first_in_line_need_not_wait_for_it() -> None:
+    busy = replace(A, n_users=1, room=Room(6))
+    large = replace(B, key="large", since=90, options=(Room(9),))
+    small = replace(B, key="small", since=91, options=(Room(1),))
+    house = replace(THREE, max_wait_s=60)
+    # The large one claims 9 of the 10 that are free or will be given by the busy one.
+    assert decide([busy], [large, small], Room(4), house, 100) == Start("small", 0)
+    medium = replace(small, options=(Room(2),))
+    assert decide([busy], [large, medium], Room(4), house, 100) == Wait(150)
+
+
+def test_newcomers_cannot_put_off_the_first_in_line_for_ever() -> None:
+    early = replace(A, n_users=1, room=Room(6))
+    late = replace(A, key="late", n_users=1, room=Room(2), ready_at=95)
+    large = replace(B, key="large", since=90, options=(Room(9),))
+    small = replace(B, key="small", since=91, options=(Room(1),))
+    assert isinstance(decide([early, late], [large, small], Room(2), THREE, 93), Wait)
+
+
+def test_people_come_first_and_then_those_who_wait_longest() -> None:
+    person = replace(B, key="person", since=200, is_interactive=True)
+    early = replace(B, key="early", since=50)
+    assert decide([], [B, early, person], Room(4), THREE, 200) == Start("person", 0)
+    assert decide([], [B, early], Room(4), THREE, 200) == Start("early", 0)
+
+
+stays = st.lists(
+    st.builds(
+        Stay,
+        st.sampled_from("abcdef"),
+        st.sampled_from(["loading", "ready", "draining", "unloading"]),
+        st.integers(1, 5).map(Room),
+        st.floats(0.1, 20),
+        st.integers(0, 3),
+        st.integers(0, 3),
+        st.floats(0, 100),
+        st.floats(0, 100),
+        st.booleans(),
+        st.booleans(),
+    ),
+    max_size=4,
+    unique_by=lambda one: one.key,
+)
+wishes = st.lists(
+    st.builds(
+        lambda key, since, person, sizes, n: Wish(
+            key, since, person, tuple(map(Room, sorted(sizes, reverse=True))), min(n, len(sizes))
+        ),
+        st.sampled_from("uvwxyz"),
+        st.floats(0, 100),
+        st.booleans(),
+        st.lists(st.integers(1, 9), min_size=1, max_size=3),
+        st.integers(1, 3),
+    ),
+    max_size=3,
+    unique_by=lambda one: one.key,
+)
+
+
+@given(stays, wishes, st.integers(0, 12), st.integers(1, 4), st.floats(100, 200))
+def test_every_move_keeps_the_rules(
+    there: list[Stay], wanted: list[Wish], free: int, n_most: int, now: float
+) -> None:
+    house = House(n_most, 5)
+    move = decide(there, wanted, Room(free), house, now)
+    by_key = {one.key: one for one in there}
+    if isinstance(move, Start):
+        wish = next(one for one in wanted if one.key == move.key)
+        assert Room(free).holds(wish.options[move.option]) and len(there) < n_most
+    elif isinstance(move, Clear):
+        going = [by_key[key] for key in move.keys]
+        assert going and not any(one.is_pinned or one.is_leaving for one in going)
+        head = min(wanted, key=lambda one: (not one.is_interactive, one.since, one.key))
+        for one in going:
+            assert one.state == "loading" or leaves_at(one, head, house) <= now
+    elif isinstance(move, Wait):
+        assert move.until is None or move.until > now
+        # Whoever waits for nothing in particular waits for somebody who is on the way.
+        if wanted and move.until is None:
+            assert any(one.state != "ready" for one in there)
+    elif isinstance(move, Refuse):
+        rest = sum((o.room for o in there if o.is_leaving or not o.is_pinned), Room(free))
+        n_pinned = sum(one.is_pinned and not one.is_leaving for one in there)
+        wish = next(one for one in wanted if one.key == move.key)
+        assert n_pinned >= n_most or not any(rest.holds(room) for room in wish.options)

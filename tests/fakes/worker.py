@@ -1,0 +1,206 @@
+"""A machine without models: sizes, speeds and crashes, in virtual time.
+
+`FakeMachine` is what the actor asks about the machine (`residency.survey.Surveyor`) and what starts
+its workers. It keeps books of its own and notes whenever more is taken than there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from paddock.engine.request import ModelFacts
+from paddock.engine.residency.devices import Device
+from paddock.engine.residency.fit import Layout, Wanted
+from paddock.engine.residency.room import Room
+from paddock.engine.workers.load import Load, Taken
+from paddock.engine.workers.process import LoadBroken, WorkerGone
+
+Fault = Literal["none", "no memory", "abort", "hang", "killed for memory"]
+NO_MEMORY = "ended with status 1: ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate"
+
+
+@dataclass(slots=True)
+class FakeModel:
+    """How one model behaves."""
+
+    name: str
+    size: int = 4
+    """Bytes of its weights; each sequence takes `per_sequence` more."""
+    per_sequence: int = 0
+    load_s: float = 2.0
+    token_s: float = 0.01
+    n_parallel: int = 4
+    n_ctx_tokens: int = 2048
+    when_loading: list[Fault] = field(default_factory=list)
+    """What befalls the next loads, the first first; then nothing does."""
+    when_running: list[Fault] = field(default_factory=list)
+    """What befalls each next worker at its third token."""
+
+    @property
+    def facts(self) -> ModelFacts:
+        return ModelFacts(
+            self.name, self.name, f"{self.name:0<64}", self.size, "fake", "chat", 1 << 20,
+            self.n_ctx_tokens,
+        )  # fmt: skip
+
+
+class FakeWorker:
+    """Implements `residency.resident.Worker`."""
+
+    def __init__(self, machine: FakeMachine, model: FakeModel, load: Load, fault: Fault) -> None:
+        loop = asyncio.get_running_loop()
+        self.load = load
+        self.load_s = model.load_s
+        self.last_turn_at = loop.time()
+        self.n_decoded_tokens = 0
+        self.gone: asyncio.Future[str] = loop.create_future()
+        self.on_turn: Callable[[Mapping[str, Any]], None] | None = None
+        self.pid = 0
+        self.n_requests = 0
+        self.n_running_most = 0
+        self.mapped_bytes = 0
+        self.model = model
+        self._machine = machine
+        self._fault = fault
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+
+    @property
+    def bytes(self) -> int:
+        return self.model.size + self.model.per_sequence * self.load.n_parallel
+
+    def measure(self) -> Taken:
+        return Taken(0 if self.gone.done() else self.bytes)
+
+    async def chat(self, n_tokens: int = 10) -> str:
+        """Make tokens; gives the name of the model that made them."""
+        if self.gone.done():
+            raise WorkerGone(self.gone.result())
+        if not self.n_requests:
+            self.last_turn_at = asyncio.get_running_loop().time()
+        self.n_requests += 1
+        self.n_running_most = max(self.n_running_most, self.n_requests)
+        self._quiet.clear()
+        try:
+            for _ in range(n_tokens):
+                await self._step()
+        finally:
+            self.n_requests -= 1
+            if not self.n_requests:
+                self._quiet.set()
+        return self.model.name
+
+    async def _step(self) -> None:
+        await asyncio.wait({self.gone}, timeout=self.model.token_s)
+        self.n_decoded_tokens += 1
+        if self.n_decoded_tokens == 3:
+            await self._suffer()
+        if self.gone.done():
+            raise WorkerGone(self.gone.result())
+        self.last_turn_at = asyncio.get_running_loop().time()
+
+    async def _suffer(self) -> None:
+        if self._fault == "abort":
+            self._end("killed by signal 6: GGML_ASSERT failed")
+        elif self._fault == "killed for memory":
+            self._machine.n_oom_kills += 1
+            self._end("killed by signal 9")
+        elif self._fault == "hang":
+            await asyncio.wait({self.gone})
+
+    async def widen(self, n_ctx_tokens: int, n_cells: int) -> None:
+        await self._quiet.wait()
+        await asyncio.sleep(0.1)
+        self.load = replace(self.load, n_ctx_tokens=n_ctx_tokens, n_cells=n_cells)
+        self._machine.log.append(f"widen {self.model.name}")
+
+    async def stop(self) -> None:
+        await asyncio.sleep(0.05)
+        self._end("it was unloaded")
+
+    async def kill(self, reason: str) -> None:
+        self._end(reason)
+
+    def _end(self, reason: str) -> None:
+        if not self.gone.done():
+            self._machine.taken -= self.bytes
+            self.gone.set_result(reason)
+
+
+class FakeMachine:
+    """So much memory, and these models."""
+
+    def __init__(self, memory: int, *models: FakeModel) -> None:
+        self.memory = memory
+        self.models = {model.name: model for model in models}
+        self.taken = 0
+        self.taken_most = 0
+        self.taken_by_others = 0
+        self.n_oom_kills = 0
+        self.workers: list[FakeWorker] = []
+        self.log: list[str] = []
+        """`load a`, `loaded a`, `cancelled a`, `widen a`."""
+
+    def n_loads(self, name: str | None = None) -> int:
+        return sum(line == f"load {name}" if name else line[:5] == "load " for line in self.log)
+
+    @property
+    def n_there(self) -> int:
+        return sum(not worker.gone.done() for worker in self.workers)
+
+    # As the actor's surveyor
+
+    async def look(self) -> Device:
+        free = self.memory - self.taken - self.taken_by_others
+        return Device(1, free, False, n_oom_kills=self.n_oom_kills)
+
+    async def layouts(self, wanted: Wanted, device: Device) -> tuple[Layout, ...]:
+        model = self.models[wanted.facts.path]
+        most = min(model.n_parallel, wanted.n_parallel_at_most or model.n_parallel)
+        sizes = [most >> shift for shift in range(most.bit_length())]
+        return tuple(self._layout(model, wanted, n, n * 2 >= most) for n in sizes)
+
+    def _layout(self, model: FakeModel, wanted: Wanted, n: int, is_good: bool) -> Layout:
+        n_ctx = wanted.n_ctx_tokens
+        load = Load(model.name, "chat", n_ctx, n * n_ctx, n, 512, 1)
+        room = Room(model.size + model.per_sequence * n)
+        return Layout(load, room, model.load_s, is_good)
+
+    async def wider(self, wanted: Wanted, layout: Layout, n_ctx_tokens: int) -> tuple[Layout, ...]:
+        return (replace(layout, load=replace(layout.load, n_ctx_tokens=n_ctx_tokens)),)
+
+    def learn(self, wanted: Wanted, load: Load, taken: Taken, load_s: float) -> None:
+        """Forget it."""
+
+    # As what starts workers
+
+    async def start(self, load: Load, timeout_s: float) -> FakeWorker:
+        model = self.models[load.path]
+        fault = model.when_loading.pop(0) if model.when_loading else "none"
+        size = model.size + model.per_sequence * load.n_parallel
+        self.log.append(f"load {model.name}")
+        self.taken += size
+        self.taken_most = max(self.taken_most, self.taken)
+        try:
+            await _loaded(model, fault)
+        except BaseException as error:
+            self.taken -= size
+            if isinstance(error, asyncio.CancelledError):
+                self.log.append(f"cancelled {model.name}")
+            raise
+        running = model.when_running.pop(0) if model.when_running else "none"
+        worker = FakeWorker(self, model, load, running)
+        self.workers.append(worker)
+        self.log.append(f"loaded {model.name}")
+        return worker
+
+
+async def _loaded(model: FakeModel, fault: Fault) -> None:
+    await asyncio.sleep(model.load_s)
+    if fault == "no memory":
+        raise LoadBroken(NO_MEMORY)
+    if fault == "abort":
+        raise LoadBroken("killed by signal 6")
