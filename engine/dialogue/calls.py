@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from paddock.engine.request import Tool, ToolCall
@@ -141,7 +142,8 @@ _WORD = re.compile(r"<[^<>\s]*>|\[[^\[\]\s]*\]|[^\s<\[]+|\S")
 
 
 def _words(text: str) -> list[str]:
-    return [word for word in _WORD.findall(text) if word not in "{}[]\"'"]
+    words = (word.lstrip("}])\"'") for word in _WORD.findall(text))
+    return [word for word in words if word and word not in "{["]
 
 
 def _first_word(text: str) -> str:
@@ -272,27 +274,31 @@ def _read_params(
         if rest.startswith(opens):
             key, value, at = _read_param(form.param, text, at + len(opens))
             arguments[key] = plain_value(value, schemas.get(key))
-        elif rest and (not closes or rest.startswith(closes[0])):
+        elif opens.startswith(rest):
+            raise Partial
+        elif not closes or rest.startswith(closes[0]):
             return arguments, at
-        elif opens.startswith(rest) or any(one.startswith(rest) for one in closes):
+        elif closes[0].startswith(rest):
             raise Partial
         else:
             raise Broken
 
 
 def _read_param(form: ParamForm, text: str, at: int) -> tuple[str, str, int]:
-    names, closes = form.read_names, form.closes.strip()
-    end = text.find(names, at)
-    if end < 0:
+    named = _spaced(form.read_names).search(text, at)
+    closed = _spaced(form.closes).search(text, named.end()) if named else None
+    if named is None or closed is None:
         raise Partial
-    start = end + len(names)
-    stop = text.find(closes, start)
-    if stop < 0:
-        raise Partial
-    value = text[start:stop]
+    value = text[named.end() : closed.start()]
     if form.names.endswith("\n"):
         value = value.removeprefix("\n").removesuffix("\n")
-    return text[at:end].strip().split('"')[0], value, stop + len(closes)
+    return text[at : named.start()].strip().split('"')[0], value, closed.end()
+
+
+@lru_cache(maxsize=64)
+def _spaced(literal: str) -> re.Pattern[str]:
+    """Look for a literal text, whatever white space stands between its words."""
+    return re.compile(r"\s*".join(map(re.escape, literal.split())))
 
 
 def _calls(

@@ -74,9 +74,15 @@ class AnswerListener:
         self._bare = [form for form in ways.forms if form.is_bare]
         self._continuing = [form for form in ways.forms if form.continues_bare]
         self._triggers = tuple({one for form in ways.forms for one in form.triggers})
-        self._hard = tuple(one for one in self._triggers if one.startswith(("<|", "<｜")))  # noqa: RUF001
+        # A model may call from within its reasoning, without closing it first.
+        self._inner = tuple(one for one in self._triggers if one.startswith("<"))
+        # Tags of control tokens mean what they say wherever they stand.
+        is_hard = "|" in ways.tags.opens and "|" in ways.tags.closes
+        self._hard = (ways.tags.opens, ways.tags.closes) if is_hard else ()
         leftovers = {word for form in ways.forms for word in form.leftovers}
-        self._leftovers = tuple(sorted(leftovers | {",", ";"}, key=len, reverse=True))
+        self._closing = tuple(sorted(leftovers, key=len, reverse=True))
+        self._leftovers = (*self._closing, ",", ";", ways.tags.closes)
+        self._waits_for = (*self._closing, *self._inner)
 
     @property
     def is_stopped(self) -> bool:
@@ -147,18 +153,53 @@ class AnswerListener:
                 self._buffer = self._buffer[len(tags.opens) :].lstrip()
             if not is_end and tags.opens.startswith(self._buffer):
                 return False
-        at, mark = _earliest(self._buffer, (tags.closes, *self._hard), is_end=is_end)
-        if mark:
+        marks = (tags.closes, *self._inner)
+        at, mark = _earliest(self._buffer, marks, is_end=is_end)
+        if mark == tags.closes:
             self._think(self._buffer[:at].rstrip(), told)
-            self._buffer = self._buffer[at + (len(mark) if mark == tags.closes else 0) :]
-            self._state = "start"
+            self._buffer, self._state = self._buffer[at + len(mark) :], "start"
             return True
-        held = 0 if is_end else n_doubtful(self._buffer, (tags.closes, *self._hard))
-        sure = self._buffer[: len(self._buffer) - held]
-        kept = sure.rstrip()
+        if mark:
+            return self._call_within(at, mark, told, is_end)
+        held = 0 if is_end else n_doubtful(self._buffer, marks)
+        kept = self._buffer[: len(self._buffer) - held].rstrip()
         self._think(kept, told)
         self._buffer = "" if is_end else self._buffer[len(kept) :]
         return False
+
+    def _call_within(self, at: int, mark: str, told: _Told, is_end: bool) -> bool:
+        """A call of a known tool ends the reasoning in which it stands, if nothing follows it.
+
+        Some models call without closing their reasoning; but where they go on, they only thought
+        of it.
+        """
+        heard = self._call(self._buffer, at, self._ways.forms, is_end)
+        thought = self._buffer[:at].rstrip()
+        rest = self._after_words(self._buffer[heard[1] :]) if heard else ""
+        if heard is None or (heard and not rest and not is_end):
+            self._think(thought, told)
+            self._buffer = self._buffer[len(thought) :]
+            return False
+        is_known = heard and all(call.name in self._ways.tools for call in heard[0])
+        if heard and is_known and (not rest or rest.startswith(self._inner)):
+            self._think(thought, told)
+            self._take_calls(*heard, told, self._buffer)
+            return True
+        if heard and not is_end and any(one.startswith(rest) for one in self._waits_for):
+            self._think(thought, told)
+            self._buffer = self._buffer[len(thought) :]
+            return False
+        end = heard[1] if heard else at + len(mark)
+        self._think(self._buffer[:end], told)
+        self._buffer = self._buffer[end:]
+        return True
+
+    def _after_words(self, text: str) -> str:
+        """Give what follows the closing words of a call."""
+        text = text.lstrip()
+        while word := next((one for one in self._closing if text.startswith(one)), ""):
+            text = text[len(word) :].lstrip()
+        return text
 
     def _think(self, text: str, told: _Told) -> None:
         if text:
@@ -167,14 +208,16 @@ class AnswerListener:
 
     def _say(self, told: _Told, is_end: bool) -> bool:
         """Inside text, until a call is announced."""
-        marks = (*self._triggers, *self._ways.wrappers)
+        marks = (*self._triggers, *self._hard, *self._ways.wrappers)
         at, mark = _earliest(self._buffer, marks, is_end=is_end)
         if not mark:
             self._say_what_is_sure(marks, told, is_end)
             return False
-        if mark in self._ways.wrappers and mark not in self._triggers:
+        if mark not in self._triggers:
             self._tell(self._buffer[:at], told)
             self._buffer = self._buffer[at + len(mark) :]
+            if mark == self._ways.tags.opens:
+                self._enter_reasoning(self._buffer)
             return True
         heard = self._call(self._buffer, at, self._ways.forms, is_end)
         said = self._buffer[:at]

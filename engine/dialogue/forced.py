@@ -161,14 +161,12 @@ def _one_call(grammar: Grammar, form: CallForm, tool: Tool) -> str:
     parts = [grammar.text(form.section_opens)]
     for part in form.writes:
         parts.append(
-            grammar.text(part.text)
-            if isinstance(part, Lit)
-            else _hole(grammar, part, form.param, tool)
+            grammar.text(part.text) if isinstance(part, Lit) else _hole(grammar, part, form, tool)
         )
     return " ".join(filter(None, [*parts, grammar.text(form.section_closes)]))
 
 
-def _hole(grammar: Grammar, hole: Hole, param: ParamForm | None, tool: Tool) -> str:
+def _hole(grammar: Grammar, hole: Hole, form: CallForm, tool: Tool) -> str:
     if hole == "name":
         return grammar.text(tool.name)
     if hole == "id":
@@ -176,14 +174,12 @@ def _hole(grammar: Grammar, hole: Hole, param: ParamForm | None, tool: Tool) -> 
     if hole == "index":
         return '"0"'
     if hole == "python":
-        given = _comma_list(
-            tool, lambda key, schema: f"{_quoted(key + '=')} {grammar.json(schema)}"
-        )
-        return f"{_quoted('[' + tool.name + '(')} {given} {_quoted(')]')}"
+        return _python_call(grammar, tool)
     if hole == "gemma":
-        return _gemma_object(grammar, _arguments(tool))
-    if hole == "params" and param is not None:
-        return " ".join(_param(grammar, param, *one) for one in _properties(_arguments(tool)))
+        return _gemma_object(grammar, _arguments(tool), _gemma_quote(form))
+    if hole == "params" and form.param is not None:
+        given = _properties(_arguments(tool))
+        return " ".join(_param(grammar, form.param, *one) for one in given)
     return grammar.json(_arguments(tool))
 
 
@@ -230,46 +226,51 @@ def _all_texts(values: Any) -> bool:
     return isinstance(values, list) and bool(values) and all(isinstance(v, str) for v in values)
 
 
-def _comma_list(tool: Tool, write: Any) -> str:
-    written = [
-        (f"({write(key, schema)})", required)
+def _python_call(grammar: Grammar, tool: Tool) -> str:
+    given = [
+        (f"({_quoted(key + '=')} {grammar.json(schema)})", required)
         for key, schema, required in _properties(_arguments(tool))
     ]
-    return _joined(written)
+    return f"{_quoted('[' + tool.name + '(')} {_joined(given, ', ')} {_quoted(')]')}"
 
 
-def _joined(members: Sequence[tuple[str, bool]]) -> str:
+def _joined(members: Sequence[tuple[str, bool]], comma: str = ",") -> str:
     """Write members with commas between; the required ones first, then any of the others."""
+    between = _quoted(comma)
     needed = [text for text, required in members if required]
     free = [text for text, required in members if not required]
     if needed:
-        return " ".join([' "," '.join(needed), *(f'("," {text})?' for text in free)])
+        return " ".join([f" {between} ".join(needed), *(f"({between} {one})?" for one in free)])
     # Any of the others may be the first, and only those behind it follow.
     firsts = [
-        " ".join([text, *(f'("," {later})?' for later in free[number + 1 :])])
+        " ".join([text, *(f"({between} {later})?" for later in free[number + 1 :])])
         for number, text in enumerate(free)
     ]
     return f"({' | '.join(firsts)})?" if firsts else '""'
 
 
-def _gemma_object(grammar: Grammar, schema: Schema) -> str:
+def _gemma_quote(form: CallForm) -> str:
+    """Give what stands around strings: FunctionGemma and Gemma 4 differ in it."""
+    return "<escape>" if any("<start_function_call>" in one for one in form.literals) else '<|"|>'
+
+
+def _gemma_object(grammar: Grammar, schema: Schema, quote: str) -> str:
     members = [
-        (f"({_quoted(key + ':')} {_gemma_value(grammar, one)})", required)
+        (f"({_quoted(key + ':')} {_gemma_value(grammar, one, quote)})", required)
         for key, one, required in _properties(schema)
     ]
     return f'"{{" {_joined(members)} "}}"'
 
 
-def _gemma_value(grammar: Grammar, schema: Schema) -> str:
-    quote = '<|"|>' if '<|"|>' in grammar._specials else "<escape>"
+def _gemma_value(grammar: Grammar, schema: Schema, quote: str) -> str:
     if _all_texts(schema.get("enum")):
         choices = " | ".join(grammar.text(f"{quote}{one}{quote}") for one in schema["enum"])
         return f"({choices})"
     kind = schema.get("type")
     if kind == "object" and schema.get("properties"):
-        return _gemma_object(grammar, schema)
+        return _gemma_object(grammar, schema, quote)
     if kind == "array":
-        item = grammar.rule(_gemma_value(grammar, schema.get("items", {})))
+        item = grammar.rule(_gemma_value(grammar, schema.get("items", {}), quote))
         return f'"[" ({item} ("," {item})*)? "]"'
     if kind in ("number", "integer", "boolean", "null"):
         return grammar.json(schema)

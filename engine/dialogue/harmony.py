@@ -79,6 +79,8 @@ class HarmonyListener:
         """Read a message's body, as far as it is certain."""
         assert self._header is not None
         recipient = _RECIPIENT.search(self._header)
+        if recipient and recipient.group(1) == "assistant":
+            recipient = None
         ends = [(at, mark) for mark in _ENDS if (at := self._buffer.find(mark)) >= 0]
         if ends:
             at, mark = min(ends)
@@ -101,8 +103,7 @@ class HarmonyListener:
         return self._told(self._header, sure) if sure else None
 
     def _told(self, header: str, body: str) -> Heard:
-        channel = _CHANNEL.search(header)
-        if channel and channel.group(1) == "analysis":
+        if _CHANNEL.findall(header)[-1:] == ["analysis"]:
             return Heard(reasoning=body)
         return Heard(self._text.add(body))
 

@@ -120,7 +120,7 @@ class _Probe:
         """Find what stands around what is said."""
         asked = self._try(_user(), is_open=True)
         before, found, after = self._try(_user(), _assistant(_SAID)).partition(_SAID)
-        own = without_tags(before[common_start(asked, before) :], tags)
+        own = without_tags(_answered(asked, before), tags)
         if not found or not re.fullmatch(r"<\|[A-Z_]+\|>", own):
             return ()
         closes = re.match(r"\s*(<[^<>\s]+>)", after)
@@ -156,7 +156,7 @@ class _Probe:
         whole = self._try(_user(), _calling(wants, n_calls), tools=True)
         asked = self._try(_user(), tools=True, is_open=True)
         said = self._try(_user(), _assistant(_SAID), tools=True)
-        body = whole[common_start(asked, whole) :]
+        body = _answered(asked, whole)
         if NAME not in body or "qxv" not in body or (n_calls == 2 and "qxw" not in body):
             return ""
         tail = said.partition(_SAID)[2]
@@ -217,6 +217,17 @@ def without_tags(text: str, tags: Tags) -> str:
                 break
         else:
             return text
+
+
+def _answered(asked: str, whole: str) -> str:
+    """Give what `whole` has beyond the prompt `asked`."""
+    n = common_start(asked, whole)
+    body = whole[n:]
+    if n == len(asked):
+        return body
+    # Some end a prompt with more instructions; the turn's opening then stands in both.
+    overlap = next((k for k in range(len(body), 0, -1) if asked.endswith(body[:k])), 0)
+    return body[overlap:]
 
 
 def common_start(one: str, other: str) -> int:
