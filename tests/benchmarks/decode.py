@@ -1,112 +1,162 @@
-"""Raw prefill and decode speed: our pool against `llama-batched-bench`.
+"""Raw prefill and decode speed: our pool against `llama-batched-bench`, and our Python's share.
 
 uv run python tests/benchmarks/decode.py
 
-1, 4 and 16 unrelated sequences, each with the same number of prompt and answer tokens, a unified
-cache and batches of 512 on both sides. batched-bench calls `llama_decode` in a bare loop with
-random tokens and samples nothing; ours goes the whole way: through the pool's process boundary,
-the scheduler, greedy choice and text. Prefill is the time for answers of one token; decode is
-what longer answers to like prompts take beyond that.
+1, 4, 8, 16 and 32 unrelated sequences, each with the same number of prompt and answer tokens and
+batches of 512 on both sides; batched-bench with a unified cache and with a split one.
+batched-bench calls `llama_decode` in a bare loop with random tokens and samples nothing; ours
+goes the whole way: through the pool's process boundary, the scheduler, greedy choice and text.
+Prefill is the time for answers of one token; decode is what longer answers to like prompts take
+beyond that. The last columns are measured inside the worker: a decode step, and what of it is not
+llama.cpp's own.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
 import statistics
-import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from paddock.engine.models import ModelFinder
-from paddock.engine.pool import LocalPool
-from paddock.engine.request import ChatRequest, Message, ModelSpec
-from paddock.engine.settings import PoolSettings
-from tests.benchmarks import peers
-from tests.benchmarks.harness import circumstances, table
+from paddock.engine.request import ChatRequest, Message
+from tests.benchmarks import arena, gauge, peers
+from tests.benchmarks.contenders import OUR_GREEDY, Ours, Setup, ours
+from tests.benchmarks.gauge import Steps
+from tests.benchmarks.harness import NOTHING, circumstances, table
+from tests.benchmarks.raw import N_BATCH_TOKENS, Speed, bench_speeds
 
-N_SEQUENCES = (1, 4, 16)
-N_BATCH_TOKENS = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """Tokens a second over all sequences."""
-
-    prefill: float
-    decode: float
+N_SEQUENCES = (1, 4, 8, 16, 32)
+FULL = {"rounds": 3, "prompt_tokens": 256, "answer_tokens": 64}
+QUICK = {"rounds": 1, "prompt_tokens": 128, "answer_tokens": 32}
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What one measurement computes."""
 
+    n_sequences: tuple[int, ...]
     n_prompt_tokens: int
     n_answer_tokens: int
 
 
+@dataclass(slots=True)
+class Found:
+    """One round: ours, theirs with either cache, and our steps."""
+
+    ours: dict[int, Speed] = field(default_factory=dict)
+    unified: Mapping[int, Speed] = field(default_factory=dict)
+    split: Mapping[int, Speed] = field(default_factory=dict)
+    steps: dict[int, Steps] = field(default_factory=dict)
+
+
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--model", default="smollm2:135m")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--prompt-tokens", type=int, default=256)
-    parser.add_argument("--answer-tokens", type=int, default=64)
-    args = parser.parse_args()
-    try:
-        bench = peers.find().batched_bench
-    except peers.PeersMissing as missing:
-        sys.exit(f"This benchmark compares, and there is nothing to compare with: {missing}")
-    shape = Shape(args.prompt_tokens, args.answer_tokens)
-    found = asyncio.run(_contest(args.model, args.threads, args.rounds, shape, bench))
-    print(
-        circumstances(
-            model=args.model,
-            prompt_tokens=shape.n_prompt_tokens,
-            answer_tokens=shape.n_answer_tokens,
-            rounds=args.rounds,
-            threads=args.threads,
-            batch=N_BATCH_TOKENS,
-            cache="unified f16",
+    args = _arguments()
+    setup = arena.setup_of(args)
+    shape = Shape(_numbers(args.sequences), args.prompt_tokens, args.answer_tokens)
+    bench = peers.look().batched_bench
+    if bench is None:
+        arena.say("llama-batched-bench is left out: see tests/benchmarks/peers.py")
+
+    async def measure() -> None:
+        rounds = []
+        for number in range(args.rounds):
+            rounds.append(await one_round(setup, shape, bench))
+            arena.say(f"round {number + 1} of {args.rounds}")
+        print(
+            circumstances(
+                model=args.model,
+                prompt_tokens=shape.n_prompt_tokens,
+                answer_tokens=shape.n_answer_tokens,
+                rounds=args.rounds,
+                threads=args.threads,
+                layers_on_the_device=args.layers,
+                batch=N_BATCH_TOKENS,
+                cache="f16",
+            )
         )
-    )
-    print(report(found))
+        print(report(rounds, shape.n_sequences))
+
+    arena.start(measure)
 
 
-async def _contest(
-    model: str, n_threads: int, n_rounds: int, shape: Shape, bench: Path
-) -> dict[int, list[tuple[Speed, Speed]]]:
-    """Give (ours, theirs) of each round, for each number of sequences."""
-    finder = ModelFinder(PoolSettings().models_dir, PoolSettings().cache_dir)
-    path = Path(finder.find(model).path)
-    settings = PoolSettings(
-        n_threads=n_threads, num_parallel=max(N_SEQUENCES), n_batch_tokens=N_BATCH_TOKENS
-    )
-    found: dict[int, list[tuple[Speed, Speed]]] = {n: [] for n in N_SEQUENCES}
-    async with LocalPool(settings, models=finder) as pool:
-        ours = _Ours(pool, ModelSpec(model, keep_alive_s=-1), shape)
-        await ours.speed(1)  # load, warm up
-        for number in range(n_rounds):
-            theirs = await asyncio.to_thread(_batched_bench, bench, path, n_threads, shape)
-            for n in N_SEQUENCES:
-                found[n].append((await ours.speed(n), theirs[n]))
-            print(f"round {number + 1} of {n_rounds}", file=sys.stderr, flush=True)
+def _arguments() -> argparse.Namespace:
+    parser = arena.parser(__doc__)
+    parser.add_argument("--sequences", default=",".join(map(str, N_SEQUENCES)))
+    for name in FULL:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int)
+    args = parser.parse_args()
+    arena.sizes(args, FULL, QUICK)
+    return args
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+async def one_round(
+    setup: Setup, shape: Shape, bench: Path | None, *, bench_s: float | None = None
+) -> Found:
+    """Measure ours with every number of sequences, and theirs with both caches."""
+    found = Found()
+    for n in shape.n_sequences:
+        mine, steps = await our_speeds(setup, shape, [n])
+        found.ours.update(mine)
+        found.steps.update(steps)
+        arena.say(f"{n} sequences, ours")
+    if bench is not None:
+        for is_unified in (True, False):
+            theirs = await asyncio.to_thread(
+                bench_speeds,
+                bench,
+                setup,
+                shape.n_prompt_tokens,
+                shape.n_answer_tokens,
+                shape.n_sequences,
+                is_unified=is_unified,
+                timeout_s=bench_s,
+            )
+            found.unified, found.split = (
+                (theirs, found.split) if is_unified else (found.unified, theirs)
+            )
+            arena.say(f"batched-bench, {'unified' if is_unified else 'split'}")
     return found
 
 
-class _Ours:
-    """Measures the pool. Prompts never repeat, so that none is found in the cache."""
+async def our_speeds(
+    setup: Setup, shape: Shape, numbers: Sequence[int]
+) -> tuple[dict[int, Speed], dict[int, Steps]]:
+    """Measure one pool, made for the largest of the numbers, and the steps in its worker."""
+    per_sequence = -(-(shape.n_prompt_tokens + shape.n_answer_tokens + 16) // 256) * 256
+    mine = replace(
+        setup,
+        n_ctx_tokens=max(512, per_sequence),
+        n_parallel=max(numbers),
+        n_cells=max(512, per_sequence) * max(numbers),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        clocks = Path(folder) / "turns.json"
+        with gauge.gauged(clocks):
+            async with ours(mine) as running:
+                prompts = Prompts(running, shape)
+                speeds = {n: await prompts.speed(n) for n in numbers}
+        return speeds, {n: gauge.read(clocks, n) for n in numbers}
 
-    def __init__(self, pool: LocalPool, spec: ModelSpec, shape: Shape) -> None:
-        self._pool = pool
-        self._spec = spec
+
+class Prompts:
+    """Asks the pool. Prompts never repeat, so that none is found in the cache."""
+
+    def __init__(self, running: Ours, shape: Shape) -> None:
+        self._pool = running.pool
+        self._spec = running.spec
         self._shape = shape
         self._chance = random.Random(0)
 
@@ -118,13 +168,16 @@ class _Ours:
         )
         return Speed(
             n_sequences * self._shape.n_prompt_tokens / prefill_s,
-            n_sequences * self._shape.n_answer_tokens / (whole_s - prefill_s),
+            n_sequences * self._shape.n_answer_tokens / max(1e-9, whole_s - prefill_s),
         )
 
     async def _answer(self, prompts: list[tuple[Message, ...]], n_tokens: int) -> float:
         began = time.perf_counter()
-        params = {"max_tokens": n_tokens}
-        requests = [ChatRequest(self._spec, prompt, params, priority="batch") for prompt in prompts]
+        params = {**OUR_GREEDY, "max_tokens": n_tokens}
+        requests = [
+            ChatRequest(self._spec, prompt, params, priority="batch", drafts=False)
+            for prompt in prompts
+        ]
         replies = await asyncio.gather(*(self._pool.chat(one).reply() for one in requests))
         seconds = time.perf_counter() - began
         short = [one for one in replies if one.usage.completion_tokens != n_tokens]
@@ -152,40 +205,46 @@ class _Ours:
 WORDS = ("the", "river", "and", "bridge", "old", "water", "stone", "light", "under", "night")
 
 
-def _batched_bench(bench: Path, model: Path, n_threads: int, shape: Shape) -> dict[int, Speed]:
-    n_cells = max(N_SEQUENCES) * (shape.n_prompt_tokens + shape.n_answer_tokens)
-    command = [str(bench), "-m", str(model), "-t", str(n_threads), "-c", str(n_cells), "-kvu"]
-    command += ["-b", str(N_BATCH_TOKENS), "-ub", str(N_BATCH_TOKENS)]
-    command += ["-npp", str(shape.n_prompt_tokens), "-ntg", str(shape.n_answer_tokens)]
-    command += ["-npl", ",".join(map(str, N_SEQUENCES)), "--output-format", "jsonl"]
-    done = subprocess.run(command, check=True, text=True, capture_output=True)
-    return speeds(done.stdout)
+def report(rounds: Sequence[Found], n_sequences: Sequence[int]) -> str:
+    """Give the table of medians, with the medians of the rounds' own ratios to the better one."""
+    headings = ["sequences"]
+    for which in ("prefill", "decode"):
+        headings += [f"{which}, ours", "bench, unified", "split", "ratio"]
+    return table(
+        [*headings, "a step, ms", "Python around it"], [_row(rounds, n) for n in n_sequences]
+    )
 
 
-def speeds(printed: str) -> dict[int, Speed]:
-    """Read batched-bench's lines of JSON.
+def _row(rounds: Sequence[Found], n: int) -> list[object]:
+    row: list[object] = [n]
+    for which in ("prefill", "decode"):
+        mine = [getattr(one.ours[n], which) for one in rounds]
+        theirs = [[_speed(cache, n, which) for cache in (one.unified, one.split)] for one in rounds]
+        ratios = [
+            our / max(known)
+            for our, pair in zip(mine, theirs, strict=True)
+            if (known := [speed for speed in pair if speed is not None])
+        ]
+        row += [
+            f"{statistics.median(mine):.0f}",
+            *(_median([pair[which_cache] for pair in theirs]) for which_cache in (0, 1)),
+            f"{statistics.median(ratios):.2f}" if ratios else NOTHING,
+        ]
+    steps = [one.steps[n] for one in rounds if one.steps[n].n_steps]
+    if not steps:
+        return [*row, NOTHING, NOTHING]
+    step_ms = statistics.median(one.step_ms for one in steps)
+    share = statistics.median(one.python_share for one in steps)
+    return [*row, f"{step_ms:.1f}", f"{share:.1%}"]
 
-    >>> speeds('{"pl": 4, "speed_pp": 500.5, "speed_tg": 240.0}')
-    {4: Speed(prefill=500.5, decode=240.0)}
-    """
-    lines = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
-    return {one["pl"]: Speed(one["speed_pp"], one["speed_tg"]) for one in lines}
+
+def _speed(cache: Mapping[int, Speed], n: int, which: str) -> float | None:
+    return getattr(cache[n], which) if n in cache else None
 
 
-def report(found: dict[int, list[tuple[Speed, Speed]]]) -> str:
-    """Give the table of medians, and the medians of the rounds' own ratios."""
-    rows = []
-    for n, rounds in found.items():
-        row: list[object] = [n]
-        for which in ("prefill", "decode"):
-            ours = [getattr(one, which) for one, _ in rounds]
-            theirs = [getattr(other, which) for _, other in rounds]
-            ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-            medians = [statistics.median(values) for values in (ours, theirs)]
-            row += [*(f"{value:.0f}" for value in medians), f"{statistics.median(ratios):.2f}"]
-        rows.append(row)
-    headings = ["sequences", "prefill, ours", "batched-bench", "ratio"]
-    return table([*headings, "decode, ours", "batched-bench", "ratio"], rows)
+def _median(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{statistics.median(known):.0f}" if known else NOTHING
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import os
 import platform
 import statistics
@@ -16,6 +17,10 @@ from importlib import metadata
 from pathlib import Path
 
 import psutil
+
+from paddock.engine.hardware import read_cpu
+
+NOTHING = "\N{EN DASH}"  # a cell that has nothing to say
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,22 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def n_threads() -> int:
+    """Tell how many threads everybody computes with: the cores that this process may use."""
+    cpu = read_cpu()
+    return max(1, min(cpu.n_cores, cpu.n_usable))
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Give the value that so large a share of the values does not exceed.
+
+    >>> percentile([3.0, 1.0, 2.0, 4.0], 0.5), percentile([3.0, 1.0, 2.0, 4.0], 0.95)
+    (2.0, 4.0)
+    """
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def circumstances(**flags: object) -> str:

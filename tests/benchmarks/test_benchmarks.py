@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import decode, digest, peers, runner
+from tests.benchmarks import peers, runner
 from tests.benchmarks.harness import Child, circumstances, measure, medians, table
 
 
@@ -45,26 +45,6 @@ def test_a_table_and_its_circumstances_can_be_pasted_into_markdown() -> None:
         "| theirs | 0.25 |",
     ]
     assert circumstances(rounds=3, tracked="--local").endswith("rounds 3, tracked --local.")
-
-
-def test_documents_of_a_round_share_no_beginning_and_come_out_the_same_again() -> None:
-    assert digest.documents(1, 16) == digest.documents(1, 16)
-    texts = [*digest.documents(1, 16), *digest.documents(2, 16)]
-    assert len({text.splitlines()[0] for text in texts}) == len(texts)
-
-
-def test_the_digest_is_compared_with_the_better_server() -> None:
-    one = digest.Answer("Yes.", 650, 50)
-    other = digest.Answer("No.", 650, 50)
-    rounds = [{"paddock": (2.0, [one]), "slow": (4.0, [one]), "fast": (1.0, [other])}]
-    lines = digest.report(rounds, {"paddock": [one], "slow": [one], "fast": [other]}).splitlines()
-    assert lines[2].startswith("| paddock | 30.0 | 30.0 to 30.0 | 0.50 |")
-    assert [line.rpartition(" | ")[2] for line in lines[2:]] == ["100% |", "100% |", "0% |"]
-
-
-def test_decode_is_the_median_of_the_rounds_own_ratios() -> None:
-    speeds = [(decode.Speed(90, 45), decode.Speed(100, 50)), (decode.Speed(99, 55),) * 2]
-    assert decode.report({4: speeds}).splitlines()[2].startswith("| 4 | 94 | 100 | 0.95 |")
 
 
 def test_missing_peers_come_with_the_way_to_get_them(

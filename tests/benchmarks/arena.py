@@ -1,0 +1,168 @@
+"""The common frame of the benchmarks with contenders: command line, turns, failures, progress."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from paddock.engine.errors import EngineError
+from paddock.engine.models import ModelFinder
+from paddock.engine.settings import PoolSettings
+from tests.benchmarks import peers
+from tests.benchmarks.client import HttpError
+from tests.benchmarks.contenders import Contender, Running, Said, Setup, present
+from tests.benchmarks.harness import n_threads
+from tests.benchmarks.loads import Ask
+from tests.benchmarks.processes import ended_in_order
+
+_T = TypeVar("_T")
+
+# What can go wrong with a contender; it is a result, and the others go on.
+FAILURES = (EngineError, HttpError, OSError, EOFError, RuntimeError, TimeoutError)
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Give the options that all of them have."""
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--quick", action="store_true", help="a few minutes instead of the full size")
+    made.add_argument("--only", metavar="NAME,…", help="these contenders alone")
+    made.add_argument("--model", default="smollm2:135m", help="a name, or the path of a GGUF file")
+    made.add_argument("--threads", type=int, default=n_threads())
+    made.add_argument("--layers", type=int, default=0, help="on the device; -1: all")
+    made.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of our pool, as in `--set cache_layout=split`; may be repeated",
+    )
+    return made
+
+
+def sizes(args: argparse.Namespace, full: Mapping[str, int], quick: Mapping[str, int]) -> None:
+    """Fill in what the command line left open."""
+    for name, value in (quick if args.quick else full).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+
+
+def setup_of(args: argparse.Namespace) -> Setup:
+    """Find the model and the peers."""
+    settings = PoolSettings()
+    found = ModelFinder(settings.models_dir, settings.cache_dir).locate(args.model)
+    here = peers.look()
+    return Setup(
+        found.path,
+        args.threads,
+        args.layers,
+        server=here.server,
+        example=here.example_server,
+        more=dict(map(_setting, args.set)),
+    )
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """Read `name=value`, the value as JSON where it is any.
+
+    >>> _setting("n_batch_tokens=256"), _setting("cache_layout=split")
+    (('n_batch_tokens', 256), ('cache_layout', 'split'))
+    """
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A turn that came to nothing, and why."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contest(Generic[_T]):
+    """Everybody's turns: a result or a failure for each round."""
+
+    turns: Mapping[str, Sequence[_T | Failed]]
+
+    def results(self, name: str) -> list[_T]:
+        """Give the turns that came to something."""
+        return [turn for turn in self.turns[name] if not isinstance(turn, Failed)]
+
+    def failure(self, name: str) -> str | None:
+        """Tell why somebody has no result at all."""
+        turns = self.turns[name]
+        first = next((turn for turn in turns if isinstance(turn, Failed)), None)
+        return first.why if first and not self.results(name) else None
+
+
+async def contest(
+    contenders: Sequence[Contender],
+    setup: Setup,
+    n_rounds: int,
+    play: Callable[[Running, int], Awaitable[_T]],
+    *,
+    turn_s: float = 900.0,
+) -> Contest[_T]:
+    """Let everybody play each round, by turns, each in another order, started afresh each time."""
+    here = present(contenders, setup)
+    found: dict[str, list[_T | Failed]] = {one.name: [] for one in here}
+    for number in range(n_rounds):
+        first = number % len(here) if here else 0
+        for one in [*here[first:], *here[:first]]:
+            began = time.perf_counter()
+            found[one.name].append(await _turn(one, setup, number, play, turn_s))
+            took_s = time.perf_counter() - began
+            say(f"round {number + 1} of {n_rounds}: {one.name}, {took_s:.1f} s")
+    return Contest(found)
+
+
+async def _turn(
+    one: Contender,
+    setup: Setup,
+    number: int,
+    play: Callable[[Running, int], Awaitable[_T]],
+    turn_s: float,
+) -> _T | Failed:
+    try:
+        async with asyncio.timeout(turn_s), one.start(setup) as running:
+            return await play(running, number)
+    except FAILURES as error:
+        say(f"{one.name} failed: {error!r}")
+        return Failed(f"{type(error).__name__}: {error}"[:120])
+
+
+async def ask_all(one: Running, asks: Sequence[Ask], n_at_once: int) -> list[Said]:
+    """Ask everything, never more than so many at once (0: all together)."""
+    places = asyncio.Semaphore(n_at_once or max(1, len(asks)))
+
+    async def in_place(ask: Ask) -> Said:
+        async with places:
+            return await one.ask(ask)
+
+    return await asyncio.gather(*map(in_place, asks))
+
+
+def say(line: str) -> None:
+    """Tell how far it is, beside the table."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def start(main: Callable[[], Awaitable[None]]) -> None:
+    """Run a benchmark so that nothing is left behind, however it ends."""
+
+    async def begin() -> None:
+        await main()
+
+    with ended_in_order():
+        asyncio.run(begin())

@@ -1,0 +1,199 @@
+"""A person who chats while a job runs: time to the first token, and what the job has left.
+
+uv run python tests/benchmarks/chat.py
+
+A short chat arrives every second while documents are summarised, eight of them in flight at any
+time. Chats are `interactive` and documents `batch` in our pool; the servers have no priorities.
+It ends with the last document; chats that wait then are waited for, and counted. How many
+documents a minute there are without chats is asked just before, with half of the documents.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.benchmarks import arena, loads
+from tests.benchmarks.arena import Contest
+from tests.benchmarks.contenders import EVERYBODY, TUNED, Running, chosen
+from tests.benchmarks.harness import NOTHING, circumstances, percentile, table
+from tests.benchmarks.loads import Ask
+
+FULL = {
+    "documents": 64,
+    "in_flight": 8,
+    "rounds": 2,
+    "answer_tokens": 64,
+    "chat_tokens": 24,
+    "words": 400,
+    "every_ms": 1000,
+}
+QUICK = {**FULL, "documents": 16, "rounds": 1}
+CONTENDERS = tuple(one for one in EVERYBODY if one is not TUNED)
+
+
+@dataclass(slots=True)
+class Chat:
+    """One chat: when it was sent, and when each piece of its answer came."""
+
+    sent_at: float
+    heard_at: list[float] = field(default_factory=list)
+
+    @property
+    def first_s(self) -> float:
+        """Time to the first token."""
+        return self.heard_at[0] - self.sent_at
+
+    @property
+    def between_s(self) -> list[float]:
+        """Times between tokens."""
+        return [
+            later - sooner for sooner, later in zip(self.heard_at, self.heard_at[1:], strict=False)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one contender did in one round."""
+
+    per_minute_alone: float
+    per_minute: float
+    chats: Sequence[Chat]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How much is asked."""
+
+    n_documents: int
+    n_in_flight: int
+    n_tokens: int
+    n_chat_tokens: int
+    n_words: int
+    every_s: float
+
+
+def main() -> None:
+    """Measure and print."""
+    args = _arguments()
+    setup = arena.setup_of(args)
+    shape = Shape(
+        args.documents,
+        args.in_flight,
+        args.answer_tokens,
+        args.chat_tokens,
+        args.words,
+        args.every_ms / 1000,
+    )
+    contenders = chosen(args.only, CONTENDERS)
+
+    async def measure() -> None:
+        found = await arena.contest(
+            contenders, setup, args.rounds, lambda one, number: play(shape, one, number)
+        )
+        print(
+            circumstances(
+                load="(d) a chat every second beside a job",
+                model=args.model,
+                documents=args.documents,
+                in_flight=args.in_flight,
+                answer_tokens=args.answer_tokens,
+                tokens_of_a_chat=args.chat_tokens,
+                rounds=args.rounds,
+                threads=args.threads,
+                layers_on_the_device=args.layers,
+            )
+        )
+        print(report(found))
+
+    arena.start(measure)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = arena.parser(__doc__)
+    for name in FULL:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int)
+    args = parser.parse_args()
+    arena.sizes(args, FULL, QUICK)
+    return args
+
+
+async def play(shape: Shape, one: Running, number: int) -> Turn:
+    """Run half of the job alone, then the whole with somebody who chats beside it."""
+    n_alone = max(1, shape.n_documents // 2)
+    alone = loads.summaries(-2 - number, n_alone, shape.n_tokens, shape.n_words)
+    beside = loads.summaries(number, shape.n_documents, shape.n_tokens, shape.n_words)
+    per_minute_alone = await _job(one, alone, shape.n_in_flight)
+    job = asyncio.create_task(_job(one, beside, shape.n_in_flight))
+    try:
+        chats = await _chat_until(job.done, one, shape)
+        return Turn(per_minute_alone, await job, chats)
+    finally:
+        job.cancel()
+
+
+async def _job(one: Running, asks: Sequence[Ask], n_in_flight: int) -> float:
+    began = time.perf_counter()
+    await arena.ask_all(one, asks, n_in_flight)
+    return 60 * len(asks) / (time.perf_counter() - began)
+
+
+async def _chat_until(is_over: Callable[[], bool], one: Running, shape: Shape) -> list[Chat]:
+    """Send a chat every so often until the job is over, then wait for those that are left."""
+    began = time.perf_counter()
+    chats: list[Chat] = []
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        while not is_over():
+            chats.append(Chat(time.perf_counter()))
+            ask = loads.chats(len(chats), shape.n_chat_tokens)[-1]
+            tasks.append(asyncio.create_task(_listen(one, ask, chats[-1])))
+            next_at = began + len(chats) * shape.every_s
+            await asyncio.sleep(max(0.0, next_at - time.perf_counter()))
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+    return chats
+
+
+async def _listen(one: Running, ask: Ask, chat: Chat) -> None:
+    await one.ask(ask, lambda: chat.heard_at.append(time.perf_counter()))
+
+
+def report(found: Contest[Turn]) -> str:
+    """Give the table: over all chats of all rounds, and medians of documents a minute."""
+    headings = ["", "first token p50, s", "p95, s", "between tokens p50, ms", "p95, ms"]
+    headings += ["chats", "documents/min", "without chats"]
+    rows = []
+    for name in found.turns:
+        turns = found.results(name)
+        if not turns:
+            rows.append([name, f"failed ({found.failure(name)})", *[NOTHING] * 6])
+            continue
+        chats = [chat for turn in turns for chat in turn.chats if chat.heard_at]
+        first_s = [chat.first_s for chat in chats] or [float("nan")]
+        between_s = [gap for chat in chats for gap in chat.between_s] or [float("nan")]
+        rows.append(
+            [
+                name,
+                *(f"{percentile(first_s, share):.2f}" for share in (0.5, 0.95)),
+                *(f"{1000 * percentile(between_s, share):.0f}" for share in (0.5, 0.95)),
+                f"{len(chats)} of {sum(len(turn.chats) for turn in turns)}",
+                f"{statistics.median(turn.per_minute for turn in turns):.1f}",
+                f"{statistics.median(turn.per_minute_alone for turn in turns):.1f}",
+            ]
+        )
+    return table(headings, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,311 @@
+"""Short texts embedded: ours against llama-server, the example server and sentence-transformers.
+
+uv run python tests/benchmarks/embed.py
+
+2,000 texts of 5 to 60 words. Ours gets them in one request, as a step sends them; the servers get
+requests of 64 texts, eight of them in flight. sentence-transformers takes part where it is
+installed with its weights at hand (nothing is downloaded). The last column is the lowest cosine
+between a contender's vectors and ours, over all texts: one that computes something else would show.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddock.engine.models import ModelFinder
+from paddock.engine.pool import LocalPool
+from paddock.engine.request import EmbedRequest, ModelSpec
+from tests.benchmarks import arena, client, loads
+from tests.benchmarks.contenders import Setup
+from tests.benchmarks.harness import NOTHING, circumstances, summary, table
+from tests.benchmarks.processes import OwnGrowth, free_port, peak_bytes, serve
+
+FULL = {"texts": 2000, "rounds": 3}
+QUICK = {"texts": 500, "rounds": 1}
+PORTION, N_IN_FLIGHT = 64, 8
+N_CTX_TOKENS = 512
+TRANSFORMER = "sentence-transformers/all-MiniLM-L6-v2"
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A contender in its turn: how it embeds, and how much memory it took at most."""
+
+    embed: Callable[[Sequence[str]], Awaitable[Any]]
+    peak_bytes: Callable[[], int | None]
+
+
+Start = Callable[[Setup], AbstractAsyncContextManager[Embedding]]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one contender did in one round."""
+
+    seconds: float
+    vectors: Vectors
+    peak_bytes: int | None
+
+
+def main() -> None:
+    """Measure and print."""
+    args = _arguments()
+    setup = arena.setup_of(args)
+    texts = loads.short_texts(args.texts)
+    contenders = _chosen(args.only, setup)
+
+    async def measure() -> None:
+        turns = await contest(contenders, setup, texts, args.rounds)
+        print(
+            circumstances(
+                load="(e) short texts embedded",
+                model=args.model,
+                texts=len(texts),
+                words=sum(len(text.split()) for text in texts),
+                rounds=args.rounds,
+                threads=args.threads,
+                layers_on_the_device=args.layers,
+            )
+        )
+        print(report(turns, len(texts)))
+
+    arena.start(measure)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = arena.parser(__doc__)
+    parser.set_defaults(model="all-minilm")
+    for name in FULL:
+        parser.add_argument(f"--{name}", type=int)
+    args = parser.parse_args()
+    arena.sizes(args, FULL, QUICK)
+    return args
+
+
+def _chosen(only: str | None, setup: Setup) -> dict[str, Start]:
+    everybody: dict[str, tuple[str, Start, bool]] = {
+        "paddock": ("paddock", ours, True),
+        "server": ("llama-server", llama_server(4), setup.server is not None),
+        "server-packed": (
+            "llama-server -np 32 -b 2048 -ub 2048",
+            llama_server(32, "-b", "2048", "-ub", "2048"),
+            setup.server is not None,
+        ),
+        "example": ("example server, 16 sequences", example_server, setup.example is not None),
+        "transformers": ("sentence-transformers", transformer, _has_transformer()),
+    }
+    names = [name.strip() for name in only.split(",")] if only else list(everybody)
+    unknown = [name for name in names if name not in everybody]
+    if unknown:
+        raise SystemExit(f"nobody is called {', '.join(unknown)}; there are {', '.join(everybody)}")
+    for name in names:
+        if not everybody[name][2]:
+            arena.say(f"{everybody[name][0]} is left out: it is not here, or its weights are not")
+    return {everybody[name][0]: everybody[name][1] for name in names if everybody[name][2]}
+
+
+async def contest(
+    contenders: dict[str, Start], setup: Setup, texts: Sequence[str], n_rounds: int
+) -> dict[str, list[Turn]]:
+    """Let everybody embed all texts in each round, by turns."""
+    found: dict[str, list[Turn]] = {name: [] for name in contenders}
+    for number in range(n_rounds):
+        for name, begin in contenders.items():
+            try:
+                async with asyncio.timeout(600), begin(setup) as one:
+                    await one.embed(texts[:PORTION])  # loads and warms up
+                    began = time.perf_counter()
+                    vectors = np.asarray(await one.embed(texts), np.float32)
+                    seconds = time.perf_counter() - began
+                    found[name].append(Turn(seconds, vectors, one.peak_bytes()))
+            except arena.FAILURES as error:
+                arena.say(f"{name} failed: {error!r}")
+            arena.say(f"round {number + 1} of {n_rounds}: {name}")
+    return found
+
+
+# Contenders
+
+
+@contextlib.asynccontextmanager
+async def ours(setup: Setup) -> AsyncIterator[Embedding]:
+    """Embed by our pool, as a step does: one request with all texts."""
+    growth = OwnGrowth()
+    settings = setup.settings()
+    finder = ModelFinder(settings.models_dir, settings.cache_dir)
+    spec = ModelSpec(str(setup.model), role="embed", keep_alive_s=-1)
+    async with LocalPool(settings, models=finder) as pool:
+
+        async def embed(texts: Sequence[str]) -> Any:
+            return (await pool.embed(EmbedRequest(spec, tuple(texts)))).vectors
+
+        def peak() -> int | None:
+            workers, mine = peak_bytes(pool.worker_pids()), growth.peak()
+            return None if workers is None or mine is None else workers + mine
+
+        yield Embedding(embed, peak)
+
+
+def llama_server(n_slots: int, *flags: str) -> Start:
+    """Embed by llama-server: pooled by the mean, as the model wants it."""
+
+    @contextlib.asynccontextmanager
+    async def start(setup: Setup) -> AsyncIterator[Embedding]:
+        port = free_port()
+        options = {
+            "-m": setup.model,
+            "--host": "127.0.0.1",
+            "--port": port,
+            "-np": n_slots,
+            "-c": N_CTX_TOKENS * n_slots,
+            "-t": setup.n_threads,
+            "-ngl": setup.n_gpu_layers,
+            "--pooling": "mean",
+        }
+        command = [str(setup.server), "--embedding", *flags]
+        command += [str(part) for pair in options.items() for part in pair]
+        async with serve(command, port, health="/health") as server:
+            yield Embedding(_by_http(port), lambda: peak_bytes([server.pid]))
+
+    return start
+
+
+@contextlib.asynccontextmanager
+async def example_server(setup: Setup) -> AsyncIterator[Embedding]:
+    """Embed by the example server, set up as its own example for embeddings is."""
+    port = free_port()
+    config = {
+        "server": {"host": "127.0.0.1", "port": port},
+        "model": {
+            "path": str(setup.model),
+            "n_ctx": N_CTX_TOKENS,
+            "n_seq_max": 16,
+            "n_batch": 512,
+            "n_ubatch": 512,
+            "threads": setup.n_threads,
+            "threads_batch": setup.n_threads,
+            "n_gpu_layers": setup.n_gpu_layers,
+            "kv_unified": True,
+            "store_logits": False,
+        },
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.json"
+        file.write_text(json.dumps(config))
+        command = [sys.executable, str(setup.example), "-C", str(file)]
+        async with serve(command, port, health="/healthz") as server:
+            yield Embedding(_by_http(port), lambda: peak_bytes([server.pid]))
+
+
+def _by_http(port: int) -> Callable[[Sequence[str]], Awaitable[Any]]:
+    places = asyncio.Semaphore(N_IN_FLIGHT)
+
+    async def portion(texts: Sequence[str]) -> list[list[float]]:
+        async with places:
+            body = {"input": list(texts), "model": "any"}
+            found = await client.post(port, "/v1/embeddings", body)
+            return [row["embedding"] for row in sorted(found["data"], key=lambda row: row["index"])]
+
+    async def embed(texts: Sequence[str]) -> Any:
+        starts = range(0, len(texts), PORTION)
+        parts = await asyncio.gather(*(portion(texts[at : at + PORTION]) for at in starts))
+        return [row for part in parts for row in part]
+
+    return embed
+
+
+@contextlib.asynccontextmanager
+async def transformer(setup: Setup) -> AsyncIterator[Embedding]:
+    """Embed by sentence-transformers in this process."""
+    importlib.import_module("torch").set_num_threads(setup.n_threads)
+    growth = OwnGrowth()
+    model = _transformer()
+
+    async def embed(texts: Sequence[str]) -> Any:
+        return await asyncio.to_thread(model.encode, list(texts), normalize_embeddings=True)
+
+    yield Embedding(embed, growth.peak)
+
+
+def _has_transformer() -> bool:
+    """Tell whether it is installed and its weights are at hand, without asking any network."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        _transformer()
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _transformer() -> Any:
+    package = importlib.import_module("sentence_transformers")  # not ours to depend on
+    return package.SentenceTransformer(TRANSFORMER, device="cpu")
+
+
+# The table
+
+
+def report(turns: dict[str, list[Turn]], n_texts: int) -> str:
+    """Give the table: medians over the rounds."""
+    mine = next((found[0].vectors for name, found in turns.items() if name == "paddock"), None)
+    others = [
+        statistics.median(one.seconds for one in found)
+        for name, found in turns.items()
+        if found and name != "paddock"
+    ]
+    best_s = min(others, default=None)
+    rows = []
+    for name, found in turns.items():
+        if not found:
+            rows.append([name, "failed", *[NOTHING] * 4])
+            continue
+        spread = summary([n_texts / one.seconds for one in found])
+        median_s = statistics.median(one.seconds for one in found)
+        peaks = [one.peak_bytes for one in found if one.peak_bytes is not None]
+        rows.append(
+            [
+                name,
+                f"{spread.median:.0f}",
+                f"{spread.low:.0f} to {spread.high:.0f}",
+                f"{best_s / median_s:.2f}" if best_s else NOTHING,
+                f"{statistics.median(peaks) / 1e6:.0f}" if peaks else NOTHING,
+                f"{lowest_cosine(mine, found[0].vectors):.4f}" if mine is not None else NOTHING,
+            ]
+        )
+    headings = ["", "texts/s", "range", "to the best peer", "peak MB", "lowest cosine to ours"]
+    return table(headings, rows)
+
+
+def lowest_cosine(ours: Vectors, theirs: Vectors) -> float:
+    """Compare row by row.
+
+    >>> lowest_cosine(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32))
+    1.0
+    """
+    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    return float(np.min(np.sum(ours * theirs, axis=1) / lengths))
+
+
+if __name__ == "__main__":
+    main()

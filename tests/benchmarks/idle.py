@@ -1,0 +1,126 @@
+"""Do finished prompts that are kept slow down those that live? One chat, before and after.
+
+uv run python tests/benchmarks/idle.py
+
+Attention runs over the highest used cell. A chat is answered on an empty cache; then documents are
+read, each with an answer of one token, and their prompts stay as long as there is room; then chats
+are answered again. Both are of one process, so the ratio stands on a noisy machine too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.benchmarks import arena, loads
+from tests.benchmarks.arena import Contest
+from tests.benchmarks.contenders import PADDOCK, SERVERS, Running, chosen
+from tests.benchmarks.harness import NOTHING, circumstances, table
+
+FULL = {"documents": 24, "rounds": 3, "answer_tokens": 128, "words": 400, "chats": 3}
+QUICK = {**FULL, "documents": 12, "rounds": 1, "answer_tokens": 64}
+CONTENDERS = (PADDOCK, *(one for one in SERVERS if one.key in ("server-8", "server-8-kvu")))
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How much is asked."""
+
+    n_documents: int
+    n_tokens: int
+    n_words: int
+    n_chats: int
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Tokens a second of one chat, on an empty cache and beside what is kept."""
+
+    before: float
+    after: float
+
+
+def main() -> None:
+    """Measure and print."""
+    args = _arguments()
+    setup = arena.setup_of(args)
+    shape = Shape(args.documents, args.answer_tokens, args.words, args.chats)
+    contenders = chosen(args.only, CONTENDERS)
+
+    async def measure() -> None:
+        found = await arena.contest(
+            contenders, setup, args.rounds, lambda one, number: play(shape, one, number)
+        )
+        print(
+            circumstances(
+                load="one chat, with and without finished prompts in the cache",
+                model=args.model,
+                finished_prompts=args.documents,
+                words_of_each=args.words,
+                answer_tokens=args.answer_tokens,
+                rounds=args.rounds,
+                threads=args.threads,
+                layers_on_the_device=args.layers,
+            )
+        )
+        print(report(found))
+
+    arena.start(measure)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = arena.parser(__doc__)
+    for name in FULL:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int)
+    args = parser.parse_args()
+    arena.sizes(args, FULL, QUICK)
+    return args
+
+
+async def play(shape: Shape, one: Running, number: int) -> Turn:
+    """Chat, read the documents, chat again."""
+    before = await _chat(shape, one, 2 * number)
+    await arena.ask_all(one, loads.summaries(number, shape.n_documents, 1, shape.n_words), 0)
+    return Turn(before, await _chat(shape, one, 2 * number + 1))
+
+
+async def _chat(shape: Shape, one: Running, number: int) -> float:
+    """Give the median speed of a few chats, one after the other."""
+    speeds = []
+    for index in range(shape.n_chats):
+        heard_at: list[float] = []
+        ask = loads.story(number * shape.n_chats + index, shape.n_tokens)
+        await one.ask(ask, lambda: heard_at.append(time.perf_counter()))  # noqa: B023
+        if len(heard_at) > 1:
+            speeds.append((len(heard_at) - 1) / (heard_at[-1] - heard_at[0]))
+    return statistics.median(speeds)
+
+
+def report(found: Contest[Turn]) -> str:
+    """Give the table: medians over the rounds."""
+    rows = []
+    for name in found.turns:
+        turns = found.results(name)
+        if not turns:
+            rows.append([name, f"failed ({found.failure(name)})", NOTHING, NOTHING])
+            continue
+        rows.append(
+            [
+                name,
+                f"{statistics.median(turn.before for turn in turns):.1f}",
+                f"{statistics.median(turn.after for turn in turns):.1f}",
+                f"{statistics.median(turn.after / turn.before for turn in turns):.2f}",
+            ]
+        )
+    headings = ["", "empty cache, tokens/s", "beside finished prompts", "ratio"]
+    return table(headings, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""A cache that is too small for all: sixteen documents at once where five fit. Who gets an answer?
+
+uv run python tests/benchmarks/overflow.py
+
+Each document is of some 750 tokens with its instructions and its answer, and the whole cache has
+4,096 cells for everybody: sixteen slots in a unified cache for llama-server, as many sequences for
+ours and for the example server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import collections
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.benchmarks import arena, loads
+from tests.benchmarks.arena import FAILURES, Contest
+from tests.benchmarks.contenders import (
+    EXAMPLE,
+    PADDOCK,
+    Contender,
+    Running,
+    chosen,
+    example_server,
+    llama_server,
+)
+from tests.benchmarks.harness import NOTHING, circumstances, table
+from tests.benchmarks.loads import Ask
+
+N_AT_ONCE = 16
+FULL = {"documents": 16, "cells": 4096, "answer_tokens": 64, "words": 400}
+CONTENDERS = (
+    PADDOCK,
+    Contender("server", "llama-server -np 16 -kvu", llama_server("-kvu", n_slots=N_AT_ONCE)),
+    replace(EXAMPLE, name="example server, 16 sequences", start=example_server(N_AT_ONCE)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What became of the requests."""
+
+    seconds: float
+    n_answers: int
+    errors: Sequence[str]
+
+
+def main() -> None:
+    """Measure and print."""
+    args = _arguments()
+    setup = replace(arena.setup_of(args), n_cells=args.cells, n_parallel=N_AT_ONCE)
+    setup = replace(setup, n_ctx_tokens=min(setup.n_ctx_tokens, args.cells))
+    asks = loads.summaries(0, args.documents, args.answer_tokens, args.words)
+    contenders = chosen(args.only, CONTENDERS)
+
+    async def measure() -> None:
+        found = await arena.contest(contenders, setup, 1, lambda one, _: play(asks, one))
+        print(
+            circumstances(
+                load="(g) more documents at once than the cache holds",
+                model=args.model,
+                documents=args.documents,
+                cells=args.cells,
+                answer_tokens=args.answer_tokens,
+                threads=args.threads,
+                layers_on_the_device=args.layers,
+            )
+        )
+        print(report(found, len(asks)))
+
+    arena.start(measure)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = arena.parser(__doc__)
+    for name in FULL:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int)
+    args = parser.parse_args()
+    arena.sizes(args, FULL, FULL)  # it takes seconds
+    return args
+
+
+async def play(asks: Sequence[Ask], one: Running) -> Turn:
+    """Ask all at once; an error is a result."""
+    began = time.perf_counter()
+    outcomes = await asyncio.gather(*(one.ask(ask) for ask in asks), return_exceptions=True)
+    seconds = time.perf_counter() - began
+    errors = []
+    for outcome in outcomes:
+        if isinstance(outcome, FAILURES):
+            errors.append(str(outcome) or repr(outcome))
+        elif isinstance(outcome, BaseException):
+            raise outcome
+    return Turn(seconds, len(outcomes) - len(errors), errors)
+
+
+def report(found: Contest[Turn], n_asked: int) -> str:
+    """Give the table."""
+    rows = []
+    for name in found.turns:
+        turns = found.results(name)
+        if not turns:
+            rows.append([name, f"failed ({found.failure(name)})", NOTHING, NOTHING])
+            continue
+        (turn,) = turns
+        said = collections.Counter(turn.errors).most_common(1)
+        rows.append(
+            [
+                name,
+                f"{turn.n_answers} of {n_asked}",
+                f"{turn.seconds:.1f}",
+                f"{said[0][1]} times: {said[0][0]}" if said else NOTHING,
+            ]
+        )
+    return table(["", "answers", "seconds", "the others"], rows)
+
+
+if __name__ == "__main__":
+    main()
