@@ -77,8 +77,15 @@ class Caretaker(Generic[W]):
 
     @property
     def is_calm(self) -> bool:
-        """Whether nothing is on its way in or out, so that free memory can be read."""
-        return all(one.state in ("ready", "draining") for one in self.by_key.values())
+        """Whether nothing is on its way in or out, so that free memory can be read.
+
+        A worker that has just died counts as on its way out: its memory is free already, and in
+        the books it will be once it is buried.
+        """
+        return all(
+            one.state in ("ready", "draining") and one.worker and not one.worker.gone.done()
+            for one in self.by_key.values()
+        )
 
     async def look(self) -> Device:
         """Read the machine; while models come or go, the books are better than a reading."""
