@@ -7,6 +7,7 @@ github.com/ggml-org/ggml, docs/gguf.md.
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from dataclasses import dataclass
@@ -53,8 +54,21 @@ class Tensor:
     name: str
     kind: int
     """ggml's number of its type; see `TYPE_NAMES`."""
-    n_weights: int
-    n_axes: int
+    axes: tuple[int, ...]
+    """The shortest step in memory first, as ggml has it."""
+    offset: int = 0
+    """Where it begins, counted from `Header.data_at`."""
+
+    @property
+    def n_weights(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.axes)
+
+    @property
+    def n_bytes(self) -> int:
+        """What it takes in the file; 0 for a type that is not known here."""
+        per_block, block_bytes = BLOCKS.get(self.kind, (1, 0))
+        return self.n_weights // per_block * block_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +80,10 @@ class Header:
     values: dict[str, Scalar]
     array_lengths: dict[str, int]
     tensors: tuple[Tensor, ...] = ()
+    tensors_at: int = 0
+    """Where the descriptions of the tensors begin, right behind the values."""
+    data_at: int = 0
+    """Where the first tensor begins."""
 
     @property
     def architecture(self) -> str:
@@ -168,48 +186,38 @@ def _read(path: Path, reader: _Reader) -> Header:
         raise ModelBroken(str(path), "the file is corrupt: its header counts are not plausible")
     values: dict[str, Scalar] = {}
     lengths: dict[str, int] = {}
-    ends: list[tuple[int, str]] = []
     for _ in range(n_values):
         key, kind = reader.string(), reader.number("<I")
         if kind == _ARRAY:
             lengths[key] = reader.skip_array()
         else:
             values[key] = reader.value(kind)
-    header = Header(version, n_tensors, values, lengths, _tensors(path, reader, n_tensors, ends))
-    _check_ends(path, reader, header, ends)
-    return header
-
-
-def _tensors(
-    path: Path, reader: _Reader, n_tensors: int, ends: list[tuple[int, str]]
-) -> tuple[Tensor, ...]:
-    """Read the tensors' descriptions; notes in `ends` where each one ends."""
-    tensors = []
-    for _ in range(n_tensors):
-        name, n_axes = reader.string(), reader.number("<I")
-        if n_axes > 8:
-            raise ModelBroken(str(path), f"the file is corrupt: tensor '{name}' has {n_axes} axes")
-        n_weights = 1
-        for _ in range(n_axes):
-            n_weights *= reader.number("<Q")
-        kind = reader.number("<I")
-        per_block, block_bytes = BLOCKS.get(kind, (1, 0))
-        ends.append((reader.number("<Q") + n_weights // per_block * block_bytes, name))
-        tensors.append(Tensor(name, kind, n_weights, n_axes))
-    return tuple(tensors)
-
-
-def _check_ends(path: Path, reader: _Reader, header: Header, ends: list[tuple[int, str]]) -> None:
-    """Check that the last tensor ends within the file."""
-    alignment = header.values.get("general.alignment", 32)
+    tensors_at = reader.at
+    tensors = tuple(_tensor(path, reader) for _ in range(n_tensors))
+    alignment = values.get("general.alignment", 32)
     step = alignment if isinstance(alignment, int) and alignment > 0 else 32
-    start = -(-reader.at // step) * step
-    if not ends:
+    data_at = -(-reader.at // step) * step
+    _check_ends(path, len(reader.data) - data_at, len(reader.data), tensors)
+    return Header(version, n_tensors, values, lengths, tensors, tensors_at, data_at)
+
+
+def _tensor(path: Path, reader: _Reader) -> Tensor:
+    """Read a tensor's description."""
+    name, n_axes = reader.string(), reader.number("<I")
+    if n_axes > 8:
+        raise ModelBroken(str(path), f"the file is corrupt: tensor '{name}' has {n_axes} axes")
+    axes = tuple(reader.number("<Q") for _ in range(n_axes))
+    return Tensor(name, reader.number("<I"), axes, reader.number("<Q"))
+
+
+def _check_ends(path: Path, n_there: int, n_file: int, tensors: tuple[Tensor, ...]) -> None:
+    """Check that the last tensor ends within the file."""
+    if not tensors:
         return
-    end, name = max(ends)
-    if start + end > len(reader.data):
+    end, name = max((one.offset + one.n_bytes, one.name) for one in tensors)
+    if end > n_there:
         raise ModelBroken(
             str(path),
-            f"the file is truncated: tensor '{name}' ends at byte {start + end}, "
-            f"but the file has {len(reader.data)}",
+            f"the file is truncated: tensor '{name}' ends at byte {n_file - n_there + end}, "
+            f"but the file has {n_file}",
         )

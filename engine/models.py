@@ -19,6 +19,7 @@ from typing import Literal
 from paddock.engine.errors import ModelBroken, ModelNotFound
 from paddock.engine.gguf import Header, read_header
 from paddock.engine.request import ModelFacts, Role
+from paddock.engine.tuning.tuned import TunedBook
 
 Origin = Literal["store", "package", "bundled", "path"]
 
@@ -54,9 +55,29 @@ class ModelFinder:
     def __init__(self, models_dir: Path, cache_dir: Path) -> None:
         self.models_dir = models_dir
         self._digests = _DigestCache(cache_dir / "digests.json")
+        self.tuned = TunedBook(cache_dir)
 
     def find(self, ref: str, n_ctx_tokens: int | None = None) -> ModelFacts:
-        """Tell what is known of the model `ref` without loading it.
+        """Tell what is known of the model `ref` without loading it; its tuned copy if it has one.
+
+        Raises:
+            ModelNotFound: with the known names.
+            ModelBroken: the file is not a whole GGUF file.
+        """
+        facts = self.find_original(ref, n_ctx_tokens)
+        copy = self.tuned.find(facts.digest)
+        if copy is None:
+            return facts
+        return replace(
+            facts,
+            path=copy.path,
+            digest=copy.digest,
+            size_bytes=copy.size_bytes,
+            tuned_from=facts.digest,
+        )
+
+    def find_original(self, ref: str, n_ctx_tokens: int | None = None) -> ModelFacts:
+        """Tell what is known of the very file that `ref` stands for.
 
         Raises:
             ModelNotFound: with the known names.

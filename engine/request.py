@@ -49,6 +49,13 @@ class ModelFacts:
     """What one request may fill, answer included: the spec's wish within what the model can."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """The model's own sampling values; a spec's and a request's go before them."""
+    tuned_from: str | None = None
+    """Of a tuned copy: the digest of the file that the name stands for."""
+
+    @property
+    def named_digest(self) -> str:
+        """The digest of the file that the name stands for, whichever copy of it serves."""
+        return self.tuned_from or self.digest
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ def census(header: Header) -> tuple[Weights, ...]:
         name = TYPE_NAMES.get(tensor.kind, f"type {tensor.kind}")
         if tensor.name == head_name:
             head[name] = head.get(name, 0.0) + tensor.n_weights
-        elif tensor.n_axes >= 2 and tensor.name.startswith("blk."):
+        elif len(tensor.axes) >= 2 and tensor.name.startswith("blk."):
             share = active if "_exps." in tensor.name else 1.0
             layers[name] = layers.get(name, 0.0) + tensor.n_weights * share
     every = sorted({**layers, **head}, key=lambda name: -layers.get(name, 0.0))

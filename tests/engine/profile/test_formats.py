@@ -68,11 +68,11 @@ def test_a_trial_that_errs_cannot_promise_wonders() -> None:
 
 def test_the_census_counts_what_a_token_goes_through() -> None:
     tensors = (
-        Tensor("token_embd.weight", 8, 1000, 2),
-        Tensor("blk.0.attn_norm.weight", 0, 10, 1),
-        Tensor("blk.0.attn_q.weight", 3, 400, 2),
-        Tensor("blk.0.ffn_up_exps.weight", 12, 800, 3),
-        Tensor("output.weight", 14, 2000, 2),
+        Tensor("token_embd.weight", 8, (10, 100)),
+        Tensor("blk.0.attn_norm.weight", 0, (10,)),
+        Tensor("blk.0.attn_q.weight", 3, (20, 20)),
+        Tensor("blk.0.ffn_up_exps.weight", 12, (10, 10, 8)),
+        Tensor("output.weight", 14, (20, 100)),
     )
     values: dict[str, str | int | float] = {
         "general.architecture": "moe", "moe.expert_count": 8, "moe.expert_used_count": 2,

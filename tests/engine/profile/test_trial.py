@@ -15,7 +15,7 @@ def test_a_trial_is_a_whole_file_in_its_format(tmp_path: Path, name: str) -> Non
     file = tmp_path / "trial.gguf"
     trial.write(file, name)
     header = read_header(file)
-    matrices = [one for one in header.tensors if one.n_axes == 2 and one.name.startswith("blk.")]
+    matrices = [one for one in header.tensors if len(one.axes) == 2 and one.name.startswith("blk.")]
     assert {TYPE_NAMES[one.kind] for one in matrices} == {name}
     assert sum(one.n_weights for one in matrices) == trial.N_WEIGHTS
 

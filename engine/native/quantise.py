@@ -1,0 +1,50 @@
+"""Write a model anew in another tensor format, by llama.cpp's own quantiser."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import llama_cpp.llama_cpp as lib
+
+# llama.cpp's numbers for whole files (`llama_ftype`), by the format that most tensors get.
+_FILE_TYPES = {
+    "F32": 0,
+    "F16": 1,
+    "Q4_0": 2,
+    "Q4_1": 3,
+    "Q8_0": 7,
+    "Q5_0": 8,
+    "Q5_1": 9,
+    "Q2_K": 10,
+    "Q3_K": 12,
+    "Q4_K": 15,
+    "Q5_K": 17,
+    "Q6_K": 18,
+    "IQ4_NL": 25,
+    "IQ4_XS": 30,
+    "BF16": 32,
+}
+FORMATS = tuple(_FILE_TYPES)
+
+
+class QuantiseFailed(Exception):
+    """llama.cpp could not write the copy; the reason is on stderr."""
+
+
+def quantise(source: Path, target: Path, format_name: str, n_threads: int) -> None:
+    """Write `source` to `target` in a format of `FORMATS`; from quantised tensors too.
+
+    Takes some seconds for each 10⁹ weights, and cannot be interrupted but by ending the process.
+
+    Raises:
+        QuantiseFailed: nothing usable was written.
+    """
+    lib.llama_backend_init()
+    params = lib.llama_model_quantize_default_params()
+    params.ftype = _FILE_TYPES[format_name]
+    params.nthread = n_threads
+    params.allow_requantize = True
+    paths = (str(source).encode(), str(target).encode())
+    if lib.llama_model_quantize(*paths, ctypes.byref(params)) != 0:
+        raise QuantiseFailed(f"llama.cpp cannot write {source} as {format_name}")

@@ -1,0 +1,247 @@
+"""Make a tuned copy beside the original, whole or not at all. No llama_cpp.
+
+A process of its own writes and judges the copy under a name that nobody looks for; it gets its
+place by one rename. Whoever is interrupted leaves nothing, and what a killed one left is removed
+by the next.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from paddock.engine.errors import EngineError
+from paddock.engine.gguf import BLOCKS, TYPE_NAMES, Header, read_header
+from paddock.engine.hardware import read_disk
+from paddock.engine.request import ModelFacts
+from paddock.engine.settings import PoolSettings
+
+from .tuned import Speeds, Tuned, TunedBook
+
+N_COMPARED = 768
+_COMMAND = (sys.executable, "-m", "paddock.engine.tuning.process")
+_SPARE_BYTES = 64 * 1024 * 1024
+# What llama.cpp makes of a file is a mixture; these have at most so many bytes for each weight.
+_MOST_BYTES_EACH = {"Q2_K": 0.5, "Q3_K": 0.65, "Q4_K": 0.8, "Q5_K": 0.9, "IQ4_XS": 0.8}
+
+Note = Callable[[str], None]
+
+
+class TuningRefused(EngineError):
+    """A copy would not help; nothing was made."""
+
+    def __init__(self, name: str, format_name: str, gain: float, *, is_measured: bool) -> None:
+        self.gain = gain
+        how = "was" if is_measured else "would be"
+        super().__init__(
+            f"a copy of '{name}' in {format_name} {how} {gain:.1f} times as fast at reading "
+            f"documents on this machine, which is not worth it; nothing was made. `--force` "
+            f"makes it all the same."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Which copy is to be made."""
+
+    facts: ModelFacts
+    """Of the original."""
+    format: str
+    n_threads: int
+    texts: Sequence[str]
+    """Real text, on which both are compared."""
+    is_forced: bool = False
+
+
+def tune(wish: Wish, settings: PoolSettings, note: Note) -> Tuned:
+    """Make, judge and record a copy; it serves from the next start of a pool on.
+
+    Raises:
+        TuningRefused: it does not help.
+        EngineError: no room, another one is at it, or llama.cpp cannot do it.
+    """
+    book = TunedBook(settings.cache_dir)
+    with _alone(book.folder, wish.facts):
+        folder = _blob_folder(settings)
+        _check_room(folder, wish)
+        stem = f".{wish.facts.digest[:12]}-tuned"
+        _sweep(folder, stem)
+        aside = folder / f"{stem}.{os.getpid()}.part"
+        try:
+            told = _carried_out(wish, aside, note)
+            tuned = _placed(wish, aside, folder, told)
+        finally:
+            aside.unlink(missing_ok=True)
+        book.keep(tuned)
+    return tuned
+
+
+@contextmanager
+def _alone(folder: Path, facts: ModelFacts) -> Iterator[None]:
+    """Be the only one that makes a copy of this model."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{facts.digest}.lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        text = f"another `paddock tune` is making a copy of '{facts.name}'; wait for it"
+        raise EngineError(text) from None
+    except OSError as error:
+        raise EngineError(f"{folder} cannot be written: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _blob_folder(settings: PoolSettings) -> Path:
+    """Give the store's folder of blobs, or one in the cache where the store is read-only."""
+    for folder in (settings.models_dir / "blobs", settings.cache_dir / "blobs"):
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                return folder
+    raise EngineError(
+        f"neither {settings.models_dir} nor {settings.cache_dir} can be written. "
+        f"Set PADDOCK_HOME to a folder that can."
+    )
+
+
+def _check_room(folder: Path, wish: Wish) -> None:
+    """Refuse before anything is written."""
+    # Twice: while it is made, a second file of about its size may be needed for a while.
+    needed = 2 * copy_bytes(read_header(Path(wish.facts.path)), wish.format) + _SPARE_BYTES
+    free = read_disk(folder).free_bytes
+    if needed > free:
+        mb = 10**6
+        raise EngineError(
+            f"to make the copy of '{wish.facts.name}' takes up to {needed // mb} MB, and {folder} "
+            f"has {free // mb} MB left. Make room, or set PADDOCK_MODELS to another disk."
+        )
+
+
+def copy_bytes(header: Header, format_name: str) -> int:
+    """Tell about how large a model is in another format, at most."""
+    each = _MOST_BYTES_EACH.get(format_name)
+    if each is None:
+        kind = next(kind for kind, name in TYPE_NAMES.items() if name == format_name)
+        per_block, block_bytes = BLOCKS[kind]
+        each = block_bytes / per_block
+    # Vectors stay as they are, and the vocabulary takes some megabytes at most.
+    return int(sum(t.n_weights * (each if len(t.axes) > 1 else 4.0) for t in header.tensors))
+
+
+def _sweep(folder: Path, stem: str) -> None:
+    """Remove what was left half by one that was killed; the lock says that nobody is at it."""
+    for left in folder.glob(f"{stem}.*part"):
+        left.unlink(missing_ok=True)
+
+
+def _carried_out(wish: Wish, aside: Path, note: Note) -> dict[str, Any]:
+    """Let the process work; gives what it told at the end."""
+    order = {
+        "source": wish.facts.path,
+        "target": str(aside),
+        "format": wish.format,
+        "n_threads": wish.n_threads,
+        "n_compared": N_COMPARED,
+        "is_forced": wish.is_forced,
+        "texts": list(wish.texts),
+    }
+    # To a file: nobody reads a pipe while the process works, and a full one would stop it.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+        process = subprocess.Popen(
+            _COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            encoding="utf-8",
+            start_new_session=True,  # a Ctrl-C in the terminal is for the one who asked
+            env={**os.environ, "PYTHONUTF8": "1"},
+        )
+        try:
+            return _heard(process, order, wish, note)
+        except _Ended as ended:
+            log.seek(0)
+            last = "".join(f" ({line.strip()})" for line in log.readlines()[-1:])
+            why = f"the process ended with status {ended.status}{last}"
+            raise EngineError(f"'{wish.facts.name}' cannot be tuned: {why}") from None
+        finally:
+            process.kill()
+            process.communicate()
+
+
+class _Ended(Exception):
+    def __init__(self, status: int) -> None:
+        self.status = status
+        super().__init__()
+
+
+def _heard(
+    process: subprocess.Popen[str], order: dict[str, Any], wish: Wish, note: Note
+) -> dict[str, Any]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with suppress(BrokenPipeError):  # it tells by its status why it does not read
+        process.stdin.write(json.dumps(order) + "\n")
+        process.stdin.flush()
+    for line in process.stdout:
+        told: dict[str, Any] = json.loads(line)
+        if told["event"] == "note":
+            note(told["text"])
+        elif told["event"] == "done":
+            return told
+        elif told["event"] == "refused":
+            raise TuningRefused(
+                wish.facts.name, wish.format, told["gain"], is_measured=told["is_measured"]
+            )
+        else:
+            raise EngineError(f"'{wish.facts.name}' cannot be tuned: {told['why']}")
+    raise _Ended(process.wait())
+
+
+def _placed(wish: Wish, aside: Path, folder: Path, told: dict[str, Any]) -> Tuned:
+    """Give the copy its name among the blobs."""
+    place = folder / f"sha256-{told['digest']}"
+    is_there = place.exists()
+    if not is_there:
+        aside.replace(place)
+        _bring_to_disk(folder)
+    return Tuned(
+        name=wish.facts.name,
+        original=wish.facts.digest,
+        digest=told["digest"],
+        path=str(place),
+        format=wish.format,
+        size_bytes=told["size_bytes"],
+        more_bytes=told["size_bytes"] - wish.facts.size_bytes,
+        agreement=told["agreement"],
+        n_compared=told["n_compared"],
+        exact_before=told.get("exact_before"),
+        exact_after=told.get("exact_after"),
+        before=Speeds(**told["before"]),
+        after=Speeds(**told["after"]),
+        made_at=time.time(),
+        is_ours=not is_there,
+    )
+
+
+def _bring_to_disk(folder: Path) -> None:
+    """Make a rename outlast a power cut, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,87 @@
+"""A rewritten file is whole, in Q8_0, and says what the original said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paddock.engine.gguf import TYPE_NAMES, read_header
+from paddock.engine.models import ModelFinder
+from paddock.engine.native.model import Model
+from paddock.engine.native.quantise import quantise
+from paddock.engine.profile import trial
+from paddock.engine.tuning.blocks import READERS
+from paddock.engine.tuning.comparison import agreement, predictions
+from paddock.engine.tuning.rewriting import can_widen, rest, widen
+
+TEXT = "The ferry leaves at nine in the morning and comes back before the evening tide. " * 4
+
+
+def test_the_copy_of_a_real_model_agrees_and_differs_only_in_its_matrices(tmp_path: Path) -> None:
+    source = ModelFinder(Path("/nonexistent"), tmp_path).locate("smollm2:135m").path
+    copy = tmp_path / "copy.gguf"
+    widen(source, copy, 1)
+    before, after = read_header(source), read_header(copy)
+    assert {**before.values, "general.file_type": 7} == after.values
+    assert before.array_lengths == after.array_lengths
+    assert [one.name for one in before.tensors] == [one.name for one in after.tensors]
+    kinds = {TYPE_NAMES[one.kind] for one in after.tensors if len(one.axes) > 1}
+    assert kinds == {"Q8_0"}
+    first, second = (predictions(path, [TEXT], 64, 1) for path in (source, copy))
+    assert len(first) == 64
+    assert agreement(first, second) >= 0.9
+
+
+@pytest.mark.parametrize("name", sorted(READERS))
+def test_blocks_are_read_as_llama_cpp_reads_them(tmp_path: Path, name: str) -> None:
+    """Two ways to the same numbers: ours to Q8_0, and llama.cpp's own of what it dequantises."""
+    plain, low, ours, theirs = (tmp_path / f"{n}.gguf" for n in ("plain", "low", "ours", "theirs"))
+    trial.write(plain, "F32")
+    _make_random(plain)
+    quantise(plain, low, name, 1)
+    widen(low, ours, 1)
+    quantise(low, theirs, "F32", 1)
+    for mine, exact in zip(read_header(ours).tensors, read_header(theirs).tensors, strict=True):
+        assert mine.name == exact.name
+        if TYPE_NAMES[mine.kind] != "Q8_0" or TYPE_NAMES[exact.kind] != "F32":
+            continue
+        values = _data(theirs, exact.name).view(np.float32)
+        blocks = _data(ours, mine.name).reshape(-1, 34)
+        scale = np.ascontiguousarray(blocks[:, :2]).view(np.float16).astype(np.float32)
+        mine_values = (scale * np.ascontiguousarray(blocks[:, 2:]).view(np.int8)).reshape(-1)
+        assert np.abs(values - mine_values).max() < np.abs(values).max() / 127
+
+
+def test_what_is_not_known_stays_as_it_is(tmp_path: Path) -> None:
+    source, copy = tmp_path / "a.gguf", tmp_path / "b.gguf"
+    trial.write(source, "Q6_K")
+    header = read_header(source)
+    assert not any(map(can_widen, header.tensors))
+    assert len(rest(header)) == len([one for one in header.tensors if len(one.axes) > 1])
+    widen(source, copy, 1)
+    assert [one.kind for one in read_header(copy).tensors] == [one.kind for one in header.tensors]
+    Model(copy).close()
+
+
+def _make_random(path: Path) -> None:
+    """Put ordinary weights in place of the trial's."""
+    header = read_header(path)
+    rng = np.random.default_rng(5)
+    data = np.memmap(path, np.uint8, "r+")
+    for tensor in header.tensors:
+        if len(tensor.axes) > 1:
+            rows = np.tile(rng.normal(0, 0.02, (8, tensor.axes[0])), (tensor.axes[1] // 8, 1))
+            start = header.data_at + tensor.offset
+            data[start : start + tensor.n_bytes] = (
+                rows.astype(np.float32).reshape(-1).view(np.uint8)
+            )
+    data.flush()
+
+
+def _data(path: Path, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    header = read_header(path)
+    tensor = next(one for one in header.tensors if one.name == name)
+    start = header.data_at + tensor.offset
+    return np.fromfile(path, np.uint8, tensor.n_bytes, offset=start)
