@@ -65,6 +65,7 @@ class Context:
                 f"for {options.n_seq_max} sequences"
             )
         self.pointer = pointer
+        model.adapters.lay_over(pointer)
         self._memory = lib.llama_get_memory(pointer)
         self._batch = BatchBuffers(options.n_batch_tokens)
         self._governor = None if supports_gpu() else ThreadGovernor(options.n_threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,22 +11,44 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 
 from paddock.engine.arrays import Tokens
+from paddock.engine.settings import SplitMode
 
+from .adapters import Adapters
 from .faults import DecodeFailed, LoadFailed
+
+_SPLIT_MODES: dict[SplitMode, int] = {
+    "none": lib.LLAMA_SPLIT_MODE_NONE,
+    "layer": lib.LLAMA_SPLIT_MODE_LAYER,
+    "row": lib.LLAMA_SPLIT_MODE_ROW,
+}
 
 
 class Model:
     """Weights and vocabulary of one GGUF file. Tokenising is safe from any thread."""
 
-    def __init__(self, path: Path, *, n_gpu_layers: int = -1, main_gpu: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        n_gpu_layers: int = -1,
+        main_gpu: int = 0,
+        split_mode: SplitMode = "layer",
+        tensor_split: Sequence[float] = (),
+        adapters: Sequence[str] = (),
+    ) -> None:
         lib.llama_backend_init()
         params = lib.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
         params.main_gpu = main_gpu
+        params.split_mode = _SPLIT_MODES[split_mode]
+        if tensor_split:
+            shares = (ctypes.c_float * lib.LLAMA_MAX_DEVICES)(*tensor_split)
+            params.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
         pointer = lib.llama_model_load_from_file(str(path).encode(), params)
         if not pointer:
             raise LoadFailed(f"llama.cpp cannot load {path}")
         self.pointer = pointer
+        self.adapters = Adapters(pointer, adapters)
         self._vocab: Any = lib.llama_model_get_vocab(pointer)
         self.n_vocab: int = lib.llama_vocab_n_tokens(self._vocab)
         self._pieces: dict[int, bytes] = {}

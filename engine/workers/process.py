@@ -251,6 +251,7 @@ class WorkerProcess:
         if head["event"] == "broken":
             log = self._complaint()
             raise LoadBroken(f"{head['why']}{': ' + log if log else ''}")
+        self.ready = head
 
     async def _read_all(self) -> None:
         assert self._process.stdout is not None

@@ -23,7 +23,7 @@ from paddock.engine.arrays import Tokens
 from paddock.engine.decoding.embedding import Embedder
 from paddock.engine.dialogue.prompt import Prompter
 from paddock.engine.errors import BadRequest, EngineError, PromptTooLong, TextTooLong
-from paddock.engine.native import library
+from paddock.engine.native import devices, library
 from paddock.engine.native.context import Context, ContextOptions
 from paddock.engine.native.faults import LoadFailed
 from paddock.engine.native.model import Model
@@ -56,8 +56,16 @@ def main() -> None:
     library.quiet_logs()
     head, _ = frames.read(requests)
     load = Load(**head)
+    free_bytes = devices.free_device_bytes()
     try:
-        model = Model(Path(load.path), n_gpu_layers=load.n_gpu_layers, main_gpu=load.main_gpu)
+        model = Model(
+            Path(load.path),
+            n_gpu_layers=load.n_gpu_layers,
+            main_gpu=load.main_gpu,
+            split_mode=load.split_mode,
+            tensor_split=load.tensor_split,
+            adapters=load.adapters,
+        )
         prompter = Prompter(model)
         profiled = profiling.profiled(load, model)  # while nothing else computes
         if load.role == "embed":
@@ -68,6 +76,7 @@ def main() -> None:
         sender.send({"event": "broken", "why": str(error)})
         return
     ready = {"event": "ready", "pid": os.getpid(), "can_share": model.can_cut_memory}
+    ready["device_bytes"] = max(0, free_bytes - devices.free_device_bytes())
     sender.send({**ready, **profiled.as_head()})
     if load.role == "embed":
         _serve_embeddings(load, context, prompter, sender, requests)
