@@ -58,15 +58,23 @@ class Answering:
         self.n_reused = self.sequence.n_reused
         return True
 
-    def guess(self, most: int) -> list[int]:
-        """Guess what it says next: what its grammar forces, else what it may be copying."""
-        most = min(most, self.job.max_tokens - self.n_answered - 1)
-        if most <= 0:
-            return []
-        forced = self.job.picker.forced()[:most]
+    def guess(self, most: int, price: float) -> list[int]:
+        """Guess what it says next: what its grammar forces, else what it may be copying.
+
+        Args:
+            most: so many tokens at most.
+            price: see `Drafter.n_worth`.
+        """
+        most = min(most, self.n_left)
+        forced = self.job.picker.forced()[:most] if most > 0 else []
         if forced or self.drafter is None:
             return forced
-        return self.drafter.guess(most)
+        return self.drafter.guess(most, price)
+
+    @property
+    def n_left(self) -> int:
+        """Tokens that could be guessed: the one after the last guess is said in any case."""
+        return self.job.max_tokens - self.n_answered - 1
 
     def accept(self, choice: Choice, model: Model, told: Told) -> None:
         """Add a token; `ended` is set where the answer ends."""

@@ -13,7 +13,10 @@ from paddock.engine.arrays import Tokens
 # So many tokens must stand earlier in the same order: two agree by chance too often.
 N_GRAM = 3
 FIRST_LENGTH, MOST_TOKENS = 4, 48
-FIRST_PAUSE, LONGEST_PAUSE = 4, 64
+FIRST_PAUSE, LONGEST_PAUSE = 8, 64
+
+# How much the newest guess counts in the share of guesses that were right.
+_FORGETTING = 0.3
 
 
 class Drafter:
@@ -26,6 +29,7 @@ class Drafter:
         for end in range(N_GRAM, len(self._tokens)):
             self._after[tuple(self._tokens[end - N_GRAM : end])] = end
         self._length = FIRST_LENGTH
+        self._share_right = 1.0
         self._n_paused = 0
         self._pause = FIRST_PAUSE
 
@@ -37,25 +41,40 @@ class Drafter:
         tokens.append(token)
         self._n_paused = max(0, self._n_paused - 1)
 
-    def guess(self, most: int) -> list[int]:
-        """Give at most `most` tokens that may come next; none while guessing does not pay."""
-        if self._n_paused or len(self._tokens) < N_GRAM:
-            return []
+    def guess(self, most: int, price: float) -> list[int]:
+        """Give tokens that may come next; none where nothing repeats or guessing does not pay."""
         start = self._after.get(tuple(self._tokens[-N_GRAM:]))
         if start is None:
             return []
-        return self._tokens[start : start + min(self._length, most)]
+        return self._tokens[start : start + self.n_worth(most, price)]
+
+    def n_worth(self, most: int, price: float) -> int:
+        """Tell how far ahead guessing pays now.
+
+        Args:
+            most: so many tokens at most.
+            price: seconds that checking a guess takes, as a share of what a token takes without.
+        """
+        if self._n_paused or most <= 0 or price >= 1:
+            return 0
+        if self._share_right < price:
+            self._n_paused, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
+            self._length, self._share_right = FIRST_LENGTH, price
+            return 0
+        return min(self._length, most)
+
+    @property
+    def tokens(self) -> list[int]:
+        """Prompt and answer so far; not to be changed."""
+        return self._tokens
 
     def learn(self, n_drafted: int, n_accepted: int) -> None:
         """Note how a guess went: longer ones after a hit, a pause after misses."""
         if not n_drafted:
             return
+        self._share_right += _FORGETTING * (n_accepted / n_drafted - self._share_right)
         if n_accepted == n_drafted:
             self._length = min(2 * self._length, MOST_TOKENS)
             self._pause = FIRST_PAUSE
-        elif n_accepted:
-            self._length = max(FIRST_LENGTH, n_accepted)
         else:
-            self._length = FIRST_LENGTH
-            self._n_paused = self._pause
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            self._length = max(FIRST_LENGTH, n_accepted)

@@ -19,6 +19,7 @@ from paddock.engine.native.faults import CacheFull
 from paddock.engine.sampling.picker import prepare
 
 from .answering import Answering, Job
+from .draft_model import DraftModel, Wish
 from .drafts import Drafter
 from .kv_cache import KvCache
 from .scheduler import Scheduler
@@ -68,12 +69,14 @@ class Loop:
         cache: KvCache,
         tell: Callable[[Told], None],
         tell_widened: Callable[[int], None] = lambda _: None,
+        draft_model: DraftModel | None = None,
     ) -> None:
         self._cache = cache
         self._model = cache.model
         self._scheduler = Scheduler(cache.limits)
         self._tell = tell
         self._tell_widened = tell_widened
+        self._draft_model = draft_model
         self._inbox: queue.SimpleQueue[Post] = queue.SimpleQueue()
         self._answers: dict[int, Answering] = {}
         self._widen: list[Widen] = []
@@ -260,10 +263,30 @@ class Loop:
 
     def _guess(self) -> None:
         """Guess ahead for those that answer, the fewer tokens the more of them there are."""
-        answering = [one for one in self._scheduler.running if one.state == "decode"]
-        for sequence in answering:
-            answer = self._answers[sequence.request_id]
-            sequence.drafts[:] = answer.guess(MOST_DRAFTS // len(answering))
+        running = [one for one in self._scheduler.running if one.state == "decode"]
+        answering = [self._answers[one.request_id] for one in running]
+        most = MOST_DRAFTS // max(1, len(answering))
+        price = self._cache.draft_price(len(answering))
+        for answer in answering:
+            answer.sequence.drafts[:] = answer.guess(most, price)
+        if self._draft_model is not None:
+            self._guess_with(self._draft_model, answering, most, price)
+
+    @staticmethod
+    def _guess_with(model: DraftModel, answering: list[Answering], most: int, price: float) -> None:
+        """Let the draft model guess where nothing else did."""
+        wishes = {}
+        for answer in answering:
+            drafter = answer.drafter
+            if drafter is not None and not answer.sequence.drafts:
+                n_ahead = drafter.n_worth(min(most, answer.n_left), price)
+                if n_ahead:
+                    wishes[answer.job.request_id] = Wish(drafter.tokens, n_ahead)
+        living = {answer.job.request_id for answer in answering}
+        guesses = model.guess(wishes, living)
+        for answer in answering:
+            if answer.job.request_id in guesses:
+                answer.sequence.drafts[:] = guesses[answer.job.request_id]
 
     def _fill(self, turn: Turn, told: Told) -> None:
         told.progressed = [piece.sequence.request_id for piece in turn.pieces]

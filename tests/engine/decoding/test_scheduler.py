@@ -68,7 +68,7 @@ class Device:
 def next_token(sequence: Sequence, n_known: int) -> int:
     """The 'model': what it says depends on all that came before, and on nothing else."""
     known = [*sequence.prompt.tolist(), *sequence.answer][:n_known]
-    return 1000 + (sum((place + 1) * token for place, token in enumerate(known)) % 7919)
+    return 1000 + int(sum((place + 1) * token for place, token in enumerate(known)) % 7919)
 
 
 @dataclass
