@@ -11,7 +11,9 @@ from .completion import Completer
 from .constraint import Matcher
 
 ROOM = 64
-"""Where no end is found: so many tokens away from the limit it is looked for again."""
+"""Where no end is found, though one is known from here: tokens that may be risked."""
+BLIND = 16
+"""Tokens that are taken unseen where no end is found: looking in vain takes 100 ms."""
 
 
 class Closing:
@@ -19,13 +21,15 @@ class Closing:
 
     def __init__(self, matcher: Matcher, n_left: int) -> None:
         self._matcher = matcher
-        self._completer = Completer(matcher.vocabulary, is_json=matcher.is_json)
+        self._place = matcher.spelling.copy()
+        self._completer = Completer(is_json=matcher.is_json)
         self.n_left = n_left
         """How many tokens the answer may still get."""
         self._end: bytes | None = None
         """Bytes that make the answer whole from where it stands; None: not looked for yet."""
         self._next: bytes | None = None
         self._script: list[int] | None = None
+        self._n_blind = 0
         self._spare = 0
         """Tokens beyond the shortest end, as far as they are known."""
 
@@ -42,7 +46,7 @@ class Closing:
     def allows(self, token: int) -> bool:
         """Tell whether a token leaves room for an end; `took` follows before it is asked again."""
         n_after = self.n_left - 1
-        if self._is_far():
+        if self._is_far() or self._is_blind():
             return True
         after = self._end_after(token)
         if after is not None and self._fits(after, n_after):
@@ -51,11 +55,14 @@ class Closing:
         own = self._own_end()
         # No end from here fits: nothing can be saved, and the limit is told as such.
         is_hopeless = own is None or not self._fits(own, self.n_left)
+        is_lost = after is None and (own is None or n_after > len(own) + ROOM)
+        self._n_blind = BLIND if is_lost else 0
         self._next = after
-        return is_hopeless or (after is None and n_after > len(own or b"") + ROOM)
+        return is_hopeless or is_lost
 
     def took(self, token: int) -> None:
         """Take note of what was said."""
+        self._place.take(self._matcher.vocabulary.bytes_of([token]))
         self.n_left -= 1
         self._end, self._next = self._next, None
         if self._script and self._script[0] == token:
@@ -76,9 +83,13 @@ class Closing:
         self._spare -= self._matcher.heft + 1
         return True
 
+    def _is_blind(self) -> bool:
+        self._n_blind -= self._n_blind > 0
+        return self._n_blind > 0
+
     def _own_end(self) -> bytes | None:
         if self._end is None:
-            self._end = self._completer.find(self._matcher)
+            self._end = self._completer.find(self._place)
         return self._end
 
     def _end_after(self, token: int) -> bytes | None:
@@ -87,11 +98,11 @@ class Closing:
         end = self._end
         if end and piece and end.startswith(piece):
             return end[len(piece) :]
-        after = self._matcher.copy()
-        if not after.take([token]):
+        after = self._place.copy()
+        if not after.take(piece):
             return None
-        # Within a text the known end mostly still holds (4 µs); a digit would change a number.
-        if end and not end[:1].isalnum() and after.ends_with(self._tokens(end)):
+        # Within a text the known end mostly still holds; a digit would change a number.
+        if end and not end[:1].isalnum() and after.ends_with(end):
             return end
         return self._completer.find(after)
 

@@ -21,6 +21,7 @@ from paddock.engine.request import Constraint
 
 from . import schema
 from .masks import MaskMaker, Masks
+from .spelling import Spelling, byte_tokeniser
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -68,8 +69,12 @@ class Vocabulary:
 class Matcher:
     """Where one answer stands in its grammar."""
 
-    def __init__(self, inner: LLMatcher, vocabulary: Vocabulary, heft: int | None) -> None:
+    def __init__(
+        self, inner: LLMatcher, spelling: Spelling, vocabulary: Vocabulary, heft: int | None
+    ) -> None:
         self._inner = inner
+        self.spelling = spelling
+        """The same grammar byte by byte; it stays where the matcher began."""
         self.vocabulary = vocabulary
         self.heft = heft
         """Of JSON: how many bytes a token may add to the shortest end, at most."""
@@ -79,7 +84,7 @@ class Matcher:
     def copy(self) -> Matcher:
         """Give another that stands at the same place (1 µs)."""
         self._settle()
-        return Matcher(self._inner.deep_copy(), self.vocabulary, self.heft)
+        return Matcher(self._inner.deep_copy(), self.spelling, self.vocabulary, self.heft)
 
     @property
     def is_json(self) -> bool:
@@ -109,14 +114,6 @@ class Matcher:
         self._mask = None
         return self._inner.consume_tokens(list(tokens))
 
-    def try_take(self, token: int) -> bool:
-        """Go on by a token if it is allowed; else stay."""
-        self._settle()
-        if self._inner.try_consume_tokens([token]) != 1:
-            return False
-        self._mask = None
-        return True
-
     def ends_with(self, tokens: Sequence[int]) -> bool:
         """Tell whether these tokens make the answer whole."""
         self._settle()
@@ -127,11 +124,6 @@ class Matcher:
         """Give the tokens that must follow, none if there is a choice."""
         self._settle()
         return self._inner.compute_ff_tokens()
-
-    def forced_bytes(self) -> bytes:
-        """Give the bytes that must follow."""
-        self._settle()
-        return self._inner.compute_ff_bytes()
 
     @property
     def has_mask(self) -> bool:
@@ -196,7 +188,8 @@ class Grammars:
         inner = LLMatcher(self._vocabulary.tokeniser, grammar, log_level=0)
         if inner.is_error():
             raise BadRequest(f"{_NAMES[constraint.kind]} cannot be used: {inner.get_error()}")
-        return Matcher(inner, self._vocabulary, _heft(constraint))
+        spelling = Spelling(LLMatcher(byte_tokeniser(), grammar, log_level=0))
+        return Matcher(inner, spelling, self._vocabulary, _heft(constraint))
 
 
 def _heft(constraint: Constraint) -> int | None:

