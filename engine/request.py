@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from .ranges import checked
+
 Role = Literal["chat", "embed"]
 Priority = Literal["interactive", "normal", "batch"]
 DoneReason = Literal["stop", "length", "repetition"]
@@ -304,15 +306,16 @@ def resolve_sampling(*layers: Mapping[str, Any]) -> Sampling:
 
     >>> resolve_sampling({"temperature": 0.5}, {"temperature": 1, "num_predict": 9}).max_tokens
     9
+
+    Raises:
+        BadRequest: a name that is not known, or a value that cannot be used.
     """
     merged: dict[str, Any] = {}
     for layer in reversed(layers):
         for name, value in layer.items():
             if value is not None:
                 merged["max_tokens" if name == "num_predict" else name] = value
-    stop = merged.get("stop", ())
-    merged["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
-    return Sampling(**merged)
+    return Sampling(**checked(merged))
 
 
 def reserved_tokens(max_tokens: int | None, n_ctx_tokens: int) -> int:
