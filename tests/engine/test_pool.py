@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from paddock.engine.errors import (
+    Busy,
     DeadlineExceeded,
     ModelBroken,
     ModelNotFound,
@@ -29,6 +31,8 @@ from paddock.engine.models import ModelFinder
 from paddock.engine.pool import LocalPool
 from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec
 from paddock.engine.settings import PoolSettings
+from paddock.engine.workers.load import Load
+from paddock.engine.workers.process import WorkerProcess
 
 CHAT = ModelSpec("smollm2:135m", n_ctx_tokens=2048)
 VECTORS = ModelSpec("all-minilm", role="embed")
@@ -254,6 +258,86 @@ def test_a_worker_that_makes_no_step_is_killed_and_started_again() -> None:
         assert pool.worker_pids() != (pid,)
 
     go(work, replace(SETTINGS, step_timeout_s=2.0))
+
+
+def test_a_worker_that_aborts_is_started_again_and_every_request_answered(tmp_path: Path) -> None:
+    script = Path(__file__).parent.parent / "fakes" / "aborting_worker.py"
+    command = (sys.executable, str(script), str(tmp_path / "aborted"))
+
+    def start(load: Load, timeout_s: float) -> Awaitable[WorkerProcess]:
+        return WorkerProcess.started(load, timeout_s, command)
+
+    async def main() -> None:
+        async with asyncio.timeout(100), LocalPool(SETTINGS, start=start) as pool:
+            requests = [ask(f"Tell a story about {n} llamas.") for n in range(6)]
+            read = pool.chat(ask("Tell a long story.", params={"max_tokens": 200}))
+            answers = asyncio.gather(*(pool.chat(one).reply() for one in requests))
+            with pytest.raises(WorkerLost) as caught:
+                async for _ in read:
+                    pass
+            assert caught.value.reason.startswith("killed by signal 6")
+            assert all(reply.text for reply in await answers)
+            assert pool.stats().loads["smollm2:135m"].loads == 2
+
+    asyncio.run(main())
+
+
+def test_each_worker_can_be_asked_whether_it_works() -> None:
+    async def work(pool: LocalPool) -> None:
+        assert await pool.probe() == ()
+        await pool.chat(ask("Hello", params={"max_tokens": 2})).reply()
+        await pool.embed(EmbedRequest(VECTORS, ("text",)))
+        assert [(one.name, one.is_well) for one in await pool.probe()] == [
+            ("smollm2:135m", True),
+            ("all-minilm", True),
+        ]
+        os.kill(pool.worker_pids()[0], signal.SIGSTOP)
+        (ill, well) = await pool.probe(within_s=1.0)
+        assert (ill.is_well, ill.why, well.is_well) == (False, "no token within 1 s", True)
+
+    go(work)
+
+
+def test_what_a_pool_holds_can_be_seen() -> None:
+    async def work(pool: LocalPool) -> None:
+        async with pool.lease([CHAT]):
+            await pool.chat(ask("Hello", params={"max_tokens": 2})).reply()
+            (held,) = pool.stats().resident
+            assert held.is_leased and not held.is_pinned
+        assert (held.name, held.state, held.n_users) == ("smollm2:135m", "ready", 0)
+        assert held.host_bytes > 90_000_000, "as measured"
+        assert held.placed == "all 31 layers on the processor"
+        assert held.ready_s is not None and held.ready_s < 60
+        assert held.expires_s is not None and 250 < held.expires_s <= 300
+        assert held.pid in pool.worker_pids()
+
+    go(work)
+
+
+def test_a_caller_that_does_not_wait_is_told_when_the_queue_is_full() -> None:
+    async def work(pool: LocalPool) -> None:
+        running = [pool.chat(ask("Tell a story.", params={"max_tokens": 60})) for _ in range(4)]
+        await asyncio.sleep(2)
+        with pytest.raises(Busy) as caught:
+            await pool.chat(ask("Hello"), waits=False).reply()
+        assert str(caught.value).endswith("requests wait already. Try again later.")
+        await asyncio.gather(*(one.reply() for one in running))
+        assert (await pool.chat(ask("Hello"), waits=False).reply()).text
+
+    go(work, replace(SETTINGS, num_parallel=1, max_queue=2))
+
+
+def test_a_longer_context_does_not_load_the_weights_again() -> None:
+    async def work(pool: LocalPool) -> None:
+        await pool.chat(ask("Hello", model=replace(CHAT, n_ctx_tokens=512))).reply()
+        pids = pool.worker_pids()
+        long = ask("word " * 3000, model=replace(CHAT, n_ctx_tokens=4096))
+        assert (await pool.chat(long).reply()).usage.prompt_tokens > 3000
+        assert pool.worker_pids() == pids
+        assert pool.stats().loads["smollm2:135m"].loads == 1
+        assert pool.stats().resident[0].n_ctx_tokens == 4096
+
+    go(work)
 
 
 def test_an_idle_model_is_unloaded_when_its_time_is_up() -> None:

@@ -1,0 +1,35 @@
+"""A real worker that calls `abort()` in its fifth decode, as llama.cpp does on many of its errors.
+
+Run as a script, with a file's path: only who can make that file aborts, so the next one lives.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from paddock.engine.native.context import Context
+from paddock.engine.workers import worker
+
+_decode = Context.decode
+_n_decodes = 0
+
+
+def _aborting(self: Context, *args: object, **more: object) -> int:
+    global _n_decodes
+    _n_decodes += 1
+    if _n_decodes == 5:
+        try:
+            Path(sys.argv[1]).touch(exist_ok=False)
+        except FileExistsError:
+            pass
+        else:
+            os.abort()
+    return _decode(self, *args, **more)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    Context.decode = _aborting  # type: ignore[method-assign]
+    worker.main()
+    os._exit(0)
