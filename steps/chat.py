@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -64,10 +65,14 @@ class ChatOutput(Output):
     """Outputs of `chat`."""
 
     text: str
-    reasoning: str | None = Field(default=None, description="Not in this version: null.")
+    reasoning: str | None = Field(
+        default=None, description="What the model thought before it spoke; null if it did not."
+    )
     output: Any = Field(default=None, description="The value of `reply.schema`: null without one.")
     usage: UsageOutput
-    tool_calls: list[Any] | None = Field(default=None, description="Not in this version: null.")
+    tool_calls: list[Any] | None = Field(
+        default=None, description="Calls that the model asks for, as `{name, arguments, id}`."
+    )
 
 
 class Chat:
@@ -98,7 +103,12 @@ class Chat:
         if overflow:
             messages = await _truncated(asker, messages)
         reply = await asker.ask(messages)
-        return ChatOutput(text=reply.text, usage=asker.usage())
+        return ChatOutput(
+            text=reply.text,
+            reasoning=reply.reasoning or None,
+            usage=asker.usage(),
+            tool_calls=[asdict(call) for call in reply.tool_calls] or None,
+        )
 
 
 def _messages(params: ChatParams) -> list[Message]:

@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from paddock.engine.errors import PromptTooLong
-from paddock.engine.request import Message, ModelSpec
+from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply, ToolCall
 from paddock.pipelines.expressions import Template
 from paddock.steps.chat import Chat, ChatOutput, ChatParams
 from paddock.steps.step import StepError
@@ -51,6 +52,17 @@ def test_a_prompt_with_a_system_text_becomes_two_messages() -> None:
         },
         "tool_calls": None,
     }
+
+
+def test_what_a_model_thinks_and_wants_called_stands_beside_its_text() -> None:
+    class Thinking(FakePool):
+        async def answer_to(self, request: ChatRequest) -> Reply:
+            call = ToolCall("look", {"where": "here"}, "c1")
+            return replace(await super().answer_to(request), reasoning="Hm.", tool_calls=(call,))
+
+    out = chat(Thinking(answer=lambda _: "Yes."), prompt=Template.of("Is it?"))
+    assert (out.text, out.reasoning) == ("Yes.", "Hm.")
+    assert out.tool_calls == [{"name": "look", "arguments": {"where": "here"}, "id": "c1"}]
 
 
 def test_a_conversation_is_sent_as_it_is() -> None:

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engine.dialogue.prompt import Prompter
+from paddock.engine.errors import BadRequest
+from paddock.engine.models import ModelFinder
+from paddock.engine.native import library
+from paddock.engine.native.model import Model
+from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Sampling, Tool
+
+TOOL = Tool("get_time", "Tells the time", {"properties": {"zone": {"type": "string"}}})
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    library.quiet_logs()
+    home = tmp_path_factory.mktemp("models")
+    one = Model(Path(ModelFinder(home, home).find("smollm2:135m").path))
+    yield one
+    one.close()
+
+
+def asked(model: Model, **wishes: Any) -> tuple[str, Constraint | None]:
+    """Give the prompt's text and the constraint of a request."""
+    request = ChatRequest(ModelSpec("x"), (Message("user", "What time is it?"),), **wishes)
+    prompted = Prompter(model).chat(request, Sampling())
+    text = b"".join(model.piece(int(one), shows_control=True) for one in prompted.tokens)
+    return text.decode(), prompted.constraint
+
+
+def test_tools_are_shown_unless_none_may_be_called(model: Model) -> None:
+    assert "Tells the time" in asked(model, tools=(TOOL,))[0]
+    assert "Tells the time" not in asked(model, tools=(TOOL,), tool_choice="none")[0]
+
+
+def test_a_tool_that_must_be_called_becomes_a_grammar(model: Model) -> None:
+    assert asked(model, tools=(TOOL,))[1] is None
+    for choice in ("required", "get_time"):
+        constraint = asked(model, tools=(TOOL,), tool_choice=choice)[1]
+        assert constraint is not None
+        assert constraint.kind == "lark"
+        assert '"get_time"' in constraint.source
+
+
+def test_a_schema_stays_as_it_is_for_a_model_that_does_not_reason(model: Model) -> None:
+    schema = Constraint("json_schema", '{"type": "object"}')
+    assert asked(model, constraint=schema)[1] is schema
+
+
+def test_a_tool_that_is_not_offered_cannot_be_demanded(model: Model) -> None:
+    with pytest.raises(BadRequest) as caught:
+        asked(model, tools=(TOOL,), tool_choice="get_tim")
+    assert str(caught.value) == (
+        "the tool 'get_tim' must be called, but is not offered. Known: 'get_time'."
+    )
+    with pytest.raises(BadRequest) as caught:
+        asked(model, tool_choice="required")
+    assert str(caught.value) == (
+        "a tool must be called (tool_choice: required), but none is offered"
+    )
+
+
+def test_control_tokens_are_found_in_the_vocabulary(model: Model) -> None:
+    specials = model.special_tokens()
+    assert specials["<|im_start|>"] == 1
+    assert "<|im_end|>" in model.control_texts()
+    assert model.chat_template("tool_use") is None
