@@ -128,7 +128,7 @@ def main() -> None:
                 temperature=0,
             )
         )
-        print(report(args.load, found, shape, limits))
+        print(report(args.load, found, limits))
 
     arena.start(measure)
 
@@ -176,7 +176,7 @@ def limit(setup: Setup, found: Contest[Turn], n_rounds: int) -> list[float]:
 # The table
 
 
-def report(load: str, found: Contest[Turn], shape: Shape, limits: Sequence[float]) -> str:
+def report(load: str, found: Contest[Turn], limits: Sequence[float]) -> str:
     """Give the table: medians over the rounds, and each one's ratio to the best peer."""
     speeds = {name: [per_minute(turn) for turn in found.results(name)] for name in found.turns}
     best = best_peer(speeds)

@@ -34,8 +34,10 @@ N_STEPS = 3
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--documents", type=int, default=10_000)
-    n_documents: int = parser.parse_args().documents
+    parser.add_argument("--documents", type=int)
+    parser.add_argument("--quick", action="store_true", help="1,000 documents instead of 10,000")
+    args = parser.parse_args()
+    n_documents: int = args.documents or (1_000 if args.quick else 10_000)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make(folder, n_documents)

@@ -1,14 +1,55 @@
-"""The benchmarks' pure parts; what they measure is for a person to start."""
+"""The benchmarks run: each command from end to end with our pool alone and tiny sizes.
+
+What they measure is for a person to start; a benchmark that rots is worse than none.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import peers, runner
-from tests.benchmarks.harness import Child, circumstances, measure, medians, table
+from tests.benchmarks import (
+    chat,
+    client,
+    contenders,
+    decode,
+    device,
+    embed,
+    gauge,
+    gone,
+    idle,
+    job,
+    kill,
+    loads,
+    overflow,
+    peers,
+    runner,
+    swap,
+)
+from tests.benchmarks.arena import Contest, Failed
+from tests.benchmarks.contenders import Said, Setup
+from tests.benchmarks.harness import (
+    NOTHING,
+    Child,
+    circumstances,
+    measure,
+    medians,
+    percentile,
+    table,
+)
+from tests.benchmarks.loads import Ask
+
+HERE = Path(__file__).resolve().parent
+TINY = "--threads 1 --set profile_s=0"
+FEW = f"--only paddock --documents 2 --answer-tokens 4 --words 40 {TINY}"
 
 
 def test_contenders_take_turns() -> None:
@@ -66,3 +107,209 @@ def test_the_runners_own_cost_is_told_for_a_document_and_step(tmp_path: Path) ->
     assert runner.row("first run", Child(6.0, 10**8, ""), 1000) == [
         "first run", 6.0, 2.0, 100.0
     ]  # fmt: skip
+
+
+# Every command, from end to end
+
+COMMANDS = {
+    "job": (job, f"--rounds 1 --alone 1 {FEW}", "| paddock |"),
+    "job-copies": (job, f"--load c --rounds 1 --alone 1 {FEW}", "| paddock |"),
+    "chat": (
+        chat,
+        f"--rounds 1 --in-flight 2 --chat-tokens 3 --every-ms 3000 {FEW}",
+        "| paddock |",
+    ),
+    "embed": (embed, f"--only paddock --texts 12 --rounds 1 {TINY}", "| paddock |"),
+    "swap": (
+        swap,
+        f"--in-flight 1 --rounds 1 {FEW}",
+        "| paddock | 2 |",
+    ),
+    "overflow": (
+        overflow,
+        f"--only paddock --documents 5 --cells 512 --answer-tokens 2 --words 20 {TINY}",
+        "| paddock | 5 of 5 |",
+    ),
+    "gone": (gone, f"--only paddock --rounds 1 --words 300 {TINY}", "| paddock |"),
+    "kill": (
+        kill,
+        f"--documents 3 --answer-tokens 4 --words 40 {TINY}",
+        "| killed once | 3 of 3 |",
+    ),
+    "idle": (idle, f"--rounds 1 --chats 1 {FEW}", "| paddock |"),
+    "decode": (decode, f"--sequences 2 --prompt-tokens 64 --answer-tokens 4 {TINY}", "| 2 |"),
+}
+
+
+@pytest.fixture
+def no_peers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setenv("PADDOCK_PEERS", str(tmp_path))
+    yield
+
+
+@pytest.mark.usefixtures("no_peers")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_measures_our_pool_and_prints_one_table(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, options, wanted = COMMANDS[name]
+    monkeypatch.setattr(sys, "argv", [name, "--quick", *options.split()])
+    command.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith(wanted) for line in lines), lines
+    assert not any("failed" in line for line in lines), lines
+    n_columns = {line.count("|") for line in lines if line.startswith("|")}
+    assert len(n_columns) == 1, "one table"
+
+
+def test_the_graphics_command_runs_on_a_processor(tmp_path: Path) -> None:
+    options = "--quick --layers 0 --threads 1 --parts raw --sequences 1,2 --set profile_s=0"
+    done = subprocess.run(
+        [sys.executable, str(HERE / "gpu.py"), *options.split()],
+        text=True,
+        capture_output=True,
+        timeout=200,
+        env={**os.environ, "PADDOCK_PEERS": str(tmp_path)},
+        check=True,
+    )
+    assert "supports gpu False" in done.stdout or "supports gpu True" in done.stdout
+    assert "| decode, 2 sequences, tokens/s |" in done.stdout
+
+
+def test_the_graphics_command_finds_the_house_where_nothing_is_installed() -> None:
+    code = (
+        "import sys; sys.path = [path for path in sys.path if '__editable__' not in path]; "
+        f"sys.path.insert(0, {str(HERE)!r}); import gpu; gpu.make_importable(); "
+        "import paddock.engine.pool; print(paddock.engine.pool.__file__)"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], text=True, capture_output=True, env=env, check=True
+    )
+    found = Path(done.stdout.strip())
+    assert found.parts[-3:] == ("paddock", "engine", "pool.py")
+    assert "__editable__" not in found.parts[-4]
+    assert not found.exists(), "the links are gone again, and the clone is as it was"
+
+
+# Parts
+
+
+def test_contenders_are_chosen_by_their_keys() -> None:
+    keys = [one.key for one in contenders.chosen("example,paddock", contenders.EVERYBODY)]
+    assert keys == ["example", "paddock"]
+    with pytest.raises(SystemExit, match="nobody is called nobody; there are paddock,"):
+        contenders.chosen("nobody", contenders.EVERYBODY)
+
+
+def test_documents_of_a_round_share_no_beginning_and_come_out_the_same_again() -> None:
+    assert loads.documents(1, 16) == loads.documents(1, 16)
+    texts = [*loads.documents(1, 16), *loads.documents(2, 16)]
+    assert len({text.splitlines()[0] for text in texts}) == len(texts)
+
+
+def test_the_job_is_compared_with_the_best_peer_and_failures_have_their_row() -> None:
+    def turn(seconds: float, text: str) -> job.Turn:
+        asks = [Ask("", "a document", 9)]
+        return job.Turn(seconds, asks, [Said(text, 650, 50)], [text], 10**8)
+
+    found: Contest[job.Turn] = Contest(
+        {
+            "paddock": [turn(2.0, "Yes.")],
+            "slow": [turn(4.0, "Yes.")],
+            "fast": [turn(1.0, "No.")],
+            "broken": [Failed("HTTP 500")],
+        }
+    )
+    lines = job.report("a", found, [90.0]).replace(NOTHING, "-").splitlines()
+    assert lines[2:] == [
+        "| paddock | 30.0 | 30.0 to 30.0 | 0.50 | 650 | 50.0 | 100% | 100 |",
+        "| slow | 15.0 | 15.0 to 15.0 | 0.25 | 650 | 50.0 | 100% | 100 |",
+        "| fast | 60.0 | 60.0 to 60.0 | 1.00 | 650 | 50.0 | 0% | 100 |",
+        "| broken | failed (HTTP 500) | - | - | - | - | - | - |",
+        "| llama-batched-bench (the limit) | 90.0 | 90.0 to 90.0 | 1.50 | - | - | - | - |",
+    ]
+
+
+def test_a_swapper_loads_again_whenever_the_other_model_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Fake:
+        async def ask(self, ask: Ask, heard: Callable[[], None] | None = None) -> Said:
+            await asyncio.sleep(0)
+            return Said(ask.user, 1, 1)
+
+        def peak_bytes(self) -> int | None:
+            return None
+
+    def fake_server(*, n_slots: int) -> Callable[[Setup], AbstractAsyncContextManager[Fake]]:
+        @asynccontextmanager
+        async def start(setup: Setup):  # type: ignore[no-untyped-def]
+            yield Fake()
+
+        return start
+
+    monkeypatch.setattr(swap, "llama_server", fake_server)
+
+    async def main() -> int:
+        models = (Path("a"), Path("b"))
+        async with swap.Swapping.started(Setup(Path("a"), 1), models) as pair:
+            for which in (0, 0, 1, 0, 1, 1):
+                await pair.ask(which, Ask("", "x", 1))
+            return pair.n_loads()
+
+    assert asyncio.run(main()) == 4
+
+
+def test_the_client_reads_plain_chunked_and_streamed_answers_and_tells_errors() -> None:
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answers = {
+        "/plain": b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{"a": 1}',
+        "/chunked": chunked + b'4\r\n{"a"\r\n4\r\n: 2}\r\n0\r\n\r\n',
+        "/events": chunked + b'c\r\ndata: {"b":3\r\n10\r\n}\n\ndata: [DONE]\n\r\n0\r\n\r\n',
+        "/wrong": b"HTTP/1.1 500 No\r\n\r\ntoo\nbad",
+    }
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        path = (await reader.readline()).split()[1].decode()
+        while (await reader.readline()).strip():
+            pass
+        writer.write(answers[path])
+        await writer.drain()
+        writer.close()
+
+    async def main() -> None:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            assert json.loads(await client.get(port, "/plain")) == {"a": 1}
+            assert await client.post(port, "/chunked", {}) == {"a": 2}
+            assert [event async for event in client.events(port, "/events", {})] == [{"b": 3}]
+            with pytest.raises(client.HttpError, match="HTTP 500: too bad"):
+                await client.get(port, "/wrong")
+
+    asyncio.run(main())
+
+
+def test_the_gauge_counts_only_steps_that_follow_one_another() -> None:
+    turns = [[0.0, 0.5, 64], [1.0, 0.09, 4], [1.1, 0.08, 4], [1.2, 0.1, 3], [1.4, 0.1, 4]]
+    assert gauge.steps(turns, 4) == gauge.Steps(1, 100.0, 10.0)
+    assert gauge.steps(turns, 9).n_steps == 0
+
+
+def test_the_device_table_puts_ours_first_and_compares_in_the_right_direction() -> None:
+    rows = [
+        device.Row("speed", {"other": 100.0, "paddock": 150.0}, True),
+        device.Row("wait", {"paddock": 150.0, "other": 300.0}, False),
+        device.Row("job: not done within 9 s", {}),
+    ]
+    assert device.report(rows).replace(NOTHING, "-").splitlines() == [
+        "|  | paddock | other | to the best peer |",
+        "|---|--:|--:|--:|",
+        "| speed | 150 | 100 | 1.50 |",
+        "| wait | 150 | 300 | 2.00 |",
+        "| job: not done within 9 s | - | - | - |",
+    ]
+
+
+def test_a_percentile_is_one_of_the_values() -> None:
+    assert percentile(list(range(1, 21)), 0.95) == 19
