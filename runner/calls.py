@@ -42,13 +42,13 @@ class Digests:
         self._known: dict[str, str] = {}
 
     async def of(self, spec: ModelSpec) -> str:
-        """Give the sha256 of the model's file.
+        """Give the sha256 of the file that the model's name stands for, whichever copy serves.
 
         Raises:
             ModelNotFound, ModelBroken: it cannot be used.
         """
         if spec.ref not in self._known:
-            self._known[spec.ref] = (await self._facts(spec)).digest
+            self._known[spec.ref] = (await self._facts(spec)).named_digest
         return self._known[spec.ref]
 
 

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from .commands import later, machine, pipelines
+from .commands import later, machine, pipelines, tune
 from .display import console
 
 app = typer.Typer(
@@ -44,7 +44,7 @@ def _root(
     """Declarative YAML pipelines for local language models."""
 
 
-for _group in (pipelines, machine, later):
+for _group in (pipelines, machine, tune, later):
     _group.register(app)
 
 

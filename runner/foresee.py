@@ -6,9 +6,11 @@ What comes out of a step that would have to run is unknown, and so is all that r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from paddock.engine.profile.choice import Workload
+from paddock.engine.profile.formats import DOCUMENTS
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError
 
@@ -22,6 +24,7 @@ from .ledger.entries import Entry
 from .report import PlanItem, PlanReport
 from .scope import Scope
 from .session import Session
+from .speed import workload
 from .work import ItemWork
 
 
@@ -32,10 +35,20 @@ class _Cost:
     calls: float | None = 0
     tokens: float | None = 0
     models: set[str] = field(default_factory=set)
+    by_model: dict[str, list[float]] = field(default_factory=dict)
+    """Calls and tokens, as far as they are one model's alone."""
 
-    def add(self, n_items: int, calls_each: float | None, tokens_each: float | None) -> None:
+    def add(
+        self, refs: set[str], n_items: int, calls_each: float | None, tokens_each: float | None
+    ) -> None:
+        self.models |= refs
         self.calls = _sum(self.calls, calls_each, n_items)
         self.tokens = _sum(self.tokens, tokens_each, n_items)
+        if len(refs) == 1 and calls_each is not None and tokens_each is not None:
+            (ref,) = refs
+            mine = self.by_model.setdefault(ref, [0.0, 0.0])
+            mine[0] += calls_each * n_items
+            mine[1] += tokens_each * n_items
 
 
 async def foresee(session: Session) -> PlanReport:
@@ -73,6 +86,7 @@ class _Foresight:
             loads=None if is_vague else len(cost.models),
             seconds=self._seconds(tokens),
             notes=tuple(self._notes),
+            advice=tuple(self._advice()),
         )
 
     async def _guarded(self, node: BoundNode) -> None:
@@ -153,17 +167,17 @@ class _Foresight:
         steps = [step for step in steps if step.kind.roles]
         if not steps or not n_items:
             return
-        self._cost.models.update(step.model.ref for step in steps if step.model is not None)
+        refs = {step.model.ref for step in steps if step.model is not None}
         known = [entry for entry in entries if entry.state == "done" and entry.calls]
         if known:
             calls = sum(entry.calls for entry in known) / len(known)
-            self._cost.add(n_items, calls, sum(entry.tokens for entry in known) / len(known))
+            self._cost.add(refs, n_items, calls, sum(entry.tokens for entry in known) / len(known))
         else:
             is_one_each = all(step.uses in ("chat", "embed") for step in steps)
-            self._cost.add(n_items, len(steps) if is_one_each else None, None)
+            self._cost.add(refs, n_items, len(steps) if is_one_each else None, None)
 
     def _seconds(self, tokens: int | None) -> float | None:
-        """Tell how long so many tokens take at the speed of the last run that called a model."""
+        """Tell how long so many tokens take: as measured of the models, else as the last run."""
         if tokens == 0 and not any(
             item.state in ("new", "changed", "stale") for item in self._items
         ):
@@ -171,8 +185,46 @@ class _Foresight:
         last = self._work.ledger.last_summary(self._session.bound.file.name)
         if not tokens or last is None or not last.get("seconds"):
             return None
+        measured = self._measured_s(tokens)
+        if measured is not None:
+            return round(measured, 1)
         then = last["tokens"]["prompt"] + last["tokens"]["completion"]
         return round(tokens * last["seconds"] / then, 1) if then else None
+
+    def _measured_s(self, tokens: int) -> float | None:
+        """Add up what the models' profiles say; None where one is missing."""
+        speeds = self._session.speeds
+        known = sum(n_tokens for _, n_tokens in self._cost.by_model.values())
+        if speeds is None or math.ceil(known) != tokens:
+            return None
+        total = 0.0
+        for ref, work in self._workloads():
+            seconds = speeds.seconds(ref, work)
+            if seconds is None:
+                return None
+            total += seconds
+        return total
+
+    def _workloads(self) -> Iterator[tuple[str, Workload]]:
+        """Divide each model's tokens as the last run's were: read, shared, written."""
+        last = self._work.ledger.last_summary(self._session.bound.file.name)
+        shares = last["tokens"] if last is not None else {}
+        then = shares.get("prompt", 0) + shares.get("completion", 0)
+        for ref, (n_calls, n_tokens) in self._cost.by_model.items():
+            if not then or not n_calls:
+                continue
+            read, written = shares["prompt"] / then, shares["completion"] / then
+            reused = shares.get("prompt_reused", 0) / then
+            yield ref, workload(n_calls, *(n_tokens * s for s in (read, written, reused)))
+
+    def _advice(self) -> Iterator[str]:
+        speeds = self._session.speeds
+        if speeds is not None:
+            known = dict(self._workloads())
+            for ref in sorted(self._cost.models):
+                gain = speeds.gain(ref, known.get(ref, DOCUMENTS))
+                if gain is not None:
+                    yield gain.sentence()
 
 
 def _recorded(run: BlockRun) -> list[Entry]:

@@ -137,6 +137,8 @@ class PlanReport:
     seconds: float | None = None
     notes: tuple[str, ...] = ()
     """What cannot be known before a step has run, one sentence each."""
+    advice: tuple[str, ...] = ()
+    """What would make it quicker, one sentence each; for people."""
 
     @property
     def has_work(self) -> bool:

@@ -32,6 +32,7 @@ from .names import run_name
 from .observer import Observer
 from .report import Report
 from .settings import Settings
+from .speed import SpeedBook
 from .tally import Tally
 from .tools import Toolbox
 from .work import Options, Work
@@ -47,6 +48,8 @@ class Session:
     work: Work
     toolbox: Toolbox
     began: float
+    speeds: SpeedBook | None = None
+    """What was measured of the models; None where another's pool serves."""
 
     @property
     def tally(self) -> Tally:
@@ -121,7 +124,8 @@ async def opened(
         digests, opened_pool = await _models(bound, settings, pool, stack, is_plan)
         work = Work(bound, ledger, index, digests, options)
         toolbox = Toolbox(bound, opened_pool, ledger, index, digests, tally, options)
-        yield Session(bound, work, toolbox, time.time())
+        speeds = SpeedBook(settings.pool) if pool is None else None
+        yield Session(bound, work, toolbox, time.time(), speeds)
 
 
 def held_name(bound: BoundPlan) -> str:

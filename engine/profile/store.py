@@ -83,6 +83,11 @@ class ProfileBook:
     def __init__(self, cache_dir: Path) -> None:
         self._folder = cache_dir / _FOLDER
 
+    @property
+    def has_any(self) -> bool:
+        """Whether anything was ever measured; a reader may spare itself the rest."""
+        return self._folder.is_dir()
+
     def find(self, digest: str, place: Place) -> Profile | None:
         """Give what was measured of a model here, with this build."""
         try:

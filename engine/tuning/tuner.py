@@ -29,6 +29,11 @@ from paddock.engine.settings import PoolSettings
 
 from .tuned import Speeds, Tuned, TunedBook
 
+# As `native.quantise` has them, which only the process that works can import.
+FORMATS = (
+    "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL",
+    "IQ4_XS", "F16", "BF16", "F32",
+)  # fmt: skip
 N_COMPARED = 768
 _COMMAND = (sys.executable, "-m", "paddock.engine.tuning.process")
 _SPARE_BYTES = 64 * 1024 * 1024

@@ -21,7 +21,7 @@ from paddock.pipelines.tree import Step as WrittenStep
 from paddock.steps import registry
 from paddock.steps.step import Step
 
-from . import given, reads
+from . import given, reads, replies
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, Retry, Timeout
 from .models import Models
 from .parameters import BindError, BoundParams, Parameters
@@ -154,6 +154,7 @@ class Binder:
         self, step: WrittenStep, names: frozenset[str], controls: _Controls
     ) -> BoundStep | None:
         self._outputs[step.id] = None
+        self._own += replies.faults(self._pipeline.document, step.at, self._base)
         kind = self._kind(step)
         if kind is None:
             return None

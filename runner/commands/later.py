@@ -13,7 +13,7 @@ from .exits import CommandError, guarded
 
 COMMANDS = (
     "up", "test", "graph", "why", "runs", "logs", "summarise", "summarize", "batch", "serve",
-    "pull", "push", "show", "create", "cp", "rm", "ps", "stop", "chat", "embed", "tune", "clean",
+    "pull", "push", "show", "create", "cp", "rm", "ps", "stop", "chat", "embed", "clean",
 )  # fmt: skip
 
 

@@ -24,7 +24,9 @@ def plan_text(report: PlanReport) -> str:
         head = f"{report.pipeline}: what there is to do shows only during the run"
     lines = [console.clean(head), *_groups(report)]
     lines += [console.clean(note) for note in report.notes]
-    return "\n".join([*lines, _cost(report)] if report.has_work else lines)
+    if report.has_work:
+        lines += [_cost(report), *map(console.clean, report.advice)]
+    return "\n".join(lines)
 
 
 def _groups(report: PlanReport) -> Iterator[str]:

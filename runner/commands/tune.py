@@ -1,0 +1,236 @@
+"""`paddock tune`: a copy of a model in the format that this machine is quick with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from paddock.runner.display import console
+
+from .exits import DONE, CommandError, guarded
+from .machine import Json
+
+if TYPE_CHECKING:
+    from paddock.engine.request import ModelFacts
+    from paddock.engine.settings import PoolSettings
+    from paddock.engine.tuning.tuned import Tuned
+
+_DEFAULT_FORMAT = "Q8_0"
+_LOSSLESS = ("F32", "F16", "BF16", _DEFAULT_FORMAT)
+
+# Documents that come with the package: the text on which a copy is compared with its original.
+_TEXTS = "folder-digest/inbox"
+_TEXT_SUFFIXES = (".md", ".txt", ".html")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("tune")(guarded(tune))
+
+
+def tune(
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="Without one: list the tuned copies.")
+    ] = None,
+    off: Annotated[bool, typer.Option("--off", help="Undo: remove the copy.")] = False,
+    format_name: Annotated[
+        str | None,
+        typer.Option(
+            "--format", metavar="FORMAT", help="Q8_0 by default; smaller ones lose some quality."
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make it also where it would not help.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Make a copy of a model that this machine reads faster, all but lossless."""
+    from paddock.runner.settings import read_settings
+
+    settings = read_settings(Path.cwd()).pool
+    if model is None:
+        if off or format_name or force:
+            raise CommandError("Say which model: `paddock tune MODEL`. `paddock list` shows them.")
+        return _list(settings, as_json=as_json)
+    if off:
+        return _undo(model, settings, as_json=as_json)
+    made = _make(model, settings, format_of(format_name), is_forced=force)
+    if as_json:
+        console.say_json(as_object(made))
+    else:
+        console.say("\n".join(lines(made)))
+    return DONE
+
+
+def format_of(name: str | None) -> str:
+    """Give a format's name as llama.cpp writes it.
+
+    Raises:
+        CommandError: there is none of this name.
+    """
+    from paddock.engine.tuning.tuner import FORMATS
+
+    wanted = (name or _DEFAULT_FORMAT).upper()
+    if wanted not in FORMATS:
+        raise CommandError(
+            f"'{name}' is not a format of tensors.\n  Known: {', '.join(sorted(FORMATS))}."
+        )
+    return wanted
+
+
+def _make(ref: str, settings: PoolSettings, format_name: str, *, is_forced: bool) -> Tuned:
+    from paddock.engine.models import ModelFinder
+    from paddock.engine.residency.devices import this_device
+    from paddock.engine.tuning.tuner import Wish
+    from paddock.engine.tuning.tuner import tune as make
+
+    facts = ModelFinder(settings.models_dir, settings.cache_dir).find_original(ref)
+    _refuse_embedder(facts)
+    n_threads = settings.n_threads or this_device().n_threads
+    wish = Wish(facts, format_name, n_threads, texts(), is_forced)
+    return make(wish, settings, lambda what: console.tell(f"{facts.name}: {what} ..."))
+
+
+def _refuse_embedder(facts: ModelFacts) -> None:
+    if facts.role == "embed":
+        raise CommandError(
+            f"'{facts.name}' is an embedding model; only chat models are tuned.\n"
+            "  The vectors of a copy would not quite match those that are stored already."
+        )
+
+
+def texts(examples: Path | None = None) -> tuple[str, ...]:
+    """Read the documents that come with the package; those in other encodings are left out."""
+    folder = (examples or _examples()) / _TEXTS
+    found = []
+    for file in sorted(folder.rglob("*")):
+        if file.suffix in _TEXT_SUFFIXES:
+            try:
+                found.append(file.read_text("utf-8"))
+            except UnicodeDecodeError:
+                continue
+    return tuple(found)
+
+
+def _examples() -> Path:
+    import importlib.util
+
+    spec = importlib.util.find_spec("paddock.examples")
+    assert spec is not None
+    assert spec.origin is not None
+    # Resolved, because an editable install is a tree of links that lacks the data files.
+    return Path(spec.origin).resolve().parent
+
+
+def _undo(ref: str, settings: PoolSettings, *, as_json: bool) -> int:
+    from paddock.engine.models import ModelFinder
+
+    finder = ModelFinder(settings.models_dir, settings.cache_dir)
+    facts = finder.find_original(ref)
+    was = finder.tuned.forget(facts.digest)
+    if as_json:
+        console.say_json({"name": facts.name, "removed": was is not None})
+    elif was is None:
+        console.say(f"{facts.name} has no tuned copy.")
+    else:
+        console.say(f"Removed the tuned copy of {facts.name}; the original serves again.")
+    return DONE
+
+
+def _list(settings: PoolSettings, *, as_json: bool) -> int:
+    from paddock.engine.tuning.tuned import TunedBook
+    from paddock.runner.speed import SpeedBook
+
+    copies = tuple(TunedBook(settings.cache_dir).all())
+    gains = tuple(SpeedBook(settings).gains())
+    if as_json:
+        promised = [{"name": g.ref, "prompts": g.prompts, "job": g.job} for g in gains]
+        console.say_json({"tuned": [as_object(one) for one in copies], "promised": promised})
+        return DONE
+    if copies:
+        console.say(table(copies))
+    for gain in gains:
+        console.say(
+            f"A tuned copy of {gain.ref} would read prompts about {gain.prompts:.1f} times as "
+            f"fast: {gain.command}"
+        )
+    if not copies and not gains:
+        console.tell("No model has a tuned copy, and of none it is known that one would help.")
+    return DONE
+
+
+def lines(made: Tuned) -> list[str]:
+    """Say what a copy is worth, and what it costs."""
+    told = [f"{made.name}: {summary(made)}."]
+    if made.exact_before is not None and made.exact_after is not None:
+        told.append(
+            f"Of {made.n_compared} next tokens, exact arithmetic would say the same as the "
+            f"original at {_percent(made.exact_before)}, and the same as the copy at "
+            f"{_percent(made.exact_after)}: processors round."
+        )
+    if made.format not in _LOSSLESS:
+        told.append(f"{made.format} is lossy: answers differ from the original's more often.")
+    if min(made.before.share, made.after.share) < _ENOUGH_SHARE:
+        told.append("Other programs used the processor meanwhile, so the speeds are rough.")
+    told.append(f"It serves from now on; `paddock tune {made.name} --off` undoes it.")
+    return [console.clean(line) for line in told]
+
+
+_ENOUGH_SHARE = 0.85  # as for profiles: alone on the machine it is 0.95 and more
+
+
+def summary(made: Tuned) -> str:
+    """Write what a copy is worth in one line."""
+    more = f"{console.size(abs(made.more_bytes))} {'more' if made.more_bytes >= 0 else 'less'}"
+    return (
+        f"{made.format}, prompts {made.prompts_ratio:.1f} times as fast, "
+        f"one answer {made.answer_ratio:.1f} times, eight at once {made.answers_ratio:.1f} times, "
+        f"top-1 agreement {_percent(made.agreement)}, {more}"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def table(copies: Sequence[Tuned]) -> str:
+    """Lay the tuned copies out."""
+    head = ("NAME", "FORMAT", "ID", "PROMPTS", "ANSWERS", "AGREEMENT", "MORE")
+    rows = [
+        (
+            one.name,
+            one.format,
+            one.digest[:12],
+            f"{one.prompts_ratio:.1f} x",
+            f"{one.answers_ratio:.1f} x",
+            _percent(one.agreement),
+            console.size(max(0, one.more_bytes)),
+        )
+        for one in copies
+    ]
+    return console.table([head, *rows])
+
+
+def as_object(made: Tuned) -> dict[str, Any]:
+    """Give the object of `--json`."""
+    return {
+        "name": made.name,
+        "format": made.format,
+        "digest": made.digest,
+        "tuned_from": made.original,
+        "path": made.path,
+        "size": made.size_bytes,
+        "more": made.more_bytes,
+        "agreement": made.agreement,
+        "compared": made.n_compared,
+        "exact_before": made.exact_before,
+        "exact_after": made.exact_after,
+        "prompts": made.prompts_ratio,
+        "answer": made.answer_ratio,
+        "answers": made.answers_ratio,
+        "tokens_per_s": {"before": asdict(made.before), "after": asdict(made.after)},
+    }

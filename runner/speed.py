@@ -1,0 +1,110 @@
+"""What is known of models' speed on this machine: how long work takes, and what a copy would gain.
+
+Reads stored profiles only; nothing is measured or loaded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from paddock.engine.errors import EngineError
+from paddock.engine.models import ModelFinder
+from paddock.engine.profile import choice, formats
+from paddock.engine.profile.choice import Workload
+from paddock.engine.profile.profile import Profile
+from paddock.engine.profile.store import Place, ProfileBook, this_place
+from paddock.engine.request import ModelFacts
+from paddock.engine.settings import PoolSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What a tuned copy of a model promises."""
+
+    ref: str
+    prompts: float
+    """How many times as fast prompts would be read."""
+    job: float
+    """How many times as fast the whole job would be done."""
+
+    @property
+    def command(self) -> str:
+        """What makes the copy."""
+        return f"paddock tune {self.ref}"
+
+    def sentence(self) -> str:
+        """Say it in one line."""
+        return (
+            f"A tuned copy of {self.ref} would read prompts about {self.prompts:.1f} times as "
+            f"fast, and do this job {self.job:.1f} times as fast: {self.command}"
+        )
+
+
+class SpeedBook:
+    """Looks profiles up by a model's name."""
+
+    def __init__(self, settings: PoolSettings) -> None:
+        self._settings = settings
+        self._finder = ModelFinder(settings.models_dir, settings.cache_dir)
+        self._profiles = ProfileBook(settings.cache_dir)
+        self._place: Place | None = None
+
+    def seconds(self, ref: str, workload: Workload) -> float | None:
+        """Tell how long a model takes for some work; None where it was not measured."""
+        facts = self._facts(ref)
+        profile = self._profile(facts) if facts is not None else None
+        return choice.seconds(profile, workload) if profile is not None else None
+
+    def gain(self, ref: str, workload: Workload = formats.DOCUMENTS) -> Gain | None:
+        """Tell what a tuned copy promises for this work; None where that is not worth it."""
+        facts = self._facts(ref)
+        if facts is None or facts.tuned_from is not None or facts.role != "chat":
+            return None
+        profile = self._profile(facts)
+        if profile is None:
+            return None
+        job = formats.promise(profile, workload)
+        prompts = formats.reading_promise(profile)
+        if job is None or prompts is None or job < formats.WORTHWHILE:
+            return None
+        return Gain(ref, prompts, job)
+
+    def gains(self) -> Iterable[Gain]:
+        """Tell of every model that is here and was measured, what its copy promises."""
+        for name in self._finder.names():
+            gain = self.gain(name)
+            if gain is not None:
+                yield gain
+
+    def _facts(self, ref: str) -> ModelFacts | None:
+        if not self._profiles.has_any:
+            return None
+        try:
+            return self._finder.find(ref)
+        except EngineError:
+            return None  # it is reported where it is used
+
+    def _profile(self, facts: ModelFacts) -> Profile | None:
+        if self._place is None:
+            self._place = place_of(self._settings)
+        return self._profiles.find(facts.digest, self._place)
+
+
+def place_of(settings: PoolSettings) -> Place:
+    """Name this machine as its profiles do; with a CUDA build the vendor's tool is asked."""
+    from paddock.engine.residency.devices import this_device
+
+    device = this_device()
+    return this_place(settings, device.n_threads, device.name if device.is_gpu else "")
+
+
+def workload(n_calls: float, n_prompt: float, n_answer: float, n_shared: float) -> Workload:
+    """Describe calls by their tokens altogether; `n_shared` are those found in the cache."""
+    n = max(1.0, n_calls)
+    return Workload(
+        n_sequences=round(n),
+        n_prompt_tokens=n_prompt / n,
+        n_answer_tokens=n_answer / n,
+        n_shared_tokens=min(n_shared, n_prompt) / n,
+    )
