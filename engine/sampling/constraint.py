@@ -233,7 +233,7 @@ def _grammar(constraint: Constraint) -> str:
 def _of_schema(source: str) -> str:
     try:
         value = json.loads(source)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadRequest(f"the JSON Schema is not JSON: {error}") from None
     problems = schema.check(value)
     if problems:

@@ -51,6 +51,10 @@ def check(schema: Any) -> tuple[Problem, ...]:
     Args:
         schema: a JSON Schema as plain values.
     """
+    try:
+        json.dumps(schema, allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        return (Problem((), "the schema holds what JSON cannot write", "Remove it."),)
     problems = tuple(_of_node(schema, (), schema))
     if problems:
         return problems

@@ -1,0 +1,94 @@
+"""The form of an answer: JSON Schema, its short form, in place, as text or in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.pipelines.reply import FormFault, is_schema, read
+
+HERE = Path()
+
+
+def test_the_short_form_names_each_field_with_its_type() -> None:
+    form = read(
+        {"title": "str", "points": "list[str]", "risk": "enum[low, high]", "score": "float?"}, HERE
+    )
+    assert form.is_short
+    assert form.schema == {
+        "type": "object",
+        "properties": {
+            "title": {"type": "string"},
+            "points": {"type": "array", "items": {"type": "string"}},
+            "risk": {"enum": ["low", "high"]},
+            "score": {"type": ["number", "null"]},
+        },
+        "required": ["title", "points", "risk", "score"],
+        "additionalProperties": False,
+    }
+
+
+def test_short_forms_nest() -> None:
+    schema = read({"who": {"age": "int?"}, "all": [{"ok": "bool"}], "m": "list[list[int]]"}, HERE)
+    properties = schema.schema["properties"]
+    assert properties["who"]["properties"] == {"age": {"type": ["integer", "null"]}}
+    assert properties["all"]["items"]["properties"] == {"ok": {"type": "boolean"}}
+    assert properties["m"]["items"] == {"type": "array", "items": {"type": "integer"}}
+
+
+@pytest.mark.parametrize(
+    ("data", "is_json_schema"),
+    [
+        ({"type": "object"}, True),
+        ({"type": ["string", "null"]}, True),
+        ({"properties": {"a": {"type": "string"}}}, True),
+        ({"$ref": "#/$defs/a", "$defs": {}}, True),
+        ({"enum": ["a", "b"]}, True),
+        ({}, True),
+        ({"type": "str"}, False),
+        ({"enum": "list[str]"}, False),
+        ({"properties": "list[str]", "title": "str"}, False),
+    ],
+)
+def test_a_json_schema_is_told_from_the_short_form(
+    data: dict[str, Any], is_json_schema: bool
+) -> None:
+    assert is_schema(data) is is_json_schema
+
+
+def test_a_wrong_type_is_told_with_its_place() -> None:
+    form = read({"a": {"b": "strg"}, "c": 3, "d": "enum[]"}, HERE)
+    names = "Known: 'str', 'int', 'float', 'bool', 'list[…]', 'enum[…, …]'."
+    assert form.faults == (
+        FormFault(("a", "b"), "'strg' is not a type", f"{names} Did you mean 'str'?"),
+        FormFault(
+            ("c",),
+            "a field is described by its type, such as str",
+            'Write for example {title: str, points: "list[str]"}.',
+        ),
+        FormFault(("d",), "'enum[]' is not a type", f"{names} Did you mean 'enum[…, …]'?"),
+    )
+
+
+def test_a_schema_may_stand_in_a_file_or_in_a_text(tmp_path: Path) -> None:
+    (tmp_path / "form.json").write_text('{\n\t"type": "object"}', encoding="utf-8")
+    (tmp_path / "short.yaml").write_text("title: str\n", encoding="utf-8")
+    assert read({"file": "form.json"}, tmp_path).schema == {"type": "object"}
+    assert read({"file": "short.yaml"}, tmp_path).schema["required"] == ["title"]
+    assert read('{"type": "array"}', tmp_path).schema == {"type": "array"}
+    assert read({"file": "str"}, tmp_path).schema["required"] == ["file"]
+
+
+def test_a_file_that_is_no_schema_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "form.json").write_text("[1, 2", encoding="utf-8")
+    assert read({"file": "form.json"}, tmp_path).faults == (
+        FormFault(
+            (),
+            "the file 'form.json' is no JSON Schema and no short form of one",
+            "Write it as JSON or YAML.",
+        ),
+    )
+    missing = read({"file": "none.json"}, tmp_path)
+    assert missing.faults[0].message == "there is no file 'none.json'"
