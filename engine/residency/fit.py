@@ -100,7 +100,8 @@ def layouts(
         load = replace(load, n_shelf_tokens=int(n_shelf) if load.role == "chat" else 0)
         is_good = n_parallel * 2 >= most
         ways += _placed(load, wanted, header, settings, device, is_good)
-    ways.sort(key=lambda way: not way.is_good)
+    # Few sequences on the device are faster than many of which the processor computes a part.
+    ways.sort(key=lambda way: (not way.is_good, way.load.n_gpu_layers != settings.n_gpu_layers))
     return tuple(_corrected(way, known(way.load)) for way in ways)
 
 

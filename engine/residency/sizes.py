@@ -6,6 +6,7 @@ cannot be written, the arithmetic of `fit` counts.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass
@@ -73,7 +74,8 @@ class SizeBook:
             aside.write_text(json.dumps(rows), "utf-8")
             aside.replace(self._file)
         except OSError:
-            aside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                aside.unlink()
 
 
 def _read(file: Path) -> dict[str, Measured]:
