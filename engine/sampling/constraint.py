@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.native.model import Model
+from paddock.engine.native.vocabulary import raw_vocabulary
 from paddock.engine.request import Constraint
 
 from . import schema
@@ -36,14 +39,19 @@ class Vocabulary:
     """A model's tokens as llguidance reads them: 0.24 s for 49,152, once for each worker."""
 
     def __init__(self, model: Model) -> None:
-        from llguidance.llamacpp import lltokenizer_from_vocab
+        from llguidance import LLTokenizer
 
-        ends = model.ending_tokens()
-        self.tokeniser: LLTokenizer = lltokenizer_from_vocab(
-            model.vocabulary, eos_token=list(ends) or None
-        )
-        self.ends = ends or (self.tokeniser.eos_token,)
+        raw = raw_vocabulary(model)
+        self.ends = model.ending_tokens()
         """The tokens that end an answer."""
+        # Not in llguidance's stub file, but what its own `llamacpp` module calls.
+        self.tokeniser: LLTokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]
+            tokens=raw.tokens,
+            vocab_ptr=raw.pointer,
+            tokenize_fptr=raw.tokenise,
+            eos_token=list(self.ends),
+            slices=None,
+        )
         self.masks = MaskMaker(model.n_vocab, os.cpu_count() or 1)
         self.byte_tokens = {byte: token for byte, token in self._bytes_alone()}
 
@@ -182,13 +190,14 @@ class Grammars:
     def _compile(self, constraint: Constraint) -> Matcher:
         from llguidance import LLMatcher
 
-        grammar = _grammar(constraint)
         if self._vocabulary is None:
             self._vocabulary = Vocabulary(self._model)
+        grammar = _grammar(constraint, self._vocabulary)
         inner = LLMatcher(self._vocabulary.tokeniser, grammar, log_level=0)
         if inner.is_error():
             raise BadRequest(f"{_NAMES[constraint.kind]} cannot be used: {inner.get_error()}")
-        spelling = Spelling(LLMatcher(byte_tokeniser(), grammar, log_level=0))
+        spelled = _grammar(_without_numbers(constraint, self._vocabulary))
+        spelling = Spelling(LLMatcher(byte_tokeniser(), spelled, log_level=0))
         return Matcher(inner, spelling, self._vocabulary, _heft(constraint))
 
 
@@ -208,8 +217,20 @@ _NAMES = {
 }
 
 
-def _grammar(constraint: Constraint) -> str:
-    """Write a constraint as llguidance takes it.
+def _without_numbers(constraint: Constraint, vocabulary: Vocabulary) -> Constraint:
+    """Write the tokens that a Lark grammar names by number (`<[7]>`) as the text they stand for."""
+    if constraint.kind != "lark":
+        return constraint
+
+    def text(found: re.Match[str]) -> str:
+        raw = vocabulary.bytes_of([int(found.group(1))])
+        return json.dumps(raw.decode("utf-8", errors="replace"), ensure_ascii=False)
+
+    return replace(constraint, source=re.sub(r"<\[(\d+)\]>", text, constraint.source))
+
+
+def _grammar(constraint: Constraint, vocabulary: Vocabulary | None = None) -> str:
+    """Write a constraint as llguidance takes it; tokens by number need a vocabulary.
 
     Raises:
         BadRequest: in plain words.
@@ -224,7 +245,7 @@ def _grammar(constraint: Constraint) -> str:
         grammar = LLMatcher.grammar_from_regex(constraint.source)
     else:
         grammar = LLMatcher.grammar_from_lark(constraint.source)
-    why = schema.refusal_of(grammar)
+    why = schema.refusal_of(grammar, vocabulary.tokeniser if vocabulary else None)
     if why is not None:
         raise BadRequest(f"{_NAMES[constraint.kind]} cannot be used: {why.strip()}")
     return grammar

@@ -10,10 +10,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import keywords
 from .keywords import Path
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
 
 MAX_DEPTH = 64
 COMPACT = {
@@ -100,15 +103,15 @@ def _number(schema: Mapping[str, Any], keyword: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-def refusal_of(grammar: str) -> str | None:
+def refusal_of(grammar: str, tokeniser: LLTokenizer | None = None) -> str | None:
     """Tell why llguidance refuses a grammar, in its own words; None: it takes it."""
-    return _refusal(grammar)
+    return _refusal(grammar, tokeniser)
 
 
-def _refusal(grammar: str) -> str | None:
+def _refusal(grammar: str, tokeniser: LLTokenizer | None = None) -> str | None:
     from llguidance import LLMatcher
 
-    is_refused, told = LLMatcher.validate_grammar_with_warnings(grammar)
+    is_refused, told = LLMatcher.validate_grammar_with_warnings(grammar, tokeniser)
     return told[0] if is_refused or told else None
 
 
