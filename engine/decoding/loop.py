@@ -27,8 +27,10 @@ from .sequence import Sequence
 from .told import Told
 from .turn import Piece, Turn
 
-# Guesses of all answers together; beyond it a wrong guess costs more than a right one saves.
-MOST_DRAFTS = 96
+# Guesses of all answers together. With fewer than 64 tokens in a step, llama.cpp computes each as
+# it would alone, so guesses change nothing, not even the last bits; from 64 on its attention takes
+# another path on a processor, and logits differ by up to 0.9.
+MOST_DRAFTS = 48
 
 # While many wait, it is asked so often whether another layout would be quicker.
 ASK_AGAIN_S = 2.0
@@ -265,7 +267,7 @@ class Loop:
         """Guess ahead for those that answer, the fewer tokens the more of them there are."""
         running = [one for one in self._scheduler.running if one.state == "decode"]
         answering = [self._answers[one.request_id] for one in running]
-        most = MOST_DRAFTS // max(1, len(answering))
+        most = max(0, MOST_DRAFTS - len(answering)) // max(1, len(answering))
         price = self._cache.draft_price(len(answering))
         for answer in answering:
             answer.sequence.drafts[:] = answer.guess(most, price)
