@@ -139,7 +139,13 @@ async def _turn(
             return await play(running, number)
     except FAILURES as error:
         say(f"{one.name} failed: {error!r}")
-        return Failed(f"{type(error).__name__}: {error}"[:120])
+        return Failed(_shortened(f"{type(error).__name__}: {error}"))
+
+
+def _shortened(text: str) -> str:
+    """Keep both ends: the first names the error, the last has its cause."""
+    text = " ".join(text.split()).replace("|", "/")
+    return text if len(text) <= 160 else f"{text[:60]} \N{HORIZONTAL ELLIPSIS} {text[-95:]}"
 
 
 async def ask_all(one: Running, asks: Sequence[Ask], n_at_once: int) -> list[Said]:

@@ -85,6 +85,8 @@ class Setup:
             "n_threads": self.n_threads,
             "n_gpu_layers": self.n_gpu_layers,
             "num_parallel": self.n_parallel,
+            # Not the user's own: there the model's name may stand for a tuned copy by now.
+            "cache_dir": cache(),
             **({"n_cells": self.n_cells} if self.n_cells else {}),
             **more,
             **self.more,
@@ -182,24 +184,34 @@ def tuned_copy(model: Path) -> Path:
 
     In a process of its own, so that this one's memory stays what it is.
     """
-    target = peers.cache().parent.parent / "benchmarks" / f"{model.stem}.Q8_0.gguf"
+    target = cache() / f"{model.stem}-{model.stat().st_size}.tuned.gguf"
     if not target.is_file():
         print(f"making {target}", file=sys.stderr, flush=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_suffix(".part")
-        command = [sys.executable, "-c", _QUANTISE, str(model), str(aside)]
+        command = [sys.executable, "-c", _WIDEN, str(model), str(aside)]
         subprocess.run(command, check=True, capture_output=True)
         aside.replace(target)
     return target
 
 
-_QUANTISE = """
-import sys, ctypes, llama_cpp.llama_cpp as lib
-params = lib.llama_model_quantize_default_params()
-params.ftype, params.allow_requantize = lib.LLAMA_FTYPE_MOSTLY_Q8_0, True
-source, target = (name.encode() for name in sys.argv[1:])
-sys.exit(lib.llama_model_quantize(source, target, ctypes.byref(params)))
+_WIDEN = """
+import sys
+from pathlib import Path
+from paddock.engine.gguf import read_header
+from paddock.engine.tuning.rewriting import rest, widen
+source, target = map(Path, sys.argv[1:])
+if rest(read_header(source)):
+    from paddock.engine.native.quantise import quantise
+    quantise(source, target, "Q8_0", 1)
+else:
+    widen(source, target, 1)
 """
+
+
+def cache() -> Path:
+    """Tell where the benchmarks keep what they need again: the tuned copy, profiles."""
+    return peers.cache().parent.parent / "benchmarks"
 
 
 # Servers

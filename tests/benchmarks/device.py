@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from tests.benchmarks import arena, chat, decode, job, overflow, peers
 from tests.benchmarks.arena import FAILURES
@@ -179,7 +180,7 @@ async def raw(bench: Bench) -> None:
             arena.say(f"raw, {name}")
     for which in ("prefill", "decode"):
         for n in numbers:
-            cells = {who: getattr(speeds[n], which) for who, speeds in found.items()}
+            cells = {who: getattr(at[n], which) for who, at in found.items() if n in at}
             bench.rows.append(Row(f"{which}, {n} sequences, tokens/s", cells, True))
     for n in numbers:
         if steps[n].n_steps:
@@ -196,6 +197,7 @@ async def a_job(bench: Bench) -> None:
         shape = job.Shape(n, 0, bench.args.job_tokens, 0, bench.args.words)
         play = functools.partial(job.play, job.JOBS["a"], shape)
         found = await arena.contest([one], bench.setup, 1, play)
+        _note_failures(bench, "job", found)
         turns = found.results(one.name)
         cells[one.name] = job.per_minute(turns[0]) if turns else "failed"
     bench.rows.append(Row("job, documents/min", cells, True))
@@ -220,6 +222,7 @@ async def a_chat(bench: Bench) -> None:
     )
     contenders = [PADDOCK, *([best] if best else [])]
     found = await arena.contest(contenders, bench.setup, 1, functools.partial(chat.play, shape))
+    _note_failures(bench, "chat", found)
     first: dict[float, dict[str, float | str]] = {0.5: {}, 0.95: {}}
     between: dict[str, float | str] = {}
     per_minute: dict[str, float | str] = {}
@@ -251,11 +254,18 @@ async def an_overflow(bench: Bench) -> None:
     found = await arena.contest(
         contenders, setup, 1, lambda running, _: overflow.play(asks, running)
     )
+    _note_failures(bench, "overflow", found)
     cells: dict[str, float | str] = {}
     for one in contenders:
         for turn in found.results(one.name):
             cells[one.name] = f"{turn.n_answers} of {len(asks)}"
     bench.rows.append(Row(f"answers of {len(asks)} at once in {n_cells} cells", cells))
+
+
+def _note_failures(bench: Bench, part: str, found: arena.Contest[Any]) -> None:
+    for name in found.turns:
+        if why := found.failure(name):
+            bench.rows.append(Row(f"{part}, {name}: {why}", {}))
 
 
 # The table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,5 +60,6 @@ def speeds(printed: str) -> dict[int, Speed]:
     >>> speeds('{"pl": 4, "speed_pp": 500.5, "speed_tg": 240.0}')
     {4: Speed(prefill=500.5, decode=240.0)}
     """
-    lines = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    # A warning may stand before it in the same line.
+    lines = [json.loads(found) for found in re.findall(r"\{.*\}", printed)]
     return {one["pl"]: Speed(one["speed_pp"], one["speed_tg"]) for one in lines}

@@ -113,7 +113,11 @@ def test_the_runners_own_cost_is_told_for_a_document_and_step(tmp_path: Path) ->
 
 COMMANDS = {
     "job": (job, f"--rounds 1 --alone 1 {FEW}", "| paddock |"),
-    "job-copies": (job, f"--load c --rounds 1 --alone 1 {FEW}", "| paddock |"),
+    "job-forms": (
+        job,
+        f"--load b --rounds 1 --alone 1 {FEW.replace('-tokens 4', '-tokens 40')}",
+        "| paddock |",
+    ),
     "chat": (
         chat,
         f"--rounds 1 --in-flight 2 --chat-tokens 3 --every-ms 3000 {FEW}",
