@@ -61,6 +61,8 @@ class Circles:
         for period in periods[:TURNS].tolist():
             others = np.flatnonzero(tokens[period:] != tokens[: len(tokens) - period])
             n_same = int(others[0]) if len(others) else len(tokens) - period
-            if n_same + period >= max(TURNS * period, SPAN if period > SHORT else SPAN_OF_SHORT):
-                return int(period)
+            span = n_same + int(period)
+            if span >= max(TURNS * period, SPAN):
+                # The shortest decides: six zeros are no longer circle than one.
+                return int(period) if period > SHORT or span >= SPAN_OF_SHORT else 0
         return 0

@@ -1,0 +1,120 @@
+"""What an answer cannot be held to is told by its place in the schema."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from paddock.engine.sampling.schema import check, compiled, heft
+
+
+@pytest.mark.parametrize(
+    ("schema", "pointer", "message"),
+    [
+        ({"typ": "string"}, "/typ", "`typ` is not a keyword that is known"),
+        ({"type": "strnig"}, "", "there is no type 'strnig'"),
+        ({"items": {"type": "strnig"}}, "/items", "there is no type 'strnig'"),
+        ({"properties": {"a": 3}}, "/properties/a", "a schema is a mapping, not '3'"),
+        ({"properties": []}, "", "properties must be an object"),
+        ({"type": "integer", "minimum": "3"}, "/minimum", '`minimum` must be a number, not "3"'),
+        ({"required": "a"}, "/required", '`required` must be a list, not "a"'),
+        ({"enum": []}, "", "no value can match: anyOf is empty"),
+        (
+            {"type": "array", "minItems": 3, "maxItems": 2},
+            "",
+            "no value can match: minItems (3) is greater than maxItems (2)",
+        ),
+        ({"$ref": "#/$defs/x"}, "", "a `$ref` leads nowhere: pointer '/$defs/x' does not exist"),
+        ({"$ref": "http://x/y"}, "/$ref", "'http://x/y' lies outside the schema"),
+        ({"format": "idn-email"}, "/format", "the format 'idn-email' is not known"),
+        (
+            {"properties": {"a/b": {"pattern": "(?=a)b"}}},
+            "/properties/a~1b/pattern",
+            "the pattern cannot be used: look-around, including look-ahead and look-behind, is "
+            "not supported",
+        ),
+        (
+            {"properties": {"a": {"oneOf": [{"type": "integer"}, {"type": "number"}]}}},
+            "/properties/a",
+            "the options of `oneOf` cannot be told apart while an answer is written",
+        ),
+        (
+            {"type": "object", "minProperties": 2},
+            "/minProperties",
+            "`minProperties: 2` asks for more properties than `required` names",
+        ),
+        ({"minimum": float("inf")}, "", "the schema holds what JSON cannot write"),
+        ([], "", "a schema is a mapping, not a list"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_at_its_place(
+    schema: Any, pointer: str, message: str
+) -> None:
+    (problem,) = check(schema)
+    assert (problem.pointer, problem.message) == (pointer, message)
+
+
+@pytest.mark.parametrize(
+    "keyword",
+    ["not", "if", "uniqueItems", "contains", "propertyNames", "dependentRequired", "nullable"],
+)
+def test_keywords_that_would_be_passed_over_are_refused_with_a_way_out(keyword: str) -> None:
+    (problem,) = check({"properties": {"a": {keyword: True}}})
+    assert problem.pointer == f"/properties/a/{keyword}"
+    assert problem.message == f"an answer cannot be held to `{keyword}` while it is written"
+    assert problem.remedy
+
+
+def test_every_problem_is_told_at_once() -> None:
+    problems = check({"not": {}, "items": {"uniqueItems": True, "then": {}, "if": {}}})
+    pointers = [problem.pointer for problem in problems]
+    assert pointers == ["/not", "/items/uniqueItems", "/items/then", "/items/if"]
+    assert str(problems[0]) == (
+        "at /not: an answer cannot be held to `not` while it is written. "
+        "List what is allowed instead, with `enum`, `pattern` or `anyOf`."
+    )
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        True,
+        {},
+        {"title": "a", "examples": [1], "deprecated": True, "x-order": 3, "default": {}},
+        {"type": "array", "uniqueItems": False, "minContains": 0, "then": {"not": {}}},
+        {"properties": {"not": {"type": "string"}, "format": {"enum": ["a"]}}},
+        {"$schema": "http://json-schema.org/draft-07/schema#", "definitions": {"a": {}}},
+        {"x-guidance": {"lenient": True}},
+        {"const": {"not": 3}},
+    ],
+)
+def test_what_binds_nothing_is_no_problem(schema: Any) -> None:
+    assert check(schema) == ()
+
+
+def test_an_authors_own_guidance_cannot_loosen_the_rules() -> None:
+    schema = {"type": "array", "x-guidance": {"lenient": True, "whitespace_flexible": True}}
+    options = json.loads(compiled(schema))["grammars"][0]["json_schema"]["x-guidance"]
+    assert options["lenient"] is False
+    assert options["whitespace_flexible"] is False
+
+
+def test_objects_that_name_their_properties_are_closed_unless_others_describe_them_too() -> None:
+    def grammar(schema: Any) -> Any:
+        return json.loads(compiled(schema))["grammars"][0]["json_schema"]
+
+    named = {"properties": {"a": {"type": "string"}}}
+    assert grammar(named)["additionalProperties"] is False
+    assert grammar({**named, "additionalProperties": True})["additionalProperties"] is True
+    assert "additionalProperties" not in grammar({"type": "object"})
+    assert "additionalProperties" not in grammar({**named, "allOf": [{"required": ["b"]}]})
+    both = grammar({"anyOf": [{**named}, {"properties": {"b": {}}, "required": ["b"]}]})
+    assert [option["additionalProperties"] for option in both["anyOf"]] == [False, False]
+
+
+def test_the_heft_counts_what_is_asked_for_repeatedly() -> None:
+    assert heft({"type": "string", "minLength": 500}) > 500
+    assert heft({"type": "array", "minItems": 100, "items": {"type": "string"}}) > 1_000
+    assert heft({"type": "object", "properties": {"a": {"type": "string"}}}) < 200
