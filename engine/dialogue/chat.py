@@ -17,6 +17,7 @@ from typing import Any
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Message, Think, Tool, ToolCall
 
+from .forms import Tags
 from .probes import Manner, study
 from .template import Refused, Template
 from .turns import build_turns, tool_turns
@@ -84,8 +85,11 @@ class ChatTemplate:
         """
         literals: list[str] = []
         safe = _Safe(self._forged, literals)
+        tags = self.manner.tags
         text = self._rendered(
-            [safe.message(one) for one in messages], [safe.tool(one) for one in tools], think
+            [safe.message(_unfolded(one, tags)) for one in messages],
+            [safe.tool(one) for one in tools],
+            think,
         )
         if think is False and self.opens_reasoning(text):
             text = f"{text.rstrip()}\n\n{self.manner.tags.closes}\n\n"
@@ -108,6 +112,17 @@ class ChatTemplate:
             return template.render(turns, shown, **thinking(think, is_harmony=manner.is_harmony))
         except Refused as error:
             raise BadRequest(f"the model's chat template refuses this: {error}") from error
+
+
+def _unfolded(message: Message, tags: Tags) -> Message:
+    """Part an earlier answer that still has its reasoning before it, tags and all."""
+    opens, found, text = message.content.lstrip().partition(tags.closes)
+    if message.role != "assistant" or message.reasoning or not found:
+        return message
+    if not opens.startswith(tags.opens):
+        return message
+    reasoning = opens.removeprefix(tags.opens).strip()
+    return replace(message, content=text.lstrip(), reasoning=reasoning)
 
 
 def thinking(think: Think | None, *, is_harmony: bool = False) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Prompter:
             model.chat_template(),
             bos=model.special_text("bos"),
             eos=model.special_text("eos"),
-            control_tokens=model.control_texts(),
+            control_tokens=model.special_tokens(),
             ends=[model.piece(token, shows_control=True).decode(errors="replace")
                   for token in model.ending_tokens()],
             tool_source=model.chat_template("tool_use"),
@@ -141,14 +141,21 @@ class Prompter:
         # A template that writes BOS itself must not get a second one.
         wants_bos = self._model.adds_bos and not (bos and pieces and pieces[0].text.startswith(bos))
         parts = [
-            self._model.tokenise(
-                piece.text,
-                with_special=wants_bos and number == 0,
-                parse_special=not piece.is_literal,
-            )
+            self._model.tokenise(piece.text, with_special=wants_bos and number == 0,
+                                 parse_special=True)
+            if not piece.is_literal
+            else self._spelled(piece.text)
             for number, piece in enumerate(pieces)
-        ]
+        ]  # fmt: skip
         return np.concatenate(parts) if parts else np.empty(0, np.int32)
+
+    def _spelled(self, text: str) -> Tokens:
+        """Tokenise what must stay mere text, though it spells a token of its own.
+
+        Tags that a model's makers added are read as such even where control tokens are not, so
+        the first character goes alone.
+        """
+        return np.concatenate([self._plain(text[:1]), self._plain(text[1:])])
 
     def count(self, texts: Items[str]) -> list[int]:
         """Count each text's tokens, without what the model puts around a prompt."""

@@ -113,3 +113,13 @@ def test_templates_may_append_to_lists_and_mark_what_is_generated() -> None:
     messages = [Message("user", "a"), Message("assistant", "b")]
     assert template(source).render(messages) == (TextPiece("a+b", False),)
     assert messages[0].content == "a"
+
+
+def test_an_answer_that_still_has_its_reasoning_is_parted() -> None:
+    source = "{% for m in messages %}[{{ m.reasoning_content }}|{{ m.content }}]{% endfor %}"
+    messages = [
+        Message("user", "<think>x</think>y"),
+        Message("assistant", "<think>\nHm.\n</think>\n\nYes."),
+    ]
+    (piece,) = template(source).render(messages)
+    assert piece.text == "[|<think>x</think>y][Hm.|Yes.]"
