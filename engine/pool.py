@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TypeVar
@@ -138,9 +139,16 @@ class LocalPool:
         """
         known = self._known.get(model.ref)
         if known is None:
-            known = await asyncio.to_thread(self.models.find, model.ref, self.settings.n_ctx_tokens)
+            known = await asyncio.to_thread(self._found, model.ref)
             self._known[model.ref] = known
         return with_context(known, model.n_ctx_tokens)
+
+    def _found(self, ref: str) -> ModelFacts:
+        known = self.models.find(ref, self.settings.n_ctx_tokens)
+        draft = self.settings.draft_models.get(known.name)
+        if draft is None:
+            return known
+        return replace(known, draft_path=str(self.models.locate(draft).path))
 
     async def count_chat(self, model: ModelSpec, messages: Sequence[Message]) -> int:
         """Count the prompt's tokens, the model's chat template included."""

@@ -53,6 +53,8 @@ class ModelFacts:
     """The model's own sampling values; a spec's and a request's go before them."""
     tuned_from: str | None = None
     """Of a tuned copy: the digest of the file that the name stands for."""
+    draft_path: str = ""
+    """A smaller model's file that guesses ahead for this one."""
 
     @property
     def named_digest(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -55,6 +56,8 @@ class PoolSettings:
     """`auto`: by what the profile says of the job at hand."""
     n_cells: int | None = None
     """Tokens that one model's KV cache holds, over all sequences; None: decided."""
+    draft_models: Mapping[str, str] = field(default_factory=dict)
+    """For a model's name, a smaller one of the same vocabulary that guesses ahead for it."""
     shelf_bytes: int = 256 * 1024 * 1024
     """Main memory of one model for finished conversations that may be continued."""
     profile_s: float = 4.0

@@ -23,7 +23,7 @@ from .sizes import Measured
 # On 2 cores with SmolLM2-135M and documents of 700 tokens, 1, 2, 4 and 8 at once made 16 to 19 a
 # minute, within the noise: what a common pass over the weights saves goes into attention over the
 # unified cache. Some at once keep a long document from holding up short ones.
-N_PARALLEL_CPU = 4
+N_PARALLEL_CPU = 8
 N_PARALLEL_GPU = 16
 N_PARALLEL_EMBED = 32
 
@@ -149,6 +149,7 @@ def _load(wanted: Wanted, settings: PoolSettings, device: Device, n_parallel: in
         adapters=wanted.adapters,
         cache_layout=settings.cache_layout,
         is_gpu=device.is_gpu,
+        draft_path=wanted.facts.draft_path,
         digest=wanted.facts.digest,
         device=device.name,
     )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from paddock.engine.decoding.answering import Job
+from paddock.engine.decoding.draft_model import DraftModel
 from paddock.engine.decoding.kv_cache import CacheWishes, KvCache
 from paddock.engine.decoding.loop import Cancel, Close, Loop, Widen
 from paddock.engine.decoding.told import Told
 from paddock.engine.dialogue.prompt import Prompter, answer_budget
-from paddock.engine.native.context import ContextOptions
+from paddock.engine.native.context import Context, ContextOptions
 from paddock.engine.native.model import Model
 from paddock.engine.profile.profile import Profile
 from paddock.engine.sampling.constraint import Grammars
@@ -34,7 +36,9 @@ class ChatService:
         self._grammars = Grammars(model)
         self._load = load
         self._send = send
-        self._loop = Loop(KvCache(model, _wishes(load), profile), self._tell, self._tell_widened)
+        cache = KvCache(model, _wishes(load), profile)
+        draft_model = _draft_model(load, model) if load.draft_path else None
+        self._loop = Loop(cache, self._tell, self._tell_widened, draft_model)
 
     def run(self) -> None:
         """Work until `close` is called.
@@ -96,6 +100,17 @@ class ChatService:
 
     def _tell_widened(self, request_id: int) -> None:
         self._send({"event": "widened", "id": request_id})
+
+
+def _draft_model(load: Load, model: Model) -> DraftModel:
+    """Load the smaller model, in a context that holds every sequence of the larger one.
+
+    Raises:
+        LoadFailed: it cannot be loaded, or has another vocabulary.
+    """
+    small = Model(Path(load.draft_path), n_gpu_layers=load.n_gpu_layers, main_gpu=load.main_gpu)
+    options = replace(_wishes(load).options, n_seq_max=load.n_parallel + 1)
+    return DraftModel(small, model, Context(small, options))
 
 
 def _wishes(load: Load) -> CacheWishes:

@@ -39,6 +39,8 @@ class Load:
     cache_layout: CacheLayout = "auto"
     n_shelf_tokens: int = 0
     is_gpu: bool = False
+    draft_path: str = ""
+    """A smaller model that guesses ahead; empty: none."""
     profile_s: float = 0.0
     """How long a model without a profile is measured before it is ready; 0: not at all."""
     profile: Mapping[str, Any] | None = None
