@@ -267,6 +267,8 @@ class Loop:
         """Guess ahead for those that answer, the fewer tokens the more of them there are."""
         running = [one for one in self._scheduler.running if one.state == "decode"]
         answering = [self._answers[one.request_id] for one in running]
+        if not answering:
+            return
         most = max(0, MOST_DRAFTS - len(answering)) // max(1, len(answering))
         price = self._cache.draft_price(len(answering))
         for answer in answering:
