@@ -70,11 +70,15 @@ _NAMES: Mapping[str, _Name] = {
     "num_parallel": _Name(values.count_or_auto, "num_parallel", in_ollama=True),
     "max_loaded_models": _Name(values.count_or_auto, "max_loaded_models", in_ollama=True),
     "max_queue": _Name(values.count, "max_queue", in_ollama=True),
+    "max_wait": _Name(values.seconds, "max_wait_s"),
     "context_length": _Name(values.context_or_auto, "n_ctx_tokens", in_ollama=True),
     "flash_attention": _Name(values.switch, "flash_attention", in_ollama=True),
     "kv_cache_type": _Name(values.cache_type, "kv_cache_type", in_ollama=True),
     "num_gpu": _Name(values.layers, "n_gpu_layers"),
     "main_gpu": _Name(values.index, "main_gpu"),
+    "split_mode": _Name(values.split_mode, "split_mode"),
+    "gpu_overhead": _Name(values.size, "gpu_overhead_bytes", in_ollama=True),
+    "allow_cpu": _Name(values.flag, "allow_cpu"),
     "num_batch": _Name(values.count, "n_batch_tokens"),
     "num_thread": _Name(values.count_or_auto, "n_threads"),
     "profile_s": _Name(values.seconds, "profile_s"),
@@ -82,7 +86,7 @@ _NAMES: Mapping[str, _Name] = {
 }
 
 # Part of the language's pages, but not carried out yet: accepted, so that a file can be shared.
-_LATER = frozenset(["host", "origins", "gpu_overhead", "llm_library", "pool", "allow"])
+_LATER = frozenset(["host", "origins", "llm_library", "pool", "allow"])
 
 _POOL_FIELDS = frozenset(field.name for field in fields(PoolSettings))
 

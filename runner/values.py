@@ -120,6 +120,32 @@ def layers(value: object) -> int:
     return number
 
 
+def size(value: object) -> int:
+    """Give bytes; `2GB` are 2,000,000,000, `2GiB` and Ollama's `2G` 2,147,483,648.
+
+    >>> size("512MiB"), size(0), size("2GB")
+    (536870912, 0, 2000000000)
+    """
+    written = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?", str(value).strip().lower())
+    if written is None or isinstance(value, bool):
+        raise BadValue("is not a size", "Give bytes, or a number with a unit such as '512MiB'.")
+    number, unit, ending = written.groups()
+    base = 1000 if ending == "b" else 1024
+    return int(float(number) * base ** " kmgt".index(unit or " "))
+
+
+def split_mode(value: object) -> Literal["none", "layer", "row"]:
+    """Give how a model is spread over several devices."""
+    written = str(value).strip().lower()
+    if written == "none":
+        return "none"
+    if written == "layer":
+        return "layer"
+    if written == "row":
+        return "row"
+    raise BadValue("is not a way to split a model", "Give 'none', 'layer' or 'row'.")
+
+
 def index(value: object) -> int:
     """Give a whole number of 0 or more."""
     number = _whole(value)

@@ -69,7 +69,7 @@ def this_device() -> Device:
     n_threads = max(1, min(cpu.n_cores, cpu.n_usable))
     free_bytes = read_memory().free_bytes
     n_kills = read_oom_kills()
-    backends = _backends()
+    backends = build_backends()
     if not backends:
         return Device(n_threads, free_bytes, is_gpu=False, n_oom_kills=n_kills)
     gpus = usable_gpus(visible_gpus(read_gpus(), os.environ), backends)
@@ -91,8 +91,12 @@ def usable_gpus(gpus: Sequence[Gpu], backends: Sequence[str]) -> tuple[GpuRoom, 
     return rooms
 
 
-def _backends() -> tuple[str, ...]:
-    """Tell what llama.cpp was built for, from the files of the package: importing it is slow."""
+def build_backends() -> tuple[str, ...]:
+    """Tell which graphics backends llama.cpp was built with; none: for the processor only.
+
+    It reads the names of the package's files: importing it is slow, and a build that sees no device
+    says of itself that it supports none.
+    """
     spec = importlib.util.find_spec("llama_cpp")
     folders = [Path(place) / "lib" for place in (spec and spec.submodule_search_locations) or ()]
     names = {file.name for folder in folders for file in folder.glob("*ggml-*")}

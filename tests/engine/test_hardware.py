@@ -44,6 +44,36 @@ def test_nvidia_smi_is_believed() -> None:
     ]
 
 
+def test_free_memory_uuid_and_driver_are_read() -> None:
+    (gpu,) = hardware.parse_nvidia_smi("NVIDIA L4, 23034, 8.9, 22563, GPU-1a2b, 550.54.15\n")
+    assert (gpu.free_bytes, gpu.uuid, gpu.driver) == (22563 * 1024**2, "GPU-1a2b", "550.54.15")
+
+
+@pytest.mark.parametrize(
+    ("value", "seen"),
+    [
+        (None, ["GPU-aa", "GPU-ab", "GPU-b"]),
+        ("", []),
+        ("2,0", ["GPU-b", "GPU-aa"]),
+        ("GPU-ab", ["GPU-ab"]),
+        ("0,7,1", ["GPU-aa"]),
+    ],
+)
+def test_only_the_devices_that_cuda_would_show_count(value: str | None, seen: list[str]) -> None:
+    gpus = [hardware.Gpu("cuda", "L4", uuid=uuid) for uuid in ("GPU-aa", "GPU-ab", "GPU-b")]
+    environ = {} if value is None else {"CUDA_VISIBLE_DEVICES": value}
+    assert [gpu.uuid for gpu in hardware.visible_gpus(gpus, environ)] == seen
+
+
+def test_the_kernels_count_of_processes_killed_for_memory_is_read(tmp_path: Path) -> None:
+    assert hardware.read_oom_kills(tmp_path) == 0
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/vmstat").write_text("pgfault 12\noom_kill 3\n")
+    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+    (tmp_path / "sys/fs/cgroup/memory.events").write_text("oom 2\noom_kill 1\n")
+    assert hardware.read_oom_kills(tmp_path) == 4
+
+
 def test_an_error_text_of_nvidia_smi_is_no_device() -> None:
     assert hardware.parse_nvidia_smi("No devices were found\n") == ()
 

@@ -61,6 +61,10 @@ def test_every_setting_of_the_pool_can_be_set(tmp_path: Path) -> None:
         PADDOCK_NUM_THREAD="2",
         PADDOCK_NUM_BATCH="256",
         PADDOCK_MAIN_GPU="1",
+        PADDOCK_SPLIT_MODE="row",
+        PADDOCK_ALLOW_CPU="1",
+        PADDOCK_MAX_WAIT="2.5",
+        OLLAMA_GPU_OVERHEAD="512MiB",
         PADDOCK_PROFILE_S="1.5",
         PADDOCK_CHAT_MODEL="qwen3:4b",
         PADDOCK_EMBED_MODEL="nomic-embed-text",
@@ -82,6 +86,10 @@ def test_every_setting_of_the_pool_can_be_set(tmp_path: Path) -> None:
         n_threads=2,
         n_batch_tokens=256,
         main_gpu=1,
+        split_mode="row",
+        allow_cpu=True,
+        max_wait_s=2.5,
+        gpu_overhead_bytes=512 * 1024**2,
         profile_s=1.5,
     )
 
