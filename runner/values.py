@@ -7,6 +7,7 @@ raises `BadValue`. `None` stands for "decide from the machine or the model".
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -183,6 +184,36 @@ def cache_type(value: object) -> Literal["f16", "q8_0"]:
     if written == "q8_0":
         return "q8_0"
     raise BadValue("is not a type of cache that this version has", "Give 'f16' or 'q8_0'.")
+
+
+def cache_layout(value: object) -> Literal["auto", "unified", "split"]:
+    """Give how sequences share the key and value cache."""
+    written = str(value).strip().lower()
+    if written == "auto":
+        return "auto"
+    if written == "unified":
+        return "unified"
+    if written == "split":
+        return "split"
+    raise BadValue("is not a layout of the cache", "Give 'auto', 'unified' or 'split'.")
+
+
+def model_pairs(value: object) -> dict[str, str]:
+    """Give a small model for each large one: a table, or `large=small` with commas between.
+
+    >>> model_pairs("llama3.1:8b=llama3.2:1b, qwen3:8b = qwen3:0.6b")
+    {'llama3.1:8b': 'llama3.2:1b', 'qwen3:8b': 'qwen3:0.6b'}
+    """
+    if isinstance(value, Mapping):
+        pairs = [(str(large), str(small)) for large, small in value.items()]
+    else:
+        parts = [part.partition("=") for part in str(value).split(",") if part.strip()]
+        pairs = [(large.strip(), small.strip()) for large, _, small in parts]
+    if all(large and small for large, small in pairs):
+        return dict(pairs)
+    raise BadValue(
+        "does not name two models", "Give 'large=small', as in 'llama3.1:8b=llama3.2:1b'."
+    )
 
 
 def _whole(value: object) -> int | None:

@@ -66,6 +66,9 @@ def test_every_setting_of_the_pool_can_be_set(tmp_path: Path) -> None:
         PADDOCK_MAX_WAIT="2.5",
         OLLAMA_GPU_OVERHEAD="512MiB",
         PADDOCK_PROFILE_S="1.5",
+        PADDOCK_CACHE_LAYOUT="split",
+        PADDOCK_CACHE_SHELF="64MiB",
+        PADDOCK_DRAFT_MODELS="llama3.1:8b=llama3.2:1b",
         PADDOCK_CHAT_MODEL="qwen3:4b",
         PADDOCK_EMBED_MODEL="nomic-embed-text",
         PADDOCK_DEBUG="1",
@@ -91,6 +94,9 @@ def test_every_setting_of_the_pool_can_be_set(tmp_path: Path) -> None:
         max_wait_s=2.5,
         gpu_overhead_bytes=512 * 1024**2,
         profile_s=1.5,
+        cache_layout="split",
+        shelf_bytes=64 * 1024**2,
+        draft_models={"llama3.1:8b": "llama3.2:1b"},
     )
 
 
