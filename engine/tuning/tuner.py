@@ -22,7 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from paddock.engine.errors import EngineError
-from paddock.engine.gguf import BLOCKS, TYPE_NAMES, Header, read_header
+from paddock.engine.gguf import BLOCKS, TYPE_NAMES, Header, Tensor, read_header
 from paddock.engine.hardware import read_disk
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
@@ -38,7 +38,14 @@ N_COMPARED = 768
 _COMMAND = (sys.executable, "-m", "paddock.engine.tuning.process")
 _SPARE_BYTES = 64 * 1024 * 1024
 # What llama.cpp makes of a file is a mixture; these have at most so many bytes for each weight.
-_MOST_BYTES_EACH = {"Q2_K": 0.5, "Q3_K": 0.65, "Q4_K": 0.8, "Q5_K": 0.9, "IQ4_XS": 0.8}
+_MOST_BYTES_EACH = {
+    "Q2_K": 0.5,
+    "Q3_K": 0.65,
+    "Q4_K": 0.8,
+    "Q5_K": 0.9,
+    "IQ4_XS": 0.8,
+    "IQ4_NL": 0.7,
+}
 
 Note = Callable[[str], None]
 
@@ -143,8 +150,14 @@ def copy_bytes(header: Header, format_name: str) -> int:
         kind = next(kind for kind, name in TYPE_NAMES.items() if name == format_name)
         per_block, block_bytes = BLOCKS[kind]
         each = block_bytes / per_block
-    # Vectors stay as they are, and the vocabulary takes some megabytes at most.
-    return int(sum(t.n_weights * (each if len(t.axes) > 1 else 4.0) for t in header.tensors))
+    return int(sum(one.n_weights * _bytes_each(one, each) for one in header.tensors))
+
+
+def _bytes_each(tensor: Tensor, each: float) -> float:
+    """Vectors stay as they are; the vocabulary's matrices get 6 bits and more."""
+    if len(tensor.axes) == 1:
+        return 4.0
+    return each if tensor.name.startswith("blk.") else max(each, 210 / 256)
 
 
 def _sweep(folder: Path, stem: str) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from paddock.engine import hardware
 from paddock.engine.models import ModelFinder
+from paddock.engine.residency.devices import build_backends
 from paddock.runner.display import console
 from paddock.runner.settings import Settings
 
@@ -48,6 +49,8 @@ class Native:
     supports_gpu: bool
     features: tuple[str, ...]
     """What it was compiled with."""
+    backends: tuple[str, ...] = ()
+    """The graphics backends that lie beside it, whether or not they find a device."""
 
 
 def examine(settings: Settings, environ: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
@@ -61,6 +64,7 @@ def examine(settings: Settings, environ: Mapping[str, str] | None = None) -> tup
         *graphics(machine.gpus, native, environ),
         *disks(settings),
         *models(settings),
+        *tuned(settings),
         *port(),
         *prefect(environ),
         *_origins(settings),
@@ -114,7 +118,8 @@ def ask_native() -> Native | str:
     except (IndexError, ValueError):
         lines = answer.stderr.strip().splitlines()
         return lines[-1] if lines else f"it ended with status {answer.returncode}"
-    return Native(bool(supports_gpu), tuple(re.findall(r"(\w+) = 1\b", str(system_info))))
+    features = tuple(re.findall(r"(\w+) = 1\b", str(system_info)))
+    return Native(bool(supports_gpu), features, build_backends())
 
 
 def graphics(
@@ -126,22 +131,32 @@ def graphics(
         remedy = "Install it again:\n" + BUILD.format(flag=_flag(gpus))
         yield Finding("llama.cpp", "fault", f"{name} cannot be used: {native}", remedy)
         return
-    build = "for a graphics device" if native.supports_gpu else "for the processor only"
+    built_for = " and ".join(name.upper() for name in native.backends) or "a graphics device"
+    is_gpu_build = native.supports_gpu or native.backends
+    build = f"for {built_for}" if is_gpu_build else "for the processor only"
     yield Finding("llama.cpp", "ok", f"{name}, built {build}; {' '.join(native.features)}")
     if not gpus:
         yield Finding("graphics", "ok", "no device found; models run on the processor")
-    for gpu in gpus:
-        yield _graphics_device(gpu, native)
     hidden = hardware.hidden_gpus(environ)
+    for gpu in gpus:
+        yield _graphics_device(gpu, native, is_hidden=bool(hidden) and gpu.kind == "cuda")
     if hidden and any(gpu.kind == "cuda" for gpu in gpus):
         text = f"{hidden} hides every CUDA device, so models run on the processor"
         yield Finding("graphics", "warning", text, "unset CUDA_VISIBLE_DEVICES")
 
 
-def _graphics_device(gpu: hardware.Gpu, native: Native) -> Finding:
-    what = gpu.name + (f", {console.size(gpu.memory_bytes)}" if gpu.memory_bytes else "")
-    if native.supports_gpu:
+def _graphics_device(gpu: hardware.Gpu, native: Native, *, is_hidden: bool) -> Finding:
+    what = _described(gpu)
+    if native.supports_gpu or (native.backends and is_hidden):
         return Finding("graphics", "ok", what)
+    if native.backends:
+        return Finding(
+            "graphics",
+            "warning",
+            f"{what} IS NOT USED: llama-cpp-python was built for {native.backends[0].upper()}, "
+            f"but it finds no device that it can use",
+            "See whether the vendor's driver works and is new enough for the build.",
+        )
     return Finding(
         "graphics",
         "warning",
@@ -149,6 +164,20 @@ def _graphics_device(gpu: hardware.Gpu, native: Native) -> Finding:
         "Build it for the device, which needs the vendor's toolkit:\n"
         + BUILD.format(flag=_FLAGS[gpu.kind]),
     )
+
+
+def _described(gpu: hardware.Gpu) -> str:
+    """Write name, memory and driver, as far as they are known."""
+    parts = [gpu.name]
+    if gpu.memory_bytes:
+        parts.append(console.size(gpu.memory_bytes))
+    if gpu.free_bytes is not None:
+        parts.append(f"{console.size(gpu.free_bytes)} free")
+    if gpu.architecture:
+        parts.append(f"compute capability {gpu.architecture}")
+    if gpu.driver:
+        parts.append(f"driver {gpu.driver}")
+    return ", ".join(parts)
 
 
 def _flag(gpus: Sequence[hardware.Gpu]) -> str:
@@ -192,6 +221,22 @@ def models(settings: Settings) -> Iterator[Finding]:
             yield Finding(
                 "models", "warning", f"the default to {role}, '{ref}', is missing", remedy
             )
+
+
+def tuned(settings: Settings) -> Iterator[Finding]:
+    """Tell which models a copy serves, and of which one is known that a copy would help."""
+    from paddock.engine.tuning.tuned import TunedBook
+    from paddock.runner.speed import SpeedBook
+
+    from .tune import summary
+
+    for copy in TunedBook(settings.pool.cache_dir).all():
+        yield Finding("models", "ok", f"{copy.name} is served by its tuned copy: {summary(copy)}")
+    for gain in SpeedBook(settings.pool).gains():
+        text = (
+            f"a tuned copy of {gain.ref} would read prompts about {gain.prompts:.1f} times as fast"
+        )
+        yield Finding("models", "ok", text, gain.command)
 
 
 def _is_there(finder: ModelFinder, ref: str) -> bool:

@@ -27,6 +27,8 @@ class ModelRow:
     role: str
     origin: str
     path: str
+    tuned: str = ""
+    """Format of the copy that serves in its place."""
 
     def as_json(self) -> dict[str, Any]:
         """Give the object of `list --json`."""
@@ -37,6 +39,7 @@ class ModelRow:
             "role": self.role,
             "from": self.origin,
             "path": self.path,
+            **({"tuned": self.tuned} if self.tuned else {}),
         }
 
 
@@ -45,8 +48,15 @@ def models(pool: PoolSettings) -> tuple[ModelRow, ...]:
     finder = ModelFinder(pool.models_dir, pool.cache_dir)
     rows: dict[str, ModelRow] = {}
     for found, facts in finder.list():
+        copy = finder.tuned.find(facts.digest)
         row = ModelRow(
-            facts.name, facts.digest, facts.size_bytes, facts.role, found.origin, facts.path
+            facts.name,
+            facts.digest,
+            facts.size_bytes,
+            facts.role,
+            found.origin,
+            facts.path,
+            copy.format if copy is not None else "",
         )
         rows.setdefault(facts.name, row)
     return tuple(rows[name] for name in sorted(rows))
@@ -63,7 +73,8 @@ def models_table(rows: Sequence[ModelRow]) -> str:
 
 
 def _from(row: ModelRow) -> str:
-    return "store" if row.origin == "store" else f"{row.origin} ({Path(row.path).name})"
+    origin = "store" if row.origin == "store" else f"{row.origin} ({Path(row.path).name})"
+    return f"{origin}, tuned: {row.tuned}" if row.tuned else origin
 
 
 @dataclass(frozen=True, slots=True)

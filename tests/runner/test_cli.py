@@ -101,7 +101,7 @@ def test_the_version_is_told() -> None:
 def test_help_names_every_command_of_this_version_and_none_of_a_later_one() -> None:
     lines = paddock("--help").stdout.partition("Commands:")[2].splitlines()
     assert [line.split()[0] for line in lines if line.strip()] == [
-        *("validate", "plan", "run", "init", "schema", "steps", "list", "doctor")
+        *("validate", "plan", "run", "init", "schema", "steps", "list", "doctor", "tune")
     ]
 
 

@@ -1,0 +1,97 @@
+"""Records of tuned copies: what is there serves, what is gone does not, what others use stays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from paddock.engine.models import ModelFinder
+from paddock.engine.tuning.tuned import Speeds, Tuned, TunedBook
+
+
+def copy_in(folder: Path, original: str, digest: str = "e" * 64) -> Tuned:
+    """Put a copy's file into the store's blobs."""
+    blob = folder / "models" / "blobs" / f"sha256-{digest}"
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    blob.write_bytes(b"a copy")
+    return Tuned(
+        name="smollm2:135m",
+        original=original,
+        digest=digest,
+        path=str(blob),
+        format="Q8_0",
+        size_bytes=6,
+        more_bytes=2,
+        agreement=0.954,
+        n_compared=768,
+        before=Speeds(500.0, 190.0, 280.0),
+        after=Speeds(1000.0, 175.0, 400.0),
+        made_at=1.0,
+    )
+
+
+def test_a_copy_is_found_until_its_file_is_gone_or_another(tmp_path: Path) -> None:
+    book, made = TunedBook(tmp_path), copy_in(tmp_path, "a" * 64)
+    assert book.find("a" * 64) is None
+    book.keep(made)
+    assert book.find("a" * 64) == made
+    assert list(book.all()) == [made]
+    assert (made.prompts_ratio, round(made.answers_ratio, 2)) == (2.0, 1.43)
+    Path(made.path).write_bytes(b"half")
+    assert book.find("a" * 64) is None
+    Path(made.path).unlink()
+    assert list(book.all()) == []
+
+
+def test_a_damaged_record_counts_as_none(tmp_path: Path) -> None:
+    book, made = TunedBook(tmp_path), copy_in(tmp_path, "a" * 64)
+    book.keep(made)
+    for text in ("", "[]", "{}", '{"version": 1}', '{"version": 2}'):
+        (book.folder / f"{'a' * 64}.json").write_text(text, "utf-8")
+        assert book.find("a" * 64) is None
+    assert book.forget("a" * 64) is None
+
+
+def test_undoing_removes_the_record_and_the_file(tmp_path: Path) -> None:
+    book, made = TunedBook(tmp_path), copy_in(tmp_path, "a" * 64)
+    book.keep(made)
+    assert book.forget("a" * 64) == made
+    assert not Path(made.path).exists()
+    assert book.forget("a" * 64) is None
+
+
+def test_a_file_that_was_there_before_or_that_a_name_stands_for_stays(tmp_path: Path) -> None:
+    book, made = TunedBook(tmp_path), copy_in(tmp_path, "a" * 64)
+    book.keep(replace(made, is_ours=False))
+    book.forget("a" * 64)
+    assert Path(made.path).exists()
+
+    book.keep(made)
+    manifest = tmp_path / "models/manifests/registry.ollama.ai/library/other/latest"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(f'{{"layers": [{{"digest": "sha256:{made.digest}"}}]}}', "utf-8")
+    book.forget("a" * 64)
+    assert Path(made.path).exists()
+
+
+def test_a_second_copy_takes_the_first_ones_place(tmp_path: Path) -> None:
+    book, first = TunedBook(tmp_path), copy_in(tmp_path, "a" * 64)
+    second = copy_in(tmp_path, "a" * 64, "f" * 64)
+    book.keep(first)
+    book.keep(second)
+    assert book.find("a" * 64) == second
+    assert not Path(first.path).exists()
+
+
+def test_a_model_with_a_copy_is_served_by_it_under_its_own_name(tmp_path: Path) -> None:
+    finder = ModelFinder(tmp_path / "models", tmp_path / "cache")
+    original = finder.find("smollm2:135m")
+    assert (original.tuned_from, original.named_digest) == (None, original.digest)
+    made = copy_in(tmp_path, original.digest)
+    finder.tuned.keep(made)
+    served = finder.find("smollm2:135m")
+    assert (served.name, served.path, served.digest) == ("smollm2:135m", made.path, made.digest)
+    assert served.tuned_from == served.named_digest == original.digest
+    assert finder.find_original("smollm2:135m") == original
+    finder.tuned.forget(original.digest)
+    assert finder.find("smollm2:135m") == original

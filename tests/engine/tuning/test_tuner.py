@@ -1,0 +1,184 @@
+"""A copy is made whole or not at all, only once at a time, and only where it helps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from paddock.engine.errors import EngineError
+from paddock.engine.gguf import read_header
+from paddock.engine.hardware import Disk
+from paddock.engine.models import ModelFinder
+from paddock.engine.native import quantise
+from paddock.engine.profile import trial
+from paddock.engine.request import ModelFacts
+from paddock.engine.settings import PoolSettings
+from paddock.engine.tuning import process, tuner
+from paddock.engine.tuning.tuner import FORMATS, TuningRefused, Wish, copy_bytes, tune
+
+TEXT = "The ferry leaves at nine in the morning and comes back before the evening tide. " * 40
+
+
+def silent(_: str) -> None:
+    """Nobody listens."""
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> PoolSettings:
+    return PoolSettings(models_dir=tmp_path / "models", cache_dir=tmp_path / "cache", n_threads=1)
+
+
+@pytest.fixture
+def facts(pool: PoolSettings) -> ModelFacts:
+    return ModelFinder(pool.models_dir, pool.cache_dir).find_original("smollm2:135m")
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A process that says what the test wrote, in place of the one that computes."""
+    script = tmp_path / "process.py"
+    monkeypatch.setattr(tuner, "_COMMAND", ("python3", str(script)))
+    yield script
+
+
+def left(pool: PoolSettings) -> list[str]:
+    return sorted(file.name for file in pool.models_dir.rglob("*") if file.is_file())
+
+
+def test_a_real_model_gets_its_copy_and_serves_by_it(
+    pool: PoolSettings, facts: ModelFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuner, "N_COMPARED", 64)
+    notes: list[str] = []
+    made = tune(Wish(facts, "Q8_0", 1, (TEXT,), is_forced=True), pool, notes.append)
+    assert notes == [
+        "measuring the model as it is",
+        "writing the copy in Q8_0",
+        "measuring the copy",
+        "comparing what both say about real text",
+    ]
+    assert (made.format, made.original, made.n_compared) == ("Q8_0", facts.digest, 64)
+    assert 45e6 < made.more_bytes < 48e6
+    assert made.agreement > 0.85
+    assert made.exact_before is not None
+    assert left(pool) == [f"sha256-{made.digest}"], "and nothing half beside it"
+    served = ModelFinder(pool.models_dir, pool.cache_dir).find("smollm2:135m")
+    assert (served.digest, served.tuned_from) == (made.digest, facts.digest)
+    assert read_header(Path(served.path)).values["general.file_type"] == 7
+
+
+def test_what_a_copy_would_not_help_is_said_and_nothing_is_made(
+    pool: PoolSettings, facts: ModelFacts, stand_in: Path
+) -> None:
+    told = '{"event": "refused", "gain": 1.02, "is_measured": false}'
+    stand_in.write_text(f"input(); print('{told}', flush=True)")
+    with pytest.raises(TuningRefused) as caught:
+        tune(Wish(facts, "Q8_0", 1, (TEXT,)), pool, silent)
+    assert str(caught.value) == (
+        "a copy of 'smollm2:135m' in Q8_0 would be 1.0 times as fast at reading documents on "
+        "this machine, which is not worth it; nothing was made. `--force` makes it all the same."
+    )
+    assert left(pool) == []
+
+
+def test_a_process_that_dies_leaves_nothing_and_is_told(
+    pool: PoolSettings, facts: ModelFacts, stand_in: Path
+) -> None:
+    stand_in.write_text(
+        "import json, os, sys\n"
+        "target = json.loads(input())['target']\n"
+        "open(target, 'w').write('half')\n"
+        "print('out of memory', file=sys.stderr, flush=True)\n"
+        "os.abort()\n"
+    )
+    with pytest.raises(EngineError) as caught:
+        tune(Wish(facts, "Q8_0", 1, (TEXT,)), pool, silent)
+    assert str(caught.value) == (
+        "'smollm2:135m' cannot be tuned: the process ended with status -6 (out of memory)"
+    )
+    assert left(pool) == []
+
+
+def test_an_interruption_leaves_nothing_and_the_next_one_sweeps(
+    pool: PoolSettings, facts: ModelFacts, stand_in: Path
+) -> None:
+    stand_in.write_text(
+        "import json\n"
+        "open(json.loads(input())['target'], 'w').write('half')\n"
+        "print(json.dumps({'event': 'note', 'text': 'half way'}), flush=True)\n"
+        "input()\n"
+    )
+    blobs = pool.models_dir / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / f".{facts.digest[:12]}-tuned.99999.part").write_text("of one that was killed")
+
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(Wish(facts, "Q8_0", 1, (TEXT,)), pool, interrupt)
+    assert left(pool) == []
+
+
+def test_two_at_once_are_kept_apart(pool: PoolSettings, facts: ModelFacts) -> None:
+    folder = pool.cache_dir / "tuned"
+    folder.mkdir(parents=True)
+    with FileLock(folder / f"{facts.digest}.lock"), pytest.raises(EngineError) as caught:
+        tune(Wish(facts, "Q8_0", 1, (TEXT,)), pool, silent)
+    assert str(caught.value) == (
+        "another `paddock tune` is making a copy of 'smollm2:135m'; wait for it"
+    )
+
+
+def test_without_room_nothing_is_begun(
+    pool: PoolSettings, facts: ModelFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuner, "read_disk", lambda folder: Disk(folder, 10**9, 10**8))
+    with pytest.raises(EngineError) as caught:
+        tune(Wish(facts, "Q8_0", 1, (TEXT,)), pool, silent)
+    assert str(caught.value) == (
+        f"to make the copy of 'smollm2:135m' takes up to 353 MB, and {pool.models_dir}/blobs has "
+        f"100 MB left. Make room, or set PADDOCK_MODELS to another disk."
+    )
+
+
+def test_a_store_that_is_read_only_leaves_the_copy_in_the_cache(
+    pool: PoolSettings, facts: ModelFacts, stand_in: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    stand_in.write_text(
+        "import json\n"
+        "order = json.loads(input())\n"
+        "open(order['target'], 'w').write('copy')\n"
+        "speeds = {'prompts': 1.0, 'answer': 1.0, 'answers': 1.0}\n"
+        "print(json.dumps({'event': 'done', 'digest': 'b' * 64, 'size_bytes': 4, 'n_compared': 9,"
+        " 'agreement': 1.0, 'before': speeds, 'after': speeds}), flush=True)\n"
+    )
+    elsewhere = replace(pool, models_dir=tmp_path / "file" / "models")
+    made = tune(Wish(facts, "Q8_0", 1, (TEXT,)), elsewhere, silent)
+    assert made.path == str(pool.cache_dir / "blobs" / f"sha256-{'b' * 64}")
+    assert [one.name for one in (pool.cache_dir / "blobs").iterdir()] == [f"sha256-{'b' * 64}"]
+
+
+def test_the_formats_are_those_that_can_be_written(tmp_path: Path) -> None:
+    assert set(FORMATS) == set(quantise.FORMATS)
+    source = tmp_path / "source.gguf"
+    trial.write(source, "F32")
+    for name in FORMATS:
+        target = tmp_path / f"{name}.gguf"
+        quantise.quantise(source, target, name, 1)
+        assert target.stat().st_size <= copy_bytes(read_header(source), name) + 10_000, name
+
+
+def test_a_format_that_is_slower_is_refused_by_what_was_tried(
+    pool: PoolSettings, facts: ModelFacts, tmp_path: Path
+) -> None:
+    told: list[dict[str, object]] = []
+    order = process.Order(facts.path, str(tmp_path / "x"), "F32", 1, 64, False, (TEXT,))
+    process.make(order, told.append)
+    assert [line["event"] for line in told] == ["note", "refused"]
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,82 @@
+"""Time and gains come from stored profiles, and from nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.models import ModelFinder
+from paddock.engine.profile.choice import Workload
+from paddock.engine.profile.profile import (
+    DecodePoint,
+    FormatPoint,
+    PrefillPoint,
+    Profile,
+    Weights,
+)
+from paddock.engine.profile.store import ProfileBook
+from paddock.engine.settings import PoolSettings
+from paddock.runner.speed import SpeedBook, place_of, workload
+
+READING = Workload(16, 700, 20)
+
+
+def settings(folder: Path) -> PoolSettings:
+    return PoolSettings(models_dir=folder / "models", cache_dir=folder / "cache", n_threads=1)
+
+
+def profile(pool: PoolSettings, ref: str = "smollm2:135m") -> Profile:
+    """What two cores measured."""
+    facts = ModelFinder(pool.models_dir, pool.cache_dir).find(ref)
+    place = place_of(pool)
+    return Profile(
+        facts.digest, place.device, place.build, 1.0, 1, 0.5, 98 << 20, 23_040.0,
+        prefill=(PrefillPoint(64, 480.0), PrefillPoint(256, 512.0)),
+        decode=(DecodePoint(1, 64, True, 190.0), DecodePoint(8, 64, True, 280.0)),
+        formats=(
+            FormatPoint("Q4_1", 1, 0.03), FormatPoint("Q4_1", 8, 0.16),
+            FormatPoint("Q4_1", 256, 4.2), FormatPoint("Q8_0", 1, 0.04),
+            FormatPoint("Q8_0", 8, 0.08), FormatPoint("Q8_0", 256, 2.0),
+        ),
+        weights=(Weights("Q4_1", 106e6), Weights("Q8_0", 0.0, 28e6)),
+    )  # fmt: skip
+
+
+def test_without_a_profile_nothing_is_claimed(tmp_path: Path) -> None:
+    book = SpeedBook(settings(tmp_path))
+    assert book.seconds("smollm2:135m", READING) is None
+    assert book.gain("smollm2:135m", READING) is None
+    assert list(book.gains()) == []
+
+
+def test_time_and_gain_follow_from_the_stored_profile(tmp_path: Path) -> None:
+    pool = settings(tmp_path)
+    ProfileBook(pool.cache_dir).keep(profile(pool))
+    book = SpeedBook(pool)
+    seconds = book.seconds("smollm2:135m", READING)
+    assert seconds == pytest.approx(16 * 700 / 512 + 320 / 280, rel=0.1)
+    gain = book.gain("smollm2:135m", READING)
+    assert gain is not None
+    assert gain.sentence() == (
+        "A tuned copy of smollm2:135m would read prompts about 1.9 times as fast, and do this "
+        "job 1.8 times as fast: paddock tune smollm2:135m"
+    )
+    assert [one.ref for one in book.gains()] == ["smollm2:135m"]
+
+
+def test_a_job_that_only_writes_gets_no_advice(tmp_path: Path) -> None:
+    pool = settings(tmp_path)
+    ProfileBook(pool.cache_dir).keep(profile(pool))
+    assert SpeedBook(pool).gain("smollm2:135m", Workload(1, 10, 500)) is None
+
+
+def test_a_model_that_is_not_there_has_no_speed(tmp_path: Path) -> None:
+    pool = settings(tmp_path)
+    ProfileBook(pool.cache_dir).keep(profile(pool))
+    assert SpeedBook(pool).seconds("nobody:1b", READING) is None
+
+
+def test_calls_are_described_by_their_means() -> None:
+    assert workload(4, 400, 40, 100) == Workload(4, 100.0, 10.0, 25.0)
+    assert workload(0, 0, 0, 0) == Workload(1, 0.0, 0.0, 0.0)
