@@ -1,0 +1,44 @@
+"""What workers say when memory runs out, as llama.cpp said it, and what they say otherwise."""
+
+from __future__ import annotations
+
+import pytest
+
+from paddock.engine.residency.deaths import ran_out_of_memory
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        # Recorded under `ulimit -v 600000`.
+        "llama.cpp cannot make a context of 9216 tokens for 9 sequences: "
+        "ggml_gallocr_reserve_n_impl: failed to allocate CPU buffer of size 103026976 | "
+        "graph_reserve: failed to allocate compute buffers | llama_init_from_model: failed to "
+        "initialize the context: failed to allocate compute pp buffers",
+        # As ggml-cuda.cu and llama-model.cpp write it.
+        "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 7605.33 MiB on device 0: "
+        "cudaMalloc failed: out of memory",
+        "llama_model_load: error loading model: unable to allocate CUDA0 buffer",
+        "killed by signal 6: terminate called after throwing an instance of 'std::bad_alloc'",
+    ],
+)
+def test_llamas_own_words_tell_that_memory_ran_out(words: str) -> None:
+    assert ran_out_of_memory(words, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "killed by signal 6: GGML_ASSERT(n_tokens <= n_batch) failed",
+        "llama.cpp cannot load /models/odd.gguf: error loading model hyperparameters",
+        "it made no step within 120 s",
+        "ended with status 70",
+    ],
+)
+def test_other_deaths_are_not_taken_for_it(words: str) -> None:
+    assert not ran_out_of_memory(words, 4, 5)
+
+
+def test_a_kill_counts_where_the_kernel_says_that_it_killed_for_memory() -> None:
+    assert ran_out_of_memory("killed by signal 9", 4, 5)
+    assert not ran_out_of_memory("killed by signal 9", 4, 4), "somebody else killed it"
