@@ -21,7 +21,8 @@ class Closing:
 
     def __init__(self, matcher: Matcher, n_left: int) -> None:
         self._matcher = matcher
-        self._place = matcher.spelling.copy()
+        self.place = matcher.spelling.copy()
+        """Where the answer stands, byte by byte."""
         self._completer = Completer(is_json=matcher.is_json)
         self.n_left = n_left
         """How many tokens the answer may still get."""
@@ -62,7 +63,7 @@ class Closing:
 
     def took(self, token: int) -> None:
         """Take note of what was said."""
-        self._place.take(self._matcher.vocabulary.bytes_of([token]))
+        self.place.take(self._matcher.vocabulary.bytes_of([token]))
         self.n_left -= 1
         self._end, self._next = self._next, None
         if self._script and self._script[0] == token:
@@ -89,7 +90,7 @@ class Closing:
 
     def _own_end(self) -> bytes | None:
         if self._end is None:
-            self._end = self._completer.find(self._place)
+            self._end = self._completer.find(self.place)
         return self._end
 
     def _end_after(self, token: int) -> bytes | None:
@@ -98,7 +99,7 @@ class Closing:
         end = self._end
         if end and piece and end.startswith(piece):
             return end[len(piece) :]
-        after = self._place.copy()
+        after = self.place.copy()
         if not after.take(piece):
             return None
         # Within a text the known end mostly still holds; a digit would change a number.

@@ -10,11 +10,11 @@ from paddock.engine.request import DoneReason
 
 from .closing import Closing
 from .constraint import Matcher
+from .detour import Detour
 
 MOST_CIRCLES = 3
 """Circles that are led out of; with the next one the answer is ended."""
 UNLIMITED = 1 << 30
-_QUOTE, _CLOSERS = b'"', (b"]", b"}")
 
 
 class Guided:
@@ -28,8 +28,7 @@ class Guided:
         self.reason: DoneReason = "stop"
         self._n_circles = 0
         self._avoided: int | None = None
-        self._n_leaving = 0
-        self._is_in_text = False
+        self._detour: Detour | None = None
         self._has_failed = False
 
     # What may be said
@@ -42,9 +41,7 @@ class Guided:
     def settled(self) -> int | None:
         """Give the next token where nothing is left to choose."""
         script = self._closing.script
-        if script:
-            return script[0]
-        return self._way_out() if self._n_leaving else None
+        return script[0] if script else None
 
     def likeliest(self, row: Logits) -> int:
         """Give the likeliest token that is allowed."""
@@ -80,12 +77,14 @@ class Guided:
         """Give the tokens that must follow."""
         if self._closing.is_active:
             return list(self._closing.script)
-        return [] if self._has_failed or self._n_leaving else self.matcher.forced_tokens()
+        return [] if self._has_failed or self._detour else self.matcher.forced_tokens()
 
     # What is said
 
     def take(self, token: int) -> int:
         """Take a token into the answer, or the one that must be said in its place."""
+        if self._detour is not None and not self._ends(token):
+            token = self._led_out(self._detour, token)
         if self._has_limit and not self._closing.is_active and not self._ends(token):
             token = self._within_limit(token)
         if not self.matcher.take([token]):
@@ -131,22 +130,19 @@ class Guided:
             self.reason = "repetition"
             self.is_shortened = self._closing.begin()
             return self.is_shortened and bool(self._closing.script)
-        text = self.matcher.vocabulary.bytes_of(circle)
-        self._is_in_text = _QUOTE not in text
-        self._n_leaving = 2 * len(circle) + 8
+        self._detour = Detour(self.matcher.vocabulary.bytes_of(circle), len(circle))
         self._avoided = circle[0]
         return True
 
-    def _way_out(self) -> int | None:
-        """Give the token that closes what goes in circles: a text, else a list or an object."""
-        self._n_leaving -= 1
-        tokens = [self.matcher.vocabulary.byte_tokens.get(sign[0]) for sign in (_QUOTE, *_CLOSERS)]
-        may = [token is not None and self.matcher.allows(token) for token in tokens]
-        if all(may):
-            chosen = tokens[0] if self._is_in_text else None
-        else:
-            chosen = next((t for t, ok in zip(tokens[1:], may[1:], strict=True) if ok), None)
-        if chosen is not None:
-            self._n_leaving, self._avoided = 0, None
-            self.is_shortened = True
-        return chosen
+    def _led_out(self, detour: Detour, token: int) -> int:
+        """Give the token that closes what goes in circles, or the one that was meant."""
+        vocabulary = self.matcher.vocabulary
+        said = detour.instead(self._closing.place, vocabulary.bytes_of([token]))
+        if said is None:
+            self._detour = detour if detour.n_left else None
+            return token
+        tokens = vocabulary.tokens_of(said)
+        if len(tokens) == 1:
+            self._detour = self._avoided = None
+        self.is_shortened = True
+        return tokens[0]

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from paddock.engine.arrays import Logits, Tokens
+from paddock.engine.errors import BadRequest
 from paddock.engine.native.context import Context
 from paddock.engine.native.model import Model
 from paddock.engine.native.samplers import SamplerChain
@@ -22,6 +23,8 @@ from .greedy import penalise, window
 from .guided import Guided
 from .logprobs import RowLogprobs
 from .repetition import Circles
+
+MOST_LOGPROBS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,12 @@ class Picker:
             matcher: what the answer must match, at its beginning.
             max_tokens: where the answer is cut; a constrained one is ended before.
             n_logprobs: how many likely tokens are told beside each; None: no log probabilities.
+
+        Raises:
+            BadRequest: more of them than are told.
         """
+        if n_logprobs is not None and not 0 <= n_logprobs <= MOST_LOGPROBS:
+            raise BadRequest(f"`n_logprobs` must be from 0 to {MOST_LOGPROBS}, not {n_logprobs}")
         self._sampling = sampling
         self._model = model
         n = sampling.repeat_last_n

@@ -1,0 +1,113 @@
+"""Bias, penalties, constraints and circles, in their order."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from paddock.engine.arrays import Logits
+from paddock.engine.errors import BadRequest
+from paddock.engine.request import Constraint, Sampling
+from paddock.engine.sampling.picker import Picker
+
+from .world import NOWHERE, model, picker, tokens
+
+
+def row(*likely: str) -> Logits:
+    """Give logits in which the first token of each text is likely, the first the most."""
+    made = np.zeros(model().n_vocab, np.float32)
+    for rank, text in enumerate(likely):
+        made[tokens(text)[0]] = 20 - rank
+    return made
+
+
+def chosen(one: Picker, logits: Logits) -> str:
+    return model().piece(one.choose(NOWHERE, logits, 0).token).decode()
+
+
+def test_a_bias_is_added_and_minus_100_forbids() -> None:
+    a, b = tokens("apple")[0], tokens("bread")[0]
+    assert chosen(picker(None, sampling=Sampling(logit_bias={b: 2.0})), row("apple", "bread")) == (
+        model().piece(b).decode()
+    )
+    forbidding = Sampling(logit_bias={a: -100.0})
+    assert chosen(picker(None, sampling=forbidding), row("apple", "bread")) != "apple"
+
+
+def test_the_constraint_goes_before_the_bias() -> None:
+    yes = tokens("yes")[0]
+    one = picker(Constraint("regex", "yes"), sampling=Sampling(logit_bias={yes: -100.0}))
+    assert chosen(one, row("no")) in ("y", "ye", "yes")
+
+
+def test_what_the_constraint_forbids_is_not_chosen_however_likely() -> None:
+    one = picker(Constraint("regex", "[a-z]+"))
+    assert chosen(one, row("Hello", "world")) == "world"
+
+
+def circling(one: Picker, text: str, most: int, before: str = "") -> tuple[str, str]:
+    """Let a model say the same again and again; gives the answer and why it ended."""
+    first, circle, said = tokens(before), tokens(text), ""
+    for number in range(most):
+        logits = np.zeros(model().n_vocab, np.float32)
+        later = number - len(first)
+        logits[first[number] if later < 0 else circle[later % len(circle)]] = 20
+        choice = one.choose(NOWHERE, logits, 0)
+        if not model().ends_generation(choice.token):
+            said += model().piece(choice.token).decode()
+        if choice.ends:
+            return said, choice.ends
+    return said, "length"
+
+
+def test_an_answer_in_circles_is_ended_unless_that_is_wanted() -> None:
+    text = " the quick brown fox and"
+    assert circling(picker(None), text, 900)[1] == "repetition"
+    unguarded = picker(None, sampling=Sampling(guards_repetition=False))
+    assert circling(unguarded, text, 900)[1] == "length"
+
+
+def test_a_circle_within_a_text_of_a_constrained_answer_is_led_out_of() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "string"}, "b": {"type": "integer"}},
+        "required": ["a", "b"],
+    }
+    one = picker(Constraint("json_schema", json.dumps(schema)), 900)
+    said, ends = circling(one, " the quick brown fox and", 900)
+    value = json.loads(said)
+    assert ends == "stop"
+    assert one.is_shortened
+    assert len(value["a"]) > 500
+
+
+def test_a_list_in_circles_is_closed() -> None:
+    schema = {"type": "array", "items": {"type": "object", "properties": {"a": {"enum": [1]}}}}
+    one = picker(Constraint("json_schema", json.dumps(schema)), 3000)
+    said, ends = circling(one, '{"a":1},', 3000, before="[")
+    assert ends == "stop"
+    assert one.is_shortened
+    assert 20 < len(json.loads(said)) < 200
+
+
+def test_a_circle_that_a_grammar_cannot_leave_is_ended_whole() -> None:
+    one = picker(Constraint("regex", "(la)*(end)?"), 3000)
+    said, ends = circling(one, "la", 3000)
+    assert ends == "repetition"
+    assert said.removesuffix("end").replace("la", "") == ""
+
+
+def test_a_number_of_likely_tokens_out_of_range_is_refused() -> None:
+    with pytest.raises(BadRequest) as caught:
+        Picker(Sampling(), np.zeros(0, np.int32), model(), n_logprobs=101)
+    assert str(caught.value) == "`n_logprobs` must be from 0 to 100, not 101"
+
+
+def test_log_probabilities_are_told_where_they_are_asked() -> None:
+    one = Picker(Sampling(), np.zeros(0, np.int32), model(), n_logprobs=2)
+    choice = one.choose(NOWHERE, row("apple", "bread"), 0)
+    assert choice.logprob is not None
+    assert choice.logprob.raw == model().piece(choice.token)
+    assert len(choice.logprob.top) == 2
