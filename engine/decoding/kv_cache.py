@@ -134,7 +134,9 @@ class KvCache:
             return better == self._layout or is_running
         present_s = estimate(self._profile, workload, self._layout, bounds)
         gain_s = present_s - estimate(self._profile, workload, better, bounds)
-        return gain_s < max(WORTH_S, WORTH_GAIN * present_s)
+        worth_s = max(WORTH_S, WORTH_GAIN * present_s)
+        # Those that run must end first, in an emptying batch.
+        return gain_s < (2 * worth_s if is_running else worth_s)
 
     def suit(self, sequences: Items[Sequence]) -> None:
         """Make the context anew for this work; nobody may be in the cache."""
