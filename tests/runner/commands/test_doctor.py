@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.hardware import Gpu
+from paddock.engine.hardware import Gpu, parse_nvidia_smi
 from paddock.runner.commands import doctor, findings, neighbours
 from paddock.runner.commands.doctor import Native
 from paddock.runner.commands.findings import Finding
@@ -36,7 +36,8 @@ def test_a_processor_build_that_meets_a_device_is_loud_about_it() -> None:
     assert found[1] == Finding(
         "graphics",
         "warning",
-        "NVIDIA H200, 150.8 GB IS NOT USED: llama-cpp-python was built for the processor only",
+        "NVIDIA H200, 150.8 GB, compute capability 9.0 IS NOT USED: llama-cpp-python was built "
+        "for the processor only",
         "Build it for the device, which needs the vendor's toolkit:\n"
         'CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall --no-cache-dir '
         "--no-binary llama-cpp-python llama-cpp-python",
@@ -56,6 +57,32 @@ def test_each_kind_of_device_gets_its_own_line(gpu: Gpu, flag: str) -> None:
 def test_a_build_for_the_device_is_content() -> None:
     found = list(doctor.graphics([H200], GPU_BUILD, {}))
     assert [finding.level for finding in found] == ["ok", "ok"]
+
+
+def test_device_memory_driver_and_build_are_named() -> None:
+    (gpu,) = parse_nvidia_smi("NVIDIA H200, 143771, 9.0, 143156, GPU-7c1f0a2e, 570.86.10\n")
+    native = Native(supports_gpu=True, features=("CUDA",), backends=("cuda",))
+    build, device = doctor.graphics([gpu], native, {})
+    assert build.text.endswith(", built for CUDA; CUDA")
+    assert device == Finding(
+        "graphics",
+        "ok",
+        "NVIDIA H200, 150.8 GB, 150.1 GB free, compute capability 9.0, driver 570.86.10",
+    )
+
+
+def test_a_build_for_the_device_that_does_not_find_it_is_told_apart() -> None:
+    native = Native(supports_gpu=False, features=(), backends=("cuda",))
+    found = list(doctor.graphics([H200], native, {}))
+    assert found[1] == Finding(
+        "graphics",
+        "warning",
+        "NVIDIA H200, 150.8 GB, compute capability 9.0 IS NOT USED: llama-cpp-python was built "
+        "for CUDA, but it finds no device that it can use",
+        "See whether the vendor's driver works and is new enough for the build.",
+    )
+    hidden = list(doctor.graphics([H200], native, {"CUDA_VISIBLE_DEVICES": ""}))
+    assert [finding.level for finding in hidden] == ["ok", "ok", "warning"]
 
 
 def test_a_setting_that_hides_the_device_is_told() -> None:
