@@ -168,7 +168,7 @@ class Prompts:
         )
         return Speed(
             n_sequences * self._shape.n_prompt_tokens / prefill_s,
-            n_sequences * self._shape.n_answer_tokens / max(1e-9, whole_s - prefill_s),
+            _rate(n_sequences * self._shape.n_answer_tokens, whole_s - prefill_s),
         )
 
     async def _answer(self, prompts: list[tuple[Message, ...]], n_tokens: int) -> float:
@@ -199,6 +199,11 @@ class Prompts:
             if missing < 0:
                 words.pop()
             words += [self._chance.choice(WORDS) for _ in range(max(1, missing * 9 // 10))]
+
+
+def _rate(n: int, seconds: float) -> float:
+    """Give n a second; no number where the noise is larger than what is measured."""
+    return n / seconds if seconds > 0 else float("nan")
 
 
 # One token each, after a blank, in the vocabularies of SmolLM2 and most others.
