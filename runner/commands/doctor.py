@@ -228,7 +228,7 @@ def tuned(settings: Settings) -> Iterator[Finding]:
     from paddock.engine.tuning.tuned import TunedBook
     from paddock.runner.speed import SpeedBook
 
-    from .tune import summary
+    from .tune_text import summary
 
     for copy in TunedBook(settings.pool.cache_dir).all():
         yield Finding("models", "ok", f"{copy.name} is served by its tuned copy: {summary(copy)}")

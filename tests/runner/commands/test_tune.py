@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from paddock.engine.profile.store import ProfileBook
 from paddock.engine.settings import PoolSettings
 from paddock.runner.cli import app
 from paddock.runner.commands import doctor, listing
-from paddock.runner.commands.tune import lines, texts
+from paddock.runner.commands.tune import texts
 from paddock.runner.settings import read_settings
 from tests.engine.tuning.test_tuned import copy_in
 from tests.runner.test_speed import profile
@@ -35,27 +34,6 @@ def paddock(*arguments: str) -> Result:
 
 def digest(home: Path) -> str:
     return ModelFinder(home / "models", home / "cache").find_original("smollm2:135m").digest
-
-
-def test_what_a_copy_is_worth_is_said_in_lines_a_person_can_weigh(home: Path) -> None:
-    made = copy_in(home, "a" * 64)
-    assert lines(replace(made, more_bytes=47_000_000)) == [
-        "smollm2:135m: Q8_0, prompts 2.0 times as fast, one answer 0.9 times, eight at once 1.4 "
-        "times, top-1 agreement 95.4 %, 47 MB more.",
-        "It serves from now on; `paddock tune smollm2:135m --off` undoes it.",
-    ]
-    measured = replace(made, exact_before=0.948, exact_after=0.949)
-    assert lines(measured)[1] == (
-        "Of 768 next tokens, exact arithmetic would say the same as the original at 94.8 %, and "
-        "the same as the copy at 94.9 %: processors round."
-    )
-    assert lines(replace(made, format="Q4_0"))[1] == (
-        "Q4_0 is lossy: answers differ from the original's more often."
-    )
-    busy = replace(made, after=replace(made.after, share=0.5))
-    assert lines(busy)[1] == (
-        "Other programs used the processor meanwhile, so the speeds are rough."
-    )
 
 
 def test_copies_are_listed_and_undone(home: Path) -> None:
