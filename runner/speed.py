@@ -77,6 +77,15 @@ class SpeedBook:
             if gain is not None:
                 yield gain
 
+    def excuses(self) -> Iterable[tuple[str, str]]:
+        """Tell which models could not be measured when they were last loaded, and why."""
+        for name in self._finder.names():
+            facts = self._facts(name)
+            if facts is not None:
+                why = self._profiles.excuse(facts.digest, self._here())
+                if why:
+                    yield name, why
+
     def _facts(self, ref: str) -> ModelFacts | None:
         if not self._profiles.has_any:
             return None
@@ -86,9 +95,12 @@ class SpeedBook:
             return None  # it is reported where it is used
 
     def _profile(self, facts: ModelFacts) -> Profile | None:
+        return self._profiles.find(facts.digest, self._here())
+
+    def _here(self) -> Place:
         if self._place is None:
             self._place = place_of(self._settings)
-        return self._profiles.find(facts.digest, self._place)
+        return self._place
 
 
 def place_of(settings: PoolSettings) -> Place:

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -24,7 +25,7 @@ from paddock.engine.settings import PoolSettings
 
 from .profile import Profile, ProfileUnreadable, read
 
-_FOLDER = "profiles"
+_FOLDER, _EXCUSE = "profiles", "not measured"
 _DIGEST_CHARS, _DEVICE_CHARS, _BUILD_CHARS = 12, 48, 6
 
 
@@ -101,11 +102,27 @@ class ProfileBook:
 
     def keep(self, profile: Profile) -> bool:
         """Write a profile; False where the folder cannot be written."""
-        file = self._file(profile.digest, Place(profile.device, profile.build))
+        place = Place(profile.device, profile.build)
+        return self._write(self._file(profile.digest, place), profile.as_json())
+
+    def excuse(self, digest: str, place: Place) -> str:
+        """Tell why a model was not measured when it was last loaded; empty where it was."""
+        try:
+            told = json.loads(self._file(digest, place).read_text("utf-8"))[_EXCUSE]
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+        return str(told)
+
+    def keep_excuse(self, digest: str, place: Place, why: str) -> None:
+        """Note why a model was not measured, where there is no profile of it."""
+        if self.find(digest, place) is None:
+            self._write(self._file(digest, place), {_EXCUSE: why})
+
+    def _write(self, file: Path, data: object) -> bool:
         aside = file.with_name(f"{file.name}.{os.getpid()}.{time.monotonic_ns()}")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(json.dumps(profile.as_json()), "utf-8")
+            aside.write_text(json.dumps(data), "utf-8")
             aside.replace(file)
         except OSError:
             with suppress(OSError):
@@ -145,8 +162,11 @@ class Profiles:
             "build": place.build,
         }
 
-    def keep(self, told: object) -> None:
-        """Keep a new profile as a worker tells it in its `ready` frame; None is no profile."""
-        if told is not None:
+    def keep(self, load_fields: Mapping[str, Any], ready: Mapping[str, Any]) -> None:
+        """Keep what a worker tells in its `ready` frame: a new profile, or why there is none."""
+        if ready.get("profile") is not None:
             with suppress(ProfileUnreadable):
-                self._book.keep(read(told))
+                self._book.keep(read(ready["profile"]))
+        elif ready.get("profile_note"):
+            place = Place(load_fields["device"], load_fields["build"])
+            self._book.keep_excuse(load_fields["digest"], place, ready["profile_note"])

@@ -25,7 +25,7 @@ class ProfiledStart:
         gpu = load.device if load.is_gpu else ""
         fields = self._profiles.load_fields(load.digest, load.n_threads, gpu)
         worker = await WorkerProcess.started(replace(load, **fields), timeout_s)
-        self._profiles.keep(worker.ready.get("profile"))
+        self._profiles.keep(fields, worker.ready)
         # What was measured is not a part of what loading takes the next time.
         worker.load_s = max(0.0, worker.load_s - worker.ready.get("profiling_s", 0.0))
         return worker

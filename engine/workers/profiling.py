@@ -51,7 +51,7 @@ def profiled(load: Load, model: Model) -> Profiled:
     try:
         profile = _measured(load, model, load_s)
     except Unmeasured as error:
-        return Profiled(note=f"not profiled: {error}", took_s=time.perf_counter() - began)
+        return Profiled(note=str(error), took_s=time.perf_counter() - began)
     return Profiled(profile, is_new=True, took_s=time.perf_counter() - began)
 
 

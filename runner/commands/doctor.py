@@ -232,7 +232,10 @@ def tuned(settings: Settings) -> Iterator[Finding]:
 
     for copy in TunedBook(settings.pool.cache_dir).all():
         yield Finding("models", "ok", f"{copy.name} is served by its tuned copy: {summary(copy)}")
-    for gain in SpeedBook(settings.pool).gains():
+    speeds = SpeedBook(settings.pool)
+    for name, why in speeds.excuses():
+        yield Finding("models", "ok", f"the speed of {name} is not known yet: {why}")
+    for gain in speeds.gains():
         text = (
             f"a tuned copy of {gain.ref} would read prompts about {gain.prompts:.1f} times as fast"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from paddock.engine.profile.profile import PrefillPoint, Profile
-from paddock.engine.profile.store import Place, ProfileBook, this_place
+from paddock.engine.profile.store import Place, ProfileBook, Profiles, this_place
 from paddock.engine.settings import PoolSettings
 
 HERE = Place("cpu2-some-processor", "llama-cpp-python 0.3.36 cache=f16")
@@ -48,6 +48,30 @@ def test_a_damaged_file_counts_as_none_and_is_replaced(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "profiles").write_text("a file where the folder should be", "utf-8")
     assert not ProfileBook(tmp_path).keep(profile())
+
+
+def test_why_a_model_was_not_measured_is_kept_until_it_is(tmp_path: Path) -> None:
+    book = ProfileBook(tmp_path)
+    assert book.excuse("ab" * 32, HERE) == ""
+    book.keep_excuse("ab" * 32, HERE, "other programs used the processor")
+    assert book.find("ab" * 32, HERE) is None
+    assert book.excuse("ab" * 32, HERE) == "other programs used the processor"
+    book.keep(profile())
+    book.keep_excuse("ab" * 32, HERE, "later")
+    assert book.find("ab" * 32, HERE) == profile()
+    assert book.excuse("ab" * 32, HERE) == ""
+
+
+def test_what_a_worker_tells_is_there_at_the_next_load(tmp_path: Path) -> None:
+    profiles = Profiles(PoolSettings(cache_dir=tmp_path, profile_s=2.0))
+    first = profiles.load_fields("ab" * 32, 2)
+    assert (first["profile"], first["profile_s"]) == (None, 2.0)
+    told = profile(Place(first["device"], first["build"]))
+    profiles.keep(first, {"profile": told.as_json(), "profile_note": ""})
+    assert profiles.load_fields("ab" * 32, 2)["profile"] == told.as_json()
+    profiles.keep(first, {"profile": {"version": 0}})
+    profiles.keep(first, {})
+    assert profiles.load_fields("ab" * 32, 2)["profile"] == told.as_json()
 
 
 def test_a_forgotten_profile_is_gone(tmp_path: Path) -> None:

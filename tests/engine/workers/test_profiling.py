@@ -35,6 +35,6 @@ def test_a_worker_measures_only_what_is_not_known_and_tells_only_what_is_new(
     late = profiled(load(path, profile_s=1e-6), model)
     assert late.profile is None
     assert late.as_head()["profile_note"] == (
-        "not profiled: 1e-06 s are too short for this model on this machine"
-    ) or late.note.startswith("not profiled: other programs used the processor")
+        "1e-06 s are too short for this model on this machine"
+    ) or late.note.startswith("other programs used the processor")
     model.close()
