@@ -148,7 +148,8 @@ def _used_bytes(cgroup: Path) -> int:
     """Tell what a container uses, without the file cache that the kernel gives back."""
     used = _text_of(cgroup / "memory.current").strip()
     stat = dict(line.split() for line in _text_of(cgroup / "memory.stat").splitlines())
-    return (int(used) if used.isdigit() else 0) - int(stat.get("inactive_file", 0))
+    cached = sum(int(stat.get(name, 0)) for name in ("inactive_file", "active_file"))
+    return (int(used) if used.isdigit() else 0) - cached
 
 
 def read_oom_kills(root: Path = Path("/")) -> int:

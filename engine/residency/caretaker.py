@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Generic, Protocol
 
@@ -17,27 +17,18 @@ from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.load import Load
 from paddock.engine.workers.process import LoadBroken, WorkerGone
 
+from .books import Books, is_idle, too_large
 from .deaths import ran_out_of_memory
-from .devices import Device
 from .events import Leaving, PoolEvents
 from .eviction import Candidate, choose
-from .fit import Layout, Wanted, as_placed
+from .fit import Layout, Wanted
 from .resident import Resident, W
-from .room import Room
 from .survey import Surveyor
 
 _WATCH_S = 1.0
 
 Start = Callable[[Load, float], Awaitable[W]]
 """Starts a worker within so many seconds; raises `LoadBroken`, `EngineError` or `OSError`."""
-
-
-@dataclass(slots=True)
-class LoadCount:
-    """How often a model was loaded, and how long that took."""
-
-    loads: int = 0
-    load_s: float = 0.0
 
 
 class Listener(Protocol):
@@ -53,7 +44,7 @@ class Listener(Protocol):
 
 
 class Caretaker(Generic[W]):
-    """Holds the residents. The books of free room are kept here too."""
+    """Carries out what the actor has decided, and keeps the books while it does."""
 
     def __init__(
         self,
@@ -69,42 +60,7 @@ class Caretaker(Generic[W]):
         self._events = events
         self._listener = listener
         self._tasks: set[asyncio.Task[None]] = set()
-        self._halvings: dict[str, int] = {}
-        self.by_key: dict[str, Resident[W]] = {}
-        self.device: Device | None = None
-        self.free = Room()
-        self.loads: dict[str, LoadCount] = {}
-
-    @property
-    def is_calm(self) -> bool:
-        """Whether nothing is on its way in or out, so that free memory can be read.
-
-        A worker that has just died counts as on its way out: its memory is free already, and in
-        the books it will be once it is buried.
-        """
-        return all(
-            one.state in ("ready", "draining") and one.worker and not one.worker.gone.done()
-            for one in self.by_key.values()
-        )
-
-    async def look(self) -> Device:
-        """Read the machine; while models come or go, the books are better than a reading."""
-        if self.device is not None and not self.is_calm:
-            return self.device
-        device = await self._surveyor.look()
-        if self.device is None or self.is_calm:
-            self.device, self.free = device, device.free
-            gpu_overhead = (self._settings.gpu_overhead_bytes,) * len(device.gpus)
-            self.free -= Room(self._mapped_bytes(), gpu_overhead)
-        return device
-
-    def _mapped_bytes(self) -> int:
-        """Count weights that are pages of their files: the system calls them free memory."""
-        return sum(one.worker.mapped_bytes for one in self.by_key.values() if one.worker)
-
-    def n_parallel_at_most(self, key: str) -> int | None:
-        """Tell how many sequences a model may have after it ran out of memory."""
-        return self._halvings.get(key)
+        self.books = Books[W](surveyor, settings.gpu_overhead_bytes)
 
     # In
 
@@ -112,9 +68,7 @@ class Caretaker(Generic[W]):
         """Begin to load."""
         now = asyncio.get_running_loop().time()
         resident = Resident[W](key, wanted, layout, self._settings.keep_alive_s, now)
-        resident.n_oom_kills = self.device.n_oom_kills if self.device else 0
-        self.by_key[key] = resident
-        self.free -= layout.room
+        self.books.enter(resident)
         resident.loading = self._spawn(self._load(resident))
 
     async def _load(self, resident: Resident[W]) -> None:
@@ -156,7 +110,7 @@ class Caretaker(Generic[W]):
 
     async def _empty_out(self, resident: Resident[W]) -> bool:
         """Send the idle models away for one that found no room, and wait until they are gone."""
-        going = [one for one in self.by_key.values() if one is not resident and is_idle(one)]
+        going = self.books.idle(but=resident)
         for one in going:
             self.send_away(one, "room")
         await asyncio.gather(*(one.leaving for one in going if one.leaving is not None))
@@ -164,27 +118,18 @@ class Caretaker(Generic[W]):
 
     async def _shrink(self, resident: Resident[W]) -> bool:
         """Lay a model out for half as many sequences; tell whether that is possible."""
-        if not self._halve(resident):
+        if not self.books.halve(resident):
             return False
-        wanted = replace(resident.wanted, n_parallel_at_most=self._halvings[resident.key])
-        device = self.device or await self._surveyor.look()
+        at_most = self.books.n_parallel_at_most(resident.key)
+        wanted = replace(resident.wanted, n_parallel_at_most=at_most)
+        device = self.books.device or await self._surveyor.look()
         ways = await self._surveyor.layouts(wanted, device)
-        self.free += resident.room - ways[0].room
-        resident.layout = ways[0]
-        return True
-
-    def _halve(self, resident: Resident[W]) -> bool:
-        n_parallel = resident.layout.load.n_parallel
-        if n_parallel < 2:
-            return False
-        self._halvings[resident.key] = n_parallel // 2
+        self.books.change(resident, ways[0])
         return True
 
     def _failed(self, resident: Resident[W], error: EngineError) -> None:
         """Tell all who wait; the next request tries again."""
-        if self.by_key.get(resident.key) is resident:
-            del self.by_key[resident.key]
-            self.free += resident.room
+        self.books.strike(resident)
         self._listener.failed(resident.key, error)
         self._listener.changed(resident.key)
 
@@ -194,22 +139,12 @@ class Caretaker(Generic[W]):
         resident.ready_at = resident.last_used_at = now
         name = resident.facts.name
         worker.on_turn = partial(self._events.turn, name)
-        count = self.loads.setdefault(name, LoadCount())
-        count.loads += 1
-        count.load_s += worker.load_s
-        self._learn(resident, worker)
+        self.books.count(resident, worker)
+        self.books.measured(resident, worker)
         self._events.loaded(name, worker.load_s)
         self._spawn(self._watch(resident, worker))
         self._listener.changed(resident.key)
         self.rest(resident)
-
-    def _learn(self, resident: Resident[W], worker: W) -> None:
-        """Let what a worker really takes stand in the books and for the next time."""
-        taken = worker.measure()
-        self._surveyor.learn(resident.wanted, worker.load, taken, worker.load_s)
-        room = as_placed(taken, resident.room)
-        self.free += resident.room - room
-        resident.layout = replace(resident.layout, room=room)
 
     # While it is there
 
@@ -246,7 +181,7 @@ class Caretaker(Generic[W]):
     async def _bury(self, resident: Resident[W], reason: str) -> None:
         self._events.died(resident.facts.name, reason)
         if await self._was_memory(resident, reason):
-            self._halve(resident)
+            self.books.halve(resident)
         self.send_away(resident, "died")
 
     def widen(self, resident: Resident[W], n_ctx_tokens: int) -> None:
@@ -265,10 +200,9 @@ class Caretaker(Generic[W]):
         except WorkerGone:
             pass  # the watch sees to it, and those who wait go on waiting
         else:
-            self.free += resident.room - way.room
-            resident.layout = way
+            self.books.change(resident, way)
             resident.wanted = replace(resident.wanted, n_ctx_tokens=n_ctx_tokens)
-            self._learn(resident, resident.worker)
+            self.books.measured(resident, resident.worker)
             self._events.widened(resident.facts.name, n_ctx_tokens)
         finally:
             resident.is_widening = False
@@ -277,17 +211,19 @@ class Caretaker(Generic[W]):
 
     async def _room_to_grow(self, resident: Resident[W], n_ctx_tokens: int) -> Layout:
         ways = await self._surveyor.wider(resident.wanted, resident.layout, n_ctx_tokens)
-        await self.look()
+        await self.books.look()
+        free = self.books.free
         for way in ways:
-            if self.free.holds(way.room - resident.room):
+            if free.holds(way.room - resident.room):
                 return way
-        missing = self.free.missing(ways[-1].room - resident.room)
+        missing = free.missing(ways[-1].room - resident.room)
         now = asyncio.get_running_loop().time()
-        others = [one for one in self.by_key.values() if one is not resident and is_idle(one)]
-        candidates = [Candidate(o.key, o.room, o.load_s, now - o.last_used_at) for o in others]
+        candidates = [
+            Candidate(one.key, one.room, one.load_s, now - one.last_used_at)
+            for one in self.books.idle(but=resident)
+        ]
         if choose(candidates, missing) is None:
-            needed = ways[-1].room
-            raise too_large(resident.facts.name, needed, self.free + resident.room)
+            raise too_large(resident.facts.name, ways[-1].room, free + resident.room)
         await self._empty_out(resident)
         return ways[-1]
 
@@ -320,17 +256,15 @@ class Caretaker(Generic[W]):
             await asyncio.gather(resident.loading, return_exceptions=True)
         worker = resident.worker
         if worker is not None:
-            self._surveyor.learn(resident.wanted, worker.load, worker.measure(), worker.load_s)
+            self.books.learn(resident, worker, worker.measure())
             await worker.stop()
             self._events.unloaded(resident.facts.name, resident.leaves_because)
-        if self.by_key.get(resident.key) is resident:
-            del self.by_key[resident.key]
-            self.free += resident.room
+        self.books.strike(resident)
         self._listener.changed(resident.key)
 
     async def close(self) -> None:
         """End every worker."""
-        for resident in tuple(self.by_key.values()):
+        for resident in tuple(self.books.by_key.values()):
             self.send_away(resident, "closed")
         while self._tasks:
             await asyncio.wait(set(self._tasks))
@@ -345,17 +279,3 @@ class Caretaker(Generic[W]):
         self._tasks.discard(task)
         if not task.cancelled():
             task.result()  # what nobody foresaw goes to the event loop's handler
-
-
-def is_idle(resident: Resident[Any], *, spares_pinned: bool = True) -> bool:
-    """Tell whether nobody would notice its going now."""
-    is_free = not resident.n_users and not resident.is_widening
-    return resident.state == "ready" and is_free and not (spares_pinned and resident.is_pinned)
-
-
-def too_large(name: str, needed: Room, free: Room) -> ModelTooLarge:
-    """Refuse with the numbers of the place where it lacks."""
-    lacks_main = needed.host > free.host or not sum(needed.gpus)
-    if lacks_main:
-        return ModelTooLarge(name, needed.host, max(0, free.host))
-    return ModelTooLarge(name, sum(needed.gpus), max(0, sum(free.gpus)))

@@ -187,6 +187,17 @@ def _placed(
         return [Layout(at_home, Room(needed), load_s, is_good)]
     if not device.gpus:  # it shares main memory
         return [Layout(replace(load, placed=_where(n_there, n_layers, "")), Room(needed), load_s)]
+    found = _on_devices(load, needed, n_there, n_layers, device, settings)
+    found = [replace(layout, load_s=load_s, is_good=is_good) for layout in found]
+    if settings.allow_cpu and load.n_gpu_layers < 0:
+        found += _spilled(load, needed, n_layers, device, settings, load_s)
+    return found
+
+
+def _on_devices(
+    load: Load, needed: int, n_there: int, n_layers: int, device: Device, settings: PoolSettings
+) -> list[Layout]:
+    """Give the layouts with so many layers on graphics devices."""
     there, here = _divided(needed, n_there, n_layers)
     ways = placements(
         there,
@@ -195,15 +206,13 @@ def _placed(
         split_mode=settings.split_mode,
         overhead_bytes=settings.gpu_overhead_bytes,
     )
+    why = f"; num_gpu is {load.n_gpu_layers}" if n_there < n_layers else ""
     found = []
     for way in ways:
         names = ", ".join(device.gpus[i].name for i in way.gpus)
-        why = f"; num_gpu is {load.n_gpu_layers}" if n_there < n_layers else ""
         put = replace(_put(load, way, device), placed=_where(n_there, n_layers, names) + why)
         room = way.room(there, len(device.gpus)) + Room(here + _PROCESS_BYTES)
-        found.append(Layout(put, room, load_s, is_good))
-    if settings.allow_cpu and load.n_gpu_layers < 0:
-        found += _spilled(load, needed, n_layers, device, settings, load_s)
+        found.append(Layout(put, room, 0.0))
     return found
 
 

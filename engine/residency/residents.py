@@ -19,7 +19,8 @@ from typing import Generic
 from paddock.engine.errors import Busy, EngineError, NoPlace
 from paddock.engine.settings import PoolSettings
 
-from .caretaker import Caretaker, LoadCount, Start, too_large
+from .books import LoadCount, too_large
+from .caretaker import Caretaker, Start
 from .events import Deaf, PoolEvents
 from .fit import Layout, Wanted
 from .line import Caller, Line
@@ -54,6 +55,7 @@ class Residents(Generic[W]):
         self._surveyor = surveyor
         self._events = events or Deaf()
         self._keeper = Caretaker(settings, start, surveyor, self._events, self)
+        self._books = self._keeper.books
         self._lines: dict[str, Line] = {}
         self._leases: set[_Lease] = set()
         self._layouts: dict[tuple[str, int, int | None], tuple[Layout, ...]] = {}
@@ -71,12 +73,12 @@ class Residents(Generic[W]):
 
     def resident(self) -> tuple[Resident[W], ...]:
         """Tell which models are there now."""
-        return tuple(self._keeper.by_key.values())
+        return tuple(self._books.by_key.values())
 
     @property
     def loads(self) -> dict[str, LoadCount]:
         """Tell how often each model was loaded."""
-        return self._keeper.loads
+        return self._books.loads
 
     def n_waiting(self, key: str) -> int:
         """Tell how many requests wait outside for a model."""
@@ -151,7 +153,7 @@ class Residents(Generic[W]):
         return resident
 
     def _is_full(self, ask: Ask, line: Line) -> bool:
-        resident = self._keeper.by_key.get(ask.key)
+        resident = self._books.by_key.get(ask.key)
         n_inside = max(0, resident.n_users - resident.layout.load.n_parallel) if resident else 0
         return len(line) + n_inside >= self._settings.max_queue
 
@@ -159,14 +161,14 @@ class Residents(Generic[W]):
         """Forget an empty line; whoever left may have been the reason for something."""
         if not self._lines.get(key):
             self._lines.pop(key, None)
-            resident = self._keeper.by_key.get(key)
+            resident = self._books.by_key.get(key)
             if resident is not None and resident.state == "loading":
                 resident.last_used_at = self.now()
             self._stirred.set()
 
     def _leave(self, resident: Resident[W], ask: Ask) -> None:
         resident.leave(ask, self.now())
-        if self._keeper.by_key.get(resident.key) is not resident:
+        if self._books.by_key.get(resident.key) is not resident:
             return
         self.changed(resident.key)
         is_needed = resident.is_widening or self.n_waiting(resident.key)
@@ -178,7 +180,7 @@ class Residents(Generic[W]):
     def changed(self, key: str) -> None:
         """Let in whom there is a place for, and look at the rest anew."""
         self._moved_at = self.now()
-        resident = self._keeper.by_key.get(key)
+        resident = self._books.by_key.get(key)
         if resident is None:
             self._looked_at = float("-inf")
         elif resident.is_open:
@@ -233,7 +235,7 @@ class Residents(Generic[W]):
 
     def _cold(self) -> list[str]:
         """Tell which models are wanted and not there."""
-        by_key = self._keeper.by_key
+        by_key = self._books.by_key
         return [key for key, line in self._lines.items() if line and key not in by_key]
 
     def _has_work(self) -> bool:
@@ -249,16 +251,16 @@ class Residents(Generic[W]):
                 one.stay(self.n_waiting(one.key), self.is_leased(one.key))
                 for one in self.resident()
             ]
-            move = decide(stays, wishes, self._keeper.free, self._house(), self.now())
+            move = decide(stays, wishes, self._books.free, self._house(), self.now())
             if isinstance(move, Wait):
                 return self._next_look(move)
             self._act(move, layouts)
 
     async def _survey(self) -> dict[str, tuple[Layout, ...]]:
         """Find the ways to load what is wanted, on the machine as it is now."""
-        if self.now() - self._looked_at >= _LOOK_AGAIN_S or self._keeper.device is None:
+        if self.now() - self._looked_at >= _LOOK_AGAIN_S or self._books.device is None:
             self._layouts.clear()
-            await self._keeper.look()
+            await self._books.look()
             self._looked_at = self.now()
         found = {}
         for key in self._cold():
@@ -272,14 +274,14 @@ class Residents(Generic[W]):
         wanted = self._wanted(key)
         name = (key, wanted.n_ctx_tokens, wanted.n_parallel_at_most)
         if name not in self._layouts:
-            device = await self._keeper.look()
+            device = await self._books.look()
             self._layouts[name] = await self._surveyor.layouts(wanted, device)
         return self._layouts[name]
 
     def _wanted(self, key: str) -> Wanted:
         line = self._lines[key]
         ask = next(iter(line)).ask
-        at_most = self._keeper.n_parallel_at_most(key)
+        at_most = self._books.n_parallel_at_most(key)
         return Wanted(ask.facts, line.n_ctx_tokens, ask.adapters, at_most)
 
     def _wish(self, key: str, ways: tuple[Layout, ...]) -> Wish:
@@ -289,13 +291,13 @@ class Residents(Generic[W]):
         return Wish(key, line.since, line.is_interactive, rooms, n_good)
 
     def _house(self) -> House:
-        device = self._keeper.device
+        device = self._books.device
         n_devices = max(1, len(device.gpus)) if device else 1
         n_most = self._settings.max_loaded_models or N_LOADED_PER_DEVICE * n_devices
         return House(n_most, self._settings.max_wait_s)
 
     def _act(self, move: Move, layouts: dict[str, tuple[Layout, ...]]) -> None:
-        by_key = self._keeper.by_key
+        by_key = self._books.by_key
         if isinstance(move, StartMove):
             self._keeper.bring(move.key, self._wanted(move.key), layouts[move.key][move.option])
         elif isinstance(move, Clear):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .caretaker import LoadCount
+from .books import LoadCount
 from .resident import Resident
 from .residents import Residents
 from .rules import State

@@ -26,7 +26,9 @@ def test_a_containers_limit_is_the_memory_there_is(tmp_path: Path) -> None:
     mib = 1024**2
     (tmp_path / "memory.max").write_text(f"{64 * mib}\n")
     (tmp_path / "memory.current").write_text(f"{48 * mib}\n")
-    (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {16 * mib}\n")
+    (tmp_path / "memory.stat").write_text(
+        f"anon 1\ninactive_file {10 * mib}\nactive_file {6 * mib}\n"
+    )
     assert hardware.read_memory(tmp_path) == hardware.Memory(64 * mib, 32 * mib)
 
 
