@@ -25,6 +25,8 @@ class Shape:
     flash_attention: Switch = "auto"
     kv_cache_type: CacheType = "f16"
     embeds: bool = False
+    is_gpu: bool = False
+    """Whether the layers are on a graphics device."""
 
 
 class Clock:

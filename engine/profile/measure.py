@@ -8,14 +8,13 @@ than a long wait. What was measured while others used the processor is not kept.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from paddock.engine.gguf import read_header
 from paddock.engine.native.faults import CacheFull, LoadFailed
-from paddock.engine.native.library import supports_gpu
 from paddock.engine.native.model import Model
 from paddock.engine.native.threads import ENOUGH_SHARE
 
@@ -74,13 +73,13 @@ def measure(
             _measure_embedding(model, shape, clock, measured)
         else:
             _measure_chat(model, shape, clock, measured, depths)
-            if not supports_gpu():
+            if not shape.is_gpu:
                 _measure_formats(shape.n_threads, clock, measured)
     except (CacheFull, LoadFailed) as error:
         raise Unmeasured(f"llama.cpp could not do it: {error}") from error
     if not measured.prefill:
         raise Unmeasured(f"{seconds:g} s are too short for this model on this machine")
-    if not supports_gpu() and clock.share < least_share:
+    if not shape.is_gpu and clock.share < least_share:
         raise Unmeasured(
             f"other programs used the processor: {clock.share:.0%} of the threads' time was had"
         )
@@ -103,9 +102,11 @@ def _measure_chat(
         _measure_writing(bench, shape, clock, measured, SHALLOW)
         _measure_crowded(bench, measured)
         shallow_s = began_s - clock.left_s
-        if clock.left_s < shallow_s + _reserve_s():
+        if clock.left_s < shallow_s + _reserve_s(shape):
             return
-        deep = _depth_that_fits(clock, shallow_s, depths)
+        n_room = shape.n_cells // bench.n_seq
+        fitting = [depth for depth in depths if _most(depth) <= n_room]
+        deep = _depth_that_fits(clock, shallow_s + _reserve_s(shape), fitting)
         if deep:
             _measure_deep(bench, shape, clock, measured, deep, first=deep)
     with _bench(model, shape, clock, is_unified=False) as bench:
@@ -118,17 +119,24 @@ def _measure_chat(
 
 @contextmanager
 def _bench(model: Model, shape: Shape, clock: Clock, *, is_unified: bool) -> Iterator[Bench]:
-    bench = Bench(model, shape, clock, _counts()[-1], is_unified=is_unified)
+    bench = Bench(model, shape, clock, _counts(shape)[-1], is_unified=is_unified)
     with bench.context:
         yield bench
 
 
-def _counts() -> tuple[int, ...]:
-    return GPU_SEQUENCES if supports_gpu() else CPU_SEQUENCES
+def _counts(shape: Shape) -> tuple[int, ...]:
+    """Give the numbers of sequences that fit, in streams of their own too."""
+    counts = GPU_SEQUENCES if shape.is_gpu else CPU_SEQUENCES
+    return tuple(n for n in counts if n * _most(SHALLOW) <= shape.n_cells) or counts[:1]
 
 
-def _reserve_s() -> float:
-    return 0.0 if supports_gpu() else _FORMATS_S
+def _most(depth: int) -> int:
+    """Tell how long a sequence gets that is measured at a depth."""
+    return depth + len(GPU_SEQUENCES) * _N_STEPS + N_CROWDED
+
+
+def _reserve_s(shape: Shape) -> float:
+    return 0.0 if shape.is_gpu else _FORMATS_S
 
 
 def _measure_deep(
@@ -148,9 +156,9 @@ def _warm_up(bench: Bench, clock: Clock) -> None:
     bench.clear()
 
 
-def _depth_that_fits(clock: Clock, shallow_s: float, depths: tuple[int, ...]) -> int:
+def _depth_that_fits(clock: Clock, needed_s: float, depths: Sequence[int]) -> int:
     """Choose the depth to which both layouts can be brought in the time that is left."""
-    left_s = clock.left_s - _reserve_s() - shallow_s
+    left_s = clock.left_s - needed_s
     return next((n for n in depths if 2.5 * n * clock.token_s <= left_s), 0)
 
 
@@ -172,11 +180,7 @@ def _measure_writing(
 ) -> None:
     """Let one, four, … sequences grow, each in cells of its own."""
     measured.cell_bytes = measured.cell_bytes or bench.cell_bytes()
-    most = depth + len(_counts()) * _N_STEPS + N_CROWDED
-    for n in _counts():
-        n_places = n if bench.is_unified else bench.n_seq
-        if n_places * most > shape.n_cells:
-            return
+    for n in _counts(shape):
         copy_s = bench.spread(n)
         if copy_s and not bench.is_unified:
             measured.copy_s = copy_s

@@ -85,4 +85,5 @@ def _shape(load: Load) -> Shape:
         flash_attention=load.flash_attention,
         kv_cache_type=load.kv_cache_type,
         embeds=embeds,
+        is_gpu=load.is_gpu,
     )
