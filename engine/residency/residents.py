@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Generic
@@ -25,7 +25,7 @@ from .events import Deaf, PoolEvents
 from .fit import Layout, Wanted
 from .line import Caller, Line
 from .resident import Ask, Resident, W
-from .rules import Clear, House, Keep, Move, Refuse, Wait, Wish, decide
+from .rules import Clear, House, Keep, Move, Refuse, Wait, Wish, decide, in_order
 from .rules import Start as StartMove
 from .survey import Surveyor
 
@@ -59,6 +59,7 @@ class Residents(Generic[W]):
         self._lines: dict[str, Line] = {}
         self._leases: set[_Lease] = set()
         self._layouts: dict[tuple[str, int, int | None], tuple[Layout, ...]] = {}
+        self._made_room_for: dict[str, str] = {}
         self._looked_at = float("-inf")
         self._moved_at = 0.0
         self._stirred = asyncio.Event()
@@ -254,7 +255,7 @@ class Residents(Generic[W]):
             move = decide(stays, wishes, self._books.free, self._house(), self.now())
             if isinstance(move, Wait):
                 return self._next_look(move)
-            self._act(move, layouts)
+            self._act(move, layouts, in_order(wishes))
 
     async def _survey(self) -> dict[str, tuple[Layout, ...]]:
         """Find the ways to load what is wanted, on the machine as it is now."""
@@ -288,7 +289,8 @@ class Residents(Generic[W]):
         line = self._lines[key]
         n_good = sum(way.is_good for way in ways)
         rooms = tuple(way.room for way in ways)
-        return Wish(key, line.since, line.is_interactive, rooms, n_good)
+        after = self._made_room_for.get(key, "")
+        return Wish(key, line.since, line.is_interactive, rooms, n_good, after)
 
     def _house(self) -> House:
         device = self._books.device
@@ -296,12 +298,17 @@ class Residents(Generic[W]):
         n_most = self._settings.max_loaded_models or N_LOADED_PER_DEVICE * n_devices
         return House(n_most, self._settings.max_wait_s)
 
-    def _act(self, move: Move, layouts: dict[str, tuple[Layout, ...]]) -> None:
+    def _act(
+        self, move: Move, layouts: dict[str, tuple[Layout, ...]], wishes: Sequence[Wish]
+    ) -> None:
         by_key = self._books.by_key
         if isinstance(move, StartMove):
             self._keeper.bring(move.key, self._wanted(move.key), layouts[move.key][move.option])
+            victims = self._made_room_for.items()
+            self._made_room_for = {one: other for one, other in victims if other != move.key}
         elif isinstance(move, Clear):
             for key in move.keys:
+                self._made_room_for[key] = wishes[0].key
                 self._keeper.drain(by_key[key], "room")
         elif isinstance(move, Keep):
             self._keeper.keep(by_key[move.key])

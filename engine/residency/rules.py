@@ -5,7 +5,7 @@ has waited `max_wait_s` and A has had a turn of that length (at least as long as
 that half of the time is work); then A drains, and later B gives way in the same manner. A model
 that falls idle meanwhile is kept for as long as it would take to bring it back (`max_wait_s` where
 a run has leased it): the rule of ski rental, never worse than twice the best. An interactive
-request cuts the waiting short.
+request cuts the waiting short, and goes before others who have not waited much longer than it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from typing import Literal
 
 from .eviction import Candidate, choose
 from .room import Room
+
+# A job that has waited so long is not put off for people any more, or it would wait for ever.
+PERSON_FIRST_S = 60.0
 
 State = Literal["loading", "ready", "draining", "unloading"]
 
@@ -57,6 +60,8 @@ class Wish:
     """What it takes, the best layout first."""
     n_good: int
     """So many of the options are worth waiting for; the rest is a last resort."""
+    after: str = ""
+    """The model that it had to make room for: it does not come back before that one was there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +119,7 @@ def decide(
     stays: Sequence[Stay], wishes: Sequence[Wish], free: Room, house: House, now: float
 ) -> Move:
     """Give the next thing to do; ask again when it is begun, until it is to wait."""
-    line = sorted(wishes, key=lambda wish: (not wish.is_interactive, wish.since, wish.key))
+    line = in_order(wishes)
     if not line:
         return next((Keep(one.key) for one in stays if one.state == "draining"), Wait())
     head, claim = _serve(line[0], stays, free, house, now)
@@ -129,6 +134,17 @@ def decide(
             if option is not None:
                 return Start(wish.key, option)
     return head
+
+
+def in_order(wishes: Sequence[Wish]) -> list[Wish]:
+    """Give the wishes in the order in which they are served."""
+    keys = {wish.key for wish in wishes}
+
+    def rank(wish: Wish) -> tuple[bool, float, str]:
+        head_start_s = PERSON_FIRST_S if wish.is_interactive else 0.0
+        return wish.after in keys, wish.since - head_start_s, wish.key
+
+    return sorted(wishes, key=rank)
 
 
 def _gives_way(stay: Stay, wish: Wish) -> bool:

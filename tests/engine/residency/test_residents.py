@@ -258,6 +258,26 @@ def test_a_victim_that_is_asked_for_again_queues_behind_the_one_that_came_for_it
     go(machine, work, replace(SETTINGS, max_loaded_models=1))
 
 
+def test_people_who_chat_without_a_pause_do_not_keep_a_job_out_for_ever() -> None:
+    machine = FakeMachine(5, FakeModel("chat"), FakeModel("job"))
+
+    async def person(house: House) -> None:
+        while True:
+            await house.chat("chat", 100, priority="interactive")
+
+    async def work(house: House) -> None:
+        people = [asyncio.create_task(person(house)) for _ in range(2)]
+        await asyncio.sleep(20)
+        asked_at = now()
+        await house.chat("job", 10, priority="batch")
+        assert now() - asked_at < 10
+        for one in people:
+            one.cancel()
+        await asyncio.gather(*people, return_exceptions=True)
+
+    go(machine, work, replace(SETTINGS, max_loaded_models=1))
+
+
 def test_a_load_that_nobody_waits_for_any_more_ends_and_the_model_idles() -> None:
     machine = FakeMachine(5, FakeModel("a", load_s=10))
 

@@ -18,6 +18,7 @@ from paddock.engine.residency.rules import (
     Wait,
     Wish,
     decide,
+    in_order,
     leaves_at,
 )
 
@@ -132,10 +133,22 @@ def test_newcomers_cannot_put_off_the_first_in_line_for_ever() -> None:
 
 
 def test_people_come_first_and_then_those_who_wait_longest() -> None:
-    person = replace(B, key="person", since=200, is_interactive=True)
+    person = replace(B, key="person", since=100, is_interactive=True)
     early = replace(B, key="early", since=50)
+    assert [one.key for one in in_order([B, early, person])] == ["person", "early", "b"]
     assert decide([], [B, early, person], Room(4), THREE, 200) == Start("person", 0)
-    assert decide([], [B, early], Room(4), THREE, 200) == Start("early", 0)
+
+
+def test_a_job_that_has_waited_for_long_is_not_put_off_for_people_any_more() -> None:
+    person = replace(B, key="person", since=100, is_interactive=True)
+    old = replace(B, key="old", since=39)
+    assert [one.key for one in in_order([person, old])] == ["old", "person"]
+
+
+def test_a_model_that_made_room_does_not_come_back_before_the_one_it_went_for() -> None:
+    victim = replace(B, key="victim", is_interactive=True, after="b")
+    assert [one.key for one in in_order([victim, B])] == ["b", "victim"]
+    assert [one.key for one in in_order([victim])] == ["victim"]
 
 
 stays = st.lists(
@@ -184,7 +197,7 @@ def test_every_move_keeps_the_rules(
     elif isinstance(move, Clear):
         going = [by_key[key] for key in move.keys]
         assert going and not any(one.is_pinned or one.is_leaving for one in going)
-        head = min(wanted, key=lambda one: (not one.is_interactive, one.since, one.key))
+        head = in_order(wanted)[0]
         for one in going:
             assert one.state == "loading" or leaves_at(one, head, house) <= now
     elif isinstance(move, Wait):
