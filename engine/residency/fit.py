@@ -60,6 +60,8 @@ class Wanted:
     adapters: tuple[str, ...] = ()
     n_parallel_at_most: int | None = None
     """After it ran out of memory."""
+    extra_bytes: int = 0
+    """Of the files that are loaded with it: adapters, a projector, a draft model."""
 
 
 def cell_bytes(header: Header, kind: CacheType) -> float:
@@ -175,7 +177,7 @@ def _placed(
     is_good: bool,
 ) -> list[Layout]:
     """Give the layouts of one load: on each device that may hold it, or on the processor."""
-    size = wanted.facts.size_bytes
+    size = wanted.facts.size_bytes + wanted.extra_bytes
     cache = 0.0 if load.role == "embed" else load.n_cells * cell_bytes(header, load.kv_cache_type)
     needed = int(size + cache + _COMPUTE_BYTES)
     load_s = size / _READ_BYTES_PER_S

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -58,7 +59,7 @@ class Survey:
         """Give the ways to load a model."""
         header = await self._header(wanted.facts.path)
         return layouts(
-            wanted,
+            replace(wanted, extra_bytes=_extra_bytes(wanted)),
             header,
             self._settings,
             device,
@@ -81,3 +82,10 @@ class Survey:
             known = await asyncio.to_thread(read_header, Path(path))
             self._headers[path] = known
         return known
+
+
+def _extra_bytes(wanted: Wanted) -> int:
+    """Give the sizes of what is loaded beside the model; a missing file is told by the worker."""
+    facts = wanted.facts
+    paths = (*wanted.adapters, facts.projector or "", facts.draft_path)
+    return sum(Path(path).stat().st_size for path in paths if path and Path(path).is_file())
