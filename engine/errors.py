@@ -111,6 +111,15 @@ class AdapterBroken(EngineError):
         super().__init__(f"adapter {path}: {why}")
 
 
+class TextRefused(BadRequest):
+    """A text that cannot have a vector, by its index, and why."""
+
+    def __init__(self, index: int, why: str) -> None:
+        self.index = index
+        self.why = why
+        super().__init__(f"text {index} {why}")
+
+
 class Busy(EngineError):
     """The queue is full; try again later."""
 

@@ -17,7 +17,14 @@ from typing import TypeVar
 
 from paddock.engine.answer import Answer
 from paddock.engine.deadlines import Deadlines
-from paddock.engine.errors import DeadlineExceeded, TextTooLong, WorkerLost, WrongRole
+from paddock.engine.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    TextRefused,
+    TextTooLong,
+    WorkerLost,
+    WrongRole,
+)
 from paddock.engine.models import ModelFinder, with_context
 from paddock.engine.request import (
     ChatRequest,
@@ -43,6 +50,7 @@ from paddock.engine.residency.survey import Survey, Surveyor
 from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.probe import Probe, probe
 from paddock.engine.workers.process import Ticket, WorkerGone, WorkerProcess
+from paddock.engine.workers.wire import Embedded
 
 __all__ = ["LocalPool", "ModelStats", "PoolStats", "Probe"]
 
@@ -54,6 +62,8 @@ MAX_ATTEMPTS = 3
 MAX_SENDINGS = 8
 # Small enough that a waiting text is seen to move, large enough to be packed well.
 EMBED_PORTION = 64
+# One portion is computed, the next is tokenised, a third is on its way.
+EMBED_AHEAD = 3
 
 
 class LocalPool:
@@ -189,31 +199,60 @@ class LocalPool:
         facts = await self.facts(request.model)
         if facts.role != "embed":
             raise WrongRole(request.model.ref, "embed")
+        if request.dimensions is not None and request.dimensions < 1:
+            raise BadRequest(f"{request.dimensions} dimensions are asked for; at least 1 is needed")
         began = time.monotonic()
-        vectors: list[tuple[float, ...]] = []
-        n_tokens = 0
-        for start in range(0, len(request.texts), EMBED_PORTION):
-            texts = request.texts[start : start + EMBED_PORTION]
-            rows, n_more = await self._embed_portion(request, texts, start)
-            vectors += rows
-            n_tokens += n_more
+        parts = await self._embed_portions(request, facts.n_ctx_tokens)
+        n_tokens = sum(part.n_tokens for part in parts)
+        n_pieces = tuple(n for part in parts for n in part.n_pieces)
         seconds = time.monotonic() - began
         self.events.embedded(facts.name, len(request.texts), n_tokens, seconds)
-        usage = Usage(prompt_tokens=n_tokens, prefill_s=seconds)
-        return EmbedReply(tuple(vectors), usage, facts.digest)
+        return EmbedReply(
+            tuple(vector for part in parts for vector in part.vectors),
+            Usage(prompt_tokens=n_tokens, prefill_s=seconds),
+            facts.digest,
+            n_pieces if any(n > 1 for n in n_pieces) else (),
+        )
+
+    async def _embed_portions(self, request: EmbedRequest, n_ctx_tokens: int) -> list[Embedded]:
+        """Send a request in portions, some ahead, so that the device never waits for the next."""
+        ahead = asyncio.Semaphore(EMBED_AHEAD)
+
+        async def portion(start: int) -> Embedded:
+            async with ahead:
+                return await self._embed_portion(request, start, n_ctx_tokens)
+
+        starts = range(0, len(request.texts), EMBED_PORTION)
+        tasks = [asyncio.create_task(portion(start)) for start in starts]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:  # the first that fails ends the others
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _embed_portion(
-        self, request: EmbedRequest, texts: tuple[str, ...], start: int
-    ) -> tuple[list[tuple[float, ...]], int]:
+        self, request: EmbedRequest, start: int, n_ctx_tokens: int
+    ) -> Embedded:
+        texts = request.texts[start : start + EMBED_PORTION]
         try:
             return await self._repeatedly(
                 request.model,
-                lambda worker: worker.embed(texts, request.dimensions, Ticket()),
+                lambda worker: worker.embed(
+                    texts,
+                    Ticket(),
+                    dimensions=request.dimensions,
+                    n_ctx_tokens=n_ctx_tokens,
+                    priority=request.priority,
+                    splits=request.on_overflow == "split",
+                ),
                 priority=request.priority,
             )
         except TextTooLong as error:
             index = start + error.index
             raise TextTooLong(index, error.n_tokens, error.n_ctx_tokens) from None
+        except TextRefused as error:
+            raise TextRefused(start + error.index, error.why) from None
 
     async def _repeatedly(
         self,
@@ -257,6 +296,8 @@ class LocalPool:
         ask = await self._ask(request.model, priority=request.priority, waits=waits)
         if ask.facts.role != "chat":
             raise WrongRole(request.model.ref, "chat")
+        if ask.facts.projector is None and any(one.images for one in request.messages):
+            raise BadRequest(f"model '{ask.facts.name}' cannot see images: it has no projector")
         sampling = resolve_sampling(request.params, request.model.params, ask.facts.params)
         n_lost = 0
         for n_sent in range(1, MAX_SENDINGS + 1):

@@ -16,6 +16,9 @@ Priority = Literal["interactive", "normal", "batch"]
 DoneReason = Literal["stop", "length", "repetition"]
 """`repetition`: the answer went in circles, and was ended."""
 ConstraintKind = Literal["json", "json_schema", "regex", "lark"]
+OnOverflow = Literal["error", "split"]
+"""A text longer than the context: refused, or read in parts whose vectors' mean, weighted by their
+tokens, is its own."""
 Think = bool | Literal["low", "medium", "high"]
 
 
@@ -55,6 +58,8 @@ class ModelFacts:
     """Of a tuned copy: the digest of the file that the name stands for."""
     draft_path: str = ""
     """A smaller model's file that guesses ahead for this one."""
+    projector: str | None = None
+    """The file by which it sees images; None: it does not."""
 
     @property
     def named_digest(self) -> str:
@@ -255,10 +260,12 @@ class EmbedRequest:
 
     model: ModelSpec
     texts: tuple[str, ...]
+    """An empty one gets the vector of what the model puts around a text, if it puts anything."""
     dimensions: int | None = None
     """Cut to the first so many, then normalised again."""
     priority: Priority = "normal"
     total_s: float | None = None
+    on_overflow: OnOverflow = "error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +275,8 @@ class EmbedReply:
     vectors: tuple[tuple[float, ...], ...]
     usage: Usage
     digest: str
+    n_pieces: tuple[int, ...] = ()
+    """Into how many parts each text was split; empty: every one was read whole."""
 
 
 class Pool(Protocol):

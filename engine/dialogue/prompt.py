@@ -9,11 +9,12 @@ import secrets
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from paddock.engine.arrays import Tokens
-from paddock.engine.errors import BadRequest, PromptTooLong, TextTooLong
+from paddock.engine.errors import BadRequest, PromptTooLong
 from paddock.engine.native.model import Model
 from paddock.engine.request import (
     ChatRequest,
@@ -34,7 +35,12 @@ from .forced import (
     force_harmony_call,
 )
 from .harmony import HARMONY_TOKENS, HarmonyListener
+from .images import PlacedImage, check_image, place
 from .listener import Listener
+from .turns import MEDIA_MARK
+
+if TYPE_CHECKING:
+    from paddock.engine.native.vision import Projector
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +53,16 @@ class Prompted:
     """Control tokens that the listener wants to read as text."""
     constraint: Constraint | None = None
     """What the answer must match: the request's own wish, or what a forced tool call needs."""
+    images: tuple[PlacedImage, ...] = ()
+    """In `tokens`, each image's positions hold negative numbers: equal ones for equal images."""
 
 
 class Prompter:
     """Renders and tokenises for one model."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, eyes: Projector | None = None) -> None:
         self._model = model
+        self._eyes = eyes
         self._template = ChatTemplate(
             model.chat_template(),
             bos=model.special_text("bos"),
@@ -74,12 +83,39 @@ class Prompter:
         tools = () if request.tool_choice == "none" else request.tools
         pieces = self._template.render(request.messages, tools=tools, think=request.think)
         is_inside = bool(pieces) and self._template.opens_reasoning(pieces[-1].text)
+        tokens, images = self._with_images(pieces, request.messages)
         return Prompted(
-            self._tokens(pieces),
+            tokens,
             self._listener(tools, sampling, is_inside=is_inside),
             self._shown(has_tools=bool(tools)),
             self._constraint(request, wanted, is_inside=is_inside),
+            images,
         )
+
+    def _with_images(
+        self, pieces: Items[TextPiece], messages: Items[Message]
+    ) -> tuple[Tokens, tuple[PlacedImage, ...]]:
+        """Tokenise a prompt with its images in their places."""
+        images = [image for message in messages for image in message.images]
+        if not images:
+            return self._tokens(pieces), ()
+        if self._eyes is None:
+            raise BadRequest("this model cannot see images: it has no projector")
+        for number, image in enumerate(images, start=1):
+            check_image(image, number)
+        return place(self._cut_at_images(pieces), images, self._eyes.look)
+
+    def _cut_at_images(self, pieces: Items[TextPiece]) -> list[Tokens]:
+        """Tokenise what stands before, between and behind the images."""
+        parts: list[list[TextPiece]] = [[]]
+        for piece in pieces:
+            texts = [piece.text] if piece.is_literal else piece.text.split(MEDIA_MARK)
+            for number, text in enumerate(texts):
+                if number:
+                    parts.append([])
+                if text:
+                    parts[-1].append(TextPiece(text, piece.is_literal))
+        return [self._tokens(part, begins=number == 0) for number, part in enumerate(parts)]
 
     def _listener(
         self, tools: tuple[Tool, ...], sampling: Sampling, *, is_inside: bool
@@ -136,10 +172,11 @@ class Prompter:
         """Count the tokens of a conversation's prompt."""
         return len(self._tokens(self._template.render(messages)))
 
-    def _tokens(self, pieces: Items[TextPiece]) -> Tokens:
+    def _tokens(self, pieces: Items[TextPiece], *, begins: bool = True) -> Tokens:
         bos = self._model.special_text("bos")
         # A template that writes BOS itself must not get a second one.
-        wants_bos = self._model.adds_bos and not (bos and pieces and pieces[0].text.startswith(bos))
+        has_bos = bool(bos and pieces and pieces[0].text.startswith(bos))
+        wants_bos = begins and self._model.adds_bos and not has_bos
         parts = [
             self._model.tokenise(piece.text, with_special=wants_bos and number == 0,
                                  parse_special=True)
@@ -160,20 +197,6 @@ class Prompter:
     def count(self, texts: Items[str]) -> list[int]:
         """Count each text's tokens, without what the model puts around a prompt."""
         return [len(self._plain(text)) for text in texts]
-
-    def for_embedding(self, texts: Items[str], n_ctx_tokens: int) -> list[Tokens]:
-        """Give each text's tokens with what the model puts around them.
-
-        Raises:
-            TextTooLong: one does not fit whole.
-        """
-        tokens = []
-        for index, text in enumerate(texts):
-            ids = self._model.tokenise(text, with_special=True, parse_special=False)
-            if len(ids) > n_ctx_tokens:
-                raise TextTooLong(index, len(ids), n_ctx_tokens)
-            tokens.append(ids)
-        return tokens
 
     def _plain(self, text: str) -> Tokens:
         return self._model.tokenise(text, with_special=False, parse_special=False)

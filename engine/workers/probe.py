@@ -38,7 +38,7 @@ async def probe(facts: ModelFacts, worker: WorkerProcess, within_s: float) -> Pr
 
 async def _one_token(facts: ModelFacts, worker: WorkerProcess) -> None:
     if facts.role == "embed":
-        await worker.embed(("one",), None, Ticket())
+        await worker.embed(("one",), Ticket())
         return
     request = ChatRequest(
         ModelSpec(facts.name), (Message("user", "one"),), priority="interactive", drafts=False

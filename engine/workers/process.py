@@ -16,10 +16,15 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from paddock.engine.errors import BadRequest, EngineError, PromptTooLong, TextTooLong
-from paddock.engine.request import ChatRequest, Chunk, DoneReason, Message, Sampling, Usage
+from paddock.engine.request import (
+    ChatRequest,
+    Chunk,
+    DoneReason,
+    Message,
+    Priority,
+    Sampling,
+    Usage,
+)
 
 from . import frames, wire
 from .load import Load, Taken
@@ -188,12 +193,31 @@ class WorkerProcess:
         return counts
 
     async def embed(
-        self, texts: tuple[str, ...], dimensions: int | None, ticket: Ticket
-    ) -> tuple[list[tuple[float, ...]], int]:
-        """Embed texts; gives their vectors and the number of their tokens."""
-        head = {"op": "embed", "texts": texts, "dimensions": dimensions}
-        vectors, n_tokens = await self._ask(head, ticket)
-        return vectors, n_tokens
+        self,
+        texts: tuple[str, ...],
+        ticket: Ticket,
+        *,
+        dimensions: int | None = None,
+        n_ctx_tokens: int | None = None,
+        priority: Priority = "normal",
+        splits: bool = False,
+    ) -> wire.Embedded:
+        """Embed texts.
+
+        Raises:
+            WorkerGone: the process died.
+            EngineError: a text was refused, by its index.
+        """
+        head = {
+            "op": "embed",
+            "texts": texts,
+            "dimensions": dimensions,
+            "n_ctx_tokens": n_ctx_tokens,
+            "priority": priority,
+            "splits": splits,
+        }
+        embedded: wire.Embedded = await self._ask(head, ticket)
+        return embedded
 
     async def widen(self, n_ctx_tokens: int, n_cells: int) -> None:
         """Let it make its context anew over the same weights, once what runs has ended.
@@ -270,7 +294,7 @@ class WorkerProcess:
         if ticket is None:
             return
         if event == "refused":
-            ticket.fail(_error(head))
+            ticket.fail(wire.read_refusal(head))
         elif event == "counted":
             ticket.give(head["counts"])
         elif event == "widened":
@@ -278,8 +302,7 @@ class WorkerProcess:
             ticket.give(None)
         elif event == "embedded":
             self.last_turn_at = _now()
-            vectors = np.frombuffer(body, np.float32).reshape(head["shape"])
-            ticket.give(([tuple(row) for row in vectors.tolist()], head["n_tokens"]))
+            ticket.give(wire.read_embedded(head, body))
 
     def _hear_turn(self, head: frames.Head) -> None:
         self.last_turn_at = _now()
@@ -369,11 +392,3 @@ async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
         line = raw.decode("utf-8", errors="replace").strip()
         if line:
             yield line
-
-
-def _error(head: frames.Head) -> EngineError:
-    if head["kind"] == "prompt":
-        return PromptTooLong(*head["numbers"])
-    if head["kind"] == "text":
-        return TextTooLong(*head["numbers"])
-    return BadRequest(head["text"])

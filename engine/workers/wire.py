@@ -9,6 +9,10 @@ import base64
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
+from paddock.engine.arrays import Vectors
+from paddock.engine.errors import BadRequest, EngineError, PromptTooLong, TextRefused, TextTooLong
 from paddock.engine.request import (
     ChatRequest,
     Chunk,
@@ -125,3 +129,52 @@ def _read_logprob(fields: list[Any]) -> TokenLogprob:
 
 def _text(raw: bytes) -> str:
     return base64.b64encode(raw).decode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors of some texts, in their order."""
+
+    vectors: list[tuple[float, ...]]
+    n_tokens: int
+    n_pieces: list[int]
+    """Of each text; 1: it was read whole."""
+
+
+def pack_embedded(
+    request_id: int, vectors: Vectors, n_tokens: int, n_pieces: list[int]
+) -> tuple[Head, bytes]:
+    """Write vectors; their values are the body."""
+    head: Head = {"event": "embedded", "id": request_id, "shape": vectors.shape}
+    head.update(n_tokens=n_tokens, n_pieces=n_pieces)
+    return head, np.ascontiguousarray(vectors, np.float32).tobytes()
+
+
+def read_embedded(head: Head, body: bytes) -> Embedded:
+    """Read what `pack_embedded` wrote."""
+    rows = np.frombuffer(body, np.float32).reshape(head["shape"]).tolist()
+    return Embedded([tuple(row) for row in rows], head["n_tokens"], head["n_pieces"])
+
+
+def pack_refusal(request_id: int, error: EngineError) -> Head:
+    """Write an error."""
+    details: dict[str, Any] = {"kind": "bad", "text": str(error)}
+    if isinstance(error, PromptTooLong):
+        numbers = (error.n_prompt_tokens, error.n_reserved_tokens, error.n_ctx_tokens)
+        details = {"kind": "prompt", "numbers": numbers}
+    elif isinstance(error, TextTooLong):
+        details = {"kind": "text", "numbers": (error.index, error.n_tokens, error.n_ctx_tokens)}
+    elif isinstance(error, TextRefused):
+        details = {"kind": "vector", "index": error.index, "text": error.why}
+    return {"event": "refused", "id": request_id, **details}
+
+
+def read_refusal(head: Head) -> EngineError:
+    """Read what `pack_refusal` wrote."""
+    if head["kind"] == "prompt":
+        return PromptTooLong(*head["numbers"])
+    if head["kind"] == "text":
+        return TextTooLong(*head["numbers"])
+    if head["kind"] == "vector":
+        return TextRefused(head["index"], head["text"])
+    return BadRequest(head["text"])

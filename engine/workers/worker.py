@@ -8,28 +8,23 @@ error. When the pipe closes, the pool is gone and so is this process.
 from __future__ import annotations
 
 import os
-import queue
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import numpy as np
-
-from paddock.engine.arrays import Tokens
-from paddock.engine.decoding.embedding import Embedder
 from paddock.engine.dialogue.prompt import Prompter
-from paddock.engine.errors import BadRequest, EngineError, PromptTooLong, TextTooLong
+from paddock.engine.errors import BadRequest, EngineError
 from paddock.engine.native import devices, library
-from paddock.engine.native.context import Context, ContextOptions
 from paddock.engine.native.faults import LoadFailed
 from paddock.engine.native.model import Model
 
 from . import frames, profiling, wire
 from .chatting import ChatService
+from .embedding import EmbedService
 from .load import Load
 
 EXIT_BROKEN = 70  # EX_SOFTWARE: the context is not to be trusted any more
@@ -68,8 +63,9 @@ def main() -> None:
         )
         prompter = Prompter(model)
         profiled = profiling.profiled(load, model)  # while nothing else computes
+        service: ChatService | EmbedService
         if load.role == "embed":
-            context = Context(model, _embedding_options(load))
+            service = EmbedService(model, load, sender.send)
         else:
             service = ChatService(model, prompter, load, profiled.profile, sender.send)
     except (LoadFailed, EngineError) as error:
@@ -78,11 +74,8 @@ def main() -> None:
     ready = {"event": "ready", "pid": os.getpid(), "can_share": model.can_cut_memory}
     ready["device_bytes"] = max(0, free_bytes - devices.free_device_bytes())
     sender.send({**ready, **profiled.as_head()})
-    if load.role == "embed":
-        _serve_embeddings(load, context, prompter, sender, requests)
-    else:
-        _read_beside(requests, prompter, sender, service.take, at_end=service.close)
-        service.run()
+    _read_beside(requests, prompter, sender, service.take, at_end=service.close)
+    service.run()
 
 
 def _taken_stdout() -> BinaryIO:
@@ -90,51 +83,6 @@ def _taken_stdout() -> BinaryIO:
     mine = os.dup(1)
     os.dup2(2, 1)
     return os.fdopen(mine, "wb")
-
-
-def _embedding_options(load: Load) -> ContextOptions:
-    return ContextOptions(
-        n_ctx_tokens=load.n_cells,
-        n_batch_tokens=load.n_batch_tokens,
-        n_seq_max=2 * load.n_parallel,
-        n_threads=load.n_threads,
-        embeds=True,
-        flash_attention=load.flash_attention,
-        kv_cache_type=load.kv_cache_type,
-    )
-
-
-def _serve_embeddings(
-    load: Load,
-    context: Context,
-    prompter: Prompter,
-    sender: _Sender,
-    requests: BinaryIO,
-) -> None:
-    jobs: queue.SimpleQueue[tuple[int, list[Tokens], int | None] | None] = queue.SimpleQueue()
-    n_ctx_tokens = min(load.n_ctx_tokens, load.n_batch_tokens)
-
-    def take(head: frames.Head, _body: bytes) -> None:
-        if head["op"] == "embed":
-            tokens = prompter.for_embedding(head["texts"], n_ctx_tokens)
-            jobs.put((head["id"], tokens, head["dimensions"]))
-
-    _read_beside(requests, prompter, sender, take, at_end=lambda: jobs.put(None))
-    embedder = Embedder(context)
-    while (job := jobs.get()) is not None:
-        request_id, tokens, dimensions = job
-        try:
-            vectors = embedder.embed(tokens, dimensions)
-        except ValueError as error:
-            sender.send(_refusal(request_id, BadRequest(str(error))))
-            continue
-        head = {
-            "event": "embedded",
-            "id": request_id,
-            "shape": vectors.shape,
-            "n_tokens": sum(map(len, tokens)),
-        }
-        sender.send(head, np.ascontiguousarray(vectors, np.float32).tobytes())
 
 
 def _read_beside(
@@ -161,12 +109,12 @@ def _read_beside(
                 else:
                     take(head, body)
             except EngineError as error:
-                sender.send(_refusal(head["id"], error))
+                sender.send(wire.pack_refusal(head["id"], error))
             except Exception as error:
                 # One request that nobody foresaw must not take the others with it.
                 traceback.print_exc()
                 refusal = BadRequest(f"the worker cannot take this request: {error!r}")
-                sender.send(_refusal(head["id"], refusal))
+                sender.send(wire.pack_refusal(head["id"], refusal))
         # The pool is gone: nobody is left to finish for, and the owner may be deep in a decode.
         os._exit(0)
 
@@ -179,17 +127,6 @@ def _counted(head: frames.Head, prompter: Prompter) -> frames.Head:
     else:
         counts = prompter.count(head["texts"])
     return {"event": "counted", "id": head["id"], "counts": counts}
-
-
-def _refusal(request_id: int, error: EngineError) -> frames.Head:
-    """Describe an error so that the pool can raise the same."""
-    details: dict[str, Any] = {"kind": "bad", "text": str(error)}
-    if isinstance(error, PromptTooLong):
-        numbers = (error.n_prompt_tokens, error.n_reserved_tokens, error.n_ctx_tokens)
-        details = {"kind": "prompt", "numbers": numbers}
-    elif isinstance(error, TextTooLong):
-        details = {"kind": "text", "numbers": (error.index, error.n_tokens, error.n_ctx_tokens)}
-    return {"event": "refused", "id": request_id, **details}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,95 @@
+"""From texts to counted pieces of tokens: whole, or split where the request wants it so.
+
+Runs beside the thread that computes, since tokenising needs only the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from paddock.engine.arrays import Tokens
+from paddock.engine.errors import TextRefused, TextTooLong
+from paddock.engine.native.model import Model
+
+# Where a long text is best divided is looked for in the last quarter of each part.
+_LOOK_BACK = 4
+_ENDS = (".", "!", "?", "\u3002", "\uff01", "\uff1f", "\n")
+
+
+class TextReader:
+    """Tokenises for one embedding model."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._before, self._after = self._surroundings()
+
+    def read(self, texts: Sequence[str], n_ctx_tokens: int, *, splits: bool) -> list[list[Tokens]]:
+        """Give each text's pieces with what the model puts around them: one, unless it is split.
+
+        Raises:
+            TextTooLong: one does not fit whole, and is not to be split.
+            TextRefused: one has no tokens at all.
+        """
+        return [self._pieces(index, text, n_ctx_tokens, splits) for index, text in enumerate(texts)]
+
+    def _pieces(self, index: int, text: str, n_ctx_tokens: int, splits: bool) -> list[Tokens]:
+        tokens = self._model.tokenise(text, with_special=True, parse_special=False)
+        if not len(tokens):
+            raise TextRefused(index, "has no tokens, so it has no vector")
+        if len(tokens) <= n_ctx_tokens:
+            return [tokens]
+        room = n_ctx_tokens - len(self._before) - len(self._after)
+        if not splits or room <= 0:
+            raise TextTooLong(index, len(tokens), n_ctx_tokens)
+        plain = tokens[len(self._before) : len(tokens) - len(self._after)]
+        words = [self._word(token) for token in plain.tolist()]
+        return [
+            np.concatenate([self._before, plain[begin:end], self._after]).astype(np.int32)
+            for begin, end in split(words, room)
+        ]
+
+    def _word(self, token: int) -> str:
+        return self._model.piece(token).decode("utf-8", errors="replace")
+
+    def _surroundings(self) -> tuple[Tokens, Tokens]:
+        """Tell what the model puts before and after a text."""
+        bare = self._model.tokenise("a", with_special=False, parse_special=False)
+        dressed = self._model.tokenise("a", with_special=True, parse_special=False)
+        n_around = len(dressed) - len(bare)
+        n_before = next(
+            n for n in range(n_around + 1) if np.array_equal(dressed[n : n + len(bare)], bare)
+        )
+        return dressed[:n_before], dressed[n_before + len(bare) :]
+
+
+def split(words: Sequence[str], room: int) -> list[tuple[int, int]]:
+    """Divide tokens, given by their text, into parts of like length, hardly more than must be.
+
+    A part ends with a sentence where one ends in its last quarter, else before a word.
+
+    >>> split(["a", " b.", " c", " d", " e"], 4)
+    [(0, 2), (2, 5)]
+    """
+    parts, begin = [], 0
+    while len(words) - begin > room:
+        n_left = len(words) - begin
+        end = begin + -(-n_left // -(-n_left // room))
+        end = _border(words, max(begin + 1, end - (end - begin) // _LOOK_BACK), end)
+        parts.append((begin, end))
+        begin = end
+    return [*parts, (begin, len(words))]
+
+
+def _border(words: Sequence[str], low: int, high: int) -> int:
+    """Give the last good place to divide between two: after a sentence, else before a word."""
+    wishes: tuple[Callable[[int], bool], ...] = (
+        lambda at: words[at - 1].rstrip(" ").endswith(_ENDS),
+        lambda at: words[at][:1].isspace(),
+    )
+    for is_good in wishes:
+        for at in range(high, low - 1, -1):
+            if is_good(at):
+                return at
+    return high

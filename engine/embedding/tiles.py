@@ -1,0 +1,140 @@
+"""Lay whole texts into one batch so that each gets the vector it would get alone. Pure.
+
+A text's vector depended on its company by up to 4e-3: llama.cpp adds up attention in another
+order when a text stands elsewhere in the batch, by a last bit, and rounding the activations to
+8 bits makes 1e-3 of it. So each text keeps its order of addition. Flash attention reads 64 keys at
+a time (fewer than 64 tokens take another path) and adds 16 of them at once, 8 or 4 on lesser
+processors:
+
+- a batch has at least 64 tokens, and texts of 64 and more begin with whole tiles of their own;
+- the rest of a text lies within one tile, its blocks of 16 first;
+- its tail, of fewer than 16, stands where 4, 8 and 16 lanes divide it as they would alone.
+
+What is free is filled with tokens of nobody. Measured with eight formats of weights, 1 and 2
+threads, bidirectional and causal: vectors alone and in company agree to 1e-7.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from paddock.engine.arrays import Tokens
+
+TILE, BLOCK, UNIT = 64, 16, 4
+_N_BLOCKS = TILE // BLOCK
+_FULL = BLOCK // UNIT
+
+
+def _tail_units(n_tokens: int) -> int:
+    """How many units of 4 the last, unfilled block of a text takes: 0 to 4."""
+    return -(-(n_tokens % BLOCK) // UNIT)
+
+
+def _n_blocks(counts: list[int]) -> int:
+    """Tell how many blocks hold so many tails of 1, 2, 3 and 4 units; `counts[0]` is ignored.
+
+    >>> _n_blocks([0, 2, 1, 1, 1])
+    3
+    """
+    alone = counts[4] + counts[3]
+    ones = max(0, counts[1] - counts[3])  # one fits beside each three
+    return alone + -(-(2 * counts[2] + ones) // _FULL)
+
+
+@dataclass(slots=True)
+class _Tile:
+    """64 tokens, shared by the rests of some texts."""
+
+    rests: list[tuple[int, int]] = field(default_factory=list)
+    """Item and number of tokens, below 64."""
+
+    def has_room(self, n_tokens: int) -> bool:
+        sizes = [n for _, n in self.rests]
+        counts = [0] * (_FULL + 1)
+        for n in (*sizes, n_tokens):
+            counts[_FULL] += n // BLOCK
+            counts[_tail_units(n)] += 1
+        return _n_blocks(counts) <= _N_BLOCKS
+
+    def places(self, start: int) -> dict[int, list[int]]:
+        """Give each rest's places in the batch, in the order of its tokens."""
+        places: dict[int, list[int]] = {}
+        at = start
+        for item, n in self.rests:
+            n_whole = n - n % BLOCK
+            places[item] = list(range(at, at + n_whole))
+            at += n_whole
+        for item, n in self._tails():
+            units = -(-n // UNIT)
+            step = UNIT * (units if units < 3 else _FULL)
+            at = -(-at // step) * step
+            places[item] += range(at, at + n)
+            at += UNIT * units
+        return places
+
+    def _tails(self) -> list[tuple[int, int]]:
+        """Give the tails so that none of them wastes room: threes stand beside ones."""
+        tails = [(item, n % BLOCK) for item, n in self.rests if n % BLOCK]
+        by_units = {
+            units: [one for one in tails if _tail_units(one[1]) == units] for units in (1, 2, 3, 4)
+        }
+        ordered = by_units[4]
+        for three in by_units[3]:
+            ordered.append(three)
+            if by_units[1]:
+                ordered.append(by_units[1].pop())
+        return ordered + by_units[2] + by_units[1]
+
+
+class Tiles:
+    """A batch that is being filled with at most `n_most` tiles."""
+
+    def __init__(self, n_most: int) -> None:
+        self._n_most = n_most
+        self._whole: list[int] = []
+        """Items by the tile that they take wholly."""
+        self._shared: list[_Tile] = []
+        self._n_items = 0
+
+    def place(self, n_tokens: int) -> bool:
+        """Find room for a text of so many tokens; items are numbered as they are placed."""
+        n_whole, n_rest = divmod(n_tokens, TILE)
+        tile = next((one for one in self._shared if one.has_room(n_rest)), None)
+        n_new = n_whole + (n_rest > 0 and tile is None)
+        if len(self._whole) + len(self._shared) + n_new > self._n_most:
+            return False
+        self._whole += [self._n_items] * n_whole
+        if n_rest:
+            if tile is None:
+                tile = _Tile()
+                self._shared.append(tile)
+            tile.rests.append((self._n_items, n_rest))
+        self._n_items += 1
+        return True
+
+    def places(self) -> list[Tokens]:
+        """Give each item's places in the batch, in the order of its tokens."""
+        places: list[list[int]] = [[] for _ in range(self._n_items)]
+        for number, item in enumerate(self._whole):
+            places[item] += range(number * TILE, (number + 1) * TILE)
+        for number, tile in enumerate(self._shared, start=len(self._whole)):
+            for item, more in tile.places(number * TILE).items():
+                places[item] += more
+        return [np.array(one, np.int32) for one in places]
+
+
+def n_tiles(n_tokens: int) -> int:
+    """Tell how many tiles a text of so many tokens takes alone."""
+    return -(-n_tokens // TILE)
+
+
+def batch_size(places: list[Tokens], n_least: int = TILE) -> int:
+    """Tell how many tokens the batch has: whole blocks, and not fewer than `n_least`.
+
+    >>> batch_size([np.arange(70, dtype=np.int32)])
+    80
+    """
+    end = max((int(one[-1]) + 1 for one in places if len(one)), default=0)
+    return max(n_least, -(-end // BLOCK) * BLOCK)

@@ -1,0 +1,187 @@
+"""Embeddings inside a worker: texts in from the reading thread, vectors out of the owner thread.
+
+While the owner thread computes one batch, the reading thread tokenises what comes next.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from paddock.engine.arrays import Tokens, Vectors
+from paddock.engine.decoding.told import Told
+from paddock.engine.embedding.embedder import Embedder, finished
+from paddock.engine.embedding.line import PACK_TOKENS, Batch, Line, Piece
+from paddock.engine.embedding.texts import TextReader
+from paddock.engine.embedding.tiles import TILE, n_tiles
+from paddock.engine.errors import BadRequest, TextRefused
+from paddock.engine.native.context import Context, ContextOptions
+from paddock.engine.native.library import supports_gpu
+from paddock.engine.native.model import Model
+from paddock.engine.request import Priority
+
+from . import wire
+from .frames import Head
+from .load import Load
+
+Send = Callable[[Head, bytes], None]
+
+# Kernels of graphics devices depend on the size of the batch, so there it is always the same one:
+# it costs such a device little. Not measured: no such device was at hand.
+_GPU_BATCH = 512
+
+
+@dataclass(slots=True, eq=False)
+class _Order:
+    """One request, and the vectors of its pieces as they come."""
+
+    request_id: int
+    texts: list[list[Tokens]]
+    dimensions: int | None
+    priority: Priority
+    rows: Vectors
+    n_missing: int
+    has_started: bool = False
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """Every piece, in order."""
+        flat = [tokens for text in self.texts for tokens in text]
+        return [Piece(self.request_id, number, tokens) for number, tokens in enumerate(flat)]
+
+
+class EmbedService:
+    """Serves one model. `take` runs in the reading thread, `run` in the owner thread."""
+
+    def __init__(self, model: Model, load: Load, send: Send) -> None:
+        self._model = model
+        self._send = send
+        self._context = Context(model, _options(load))
+        self._n_ctx_tokens = min(load.n_ctx_tokens, load.n_batch_tokens)
+        n_batch = _GPU_BATCH if supports_gpu() else PACK_TOKENS
+        n_batch = min(n_batch, self._context.options.n_batch_tokens)
+        self._reader = TextReader(model)
+        self._embedder = Embedder(self._context, n_batch if supports_gpu() else TILE)
+        self._line = Line(self._embedder.n_most_pieces, n_batch)
+        self._orders: dict[int, _Order] = {}
+        self._inbox: queue.SimpleQueue[_Order | int | None] = queue.SimpleQueue()
+        """A request, the id of one that nobody waits for any more, or the end."""
+
+    def close(self) -> None:
+        """End the work after the present batch."""
+        self._inbox.put(None)
+
+    def take(self, head: Head, _body: bytes) -> None:
+        """Take a request, or the end of one.
+
+        Raises:
+            EngineError: it cannot be served; nothing was queued.
+        """
+        if head["op"] == "cancel":
+            self._inbox.put(head["id"])
+        elif head["op"] == "widen":  # every context holds the longest text that the model reads
+            self._send({"event": "widened", "id": head["id"]}, b"")
+        else:
+            self._inbox.put(self._order(head))
+
+    def _order(self, head: Head) -> _Order:
+        dimensions = head["dimensions"]
+        if dimensions is not None and not 0 < dimensions <= self._model.n_embedding:
+            raise BadRequest(
+                f"{dimensions} dimensions are asked for, but the model's vectors have "
+                f"{self._model.n_embedding}"
+            )
+        n_ctx_tokens = min(head.get("n_ctx_tokens") or self._n_ctx_tokens, self._n_ctx_tokens)
+        splits = head.get("splits", False)
+        texts = self._reader.read(head["texts"], n_ctx_tokens, splits=splits)
+        n_pieces = sum(map(len, texts))
+        rows = np.empty((n_pieces, self._model.n_embedding), np.float32)
+        priority = head.get("priority", "normal")
+        return _Order(head["id"], texts, dimensions, priority, rows, n_pieces)
+
+    def run(self) -> None:
+        """Work until `close` is called.
+
+        Raises:
+            DecodeFailed: the context is broken; the process should end.
+        """
+        while self._take_posts():
+            if len(self._line):
+                self._step(self._line.next_batch())
+
+    def _take_posts(self) -> bool:
+        """Empty the inbox, waiting only if there is nothing to do; False at the end."""
+        while True:
+            try:
+                post = self._inbox.get(block=not len(self._line))
+            except queue.Empty:
+                return True
+            if post is None:
+                return False
+            if isinstance(post, int):
+                self._line.drop(post)
+                self._orders.pop(post, None)
+            elif post.n_missing:
+                self._orders[post.request_id] = post
+                self._line.add(post.pieces, post.priority)
+            else:
+                self._answer(post)
+
+    def _step(self, batch: Batch) -> None:
+        began = time.perf_counter()
+        rows = self._embedder.compute(batch)
+        took_s = time.perf_counter() - began
+        complete, moved = [], []
+        for piece, row in zip(batch.pieces, rows, strict=True):
+            order = self._orders[piece.request_id]
+            order.rows[piece.number] = row
+            order.n_missing -= 1
+            moved.append(order)
+            if not order.n_missing:
+                complete.append(order)
+        self._tell(batch, moved, took_s)
+        for order in complete:
+            self._orders.pop(order.request_id)
+            self._answer(order)
+
+    def _tell(self, batch: Batch, moved: list[_Order], took_s: float) -> None:
+        ids = dict.fromkeys(order.request_id for order in moved)
+        new = dict.fromkeys(order.request_id for order in moved if not order.has_started)
+        for order in moved:
+            order.has_started = True
+        told = Told(
+            started=list(new),
+            progressed=list(ids),
+            n_tokens=sum(len(piece.tokens) for piece in batch.pieces),
+            n_sequences=len(batch.pieces),
+            n_waiting=len(self._line),
+            step_s=took_s,
+        )
+        self._send({"event": "turn", **told.as_head()}, b"")
+
+    def _answer(self, order: _Order) -> None:
+        sizes = [len(tokens) for text in order.texts for tokens in text]
+        n_pieces = [len(text) for text in order.texts]
+        try:
+            vectors = finished(order.rows, sizes, n_pieces, order.dimensions)
+        except TextRefused as error:
+            self._send(wire.pack_refusal(order.request_id, error), b"")
+            return
+        self._send(*wire.pack_embedded(order.request_id, vectors, sum(sizes), n_pieces))
+
+
+def _options(load: Load) -> ContextOptions:
+    # Whole tiles: the longest text must fit into a batch with what fills its last one.
+    return ContextOptions(
+        n_ctx_tokens=n_tiles(load.n_cells) * TILE,
+        n_batch_tokens=n_tiles(load.n_batch_tokens) * TILE,
+        n_seq_max=2 * load.n_parallel,
+        n_threads=load.n_threads,
+        embeds=True,
+        flash_attention=load.flash_attention,
+        kv_cache_type=load.kv_cache_type,
+    )
