@@ -17,8 +17,9 @@ class Characters:
         return self._decoder.decode(piece)
 
     def close(self) -> str:
-        """Give what half a character at the end is shown as."""
-        return self._decoder.decode(b"", final=True)
+        """Give nothing: half a character, which a limit left behind, is left out."""
+        self._decoder.reset()
+        return ""
 
 
 class StoppableText:

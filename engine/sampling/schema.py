@@ -61,7 +61,7 @@ def check(schema: Any) -> tuple[Problem, ...]:
     problems = tuple(_of_node(schema, (), schema))
     if problems:
         return problems
-    found = _refusal(compiled(schema))
+    found = refusal_of(compiled(schema))
     return () if found is None else (_traced(schema, found),)
 
 
@@ -103,16 +103,12 @@ def _number(schema: Mapping[str, Any], keyword: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-def refusal_of(grammar: str, tokeniser: LLTokenizer | None = None) -> str | None:
+def refusal_of(grammar: str, *, minds_warnings: bool = True) -> str | None:
     """Tell why llguidance refuses a grammar, in its own words; None: it takes it."""
-    return _refusal(grammar, tokeniser)
-
-
-def _refusal(grammar: str, tokeniser: LLTokenizer | None = None) -> str | None:
     from llguidance import LLMatcher
 
-    is_refused, told = LLMatcher.validate_grammar_with_warnings(grammar, tokeniser)
-    return told[0] if is_refused or told else None
+    is_refused, told = LLMatcher.validate_grammar_with_warnings(grammar)
+    return told[0] if is_refused or (told and minds_warnings) else None
 
 
 # What can be seen without compiling
@@ -148,7 +144,7 @@ def _of_keyword(schema: Mapping[str, Any], keyword: str, path: Path) -> Iterator
     elif keyword == "$ref" and not (isinstance(value, str) and value.startswith("#")):
         yield Problem(at, f"'{value}' lies outside the schema", "Copy it under `$defs`.")
     elif keyword == "pattern" and isinstance(value, str):
-        why = _refusal(compiled({"type": "string", "pattern": value}))
+        why = refusal_of(compiled({"type": "string", "pattern": value}))
         if why is not None:
             yield Problem(
                 at, f"the pattern cannot be used: {_last_line(why)}", "Write it otherwise."
@@ -207,7 +203,7 @@ def _alone(part: Any, root: Any) -> str | None:
     if any(not ref.startswith(("#/$defs/", "#/definitions/")) for ref in _refs(part)):
         return None
     shared = {name: root[name] for name in ("$defs", "definitions") if name in root}
-    return _refusal(compiled({**part, **shared}))
+    return refusal_of(compiled({**part, **shared}))
 
 
 def _refs(part: Any) -> Iterator[str]:
