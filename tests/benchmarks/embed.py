@@ -268,7 +268,7 @@ def _transformer() -> Any:
 
 def report(turns: dict[str, list[Turn]], n_texts: int) -> str:
     """Give the table: medians over the rounds."""
-    mine = next((found[0].vectors for name, found in turns.items() if name == "paddock"), None)
+    mine = next((one.vectors for one in turns.get("paddock", ())), None)
     others = [
         statistics.median(one.seconds for one in found)
         for name, found in turns.items()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import statistics
 import sys
 import time
@@ -267,9 +268,20 @@ def _reference(found: Contest[Turn]) -> Sequence[str] | None:
 
 
 def agreement(ours: Sequence[str], theirs: Sequence[str]) -> float:
-    """Tell the share of equal answers."""
-    same = sum(one.strip() == two.strip() for one, two in zip(ours, theirs, strict=True))
-    return same / len(ours)
+    """Tell the share of equal answers; of JSON, its values count and not its blanks.
+
+    >>> agreement(["Yes.", '{"a": 1}'], ["Yes. ", '{"a":1}'])
+    1.0
+    """
+    pairs = zip(map(_value, ours), map(_value, theirs), strict=True)
+    return sum(one == other for one, other in pairs) / len(ours)
+
+
+def _value(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text.strip()
 
 
 def _megabytes(turns: Sequence[Turn]) -> str:

@@ -6,6 +6,7 @@ What they measure is for a person to start; a benchmark that rots is worse than 
 from __future__ import annotations
 
 import asyncio
+import doctest
 import json
 import os
 import subprocess
@@ -13,10 +14,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from tests.benchmarks import (
+    arena,
     chat,
     client,
     contenders,
@@ -25,12 +28,14 @@ from tests.benchmarks import (
     embed,
     gauge,
     gone,
+    harness,
     idle,
     job,
     kill,
     loads,
     overflow,
     peers,
+    raw,
     runner,
     swap,
 )
@@ -313,6 +318,14 @@ def test_the_device_table_puts_ours_first_and_compares_in_the_right_direction() 
         "| wait | 150 | 300 | 2.00 |",
         "| job: not done within 9 s | - | - | - |",
     ]
+
+
+@pytest.mark.parametrize(
+    "module", [arena, device, embed, gauge, harness, job, loads, raw], ids=lambda one: one.__name__
+)
+def test_examples_in_docstrings_hold(module: ModuleType) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted and not found.failed
 
 
 def test_a_percentile_is_one_of_the_values() -> None:
