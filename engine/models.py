@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ _BUNDLED = (("all-minilm", "paddock.examples", "models/all-minilm-l6-v2.gguf"),)
 
 _DEFAULT_HOST, _DEFAULT_NAMESPACE, _DEFAULT_TAG = "registry.ollama.ai", "library", "latest"
 _MODEL_LAYER = "application/vnd.ollama.image.model"
+_PROJECTOR_LAYER = "application/vnd.ollama.image.projector"
 
 # Embedding models announce how they pool; these do so by their architecture alone.
 _EMBEDDERS = ("bert", "nomic-bert", "jina-bert", "modern-bert", "t5encoder", "gemma-embedding")
@@ -47,6 +49,7 @@ class Found:
     name: str
     path: Path
     origin: Origin
+    projector: Path | None = None
 
 
 class ModelFinder:
@@ -97,7 +100,7 @@ class ModelFinder:
             path = Path(ref).expanduser()
             if not path.is_file():
                 raise ModelNotFound(ref, self.names())
-            return Found(ref, path.resolve(), "path")
+            return Found(ref, path.resolve(), "path", _projector_beside(path.resolve()))
         wanted = _qualified(ref)
         for found in self._everything():
             if _qualified(found.name) == wanted:
@@ -142,6 +145,7 @@ class ModelFinder:
             n_ctx_train_tokens=n_train,
             n_ctx_tokens=min(wanted, n_train),
             params=_OWN_PARAMS.get(found.name, {}) if found.origin == "package" else {},
+            projector=str(found.projector) if found.projector else None,
         )
 
     def _everything(self) -> Iterator[Found]:
@@ -180,17 +184,39 @@ def _short(host: str, namespace: str, model: str, tag: str) -> str:
 
 def _in_store(models_dir: Path) -> Iterator[Found]:
     for manifest in sorted((models_dir / "manifests").glob("*/*/*/*")):
-        blob = _model_blob(models_dir, manifest)
+        blob = _layer_blob(models_dir, manifest, _MODEL_LAYER)
         if blob is not None:
             host, namespace, model, tag = manifest.parts[-4:]
-            yield Found(_short(host, namespace, model, tag), blob, "store")
+            projector = _layer_blob(models_dir, manifest, _PROJECTOR_LAYER)
+            yield Found(_short(host, namespace, model, tag), blob, "store", projector)
 
 
-def _model_blob(models_dir: Path, manifest: Path) -> Path | None:
-    """Give the blob of a manifest's model layer, or None where there is none."""
+def _projector_beside(model: Path) -> Path | None:
+    """Give the projector that lies beside a model's file, as Hugging Face's repositories have it.
+
+    The only one belongs to the only model; among several, names must begin alike.
+    """
+    others = [path for path in model.parent.glob("*.gguf") if path.name != model.name]
+    projectors = sorted(path for path in others if "mmproj" in path.name)
+    if "mmproj" in model.name or not projectors:
+        return None
+    if len(projectors) == len(others) == 1:
+        return projectors[0]
+    family = re.split(r"[-_.]", model.stem.lower())[:2]
+    named = (re.split(r"[-_.]", path.stem.lower().replace("mmproj", "")) for path in projectors)
+    alike = (
+        path
+        for path, words in zip(projectors, named, strict=True)
+        if list(filter(None, words))[:2] == family
+    )
+    return next(alike, None)
+
+
+def _layer_blob(models_dir: Path, manifest: Path, media_type: str) -> Path | None:
+    """Give the blob of a manifest's layer, or None where there is none."""
     try:
         layers = json.loads(manifest.read_text("utf-8"))["layers"]
-        digest = next(layer["digest"] for layer in layers if layer["mediaType"] == _MODEL_LAYER)
+        digest = next(layer["digest"] for layer in layers if layer["mediaType"] == media_type)
     except (OSError, ValueError, KeyError, TypeError, StopIteration):
         return None
     blob = models_dir / "blobs" / str(digest).replace(":", "-")

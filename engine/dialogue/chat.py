@@ -20,7 +20,7 @@ from paddock.engine.request import Message, Think, Tool, ToolCall
 from .forms import Tags
 from .probes import Manner, study
 from .template import Refused, Template
-from .turns import build_turns, tool_turns
+from .turns import MEDIA_MARK, build_turns, tool_turns
 
 # Private-use characters that no template and hardly a document contains.
 _OPEN, _CLOSE = "\U000f5ade", "\U000f5adf"
@@ -60,7 +60,7 @@ class ChatTemplate:
         self._tools = Template(tool_source, bos=bos, eos=eos) if tool_source else self._plain
         self._control_tokens = frozenset(control_tokens)
         self._ends = (eos, *ends)
-        self._forged = _any_of(control_tokens)
+        self._forged = _any_of([*control_tokens, MEDIA_MARK])
 
     @cached_property
     def manner(self) -> Manner:

@@ -10,7 +10,8 @@ from typing import Any
 
 from paddock.engine.request import Tool, ToolCall
 
-from .calls import CallForm, Hole, Lit, ParamForm, Part, calls_in_json, read_call
+from .calls import CallForm, Hole, Lit, ParamForm, Part
+from .reading import calls_in_json, read_call
 from .values import Broken, Partial, read_gemma, read_python
 
 NAME, CALL_ID = "qx_tool", "qxid00001"

@@ -13,9 +13,10 @@ from typing import Literal
 
 from paddock.engine.request import Tool, ToolCall
 
-from .calls import CallForm, first_whole
+from .calls import CallForm
 from .forms import Tags
 from .listener import Heard
+from .reading import first_whole
 from .text import Characters, StoppableText, n_doubtful
 from .values import Broken, Partial
 

@@ -9,7 +9,7 @@ import llama_cpp.llama_cpp as lib
 
 def quiet_logs() -> None:
     """Keep llama.cpp's messages below warnings off stderr."""
-    lib.llama_log_set(_LOG_CALLBACK, None)
+    lib.llama_log_set(LOG_CALLBACK, None)
 
 
 def _warnings_only(level: int, text: bytes, _data: object) -> None:
@@ -20,7 +20,7 @@ def _warnings_only(level: int, text: bytes, _data: object) -> None:
 
 
 # Kept here, because llama.cpp holds only the address.
-_LOG_CALLBACK = lib.llama_log_callback(_warnings_only)
+LOG_CALLBACK = lib.llama_log_callback(_warnings_only)
 
 
 def supports_gpu() -> bool:

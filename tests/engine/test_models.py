@@ -106,3 +106,27 @@ def test_a_wish_for_more_context_than_the_model_has_is_bounded(tmp_path: Path) -
     assert with_context(facts, 2048).n_ctx_tokens == 2048
     assert with_context(facts, 100_000).n_ctx_tokens == 8192
     assert with_context(facts, None).n_ctx_tokens == 4096
+
+
+def test_a_projector_is_found_in_the_manifest_or_beside_the_file(tmp_path: Path) -> None:
+    digest = store(tmp_path, "registry.ollama.ai", "library", "eyed", "latest")
+    assert finder(tmp_path).find("eyed").projector is None
+    blob = tmp_path / "models" / "blobs" / f"sha256-{'e' * 64}"
+    blob.write_bytes(b"GGUF")
+    manifest = next((tmp_path / "models" / "manifests").glob("*/*/eyed/latest"))
+    layers = json.loads(manifest.read_text())
+    kind = "application/vnd.ollama.image.projector"
+    layers["layers"].append({"mediaType": kind, "digest": f"sha256:{'e' * 64}"})
+    manifest.write_text(json.dumps(layers))
+    assert finder(tmp_path).find("eyed").projector == str(blob)
+    folder = tmp_path / "repo"
+    folder.mkdir()
+    model = folder / "Gemma-3-4b-it-Q4_K_M.gguf"
+    shutil.copy(tmp_path / "models" / "blobs" / f"sha256-{digest}", model)
+    (folder / "mmproj-model-f16.gguf").write_bytes(b"GGUF")
+    found = finder(tmp_path).find(str(model)).projector
+    assert found == str(folder / "mmproj-model-f16.gguf")
+    (folder / "mmproj-gemma-3-4b.gguf").write_bytes(b"GGUF")
+    (folder / "other-1b.gguf").write_bytes(b"GGUF")
+    found = finder(tmp_path).find(str(model)).projector
+    assert found == str(folder / "mmproj-gemma-3-4b.gguf")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from paddock.engine.errors import BadRequest
 from paddock.engine.models import ModelFinder
 from paddock.engine.native import library
 from paddock.engine.native.model import Model
+from paddock.engine.native.vision import ImagePiece
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Sampling, Tool
 
 TOOL = Tool("get_time", "Tells the time", {"properties": {"zone": {"type": "string"}}})
@@ -70,3 +72,32 @@ def test_control_tokens_are_found_in_the_vocabulary(model: Model) -> None:
     assert specials["<|im_start|>"] == 1
     assert "<|im_end|>" in model.control_texts()
     assert model.chat_template("tool_use") is None
+
+
+class Eyes:
+    """Looks at nothing: an image is four positions."""
+
+    def look(self, image: bytes) -> list[ImagePiece]:
+        return [ImagePiece(sha256(image).hexdigest(), 4, 4, None)]
+
+
+def test_images_are_put_where_their_turn_begins(model: Model) -> None:
+    image = b"GIF89a\x01\0\x01\0"
+    message = Message("user", "What is <__media__>?", images=(image,))
+    request = ChatRequest(ModelSpec("x"), (Message("user", "Hi"), message))
+    prompted = Prompter(model, Eyes()).chat(request, Sampling())  # type: ignore[arg-type]
+    [placed] = prompted.images
+    tokens = prompted.tokens
+    assert (tokens < 0).sum() == 4
+    assert (tokens[placed.start : placed.start + 4] < 0).all()
+    before = b"".join(model.piece(int(one), shows_control=True) for one in tokens[: placed.start])
+    after = b"".join(model.piece(int(one)) for one in tokens[placed.start + 4 :])
+    assert before.endswith(b"<|im_start|>user\n")
+    assert after.startswith(b"What is <__media__>?")
+
+
+def test_a_model_without_a_projector_sees_nothing(model: Model) -> None:
+    request = ChatRequest(ModelSpec("x"), (Message("user", "Hi", images=(b"GIF89a\0\0\0\0",)),))
+    with pytest.raises(BadRequest) as caught:
+        Prompter(model).chat(request, Sampling())
+    assert str(caught.value) == "this model cannot see images: it has no projector"

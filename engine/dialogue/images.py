@@ -1,0 +1,147 @@
+"""Look at images before a model does, and put them among a prompt's tokens.
+
+libmtmd decodes what stb_image knows, and a file that names huge dimensions would be given the
+memory that it asks for; so kind and size are read from the first bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from paddock.engine.arrays import Tokens
+from paddock.engine.errors import BadRequest
+
+if TYPE_CHECKING:  # libmtmd is loaded only where a model can see
+    from paddock.engine.native.vision import ImagePiece, PromptPiece
+
+MOST_BYTES = 32 * 1024 * 1024
+MOST_PIXELS = 64_000_000
+"""Decoded, three bytes each: 192 MB. Models see a fraction of it."""
+
+Kind = Literal["PNG", "JPEG", "GIF", "BMP"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What an image's first bytes tell."""
+
+    kind: Kind
+    width: int
+    height: int
+
+
+def check_image(data: bytes, number: int) -> ImageFacts:
+    """Tell what an image is.
+
+    Args:
+        data: the file's bytes.
+        number: which of the request's images it is, counted from one.
+
+    Raises:
+        BadRequest: no image that can be read, or too large a one.
+    """
+    if len(data) > MOST_BYTES:
+        mib = 1024 * 1024
+        raise BadRequest(
+            f"image {number} has {len(data) // mib} MiB; at most {MOST_BYTES // mib} are read"
+        )
+    facts = _facts(data)
+    if facts is None:
+        what = "is empty" if not data else f"is no PNG, JPEG, GIF or BMP ({_seen(data)})"
+        raise BadRequest(f"image {number} {what}")
+    if facts.width * facts.height > MOST_PIXELS or 0 in (facts.width, facts.height):
+        raise BadRequest(
+            f"image {number} has {facts.width} by {facts.height} pixels; "
+            f"at most {MOST_PIXELS // 1_000_000} million are read"
+        )
+    return facts
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedImage:
+    """An image among a prompt's tokens: `Projector.show` computes it when all before it is."""
+
+    start: int
+    piece: ImagePiece
+
+
+def place(
+    texts: Sequence[Tokens],
+    images: Sequence[bytes],
+    look: Callable[[bytes], Sequence[PromptPiece]],
+) -> tuple[Tokens, tuple[PlacedImage, ...]]:
+    """Put images between texts.
+
+    An image's positions hold negative numbers, made of its digest: no token has them, and a prompt
+    begins like another only where it shows the same image.
+
+    Raises:
+        BadRequest: an image cannot be read, or the chat template left one out.
+    """
+    if len(texts) != len(images) + 1:
+        raise BadRequest(
+            f"the model's chat template shows {len(texts) - 1} of {len(images)} images"
+        )
+    parts: list[Tokens] = [texts[0]]
+    placed: list[PlacedImage] = []
+    for number, (image, text) in enumerate(zip(images, texts[1:], strict=True), start=1):
+        try:
+            pieces = look(image)
+        except ValueError as error:
+            raise BadRequest(f"image {number} cannot be read: {error}") from error
+        for piece in pieces:
+            if isinstance(piece, np.ndarray):
+                parts.append(piece)
+            else:
+                placed.append(PlacedImage(sum(map(len, parts)), piece))
+                parts.append(_stand_ins(piece))
+        parts.append(text)
+    return np.concatenate(parts).astype(np.int32), tuple(placed)
+
+
+def _stand_ins(piece: ImagePiece) -> Tokens:
+    first = int.from_bytes(bytes.fromhex(piece.digest[:8])) & 0x3FFF_FFFF
+    return (-2 - first - np.arange(piece.n_positions)).astype(np.int32)
+
+
+def _seen(data: bytes) -> str:
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "it is a WebP; convert it to PNG"
+    if data[4:12] in (b"ftypheic", b"ftypavif", b"ftypmif1"):
+        return "it is a HEIC or AVIF; convert it to PNG"
+    return f"it begins with {data[:4]!r}"
+
+
+def _facts(data: bytes) -> ImageFacts | None:
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24:
+        return ImageFacts("PNG", *struct.unpack(">II", data[16:24]))
+    if data[:6] in (b"GIF87a", b"GIF89a") and len(data) >= 10:
+        return ImageFacts("GIF", *struct.unpack("<HH", data[6:10]))
+    if data[:2] == b"BM" and len(data) >= 26:
+        width, height = struct.unpack("<ii", data[18:26])
+        return ImageFacts("BMP", abs(width), abs(height))
+    if data[:3] == b"\xff\xd8\xff":
+        return _jpeg(data)
+    return None
+
+
+def _jpeg(data: bytes) -> ImageFacts | None:
+    """Walk over a JPEG's segments to the one that tells its size (SOF)."""
+    at = 2
+    while at + 9 <= len(data):
+        if data[at] != 0xFF:
+            return None
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return ImageFacts("JPEG", width, height)
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
