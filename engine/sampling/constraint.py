@@ -245,7 +245,8 @@ def _grammar(constraint: Constraint, vocabulary: Vocabulary | None = None) -> st
         grammar = LLMatcher.grammar_from_regex(constraint.source)
     else:
         grammar = LLMatcher.grammar_from_lark(constraint.source)
-    why = schema.refusal_of(grammar, vocabulary.tokeniser if vocabulary else None)
+    tokeniser = vocabulary.tokeniser if vocabulary else None
+    why = schema.refusal_of(grammar, tokeniser, minds_warnings=False)
     if why is not None:
         raise BadRequest(f"{_NAMES[constraint.kind]} cannot be used: {why.strip()}")
     return grammar

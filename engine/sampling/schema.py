@@ -103,11 +103,13 @@ def _number(schema: Mapping[str, Any], keyword: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-def refusal_of(grammar: str, *, minds_warnings: bool = True) -> str | None:
+def refusal_of(
+    grammar: str, tokeniser: LLTokenizer | None = None, *, minds_warnings: bool = True
+) -> str | None:
     """Tell why llguidance refuses a grammar, in its own words; None: it takes it."""
     from llguidance import LLMatcher
 
-    is_refused, told = LLMatcher.validate_grammar_with_warnings(grammar)
+    is_refused, told = LLMatcher.validate_grammar_with_warnings(grammar, tokeniser)
     return told[0] if is_refused or (told and minds_warnings) else None
 
 
