@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from paddock.engine.errors import (
+    BadRequest,
     Busy,
     DeadlineExceeded,
     ModelBroken,
@@ -29,7 +30,7 @@ from paddock.engine.errors import (
 )
 from paddock.engine.models import ModelFinder
 from paddock.engine.pool import LocalPool
-from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec
+from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec, Tool
 from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.load import Load
 from paddock.engine.workers.process import WorkerProcess
@@ -469,3 +470,52 @@ def test_closing_the_pool_ends_what_runs_and_leaves_no_process() -> None:
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_a_tool_that_must_be_called_is_called_by_a_model_that_knows_no_tools() -> None:
+    parameters = {
+        "properties": {"city": {"enum": ["Paris", "Rome"]}, "days": {"type": "integer"}},
+        "required": ["city", "days"],
+    }
+    tools = (Tool("get_weather", "Tells the weather of a city", parameters),)
+
+    async def work(pool: LocalPool) -> None:
+        request = ask(
+            "How is the weather in Rome for the next 3 days?",
+            params={"max_tokens": 60},
+            tools=tools,
+            tool_choice="required",
+        )
+        stream = pool.chat(request)
+        chunks = [chunk async for chunk in stream]
+        reply = await stream.reply()
+        [call] = reply.tool_calls
+        assert call.name == "get_weather"
+        assert set(call.arguments) == {"city", "days"}
+        assert call.arguments["city"] in ("Paris", "Rome")
+        assert (reply.text, reply.done_reason) == ("", "stop")
+        assert [one for chunk in chunks for one in chunk.tool_calls] == [call]
+        history = (
+            *request.messages,
+            Message("assistant", "", tool_calls=(call,)),
+            Message("tool", "22 °C", tool_name=call.name, tool_call_id=call.id),
+        )
+        told = await pool.chat(replace(request, messages=history, tool_choice="none")).reply()
+        assert told.tool_calls == ()
+        with pytest.raises(BadRequest) as caught:
+            await pool.chat(replace(request, tool_choice="get_time")).reply()
+        assert str(caught.value) == (
+            "the tool 'get_time' must be called, but is not offered. Known: 'get_weather'."
+        )
+
+    go(work)
+
+
+def test_a_model_without_a_projector_refuses_images_before_it_is_loaded() -> None:
+    async def work(pool: LocalPool) -> None:
+        request = ChatRequest(CHAT, (Message("user", "What is this?", images=(b"GIF89a",)),))
+        with pytest.raises(BadRequest) as caught:
+            await pool.chat(request).reply()
+        assert str(caught.value) == ("model 'smollm2:135m' cannot see images: it has no projector")
+
+    go(work)
