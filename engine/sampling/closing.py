@@ -74,7 +74,10 @@ class Closing:
         end = self._own_end()
         if end is None or not self._fits(end, self.n_left):
             return False
-        self._script = self._matcher.vocabulary.tokens_of(end)
+        script = self._tokens(end)
+        if not self._matcher.ends_with(script):
+            return False  # a grammar over special tokens that text cannot spell
+        self._script = script
         return True
 
     def _is_far(self) -> bool:
@@ -108,7 +111,7 @@ class Closing:
         return self._completer.find(after)
 
     def _tokens(self, text: bytes) -> list[int]:
-        return self._matcher.vocabulary.tokens_of(text)
+        return self._matcher.spell(text)
 
     def _fits(self, end: bytes, n_tokens: int) -> bool:
         # A token is a byte at least, so most ends need not be counted.

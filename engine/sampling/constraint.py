@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -86,13 +86,28 @@ class Matcher:
         self.vocabulary = vocabulary
         self.heft = heft
         """Of JSON: how many bytes a token may add to the shortest end, at most."""
+        self.named: Mapping[bytes, int] = {}
+        """Tokens that the grammar names by number, by the text they stand for."""
         self._under_way: tuple[Masks, int] | None = None
         self._mask: NDArray[np.uint8] | None = None
 
     def copy(self) -> Matcher:
         """Give another that stands at the same place (1 µs)."""
         self._settle()
-        return Matcher(self._inner.deep_copy(), self.spelling, self.vocabulary, self.heft)
+        copy = Matcher(self._inner.deep_copy(), self.spelling, self.vocabulary, self.heft)
+        copy.named = self.named
+        return copy
+
+    def spell(self, text: bytes) -> list[int]:
+        """Give few tokens that say a text here; those named by number as themselves."""
+        if not self.named:
+            return self.vocabulary.tokens_of(text)
+        pattern = b"(" + b"|".join(map(re.escape, self.named)) + b")"
+        tokens: list[int] = []
+        for part in filter(None, re.split(pattern, text)):
+            token = self.named.get(part)
+            tokens += self.vocabulary.tokens_of(part) if token is None else [token]
+        return tokens
 
     @property
     def is_json(self) -> bool:
@@ -198,7 +213,11 @@ class Grammars:
             raise BadRequest(f"{_NAMES[constraint.kind]} cannot be used: {inner.get_error()}")
         spelled = _grammar(_without_numbers(constraint, self._vocabulary))
         spelling = Spelling(LLMatcher(byte_tokeniser(), spelled, log_level=0))
-        return Matcher(inner, spelling, self._vocabulary, _heft(constraint))
+        matcher = Matcher(inner, spelling, self._vocabulary, _heft(constraint))
+        if constraint.kind == "lark":
+            numbers = [int(number) for number in _BY_NUMBER.findall(constraint.source)]
+            matcher.named = {self._vocabulary.bytes_of([number]): number for number in numbers}
+        return matcher
 
 
 def _heft(constraint: Constraint) -> int | None:
@@ -217,6 +236,9 @@ _NAMES = {
 }
 
 
+_BY_NUMBER = re.compile(r"<\[(\d+)\]>")
+
+
 def _without_numbers(constraint: Constraint, vocabulary: Vocabulary) -> Constraint:
     """Write the tokens that a Lark grammar names by number (`<[7]>`) as the text they stand for."""
     if constraint.kind != "lark":
@@ -226,7 +248,7 @@ def _without_numbers(constraint: Constraint, vocabulary: Vocabulary) -> Constrai
         raw = vocabulary.bytes_of([int(found.group(1))])
         return json.dumps(raw.decode("utf-8", errors="replace"), ensure_ascii=False)
 
-    return replace(constraint, source=re.sub(r"<\[(\d+)\]>", text, constraint.source))
+    return replace(constraint, source=_BY_NUMBER.sub(text, constraint.source))
 
 
 def _grammar(constraint: Constraint, vocabulary: Vocabulary | None = None) -> str:

@@ -160,3 +160,15 @@ def test_a_character_is_finished_before_the_answer_is_closed() -> None:
     end = Completer(is_json=True).find(place)
     assert end is not None
     json.loads('"né'.encode()[:-1] + end)
+
+
+def test_tokens_that_a_grammar_names_by_number_are_said_at_the_end_too() -> None:
+    source = (
+        'start: <[1]> inner <[3]>\ninner: %json {"type": "object", "properties": {"city": '
+        '{"type": "string"}, "days": {"type": "integer"}}, "required": ["city", "days"]}'
+    )
+    one = picker(Constraint("lark", source), 14)
+    text, reason = say(one, Babbler(0), 14)
+    assert reason == "stop"
+    assert set(json.loads(text)) == {"city", "days"}
+    assert one.is_shortened
