@@ -15,6 +15,10 @@ from paddock.engine.arrays import Logits
 from paddock.engine.request import TokenLogprob
 
 
+FEW = 24
+"""So many are found sooner one by one: 4 µs each, where a partition takes 0.5 ms."""
+
+
 class RowLogprobs:
     """A row's log probabilities, taken before the row is changed."""
 
@@ -22,8 +26,9 @@ class RowLogprobs:
         self._row = row.copy()
         self._piece = piece
         highest = float(row.max())
-        exps = np.exp(row - np.float32(highest), dtype=np.float32)
-        self._norm = highest + math.log(float(exps.sum(dtype=np.float64)))
+        shares = row - np.float32(highest)
+        np.exp(shares, out=shares)
+        self._norm = highest + math.log(float(shares.sum()))
         self._top = _largest(row, n_top)
 
     def of(self, token: int) -> TokenLogprob:
@@ -39,8 +44,13 @@ class RowLogprobs:
 
 def _largest(row: Logits, n: int) -> list[int]:
     """Give the places of the largest values, the largest first."""
-    if n <= 0:
-        return []
     n = min(n, len(row))
-    places = np.argpartition(row, len(row) - n)[-n:]
-    return [int(place) for place in places[np.argsort(-row[places], kind="stable")]]
+    if n > FEW:
+        places = np.argpartition(row, len(row) - n)[-n:]
+        return [int(place) for place in places[np.argsort(-row[places], kind="stable")]]
+    left, largest = row.copy(), []
+    for _ in range(n):
+        place = int(left.argmax())
+        largest.append(place)
+        left[place] = -np.inf
+    return largest
