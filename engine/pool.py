@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from paddock.engine.answer import Answer
 from paddock.engine.deadlines import Deadlines
@@ -41,7 +41,7 @@ from paddock.engine.request import (
 )
 from paddock.engine.residency.adapters import resolve_adapters
 from paddock.engine.residency.caretaker import Start
-from paddock.engine.residency.events import Deaf, PoolEvents
+from paddock.engine.residency.events import PoolEvents
 from paddock.engine.residency.resident import Ask
 from paddock.engine.residency.residents import Residents
 from paddock.engine.residency.starting import ProfiledStart
@@ -51,6 +51,9 @@ from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.probe import Probe, probe
 from paddock.engine.workers.process import Ticket, WorkerGone, WorkerProcess
 from paddock.engine.workers.wire import Embedded
+
+if TYPE_CHECKING:
+    from paddock.engine.metrics import Metrics
 
 __all__ = ["LocalPool", "ModelStats", "PoolStats", "Probe"]
 
@@ -83,7 +86,7 @@ class LocalPool:
     ) -> None:
         self.settings = settings
         self.models = models or ModelFinder(settings.models_dir, settings.cache_dir)
-        self.events = events or Deaf()
+        self.metrics, self.events = _metered(events)
         self._residents = Residents(
             settings,
             start or ProfiledStart(settings),
@@ -322,3 +325,12 @@ class LocalPool:
                 ended = await worker.chat(request, sampling, ticket, facts.n_ctx_tokens)
         self.events.answered(facts.name, ended.reason, ended.usage, answer.first_s)
         return answer.reply_of(ended.reason, ended.usage, facts.digest, ended.is_shortened)
+
+
+def _metered(events: PoolEvents | None) -> tuple[Metrics, PoolEvents]:
+    """Give a pool's numbers, and whom it tells: them, and whoever else listens."""
+    # Here, because prometheus_client takes 50 ms that most commands need not pay.
+    from paddock.engine.metrics import Metrics, heard_by
+
+    metrics = Metrics()
+    return metrics, metrics if events is None else heard_by(metrics, events)

@@ -1,0 +1,111 @@
+"""Embeddings through a real pool and a real worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paddock.engine.errors import BadRequest, TextRefused, TextTooLong
+from paddock.engine.pool import LocalPool
+from paddock.engine.request import EmbedReply, EmbedRequest, ModelSpec
+from paddock.engine.settings import PoolSettings
+from paddock.engine.workers.wire import pack_refusal, read_refusal
+
+VECTORS = ModelSpec("all-minilm", role="embed")
+SENTENCE = "The boat leaves at nine and comes back in the evening. "
+
+
+def go(work: Callable[[LocalPool], Awaitable[None]]) -> None:
+    async def main() -> None:
+        settings = PoolSettings(n_threads=1, models_dir=Path("/nonexistent"), profile_s=0)
+        async with asyncio.timeout(200), LocalPool(settings) as pool:
+            await work(pool)
+
+    asyncio.run(main())
+
+
+def far(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """Give the largest difference of two vectors' components."""
+    return float(np.abs(np.array(one) - np.array(other)).max())
+
+
+def test_many_requests_at_once_get_what_each_would_get_alone() -> None:
+    async def work(pool: LocalPool) -> None:
+        texts = tuple(f"Number {n} is about {'llamas ' * (n % 40)}" for n in range(150))
+        small = [pool.embed(EmbedRequest(VECTORS, (text,))) for text in texts[:8]]
+        large, *replies = await asyncio.gather(pool.embed(EmbedRequest(VECTORS, texts)), *small)
+        for index, reply in enumerate(replies):
+            assert far(reply.vectors[0], large.vectors[index]) < 1e-3
+        (last,) = (await pool.embed(EmbedRequest(VECTORS, texts[-1:]))).vectors
+        assert far(last, large.vectors[-1]) < 1e-3
+        assert (len(large.vectors), large.n_pieces) == (150, ())
+
+    go(work)
+
+
+def test_a_long_text_is_split_where_that_is_asked_for_and_the_reply_says_so() -> None:
+    async def work(pool: LocalPool) -> None:
+        long = SENTENCE * 60
+        with pytest.raises(TextTooLong) as caught:
+            await pool.embed(EmbedRequest(VECTORS, ("short", long)))
+        assert (caught.value.index, caught.value.n_ctx_tokens) == (1, 512)
+        reply = await pool.embed(EmbedRequest(VECTORS, ("short", long), on_overflow="split"))
+        assert reply.n_pieces == (1, 2)
+        (short,) = (await pool.embed(EmbedRequest(VECTORS, ("short",)))).vectors
+        assert far(short, reply.vectors[0]) < 1e-3
+        (half,) = (await pool.embed(EmbedRequest(VECTORS, (SENTENCE * 30,)))).vectors
+        assert far(half, reply.vectors[1]) < 1e-3, "both parts are the same thirty sentences"
+        narrow = ModelSpec("all-minilm", role="embed", n_ctx_tokens=64)
+        reply = await pool.embed(EmbedRequest(narrow, (SENTENCE * 6,), on_overflow="split"))
+        assert reply.n_pieces == (2,), "a smaller `ctx` holds for the request"
+        assert pool.stats().loads["all-minilm"].loads == 1
+
+    go(work)
+
+
+def test_impossible_wishes_are_refused_in_plain_words() -> None:
+    async def work(pool: LocalPool) -> None:
+        for dimensions, why in (
+            (385, "385 dimensions are asked for, but the model's vectors have 384"),
+            (0, "0 dimensions are asked for; at least 1 is needed"),
+            (-3, "-3 dimensions are asked for; at least 1 is needed"),
+        ):
+            with pytest.raises(BadRequest) as caught:
+                await pool.embed(EmbedRequest(VECTORS, ("one",), dimensions=dimensions))
+            assert str(caught.value) == why
+        assert (await pool.embed(EmbedRequest(VECTORS, ()))).vectors == ()
+        empty, blank = (await pool.embed(EmbedRequest(VECTORS, ("", " \n")))).vectors
+        assert far(empty, blank) < 1e-3, "both are what the model puts around a text"
+        assert np.linalg.norm(empty) == pytest.approx(1.0, abs=1e-5)
+
+    go(work)
+
+
+def test_a_large_request_does_not_hold_up_a_small_one_and_can_be_given_up() -> None:
+    async def work(pool: LocalPool) -> None:
+        await pool.embed(EmbedRequest(VECTORS, ("warm",)))
+        texts = tuple(SENTENCE * 8 for _ in range(500))
+        large = asyncio.ensure_future(pool.embed(EmbedRequest(VECTORS, texts)))
+        await asyncio.sleep(0.3)
+        small: EmbedReply = await pool.embed(EmbedRequest(VECTORS, ("small",)))
+        assert len(small.vectors) == 1 and not large.done()
+        large.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await large
+        await pool.embed(EmbedRequest(VECTORS, ("after",)))
+        await asyncio.sleep(0.2)
+        n_before = pool.stats().resident[0].n_decoded_tokens
+        await asyncio.sleep(0.3)
+        assert pool.stats().resident[0].n_decoded_tokens == n_before, "nobody waits for the rest"
+
+    go(work)
+
+
+def test_a_refused_text_is_named_on_the_other_side_of_the_pipe() -> None:
+    error = read_refusal(pack_refusal(3, TextRefused(5, "has no tokens, so it has no vector")))
+    assert isinstance(error, TextRefused) and error.index == 5
+    assert str(error) == "text 5 has no tokens, so it has no vector"
