@@ -17,7 +17,11 @@ _ENOUGH_SHARE = 0.85  # as for profiles: alone on the machine it is 0.95 and mor
 
 def lines(made: Tuned) -> list[str]:
     """Say what a copy is worth, and what it costs."""
-    told = [f"{made.name}: {summary(made)}."]
+    told = [
+        f"{made.name}: {summary(made)}.",
+        f"It writes one answer {made.answer_ratio:.1f} times as fast, and eight at once "
+        f"{made.answers_ratio:.1f} times.",
+    ]
     if made.exact_before is not None and made.exact_after is not None:
         told.append(
             f"Of {made.n_compared} next tokens, exact arithmetic would say the same as the "
@@ -37,7 +41,6 @@ def summary(made: Tuned) -> str:
     more = f"{console.size(abs(made.more_bytes))} {'more' if made.more_bytes >= 0 else 'less'}"
     return (
         f"{made.format}, prompts {made.prompts_ratio:.1f} times as fast, "
-        f"one answer {made.answer_ratio:.1f} times, eight at once {made.answers_ratio:.1f} times, "
         f"top-1 agreement {_percent(made.agreement)}, {more}"
     )
 

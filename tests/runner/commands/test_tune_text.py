@@ -12,19 +12,19 @@ from tests.engine.tuning.test_tuned import copy_in
 def test_what_a_copy_is_worth_is_said_in_lines_a_person_can_weigh(tmp_path: Path) -> None:
     made = copy_in(tmp_path, "a" * 64)
     assert lines(replace(made, more_bytes=47_000_000)) == [
-        "smollm2:135m: Q8_0, prompts 2.0 times as fast, one answer 0.9 times, eight at once 1.4 "
-        "times, top-1 agreement 95.4 %, 47 MB more.",
+        "smollm2:135m: Q8_0, prompts 2.0 times as fast, top-1 agreement 95.4 %, 47 MB more.",
+        "It writes one answer 0.9 times as fast, and eight at once 1.4 times.",
         "It serves from now on; `paddock tune smollm2:135m --off` undoes it.",
     ]
     measured = replace(made, exact_before=0.948, exact_after=0.949)
-    assert lines(measured)[1] == (
+    assert lines(measured)[2] == (
         "Of 768 next tokens, exact arithmetic would say the same as the original at 94.8 %, and "
         "the same as the copy at 94.9 %: processors round."
     )
-    assert lines(replace(made, format="Q4_0"))[1] == (
+    assert lines(replace(made, format="Q4_0"))[2] == (
         "Q4_0 is lossy: answers differ from the original's more often."
     )
     busy = replace(made, after=replace(made.after, share=0.5))
-    assert lines(busy)[1] == (
+    assert lines(busy)[2] == (
         "Other programs used the processor meanwhile, so the speeds are rough."
     )
