@@ -90,6 +90,7 @@ class Matcher:
         """Tokens that the grammar names by number, by the text they stand for."""
         self._under_way: tuple[Masks, int] | None = None
         self._mask: NDArray[np.uint8] | None = None
+        self._forced: list[int] | None = None
 
     def copy(self) -> Matcher:
         """Give another that stands at the same place (1 µs)."""
@@ -134,7 +135,7 @@ class Matcher:
     def take(self, tokens: Sequence[int]) -> bool:
         """Go on by tokens; False where one is not allowed, and all is lost."""
         self._settle()
-        self._mask = None
+        self._mask = self._forced = None
         return self._inner.consume_tokens(list(tokens))
 
     def ends_with(self, tokens: Sequence[int]) -> bool:
@@ -145,8 +146,10 @@ class Matcher:
 
     def forced_tokens(self) -> list[int]:
         """Give the tokens that must follow, none if there is a choice."""
-        self._settle()
-        return self._inner.compute_ff_tokens()
+        if self._forced is None:
+            self._settle()
+            self._forced = self._inner.compute_ff_tokens()
+        return self._forced
 
     @property
     def has_mask(self) -> bool:
@@ -161,8 +164,9 @@ class Matcher:
         return self._mask
 
     def allows(self, token: int) -> bool:
-        """Tell whether a token may follow, by the mask."""
-        return bool(self.mask()[token >> 3] >> (token & 7) & 1)
+        """Tell whether a token may follow: 0.5 µs, without a mask."""
+        self._settle()
+        return self._inner.validate_tokens([token]) == 1
 
     def _settle(self) -> None:
         """Wait for a mask that another thread is making."""

@@ -36,12 +36,16 @@ class Guided:
     @property
     def needs_mask(self) -> bool:
         """Whether a mask should be made for the next token."""
-        return not (self._closing.is_active or self.matcher.has_mask or self._has_failed)
+        is_settled = self._closing.is_active or self._has_failed
+        return not (is_settled or self.matcher.has_mask or self.matcher.forced_tokens())
 
     def settled(self) -> int | None:
         """Give the next token where nothing is left to choose."""
         script = self._closing.script
-        return script[0] if script else None
+        if script or self._has_failed or self._detour is not None:
+            return script[0] if script else None
+        forced = self.matcher.forced_tokens()
+        return forced[0] if forced else None
 
     def likeliest(self, row: Logits) -> int:
         """Give the likeliest token that is allowed."""
