@@ -29,7 +29,7 @@ _N_STREAMS = 4096
 class Metrics:
     """Counts what it hears; implements `paddock.engine.residency.events.PoolEvents`.
 
-    Used in the pool's event loop. A step costs it some 15 µs.
+    Used in the pool's event loop. A step costs it 20 µs, and 1 µs for each answer that grows.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -181,7 +181,7 @@ class Metrics:
         n_new: dict[int, int] = {}
         for chunk in told["chunks"]:
             n_new[chunk["id"]] = n_new.get(chunk["id"], 0) + chunk["n_tokens"]
-        now = self._clock()
+        now, between_s = self._clock(), self._between_s.labels(model)
         for request_id, n in n_new.items():
             if not n:
                 continue
@@ -189,7 +189,7 @@ class Metrics:
             self._last_chunk_at[model, request_id] = now
             if before is not None:
                 for _ in range(n):
-                    self._between_s.labels(model).observe((now - before) / n)
+                    between_s.observe((now - before) / n)
         for done in told["done"]:
             self._last_chunk_at.pop((model, done["id"]), None)
         while len(self._last_chunk_at) > _N_STREAMS:

@@ -95,14 +95,17 @@ class LedgerPool:
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         """Give the known vectors, or ask the pool for them."""
         digest = await self._digests.of(request.model)
-        asked = canonical(
-            {"texts": request.texts, "dimensions": request.dimensions, "digest": digest}
-        )
+        wanted = {"texts": request.texts, "dimensions": request.dimensions, "digest": digest}
+        if request.on_overflow == "split":  # then what is one part depends on the context, too
+            n_ctx_tokens = (await self._pool.facts(request.model)).n_ctx_tokens
+            wanted |= {"on_overflow": "split", "n_ctx_tokens": n_ctx_tokens}
+        asked = canonical(wanted)
         hash_ = _hash("embed", asked)
         row = self._known(hash_)
         if row is None:
             reply = await self._pool.embed(request)
             usage = {**asdict(reply.usage), "n_vectors": len(reply.vectors)}
+            usage |= {"n_pieces": list(reply.n_pieces)} if reply.n_pieces else {}
             packed = array("f", [x for vector in reply.vectors for x in vector]).tobytes()
             row = self._row(hash_, "embed", request.model, digest, asked)
             row = replace(row, reply=packed, served_digest=reply.digest, usage=usage)
@@ -111,7 +114,8 @@ class LedgerPool:
         else:
             self._count(_usage(row), is_cached=True)
         # Unpacked in both cases: float32 is what is kept, and a second run must see the same.
-        return EmbedReply(_unpacked(row), _usage(row), row.served_digest)
+        n_pieces = tuple((row.usage or {}).get("n_pieces", ()))
+        return EmbedReply(_unpacked(row), _usage(row), row.served_digest, n_pieces)
 
     async def ask(self, request: ChatRequest) -> AsyncIterator[Chunk | Reply]:
         """Yield the chunks of an answer, then its reply."""

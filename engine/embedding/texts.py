@@ -69,8 +69,8 @@ def split(words: Sequence[str], room: int) -> list[tuple[int, int]]:
 
     A part ends with a sentence where one ends in its last quarter, else before a word.
 
-    >>> split(["a", " b.", " c", " d", " e"], 4)
-    [(0, 2), (2, 5)]
+    >>> split([" a", " b", " c.", " d", " e"], 4)
+    [(0, 3), (3, 5)]
     """
     parts, begin = [], 0
     while len(words) - begin > room:

@@ -144,14 +144,16 @@ class FakePool:
         self.embeds.append(request)
         await asyncio.sleep(self.delay_s)
         facts = await self.facts(request.model)
+        n_pieces = tuple(-(-count(text) // facts.n_ctx_tokens) for text in request.texts)
         for index, text in enumerate(request.texts):
-            if count(text) > facts.n_ctx_tokens:
+            if n_pieces[index] > 1 and request.on_overflow == "error":
                 raise TextTooLong(index, count(text), facts.n_ctx_tokens)
         width = request.dimensions or self.n_dimensions
         return EmbedReply(
             vectors=tuple(vector(text, width) for text in request.texts),
             usage=Usage(prompt_tokens=sum(map(count, request.texts))),
             digest=facts.digest,
+            n_pieces=n_pieces if any(n > 1 for n in n_pieces) else (),
         )
 
 

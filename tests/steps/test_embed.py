@@ -7,6 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from paddock.engine.errors import TextTooLong
+from paddock.engine.pool import LocalPool
+from paddock.engine.settings import PoolSettings
 from paddock.steps.embed import Embed, EmbedOutput, EmbedParams
 from paddock.steps.step import StepError
 from tests.fakes.pool import FakePool, vector
@@ -43,14 +45,29 @@ def test_a_text_that_does_not_fit_is_an_error() -> None:
     assert (caught.value.index, caught.value.n_tokens) == (1, 30)
 
 
-def test_a_long_text_is_split_and_its_parts_weigh_by_their_tokens() -> None:
+def test_a_long_text_is_split_where_that_is_wished() -> None:
     pool = FakePool(n_ctx_tokens=14)
-    out = embed(pool, texts=["short", "a b c d e f g h i j. k l"], on_overflow="split")
-    assert pool.embeds[0].texts == ("short", "a b c d e f g h i j.", "k l")
-    first, second = vector("a b c d e f g h i j.", 8), vector("k l", 8)
-    mixed = [10 * a + 2 * b for a, b in zip(first, second, strict=True)]
-    assert out.vectors[0] == list(vector("short", 8))
-    assert out.vectors[1] == pytest.approx([value / math.hypot(*mixed) for value in mixed])
+    out = embed(pool, texts=["short", "word " * 30], on_overflow="split", dimensions=4)
+    assert [one.on_overflow for one in pool.embeds] == ["split"], "one request for all texts"
+    assert [len(one) for one in out.vectors] == [4, 4]
+
+
+def test_a_real_model_splits_and_cuts() -> None:
+    async def main() -> tuple[EmbedOutput, EmbedOutput]:
+        settings = PoolSettings(n_threads=1, models_dir=Path("/nonexistent"), profile_s=0)
+        async with LocalPool(settings) as pool:
+            beside = tools(Path(), pool=pool)
+            half, long = "The boat leaves at nine. " * 60, "The boat leaves at nine. " * 120
+            params = EmbedParams(
+                texts=[long, half], model="all-minilm", on_overflow="split", dimensions=32
+            )
+            split = await Embed().run(params, beside)
+            return split, await Embed().run(EmbedParams(texts=[half], model="all-minilm"), beside)
+
+    split, whole = asyncio.run(main())
+    cut = whole.vectors[0][:32]
+    for out in split.vectors:
+        assert out == pytest.approx([value / math.hypot(*cut) for value in cut], abs=1e-3)
 
 
 def test_an_empty_text_has_no_vector() -> None:
