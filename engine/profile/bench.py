@@ -53,6 +53,10 @@ class Clock:
         self._wall_s += wall_s
         return wall_s
 
+    def forget_share(self) -> None:
+        """Judge the share anew: until now pages came from the disk."""
+        self._wall_s = self._cpu_s = 0.0
+
     @property
     def share(self) -> float:
         """Of the processors that the threads could have used, what they got."""

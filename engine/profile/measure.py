@@ -72,22 +72,31 @@ def measure(
         if shape.embeds:
             _measure_embedding(model, shape, clock, measured)
         else:
-            _measure_chat(model, shape, clock, measured, depths)
+            _measure_chat(model, shape, clock, measured, depths, least_share)
             if not shape.is_gpu:
                 _measure_formats(shape.n_threads, clock, measured)
     except (CacheFull, LoadFailed) as error:
         raise Unmeasured(f"llama.cpp could not do it: {error}") from error
     if not measured.prefill:
         raise Unmeasured(f"{seconds:g} s are too short for this model on this machine")
+    _refuse_busy(shape, clock, least_share)
+    return measured
+
+
+def _refuse_busy(shape: Shape, clock: Clock, least_share: float) -> None:
     if not shape.is_gpu and clock.share < least_share:
         raise Unmeasured(
             f"other programs used the processor: {clock.share:.0%} of the threads' time was had"
         )
-    return measured
 
 
 def _measure_chat(
-    model: Model, shape: Shape, clock: Clock, measured: Measured, depths: tuple[int, ...]
+    model: Model,
+    shape: Shape,
+    clock: Clock,
+    measured: Measured,
+    depths: tuple[int, ...],
+    least_share: float,
 ) -> None:
     """Measure a unified cache, then a split one at the same depths, or neither of the deep ones.
 
@@ -99,6 +108,7 @@ def _measure_chat(
         _measure_reading(bench, clock, measured, SHALLOW)
         if not measured.prefill:
             return
+        _refuse_busy(shape, clock, least_share)  # before more time is spent in vain
         _measure_writing(bench, shape, clock, measured, SHALLOW)
         _measure_crowded(bench, measured)
         shallow_s = began_s - clock.left_s
@@ -154,6 +164,7 @@ def _warm_up(bench: Bench, clock: Clock) -> None:
     again_s = bench.read(0, 1)
     clock.token_s = clock.token_s or again_s / 2
     bench.clear()
+    clock.forget_share()
 
 
 def _depth_that_fits(clock: Clock, needed_s: float, depths: Sequence[int]) -> int:
@@ -210,6 +221,8 @@ def _measure_embedding(model: Model, shape: Shape, clock: Clock, measured: Measu
     sizes = [n for n in EMBED_BATCHES if n <= shape.n_batch_tokens]
     bench = Bench(model, shape, clock, EMBED_BATCHES[-1] // EMBED_TEXT)
     with bench.context:
+        bench.embed(1, EMBED_TEXT)
+        clock.forget_share()
         clock.token_s = bench.embed(1, EMBED_TEXT) / EMBED_TEXT
         for size in sizes:
             if 2 * size * clock.token_s > clock.left_s:

@@ -26,6 +26,8 @@ from paddock.engine.settings import PoolSettings
 from .profile import Profile, ProfileUnreadable, read
 
 _FOLDER, _EXCUSE = "profiles", "not measured"
+# A machine that was busy just now is spared another attempt at every load.
+AGAIN_AFTER_S = 300.0
 _DIGEST_CHARS, _DEVICE_CHARS, _BUILD_CHARS = 12, 48, 6
 
 
@@ -113,6 +115,14 @@ class ProfileBook:
             return ""
         return str(told)
 
+    def is_recent_excuse(self, digest: str, place: Place) -> bool:
+        """Tell whether measuring failed a short while ago."""
+        try:
+            age_s = time.time() - self._file(digest, place).stat().st_mtime
+        except OSError:
+            return False
+        return 0 <= age_s < AGAIN_AFTER_S and bool(self.excuse(digest, place))
+
     def keep_excuse(self, digest: str, place: Place, why: str) -> None:
         """Note why a model was not measured, where there is no profile of it."""
         if self.find(digest, place) is None:
@@ -154,8 +164,9 @@ class Profiles:
             self._places[key] = this_place(self._settings, n_threads, gpu)
         place = self._places[key]
         known = self._book.find(digest, place)
+        was_vain = known is None and self._book.is_recent_excuse(digest, place)
         return {
-            "profile_s": self._settings.profile_s,
+            "profile_s": 0.0 if was_vain else self._settings.profile_s,
             "profile": known.as_json() if known is not None else None,
             "digest": digest,
             "device": place.device,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from paddock.engine.profile.profile import PrefillPoint, Profile
@@ -72,6 +73,16 @@ def test_what_a_worker_tells_is_there_at_the_next_load(tmp_path: Path) -> None:
     profiles.keep(first, {"profile": {"version": 0}})
     profiles.keep(first, {})
     assert profiles.load_fields("ab" * 32, 2)["profile"] == told.as_json()
+
+
+def test_after_a_vain_attempt_the_next_loads_are_spared(tmp_path: Path) -> None:
+    profiles = Profiles(PoolSettings(cache_dir=tmp_path, profile_s=2.0))
+    first = profiles.load_fields("ab" * 32, 2)
+    profiles.keep(first, {"profile": None, "profile_note": "other programs"})
+    assert profiles.load_fields("ab" * 32, 2)["profile_s"] == 0.0
+    (file,) = (tmp_path / "profiles").iterdir()
+    os.utime(file, (1.0, 1.0))
+    assert profiles.load_fields("ab" * 32, 2)["profile_s"] == 2.0
 
 
 def test_a_forgotten_profile_is_gone(tmp_path: Path) -> None:
