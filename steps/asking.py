@@ -81,11 +81,18 @@ class Asker:
         """Get an answer.
 
         Raises:
-            StepError: it ended at a limit that the author did not set.
+            StepError: it ended at a limit that the author did not set, or went in circles.
             EngineError: the pool could not do it.
         """
         reply = await self._reply(messages)
         self._usages.append(reply.usage)
+        if reply.done_reason == "repetition" and self.max_tokens is None:
+            raise StepError(
+                f"the answer went in circles, and was ended after "
+                f"{reply.usage.completion_tokens} tokens.",
+                remedy="Raise `repeat_penalty`, or set `max_tokens` under `params` to accept it.",
+                kind="check",
+            )
         if reply.done_reason == "length" and self.max_tokens is None:
             raise StepError(
                 f"the answer ended at its limit of {reply.usage.completion_tokens} tokens.",

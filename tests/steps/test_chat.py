@@ -127,6 +127,20 @@ def test_an_answer_that_ends_at_its_limit_is_an_error() -> None:
     assert caught.value.kind == "check"
 
 
+def test_an_answer_that_went_in_circles_is_an_error_unless_a_limit_was_set() -> None:
+    class Circling(FakePool):
+        async def answer_to(self, request: ChatRequest) -> Reply:
+            return replace(await super().answer_to(request), done_reason="repetition")
+
+    with pytest.raises(StepError) as caught:
+        chat(Circling(), prompt="Go on.")
+    assert str(caught.value) == (
+        "the answer went in circles, and was ended after 3 tokens. "
+        "Raise `repeat_penalty`, or set `max_tokens` under `params` to accept it."
+    )
+    assert chat(Circling(), prompt="Go on.", params={"max_tokens": 30}).text
+
+
 @pytest.mark.parametrize("limit", ["max_tokens", "num_predict"])
 def test_an_answer_may_end_at_a_limit_that_the_author_set(limit: str) -> None:
     pool = FakePool(answer=lambda _: "again " * 100)
