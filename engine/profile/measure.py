@@ -109,8 +109,8 @@ def _measure_chat(
         if not measured.prefill:
             return
         _refuse_busy(shape, clock, least_share)  # before more time is spent in vain
-        _measure_writing(bench, shape, clock, measured, SHALLOW)
-        _measure_crowded(bench, measured)
+        _measure_writing(bench, shape, clock, measured)
+        _measure_crowded(bench, clock, measured)
         shallow_s = began_s - clock.left_s
         if clock.left_s < shallow_s + _reserve_s(shape):
             return
@@ -121,7 +121,7 @@ def _measure_chat(
             _measure_deep(bench, shape, clock, measured, deep, first=deep)
     with _bench(model, shape, clock, is_unified=False) as bench:
         bench.read(0, SHALLOW)
-        _measure_writing(bench, shape, clock, measured, SHALLOW)
+        _measure_writing(bench, shape, clock, measured)
         if deep:
             # Reached in other steps than before, so that more sizes of batches are known.
             _measure_deep(bench, shape, clock, measured, deep, first=deep // 2)
@@ -155,7 +155,7 @@ def _measure_deep(
     bench.clear()
     _measure_reading(bench, clock, measured, first)
     bench.read(0, max(0, depth - bench.n_tokens(0)))
-    _measure_writing(bench, shape, clock, measured, depth)
+    _measure_writing(bench, shape, clock, measured)
 
 
 def _warm_up(bench: Bench, clock: Clock) -> None:
@@ -181,7 +181,8 @@ def _measure_reading(bench: Bench, clock: Clock, measured: Measured, n_tokens: i
         if n_tokens < _TOO_SHORT:
             return
     seconds = bench.read(0, n_tokens)
-    if n_tokens <= SHALLOW:  # short enough to be disturbed, and all estimates begin with it
+    if n_tokens <= SHALLOW and seconds < clock.left_s / 2:
+        # So short that it is easily disturbed, and all estimates begin with it.
         bench.clear()
         seconds = min(seconds, bench.read(0, n_tokens))
     clock.token_s = seconds / n_tokens
@@ -189,15 +190,17 @@ def _measure_reading(bench: Bench, clock: Clock, measured: Measured, n_tokens: i
         measured.prefill.append(PrefillPoint(n_tokens, n_tokens / seconds))
 
 
-def _measure_writing(
-    bench: Bench, shape: Shape, clock: Clock, measured: Measured, depth: int
-) -> None:
+def _measure_writing(bench: Bench, shape: Shape, clock: Clock, measured: Measured) -> None:
     """Let one, four, … sequences grow, each in cells of its own."""
     measured.cell_bytes = measured.cell_bytes or bench.cell_bytes()
+    is_first, depth = not measured.decode, bench.n_tokens(0)
+    took_s = clock.token_s
     for n in _counts(shape):
         copy_s = bench.spread(n)
         if copy_s and not bench.is_unified:
             measured.copy_s = copy_s
+        if is_first and 2 * _n_times(clock) * took_s > clock.left_s:
+            return  # then there is no time for a comparison either
         # The quickest: whatever comes between makes a step longer, never shorter.
         took_s = min(bench.step(n) for _ in range(_n_times(clock)))
         measured.decode.append(DecodePoint(n, depth, bench.is_unified, n / took_s))
@@ -207,8 +210,10 @@ def _n_times(clock: Clock) -> int:
     return _N_STEPS if clock.left_s > 0 else 1
 
 
-def _measure_crowded(bench: Bench, measured: Measured) -> None:
+def _measure_crowded(bench: Bench, clock: Clock, measured: Measured) -> None:
     """Read a prompt beside the sequences that are there, in place of the last one."""
+    if N_CROWDED * clock.token_s > clock.left_s:
+        return
     bench.drop(bench.n_seq - 1)
     n_before = sum(bench.n_tokens(seq_id) for seq_id in range(bench.n_seq))
     n_tokens = min(N_CROWDED, bench.n_batch_tokens)
