@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol
 from paddock.engine.errors import EngineError, ModelBroken, ModelTooLarge, WorkerLost
 from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.load import Load
-from paddock.engine.workers.process import LoadBroken, WorkerGone
+from paddock.engine.workers.ticket import LoadBroken, WorkerGone
 
 from .books import Books, is_idle, too_large
 from .deaths import ran_out_of_memory

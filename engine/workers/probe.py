@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ChatRequest, Message, ModelFacts, ModelSpec, Sampling
 
-from .process import Ticket, WorkerGone, WorkerProcess
+from .process import WorkerProcess
+from .ticket import Ticket, WorkerGone
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,26 +11,18 @@ import contextlib
 import os
 import sys
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
-from paddock.engine.request import (
-    ChatRequest,
-    Chunk,
-    DoneReason,
-    Message,
-    Priority,
-    Sampling,
-    Usage,
-)
+from paddock.engine.request import ChatRequest, Message, Priority, Sampling, Usage
 
 from . import frames, wire
 from .load import Load, Taken
+from .log import LastLines
+from .ticket import Ended, LoadBroken, Ticket, WorkerGone
 
 COMMAND = (sys.executable, "-m", "paddock.engine.workers.worker")
-_N_LOG_LINES = 50
 _STOP_S = 5.0
 
 
@@ -44,55 +36,6 @@ def _environment(load: Load) -> dict[str, str]:
     if load.visible_devices:
         environment["CUDA_VISIBLE_DEVICES"] = load.visible_devices
     return environment
-
-
-class WorkerGone(Exception):
-    """The process has ended with this request in it; `reason` is in plain words."""
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(reason)
-
-
-class LoadBroken(Exception):
-    """The worker could not load the model; `why` is in plain words."""
-
-    def __init__(self, why: str) -> None:
-        self.why = why
-        super().__init__(why)
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How an answer ended."""
-
-    reason: DoneReason
-    usage: Usage
-    is_shortened: bool
-
-
-class Ticket:
-    """One request inside a worker: what comes back for it."""
-
-    def __init__(
-        self,
-        on_chunk: Callable[[Chunk], None] | None = None,
-        on_step: Callable[[], None] | None = None,
-    ) -> None:
-        self.result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.on_chunk = on_chunk
-        self.on_step = on_step
-        self.has_started = False
-
-    def fail(self, error: Exception) -> None:
-        """End with an error, unless it has ended already."""
-        if not self.result.done():
-            self.result.set_exception(error)
-
-    def give(self, result: Any) -> None:
-        """End with a result, unless it has ended already."""
-        if not self.result.done():
-            self.result.set_result(result)
 
 
 class WorkerProcess:
@@ -113,7 +56,7 @@ class WorkerProcess:
         self._process = process
         self._tickets: dict[int, Ticket] = {}
         self._next_id = 0
-        self._log: deque[str] = deque(maxlen=_N_LOG_LINES)
+        self._log = LastLines()
         self._tasks: list[asyncio.Task[None]] = []
         self._asked_to_end = False
 
@@ -137,7 +80,8 @@ class WorkerProcess:
             start_new_session=True,  # a Ctrl-C in the terminal is not for workers
         )
         worker = cls(process, load)
-        worker._tasks.append(asyncio.create_task(worker._keep_log()))
+        assert process.stderr is not None
+        worker._tasks.append(asyncio.create_task(worker._log.read(process.stderr)))
         try:
             async with asyncio.timeout(timeout_s):
                 await worker._await_ready()
@@ -273,17 +217,20 @@ class WorkerProcess:
         except frames.Closed:
             raise LoadBroken(await self._last_words()) from None
         if head["event"] == "broken":
-            log = self._complaint()
-            raise LoadBroken(f"{head['why']}{': ' + log if log else ''}")
+            raise LoadBroken(self._log.after(head["why"]))
         self.ready = head
 
     async def _read_all(self) -> None:
         assert self._process.stdout is not None
-        with contextlib.suppress(frames.Closed):
+        try:
             while True:
                 head, body = await frames.read_async(self._process.stdout)
                 self._hear(head, body)
-        await self._note_end()
+        except frames.Closed:
+            await self._note_end()
+        except (LookupError, TypeError, ValueError) as error:
+            # Garbage in the pipe: without this, its requests would wait for the watchdog.
+            self._end_requests(f"what it said cannot be read: {error!r}")
 
     def _hear(self, head: frames.Head, body: bytes) -> None:
         event = head["event"]
@@ -366,29 +313,4 @@ class WorkerProcess:
         status = await self._process.wait()
         await asyncio.sleep(0.05)  # what it wrote last is still in the pipe
         how = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        log = self._complaint()
-        return f"{how}{': ' + log if log else ''}"
-
-    def _complaint(self) -> str:
-        return " | ".join(list(self._log)[-3:])
-
-    async def _keep_log(self) -> None:
-        assert self._process.stderr is not None
-        async for line in _lines(self._process.stderr):
-            self._log.append(line)
-
-
-async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
-    """Yield lines of any length; what is too long for the buffer comes in pieces."""
-    while True:
-        try:
-            raw = await stream.readuntil()
-        except asyncio.IncompleteReadError as end:
-            raw = end.partial
-        except asyncio.LimitOverrunError:
-            raw = await stream.read(1 << 16)
-        if not raw:
-            return
-        line = raw.decode("utf-8", errors="replace").strip()
-        if line:
-            yield line
+        return self._log.after(how)

@@ -16,7 +16,7 @@ from paddock.engine.residency.devices import Device
 from paddock.engine.residency.fit import Layout, Wanted
 from paddock.engine.residency.room import Room
 from paddock.engine.workers.load import Load, Taken
-from paddock.engine.workers.process import LoadBroken, WorkerGone
+from paddock.engine.workers.ticket import LoadBroken, WorkerGone
 
 Fault = Literal["none", "no memory", "abort", "hang", "killed for memory"]
 NO_MEMORY = "ended with status 1: ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate"

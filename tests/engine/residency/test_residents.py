@@ -18,7 +18,7 @@ from paddock.engine.residency.events import Deaf, Leaving
 from paddock.engine.residency.resident import Ask
 from paddock.engine.residency.residents import Residents
 from paddock.engine.settings import PoolSettings
-from paddock.engine.workers.process import WorkerGone
+from paddock.engine.workers.ticket import WorkerGone
 from tests.fakes.virtual import run
 from tests.fakes.worker import FakeMachine, FakeModel, FakeWorker, Fault
 

@@ -1,0 +1,43 @@
+"""The last lines that a worker wrote to standard error: llama.cpp tells there why it fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+
+_N_KEPT = 50
+_N_TOLD = 3
+
+
+class LastLines:
+    """Reads a stream to its end and keeps what was said last."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=_N_KEPT)
+
+    async def read(self, stream: asyncio.StreamReader) -> None:
+        """Read until the stream ends."""
+        async for line in _lines(stream):
+            self._lines.append(line)
+
+    def after(self, words: str) -> str:
+        """Give `words`, and behind them the last lines, if there are any."""
+        told = " | ".join(list(self._lines)[-_N_TOLD:])
+        return f"{words}: {told}" if told else words
+
+
+async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
+    """Yield lines of any length; what is too long for the buffer comes in pieces."""
+    while True:
+        try:
+            raw = await stream.readuntil()
+        except asyncio.IncompleteReadError as end:
+            raw = end.partial
+        except asyncio.LimitOverrunError:
+            raw = await stream.read(1 << 16)
+        if not raw:
+            return
+        line = raw.decode("utf-8", errors="replace").strip()
+        if line:
+            yield line
