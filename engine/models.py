@@ -100,7 +100,7 @@ class ModelFinder:
             path = Path(ref).expanduser()
             if not path.is_file():
                 raise ModelNotFound(ref, self.names())
-            return Found(ref, path.resolve(), "path", _projector_beside(path.resolve()))
+            return Found(ref, path.resolve(), "path", _projector_beside(path))
         wanted = _qualified(ref)
         for found in self._everything():
             if _qualified(found.name) == wanted:
@@ -194,6 +194,7 @@ def _in_store(models_dir: Path) -> Iterator[Found]:
 def _projector_beside(model: Path) -> Path | None:
     """Give the projector that lies beside a model's file, as Hugging Face's repositories have it.
 
+    Looked for beside the name, not what it links to: in a cache, files lie under their digests.
     The only one belongs to the only model; among several, names must begin alike.
     """
     others = [path for path in model.parent.glob("*.gguf") if path.name != model.name]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paddock.engine.arrays import Tokens
+from paddock.engine.dialogue.images import PlacedImage
 from paddock.engine.dialogue.listener import Listener
 from paddock.engine.native.model import Model
 from paddock.engine.request import DoneReason, Priority
@@ -32,6 +33,7 @@ class Job:
     drafts: bool = True
     n_ctx_tokens: int = 0
     """The longest that prompt and answer may become together."""
+    images: tuple[PlacedImage, ...] = ()
 
 
 @dataclass(slots=True, eq=False)

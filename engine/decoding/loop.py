@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from .draft_model import DraftModel, Wish
 from .drafts import Drafter
 from .kv_cache import KvCache
 from .scheduler import Scheduler
+from .seeing import forget, see
 from .sequence import Sequence
 from .told import Told
 from .turn import Piece, Turn
@@ -192,14 +193,16 @@ class Loop:
         prepare(self._answers[p.sequence.request_id].job.picker for p in turn.pieces if p.n_rows)
         began = time.perf_counter()
         try:
-            n_rows = self._decode(self._cache.context, turn.pieces)
+            seen = self._seen(turn)
+            n_rows = self._decode(self._cache.context, seen.pieces) if seen.pieces else 0
         except CacheFull:
+            forget(self._cache.context, turn.pieces)
             # The books say that there is room, so this is llama.cpp's padding: the youngest waits.
             self._scheduler.put_back(max(self._scheduler.running, key=lambda one: one.rank))
             return
         told.step_s = time.perf_counter() - began
         self._scheduler.computed(turn)
-        self._pick(turn, n_rows, told)
+        self._pick(seen, n_rows, told)
         self._guess()
         self._fill(turn, told)
         self._tell(told)
@@ -210,6 +213,21 @@ class Loop:
             request_id = piece.sequence.request_id
             if self._answers[request_id].start(now):
                 told.started.append(request_id)
+
+    def _seen(self, turn: Turn) -> Turn:
+        """Compute the turn's images; gives what is left for its batch."""
+        images = {
+            answer.job.request_id: answer.job.images
+            for answer in self._answers.values()
+            if answer.job.images
+        }
+        if not images:
+            return turn
+        left = []
+        for piece in turn.pieces:
+            own = images.get(piece.sequence.request_id, ())
+            left.append(see(self._cache.context, piece, own))
+        return replace(turn, pieces=tuple(piece for piece in left if len(piece.tokens)))
 
     @staticmethod
     def _decode(context: Context, pieces: tuple[Piece, ...]) -> int:

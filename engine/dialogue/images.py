@@ -64,7 +64,7 @@ def check_image(data: bytes, number: int) -> ImageFacts:
 
 @dataclass(frozen=True, slots=True)
 class PlacedImage:
-    """An image among a prompt's tokens: `Projector.show` computes it when all before it is."""
+    """An image among a prompt's tokens: its rows are computed where tokens would be."""
 
     start: int
     piece: ImagePiece
@@ -106,7 +106,7 @@ def place(
 
 def _stand_ins(piece: ImagePiece) -> Tokens:
     first = int.from_bytes(bytes.fromhex(piece.digest[:8])) & 0x3FFF_FFFF
-    return (-2 - first - np.arange(piece.n_positions)).astype(np.int32)
+    return (-2 - first - np.arange(len(piece.rows))).astype(np.int32)
 
 
 def _seen(data: bytes) -> str:

@@ -1,15 +1,14 @@
-"""A projector beside a model: images become embeddings in a sequence's KV cache, by libmtmd.
+"""A projector beside a model: an image becomes rows of embeddings, by libmtmd.
 
-`look` only cuts and scales an image and may run in any thread; `show` computes, in the thread
-that owns the context. An image takes as many positions as its piece says, and models whose
-attention needs more than one position for a token (M-RoPE) take more cells than positions.
+The rows then stand in a sequence like tokens do, so that a scheduler may cut them anywhere and a
+prompt that begins with the same image can share its cells. That holds for models which read images
+in order; those that look at one as a whole, or count its positions in two dimensions, are refused.
 """
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
-import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,25 +17,22 @@ import llama_cpp.llama_cpp as lib
 import llama_cpp.mtmd_cpp as mtmd
 import numpy as np
 
-from paddock.engine.arrays import Tokens
+from paddock.engine.arrays import Tokens, Vectors
 
 from .context import Context
-from .faults import DecodeFailed, LoadFailed
+from .faults import CacheFull, DecodeFailed, LoadFailed
 from .library import LOG_CALLBACK
 from .model import Model
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ImagePiece:
     """A part of a prompt that is no text."""
 
     digest: str
-    """sha256 of the file: equal images may share what was computed of them."""
-    n_tokens: int
-    """Cells of the KV cache."""
-    n_positions: int
-    handle: Any = field(repr=False)
-    """libmtmd's chunk; freed with this object."""
+    """sha256 of the file and the place of the part in it: equal parts have equal rows."""
+    rows: Vectors = field(repr=False)
+    """Shape (n, n_embedding), float32; each row has a position and a cell of its own."""
 
 
 PromptPiece = Tokens | ImagePiece
@@ -56,27 +52,29 @@ class Projector:
         if not pointer:
             raise LoadFailed(f"libmtmd cannot load the projector {path} for this model")
         self._pointer: Any = pointer
+        self._n_row = int(lib.llama_model_n_embd_inp(model.pointer))
         if not mtmd.mtmd_support_vision(pointer):
             self.close()
             raise LoadFailed(f"the projector {path} is not for images")
 
     def close(self) -> None:
-        """Free the projector; pieces must not be shown after it."""
+        """Free the projector."""
         if self._pointer:
             mtmd.mtmd_free(self._pointer)
             self._pointer = None
 
-    @property
-    def needs_more_cells(self) -> bool:
-        """Whether an image takes more cells than positions (M-RoPE)."""
-        return bool(mtmd.mtmd_decode_use_mrope(self._pointer))
-
     def look(self, image: bytes) -> list[PromptPiece]:
-        """Cut an image as the model wants it; gives its pieces with the tokens around them.
+        """Cut an image as the model wants it, and compute its embeddings.
+
+        Gives its pieces, with the tokens that the model wants around them. Uses the projector
+        alone, no context: one thread at a time.
 
         Raises:
-            ValueError: libmtmd cannot decode the image.
+            ValueError: the image cannot be decoded, or this kind of model cannot be served.
         """
+        if mtmd.mtmd_decode_use_mrope(self._pointer):
+            raise ValueError("models that count an image's positions in two dimensions (M-RoPE) "
+                             "are not served with images")  # fmt: skip
         bitmap = self._bitmap(image)
         chunks = mtmd.mtmd_input_chunks_init()
         try:
@@ -88,7 +86,7 @@ class Projector:
             digest = hashlib.sha256(image).hexdigest()
             n_chunks = mtmd.mtmd_input_chunks_size(chunks)
             return [
-                _piece(mtmd.mtmd_input_chunks_get(chunks, index), f"{digest}/{index}")
+                self._piece(mtmd.mtmd_input_chunks_get(chunks, index), f"{digest}/{index}")
                 for index in range(n_chunks)
             ]
         finally:
@@ -102,47 +100,48 @@ class Projector:
             raise ValueError("libmtmd cannot decode this image")
         return bitmap
 
-    def show(self, context: Context, piece: ImagePiece, position: int, seq_id: int) -> int:
-        """Compute an image into a sequence; gives the position behind it.
-
-        Args:
-            context: of the model that this projector was loaded for.
-            piece: one that `look` gave.
-            position: where the image begins; everything before it is in the cache already.
-            seq_id: whose cells it gets.
-
-        Raises:
-            DecodeFailed: nothing is known of the sequence's cells any more; they must go.
-        """
-        after = lib.llama_pos(0)
-        status = mtmd.mtmd_helper_eval_chunk_single(
-            self._pointer,
-            context.pointer,
-            piece.handle,
-            position,
-            seq_id,
-            context.options.n_batch_tokens,
-            False,
-            ctypes.byref(after),
-        )
-        if status != 0:
-            raise DecodeFailed(f"libmtmd could not compute an image (status {status})")
-        return int(after.value)
+    def _piece(self, chunk: Any, digest: str) -> PromptPiece:
+        if mtmd.mtmd_input_chunk_get_type(chunk) == mtmd.MTMD_INPUT_CHUNK_TYPE_TEXT:
+            return _text_tokens(chunk)
+        if mtmd.mtmd_decode_use_non_causal(self._pointer, chunk):
+            raise ValueError("models that look at an image as a whole (non-causal attention) "
+                             "are not served with images")  # fmt: skip
+        if mtmd.mtmd_encode_chunk(self._pointer, chunk) != 0:
+            raise ValueError("libmtmd could not compute this image")
+        shape = (mtmd.mtmd_input_chunk_get_n_tokens(chunk), self._n_row)
+        rows = np.ctypeslib.as_array(mtmd.mtmd_get_output_embd(self._pointer), shape)
+        return ImagePiece(digest, rows.copy())
 
 
-def _piece(chunk: Any, digest: str) -> PromptPiece:
-    if mtmd.mtmd_input_chunk_get_type(chunk) == mtmd.MTMD_INPUT_CHUNK_TYPE_TEXT:
-        n_tokens = ctypes.c_size_t(0)
-        tokens = mtmd.mtmd_input_chunk_get_tokens_text(chunk, ctypes.byref(n_tokens))
-        if not tokens or not n_tokens.value:
-            return np.empty(0, np.int32)
-        return np.ctypeslib.as_array(tokens, (n_tokens.value,)).astype(np.int32)
-    own = mtmd.mtmd_input_chunk_copy(chunk)
-    piece = ImagePiece(
-        digest,
-        mtmd.mtmd_input_chunk_get_n_tokens(chunk),
-        mtmd.mtmd_input_chunk_get_n_pos(chunk),
-        own,
-    )
-    weakref.finalize(piece, mtmd.mtmd_input_chunk_free, own)
-    return piece
+def _text_tokens(chunk: Any) -> Tokens:
+    n_tokens = ctypes.c_size_t(0)
+    tokens = mtmd.mtmd_input_chunk_get_tokens_text(chunk, ctypes.byref(n_tokens))
+    if not tokens or not n_tokens.value:
+        return np.empty(0, np.int32)
+    return np.ctypeslib.as_array(tokens, (n_tokens.value,)).astype(np.int32)
+
+
+def show(context: Context, rows: Vectors, position: int, seq_id: int) -> None:
+    """Compute rows of an image into a sequence's cells, in the thread that owns the context.
+
+    Raises:
+        CacheFull: no room; nothing was decoded.
+        DecodeFailed: the context is broken.
+    """
+    n_rows, n_row = rows.shape
+    batch = lib.llama_batch_init(n_rows, n_row, 1)
+    try:
+        batch.n_tokens = n_rows
+        np.ctypeslib.as_array(batch.embd, (n_rows, n_row))[:] = rows
+        np.ctypeslib.as_array(batch.pos, (n_rows,))[:] = position + np.arange(n_rows)
+        np.ctypeslib.as_array(batch.n_seq_id, (n_rows,))[:] = 1
+        np.ctypeslib.as_array(batch.logits, (n_rows,))[:] = 0
+        for row in range(n_rows):
+            batch.seq_id[row][0] = seq_id
+        status = lib.llama_decode(context.pointer, batch)
+    finally:
+        lib.llama_batch_free(batch)
+    if status == 1:
+        raise CacheFull
+    if status != 0:
+        raise DecodeFailed(f"llama_decode answered {status} to an image")

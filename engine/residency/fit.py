@@ -151,6 +151,7 @@ def _load(wanted: Wanted, settings: PoolSettings, device: Device, n_parallel: in
         adapters=wanted.adapters,
         cache_layout=settings.cache_layout,
         is_gpu=device.is_gpu,
+        projector=wanted.facts.projector or "",
         draft_path=wanted.facts.draft_path,
         digest=wanted.facts.digest,
         device=device.name,

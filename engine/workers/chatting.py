@@ -10,6 +10,7 @@ from paddock.engine.decoding.answering import Job
 from paddock.engine.decoding.draft_model import DraftModel
 from paddock.engine.decoding.kv_cache import CacheWishes, KvCache
 from paddock.engine.decoding.loop import Cancel, Close, Loop, Widen
+from paddock.engine.decoding.seeing import text_of
 from paddock.engine.decoding.told import Told
 from paddock.engine.dialogue.prompt import Prompter, answer_budget
 from paddock.engine.native.context import Context, ContextOptions
@@ -75,7 +76,7 @@ class ChatService:
         wish = prompted.constraint
         picker = Picker(
             order.sampling,
-            prompted.tokens,
+            text_of(prompted.tokens),
             self._model,
             matcher=self._grammars.matcher(wish) if wish is not None else None,
             max_tokens=budget,
@@ -89,7 +90,8 @@ class ChatService:
             picker,
             prompted.listener,
             prompted.shown,
-            order.request.drafts,
+            order.request.drafts and not prompted.images,
+            images=prompted.images,
         )
 
     def _tell(self, told: Told) -> None:

@@ -39,6 +39,8 @@ class Load:
     cache_layout: CacheLayout = "auto"
     n_shelf_tokens: int = 0
     is_gpu: bool = False
+    projector: str = ""
+    """The file by which the model sees images; empty: it does not."""
     draft_path: str = ""
     """A smaller model that guesses ahead; empty: none."""
     profile_s: float = 0.0

@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from paddock.engine.dialogue.prompt import Prompter
 from paddock.engine.errors import BadRequest, EngineError
@@ -26,6 +26,9 @@ from . import frames, profiling, wire
 from .chatting import ChatService
 from .embedding import EmbedService
 from .load import Load
+
+if TYPE_CHECKING:
+    from paddock.engine.native.vision import Projector
 
 EXIT_BROKEN = 70  # EX_SOFTWARE: the context is not to be trusted any more
 
@@ -61,7 +64,7 @@ def main() -> None:
             tensor_split=load.tensor_split,
             adapters=load.adapters,
         )
-        prompter = Prompter(model)
+        prompter = Prompter(model, _eyes(load, model))
         profiled = profiling.profiled(load, model)  # while nothing else computes
         service: ChatService | EmbedService
         if load.role == "embed":
@@ -76,6 +79,21 @@ def main() -> None:
     sender.send({**ready, **profiled.as_head()})
     _read_beside(requests, prompter, sender, service.take, at_end=service.close)
     service.run()
+
+
+def _eyes(load: Load, model: Model) -> Projector | None:
+    """Load the projector, where the model has one; libmtmd comes with it.
+
+    Raises:
+        LoadFailed: it cannot be loaded, or is not this model's.
+    """
+    if not load.projector:
+        return None
+    from paddock.engine.native.vision import Projector
+
+    uses_gpu = load.is_gpu and load.n_gpu_layers != 0
+    path = Path(load.projector)
+    return Projector(model, path, n_threads=load.n_threads, uses_gpu=uses_gpu)
 
 
 def _taken_stdout() -> BinaryIO:

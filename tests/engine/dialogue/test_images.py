@@ -53,11 +53,14 @@ def test_what_cannot_be_looked_at_is_refused_in_plain_words(data: bytes, why: st
 
 def test_images_stand_among_the_tokens_by_numbers_of_their_own() -> None:
     def look(image: bytes) -> list[np.ndarray | ImagePiece]:
-        return [np.array([7], np.int32), ImagePiece(image.hex().zfill(64), 4, 3, None)]
+        return [
+            np.array([7], np.int32),
+            ImagePiece(image.hex().zfill(64), np.zeros((3, 4), np.float32)),
+        ]
 
     texts = [np.array([1, 2], np.int32), np.array([3], np.int32), np.empty(0, np.int32)]
     tokens, placed = place(texts, [b"a", b"b"], look)
-    assert [(one.start, one.piece.n_positions) for one in placed] == [(3, 3), (8, 3)]
+    assert [(one.start, len(one.piece.rows)) for one in placed] == [(3, 3), (8, 3)]
     assert tokens[:3].tolist() == [1, 2, 7]
     assert tokens[6:8].tolist() == [3, 7]
     assert (tokens[3:6] < 0).all()

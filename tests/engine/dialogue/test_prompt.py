@@ -5,6 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from paddock.engine.dialogue.prompt import Prompter
@@ -78,7 +79,7 @@ class Eyes:
     """Looks at nothing: an image is four positions."""
 
     def look(self, image: bytes) -> list[ImagePiece]:
-        return [ImagePiece(sha256(image).hexdigest(), 4, 4, None)]
+        return [ImagePiece(sha256(image).hexdigest(), np.zeros((4, 8), np.float32))]
 
 
 def test_images_are_put_where_their_turn_begins(model: Model) -> None:

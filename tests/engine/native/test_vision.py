@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import struct
 import zlib
 from collections.abc import Iterator
@@ -8,12 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from paddock.engine.errors import BadRequest
 from paddock.engine.models import ModelFinder
 from paddock.engine.native import library
 from paddock.engine.native.context import Context, ContextOptions
 from paddock.engine.native.faults import LoadFailed
 from paddock.engine.native.model import Model
-from paddock.engine.native.vision import ImagePiece, Projector
+from paddock.engine.native.vision import ImagePiece, Projector, show
+from paddock.engine.pool import LocalPool
+from paddock.engine.request import ChatRequest, Message, ModelSpec
+from paddock.engine.settings import PoolSettings
 
 N_MODEL = 576  # SmolLM2-135M
 N_EYE, N_FEED, SIDE, PATCH = 32, 64, 28, 14
@@ -114,11 +119,11 @@ def images(pieces: list[object]) -> list[ImagePiece]:
 
 def test_an_image_becomes_a_piece_of_known_size(projector: Projector) -> None:
     (piece,) = images([*projector.look(png(200))])
-    assert piece.n_tokens == piece.n_positions == (SIDE // PATCH) ** 2
+    assert piece.rows.shape == ((SIDE // PATCH) ** 2, N_MODEL)
     (again,) = images([*projector.look(png(200))])
     (other,) = images([*projector.look(png(10))])
     assert piece.digest == again.digest != other.digest
-    assert not projector.needs_more_cells
+    assert np.array_equal(piece.rows, again.rows)
 
 
 def logits_after(model: Model, projector: Projector, image: bytes | None) -> np.ndarray:
@@ -135,9 +140,8 @@ def logits_after(model: Model, projector: Projector, image: bytes | None) -> np.
             position += len(tokens)
             if image is not None and text_piece == "look:":
                 for piece in images([*projector.look(image)]):
-                    after = projector.show(context, piece, position, seq_id=1)
-                    assert after == position + piece.n_positions
-                    position = after
+                    show(context, piece.rows, position, seq_id=1)
+                    position += len(piece.rows)
         return np.array(context.logits(1)[0])
 
 
@@ -160,3 +164,34 @@ def test_a_file_that_is_no_projector_is_refused(model: Model, tmp_path: Path) ->
     path.write_bytes(b"GGUF")
     with pytest.raises(LoadFailed, match="libmtmd cannot load the projector"):
         Projector(model, path, n_threads=1)
+
+
+def test_a_pool_shows_images_to_a_model_with_a_projector(tmp_path: Path) -> None:
+    own = ModelFinder(tmp_path, tmp_path).find("smollm2:135m").path
+    (tmp_path / "seeing.gguf").symlink_to(own)
+    write_projector(tmp_path / "mmproj-seeing.gguf")
+    spec = ModelSpec(str(tmp_path / "seeing.gguf"), n_ctx_tokens=1024)
+    settings = PoolSettings(
+        n_threads=1, models_dir=tmp_path, cache_dir=tmp_path / "cache", profile_s=0
+    )
+
+    def asked(*images: bytes) -> ChatRequest:
+        message = Message("user", "What colour is this?", images=images)
+        return ChatRequest(spec, (message,), {"max_tokens": 12, "temperature": 0})
+
+    async def work() -> None:
+        async with LocalPool(settings) as pool:
+            wishes = (asked(png(0)), asked(png(255)), asked(), asked(png(0), png(255)))
+            replies = await asyncio.gather(*(pool.chat(one).reply() for one in wishes))
+            plain = replies[2].usage.prompt_tokens
+            assert [one.usage.prompt_tokens - plain for one in replies] == [4, 4, 0, 8]
+            again = await pool.chat(wishes[0]).reply()
+            assert again.text == replies[0].text
+            assert again.usage.prompt_reused_tokens >= 4  # what was seen once is kept
+            with pytest.raises(BadRequest) as caught:
+                await pool.chat(asked(b"RIFF\0\0\0\0WEBP")).reply()
+            assert str(caught.value) == (
+                "image 1 is no PNG, JPEG, GIF or BMP (it is a WebP; convert it to PNG)"
+            )
+
+    asyncio.run(work())
