@@ -1,0 +1,105 @@
+"""A worker process whose other end is a few lines of Python: how it may go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from paddock.engine.workers.load import Load
+from paddock.engine.workers.process import WorkerProcess
+from paddock.engine.workers.ticket import LoadBroken, WorkerGone
+
+LOAD = Load("/model.gguf", "chat", 512, 2048, 4, 512, 1)
+READY = "read(sys.stdin.buffer); send({'event': 'ready', 'device_bytes': 7})"
+SCRIPT = """
+import os, sys, time
+from paddock.engine.workers.frames import pack, read
+def send(head):
+    sys.stdout.buffer.write(pack(head))
+    sys.stdout.buffer.flush()
+"""
+
+
+def command(*lines: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", SCRIPT + "\n".join(lines))
+
+
+def go(work: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(60):
+            await work()
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_cannot_load_says_why_with_llamas_last_lines() -> None:
+    lines = (
+        "read(sys.stdin.buffer)",
+        "print('failed to allocate buffer', file=sys.stderr, flush=True); time.sleep(0.3)",
+        "send({'event': 'broken', 'why': 'llama.cpp cannot make a context'})",
+    )
+
+    async def work() -> None:
+        with pytest.raises(LoadBroken) as caught:
+            await WorkerProcess.started(LOAD, 20, command(*lines))
+        assert caught.value.why == "llama.cpp cannot make a context: failed to allocate buffer"
+
+    go(work)
+
+
+def test_a_worker_that_dies_while_loading_is_told_by_its_signal() -> None:
+    async def work() -> None:
+        with pytest.raises(LoadBroken) as caught:
+            await WorkerProcess.started(LOAD, 20, command("os.abort()"))
+        assert caught.value.why.startswith("killed by signal 6")
+
+    go(work)
+
+
+def test_a_load_that_takes_too_long_is_given_up() -> None:
+    async def work() -> None:
+        with pytest.raises(LoadBroken) as caught:
+            await WorkerProcess.started(LOAD, 1.5, command("time.sleep(60)"))
+        assert caught.value.why == "loading took more than 1.5 s"
+
+    go(work)
+
+
+def test_what_a_ready_worker_told_and_takes_is_known() -> None:
+    async def work() -> None:
+        worker = await WorkerProcess.started(LOAD, 20, command(READY, "read(sys.stdin.buffer)"))
+        taken = worker.measure()
+        assert taken.host_bytes > 1_000_000 and taken.device_bytes == 7
+        await worker.stop()
+        assert worker.measure() == taken, "the most that it took"
+        assert worker.gone.result() == "it was unloaded"
+
+    go(work)
+
+
+def test_garbage_in_the_pipe_ends_the_requests_at_once() -> None:
+    lines = (READY, "read(sys.stdin.buffer); send({'event': 'turn'}); time.sleep(60)")
+
+    async def work() -> None:
+        worker = await WorkerProcess.started(LOAD, 20, command(*lines))
+        with pytest.raises(WorkerGone, match="what it said cannot be read: KeyError"):
+            await worker.count_texts(("one",))
+        await worker.kill("the test is over")
+
+    go(work)
+
+
+def test_a_request_to_a_worker_that_has_gone_is_told_so() -> None:
+    async def work() -> None:
+        worker = await WorkerProcess.started(LOAD, 20, command(READY, "sys.exit(3)"))
+        reason = await worker.gone
+        assert reason.startswith("ended with status 3")
+        with pytest.raises(WorkerGone) as caught:
+            await worker.count_texts(("one",))
+        assert caught.value.reason == reason
+        await worker.kill("the test is over")
+
+    go(work)
