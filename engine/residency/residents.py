@@ -114,6 +114,7 @@ class Residents(Generic[W]):
     @asynccontextmanager
     async def lease(self, keys: Iterable[str]) -> AsyncIterator[None]:
         """Ask that these models stay while it can be avoided that they go; loads nothing."""
+        self._begin()
         lease = _Lease(frozenset(keys), self.now() + self._settings.lease_s)
         self._leases.add(lease)
         try:

@@ -28,11 +28,11 @@ def size_key(digest: str, load: Load, device: str) -> str:
 
     >>> load = Load("x.gguf", "chat", 2048, 8192, 4, 512, 2)
     >>> size_key("0123456789abcdef", load, "cpu")
-    '0123456789abcdef cpu cells=8192 sequences=4 batch=512 cache=f16 layers=-1'
+    '0123456789abcdef cpu cells=8192 sequences=4 batch=512 cache=f16 auto layers=-1'
     """
     parts = (
         f"cells={load.n_cells} sequences={load.n_parallel} batch={load.n_batch_tokens}",
-        f"cache={load.kv_cache_type} layers={load.n_gpu_layers}",
+        f"cache={load.kv_cache_type} {load.cache_layout} layers={load.n_gpu_layers}",
     )
     return " ".join((digest[:16], device, *parts, *load.adapters))
 
