@@ -48,6 +48,8 @@ class Device:
     is_gpu: bool
     gpus: tuple[GpuRoom, ...] = ()
     """Empty on a device that shares main memory (Metal), and without one."""
+    why_no_gpu: str = ""
+    """Where the build is for a graphics device and finds none."""
     n_oom_kills: int = 0
     """How often the kernel has ended a process for want of memory, as far as can be seen."""
 
@@ -74,7 +76,8 @@ def this_device() -> Device:
         return Device(n_threads, free_bytes, is_gpu=False, n_oom_kills=n_kills)
     gpus = usable_gpus(visible_gpus(read_gpus(), os.environ), backends)
     is_gpu = bool(gpus) or "metal" in backends
-    return Device(n_threads, free_bytes, is_gpu, gpus, n_kills)
+    why = "" if is_gpu else hidden_gpus(os.environ) or "the build finds no graphics device"
+    return Device(n_threads, free_bytes, is_gpu, gpus, why, n_kills)
 
 
 def usable_gpus(gpus: Sequence[Gpu], backends: Sequence[str]) -> tuple[GpuRoom, ...]:

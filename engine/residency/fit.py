@@ -185,8 +185,9 @@ def _placed(
     n_layers = header.number("block_count") + 1  # and the output
     n_there = n_layers if load.n_gpu_layers < 0 else min(load.n_gpu_layers, n_layers)
     if not device.is_gpu or not n_there:
-        why = "; num_gpu is 0" if device.is_gpu else ""
-        at_home = replace(load, placed=f"all {n_layers} layers on the processor{why}")
+        why = "num_gpu is 0" if device.is_gpu else device.why_no_gpu
+        placed = f"all {n_layers} layers on the processor" + (f"; {why}" if why else "")
+        at_home = replace(load, placed=placed)
         return [Layout(at_home, Room(needed), load_s, is_good)]
     if not device.gpus:  # it shares main memory
         return [Layout(replace(load, placed=_where(n_there, n_layers, "")), Room(needed), load_s)]

@@ -114,6 +114,11 @@ def test_layers_that_the_settings_keep_on_the_processor_are_told() -> None:
     assert not any(none.room.gpus)
 
 
+def test_a_build_that_finds_no_device_says_so() -> None:
+    hidden = replace(CPU, why_no_gpu='CUDA_VISIBLE_DEVICES=""')
+    assert lay(hidden).load.placed == ('all 33 layers on the processor; CUDA_VISIBLE_DEVICES=""')
+
+
 def test_what_was_measured_goes_before_the_arithmetic() -> None:
     seen = Measured(Taken(3 * GIB, 9 * GIB), load_s=4)
     (first, *_) = layouts(Wanted(FACTS, 4096), HEADER, SETTINGS, ONE_GPU, lambda load: seen)
