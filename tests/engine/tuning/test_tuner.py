@@ -14,10 +14,11 @@ from paddock.engine.gguf import read_header
 from paddock.engine.hardware import Disk
 from paddock.engine.models import ModelFinder
 from paddock.engine.native import quantise
-from paddock.engine.profile import trial
+from paddock.engine.profile import formats, trial
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
 from paddock.engine.tuning import process, tuner
+from paddock.engine.tuning.tuned import Speeds
 from paddock.engine.tuning.tuner import FORMATS, TuningRefused, Wish, copy_bytes, tune
 
 TEXT = "The ferry leaves at nine in the morning and comes back before the evening tide. " * 40
@@ -174,11 +175,18 @@ def test_the_formats_are_those_that_can_be_written(tmp_path: Path) -> None:
         assert target.stat().st_size <= copy_bytes(read_header(source), name) + 10_000, name
 
 
-def test_a_format_that_is_slower_is_refused_by_what_was_tried(
-    pool: PoolSettings, facts: ModelFacts, tmp_path: Path
+def test_a_format_of_which_trials_promise_nothing_is_not_even_written(
+    facts: ModelFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    slow = Speeds(100.0, 50.0, 80.0)
+    monkeypatch.setattr(process, "speeds", lambda *_: slow)
+    order = process.Order(facts.path, str(tmp_path / "x"), "Q8_0", 1, 64, False, (TEXT,))
+    weights = formats.census(read_header(Path(facts.path)))
+    expected = process._expected(order, weights, slow)
+    assert expected is not None
+    assert expected > 0
+    monkeypatch.setattr(process, "_expected", lambda *_: 1.02)
     told: list[dict[str, object]] = []
-    order = process.Order(facts.path, str(tmp_path / "x"), "F32", 1, 64, False, (TEXT,))
     process.make(order, told.append)
-    assert [line["event"] for line in told] == ["note", "refused"]
+    assert told[1:] == [{"event": "refused", "gain": 1.02, "is_measured": False}]
     assert not (tmp_path / "x").exists()
