@@ -49,7 +49,8 @@ from paddock.engine.residency.stats import ModelStats, PoolStats, model_stats
 from paddock.engine.residency.survey import Survey, Surveyor
 from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.probe import Probe, probe
-from paddock.engine.workers.process import Ticket, WorkerGone, WorkerProcess
+from paddock.engine.workers.process import WorkerProcess
+from paddock.engine.workers.ticket import Ticket, WorkerGone
 from paddock.engine.workers.wire import Embedded
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from paddock.engine.hardware import (
     Gpu,
+    hidden_gpus,
     read_cpu,
     read_gpus,
     read_memory,

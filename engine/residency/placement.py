@@ -70,7 +70,8 @@ def _spread(
         if sum(could) >= needed_bytes * _SPREAD or n == len(order):
             now = [max(0, _free(gpus[i]) - overhead) for i in chosen]
             basis = now if sum(now) >= needed_bytes * _SPREAD else could
-            total = sum(basis) or 1
+            basis = basis if sum(basis) else [1] * n
+            total = sum(basis)
             ways.append(Placement(chosen, tuple(part / total for part in basis), mode))
     return ways
 
