@@ -13,7 +13,7 @@ from .constraint import Matcher
 ROOM = 64
 """Where no end is found, though one is known from here: tokens that may be risked."""
 BLIND = 16
-"""Tokens that are taken unseen where no end is found: looking in vain takes 100 ms."""
+"""Tokens that are taken unseen where no end fits, then twice as many, and so on."""
 
 
 class Closing:
@@ -31,6 +31,7 @@ class Closing:
         self._next: bytes | None = None
         self._script: list[int] | None = None
         self._n_blind = 0
+        self._next_blind = BLIND
         self._spare = 0
         """Tokens beyond the shortest end, as far as they are known."""
 
@@ -57,7 +58,9 @@ class Closing:
         # No end from here fits: nothing can be saved, and the limit is told as such.
         is_hopeless = own is None or not self._fits(own, self.n_left)
         is_lost = after is None and (own is None or n_after > len(own) + ROOM)
-        self._n_blind = BLIND if is_lost else 0
+        if is_lost or is_hopeless:
+            self._n_blind = self._next_blind
+            self._next_blind *= 2
         self._next = after
         return is_hopeless or is_lost
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from .spelling import Spelling
 
-MOST_NODES = 2_000
-"""Decisions that are looked at before the search gives up: some 100 ms."""
+MOST_TRIES = 10_000
+"""Bytes that are tried before the search gives up: some 50 ms."""
 OTHERWISE = 8
 """How many decisions more a second choice must be worth."""
 HARDLY = 64
@@ -56,10 +56,10 @@ class Completer:
         """Give a short text behind which the answer is whole; None: none was found."""
         heap = [_Node(0, 0, place.copy(), b"")]
         seen: set[bytes] = set()
-        for number in range(0, MOST_NODES * MOST_WAYS, MOST_WAYS):
-            if not heap:
-                return None
+        number = n_tries = 0
+        while heap and n_tries < MOST_TRIES:
             node = heapq.heappop(heap)
+            number += MOST_WAYS
             forced = node.place.forced()
             node.place.take(forced)
             node.text += forced
@@ -71,6 +71,7 @@ class Completer:
                 # Every way on from here leads to an end: the others need not be looked at.
                 heap.clear()
                 seen.clear()
+            n_tries += len(signs) + 1
             for step in self._steps(node, signs, number, seen):
                 heapq.heappush(heap, step)
         return None
