@@ -68,6 +68,7 @@ class Line:
 
     n_most_pieces: int
     n_batch_tokens: int = PACK_TOKENS
+    is_flash: bool = True
     _waiting: dict[int, _Waiting] = field(default_factory=dict)
     _n_arrived: int = 0
 
@@ -90,7 +91,8 @@ class Line:
         """Take out what is computed next; there must be something."""
         window = list(islice(self._in_turn(), _WINDOW))
         first, *others = window
-        tiles = Tiles(max(self.n_batch_tokens // TILE, n_tiles(len(first.tokens))))
+        n_most = max(self.n_batch_tokens // TILE, n_tiles(len(first.tokens)))
+        tiles = Tiles(n_most, is_flash=self.is_flash)
         tiles.place(len(first.tokens))
         chosen = [first]
         for piece in sorted(others, key=lambda one: -len(one.tokens)):

@@ -66,7 +66,9 @@ class EmbedService:
         n_batch = min(n_batch, self._context.options.n_batch_tokens)
         self._reader = TextReader(model)
         self._embedder = Embedder(self._context, n_batch if supports_gpu() else TILE)
-        self._line = Line(self._embedder.n_most_pieces, n_batch)
+        self._line = Line(
+            self._embedder.n_most_pieces, n_batch, is_flash=load.flash_attention != "off"
+        )
         self._orders: dict[int, _Order] = {}
         self._inbox: queue.SimpleQueue[_Order | int | None] = queue.SimpleQueue()
         """A request, the id of one that nobody waits for any more, or the end."""

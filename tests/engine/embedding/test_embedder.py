@@ -14,12 +14,13 @@ from paddock.engine.errors import TextRefused
 from paddock.engine.models import ModelFinder
 from paddock.engine.native.context import Context, ContextOptions
 from paddock.engine.native.model import Model
+from paddock.engine.settings import Switch
 
 WORDS = ["the", "harbour", "was", "quiet", "until", "seven", "boats", "of", "herring", "came"]
 
 
-def embedded(embedder: Embedder, texts: Sequence[Tokens]) -> Vectors:
-    line = Line(embedder.n_most_pieces)
+def embedded(embedder: Embedder, texts: Sequence[Tokens], is_flash: bool) -> Vectors:
+    line = Line(embedder.n_most_pieces, is_flash=is_flash)
     line.add([Piece(0, number, tokens) for number, tokens in enumerate(texts)], "normal")
     rows: dict[int, Vectors] = {}
     while len(line):
@@ -30,7 +31,8 @@ def embedded(embedder: Embedder, texts: Sequence[Tokens]) -> Vectors:
     return finished(ordered, [len(one) for one in texts], [1] * len(texts), None)
 
 
-def test_a_text_has_the_vector_that_it_has_alone_in_any_company() -> None:
+@pytest.mark.parametrize("flash", ["on", "off"])
+def test_a_text_has_the_vector_that_it_has_alone_in_any_company(flash: Switch) -> None:
     model = Model(ModelFinder(Path("/nonexistent"), Path("/nonexistent")).locate("all-minilm").path)
     reader = TextReader(model)
     chance = np.random.default_rng(7)
@@ -38,12 +40,17 @@ def test_a_text_has_the_vector_that_it_has_alone_in_any_company() -> None:
     texts = [" ".join(chance.choice(WORDS, n)) for n in [*n_words, *n_words]]
     tokens = [one[0] for one in reader.read(texts, 512, splits=False)]
     options = ContextOptions(
-        n_ctx_tokens=512, n_batch_tokens=512, n_seq_max=64, n_threads=1, embeds=True
+        n_ctx_tokens=512,
+        n_batch_tokens=512,
+        n_seq_max=64,
+        n_threads=1,
+        embeds=True,
+        flash_attention=flash,
     )
     with Context(model, options) as context:
         embedder = Embedder(context)
-        together = embedded(embedder, tokens)
-        alone = np.concatenate([embedded(embedder, [one]) for one in tokens])
+        together = embedded(embedder, tokens, flash == "on")
+        alone = np.concatenate([embedded(embedder, [one], flash == "on") for one in tokens])
     assert np.abs(together - alone).max() < 1e-6, "1e-3 is promised, and 1e-7 is what comes"
     model.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 from paddock.engine.errors import BadRequest, TextRefused, TextTooLong
+from paddock.engine.gguf import read_header
+from paddock.engine.models import ModelFinder
 from paddock.engine.pool import LocalPool
 from paddock.engine.request import EmbedReply, EmbedRequest, ModelSpec
 from paddock.engine.settings import PoolSettings
@@ -35,14 +38,14 @@ def far(one: tuple[float, ...], other: tuple[float, ...]) -> float:
 
 def test_many_requests_at_once_get_what_each_would_get_alone() -> None:
     async def work(pool: LocalPool) -> None:
-        texts = tuple(f"Number {n} is about {'llamas ' * (n % 40)}" for n in range(150))
-        small = [pool.embed(EmbedRequest(VECTORS, (text,))) for text in texts[:8]]
+        texts = tuple(f"Number {n} is about {'llamas ' * (n % 40)}" for n in range(90))
+        small = [pool.embed(EmbedRequest(VECTORS, (text,))) for text in texts[:6]]
         large, *replies = await asyncio.gather(pool.embed(EmbedRequest(VECTORS, texts)), *small)
         for index, reply in enumerate(replies):
             assert far(reply.vectors[0], large.vectors[index]) < 1e-3
         (last,) = (await pool.embed(EmbedRequest(VECTORS, texts[-1:]))).vectors
         assert far(last, large.vectors[-1]) < 1e-3
-        assert (len(large.vectors), large.n_pieces) == (150, ())
+        assert (len(large.vectors), large.n_pieces) == (90, ())
 
     go(work)
 
@@ -101,6 +104,36 @@ def test_a_large_request_does_not_hold_up_a_small_one_and_can_be_given_up() -> N
         n_before = pool.stats().resident[0].n_decoded_tokens
         await asyncio.sleep(0.3)
         assert pool.stats().resident[0].n_decoded_tokens == n_before, "nobody waits for the rest"
+
+    go(work)
+
+
+def write_pooling(path: Path) -> None:
+    """Write the small chat model so that it gives its last token's state, as embedders do."""
+    source = ModelFinder(Path("/nonexistent"), path.parent).locate("smollm2:135m").path
+    raw, header = source.read_bytes(), read_header(source)
+    values = struct.pack("<Q18sII", 18, b"llama.pooling_type", 4, 3)
+    # 64 bytes with this one, so that the tensors stay where they are aligned.
+    values += struct.pack("<Q9sIQ1s", 9, b"general.x", 8, 1, b"x")
+    (n_values,) = struct.unpack_from("<Q", raw, 16)
+    at = header.tensors_at
+    path.write_bytes(raw[:16] + struct.pack("<Q", n_values + 2) + raw[24:at] + values + raw[at:])
+
+
+def test_a_causal_model_embeds_by_its_last_token_alike_in_any_company(tmp_path: Path) -> None:
+    path = tmp_path / "causal.gguf"
+    write_pooling(path)
+
+    async def work(pool: LocalPool) -> None:
+        model = ModelSpec(str(path))
+        texts = ("one", "a llama and its wool", *(SENTENCE * n for n in (1, 2, 9)))
+        together = (await pool.embed(EmbedRequest(model, texts))).vectors
+        for text, vector in zip(texts, together, strict=True):
+            (alone,) = (await pool.embed(EmbedRequest(model, (text,)))).vectors
+            assert far(alone, vector) < 1e-3
+        with pytest.raises(TextRefused) as caught:
+            await pool.embed(EmbedRequest(model, (*("one",) * 70, "")))
+        assert str(caught.value) == "text 70 has no tokens, so it has no vector"
 
     go(work)
 
