@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -152,7 +153,7 @@ class LocalPool:
             ModelBroken: with path and reason.
         """
         known = self._known.get(model.ref)
-        if known is None:
+        if known is None or not Path(known.path).exists():  # a tuned copy may have been undone
             known = await asyncio.to_thread(self._found, model.ref)
             self._known[model.ref] = known
         return with_context(known, model.n_ctx_tokens)
