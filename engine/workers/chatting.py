@@ -16,6 +16,7 @@ from paddock.engine.dialogue.prompt import Prompter, answer_budget
 from paddock.engine.native.context import Context, ContextOptions
 from paddock.engine.native.model import Model
 from paddock.engine.profile.profile import Profile
+from paddock.engine.request import Sampling
 from paddock.engine.sampling.constraint import Grammars
 from paddock.engine.sampling.picker import Picker
 
@@ -70,7 +71,7 @@ class ChatService:
 
     def _job(self, request_id: int, order: wire.Order) -> Job:
         """Render, tokenise and count a request."""
-        prompted = self._prompter.chat(order.request, order.sampling)
+        prompted = self._prompter.chat(order.request, _until_whole(order))
         n_ctx_tokens = min(order.n_ctx_tokens, self._load.n_ctx_tokens)
         budget = answer_budget(len(prompted.tokens), order.sampling.max_tokens, n_ctx_tokens)
         wish = prompted.constraint
@@ -113,6 +114,14 @@ def _draft_model(load: Load, model: Model) -> DraftModel:
     small = Model(Path(load.draft_path), n_gpu_layers=load.n_gpu_layers, main_gpu=load.main_gpu)
     options = replace(_wishes(load).options, n_seq_max=load.n_parallel + 1)
     return DraftModel(small, model, Context(small, options))
+
+
+def _until_whole(order: wire.Order) -> Sampling:
+    """Leave out stop strings where JSON is asked for: one within a text would break it."""
+    constraint = order.request.constraint
+    if constraint is None or constraint.kind not in ("json", "json_schema"):
+        return order.sampling
+    return replace(order.sampling, stop=())
 
 
 def _wishes(load: Load) -> CacheWishes:

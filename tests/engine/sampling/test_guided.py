@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
+import pytest
 
+from paddock.engine.errors import BadRequest
 from paddock.engine.pool import LocalPool
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Reply
 from paddock.engine.sampling.completion import Completer
 from paddock.engine.settings import PoolSettings
 
-from .world import matcher
+from .world import matcher, model
 
 
 def record(**properties: Any) -> dict[str, Any]:
@@ -144,3 +146,45 @@ def test_a_seed_gives_the_same_answer_again_with_a_schema_and_without() -> None:
 
     first, plain, again, plain_again = asyncio.run(work())
     assert (first, plain) == (again, plain_again)
+
+
+def chat(pool: LocalPool, params: dict[str, Any], **more: Any) -> Coroutine[Any, Any, Reply]:
+    messages = (Message("user", "Name a fruit."),)
+    request = ChatRequest(ModelSpec("smollm2:135m"), messages, {"max_tokens": 12, **params}, **more)
+    return pool.chat(request).reply()
+
+
+def test_what_a_request_asks_of_sampling_is_carried_out_or_refused_in_plain_words() -> None:
+    async def work() -> None:
+        async with LocalPool(SETTINGS) as pool:
+            told = await chat(pool, {"repeat_penalty": 1.0}, n_logprobs=3)
+            assert b"".join(one.raw for one in told.logprobs).decode() == told.text
+            assert all(one.top[0][0] == one.token for one in told.logprobs)  # greedy
+            assert all(one.logprob <= 0 for one in told.logprobs)
+
+            first = model().tokenise(told.text, with_special=False, parse_special=False)[0]
+            other = await chat(pool, {"logit_bias": {str(first): -100}, "repeat_penalty": 1.0})
+            assert other.text != told.text
+
+            whole = await chat(pool, {"stop": ["a", '"']}, constraint=Constraint("json"))
+            assert isinstance(json.loads(whole.text), dict)
+
+            for params, more, text in REFUSED:
+                with pytest.raises(BadRequest) as caught:
+                    await chat(pool, params, **more)
+                assert str(caught.value) == text
+
+    asyncio.run(work())
+
+
+REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"top_p": 2}, {}, "`top_p` must be a number from 0 to 1, not 2"),
+    ({}, {"n_logprobs": 101}, "`n_logprobs` must be from 0 to 100, not 101"),
+    (
+        {},
+        {"constraint": Constraint("json_schema", '{"not": {}}')},
+        "an answer cannot be held to the JSON Schema:\n  at /not: an answer cannot be held to "
+        "`not` while it is written. List what is allowed instead, with `enum`, `pattern` or "
+        "`anyOf`.",
+    ),
+]
