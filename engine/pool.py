@@ -153,7 +153,8 @@ class LocalPool:
             ModelBroken: with path and reason.
         """
         known = self._known.get(model.ref)
-        if known is None or not Path(known.path).exists():  # a tuned copy may have been undone
+        if known is None or not await asyncio.to_thread(Path(known.path).exists):
+            # A tuned copy may have been undone meanwhile.
             known = await asyncio.to_thread(self._found, model.ref)
             self._known[model.ref] = known
         return with_context(known, model.n_ctx_tokens)
