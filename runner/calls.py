@@ -24,6 +24,7 @@ from paddock.engine.request import (
     Pool,
     Reply,
     Stream,
+    ToolCall,
     Usage,
     resolve_sampling,
 )
@@ -125,9 +126,11 @@ class LedgerPool:
         row = self._known(hash_)
         if row is not None:
             self._count(_usage(row), is_cached=True)
-            text = row.reply.decode()
-            yield Chunk(text, n_tokens=_usage(row).completion_tokens)
-            yield Reply(text, _reason(row), _usage(row), row.served_digest)
+            reply = _remembered(row)
+            yield Chunk(
+                reply.text, reply.usage.completion_tokens, reply.reasoning, reply.tool_calls
+            )
+            yield reply
             return
         stream = self._pool.chat(request)
         try:
@@ -143,7 +146,7 @@ class LedgerPool:
             reply=reply.text.encode(),
             served_digest=reply.digest,
             done_reason=reply.done_reason,
-            usage=asdict(reply.usage),
+            usage={**asdict(reply.usage), **_beside_text(reply)},
         )
         self._ledger.record_call(row, self._tally.run)
         self._count(reply.usage, is_cached=False)
@@ -212,11 +215,56 @@ def _asked(request: ChatRequest, digest: str) -> dict[str, Any]:
     """Give all that decides an answer; the context counts where it sets the answer's length."""
     sampling = resolve_sampling(request.params, request.model.params)
     return {
-        "messages": [[message.role, message.content] for message in request.messages],
+        "messages": [_said(message) for message in request.messages],
         "sampling": asdict(sampling),
         "digest": digest,
         "ctx": request.model.n_ctx_tokens if sampling.max_tokens is None else None,
+        **_wishes(request),
     }
+
+
+def _said(message: Message) -> list[Any]:
+    """Give a turn; what it has besides role and text follows only where it has some."""
+    more = {name: value for name, value in asdict(message).items() if value}
+    more = {name: more[name] for name in more if name not in ("role", "content")}
+    if message.images:
+        more["images"] = [hashlib.sha256(image).hexdigest() for image in message.images]
+    return [message.role, message.content, *([more] if more else [])]
+
+
+def _wishes(request: ChatRequest) -> dict[str, Any]:
+    """Give what a request asks for beyond an answer, so that plain ones keep their hashes."""
+    wishes: dict[str, Any] = {}
+    if request.tools:
+        wishes["tools"] = [asdict(tool) for tool in request.tools]
+        wishes["tool_choice"] = request.tool_choice
+    if request.constraint is not None:
+        wishes["constraint"] = asdict(request.constraint)
+    if request.think is not None:
+        wishes["think"] = request.think
+    return wishes
+
+
+def _beside_text(reply: Reply) -> dict[str, Any]:
+    """Give what an answer has besides its text, to be kept with its usage."""
+    said: dict[str, Any] = {}
+    if reply.reasoning:
+        said["reasoning"] = reply.reasoning
+    if reply.tool_calls:
+        said["tool_calls"] = [asdict(call) for call in reply.tool_calls]
+    return said
+
+
+def _remembered(row: CallRow) -> Reply:
+    calls = tuple(ToolCall(**call) for call in row.usage.get("tool_calls", ()))
+    return Reply(
+        row.reply.decode(),
+        _reason(row),
+        _usage(row),
+        row.served_digest,
+        str(row.usage.get("reasoning", "")),
+        calls,
+    )
 
 
 def _hash(kind: str, asked: str) -> str:

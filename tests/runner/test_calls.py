@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+from paddock.engine.request import (
+    ChatRequest,
+    Constraint,
+    Message,
+    ModelSpec,
+    Reply,
+    Tool,
+    ToolCall,
+)
+from paddock.runner.calls import Caller, Digests, LedgerPool
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.observer import Silent
+from paddock.runner.tally import Tally
+from tests.fakes.pool import FakePool
+
+CALL = ToolCall("look", {"where": "here"}, "c1")
+
+
+class Thinking(FakePool):
+    async def answer_to(self, request: ChatRequest) -> Reply:
+        reply = await super().answer_to(request)
+        return replace(reply, reasoning="Hm.", tool_calls=(CALL,))
+
+
+def asked(folder: Path, pool: FakePool, *requests: ChatRequest) -> list[Reply]:
+    """Ask one after the other, each answer remembered."""
+
+    async def main() -> list[Reply]:
+        with Ledger(folder) as ledger:
+            tally = Tally("run", "pipeline", Silent())
+            caller = Caller("scope", "step", "key", looks_up=True)
+            known = LedgerPool(pool, ledger, Digests(pool.facts), tally, caller)
+            replies = []
+            for request in requests:
+                replies.append(await known.chat(request).reply())
+                await ledger.durable()
+            return replies
+
+    return asyncio.run(main())
+
+
+def test_an_answer_that_is_remembered_keeps_its_reasoning_and_calls(tmp_path: Path) -> None:
+    request = ChatRequest(ModelSpec("m"), (Message("user", "Is it?"),))
+    first, again = asked(tmp_path, Thinking(), request, request)
+    assert again == first
+    assert (again.reasoning, again.tool_calls) == ("Hm.", (CALL,))
+
+
+def test_all_that_decides_an_answer_is_asked_anew(tmp_path: Path) -> None:
+    plain = ChatRequest(ModelSpec("m"), (Message("user", "Is it?"),))
+    others = (
+        replace(plain, tools=(Tool("look"),)),
+        replace(plain, constraint=Constraint("json")),
+        replace(plain, think=False),
+        replace(plain, messages=(Message("user", "Is it?", images=(b"a",)),)),
+        replace(plain, messages=(Message("user", "Is it?", images=(b"b",)),)),
+    )
+    pool = FakePool()
+    asked(tmp_path, pool, plain, *others, plain, *others)
+    assert len(pool.chats) == 1 + len(others)
