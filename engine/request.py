@@ -36,6 +36,8 @@ class ModelSpec:
     """LoRA adapters by path or name, laid over the weights in this order."""
     is_pinned: bool = False
     """It never makes room for others."""
+    keeps_reasoning: bool = True
+    """Whether its author wants to see what it thought; of no matter to the engine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -272,7 +272,12 @@ class Work:
         parts[f"{step.id}.version"] = part([step.uses, step.kind.version])
         if step.model is not None:
             digest = await self._digests.of(step.model)
-            options = [step.model.role, step.model.n_ctx_tokens, dict(step.model.params)]
+            options: list[Any] = [
+                step.model.role,
+                step.model.n_ctx_tokens,
+                dict(step.model.params),
+                *([] if step.model.keeps_reasoning else ["drop"]),
+            ]
             parts[f"{step.id}.model"] = part(digest)
             parts[f"{step.id}.parameters"] = part([parts[f"{step.id}.parameters"], options])
         return parts

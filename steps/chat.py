@@ -66,7 +66,9 @@ class ChatOutput(Output):
 
     text: str
     reasoning: str | None = Field(
-        default=None, description="What the model thought before it spoke; null if it did not."
+        default=None,
+        description="What the model thought before it spoke; null if it did not, or is told to "
+        "drop it (`models.<alias>.think: drop`).",
     )
     output: Any = Field(default=None, description="The value of `reply.schema`: null without one.")
     usage: UsageOutput
@@ -95,7 +97,8 @@ class Chat:
             StepError: a template failed, or the answer ended at a limit the author did not set.
             EngineError: the prompt does not fit, or the pool could not do it.
         """
-        asker = Asker(tools, tools.models.resolve(params.model, "chat"), params.params.given())
+        model = tools.models.resolve(params.model, "chat")
+        asker = Asker(tools, model, params.params.given())
         messages = _messages(params)
         overflow = await asker.overflow(messages)
         if overflow and params.on_overflow == "error":
@@ -105,7 +108,7 @@ class Chat:
         reply = await asker.ask(messages)
         return ChatOutput(
             text=reply.text,
-            reasoning=reply.reasoning or None,
+            reasoning=(reply.reasoning or None) if model.keeps_reasoning else None,
             usage=asker.usage(),
             tool_calls=[asdict(call) for call in reply.tool_calls] or None,
         )

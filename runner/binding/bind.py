@@ -293,6 +293,3 @@ def _outputs(kind: type[Step[Any, Any]], step: WrittenStep) -> tuple[str, ...] |
 
 def _not_carried_out(pipeline: Pipeline) -> Iterator[str]:
     yield from (name for name in NOT_CARRIED_OUT if name in pipeline.document.data)
-    for alias, keys in pipeline.models.items():
-        if keys.think is not None:
-            yield f"models.{alias}.think"

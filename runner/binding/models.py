@@ -87,6 +87,7 @@ class Models:
             n_ctx_tokens=keys.ctx,
             keep_alive_s=keys.keep_alive,
             params=self._params(keys, (*at, "params")),
+            keeps_reasoning=keys.think != "drop",
         )
 
     def _ref_at(self, at: Place) -> Place:

@@ -63,6 +63,9 @@ def test_what_a_model_thinks_and_wants_called_stands_beside_its_text() -> None:
     out = chat(Thinking(answer=lambda _: "Yes."), prompt=Template.of("Is it?"))
     assert (out.text, out.reasoning) == ("Yes.", "Hm.")
     assert out.tool_calls == [{"name": "look", "arguments": {"where": "here"}, "id": "c1"}]
+    models = FakeModels({"chat": ModelSpec("writer", keeps_reasoning=False)})
+    dropped = chat(Thinking(answer=lambda _: "Yes."), models, prompt=Template.of("Is it?"))
+    assert (dropped.text, dropped.reasoning) == ("Yes.", None)
 
 
 def test_a_conversation_is_sent_as_it_is() -> None:

@@ -217,7 +217,7 @@ steps: [{uses: prompt, with: {template: x}}]
 """,
         tmp_path,
     )
-    assert made.not_carried_out == ("on", "budget", "models.w.think")
+    assert made.not_carried_out == ("on", "budget")
 
 
 # --- what is a fault
