@@ -141,7 +141,9 @@ def _read_beside(
 
 def _counted(head: frames.Head, prompter: Prompter) -> frames.Head:
     if "messages" in head:
-        counts = [prompter.count_chat(wire.read_messages(head["messages"], []))]
+        # Images stay behind when a prompt is only counted; their cells are not in the number.
+        texts = [{**message, "n_images": 0} for message in head["messages"]]
+        counts = [prompter.count_chat(wire.read_messages(texts, []))]
     else:
         counts = prompter.count(head["texts"])
     return {"event": "counted", "id": head["id"], "counts": counts}
