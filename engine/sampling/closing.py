@@ -23,7 +23,7 @@ class Closing:
         self._matcher = matcher
         self.place = matcher.spelling.copy()
         """Where the answer stands, byte by byte."""
-        self._completer = Completer(is_json=matcher.is_json)
+        self._completer = Completer(is_json=matcher.is_json, marks=matcher.marks)
         self.n_left = n_left
         """How many tokens the answer may still get."""
         self._end: bytes | None = None
@@ -66,7 +66,7 @@ class Closing:
 
     def took(self, token: int) -> None:
         """Take note of what was said."""
-        self.place.take(self._matcher.vocabulary.bytes_of([token]))
+        self.place.take(self._matcher.piece(token))
         self.n_left -= 1
         self._end, self._next = self._next, None
         if self._script and self._script[0] == token:
@@ -101,7 +101,7 @@ class Closing:
 
     def _end_after(self, token: int) -> bytes | None:
         """Give an end behind a token: what is left of the known one, or a new one."""
-        piece = self._matcher.vocabulary.bytes_of([token])
+        piece = self._matcher.piece(token)
         end = self._end
         if end and piece and end.startswith(piece):
             return end[len(piece) :]

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .spelling import Spelling
+from .spelling import Spelling, text_of
 
 MOST_TRIES = 10_000
 """Bytes that are tried before the search gives up: some 50 ms."""
@@ -49,8 +49,15 @@ class _Node:
 class Completer:
     """Finds ends in grammars."""
 
-    def __init__(self, *, is_json: bool) -> None:
+    def __init__(self, *, is_json: bool, marks: tuple[bytes, ...] = ()) -> None:
+        """Look for ends in one kind of grammar.
+
+        Args:
+            is_json: whether the answer is JSON as a whole.
+            marks: texts that the grammar spells out, which may end a part of another kind.
+        """
         self._is_json = is_json
+        self._marks = marks
 
     def find(self, place: Spelling) -> bytes | None:
         """Give a short text behind which the answer is whole; None: none was found."""
@@ -82,7 +89,7 @@ class Completer:
         """Give where to look next."""
         short_cut = self._short_cut(node.place, signs) if node.is_quick else None
         if short_cut is not None:
-            ways = [short_cut]
+            ways = [short_cut, *self._marks_at(node.place, signs)]
             cost = node.cost + (PADDED if short_cut in FILLERS else HARDLY)
             yield _Node(cost, number, node.place, node.text, len(node.text), is_quick=False)
         else:
@@ -95,7 +102,7 @@ class Completer:
 
     def _short_cut(self, place: Spelling, signs: frozenset[int]) -> bytes | None:
         """Give what closes a text, an object or a list, is nothing, or makes a text longer."""
-        if not self._is_json:
+        if not self._is_json and not self._marks:
             return None
         if signs >= _ANY_TEXT:
             return b'"' if _QUOTE in signs else _filler(place)
@@ -107,6 +114,12 @@ class Completer:
                     return bytes([closer])
         return b"null" if ord("n") in signs and _is_null_next(place) else None
 
+    def _marks_at(self, place: Spelling, signs: frozenset[int]) -> list[bytes]:
+        """Give the marks that may follow in a text, where no mask tells them from other words."""
+        if not signs >= _ANY_TEXT:
+            return []
+        return [mark for mark in self._marks if place.allows(mark)]
+
     def _kinds(self, place: Spelling, signs: frozenset[int], seen: set[bytes]) -> list[bytes]:
         """Give one byte for each kind that leads elsewhere: `7` and `8` are mostly the same.
 
@@ -116,9 +129,9 @@ class Completer:
         old: dict[bytes, bytes] = {}
         for byte in _samples(signs):
             after = place.copy()
-            if after.take(bytes([byte])):
+            if after.take(text_of(byte)):
                 kind = after.kind()
-                (old if kind in seen else new).setdefault(kind, bytes([byte]))
+                (old if kind in seen else new).setdefault(kind, text_of(byte))
         seen.update(new)
         return [*new.values(), *old.values()]
 

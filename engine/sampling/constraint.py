@@ -24,7 +24,7 @@ from paddock.engine.request import Constraint
 
 from . import schema
 from .masks import MaskMaker, Masks
-from .spelling import Spelling, byte_tokeniser
+from .spelling import END, N_NAMED, Spelling, byte_tokeniser, named, number_of
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -86,8 +86,10 @@ class Matcher:
         self.vocabulary = vocabulary
         self.heft = heft
         """Of JSON: how many bytes a token may add to the shortest end, at most."""
+        self.marks: tuple[bytes, ...] = ()
+        """Texts that a Lark grammar spells out."""
         self.named: Mapping[bytes, int] = {}
-        """Tokens that the grammar names by number, by the text they stand for."""
+        """Tokens that the grammar names by number, by what stands for them in a text."""
         self._under_way: tuple[Masks, int] | None = None
         self._mask: NDArray[np.uint8] | None = None
         self._forced: list[int] | None = None
@@ -96,8 +98,13 @@ class Matcher:
         """Give another that stands at the same place (1 µs)."""
         self._settle()
         copy = Matcher(self._inner.deep_copy(), self.spelling, self.vocabulary, self.heft)
-        copy.named = self.named
+        copy.marks, copy.named = self.marks, self.named
         return copy
+
+    def piece(self, token: int) -> bytes:
+        """Give a token's bytes, or what stands for one that is named by number."""
+        found = next((text for text, number in self.named.items() if number == token), None)
+        return self.vocabulary.bytes_of([token]) if found is None else found
 
     def spell(self, text: bytes) -> list[int]:
         """Give few tokens that say a text here; those named by number as themselves."""
@@ -211,17 +218,32 @@ class Grammars:
 
         if self._vocabulary is None:
             self._vocabulary = Vocabulary(self._model)
-        grammar = _grammar(constraint, self._vocabulary)
+        grammar = _grammar(constraint, self._vocabulary.tokeniser)
         inner = LLMatcher(self._vocabulary.tokeniser, grammar, log_level=0)
         if inner.is_error():
             raise BadRequest(f"{_NAMES[constraint.kind]} cannot be used: {inner.get_error()}")
-        spelled = _grammar(_without_numbers(constraint, self._vocabulary))
-        spelling = Spelling(LLMatcher(byte_tokeniser(), spelled, log_level=0))
+        numbers = _numbers(constraint)
+        spelling = _spelling(_renumbered(constraint, numbers))
         matcher = Matcher(inner, spelling, self._vocabulary, _heft(constraint))
+        matcher.named = {named(place): number for place, number in enumerate(numbers)}
         if constraint.kind == "lark":
-            numbers = [int(number) for number in _BY_NUMBER.findall(constraint.source)]
-            matcher.named = {self._vocabulary.bytes_of([number]): number for number in numbers}
+            matcher.marks = (*matcher.named, *_spelled_out(constraint.source))
         return matcher
+
+
+def _spelling(constraint: Constraint) -> Spelling:
+    """Give a grammar over bytes.
+
+    One that names control tokens by their texts has no such form. Then no end is known before the
+    limit, which `Closing` finds out by trying: any text does for that.
+    """
+    from llguidance import LLMatcher
+
+    try:
+        grammar = _grammar(constraint, byte_tokeniser())
+    except BadRequest:
+        grammar = LLMatcher.grammar_from_regex("(?s:.*)")
+    return Spelling(LLMatcher(byte_tokeniser(), grammar, log_level=0))
 
 
 def _heft(constraint: Constraint) -> int | None:
@@ -240,23 +262,43 @@ _NAMES = {
 }
 
 
+def _spelled_out(source: str) -> Iterable[bytes]:
+    """Give the literal texts of a Lark grammar, schemas within it left out."""
+    rules = "\n".join(line for line in source.splitlines() if "%json" not in line)
+    for literal in dict.fromkeys(_LITERAL.findall(rules)):
+        try:
+            text = str(json.loads(literal)).encode()
+        except ValueError:
+            continue
+        if len(text) > 1:
+            yield text
+
+
+_LITERAL = re.compile(r'"(?:[^"\\\n]|\\.)*"')
 _BY_NUMBER = re.compile(r"<\[(\d+)\]>")
 
 
-def _without_numbers(constraint: Constraint, vocabulary: Vocabulary) -> Constraint:
-    """Write the tokens that a Lark grammar names by number (`<[7]>`) as the text they stand for."""
+def _numbers(constraint: Constraint) -> list[int]:
+    """Give the tokens that a Lark grammar names by number (`<[7]>`)."""
     if constraint.kind != "lark":
+        return []
+    return [int(n) for n in dict.fromkeys(_BY_NUMBER.findall(constraint.source))][:N_NAMED]
+
+
+def _renumbered(constraint: Constraint, numbers: list[int]) -> Constraint:
+    """Write them by their numbers in the vocabulary of bytes."""
+    if not numbers:
         return constraint
+    places = {number: number_of(place) for place, number in enumerate(numbers)}
 
-    def text(found: re.Match[str]) -> str:
-        raw = vocabulary.bytes_of([int(found.group(1))])
-        return json.dumps(raw.decode("utf-8", errors="replace"), ensure_ascii=False)
+    def renumbered(found: re.Match[str]) -> str:
+        return f"<[{places.get(int(found[1]), END)}]>"
 
-    return replace(constraint, source=_BY_NUMBER.sub(text, constraint.source))
+    return replace(constraint, source=_BY_NUMBER.sub(renumbered, constraint.source))
 
 
-def _grammar(constraint: Constraint, vocabulary: Vocabulary | None = None) -> str:
-    """Write a constraint as llguidance takes it; tokens by number need a vocabulary.
+def _grammar(constraint: Constraint, tokeniser: LLTokenizer) -> str:
+    """Write a constraint as llguidance takes it; tokens by number are those of a tokeniser.
 
     Raises:
         BadRequest: in plain words.
@@ -271,7 +313,6 @@ def _grammar(constraint: Constraint, vocabulary: Vocabulary | None = None) -> st
         grammar = LLMatcher.grammar_from_regex(constraint.source)
     else:
         grammar = LLMatcher.grammar_from_lark(constraint.source)
-    tokeniser = vocabulary.tokeniser if vocabulary else None
     why = schema.refusal_of(grammar, tokeniser, minds_warnings=False)
     if why is not None:
         raise BadRequest(f"{_NAMES[constraint.kind]} cannot be used: {why.strip()}")

@@ -140,12 +140,11 @@ class Guided:
 
     def _led_out(self, detour: Detour, token: int) -> int:
         """Give the token that closes what goes in circles, or the one that was meant."""
-        vocabulary = self.matcher.vocabulary
-        said = detour.instead(self._closing.place, vocabulary.bytes_of([token]))
+        said = detour.instead(self._closing.place, self.matcher.piece(token))
         if said is None:
             self._detour = detour if detour.n_left else None
             return token
-        tokens = vocabulary.tokens_of(said)
+        tokens = self.matcher.spell(said)
         if len(tokens) == 1:
             self._detour = self._avoided = None
         self.is_shortened = True

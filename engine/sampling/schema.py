@@ -73,11 +73,14 @@ def compiled(schema: Any) -> str:
     """
     from llguidance import LLMatcher
 
+    return LLMatcher.grammar_from_json_schema(json.dumps(embedded(schema)))
+
+
+def embedded(schema: Any) -> dict[str, Any]:
+    """Write a sound schema as it may stand in a Lark grammar's `%json`: with the same rules."""
     ready = _ready(schema, closes=not _intersects(schema))
-    options: Any = COMPACT  # a TypedDict of the stub file alone
-    return LLMatcher.grammar_from_json_schema(
-        json.dumps(ready if isinstance(ready, dict) else {"allOf": [ready]}), overrides=options
-    )
+    whole = ready if isinstance(ready, dict) else {"allOf": [ready]}
+    return {**whole, "x-guidance": COMPACT}
 
 
 def heft(schema: Any) -> int:

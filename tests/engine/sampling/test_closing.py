@@ -172,3 +172,25 @@ def test_tokens_that_a_grammar_names_by_number_are_said_at_the_end_too() -> None
     assert reason == "stop"
     assert set(json.loads(text)) == {"city", "days"}
     assert one.is_shortened
+
+
+@pytest.mark.parametrize(
+    "thought", ['thought[suffix="</think>"]: /(.|\\n)*/', "thought: /(.|\\n)*/ <[3]>"]
+)
+def test_reasoning_is_closed_in_time_for_the_answer(thought: str) -> None:
+    schema = '{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}'
+    source = f'start: thought "\\n" inner\n{thought}\ninner: %json {schema}'
+    one = picker(Constraint("lark", source), 30)
+    text, reason = say(one, Babbler(2), 30)
+    assert (reason, one.is_shortened) == ("stop", True)
+    assert json.loads(text[text.rindex(b"\n{") :]).keys() == {"city"}
+
+
+def test_a_grammar_over_named_control_tokens_is_kept_even_if_no_end_is_known() -> None:
+    source = 'start: "a"{20} <|im_start|> "b"{20}'
+    for limit in (10, 60):
+        one = picker(Constraint("lark", source), limit)
+        text, reason = say(one, Babbler(2), limit)
+        assert reason == ("length" if limit == 10 else "stop")
+        assert not one.is_shortened
+        assert text.startswith(b"a")
