@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint, Tool
+from paddock.engine.sampling.constraint import schema_of
+from paddock.engine.sampling.schema import embedded
 
 from .calls import CallForm, Hole, Lit, ParamForm
 from .forms import Tags
@@ -144,14 +145,10 @@ def after_analysis(constraint: Constraint, specials: Mapping[str, int]) -> Const
 
 
 def _asked(grammar: Grammar, constraint: Constraint) -> str:
-    if constraint.kind == "json":
-        return grammar.json({"type": "object"})
-    if constraint.kind == "json_schema":
-        try:
-            schema = json.loads(constraint.source)
-        except ValueError as error:
-            raise BadRequest(f"the JSON Schema is not JSON: {error}") from None
-        return grammar.json(schema if isinstance(schema, dict) else {"allOf": [schema]})
+    if constraint.kind in ("json", "json_schema"):
+        # By the rules of an answer without reasoning: compact, and nothing passed over.
+        told = json.dumps(embedded(schema_of(constraint)), ensure_ascii=False)
+        return grammar.rule(f"%json {told}")
     if constraint.kind == "regex":
         return "/" + re.sub(r"(?<!\\)/", r"\\/", constraint.source) + "/"
     return grammar.rule(f"%lark {{\n{constraint.source}\n}}")

@@ -12,7 +12,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -305,10 +305,8 @@ def _grammar(constraint: Constraint, tokeniser: LLTokenizer) -> str:
     """
     from llguidance import LLMatcher
 
-    if constraint.kind == "json":
-        return schema.compiled({"type": "object"})
-    if constraint.kind == "json_schema":
-        return _of_schema(constraint.source)
+    if constraint.kind in ("json", "json_schema"):
+        return schema.compiled(schema_of(constraint))
     if constraint.kind == "regex":
         grammar = LLMatcher.grammar_from_regex(constraint.source)
     else:
@@ -319,13 +317,20 @@ def _grammar(constraint: Constraint, tokeniser: LLTokenizer) -> str:
     return grammar
 
 
-def _of_schema(source: str) -> str:
+def schema_of(constraint: Constraint) -> Any:
+    """Give the JSON Schema of a `json` or `json_schema` constraint.
+
+    Raises:
+        BadRequest: an answer cannot be held to it, with every place.
+    """
+    if constraint.kind == "json":
+        return {"type": "object"}
     try:
-        value = json.loads(source)
+        value = json.loads(constraint.source)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"the JSON Schema is not JSON: {error}") from None
     problems = schema.check(value)
     if problems:
         told = "\n".join(f"  {problem}" for problem in problems)
         raise BadRequest(f"an answer cannot be held to the JSON Schema:\n{told}")
-    return schema.compiled(value)
+    return value

@@ -133,7 +133,7 @@ def test_reasoning_comes_before_a_schema(model: Model, grammars: LLTokenizer) ->
 @pytest.mark.parametrize(
     ("constraint", "answer"),
     [
-        (Constraint("json"), '{"a": 1}'),
+        (Constraint("json"), '{"a":1}'),
         (Constraint("regex", "a/b[0-9]+"), "a/b12"),
         (Constraint("lark", 'start: first "b"\nfirst: "a"'), "ab"),
     ],
