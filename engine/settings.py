@@ -28,7 +28,7 @@ class PoolSettings:
     max_loaded_models: int | None = None
     """None: 3 for each graphics device, 3 without one."""
     max_queue: int = 512
-    """Requests that wait for one model; beyond it callers in the process wait, others get `Busy`."""
+    """Requests that wait for one model; beyond it callers here wait, others get `Busy`."""
     max_wait_s: float = 5.0
     """How long a model that has work holds up another one that needs its room."""
     lease_s: float = 3600.0
