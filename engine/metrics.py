@@ -181,7 +181,8 @@ class Metrics:
         n_new: dict[int, int] = {}
         for chunk in told["chunks"]:
             n_new[chunk["id"]] = n_new.get(chunk["id"], 0) + chunk["n_tokens"]
-        now, between_s = self._clock(), self._between_s.labels(model)
+        now = self._clock() - told.get("age_s", 0.0)
+        between_s = self._between_s.labels(model)
         for request_id, n in n_new.items():
             if not n:
                 continue

@@ -20,6 +20,7 @@ from paddock.engine.profile.choice import Bounds, Layout, Workload, choose, esti
 from paddock.engine.profile.profile import Profile, prefill_s, step_s
 from paddock.engine.settings import CacheLayout
 
+from .places import Places
 from .prefixes import shared_beginning
 from .sequence import Sequence
 from .turn import Copy, Discard, Limits, Operation, Restore, Shelve, Trim
@@ -32,6 +33,7 @@ NEAR_TURN_S, CHAT_TURN_S = 0.2, 0.1
 WORTH_GAIN, WORTH_S = 0.1, 2.0
 
 LEAST_STREAM_TOKENS = 1024
+SLACK_TOKENS = 256
 # On 2 cores with SmolLM2-135M, a token of a 64-token batch takes a third of one alone.
 UNMEASURED_PRICE = 0.35
 _PROBE_TOKENS, _DEPTH = 64, 512
@@ -62,6 +64,8 @@ class KvCache:
         self._profile = profile
         self._shelf: dict[int, State] = {}
         self._prices: dict[int, float] = {}
+        self.n_computed = 0
+        """Tokens that were computed since the cells were last in order."""
         self._n_stream_tokens = min(wishes.n_ctx_tokens, LEAST_STREAM_TOKENS)
         self._layout = self._chosen(Workload(wishes.n_parallel, 512, 64))
         self.limits = self._limits()
@@ -91,6 +95,22 @@ class KvCache:
                     given(self.context, seq_id, self._shelf[key])
                 case Discard(key):
                     self._shelf.pop(key, None)
+
+    def tidy(self, places: Places) -> None:
+        """Move what is left to the lowest cells; nobody may be running.
+
+        llama.cpp fills a unified cache onwards and comes back only now and then, and attention
+        runs up to the highest used cell: after some jobs, steps took half as long again.
+        """
+        cells = places.cells
+        is_compact = self.n_computed <= 2 * cells.n_used + SLACK_TOKENS
+        if is_compact or not self.limits.is_unified or cells.n_shared:
+            return
+        states = {seq_id: taken(self.context, seq_id) for seq_id in places.idle}
+        self.context.clear()
+        for seq_id, state in states.items():
+            given(self.context, seq_id, state)
+        self.n_computed = cells.n_used
 
     def _copy(self, source: int, target: int, n_tokens: int) -> None:
         if self.limits.is_unified:
@@ -145,6 +165,7 @@ class KvCache:
         self.limits = self._limits()
         self._shelf.clear()
         self._prices.clear()
+        self.n_computed = 0
         self.context.close()
         self.context = self._made()
 

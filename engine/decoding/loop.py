@@ -84,6 +84,7 @@ class Loop:
         self._answers: dict[int, Answering] = {}
         self._widen: list[Widen] = []
         self._ask_at = 0.0
+        self._n_preempted_told = 0
         self._is_open = True
 
     def post(self, post: Post) -> None:
@@ -99,6 +100,8 @@ class Loop:
         while self._is_open:
             self._take_posts()
             self._suit_context()
+            if not self._scheduler.running:
+                self._cache.tidy(self._scheduler.places)
             turn = self._scheduler.next_turn(time.monotonic())
             self._cache.operate(turn.operations)
             if turn.pieces:
@@ -201,6 +204,7 @@ class Loop:
             self._scheduler.put_back(max(self._scheduler.running, key=lambda one: one.rank))
             return
         told.step_s = time.perf_counter() - began
+        self._cache.n_computed += turn.n_tokens
         self._scheduler.computed(turn)
         self._pick(seen, n_rows, told)
         self._guess()
@@ -315,4 +319,7 @@ class Loop:
         told.n_waiting = len(self._scheduler.waiting)
         told.n_cells_used = self._scheduler.places.cells.n_used
         told.n_cells_shared = self._scheduler.places.cells.n_shared
-        told.n_preempted = self._scheduler.n_preempted
+        told.n_preempted = self._scheduler.n_preempted - self._n_preempted_told
+        self._n_preempted_told = self._scheduler.n_preempted
+        is_job = all(piece.sequence.priority == "batch" for piece in turn.pieces)
+        told.is_urgent = bool(told.started or told.done or not is_job)

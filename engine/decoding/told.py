@@ -31,6 +31,8 @@ class Told:
     n_accepted: int = 0
     step_s: float = 0.0
     """Of the forward pass alone."""
+    is_urgent: bool = False
+    """Somebody waits for it: a chat's token, a beginning or an end."""
 
     def as_head(self) -> dict[str, Any]:
         """Give a frame's head; `dataclasses.asdict` would take 0.1 ms to copy what is ours."""

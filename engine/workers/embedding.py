@@ -163,7 +163,7 @@ class EmbedService:
             n_waiting=len(self._line),
             step_s=took_s,
         )
-        self._send({"event": "turn", **told.as_head()}, b"")
+        self._send({"event": "turns", "turns": [told.as_head()]}, b"")
 
     def _answer(self, order: _Order) -> None:
         sizes = [len(tokens) for text in order.texts for tokens in text]

@@ -234,8 +234,9 @@ class WorkerProcess:
 
     def _hear(self, head: frames.Head, body: bytes) -> None:
         event = head["event"]
-        if event == "turn":
-            self._hear_turn(head)
+        if event == "turns":
+            for turn in head["turns"]:
+                self._hear_turn(turn)
             return
         ticket = self._tickets.get(head["id"])
         if ticket is None:

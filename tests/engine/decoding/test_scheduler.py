@@ -394,3 +394,14 @@ def test_a_sequence_that_was_put_back_says_the_same() -> None:
     assert one.max_tokens == 3
     world.all()
     assert world.said == {0: expected}
+
+
+def test_running_streams_of_a_split_cache_are_neighbours() -> None:
+    world = run(Limits(9000, 8, 512, is_unified=False))
+    for start in (0, 20, 40):
+        for number in range(start, start + 4):
+            world.scheduler.add(sequence(number, [1] * 5 + [number] * 60, max_tokens=5))
+        world.turn()
+        seats = sorted(one.seq_id for one in world.scheduler.running)
+        assert seats == [0, 1, 2, 3], "others would be computed in passes of their own"
+        world.all()

@@ -44,13 +44,14 @@ def test_unrelated_documents_get_a_stream_each() -> None:
     assert not choose(profile(), work, ROOMY).is_unified
 
 
-def test_where_neighbours_cost_nothing_the_unified_cache_comes_first() -> None:
+def test_where_neighbours_cost_nothing_streams_come_first_unless_much_is_shared() -> None:
     layout = choose(profile(neighbours_cost=0.0), Workload(16, 650, 64), ROOMY)
-    assert layout == Layout(True, 16, 512)
+    assert layout == Layout(False, 16, 512)
+    assert choose(profile(neighbours_cost=0.0), Workload(16, 650, 64, 400), ROOMY).is_unified
 
 
-def test_one_request_alone_leaves_the_cache_unified() -> None:
-    assert choose(profile(), Workload(1, 650, 64), ROOMY).is_unified
+def test_one_request_alone_gets_a_stream_beside_which_others_do_not_slow_it() -> None:
+    assert not choose(profile(), Workload(1, 650, 64), ROOMY).is_unified
 
 
 def test_what_fits_no_stream_is_taken_by_the_unified_cache() -> None:
@@ -68,14 +69,11 @@ def test_no_layout_exceeds_its_bounds() -> None:
             assert layout.n_batch_tokens <= bounds.n_batch_max
 
 
-def test_without_a_profile_documents_on_a_processor_are_split_by_eight() -> None:
-    assert choose(None, Workload(16, 650, 64), ROOMY) == Layout(False, 8, 512)
-
-
-def test_without_a_profile_shared_instructions_or_a_device_mean_unified() -> None:
-    assert choose(None, Workload(16, 650, 64, 400), ROOMY).is_unified
-    on_a_device = replace(ROOMY, is_gpu=True, n_parallel_max=64)
-    assert choose(None, Workload(16, 650, 64), on_a_device) == Layout(True, 16, 512)
+def test_without_a_profile_every_sequence_has_its_stream_if_it_fits() -> None:
+    bounds = replace(ROOMY, n_parallel_max=8)
+    assert choose(None, Workload(16, 650, 64), bounds) == Layout(False, 8, 512)
+    assert choose(None, Workload(16, 650, 64), replace(bounds, n_cells=4096)).is_unified
+    assert choose(None, Workload(16, 650, 64, 400), bounds).is_unified
 
 
 def test_a_turn_is_as_large_as_its_time_allows() -> None:
