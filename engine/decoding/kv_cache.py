@@ -29,8 +29,10 @@ from .turn import Copy, Discard, Limits, Operation, Restore, Shelve, Trim
 # for its own. While it is being answered, each token waits for one turn.
 NEAR_TURN_S, CHAT_TURN_S = 0.2, 0.1
 
-# Another layout must save so much of work that takes so long, or the present one stays.
-WORTH_GAIN, WORTH_S = 0.1, 2.0
+# Another layout must save so many seconds, and such a share of the work. When nobody runs it costs
+# a new context, and beginnings that were kept; else those that run must end first, in an emptying
+# batch.
+WORTH_A_CONTEXT, WORTH_A_PAUSE = (0.2, 0.05), (4.0, 0.2)
 
 LEAST_STREAM_TOKENS = 1024
 SLACK_TOKENS = 256
@@ -67,7 +69,8 @@ class KvCache:
         self.n_computed = 0
         """Tokens that were computed since the cells were last in order."""
         self._n_stream_tokens = min(wishes.n_ctx_tokens, LEAST_STREAM_TOKENS)
-        self._layout = self._chosen(Workload(wishes.n_parallel, 512, 64))
+        n_usual = min(512, self._n_stream_tokens // 2)
+        self._layout = self._chosen(Workload(wishes.n_parallel, n_usual, n_usual // 8))
         self.limits = self._limits()
         self.context = self._made()
 
@@ -154,9 +157,8 @@ class KvCache:
             return better == self._layout or is_running
         present_s = estimate(self._profile, workload, self._layout, bounds)
         gain_s = present_s - estimate(self._profile, workload, better, bounds)
-        worth_s = max(WORTH_S, WORTH_GAIN * present_s)
-        # Those that run must end first, in an emptying batch.
-        return gain_s < (2 * worth_s if is_running else worth_s)
+        least_s, share = WORTH_A_PAUSE if is_running else WORTH_A_CONTEXT
+        return gain_s < max(least_s, share * present_s)
 
     def suit(self, sequences: Items[Sequence]) -> None:
         """Make the context anew for this work; nobody may be in the cache."""
