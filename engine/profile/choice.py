@@ -21,7 +21,6 @@ GPU_PARALLEL = 16
 UNPROFILED_TURN_TOKENS = 128  # 0.26 s at 500 tokens a second
 LEAST_TURN_TOKENS = 16
 
-_PARALLEL = (1, 2, 4, 8, 16, 32, 64, 128)
 _BATCHES = (64, 128, 256, 512, 1024, 2048)
 # Estimates nearer to each other than this are equal: the measurement is no better.
 _SAME = 0.03
@@ -60,37 +59,36 @@ class Bounds:
 def choose(profile: Profile | None, workload: Workload, limits: Bounds) -> Layout:
     """Give the layout that finishes this work soonest.
 
-    Of layouts that are equal within the measurement's precision, the split one comes first, where
-    sequences do not slow one another (the unified one where they share half of their prompts),
-    then the one with more places, as far as that many were measured, then the larger batch.
+    There are as many places as there may be: a step of more sequences has always made more tokens
+    a second. Of layouts that are equal within the measurement's precision, the split one comes
+    first, where sequences do not slow one another (the unified one where they share half of their
+    prompts), then the larger batch.
     """
     if profile is None or not profile.prefill or not profile.decode:
         return _unmeasured(workload, limits)
-    rated = [(estimate(profile, workload, one, limits), one) for one in _layouts(limits)]
+    layouts = _layouts(workload, limits)
+    rated = [(estimate(profile, workload, one, limits), one) for one in layouts]
     best_s = min(seconds for seconds, _ in rated)
     equal = [one for seconds, one in rated if seconds <= best_s * (1 + _SAME)]
-    n_measured = max(one.n_sequences for one in profile.decode)
     is_unified = _shares_much(workload)
-
-    def rank(one: Layout) -> tuple[bool, int, int, int]:
-        n_sure = min(one.n_parallel, n_measured)
-        return one.is_unified == is_unified, n_sure, -one.n_parallel, one.n_batch_tokens
-
-    return max(equal, key=rank)
+    return max(equal, key=lambda one: (one.is_unified == is_unified, one.n_batch_tokens))
 
 
-def _layouts(limits: Bounds) -> Iterator[Layout]:
-    counts = sorted({min(n, limits.n_parallel_max) for n in _PARALLEL})
+def _layouts(workload: Workload, limits: Bounds) -> Iterator[Layout]:
     sizes = sorted({min(n, limits.n_batch_max) for n in _BATCHES})
-    for is_unified in (True, False):
-        for n_parallel in counts:
-            yield from (Layout(is_unified, n_parallel, size) for size in sizes)
+    yield from (Layout(True, max(1, limits.n_parallel_max), size) for size in sizes)
+    yield from (Layout(False, _n_streams(workload, limits), size) for size in sizes)
+
+
+def _n_streams(workload: Workload, limits: Bounds) -> int:
+    """Tell how many streams there can be that hold a whole request each."""
+    each = workload.n_prompt_tokens + workload.n_answer_tokens
+    return max(1, min(limits.n_parallel_max, int(limits.n_cells / max(1.0, each))))
 
 
 def _unmeasured(workload: Workload, limits: Bounds) -> Layout:
     n_parallel = max(1, limits.n_parallel_max)
-    each = workload.n_prompt_tokens + workload.n_answer_tokens
-    fits = limits.n_cells // n_parallel >= each
+    fits = _n_streams(workload, limits) == n_parallel
     return Layout(_shares_much(workload) or not fits, n_parallel, limits.n_batch_max)
 
 

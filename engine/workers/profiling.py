@@ -18,6 +18,8 @@ from .load import Load
 
 # Texts of an embedding model are measured in batches of at most so many tokens.
 _EMBED_TOKENS = 512
+# However few sequences the first load wants, later ones may want sixteen.
+_CHAT_CELLS = 16 * 192
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def _shape(load: Load) -> Shape:
     embeds = load.role == "embed"
     most = min(_EMBED_TOKENS, load.n_batch_tokens) if embeds else load.n_batch_tokens
     return Shape(
-        n_cells=most if embeds else load.n_cells,
+        n_cells=most if embeds else max(load.n_cells, _CHAT_CELLS),
         n_batch_tokens=most,
         n_threads=load.n_threads,
         flash_attention=load.flash_attention,
