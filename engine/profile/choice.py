@@ -23,7 +23,7 @@ LEAST_TURN_TOKENS = 16
 
 _BATCHES = (64, 128, 256, 512, 1024, 2048)
 # Estimates nearer to each other than this are equal: the measurement is no better.
-_SAME = 0.03
+_SAME = 0.08
 
 
 @dataclass(frozen=True, slots=True)
