@@ -20,6 +20,8 @@ from .load import Load
 _EMBED_TOKENS = 512
 # However few sequences the first load wants, later ones may want sixteen.
 _CHAT_CELLS = 16 * 192
+# Enough for sixteen sequences of 512 tokens; more would only be memory that is touched for nothing.
+_MOST_CELLS = 16 * 576
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def _shape(load: Load) -> Shape:
     embeds = load.role == "embed"
     most = min(_EMBED_TOKENS, load.n_batch_tokens) if embeds else load.n_batch_tokens
     return Shape(
-        n_cells=most if embeds else max(load.n_cells, _CHAT_CELLS),
+        n_cells=most if embeds else max(_CHAT_CELLS, min(load.n_cells, _MOST_CELLS)),
         n_batch_tokens=most,
         n_threads=load.n_threads,
         flash_attention=load.flash_attention,
