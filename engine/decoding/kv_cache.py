@@ -38,7 +38,7 @@ LEAST_STREAM_TOKENS = 1024
 SLACK_TOKENS = 256
 # On 2 cores with SmolLM2-135M, a token of a 64-token batch takes a third of one alone.
 UNMEASURED_PRICE = 0.35
-_PROBE_TOKENS, _DEPTH = 64, 512
+_PROBE_TOKENS, _DEPTH, _USUAL_GUESS = 64, 512, 6
 
 _PAD_TOKENS = 256  # llama.cpp's own
 
@@ -130,6 +130,10 @@ class KvCache:
         if n_sequences not in self._prices:
             whole_s = step_s(self._profile, n_sequences, _DEPTH, self.limits.is_unified)
             more_s = prefill_s(self._profile, _PROBE_TOKENS) / _PROBE_TOKENS
+            if n_sequences > 1 and not self.limits.is_unified:
+                # Streams that have more tokens than the others get a pass of their own.
+                alone_s, four_s = (step_s(self._profile, n, _DEPTH, False) for n in (1, 4))
+                more_s += max(0.0, alone_s - (four_s - alone_s) / 3) / _USUAL_GUESS
             self._prices[n_sequences] = more_s / (whole_s / n_sequences)
         return self._prices[n_sequences]
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.engine.decoding.drafts import FIRST_LENGTH, FIRST_PAUSE, MOST_TOKENS, Drafter
+from paddock.engine.decoding.drafts import FIRST_PAUSE, MOST_TOKENS, Drafter
 
 
 def drafter(*ids: int) -> Drafter:
@@ -14,7 +14,7 @@ def drafter(*ids: int) -> Drafter:
 def test_what_followed_the_same_words_earlier_is_guessed() -> None:
     one = drafter(1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2)
     one.add(3)
-    assert one.guess(10, 0.3) == [4, 5, 6, 7]
+    assert one.guess(4, 0.3) == [4, 5, 6, 7]
 
 
 def test_nothing_is_guessed_where_nothing_repeats_or_where_it_costs_as_much() -> None:
@@ -25,21 +25,30 @@ def test_nothing_is_guessed_where_nothing_repeats_or_where_it_costs_as_much() ->
 
 
 def test_guesses_grow_while_they_are_right_and_pause_when_they_are_not() -> None:
-    text = list(range(100, 300))
+    text = list(range(100, 400))
     one = drafter(*text, *text[:3])
     lengths = []
-    for start in (3, 10, 20, 40, 80):
+    for _ in range(12):
         lengths.append(len(guess := one.guess(1000, 0.3)))
         one.learn(len(guess), len(guess))
-        for token in text[start : start + 3]:
-            one.add(token)
-    assert lengths == [FIRST_LENGTH, 8, 16, 32, MOST_TOKENS]
-    for _ in range(10):
+    assert lengths[0] == 10
+    assert lengths == sorted(lengths)
+    assert lengths[-1] == MOST_TOKENS
+    for _ in range(30):
         one.learn(4, 0)
     assert one.guess(10, 0.3) == []
     for token in text[100 : 100 + FIRST_PAUSE]:
         one.add(token)
-    assert one.guess(10, 0.3) == text[100 + FIRST_PAUSE : 100 + FIRST_PAUSE + FIRST_LENGTH]
+    again = one.guess(10, 0.3)
+    assert 1 <= len(again) <= 4, "a short try"
+    assert again == text[100 + FIRST_PAUSE : 100 + FIRST_PAUSE + len(again)]
+
+
+def test_the_dearer_a_check_the_shorter_the_guess() -> None:
+    text = list(range(100, 400))
+    lengths = [len(drafter(*text, *text[:3]).guess(100, price)) for price in (0.1, 0.3, 0.6, 0.85)]
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[-1] == 1
 
 
 @given(st.lists(st.integers(0, 3), max_size=60), st.lists(st.integers(0, 3), max_size=20))
