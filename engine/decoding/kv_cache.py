@@ -20,6 +20,7 @@ from paddock.engine.profile.choice import Bounds, Layout, Workload, choose, esti
 from paddock.engine.profile.profile import Profile, prefill_s, step_s
 from paddock.engine.settings import CacheLayout
 
+from .budget import LEAST_PIECE_TOKENS
 from .places import Places
 from .prefixes import shared_beginning
 from .sequence import Sequence
@@ -205,7 +206,8 @@ class KvCache:
         n_cells = _padded(self._bounds(self._n_stream_tokens).n_cells)
         if not layout.is_unified:
             n_cells = (layout.n_parallel + n_reserved) * each
-        near = turn_tokens(self._profile, NEAR_TURN_S)
+        near = max(LEAST_PIECE_TOKENS, turn_tokens(self._profile, NEAR_TURN_S))
+        near = min(near, layout.n_batch_tokens)
         return Limits(
             n_cells=n_cells,
             n_parallel=layout.n_parallel,
@@ -214,7 +216,9 @@ class KvCache:
             is_unified=layout.is_unified,
             n_reserved=n_reserved,
             near_turn_tokens=near,
-            chat_turn_tokens=min(near, max(32, turn_tokens(self._profile, CHAT_TURN_S))),
+            chat_turn_tokens=min(
+                near, max(LEAST_PIECE_TOKENS, turn_tokens(self._profile, CHAT_TURN_S))
+            ),
             n_shelf_tokens=self._wishes.n_shelf_tokens,
         )
 

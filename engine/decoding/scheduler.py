@@ -50,6 +50,7 @@ class Scheduler:
         self._n_arrived = 0
         self._chat_seen_s = float("-inf")
         self._now_s = 0.0
+        self._is_shorts_turn = False
 
     @property
     def has_work(self) -> bool:
@@ -219,10 +220,19 @@ class Scheduler:
             budget = min(budget, self.limits.chat_turn_tokens)
         elif self._is_chat_near():
             budget = min(budget, self.limits.near_turn_tokens)
+        prompts = [one for one in self.running if one.state == "prefill"]
+        budget = max(budget, self._n_for_chats(prompts, n_decoded))
         if self.limits.is_unified:
             budget = min(budget, self.places.cells.n_free - n_decoded)
-        prompts = [one for one in self.running if one.state == "prefill"]
-        return [_prefill_piece(one, n) for one, n in shares(prompts, budget) if n]
+        self._is_shorts_turn = not self._is_shorts_turn
+        given = shares(prompts, budget, is_shorts_turn=self._is_shorts_turn)
+        return [_prefill_piece(one, n) for one, n in given if n]
+
+    def _n_for_chats(self, prompts: list[Sequence], n_decoded: int) -> int:
+        """Give what lets short chats be read in one turn: their first tokens wait for it."""
+        n_missing = sum(one.n_missing for one in prompts if one.priority == "interactive")
+        most = min(2 * self.limits.near_turn_tokens, self.limits.n_batch_tokens - n_decoded)
+        return min(n_missing, most)
 
     def _is_chat_near(self) -> bool:
         return self._now_s - self._chat_seen_s < NEAR_S

@@ -275,6 +275,7 @@ def test_a_short_prompt_is_read_beside_a_long_one() -> None:
     short = sequence(1, [6] * 20)
     world.scheduler.add(short)
     world.turn()
+    world.turn()
     assert short.state == "decode"
 
 
