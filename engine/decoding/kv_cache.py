@@ -35,6 +35,10 @@ NEAR_TURN_S, CHAT_TURN_S = 0.2, 0.1
 # batch.
 WORTH_A_CONTEXT, WORTH_A_PAUSE = (0.2, 0.05), (4.0, 0.2)
 
+# Places beside the jobs' for chats. With one a second, each answered in some seconds beside eight
+# jobs, up to four run at once.
+MOST_RESERVED = 4
+
 LEAST_STREAM_TOKENS = 1024
 SLACK_TOKENS = 256
 # On 2 cores with SmolLM2-135M, a token of a 64-token batch takes a third of one alone.
@@ -202,7 +206,7 @@ class KvCache:
 
     def _limits(self) -> Limits:
         layout, each = self._layout, _padded(self._n_stream_tokens)
-        n_reserved = int(self._wishes.n_parallel > 1)
+        n_reserved = min(MOST_RESERVED, self._wishes.n_parallel // 2)
         n_cells = _padded(self._bounds(self._n_stream_tokens).n_cells)
         if not layout.is_unified:
             n_cells = (layout.n_parallel + n_reserved) * each

@@ -149,8 +149,11 @@ class Places:
         is_job = self._idle[source.seq_id]
         is_whole = source.n_tokens == self.cells.n_tokens(source.seq_id)
         seats = self._open_seats(spare=source.seq_id)
-        is_good = self.limits.is_unified or not seats or source.seq_id < seats[0]
-        return not seats or (is_whole and not is_job) or (is_job and is_good)
+        if not seats:
+            return True
+        if not self.limits.is_unified:
+            return source.seq_id < seats[0]
+        return is_whole or is_job
 
     def _free_seq_id(self, spare: int) -> int:
         seq_id = self._open_seats(spare)[0]
@@ -163,14 +166,15 @@ class Places:
 
         In a split cache the lowest: llama.cpp computes neighbouring streams in one pass, and
         others in passes of their own (8 sequences in scattered streams took 52 ms a step instead
-        of 32). There a job's idle seat is as good as a free one.
+        of 32). There an idle seat is as good as a free one: what may be asked for again is kept
+        outside.
         """
         open_ids = [n for n in range(self.limits.n_seq_ids) if n not in self._running]
         others = [seq_id for seq_id in open_ids if seq_id != spare]
         oldest = {seq_id: age for age, seq_id in enumerate(self._idle_in_order(), start=1)}
         if self.limits.is_unified:
             return sorted(others, key=lambda seq_id: (oldest.get(seq_id, 0), seq_id))
-        return sorted(others, key=lambda one: (self._idle.get(one, True) is False, one))
+        return others
 
     def _bring(self, source: Source, seq_id: int) -> None:
         if source.key >= 0:
