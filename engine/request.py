@@ -16,10 +16,44 @@ Priority = Literal["interactive", "normal", "batch"]
 DoneReason = Literal["stop", "length", "repetition"]
 """`repetition`: the answer went in circles, and was ended."""
 ConstraintKind = Literal["json", "json_schema", "regex", "lark"]
-OnOverflow = Literal["error", "split"]
-"""A text longer than the context: refused, or read in parts whose vectors' mean, weighted by their
-tokens, is its own."""
+OnOverflow = Literal["error", "split", "cut"]
+"""A text longer than the context: refused; read in parts whose vectors' mean, weighted by their
+tokens, is its own; or cut, and the cut told."""
 Think = bool | Literal["low", "medium", "high"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that a model may ask for; `parameters` is a JSON Schema of its arguments."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A model's wish that a tool be called."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+    reasoning: str = ""
+    """What an earlier answer thought before it spoke."""
+    images: tuple[bytes, ...] = ()
+    """Encoded as files are (PNG, JPEG, …)."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_name: str = ""
+    """Of a `tool` turn: which tool's result it is."""
+    tool_call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,45 +96,19 @@ class ModelFacts:
     """A smaller model's file that guesses ahead for this one."""
     projector: str | None = None
     """The file by which it sees images; None: it does not."""
+    template: str | None = None
+    """A chat template (Jinja's or Go's) in place of the file's own, as a Modelfile names it."""
+    system: str = ""
+    """Said before a conversation that has no system turn."""
+    messages: tuple[Message, ...] = ()
+    """Said before every conversation, as a Modelfile's MESSAGE."""
+    adapters: tuple[str, ...] = ()
+    """LoRA adapters that belong to it, by path; a spec's come after them."""
 
     @property
     def named_digest(self) -> str:
         """The digest of the file that the name stands for, whichever copy of it serves."""
         return self.tuned_from or self.digest
-
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """A function that a model may ask for; `parameters` is a JSON Schema of its arguments."""
-
-    name: str
-    description: str = ""
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """A model's wish that a tool be called."""
-
-    name: str
-    arguments: Mapping[str, Any]
-    id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One turn of a conversation."""
-
-    role: str
-    content: str
-    reasoning: str = ""
-    """What an earlier answer thought before it spoke."""
-    images: tuple[bytes, ...] = ()
-    """Encoded as files are (PNG, JPEG, …)."""
-    tool_calls: tuple[ToolCall, ...] = ()
-    tool_name: str = ""
-    """Of a `tool` turn: which tool's result it is."""
-    tool_call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +130,7 @@ class Sampling:
     top_k: int = 40
     top_p: float = 0.9
     min_p: float = 0.0
+    typical_p: float = 1.0
     repeat_penalty: float = 1.0
     repeat_last_n: int = 64
     presence_penalty: float = 0.0
@@ -176,6 +185,26 @@ class ChatRequest:
     """How many likely tokens are told beside each chosen one; None: no log probabilities."""
     drafts: bool = True
     """Whether tokens may be guessed ahead; the answer stays the same."""
+    prompt: str | None = None
+    """Text to go on with, in place of `messages`: no template, control tokens read as such."""
+    prompt_tokens: tuple[int, ...] = ()
+    """Token ids that stand before `prompt`, such as an earlier answer's `Reply.tokens`."""
+    suffix: str | None = None
+    """With `prompt`: what comes after the answer, for models that fill in the middle."""
+    template: str | None = None
+    """A chat template (Jinja's or Go's) in place of the model's."""
+    reserves_answer: bool = True
+    """Whether room for the whole answer is demanded at once; else one token's is enough, and an
+    answer that reaches the end of the context is done by `length`."""
+    truncates: bool = False
+    """Whether a prompt that is too long is shortened, and this told (`prompt_tokens_original`):
+    the oldest turns go, never the system's nor the last; of a `prompt`, its middle."""
+    n_keep_tokens: int = 4
+    """Of a shortened `prompt`, how many stay at its beginning."""
+    wants_tokens: bool = False
+    """Whether `Reply.tokens` is filled."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Sampling values where neither the request nor the model has its own: after all `params`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +221,8 @@ class Usage:
     """Of `drafted_tokens`, those that the model would have said itself."""
     n_preempted: int = 0
     """How often it was put back to make room."""
+    load_s: float = 0.0
+    """Waited for the model to be loaded."""
     queue_s: float = 0.0
     prefill_s: float = 0.0
     decode_s: float = 0.0
@@ -234,6 +265,10 @@ class Reply:
     logprobs: tuple[TokenLogprob, ...] = ()
     is_shortened: bool = False
     """Near its limit, a constrained answer was brought to a valid end."""
+    tokens: tuple[int, ...] = ()
+    """Ids of prompt and answer, where they were wanted."""
+    prompt_tokens_original: int | None = None
+    """What the prompt had before it was shortened; None: it was not."""
 
 
 class Stream(Protocol):
@@ -279,6 +314,8 @@ class EmbedReply:
     digest: str
     n_pieces: tuple[int, ...] = ()
     """Into how many parts each text was split; empty: every one was read whole."""
+    n_cut_tokens: tuple[int, ...] = ()
+    """How many tokens of each text were left out; empty: none."""
 
 
 class Pool(Protocol):

@@ -1,0 +1,1 @@
+"""The models on this machine: names, manifests, blobs, in Ollama's layout."""
