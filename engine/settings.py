@@ -1,4 +1,4 @@
-"""How a pool is set up: plain values, read elsewhere (`paddock.runner.settings`), passed down."""
+"""How a pool and the service are set up: plain values, read in `paddock.runner.settings`."""
 
 from __future__ import annotations
 
@@ -65,3 +65,49 @@ class PoolSettings:
     load_timeout_s: float = 300.0
     step_timeout_s: float = 120.0
     """A worker that has work and makes no step within it is killed and started again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """What stands in front of one pool: where it listens, who may ask, and how much."""
+
+    host: str = "127.0.0.1"
+    """A name or an address without brackets; `0.0.0.0` and `::` are every interface."""
+    port: int = 11434
+    origins: tuple[str, ...] = ()
+    """Of browsers' pages, beyond those on this machine; `*` within one stands for anything."""
+    api_keys_file: Path | None = None
+    """One key in each line; None: no key is asked for."""
+    is_insecure: bool = False
+    """Whether more than this machine may ask without a key."""
+    rate_per_minute: int | None = None
+    """Requests of one key, or of one address where there are no keys; None: as many as come."""
+    max_body_bytes: int = 64 * 1024 * 1024
+    """Of a request, models' files (blobs) aside."""
+    header_timeout_s: float = 10.0
+    """Until a request's headers are there."""
+    idle_timeout_s: float = 60.0
+    """A connection that says nothing, or a body that stands still, for so long is closed."""
+    stop_timeout_s: float = 30.0
+    """After a signal to end, how long the answers under way may go on."""
+    state_dir: Path = field(default_factory=lambda: Path.home() / ".paddock" / "service")
+    """Uploaded files and batches."""
+    trusted_hosts: tuple[str, ...] = ()
+    """Where models may be brought from; empty: from anywhere, and it is said from where."""
+    access_log: bool = True
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs on this machine can reach it."""
+        host = self.host.lower()
+        return host in ("localhost", "::1") or host.startswith("127.")
+
+    @property
+    def netloc(self) -> str:
+        """Host and port as an URL has them.
+
+        >>> ServiceSettings(host="::1").netloc
+        '[::1]:11434'
+        """
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"

@@ -11,13 +11,14 @@ import difflib
 import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.settings import PoolSettings
+from paddock.engine.settings import PoolSettings, ServiceSettings
 
 from . import values
+from .address import Address, address
 
 FILE_NAME = "paddock.toml"
 
@@ -39,10 +40,17 @@ class Settings:
     pool: PoolSettings
     state_dir: Path
     """Where what outlives a run is kept; `PADDOCK_HOME`."""
+    service: ServiceSettings = field(default_factory=ServiceSettings)
+    address: Address = field(default_factory=Address)
+    """Where the service listens, and where commands look for one; `service` has host and port."""
+    api_key: str = field(default="", repr=False)
+    """What commands show a service that asks for a key."""
     chat_model: str = "smollm2:135m"
     embed_model: str = "all-minilm"
     is_debug: bool = False
     """Show tracebacks."""
+    keeps_no_history: bool = False
+    """Whether what was asked in the terminal chat is forgotten with it."""
     origins: Mapping[str, str] | None = None
     """Which setting came from where, for `paddock doctor`; defaults are left out."""
 
@@ -59,9 +67,10 @@ class _Name:
     read: Callable[[object], Any]
     field: str
     in_ollama: bool = False
+    is_secret: bool = False
 
 
-_NAMES: Mapping[str, _Name] = {
+NAMES: Mapping[str, _Name] = {
     "home": _Name(values.folder, "state_dir"),
     "models": _Name(values.folder, "models_dir", in_ollama=True),
     "chat_model": _Name(values.text, "chat_model"),
@@ -85,13 +94,30 @@ _NAMES: Mapping[str, _Name] = {
     "num_batch": _Name(values.count, "n_batch_tokens"),
     "num_thread": _Name(values.count_or_auto, "n_threads"),
     "profile_s": _Name(values.seconds, "profile_s"),
+    "load_timeout": _Name(values.seconds, "load_timeout_s", in_ollama=True),
+    "host": _Name(address, "address", in_ollama=True),
+    "origins": _Name(values.listed, "service.origins", in_ollama=True),
+    "api_keys": _Name(values.file, "service.api_keys_file"),
+    "api_key": _Name(values.text, "api_key", is_secret=True),
+    "insecure": _Name(values.flag, "service.is_insecure"),
+    "rate": _Name(values.rate, "service.rate_per_minute"),
+    "max_body": _Name(values.size, "service.max_body_bytes"),
+    "header_timeout": _Name(values.seconds, "service.header_timeout_s"),
+    "idle_timeout": _Name(values.seconds, "service.idle_timeout_s"),
+    "stop_timeout": _Name(values.seconds, "service.stop_timeout_s"),
+    "trusted_hosts": _Name(values.listed, "service.trusted_hosts"),
+    "access_log": _Name(values.flag, "service.access_log"),
+    "nohistory": _Name(values.flag, "keeps_no_history", in_ollama=True),
     "debug": _Name(values.flag, "is_debug", in_ollama=True),
+    # llama.cpp has what it was built for, and chooses by itself; Ollama has several to choose from.
+    "llm_library": _Name(values.ignored, "", in_ollama=True),
 }
 
 # Part of the language's pages, but not carried out yet: accepted, so that a file can be shared.
-_LATER = frozenset(["host", "origins", "llm_library", "pool", "allow"])
+_LATER = frozenset(["pool", "allow"])
 
 _POOL_FIELDS = frozenset(field.name for field in fields(PoolSettings))
+_SERVICE = "service."
 
 
 def read_settings(
@@ -111,7 +137,7 @@ def read_settings(
     chosen: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for name, origin, value in _everything(folder, flags or {}, environ, home):
-        field = _NAMES[name].field
+        field = NAMES[name].field
         if field not in chosen:
             chosen[field] = _value(name, origin, value, home)
             origins[name] = origin
@@ -132,7 +158,21 @@ def _settings(chosen: dict[str, Any], origins: dict[str, str], home: Path) -> Se
     state_dir: Path = chosen.pop("state_dir", home / ".paddock")
     pool = {field: chosen.pop(field) for field in list(chosen) if field in _POOL_FIELDS}
     pool = {"models_dir": state_dir / "models", "cache_dir": state_dir / "cache", **pool}
-    return Settings(pool=PoolSettings(**pool), state_dir=state_dir, origins=origins, **chosen)
+    where: Address = chosen.setdefault("address", Address())
+    service = {
+        field.removeprefix(_SERVICE): chosen.pop(field)
+        for field in list(chosen)
+        if field.startswith(_SERVICE)
+    }
+    return Settings(
+        pool=PoolSettings(**pool),
+        service=ServiceSettings(
+            host=where.host, port=where.port, state_dir=state_dir / "service", **service
+        ),
+        state_dir=state_dir,
+        origins=origins,
+        **chosen,
+    )
 
 
 def _everything(
@@ -141,7 +181,7 @@ def _everything(
     """Yield name, origin and value of all that is set, the strongest first."""
     yield from ((name, f"--{name.replace('_', '-')}", value) for name, value in flags.items())
     for prefix in ("PADDOCK_", "OLLAMA_"):
-        for name, known in _NAMES.items():
+        for name, known in NAMES.items():
             value = environ.get(prefix + name.upper(), "").strip()
             # An empty variable counts as none, as Ollama has it.
             if value and (known.in_ollama or prefix == "PADDOCK_"):
@@ -163,14 +203,18 @@ def _in_file(file: Path) -> Iterator[tuple[str, str, object]]:
     for name, value in _parsed(file).items():
         if name in _LATER:
             continue
-        if name not in _NAMES:
-            near = difflib.get_close_matches(name, _NAMES, n=1)
+        if name not in NAMES:
+            near = difflib.get_close_matches(name, NAMES, n=1)
             hint = f" Did you mean '{near[0]}'?" if near else ""
-            known = ", ".join(f"'{name}'" for name in _NAMES)
+            known = ", ".join(f"'{name}'" for name in NAMES)
             raise SettingsError(
                 str(file), f"setting '{name}' is not known.", f"Known: {known}.{hint}"
             )
-        if _NAMES[name].read is values.folder and isinstance(value, str) and value[:1] != "~":
+        if (
+            NAMES[name].read in (values.folder, values.file)
+            and isinstance(value, str)
+            and value[:1] != "~"
+        ):
             value = str(file.parent / value)
         yield name, f"{file}: {name}", value
 
@@ -187,7 +231,7 @@ def _parsed(file: Path) -> dict[str, Any]:
 
 def _value(name: str, origin: str, value: object, home: Path) -> Any:
     try:
-        answer = _NAMES[name].read(value)
+        answer = NAMES[name].read(value)
     except values.BadValue as error:
         raise SettingsError(origin, f"{value!r} {error.problem}.", error.remedy) from None
     if isinstance(answer, Path):

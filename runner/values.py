@@ -41,6 +41,44 @@ def folder(value: object) -> Path:
     return Path(value)
 
 
+def file(value: object) -> Path:
+    """Give a file; `~` is left for the caller, who knows whose home is meant."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise BadValue("is not the path of a file", "Give a path such as '~/.paddock/keys'.")
+    return Path(value)
+
+
+def listed(value: object) -> tuple[str, ...]:
+    """Give texts: a list, or one text with commas between.
+
+    >>> listed("https://a.example, app://*"), listed(["b.example"])
+    (('https://a.example', 'app://*'), ('b.example',))
+    """
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise BadValue("is not a list", "Give texts with commas between.")
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def rate(value: object) -> int | None:
+    """Give requests a minute; `none` and 0 are None.
+
+    >>> rate("60"), rate("10/s"), rate("600/h"), rate("none")
+    (60, 600, 10, None)
+    """
+    written = str(value).strip().lower()
+    number, _, unit = written.partition("/")
+    n = 0 if written in ("none", "off") else _whole(number.strip())
+    per_minute = {"": 1.0, "m": 1.0, "min": 1.0, "s": 60.0, "h": 1 / 60}.get(unit.strip())
+    if isinstance(value, bool) or n is None or n < 0 or per_minute is None:
+        raise BadValue("is not a rate", "Give requests a minute such as 60, or '10/s'; 0 is any.")
+    return max(1, round(n * per_minute)) if n else None
+
+
+def ignored(value: object) -> None:
+    """Take anything, to no effect."""
+
+
 def keep_alive(value: object) -> float:
     """Give seconds, -1 for ever.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.settings import PoolSettings
+from paddock.engine.settings import PoolSettings, ServiceSettings
 from paddock.runner.settings import Settings, SettingsError, read_settings
 
 
@@ -100,6 +100,52 @@ def test_every_setting_of_the_pool_can_be_set(tmp_path: Path) -> None:
     )
 
 
+def test_every_setting_of_the_service_can_be_set(tmp_path: Path) -> None:
+    settings = read(
+        tmp_path,
+        OLLAMA_HOST="http://0.0.0.0:8080",
+        OLLAMA_ORIGINS="https://a.example,app://*",
+        PADDOCK_API_KEYS="~/keys",
+        PADDOCK_API_KEY="secret",
+        PADDOCK_INSECURE="1",
+        PADDOCK_RATE="60/s",
+        PADDOCK_MAX_BODY="1MiB",
+        PADDOCK_HEADER_TIMEOUT="2",
+        PADDOCK_IDLE_TIMEOUT="3",
+        PADDOCK_STOP_TIMEOUT="4",
+        PADDOCK_TRUSTED_HOSTS="hf.co, registry.lan",
+        PADDOCK_ACCESS_LOG="0",
+        OLLAMA_NOHISTORY="1",
+        OLLAMA_LOAD_TIMEOUT="5m",
+    )
+    assert settings.service == ServiceSettings(
+        host="0.0.0.0",
+        port=8080,
+        origins=("https://a.example", "app://*"),
+        api_keys_file=tmp_path / "keys",
+        is_insecure=True,
+        rate_per_minute=3600,
+        max_body_bytes=1024**2,
+        header_timeout_s=2,
+        idle_timeout_s=3,
+        stop_timeout_s=4,
+        state_dir=tmp_path / ".paddock/service",
+        trusted_hosts=("hf.co", "registry.lan"),
+        access_log=False,
+    )
+    assert settings.address.url == "http://127.0.0.1:8080"
+    assert settings.keeps_no_history
+    assert settings.pool.load_timeout_s == 300
+    assert settings.api_key == "secret"
+    assert "secret" not in repr(settings)
+
+
+def test_ollamas_library_is_accepted_to_no_effect(tmp_path: Path) -> None:
+    settings = read(tmp_path, OLLAMA_LLM_LIBRARY="cuda_v12")
+    assert settings.pool == read(tmp_path).pool
+    assert settings.origins == {"llm_library": "OLLAMA_LLM_LIBRARY"}
+
+
 def test_ollamas_zero_means_decide_yourself(tmp_path: Path) -> None:
     settings = read(
         tmp_path, OLLAMA_NUM_PARALLEL="0", OLLAMA_MAX_LOADED_MODELS="0", OLLAMA_CONTEXT_LENGTH="0"
@@ -162,7 +208,7 @@ def test_an_unknown_name_in_a_file_is_told_with_the_nearest_known_one(tmp_path: 
 
 
 def test_a_setting_of_a_later_version_is_no_fault(tmp_path: Path) -> None:
-    toml(tmp_path / "pipeline", 'host = "127.0.0.1:11434"\nallow = ["network"]')
+    toml(tmp_path / "pipeline", 'pool = "http://other:11434"\nallow = ["network"]')
     assert read(tmp_path).origins == {}
 
 
@@ -190,6 +236,13 @@ def test_a_file_that_is_not_toml_is_told_with_the_place(tmp_path: Path) -> None:
         ("PROFILE_S", "soon"),
         ("DEBUG", "perhaps"),
         ("KEEP_ALIVE", "5 parsecs"),
+        ("HOST", "localhost:99999"),
+        ("HOST", "ftp://localhost"),
+        ("HOST", "[::1"),
+        ("HOST", "a:b:c"),
+        ("HOST", "user@host"),
+        ("RATE", "fast"),
+        ("INSECURE", "perhaps"),
     ],
 )
 def test_a_value_that_cannot_be_used_names_its_variable(

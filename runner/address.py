@@ -1,0 +1,100 @@
+"""Read where a service is, as `OLLAMA_HOST` has it. Resolves no name, opens no connection.
+
+Ollama's rules: envconfig/config.go, `Host`. Unlike there, a port that is none is an error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .values import BadValue
+
+PORT = 11434
+_SCHEME_PORTS = {"http": 80, "https": 443}
+_REMEDY = (
+    "Give 'host', 'host:port' or 'http://host:port', such as '127.0.0.1:11434'; "
+    "'0.0.0.0' is every interface, and an IPv6 address with a port stands in brackets: '[::1]:8080'."
+)
+EVERYWHERE = ("0.0.0.0", "::")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a service listens, or is asked."""
+
+    host: str = "127.0.0.1"
+    """Without brackets."""
+    port: int = PORT
+    scheme: str = "http"
+    path: str = ""
+    """Before every route, such as `/models` of a proxy; without a slash at its end."""
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine asks; every interface is reached by the loopback one.
+
+        >>> Address("0.0.0.0").url, Address("::1", 80).url
+        ('http://127.0.0.1:11434', 'http://[::1]:80')
+        """
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        netloc = f"[{host}]" if ":" in host else host
+        return f"{self.scheme}://{netloc}:{self.port}{self.path}"
+
+
+def address(value: object) -> Address:
+    """Read a host, a port, both, or an URL.
+
+    >>> address("0.0.0.0").url, address("http://gpu.lan/models/").url
+    ('http://127.0.0.1:11434', 'http://gpu.lan:80/models')
+    >>> address(":8080").host, address("[::1]:8080").host, address("::1").port
+    ('0.0.0.0', '::1', 11434)
+
+    Raises:
+        BadValue: a scheme, a port or a host that cannot be.
+    """
+    written = value.strip() if isinstance(value, str) else ""
+    scheme, has_scheme, rest = written.partition("://")
+    if not has_scheme:
+        scheme, rest = "http", written
+    if not rest or scheme.lower() not in _SCHEME_PORTS:
+        raise BadValue("is not the address of a service", _REMEDY)
+    netloc, _, path = rest.partition("/")
+    host, port = _split(netloc)
+    if any(letter in "@?#\\" or letter <= " " for letter in host + path):
+        raise BadValue("is not the address of a service", _REMEDY)
+    default = _SCHEME_PORTS[scheme.lower()] if has_scheme else PORT
+    tail = f"/{path.strip('/')}" if path.strip("/") else ""
+    # A port alone is every interface, as Ollama has it (and Go's `net.Listen`).
+    return Address(host or "0.0.0.0", default if port is None else port, scheme.lower(), tail)
+
+
+def _split(netloc: str) -> tuple[str, int | None]:
+    """Part host and port; an address with several colons and no brackets is all host."""
+    if netloc.startswith("["):
+        host, bracket, tail = netloc[1:].partition("]")
+        if not bracket or (tail and not tail.startswith(":")) or not _is_ipv6(host):
+            raise BadValue("is not the address of a service", _REMEDY)
+        return host, _port(tail[1:]) if tail else None
+    if netloc.count(":") > 1:
+        if not _is_ipv6(netloc):
+            raise BadValue("is not the address of a service", _REMEDY)
+        return netloc, None
+    host, colon, port = netloc.partition(":")
+    return host, _port(port) if colon else None
+
+
+def _port(written: str) -> int:
+    # 0 is "any that is free", as sockets have it.
+    if not written.isascii() or not written.isdigit() or int(written) > 65535:
+        raise BadValue("has a port that is none", _REMEDY)
+    return int(written)
+
+
+def _is_ipv6(host: str) -> bool:
+    import ipaddress
+
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
