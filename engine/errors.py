@@ -146,3 +146,73 @@ class WorkerLost(EngineError):
         self.ref = ref
         self.reason = reason
         super().__init__(f"the worker of model '{ref}' died: {reason}")
+
+
+class InvalidName(EngineError):
+    """A model's name that cannot be one, and what is wrong with it."""
+
+    def __init__(self, text: str, why: str) -> None:
+        self.text = text
+        self.why = why
+        shown = text if len(text) <= 100 else f"{text[:100]}…"
+        super().__init__(
+            f"invalid model name {shown!r}: {why}. "
+            f"Names are [host/][namespace/]model[:tag], of letters, digits, '_', '-' and '.'."
+        )
+
+
+class BadDigest(EngineError):
+    """A digest that is not `sha256:` and 64 hexadecimal digits."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        super().__init__("invalid digest format")
+
+
+class DigestMismatch(EngineError):
+    """What arrived is not what its digest says; nothing of it was kept."""
+
+    def __init__(self, expected: str, got: str) -> None:
+        self.expected = expected
+        self.got = got
+        super().__init__(f'digest mismatch, expected "{expected}", got "{got}"')
+
+
+class StoreFull(EngineError):
+    """No room for a blob on the store's disk (or within a limit of it); nothing half was left."""
+
+    def __init__(self, path: str, free_bytes: int) -> None:
+        self.path = path
+        self.free_bytes = free_bytes
+        super().__init__(
+            f"no room left in {path} ({free_bytes // 10**6} MB free); nothing half was kept. "
+            f"Make room, or set PADDOCK_MODELS to another disk."
+        )
+
+
+class StoreReadOnly(EngineError):
+    """The store cannot be written."""
+
+    def __init__(self, path: str, why: str) -> None:
+        self.path = path
+        self.why = why
+        super().__init__(
+            f"{path} cannot be written: {why}. Set PADDOCK_MODELS to a folder that can."
+        )
+
+
+class ManifestBroken(EngineError):
+    """A manifest that cannot be read, with its path and the reason."""
+
+    def __init__(self, path: str, why: str) -> None:
+        self.path = path
+        self.why = why
+        super().__init__(f"{path}: {why}. Pull or create the model again.")
+
+
+class BlobMissing(EngineError):
+    """A blob that a model needs is not in the store."""
+
+    def __init__(self, digest: str) -> None:
+        self.digest = digest
+        super().__init__(f"blob {digest} is not in the store. Pull or create its model again.")

@@ -1,0 +1,219 @@
+"""The folder of blobs: a file gets its name only when its digest is known to be right.
+
+What is not whole has a name that nobody looks for, and goes when its writer fails; one that a
+killed process left is swept away later (`sweep`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from paddock.engine.errors import BadDigest, BlobMissing, DigestMismatch
+
+from .locks import bring_to_disk, writing
+
+_DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
+_BLOB = re.compile(r"sha256-[0-9a-f]{64}")
+_PIECE_BYTES = 1024 * 1024
+
+# A file that is being written changes; one that did not for so long was left behind.
+_LEFT_BEHIND_S = 3600.0
+
+
+class Blobs:
+    """One store's blobs, under `root`/blobs."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / "blobs"
+
+    def path(self, digest: str) -> Path:
+        """Tell where a blob lies or would lie.
+
+        Raises:
+            BadDigest: so that a digest is never a path's step.
+        """
+        return self.folder / f"sha256-{hex_of(digest)}"
+
+    def has(self, digest: str) -> bool:
+        """Tell whether it is there.
+
+        Raises:
+            BadDigest: it is no digest.
+        """
+        return self.path(digest).is_file()
+
+    def size_bytes(self, digest: str) -> int:
+        """Tell how large a blob is.
+
+        Raises:
+            BlobMissing: it is not there.
+        """
+        try:
+            return self.path(digest).stat().st_size
+        except OSError:
+            raise BlobMissing(digest) from None
+
+    def read(self, digest: str) -> bytes:
+        """Read a small blob (a template, a config) whole.
+
+        Raises:
+            BlobMissing: it is not there.
+        """
+        try:
+            return self.path(digest).read_bytes()
+        except OSError:
+            raise BlobMissing(digest) from None
+
+    def digests(self) -> tuple[str, ...]:
+        """Tell every blob, as `sha256:…`."""
+        return tuple(name.replace("-", ":") for name in self._names() if _BLOB.fullmatch(name))
+
+    def writer(self, digest: str | None = None) -> BlobWriter:
+        """Begin a blob; `digest`: what it must turn out to be.
+
+        Raises:
+            BadDigest: `digest` is none.
+            StoreReadOnly: the folder cannot be written.
+            StoreFull: no room even for its name.
+        """
+        return BlobWriter(self.folder, f"sha256:{hex_of(digest)}" if digest else None)
+
+    def add(self, source: BinaryIO | bytes, digest: str | None = None) -> str:
+        """Write a blob whole or not at all; gives its digest.
+
+        Raises:
+            DigestMismatch: it is not what it should be.
+            StoreFull, StoreReadOnly: nothing of it was kept.
+        """
+        with self.writer(digest) as writer:
+            if isinstance(source, bytes):
+                writer.write(source)
+            else:
+                while piece := source.read(_PIECE_BYTES):
+                    writer.write(piece)
+            return writer.commit()
+
+    def true_digest(self, digest: str) -> str:
+        """Read a blob again and tell what its digest really is.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        with self.path(digest).open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+    def remove(self, digest: str) -> int:
+        """Remove a blob; gives the bytes that it had."""
+        path = self.path(digest)
+        with suppress(FileNotFoundError), writing(self.folder):
+            size_bytes = path.stat().st_size
+            path.unlink()
+            return size_bytes
+        return 0
+
+    def sweep(self) -> None:
+        """Remove what killed writers left half."""
+        for name in self._names():
+            path = self.folder / name
+            with suppress(OSError):
+                is_ours = name.startswith(".") and name.endswith(".part")
+                if is_ours and time.time() - path.stat().st_mtime > _LEFT_BEHIND_S:
+                    path.unlink(missing_ok=True)
+
+    def _names(self) -> list[str]:
+        with suppress(OSError):
+            return sorted(os.listdir(self.folder))  # noqa: PTH208 - names are what is wanted
+        return []
+
+
+class BlobWriter:
+    """One blob on its way in: `write` its pieces, then `commit`; leaving without is giving up."""
+
+    def __init__(self, folder: Path, expected: str | None) -> None:
+        self._folder = folder
+        self._expected = expected
+        self._hash = hashlib.sha256()
+        self.size_bytes = 0
+        self._aside = folder / f".{os.getpid()}-{secrets.token_hex(6)}.part"
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = self._aside.open("xb", buffering=0)
+
+    def write(self, piece: bytes) -> None:
+        """Append.
+
+        Raises:
+            StoreFull, StoreReadOnly: it cannot be; what was written is gone.
+        """
+        self._hash.update(piece)
+        self.size_bytes += len(piece)
+        view = memoryview(piece)
+        try:
+            with writing(self._folder):
+                while view:  # a disk that is nearly full takes a part first
+                    view = view[self._file.write(view) :]
+        except BaseException:
+            self.give_up()
+            raise
+
+    def commit(self) -> str:
+        """Give the blob its name; tells its digest.
+
+        Raises:
+            DigestMismatch: it is not what it should be; nothing of it was kept.
+            StoreFull, StoreReadOnly: likewise.
+        """
+        digest = f"sha256:{self._hash.hexdigest()}"
+        if self._expected is not None and digest != self._expected:
+            self.give_up()
+            raise DigestMismatch(self._expected, digest)
+        try:
+            with writing(self._folder):
+                os.fsync(self._file.fileno())
+                self._file.close()
+                self._aside.replace(self._folder / digest.replace(":", "-"))
+        except BaseException:
+            self.give_up()
+            raise
+        bring_to_disk(self._folder)
+        return digest
+
+    def give_up(self) -> None:
+        """Leave nothing; harmless after `commit`."""
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            self._aside.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave nothing half."""
+        self.give_up()
+
+
+def hex_of(digest: str) -> str:
+    """Give the digits of `sha256:…` (or `sha256-…`), in small letters.
+
+    Raises:
+        BadDigest: it is no such thing.
+    """
+    match = _DIGEST.fullmatch(digest)
+    if match is None:
+        raise BadDigest(digest)
+    return match[1].lower()
