@@ -1,0 +1,158 @@
+"""Ollama's `options`: sampling values, and what is asked of the model itself. Pure.
+
+Unknown ones are ignored, as are those that llama.cpp no longer has. Values that a sampler cannot
+use are brought into its range, as Ollama's does. Source: github.com/ollama/ollama, api/types.go,
+`Options.FromMap` and `DefaultOptions`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import ApiError
+
+log = logging.getLogger(__name__)
+
+INTEGERS = frozenset(
+    ("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep", "seed",
+     "num_predict", "top_k", "repeat_last_n", "draft_num_predict", "mirostat")
+)  # fmt: skip
+FLOATS = frozenset(
+    ("top_p", "min_p", "typical_p", "temperature", "repeat_penalty", "presence_penalty",
+     "frequency_penalty", "tfs_z", "mirostat_tau", "mirostat_eta")
+)  # fmt: skip
+BOOLEANS = frozenset(
+    ("use_mmap", "use_mlock", "numa", "low_vram", "f16_kv", "logits_all", "vocab_only",
+     "penalize_newline")
+)  # fmt: skip
+
+MIN_CTX_TOKENS = 4
+_INT32 = 2**31 - 1
+
+DEFAULTS: Mapping[str, Any] = {
+    "max_tokens": -1,  # to the end of the context
+    "temperature": 0.8,
+    "top_k": 40,
+    "top_p": 0.9,
+    "min_p": 0.0,
+    "typical_p": 1.0,
+    "repeat_last_n": 64,
+    "repeat_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+"""What Ollama takes where neither the request nor the model says; a seed is drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a request asks for by its options."""
+
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Sampling values by the names of `paddock.engine.request.Sampling`."""
+    n_ctx_tokens: int | None = None
+    n_keep_tokens: int = 4
+    drafts: bool = True
+
+
+def read_options(options: Mapping[str, Any]) -> Options:
+    """Sort and check a request's options.
+
+    Raises:
+        ApiError: 500, one has the wrong type; in Ollama's words.
+    """
+    known: dict[str, Any] = {}
+    for name, value in options.items():
+        if value is not None and (typed := _typed(name, value)) is not None:
+            known[name] = typed
+    params = {name: known[name] for name in _SAMPLERS if name in known}
+    params = {name: _SAMPLERS[name](value) for name, value in params.items()}
+    if "num_predict" in params:
+        params["max_tokens"] = params.pop("num_predict")
+    if params.get("seed") == -1:
+        del params["seed"]
+    n_ctx = known.get("num_ctx")
+    return Options(
+        params,
+        n_ctx if n_ctx is None or n_ctx <= 0 else max(n_ctx, MIN_CTX_TOKENS),
+        max(0, known.get("num_keep", 4)),
+        known.get("draft_num_predict", 1) != 0,
+    )
+
+
+def defaults() -> dict[str, Any]:
+    """Give Ollama's own values, with a new seed."""
+    return {**DEFAULTS, "seed": secrets.randbelow(_INT32)}
+
+
+def _typed(name: str, value: Any) -> Any:
+    """Give a value by its option's type; None: there is no such option."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if name in INTEGERS:
+        if not is_number or not math.isfinite(_float(value)):
+            raise _wrong(name, "type integer")
+        return int(value)
+    if name in FLOATS:
+        if not is_number:
+            raise _wrong(name, "type float32")
+        return _float(value)
+    if name in BOOLEANS:
+        if not isinstance(value, bool):
+            raise _wrong(name, "type boolean")
+        return value
+    if name == "stop":
+        return _texts(value)
+    log.warning("an invalid option was ignored: %r", name[:100])
+    return None
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.copysign(math.inf, value)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise _wrong("stop", "type array")
+    if not all(isinstance(one, str) for one in value):
+        raise _wrong("stop", "an array of strings")
+    return tuple(one for one in value if one)
+
+
+def _wrong(name: str, wanted: str) -> ApiError:
+    return ApiError(500, f'option "{name}" must be of {wanted}')
+
+
+def _within(least: float, most: float) -> Callable[[Any], Any]:
+    return lambda value: min(max(value, least), most)
+
+
+def _num_predict(value: int) -> int:
+    return min(value, _INT32) if value > 0 else -1
+
+
+def _repeat_penalty(value: float) -> float:
+    return min(value, 100.0) if value >= 0.01 else 1.0  # logits are divided by it
+
+
+_SAMPLERS: Mapping[str, Callable[[Any], Any]] = {
+    "temperature": _within(0, 100),
+    "top_p": _within(0, 1),
+    "min_p": _within(0, 1),
+    "typical_p": _within(0, 1),
+    "presence_penalty": _within(-100, 100),
+    "frequency_penalty": _within(-100, 100),
+    "repeat_penalty": _repeat_penalty,
+    "top_k": _within(0, _INT32),
+    "repeat_last_n": _within(-1, _INT32),
+    "seed": _within(-(2**63), 2**64 - 1),
+    "num_predict": _num_predict,
+    "stop": lambda marks: marks,
+}

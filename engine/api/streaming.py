@@ -1,0 +1,209 @@
+"""Answers that come piece by piece, and what happens when their reader goes.
+
+Knows no dialect but their two framings: lines of JSON, and server-sent events. The first piece is
+awaited before the headers go out, so that an error that comes before it has its status. A client
+that goes ends what is made for it at once: the iterator is closed, which must cancel the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import aclosing, suppress
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from .errors import ApiError, ClientGone, api_error, stopping
+from .service import note_of
+
+_T = TypeVar("_T")
+
+STALL_S = 120.0
+"""A client that takes nothing from a full connection for so long is held to be gone."""
+
+NDJSON = "application/x-ndjson"
+SSE = "text/event-stream"
+
+
+def dumps(value: Any) -> bytes:
+    """Write JSON without spaces, in UTF-8."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(
+        "utf-8", "replace"
+    )
+
+
+def json_response(
+    value: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Answer with one JSON value."""
+    return Response(dumps(value), status, headers, "application/json; charset=utf-8")
+
+
+def event(data: Mapping[str, Any] | str, name: str = "") -> bytes:
+    r"""Write a server-sent event.
+
+    >>> event("[DONE]")
+    b'data: [DONE]\n\n'
+    """
+    head = f"event: {name}\n".encode() if name else b""
+    body = data.encode() if isinstance(data, str) else dumps(data)
+    return head + b"data: " + body + b"\n\n"
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
+    """Do something for a client whose body was read, as long as it is there to read the answer.
+
+    Raises:
+        ClientGone: it went; `work` was cancelled and has ended.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request.receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        if task.cancelled():
+            raise stopping()
+        return task.result()
+    finally:
+        await _end(gone)
+        await _end(task)
+
+
+async def ndjson(
+    request: Request,
+    items: AsyncGenerator[Mapping[str, Any], None],
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Answer with lines of JSON; an error after the first ends them as `{"error": …}`."""
+
+    async def lines() -> AsyncGenerator[bytes, None]:
+        async with aclosing(items):
+            async for item in items:
+                yield dumps(item) + b"\n"
+
+    def last(error: ApiError) -> bytes:
+        return dumps({"error": error.message}) + b"\n"
+
+    return await stream(request, lines(), NDJSON, last, headers)
+
+
+async def sse(
+    request: Request,
+    events: AsyncGenerator[bytes, None],
+    on_error: Callable[[ApiError], bytes],
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Answer with server-sent events (see `event`); `on_error` writes the last one of a failure."""
+    more = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **(headers or {})}
+    return await stream(request, events, SSE, on_error, more)
+
+
+async def stream(
+    request: Request,
+    pieces: AsyncGenerator[bytes, None],
+    media_type: str,
+    on_error: Callable[[ApiError], bytes],
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Answer with pieces as they come, the first of which is awaited here.
+
+    Raises:
+        ClientGone: the client went before there was any.
+        Exception: whatever `pieces` raised before its first.
+    """
+    try:
+        first = await while_connected(request, _first(pieces))
+    except BaseException:
+        await pieces.aclose()
+        raise
+    return _Stream(first, pieces, media_type, on_error, headers)
+
+
+async def _first(pieces: AsyncIterator[bytes]) -> bytes:
+    async for piece in pieces:
+        return piece
+    return b""
+
+
+async def _gone(receive: Callable[[], Awaitable[Message]]) -> None:
+    """Return when the client has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _end(task: asyncio.Future[Any]) -> None:
+    """Cancel a task and wait until it has ended, however."""
+    task.cancel()
+    with suppress(asyncio.CancelledError, Exception):
+        await task
+
+
+class _Stream(Response):
+    """Sends pieces until they end, fail, or nobody reads them."""
+
+    def __init__(
+        self,
+        first: bytes,
+        rest: AsyncGenerator[bytes, None],
+        media_type: str,
+        on_error: Callable[[ApiError], bytes],
+        headers: Mapping[str, str] | None,
+    ) -> None:
+        self.status_code = 200
+        self.media_type = media_type
+        self.background = None
+        self.init_headers(headers)
+        self._first = first
+        self._rest = rest
+        self._on_error = on_error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        pump = asyncio.ensure_future(self._pump(scope, send, start))
+        gone = asyncio.ensure_future(_gone(receive))
+        try:
+            await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if pump.done():
+                pump.result()
+        except ClientDisconnect:
+            note_of(scope).error = "the client stopped reading"
+        finally:
+            await _end(gone)
+            await _end(pump)
+            await self._rest.aclose()
+
+    async def _pump(self, scope: Scope, send: Send, start: Message) -> None:
+        await send(start)
+        await _send(send, self._first)
+        try:
+            async for piece in self._rest:
+                await _send(send, piece)
+        except ClientDisconnect:
+            raise
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            await self._tell(scope, send, stopping())  # the answer was cancelled, not this task
+        except Exception as error:  # the status is out already: the stream itself must tell
+            await self._tell(scope, send, api_error(error))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _tell(self, scope: Scope, send: Send, error: ApiError) -> None:
+        note_of(scope).error = error.message
+        await _send(send, self._on_error(error))
+
+
+async def _send(send: Send, piece: bytes) -> None:
+    if not piece:
+        return
+    try:
+        async with asyncio.timeout(STALL_S):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    except TimeoutError:
+        raise ClientDisconnect from None
