@@ -3,7 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.live import Live
 
 # A model that is new to a machine is measured for some seconds when it is loaded; tests, whose
 # caches are new each time, must not wait for it. Those of the profile ask for it themselves.
 os.environ["PADDOCK_PROFILE_S"] = "0"
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """Give a running service with the bundled models, one for each test module."""
+    from tests.live import live_service  # most tests need no server
+
+    with live_service(tmp_path_factory.mktemp("live")) as service:
+        yield service

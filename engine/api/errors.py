@@ -16,15 +16,22 @@ from starlette.responses import JSONResponse, Response
 
 from paddock.engine.errors import (
     AdapterBroken,
+    BadDigest,
     BadRequest,
+    BlobMissing,
     Busy,
     DeadlineExceeded,
+    DigestMismatch,
     EngineError,
+    InvalidName,
+    ManifestBroken,
     ModelBroken,
     ModelNotFound,
     ModelTooLarge,
     NoPlace,
     PromptTooLong,
+    StoreFull,
+    StoreReadOnly,
     TextTooLong,
     WorkerLost,
     WrongRole,
@@ -106,6 +113,12 @@ def as_api_error(error: EngineError) -> ApiError:
             return ApiError(400, f'"{error.ref}" does not support {asked}')
         case BadRequest():
             return ApiError(400, str(error))
+        case InvalidName():
+            return ApiError(400, "invalid model name")
+        case BadDigest() | DigestMismatch() | BlobMissing():
+            return ApiError(400, str(error))
+        case StoreFull() | StoreReadOnly():
+            return ApiError(507, str(error), {"x-should-retry": "false"})
         case Busy():
             return ApiError(503, BUSY)
         case NoPlace():
@@ -114,7 +127,7 @@ def as_api_error(error: EngineError) -> ApiError:
             return ApiError(504, str(error))
         case WorkerLost():
             return ApiError(500, f"{LOST}: {error.reason}")
-        case ModelBroken() | ModelTooLarge() | AdapterBroken():
+        case ModelBroken() | ManifestBroken() | ModelTooLarge() | AdapterBroken():
             # The next try would end alike.
             return ApiError(500, str(error), {"x-should-retry": "false"})
         case _:

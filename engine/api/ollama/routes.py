@@ -1,0 +1,42 @@
+"""Ollama's API: which handler answers which path. Knows nothing of their work."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from paddock.engine.api.errors import ApiError, guarded
+from paddock.engine.api.service import service_of
+from paddock.engine.api.streaming import json_response
+
+
+def routes() -> list[BaseRoute]:
+    """Give every route of this dialect."""
+    table = (
+        ("/", ("GET",), root),
+        ("/api/version", ("GET",), version),
+        ("/api/status", ("GET",), status),
+        ("/api/me", ("POST",), me),
+    )
+    return [Route(path, guarded(handler), methods=methods) for path, methods, handler in table]
+
+
+async def root(request: Request) -> Response:
+    """Say that somebody is there; clients look for these very words."""
+    return PlainTextResponse("Ollama is running")
+
+
+async def version(request: Request) -> Response:
+    """Tell the version, as three numbers."""
+    return json_response({"version": service_of(request).version})
+
+
+async def status(request: Request) -> Response:
+    """Tell that there is no cloud behind this service."""
+    return json_response({"cloud": {"disabled": True, "source": "paddock"}})
+
+
+async def me(request: Request) -> Response:
+    """Tell that nobody is signed in anywhere."""
+    raise ApiError(401, "unauthorized")

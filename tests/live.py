@@ -1,0 +1,122 @@
+"""A live service for tests: the real pool and the real models behind a real socket, in a thread.
+
+One for each test module (the fixture `live` of `tests/conftest.py`): loading a model costs more
+than most tests. It has a store of its own, empty at first, and the bundled models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from paddock.engine.api.server import listen, make_server
+from paddock.engine.api.service import Service
+from paddock.engine.models import ModelFinder
+from paddock.engine.pool import LocalPool
+from paddock.engine.settings import PoolSettings, ServiceSettings
+from paddock.engine.store.layout import Store
+
+CHAT = "smollm2:135m"
+VECTORS = "all-minilm"
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Live:
+    """A running service."""
+
+    url: str
+    service: Service
+    loop: asyncio.AbstractEventLoop
+    root: Path
+
+    def call(self, work: Coroutine[Any, Any, _T], timeout_s: float = 120) -> _T:
+        """Do something in the service's own event loop, such as asking its pool."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout_s)
+
+    def client(self, **more: Any) -> httpx.Client:
+        """Give a client of this service, which takes no proxy from the environment."""
+        return httpx.Client(base_url=self.url, timeout=120, trust_env=False, **more)
+
+    def n_users(self) -> int:
+        """Tell how many requests are inside the pool's workers."""
+
+        async def count() -> int:
+            return sum(one.n_users for one in self.service.pool.stats().resident)
+
+        return self.call(count())
+
+
+@contextmanager
+def live_service(
+    root: Path, pool: PoolSettings | None = None, service: ServiceSettings | None = None
+) -> Iterator[Live]:
+    """Serve until the block ends. `pool` and `service` are completed with folders under `root`."""
+    # One thread, so that servers of tests which run beside one another do not wait in barriers.
+    pool = replace(
+        pool or PoolSettings(n_threads=1),
+        models_dir=root / "models",
+        cache_dir=root / "cache",
+        profile_s=0,
+    )
+    settings = replace(service or ServiceSettings(), state_dir=root / "service")
+    door = listen("127.0.0.1", 0)
+    settings = replace(settings, port=door.getsockname()[1])
+    started: list[Live] = []
+    failed: list[BaseException] = []
+    ready, ends = threading.Event(), threading.Event()
+
+    def run() -> None:
+        try:
+            asyncio.run(_serve(door, root, pool, settings, started, ready, ends))
+        except BaseException as error:
+            failed.append(error)
+        finally:
+            ready.set()
+
+    thread = threading.Thread(target=run, name="live service", daemon=True)
+    thread.start()
+    ready.wait(60)
+    if not started:
+        raise RuntimeError("the service did not start") from (failed[0] if failed else None)
+    try:
+        yield started[0]
+    finally:
+        ends.set()
+        thread.join(90)
+        if failed:
+            raise failed[0]
+
+
+async def _serve(
+    door: socket.socket,
+    root: Path,
+    pool_settings: PoolSettings,
+    settings: ServiceSettings,
+    started: list[Live],
+    ready: threading.Event,
+    ends: threading.Event,
+) -> None:
+    finder = ModelFinder(pool_settings.models_dir, pool_settings.cache_dir)
+    async with LocalPool(pool_settings, models=finder) as pool:
+        service = Service(pool, Store(pool_settings.models_dir), finder, settings, "0.1.0")
+        server = make_server(service)
+        serving = asyncio.create_task(server.serve(sockets=[door]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.005)
+        url = f"http://127.0.0.1:{settings.port}"
+        started.append(Live(url, service, asyncio.get_running_loop(), root))
+        ready.set()
+        while not ends.is_set() and not serving.done():
+            await asyncio.sleep(0.05)
+        server.should_exit = True
+        await serving
