@@ -37,8 +37,6 @@ from paddock.engine.errors import (
     WrongRole,
 )
 
-from .service import note_of
-
 Dialect = Literal["ollama", "openai", "anthropic"]
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -199,8 +197,6 @@ def guarded(handler: Handler) -> Handler:
         try:
             return await handler(request)
         except Exception as error:  # the rim: nothing may reach a client as a traceback
-            told = api_error(error)
-            note_of(request.scope).error = told.message
-            return error_response(request.url.path, told)
+            return error_response(request.url.path, api_error(error))
 
     return endpoint

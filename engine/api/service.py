@@ -6,51 +6,18 @@ lately. Handlers get it by `service_of(request)`; there is no module-level state
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import MutableMapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 from starlette.requests import HTTPConnection
 
 from paddock.engine.models import ModelFinder
 from paddock.engine.pool import LocalPool
-from paddock.engine.request import Priority, Usage
+from paddock.engine.request import Priority
 from paddock.engine.settings import ServiceSettings
 from paddock.engine.store.layout import Store
 
-N_REMEMBERED = 100
-"""Requests that the status page can show; older ones are forgotten."""
-
-_NOTE = "paddock.note"
-
-
-@dataclass(slots=True)
-class Note:
-    """What a handler tells of its request, for the access log and the status page.
-
-    Never what was said: no prompt, no answer.
-    """
-
-    model: str = ""
-    usage: Usage | None = None
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """One request that has ended."""
-
-    at: float
-    """Seconds since the epoch, when it came."""
-    method: str
-    path: str
-    status: int
-    seconds: float
-    client: str
-    note: Note
-
+from .journal import Journal
 
 @dataclass(slots=True)
 class Service:
@@ -61,19 +28,13 @@ class Service:
     finder: ModelFinder
     settings: ServiceSettings
     version: str
-    log: deque[Served] = field(default_factory=lambda: deque(maxlen=N_REMEMBERED))
-    """Requests that have ended, the newest last."""
-    started_at: float = field(default_factory=time.time)
+    journal: Journal = field(default_factory=Journal)
+    """What is asked of it now, and lately."""
 
 
 def service_of(request: HTTPConnection) -> Service:
     """Give the service that a request came to."""
     return cast(Service, request.app.state.service)
-
-
-def note_of(scope: MutableMapping[str, Any]) -> Note:
-    """Give the note of a request, to be filled by its handler and read by who logs it."""
-    return cast(Note, scope.setdefault(_NOTE, Note()))
 
 
 def priority_of(request: HTTPConnection, usual: Priority = "interactive") -> Priority:

@@ -18,9 +18,11 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from .errors import ApiError, ClientGone, api_error, stopping
-from .service import note_of
 
 _T = TypeVar("_T")
+
+Headers = Mapping[str, str] | Callable[[], Mapping[str, str]] | None
+"""Of a stream: what is known beforehand, or is asked for when its first piece is there."""
 
 STALL_S = 120.0
 """A client that takes nothing from a full connection for so long is held to be gone."""
@@ -77,7 +79,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, _T]) -> _T
 async def ndjson(
     request: Request,
     items: AsyncGenerator[Mapping[str, Any], None],
-    headers: Mapping[str, str] | None = None,
+    headers: Headers = None,
 ) -> Response:
     """Answer with lines of JSON; an error after the first ends them as `{"error": …}`."""
 
@@ -96,10 +98,12 @@ async def sse(
     request: Request,
     events: AsyncGenerator[bytes, None],
     on_error: Callable[[ApiError], bytes],
-    headers: Mapping[str, str] | None = None,
+    headers: Headers = None,
 ) -> Response:
     """Answer with server-sent events (see `event`); `on_error` writes the last one of a failure."""
-    more = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **(headers or {})}
+    def more() -> dict[str, str]:
+        return {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **_told(headers)}
+
     return await stream(request, events, SSE, on_error, more)
 
 
@@ -108,7 +112,7 @@ async def stream(
     pieces: AsyncGenerator[bytes, None],
     media_type: str,
     on_error: Callable[[ApiError], bytes],
-    headers: Mapping[str, str] | None = None,
+    headers: Headers = None,
 ) -> Response:
     """Answer with pieces as they come, the first of which is awaited here.
 
@@ -121,7 +125,11 @@ async def stream(
     except BaseException:
         await pieces.aclose()
         raise
-    return _Stream(first, pieces, media_type, on_error, headers)
+    return _Stream(first, pieces, media_type, on_error, _told(headers))
+
+
+def _told(headers: Headers) -> dict[str, str]:
+    return dict((headers() if callable(headers) else headers) or {})
 
 
 async def _first(pieces: AsyncIterator[bytes]) -> bytes:
@@ -152,7 +160,7 @@ class _Stream(Response):
         rest: AsyncGenerator[bytes, None],
         media_type: str,
         on_error: Callable[[ApiError], bytes],
-        headers: Mapping[str, str] | None,
+        headers: Mapping[str, str],
     ) -> None:
         self.status_code = 200
         self.media_type = media_type
@@ -164,20 +172,20 @@ class _Stream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        pump = asyncio.ensure_future(self._pump(scope, send, start))
+        pump = asyncio.ensure_future(self._pump(send, start))
         gone = asyncio.ensure_future(_gone(receive))
         try:
             await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
             if pump.done():
                 pump.result()
         except ClientDisconnect:
-            note_of(scope).error = "the client stopped reading"
+            pass  # it stopped reading
         finally:
             await _end(gone)
             await _end(pump)
             await self._rest.aclose()
 
-    async def _pump(self, scope: Scope, send: Send, start: Message) -> None:
+    async def _pump(self, send: Send, start: Message) -> None:
         await send(start)
         await _send(send, self._first)
         try:
@@ -189,13 +197,12 @@ class _Stream(Response):
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            await self._tell(scope, send, stopping())  # the answer was cancelled, not this task
+            await self._tell(send, stopping())  # the answer was cancelled, not this task
         except Exception as error:  # the status is out already: the stream itself must tell
-            await self._tell(scope, send, api_error(error))
+            await self._tell(send, api_error(error))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _tell(self, scope: Scope, send: Send, error: ApiError) -> None:
-        note_of(scope).error = error.message
+    async def _tell(self, send: Send, error: ApiError) -> None:
         await _send(send, self._on_error(error))
 
 
