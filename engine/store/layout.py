@@ -8,27 +8,20 @@ and no manifest comes whose blobs are not there.
 from __future__ import annotations
 
 import datetime
-import os
-import secrets
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from paddock.engine.errors import (
-    BadDigest,
-    BlobMissing,
-    InvalidName,
-    ManifestBroken,
-    ModelNotFound,
-)
+from paddock.engine.errors import BadDigest, BlobMissing, ManifestBroken, ModelNotFound
 
 from .blobs import Blobs, BlobWriter, hex_of
-from .locks import bring_to_disk, held, writing
-from .manifests import Layer, Manifest, parse_manifest
-from .names import ModelName, parse_name
+from .locks import held
+from .manifests import Manifest
+from .names import ModelName
+from .shelf import Shelf
 
 _NAMING = "the models' names"
 
@@ -64,20 +57,18 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.blobs = Blobs(root)
-        self._manifests = root / "manifests"
+        self._shelf = Shelf(root, self.blobs)
 
     # Names and manifests
 
     def names(self) -> list[ModelName]:
         """Tell every name that has a manifest, sorted; whether it can be read is not looked at."""
-        found = [name for name, _ in self._files()]
-        return sorted(found, key=lambda name: name.full)
+        return sorted((name for name, _ in self._shelf.all()), key=lambda name: name.full)
 
     def find(self, name: ModelName) -> ModelName | None:
-        """Give the name as it is written in the store, whatever its case here; None: not there."""
-        if self._place(name).is_file():
-            return name
-        return next((one for one, _ in self._files() if one.key == name.key), None)
+        """Give the name as it is spelled in the store, whatever its case here; None: not there."""
+        there = self._shelf.find(name)
+        return there[0] if there else None
 
     def manifest(self, name: ModelName) -> Manifest | None:
         """Read a model's manifest; None where there is none.
@@ -85,18 +76,15 @@ class Store:
         Raises:
             ManifestBroken: with its path and the reason.
         """
-        there = self.find(name)
-        if there is None:
-            return None
-        path = self._place(there)
-        try:
-            return parse_manifest(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise ManifestBroken(str(path), error.strerror or str(error)) from error
-        except ValueError as error:
-            raise ManifestBroken(str(path), str(error)) from None
+        there = self._shelf.find(name)
+        with suppress(FileNotFoundError):
+            return self._shelf.read(there[1]) if there else None
+        return None
+
+    def manifest_path(self, name: ModelName) -> Path | None:
+        """Tell where a model's manifest lies; None where there is none."""
+        there = self._shelf.find(name)
+        return there[1] if there else None
 
     def modified_at(self, name: ModelName) -> datetime.datetime:
         """Tell when a model was last pulled, made or copied.
@@ -104,19 +92,15 @@ class Store:
         Raises:
             ModelNotFound: it is not in the store.
         """
-        try:
-            stat = self._place(self._known(name)).stat()
-        except OSError:
-            raise self._unknown(name) from None
-        return datetime.datetime.fromtimestamp(stat.st_mtime, datetime.UTC).astimezone()
-
-    def manifest_path(self, name: ModelName) -> Path | None:
-        """Tell where a model's manifest lies; None where there is none."""
-        there = self.find(name)
-        return self._place(there) if there else None
+        path = self.manifest_path(name)
+        with suppress(OSError):
+            if path is not None:
+                mtime = path.stat().st_mtime
+                return datetime.datetime.fromtimestamp(mtime, datetime.UTC).astimezone()
+        raise self._unknown(name)
 
     def put_manifest(self, name: ModelName, manifest: Manifest) -> ModelName:
-        """Make or replace a model; gives its name as it stands in the store.
+        """Make or replace a model; gives its name as it is spelled in the store.
 
         Raises:
             BlobMissing: a layer's blob is not there.
@@ -127,7 +111,7 @@ class Store:
                 if not self.blobs.has(layer.digest):
                     raise BlobMissing(layer.digest)
             there = self.find(name) or self._spelled(name)
-            self._write(self._place(there), manifest.raw)
+            self._shelf.write(there, manifest.raw)
         return there
 
     def copy(self, source: ModelName, target: ModelName) -> None:
@@ -135,6 +119,7 @@ class Store:
 
         Raises:
             ModelNotFound: there is no `source`.
+            BlobMissing: it is not whole.
         """
         manifest = self.manifest(source)
         if manifest is None:
@@ -145,18 +130,20 @@ class Store:
     def delete(self, name: ModelName, keep: Collection[str] = ()) -> list[str]:
         """Remove a model and the blobs that only it needed; gives their digests.
 
+        `keep` holds digests of blobs that others than manifests need, such as tuned copies.
+
         Raises:
             ModelNotFound: it is not in the store.
             StoreReadOnly: it cannot be removed.
         """
         with self.lock(_NAMING):
-            path = self._place(self._known(name))
-            digests: list[str] = []
-            with suppress(OSError, ValueError):
-                digests = [layer.digest for layer in parse_manifest(path.read_bytes()).blobs]
-            with writing(self.root):
-                path.unlink()
-            self._drop_empty(path.parent)
+            there = self._shelf.find(name)
+            if there is None:
+                raise self._unknown(name)
+            digests: set[str] = set()
+            with suppress(ManifestBroken):
+                digests = self._shelf.digests(there[1])
+            self._shelf.remove(there[0])
             return self._remove_unnamed(digests, keep)
 
     # Blobs
@@ -200,8 +187,7 @@ class Store:
         """Remove blobs that no manifest names; gives their digests.
 
         With `digests` only those, as a replaced manifest named them. Else every blob that has
-        lain there unnamed for `min_age_s`, and what killed writers left. `keep` holds digests of
-        blobs that others than manifests need, such as tuned copies.
+        lain there unnamed for `min_age_s`, and what killed writers left. `keep` as in `delete`.
         """
         with self.lock(_NAMING):
             if digests is not None:
@@ -215,17 +201,19 @@ class Store:
 
         Raises:
             ModelNotFound: there is no such model.
-            ManifestBroken: its manifest cannot be read.
+            ManifestBroken: a manifest cannot be read.
         """
         users = self._users()
         if name is None:
-            digests = dict.fromkeys([*users, *self.blobs.digests()])
+            digests = {one: users[one] for one in users}
+            digests |= {one: users.get(one, ()) for one in self.blobs.digests()}
         else:
             manifest = self.manifest(name)
             if manifest is None:
                 raise self._unknown(name)
-            digests = dict.fromkeys(f"sha256:{hex_of(layer.digest)}" for layer in manifest.blobs)
-        faults = (self._fault(digest, users.get(digest, ())) for digest in digests)
+            named = (f"sha256:{hex_of(layer.digest)}" for layer in manifest.blobs)
+            digests = {one: users.get(one, ()) for one in named}
+        faults = (self._fault(digest, names) for digest, names in digests.items())
         return [fault for fault in faults if fault is not None]
 
     def lock(self, what: str, wait_s: float = -1.0) -> AbstractContextManager[None]:
@@ -233,24 +221,6 @@ class Store:
         return held(self.root, what, wait_s)
 
     # Parts
-
-    def _place(self, name: ModelName) -> Path:
-        return self._manifests.joinpath(*name.parts)
-
-    def _files(self) -> Iterator[tuple[ModelName, Path]]:
-        """Give every manifest's name and file; what cannot be a name is none."""
-        for path in self._manifests.glob("*/*/*/*"):
-            host, namespace, model, tag = path.parts[-4:]
-            with suppress(InvalidName):
-                name = parse_name(f"{host}/{namespace}/{model}:{tag}")
-                if path.is_file():
-                    yield name, path
-
-    def _known(self, name: ModelName) -> ModelName:
-        there = self.find(name)
-        if there is None:
-            raise self._unknown(name)
-        return there
 
     def _unknown(self, name: ModelName) -> ModelNotFound:
         return ModelNotFound(name.short, [one.short for one in self.names()])
@@ -263,63 +233,35 @@ class Store:
                 return ModelName(there.host, there.namespace, there.model, name.tag)
         return name
 
-    def _write(self, path: Path, raw: bytes) -> None:
-        """Replace a manifest by one rename."""
-        with writing(self.root):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Not beside its place: whatever lies there counts as a model's tag.
-            aside = self._manifests / f".{os.getpid()}-{secrets.token_hex(6)}.part"
-            try:
-                with aside.open("xb") as file:
-                    file.write(raw)
-                    file.flush()
-                    os.fsync(file.fileno())
-                aside.replace(path)
-            finally:
-                with suppress(OSError):
-                    aside.unlink(missing_ok=True)
-        bring_to_disk(path.parent)
-
-    def _drop_empty(self, folder: Path) -> None:
-        with suppress(OSError):  # not empty
-            while folder != self._manifests:
-                folder.rmdir()
-                folder = folder.parent
-
     def _users(self) -> dict[str, tuple[str, ...]]:
-        """Tell for each blob that is named, by whom; what is no manifest names nothing.
+        """Tell for each blob that a model needs, which ones do.
 
         Raises:
             ManifestBroken: a file that cannot be read, and may name anything.
         """
         users: dict[str, tuple[str, ...]] = {}
-        for name, path in self._files():
-            layers: tuple[Layer, ...] = ()
-            try:
-                with suppress(FileNotFoundError, ValueError):
-                    layers = parse_manifest(path.read_bytes()).blobs
-            except OSError as error:
-                raise ManifestBroken(str(path), error.strerror or str(error)) from error
-            for layer in layers:
-                with suppress(BadDigest):
+        for name, path in self._shelf.all():
+            with suppress(FileNotFoundError, ManifestBroken, BadDigest):
+                for layer in self._shelf.read(path).blobs:
                     digest = f"sha256:{hex_of(layer.digest)}"
-                    users[digest] = (*users.get(digest, ()), name.short)
+                    if name.short not in users.get(digest, ()):
+                        users[digest] = (*users.get(digest, ()), name.short)
         return users
 
     def _remove_unnamed(self, digests: Iterable[str], keep: Collection[str]) -> list[str]:
         try:
-            users = self._users()
+            named = {one for _, path in self._shelf.all() for one in self._shelf.digests(path)}
         except ManifestBroken:
             return []  # what one that cannot be read names is not known, so all of it stays
-        kept = {hex_of(digest) for digest in keep}
+        kept = named | {f"sha256:{digest.removeprefix('sha256:')}" for digest in keep}
         removed = []
         for digest in dict.fromkeys(digests):
             with suppress(BadDigest):
                 whole = f"sha256:{hex_of(digest)}"
-                if whole not in users and hex_of(digest) not in kept and self.blobs.has(whole):
+                if whole not in kept and self.blobs.has(whole):
                     self.blobs.remove(whole)
                     removed.append(whole)
-        return removed
+        return sorted(removed)
 
     def _age_s(self, digest: str) -> float:
         with suppress(OSError):
