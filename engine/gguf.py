@@ -1,8 +1,8 @@
 """Read a GGUF file's header: what the model is, and whether the file is whole. No llama_cpp.
 
-llama.cpp ends the process on some broken files, so a file is looked at here first. Only scalars
-and strings are kept; the vocabulary's arrays are walked over. The format is described in
-github.com/ggml-org/ggml, docs/gguf.md.
+llama.cpp ends the process on some broken files, so a file is looked at here first. Only scalars,
+strings and short arrays are kept; the vocabulary's arrays are walked over (`read_arrays` gives them
+on request). The format is described in github.com/ggml-org/ggml, docs/gguf.md.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import mmap
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from paddock.engine.errors import ModelBroken
@@ -37,6 +37,36 @@ TYPE_NAMES: dict[int, str] = {
     10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K",
     20: "IQ4_NL", 23: "IQ4_XS", 28: "F64", 30: "BF16",
 }  # fmt: skip
+
+# The names of whole files' mixtures (llama.h, `llama_ftype`), as `general.file_type` numbers them.
+FILE_TYPES: dict[int, str] = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K",
+    11: "Q3_K_S", 12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S",
+    17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS",
+    23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M",
+    30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4",
+}  # fmt: skip
+
+# Tokens around what stands before and after a gap, and before what fills it, by model family
+# (llama.cpp, src/llama-vocab.cpp).
+_FILLING = (
+    ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
+    ("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),
+    ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
+    (
+        "<\uff5cfim▁begin\uff5c>",
+        "<\uff5cfim▁hole\uff5c>",
+        "<\uff5cfim▁end\uff5c>",
+    ),  # full-width bars
+    ("▁<PRE>", "▁<SUF>", "▁<MID>"),
+    ("<PRE>", "<SUF>", "<MID>"),
+    ("<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"),
+)
+_TOKENS = "tokenizer.ggml.tokens"
+_LENGTH = struct.Struct("<Q")
+
+# Longer arrays are the vocabulary's, or of one number for each layer: not kept.
+_SHORT_ITEMS = 5
 
 _FOREIGN = {
     b"lmgg": "an old GGML file; llama.cpp reads only GGUF. Convert it or take a newer one",
@@ -84,6 +114,21 @@ class Header:
     """Where the descriptions of the tensors begin, right behind the values."""
     data_at: int = 0
     """Where the first tensor begins."""
+    arrays: dict[str, tuple[Scalar, ...]] = field(default_factory=dict)
+    """The short ones: at most five items."""
+    filling: tuple[str, str, str] | None = None
+    """The texts of the vocabulary's tokens for filling in the middle: prefix, suffix, middle."""
+
+    @property
+    def file_type(self) -> str:
+        """Name the format that most of it is in, such as `Q4_K_M`; `unknown` if it is new."""
+        kind = self.values.get("general.file_type")
+        return FILE_TYPES.get(kind, "unknown") if isinstance(kind, int) else "unknown"
+
+    @property
+    def n_weights(self) -> int:
+        """How many numbers all tensors hold together."""
+        return sum(tensor.n_weights for tensor in self.tensors)
 
     @property
     def architecture(self) -> str:
@@ -131,14 +176,49 @@ class _Reader:
         """Walk over an array; gives its length."""
         kind, n_items = self.number("<I"), self.number("<Q")
         if kind == _STRING:
-            for _ in range(n_items):
-                self.take(self.number("<Q"))
+            self._skip_strings(n_items)
         elif kind == _ARRAY:
             for _ in range(n_items):
                 self.skip_array()
         else:
-            self.take(struct.calcsize(_SCALARS[kind]) * n_items)
+            self._skip(struct.calcsize(_SCALARS[kind]) * n_items)
         return n_items
+
+    def array(self) -> tuple[Scalar, ...]:
+        """Read an array of scalars or strings; one of arrays is walked over, and empty."""
+        kind, n_items = self.number("<I"), self.number("<Q")
+        if kind == _ARRAY:
+            self.at -= 12
+            self.skip_array()
+            return ()
+        if kind == _STRING:
+            return tuple(self.string() for _ in range(n_items))
+        form = _SCALARS[kind]
+        raw = self.take(struct.calcsize(form) * n_items)
+        return tuple(one for (one,) in struct.iter_unpack(form, raw))
+
+    def array_length(self) -> int:
+        """Tell how long the array is that begins here, without moving."""
+        self.take(12)
+        self.at -= 12
+        return int(_LENGTH.unpack_from(self.data, self.at + 4)[0])
+
+    def _skip(self, n_bytes: int) -> None:
+        if n_bytes > len(self.data) - self.at:
+            raise _Short
+        self.at += n_bytes
+
+    def _skip_strings(self, n_items: int) -> None:
+        """Walk over strings: a vocabulary has hundreds of thousands, so the loop is bare."""
+        length, data, at = _LENGTH.unpack_from, self.data, self.at
+        try:
+            for _ in range(n_items):
+                at += 8 + length(data, at)[0]
+        except (struct.error, OverflowError):
+            raise _Short from None
+        if at > len(data):
+            raise _Short
+        self.at = at
 
 
 def read_header(path: Path) -> Header:
@@ -171,6 +251,8 @@ def _parse(path: Path, data: mmap.mmap) -> Header:
         raise ModelBroken(
             str(path), f"the file is truncated: it ends at byte {len(data)} inside its header"
         ) from None
+    except RecursionError:
+        raise ModelBroken(str(path), "the file is corrupt: arrays within arrays") from None
     except KeyError as error:
         raise ModelBroken(
             str(path), f"the file is corrupt: unknown value type {error} near byte {reader.at}"
@@ -186,19 +268,65 @@ def _read(path: Path, reader: _Reader) -> Header:
         raise ModelBroken(str(path), "the file is corrupt: its header counts are not plausible")
     values: dict[str, Scalar] = {}
     lengths: dict[str, int] = {}
+    arrays: dict[str, tuple[Scalar, ...]] = {}
+    filling = None
     for _ in range(n_values):
         key, kind = reader.string(), reader.number("<I")
-        if kind == _ARRAY:
-            lengths[key] = reader.skip_array()
-        else:
+        if kind != _ARRAY:
             values[key] = reader.value(kind)
+            continue
+        lengths[key] = reader.array_length()
+        begin = reader.at
+        if lengths[key] <= _SHORT_ITEMS:
+            arrays[key] = reader.array()
+        else:
+            reader.skip_array()
+        if key == _TOKENS:
+            filling = _filling(reader.data, begin, reader.at)
     tensors_at = reader.at
     tensors = tuple(_tensor(path, reader) for _ in range(n_tensors))
     alignment = values.get("general.alignment", 32)
     step = alignment if isinstance(alignment, int) and alignment > 0 else 32
     data_at = -(-reader.at // step) * step
     _check_ends(path, len(reader.data) - data_at, len(reader.data), tensors)
-    return Header(version, n_tensors, values, lengths, tensors, tensors_at, data_at)
+    return Header(
+        version, n_tensors, values, lengths, tensors, tensors_at, data_at, arrays, filling
+    )
+
+
+def _filling(data: mmap.mmap, begin: int, end: int) -> tuple[str, str, str] | None:
+    """Look for a vocabulary's tokens for filling in the middle, which lies between two places."""
+
+    def is_there(text: str) -> bool:
+        raw = text.encode()
+        return data.find(_LENGTH.pack(len(raw)) + raw, begin, end) >= 0
+
+    return next((marks for marks in _FILLING if all(map(is_there, marks))), None)
+
+
+def read_arrays(path: Path) -> dict[str, tuple[Scalar, ...]]:
+    """Read every array of a file's header, the vocabulary's too: half a second for a large one.
+
+    Raises:
+        ModelBroken: as `read_header`, which is to be asked first.
+    """
+    try:
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
+            reader = _Reader(data)
+            reader.at = 16
+            arrays = {}
+            for _ in range(reader.number("<Q")):
+                key, kind = reader.string(), reader.number("<I")
+                if kind == _ARRAY:
+                    arrays[key] = reader.array()
+                else:
+                    reader.value(kind)
+            return arrays
+    except (_Short, KeyError, ValueError, OSError) as error:
+        raise ModelBroken(str(path), f"its header cannot be read: {error!r}") from error
 
 
 def _tensor(path: Path, reader: _Reader) -> Tensor:
