@@ -95,6 +95,8 @@ class ServiceSettings:
     trusted_hosts: tuple[str, ...] = ()
     """Where models may be brought from; empty: from anywhere, and it is said from where."""
     access_log: bool = True
+    is_log_json: bool = False
+    """Whether its lines are JSON."""
 
     @property
     def is_loopback(self) -> bool:

@@ -107,6 +107,7 @@ NAMES: Mapping[str, _Name] = {
     "stop_timeout": _Name(values.seconds, "service.stop_timeout_s"),
     "trusted_hosts": _Name(values.listed, "service.trusted_hosts"),
     "access_log": _Name(values.flag, "service.access_log"),
+    "access_log_json": _Name(values.flag, "service.is_log_json"),
     "nohistory": _Name(values.flag, "keeps_no_history", in_ollama=True),
     "debug": _Name(values.flag, "is_debug", in_ollama=True),
     # llama.cpp has what it was built for, and chooses by itself; Ollama has several to choose from.

@@ -27,7 +27,7 @@ ROUTES = (
     "paddock.engine.api.anthropic.routes",
     "paddock.engine.api.watched",
 )
-SECURITY = "paddock.engine.api.security"  # has `middleware(settings) -> list[Middleware]`
+SECURITY = "paddock.engine.api.security"  # has `middleware(settings, journal)`
 
 
 def make_app(service: Service) -> Starlette:
@@ -50,7 +50,8 @@ def _routes() -> Iterable[BaseRoute]:
 def _doors(service: Service) -> list[Middleware]:
     if importlib.util.find_spec(SECURITY) is None:
         return []
-    doors: list[Middleware] = importlib.import_module(SECURITY).middleware(service.settings)
+    security = importlib.import_module(SECURITY)
+    doors: list[Middleware] = security.middleware(service.settings, service.journal)
     return doors
 
 

@@ -19,6 +19,7 @@ import uvicorn
 from paddock.engine.errors import EngineError
 
 from .app import make_app
+from .connections import protocol
 from .service import Service
 
 BACKLOG = 2048
@@ -99,6 +100,7 @@ def make_server(service: Service) -> Server:
     return Server(
         uvicorn.Config(
             make_app(service),
+            http=protocol(header_s=settings.header_timeout_s, idle_s=settings.idle_timeout_s),
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -127,7 +129,7 @@ async def serve(
 
     def end(*_: int | FrameType | None) -> None:
         server.force_exit = server.should_exit
-        server.should_exit = True
+        server.should_exit = service.is_stopping = True
 
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)

@@ -19,6 +19,7 @@ from paddock.engine.store.layout import Store
 
 from .journal import Journal
 
+
 @dataclass(slots=True)
 class Service:
     """The parts that handlers need."""
@@ -30,6 +31,8 @@ class Service:
     version: str
     journal: Journal = field(default_factory=Journal)
     """What is asked of it now, and lately."""
+    is_stopping: bool = False
+    """A signal has said to end: nothing new should be sent here."""
 
 
 def service_of(request: HTTPConnection) -> Service:
