@@ -1,0 +1,189 @@
+"""What Ollama's clients ask, in the engine's words: model, options, format, thinking, images.
+
+Knows no stream. Every check that Ollama makes before it loads a model is made here, in its words.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+
+from paddock.engine.api.bodies import (
+    decode_base64,
+    flag_of,
+    integer_of,
+    object_of,
+    read_json,
+    text_of,
+    texts_of,
+)
+from paddock.engine.api.errors import ApiError
+from paddock.engine.api.journal import note_model
+from paddock.engine.api.keep_alive import read_keep_alive
+from paddock.engine.api.options import Options, defaults, read_options
+from paddock.engine.api.service import Service, priority_of, service_of
+from paddock.engine.errors import ModelNotFound
+from paddock.engine.request import (
+    ChatRequest,
+    Constraint,
+    Message,
+    ModelFacts,
+    ModelSpec,
+    Priority,
+    Role,
+    Think,
+)
+from paddock.engine.store.names import ModelName, parse_name
+
+MOST_TOP_LOGPROBS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What every request that needs a model has."""
+
+    service: Service
+    body: Mapping[str, Any]
+    model: str
+    """As the client wrote it: answers repeat it."""
+    name: ModelName
+    spec: ModelSpec
+    facts: ModelFacts
+    options: Options
+    streams: bool
+    priority: Priority
+    began: float
+    """By `time.monotonic`."""
+
+    @property
+    def is_unload(self) -> bool:
+        """Whether a request that asks nothing wants its model to go."""
+        return self.spec.keep_alive_s == 0
+
+
+async def fields_of(request: Request) -> dict[str, Any]:
+    """Read a request's body.
+
+    Raises:
+        ApiError: it is no JSON object, or too large.
+    """
+    return await read_json(request, max_bytes=service_of(request).settings.max_body_bytes)
+
+
+async def ask(request: Request, body: Mapping[str, Any], role: Role = "chat") -> Asked:
+    """Read what every request has, and find its model.
+
+    Raises:
+        ApiError: 400, 404 or 500, in Ollama's words.
+    """
+    began = time.monotonic()
+    service = service_of(request)
+    model = text_of(body, "model")
+    name = parse_name(model) if model else None
+    keep_alive_s = read_keep_alive(body.get("keep_alive"))
+    options = read_options(object_of(body, "options"))
+    streams = flag_of(body, "stream", True)
+    if name is None:
+        raise missing(model)
+    note_model(name.short)
+    # Never the text itself: a model may be named by a file's path elsewhere, but not from here.
+    spec = ModelSpec(name.short, role, options.n_ctx_tokens, keep_alive_s)
+    try:
+        facts = await service.pool.facts(spec)
+    except ModelNotFound:
+        raise missing(model) from None
+    priority = priority_of(request)
+    return Asked(service, body, model, name, spec, facts, options, streams, priority, began)
+
+
+def missing(model: str) -> ApiError:
+    """Say that there is no such model."""
+    return ApiError(404, f"model '{model}' not found")
+
+
+def base_request(asked: Asked, messages: tuple[Message, ...], think: Think | None) -> ChatRequest:
+    """Give what generate and chat have in common."""
+    body, options = asked.body, asked.options
+    n_logprobs = top_logprobs(body)
+    return ChatRequest(
+        asked.spec,
+        messages,
+        options.params,
+        asked.priority,
+        constraint=read_format(body.get("format")),
+        think=think,
+        n_logprobs=n_logprobs if flag_of(body, "logprobs") else None,
+        drafts=options.drafts,
+        reserves_answer=False,
+        truncates=flag_of(body, "truncate", True) and flag_of(body, "shift", True),
+        n_keep_tokens=options.n_keep_tokens,
+        defaults=defaults(),
+    )
+
+
+def top_logprobs(body: Mapping[str, Any]) -> int:
+    """Tell how many likely tokens are wanted beside each.
+
+    Raises:
+        ApiError: 400, too many.
+    """
+    n = integer_of(body, "top_logprobs") or 0
+    if not 0 <= n <= MOST_TOP_LOGPROBS:
+        raise ApiError(400, f"top_logprobs must be between 0 and {MOST_TOP_LOGPROBS}")
+    return n
+
+
+def read_format(value: Any) -> Constraint | None:
+    """Give what an answer must match.
+
+    Raises:
+        ApiError: 500, neither "json" nor a schema; in Ollama's words.
+    """
+    if value is None or value == "":
+        return None
+    if value == "json":
+        return Constraint("json")
+    if isinstance(value, dict):
+        return Constraint("json_schema", json.dumps(value))
+    shown = json.dumps(json.dumps(value, ensure_ascii=False), ensure_ascii=False)
+    wanted = 'expected "json" or a valid JSON Schema object'
+    raise ApiError(500, f"invalid format: {shown}; {wanted}")
+
+
+_THINKS: Mapping[str, Think] = {"high": "high", "medium": "medium", "low": "low", "max": "high"}
+
+
+def read_think(value: Any, model: str, abilities: frozenset[str]) -> Think | None:
+    """Tell whether a model should reason first: it does where it can, unless told otherwise.
+
+    Raises:
+        ApiError: 400, no such value, or the model cannot.
+    """
+    if isinstance(value, str):
+        if value not in _THINKS:
+            levels = '"high", "medium", "low", "max", true, or false'
+            shown = json.dumps(value, ensure_ascii=False)
+            raise ApiError(400, f"invalid think value: {shown} (must be {levels})")
+        value = _THINKS[value]
+    elif value is not None and not isinstance(value, bool):
+        raise ApiError(400, "think must be a boolean or string "
+                            '("high", "medium", "low", "max", true, or false)')  # fmt: skip
+    if "thinking" in abilities:
+        return True if value is None else value
+    if value:
+        raise ApiError(400, f'"{model}" does not support thinking')
+    return value
+
+
+def read_images(body: Mapping[str, Any]) -> tuple[bytes, ...]:
+    """Give the images of a request or of a turn.
+
+    Raises:
+        ApiError: 400, one is no base64.
+    """
+    return tuple(decode_base64(text, "images") for text in texts_of(body, "images"))

@@ -1,0 +1,113 @@
+"""Answers as Ollama's clients read them: pieces, and the last object with its numbers.
+
+Knows neither generate nor chat: how a piece is put, they say. An answer that nobody reads any more
+is cancelled.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from paddock.engine.answer import Answer
+from paddock.engine.api.clock import nanoseconds, now, rfc3339
+from paddock.engine.api.streaming import json_response, ndjson, while_connected
+from paddock.engine.request import ChatRequest, Chunk, DoneReason, Reply, TokenLogprob, Usage
+
+from .asking import Asked
+
+Put = Callable[[Chunk], dict[str, Any]]
+"""Gives the members of a piece that hold what was said."""
+End = Callable[[Reply], dict[str, Any]]
+"""Gives what the last object has beyond its numbers."""
+
+# An answer that went in circles did not come to its own end.
+_REASONS: Mapping[DoneReason, str] = {"stop": "stop", "length": "length", "repetition": "length"}
+
+
+async def tell(request: Request, asked: Asked, wanted: ChatRequest, put: Put, end: End) -> Response:
+    """Ask the pool and answer, piece by piece or at once.
+
+    Raises:
+        ApiError, EngineError: it ended before there was anything to send.
+    """
+    answer = asked.service.pool.chat(wanted, waits=False)
+    if asked.streams:
+        return await ndjson(request, _pieces(asked, answer, put, end), lambda: _warning(answer))
+    try:
+        reply = await while_connected(request, answer.reply())
+    finally:
+        answer.cancel()
+    whole = Chunk(reply.text, 0, reply.reasoning, reply.tool_calls, reply.logprobs)
+    body = {**head(asked.model), **put(whole), **_last(asked, reply), **end(reply)}
+    return json_response(body, headers=_warning(answer))
+
+
+async def _pieces(
+    asked: Asked, answer: Answer, put: Put, end: End
+) -> AsyncGenerator[dict[str, Any], None]:
+    try:
+        async for chunk in answer:
+            yield {**head(asked.model), **put(chunk), "done": False}
+        reply = await answer.reply()
+        yield {**head(asked.model), **put(Chunk("", 0)), **_last(asked, reply), **end(reply)}
+    finally:
+        answer.cancel()
+
+
+def head(model: str) -> dict[str, Any]:
+    """Give what every object begins with."""
+    return {"model": model, "created_at": rfc3339(now())}
+
+
+def _last(asked: Asked, reply: Reply) -> dict[str, Any]:
+    told: dict[str, Any] = {"done": True, "done_reason": _REASONS[reply.done_reason]}
+    told |= numbers(reply.usage, asked.began)
+    if reply.prompt_tokens_original is not None:
+        told |= {"truncated": True, "prompt_tokens_original": reply.prompt_tokens_original}
+    return told
+
+
+def numbers(usage: Usage, began: float) -> dict[str, int]:
+    """Give what a request cost; what is zero is left out, as Go does."""
+    counted = {
+        "total_duration": nanoseconds(time.monotonic() - began),
+        "load_duration": nanoseconds(usage.load_s),
+        "prompt_eval_count": usage.prompt_tokens,
+        "prompt_eval_duration": nanoseconds(usage.prefill_s),
+        "eval_count": usage.completion_tokens,
+        "eval_duration": nanoseconds(usage.decode_s),
+    }
+    told = {name: value for name, value in counted.items() if value}
+    # These are ours, and always there: a client can tell an idle queue from one that is not told.
+    told["queue_duration"] = nanoseconds(usage.queue_s)
+    told["cached_tokens"] = usage.prompt_reused_tokens
+    return told
+
+
+def logprobs(chunk: Chunk) -> dict[str, Any]:
+    """Give a piece's log probabilities; nothing where there are none."""
+    return {"logprobs": [_logprob(one) for one in chunk.logprobs]} if chunk.logprobs else {}
+
+
+def _logprob(one: TokenLogprob) -> dict[str, Any]:
+    told: dict[str, Any] = {"token": one.token, "logprob": one.logprob, "bytes": list(one.raw)}
+    if one.top:
+        told["top_logprobs"] = [
+            {"token": token, "logprob": value, "bytes": list(raw)} for token, value, raw in one.top
+        ]
+    return told
+
+
+def _warning(answer: Answer) -> dict[str, str]:
+    n_tokens = answer.prompt_tokens_original
+    return {} if n_tokens is None else warning(n_tokens)
+
+
+def warning(n_tokens: int) -> dict[str, str]:
+    """Give the header that says that a prompt was cut."""
+    return {"Warning": f'299 paddock "the prompt of {n_tokens} tokens was cut to fit the context"'}
