@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
-from paddock.engine.request import ChatRequest, Chunk, DoneReason, Reply, Usage
+from paddock.engine.request import ChatRequest, Chunk, Reply
+from paddock.engine.workers.ticket import Ended
+
+# A reader that is slower than the model gets what has gathered in one piece, and what all readers
+# have seen is kept as one: a chunk takes 150 bytes more than its text.
+_MOST_CHUNKS = 256
+
+
+@dataclass(slots=True, eq=False)
+class _Reader:
+    n_seen: int = 0
+    """Of the chunks as they are kept now."""
 
 
 class Answer:
@@ -15,10 +27,13 @@ class Answer:
         self.request = request
         self.was_read = False
         """A reader has seen a part, so the answer cannot be begun anew."""
+        self.prompt_tokens_original: int | None = None
+        """What the prompt had before it was shortened; None: it was not. Known before any chunk."""
         self._began = asyncio.get_running_loop().time()
         self.first_s = 0.0
         """How long after the request its first token came; 0: not yet."""
         self._chunks: list[Chunk] = []
+        self._readers: list[_Reader] = []
         self._moved = asyncio.Event()
         self._task = asyncio.ensure_future(serve(self))
         self._task.add_done_callback(self._ended)
@@ -28,18 +43,25 @@ class Answer:
         return await self._task
 
     async def __aiter__(self) -> AsyncIterator[Chunk]:
-        """Yield the chunks in order; raises what `reply` raises."""
-        n_seen = 0
-        while True:
-            while n_seen < len(self._chunks):
-                self.was_read = True
-                yield self._chunks[n_seen]
-                n_seen += 1
-            if self._task.done():
-                self._task.result()
-                return
-            self._moved.clear()
-            await self._moved.wait()
+        """Yield the chunks in order; raises what `reply` raises.
+
+        Each iteration begins at the answer's beginning, which may then come in larger pieces.
+        """
+        reader = _Reader()
+        self._readers.append(reader)
+        try:
+            while True:
+                while reader.n_seen < len(self._chunks):
+                    self.was_read = True
+                    reader.n_seen += 1
+                    yield self._chunks[reader.n_seen - 1]
+                if self._task.done():
+                    self._task.result()
+                    return
+                self._moved.clear()
+                await self._moved.wait()
+        finally:
+            self._readers.remove(reader)
 
     def cancel(self) -> None:
         """Stop at the next decode step."""
@@ -50,23 +72,42 @@ class Answer:
         if not self.first_s:
             self.first_s = asyncio.get_running_loop().time() - self._began
         self._chunks.append(chunk)
+        if len(self._chunks) > _MOST_CHUNKS:
+            self._fold()
         self._moved.set()
+
+    def _fold(self) -> None:
+        """Make one chunk of those that every reader has seen, and one of those that none has."""
+        seen = [reader.n_seen for reader in self._readers] or [0]
+        first, last = min(seen), max(seen)
+        folded = [_joined(self._chunks[:first])] if first else []
+        unread = [_joined(self._chunks[last:])] if last < len(self._chunks) else []
+        self._chunks[:] = [*folded, *self._chunks[first:last], *unread]
+        for reader in self._readers:
+            reader.n_seen -= first - len(folded)
+
+    def shortened(self, n_tokens: int) -> None:
+        """Note what the prompt had before it was shortened."""
+        self.prompt_tokens_original = n_tokens
 
     def forget(self) -> None:
         """Drop what an interrupted worker had said."""
         self._chunks.clear()
 
-    def reply_of(self, reason: DoneReason, usage: Usage, digest: str, is_shortened: bool) -> Reply:
+    def reply_of(self, ended: Ended, digest: str) -> Reply:
         """Put the chunks together."""
+        whole = _joined(self._chunks)
         return Reply(
-            "".join(chunk.text for chunk in self._chunks),
-            reason,
-            usage,
+            whole.text,
+            ended.reason,
+            ended.usage,
             digest,
-            "".join(chunk.reasoning for chunk in self._chunks),
-            tuple(call for chunk in self._chunks for call in chunk.tool_calls),
-            tuple(one for chunk in self._chunks for one in chunk.logprobs),
-            is_shortened,
+            whole.reasoning,
+            whole.tool_calls,
+            whole.logprobs,
+            ended.is_shortened,
+            ended.tokens,
+            self.prompt_tokens_original,
         )
 
     def when_ended(self, act: Callable[[Answer], None]) -> None:
@@ -81,3 +122,14 @@ class Answer:
         self._moved.set()
         if not task.cancelled():
             task.exception()  # seen: nobody may be waiting for it any more
+
+
+def _joined(chunks: Sequence[Chunk]) -> Chunk:
+    """Make one chunk of several."""
+    return Chunk(
+        "".join(chunk.text for chunk in chunks),
+        sum(chunk.n_tokens for chunk in chunks),
+        "".join(chunk.reasoning for chunk in chunks),
+        tuple(call for chunk in chunks for call in chunk.tool_calls),
+        tuple(one for chunk in chunks for one in chunk.logprobs),
+    )

@@ -111,6 +111,15 @@ class AdapterBroken(EngineError):
         super().__init__(f"adapter {path}: {why}")
 
 
+class NoInsert(BadRequest):
+    """A text to go in between two was asked of a model that was not trained for it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this model cannot fill in the middle: neither its template nor its file says how"
+        )
+
+
 class TextRefused(BadRequest):
     """A text that cannot have a vector, by its index, and why."""
 

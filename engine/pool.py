@@ -9,24 +9,26 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from paddock.engine.answer import Answer
+from paddock.engine.catalogue import Catalogue
 from paddock.engine.deadlines import Deadlines
 from paddock.engine.errors import (
     BadRequest,
     DeadlineExceeded,
-    TextRefused,
-    TextTooLong,
+    EngineError,
+    InvalidName,
     WorkerLost,
     WrongRole,
 )
 from paddock.engine.models import ModelFinder, with_context
+from paddock.engine.portions import embed_in_portions
+from paddock.engine.presets import opened, sampling_of, with_presets
 from paddock.engine.request import (
     ChatRequest,
     EmbedReply,
@@ -38,7 +40,6 @@ from paddock.engine.request import (
     Reply,
     Sampling,
     Usage,
-    resolve_sampling,
 )
 from paddock.engine.residency.adapters import resolve_adapters
 from paddock.engine.residency.caretaker import Start
@@ -49,6 +50,7 @@ from paddock.engine.residency.starting import ProfiledStart
 from paddock.engine.residency.stats import ModelStats, PoolStats, model_stats
 from paddock.engine.residency.survey import Survey, Surveyor
 from paddock.engine.settings import PoolSettings
+from paddock.engine.store.names import parse_name
 from paddock.engine.workers.probe import Probe, probe
 from paddock.engine.workers.process import WorkerProcess
 from paddock.engine.workers.ticket import Ticket, WorkerGone
@@ -65,10 +67,6 @@ MAX_ATTEMPTS = 3
 # Those that were not being computed when their worker died are not to blame, but a worker that dies
 # each time before it has begun would be started for ever.
 MAX_SENDINGS = 8
-# Small enough that a waiting text is seen to move, large enough to be packed well.
-EMBED_PORTION = 64
-# One portion is computed, the next is tokenised, a third is on its way.
-EMBED_AHEAD = 3
 
 
 class LocalPool:
@@ -95,7 +93,7 @@ class LocalPool:
             surveyor or Survey(settings),
             self.events,
         )
-        self._known: dict[str, ModelFacts] = {}
+        self._catalogue = Catalogue(self.models, settings)
         self._answers: set[Answer] = set()
 
     async def __aenter__(self) -> LocalPool:
@@ -152,31 +150,53 @@ class LocalPool:
             ModelNotFound: with the known names.
             ModelBroken: with path and reason.
         """
-        known = self._known.get(model.ref)
-        if known is None or not await asyncio.to_thread(Path(known.path).exists):
-            # A tuned copy may have been undone meanwhile.
-            known = await asyncio.to_thread(self._found, model.ref)
-            self._known[model.ref] = known
-        return with_context(known, model.n_ctx_tokens)
+        return with_context(await self._catalogue.facts(model.ref), model.n_ctx_tokens)
 
-    def _found(self, ref: str) -> ModelFacts:
-        known = self.models.find(ref, self.settings.n_ctx_tokens)
-        draft = self.settings.draft_models.get(known.name)
-        if draft is None:
-            return known
-        return replace(known, draft_path=str(self.models.locate(draft).path))
+    async def load(self, model: ModelSpec) -> float:
+        """Bring a model into memory; gives the seconds that it took, 0 if it was there.
+
+        A `keep_alive_s` of the spec is the model's from now on; without one it keeps its own.
+        """
+        ask = replace(await self._ask(model), is_brief=True)
+        began = self._residents.now()
+        async with self._residents.use(ask):
+            return self._residents.awaited_load_s(ask.key, began)
+
+    async def unload(self, ref: str) -> bool:
+        """Let a model go as soon as nobody uses it; tells whether it was there at all.
+
+        Works for models that are not on disk any more. Other names of the same file go with it.
+        """
+        path = ""
+        with suppress(EngineError):
+            path = (await self._catalogue.facts(ref)).path
+        name = _full(ref)
+        return await self._residents.dismiss(
+            lambda facts: facts.path == path or _full(facts.name) == name
+        )
 
     async def count_chat(self, model: ModelSpec, messages: Sequence[Message]) -> int:
         """Count the prompt's tokens, the model's chat template included."""
-        turns = tuple(messages)
-        return await self._repeatedly(model, lambda worker: worker.count_chat(turns), is_brief=True)
+        facts = await self.facts(model)
+        turns = opened(messages, facts)
+        return await self._briefly(model, lambda one: one.count_chat(turns, facts.template))
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
         """Count each text's tokens with the model's own tokenizer, without special tokens."""
         wanted = tuple(texts)
-        return await self._repeatedly(
-            model, lambda worker: worker.count_texts(wanted), is_brief=True
-        )
+        return await self._briefly(model, lambda one: one.count_texts(wanted))
+
+    async def tokenise(self, model: ModelSpec, text: str) -> list[int]:
+        """Give a text's token ids; control tokens that it spells are read as such, none added."""
+        return await self._briefly(model, lambda one: one.tokenise(text))
+
+    async def detokenise(self, model: ModelSpec, tokens: Sequence[int]) -> str:
+        """Give the text of token ids, control tokens as they are spelled.
+
+        Raises:
+            BadRequest: the model has no such token.
+        """
+        return await self._briefly(model, lambda one: one.detokenise(tokens))
 
     def chat(self, request: ChatRequest, *, waits: bool = True) -> Answer:
         """Queue a request; errors come out of the stream.
@@ -188,88 +208,74 @@ class LocalPool:
         answer.when_ended(self._answers.discard)
         return answer
 
-    async def embed(self, request: EmbedRequest) -> EmbedReply:
+    async def embed(self, request: EmbedRequest, *, waits: bool = True) -> EmbedReply:
         """Embed whole texts.
 
         Raises:
             TextTooLong: a text exceeds the model's context; nothing was cut.
             DeadlineExceeded: not within `total_s`.
+            Busy: the caller does not wait, and `max_queue` requests are before it.
         """
         try:
             async with asyncio.timeout(request.total_s):
-                return await self._embed(request)
+                return await self._embed(request, waits=waits)
         except TimeoutError:
             raise DeadlineExceeded("total", request.total_s or 0.0) from None
 
-    async def _embed(self, request: EmbedRequest) -> EmbedReply:
+    async def _embed(self, request: EmbedRequest, *, waits: bool) -> EmbedReply:
         facts = await self.facts(request.model)
         if facts.role != "embed":
             raise WrongRole(request.model.ref, "embed")
         if request.dimensions is not None and request.dimensions < 1:
             raise BadRequest(f"{request.dimensions} dimensions are asked for; at least 1 is needed")
         began = time.monotonic()
-        parts = await self._embed_portions(request, facts.n_ctx_tokens)
-        n_tokens = sum(part.n_tokens for part in parts)
-        n_pieces = tuple(n for part in parts for n in part.n_pieces)
-        seconds = time.monotonic() - began
-        self.events.embedded(facts.name, len(request.texts), n_tokens, seconds)
-        return EmbedReply(
-            tuple(vector for part in parts for vector in part.vectors),
-            Usage(prompt_tokens=n_tokens, prefill_s=seconds),
-            facts.digest,
-            n_pieces if any(n > 1 for n in n_pieces) else (),
-        )
+        load_s = 0.0
 
-    async def _embed_portions(self, request: EmbedRequest, n_ctx_tokens: int) -> list[Embedded]:
-        """Send a request in portions, some ahead, so that the device never waits for the next."""
-        ahead = asyncio.Semaphore(EMBED_AHEAD)
+        async def send(texts: tuple[str, ...], start: int) -> Embedded:
+            nonlocal load_s
+            ask = await self._ask(
+                request.model, priority=request.priority, waits=waits or start > 0
+            )
+            since = self._residents.now()
 
-        async def portion(start: int) -> Embedded:
-            async with ahead:
-                return await self._embed_portion(request, start, n_ctx_tokens)
-
-        starts = range(0, len(request.texts), EMBED_PORTION)
-        tasks = [asyncio.create_task(portion(start)) for start in starts]
-        try:
-            return await asyncio.gather(*tasks)
-        finally:  # the first that fails ends the others
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _embed_portion(
-        self, request: EmbedRequest, start: int, n_ctx_tokens: int
-    ) -> Embedded:
-        texts = request.texts[start : start + EMBED_PORTION]
-        try:
-            return await self._repeatedly(
-                request.model,
-                lambda worker: worker.embed(
+            async def work(worker: WorkerProcess) -> Embedded:
+                nonlocal load_s
+                load_s = max(load_s, self._residents.awaited_load_s(ask.key, since))
+                return await worker.embed(
                     texts,
                     Ticket(),
                     dimensions=request.dimensions,
-                    n_ctx_tokens=n_ctx_tokens,
+                    n_ctx_tokens=facts.n_ctx_tokens,
                     priority=request.priority,
-                    splits=request.on_overflow == "split",
-                ),
-                priority=request.priority,
-            )
-        except TextTooLong as error:
-            index = start + error.index
-            raise TextTooLong(index, error.n_tokens, error.n_ctx_tokens) from None
-        except TextRefused as error:
-            raise TextRefused(start + error.index, error.why) from None
+                    on_overflow=request.on_overflow,
+                )
+
+            return await self._repeatedly(request.model, ask, work)
+
+        whole = await embed_in_portions(request.texts, send)
+        seconds = time.monotonic() - began
+        self.events.embedded(facts.name, len(request.texts), whole.n_tokens, seconds)
+        return EmbedReply(
+            whole.vectors,
+            Usage(whole.n_tokens, load_s=load_s, prefill_s=max(0.0, seconds - load_s)),
+            facts.digest,
+            whole.n_pieces,
+            whole.n_cut_tokens,
+        )
+
+    async def _briefly(
+        self, model: ModelSpec, work: Callable[[WorkerProcess], Awaitable[_T]]
+    ) -> _T:
+        """Do what needs no sequence."""
+        return await self._repeatedly(model, await self._ask(model, is_brief=True), work)
 
     async def _repeatedly(
         self,
         model: ModelSpec,
+        ask: Ask,
         work: Callable[[WorkerProcess], Awaitable[_T]],
-        *,
-        priority: Priority = "normal",
-        is_brief: bool = False,
     ) -> _T:
         """Do something short in a model's worker, again where the worker dies."""
-        ask = await self._ask(model, priority=priority, is_brief=is_brief)
         gone: WorkerGone | None = None
         for _ in range(MAX_ATTEMPTS):
             try:
@@ -291,7 +297,7 @@ class LocalPool:
     ) -> Ask:
         """Say in the actor's words what is wanted."""
         facts = await self.facts(model)
-        adapters = resolve_adapters(model.adapters)
+        adapters = resolve_adapters((*facts.adapters, *model.adapters))
         return Ask(facts, adapters, model.keep_alive_s, model.is_pinned, priority, is_brief, waits)
 
     # One chat
@@ -302,12 +308,12 @@ class LocalPool:
         ask = await self._ask(request.model, priority=request.priority, waits=waits)
         if ask.facts.role != "chat":
             raise WrongRole(request.model.ref, "chat")
-        if ask.facts.projector is None and any(one.images for one in request.messages):
+        if ask.facts.projector is None and _has_images(request):
             raise BadRequest(f"model '{ask.facts.name}' cannot see images: it has no projector")
-        sampling = resolve_sampling(request.params, request.model.params, ask.facts.params)
+        sampling = sampling_of(request, ask.facts)
         n_lost = 0
         for n_sent in range(1, MAX_SENDINGS + 1):
-            ticket = Ticket(on_chunk=answer.add)
+            ticket = Ticket(on_chunk=answer.add, on_shortened=answer.shortened)
             try:
                 return await self._attempt(answer, ask, sampling, ticket)
             except WorkerGone as gone:
@@ -320,14 +326,32 @@ class LocalPool:
         raise AssertionError
 
     async def _attempt(self, answer: Answer, ask: Ask, sampling: Sampling, ticket: Ticket) -> Reply:
-        request, facts = answer.request, ask.facts
+        facts = ask.facts
+        request = with_presets(answer.request, facts)
+        began = self._residents.now()
         async with self._residents.use(ask) as worker:
+            load_s = self._residents.awaited_load_s(ask.key, began)
+            outside_s = self._residents.now() - began - load_s
             watch = Deadlines(request.total_s, request.idle_s)
             ticket.on_step = watch.step
             async with watch:
                 ended = await worker.chat(request, sampling, ticket, facts.n_ctx_tokens)
-        self.events.answered(facts.name, ended.reason, ended.usage, answer.first_s)
-        return answer.reply_of(ended.reason, ended.usage, facts.digest, ended.is_shortened)
+        usage = ended.usage
+        self.events.answered(facts.name, ended.reason, usage, answer.first_s)
+        usage = replace(usage, load_s=load_s, queue_s=usage.queue_s + outside_s)
+        return answer.reply_of(replace(ended, usage=usage), facts.digest)
+
+
+def _has_images(request: ChatRequest) -> bool:
+    return bool(request.images) or any(one.images for one in request.messages)
+
+
+def _full(ref: str) -> str:
+    """Write a name so that all ways to write it are the same."""
+    try:
+        return parse_name(ref).key
+    except InvalidName:
+        return ref
 
 
 def _metered(events: PoolEvents | None) -> tuple[Metrics, PoolEvents]:

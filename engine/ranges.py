@@ -16,6 +16,7 @@ NUMBERS: Mapping[str, tuple[float, float]] = {
     "temperature": (0, 100),
     "top_p": (0, 1),
     "min_p": (0, 1),
+    "typical_p": (0, 1),
     "repeat_penalty": (0.01, 100),  # logits are divided by it
     "presence_penalty": (-100, 100),
     "frequency_penalty": (-100, 100),
@@ -24,7 +25,7 @@ INTEGERS: Mapping[str, tuple[int, int]] = {
     "top_k": (-1, 2**31 - 1),  # 0 and -1: all of them
     "repeat_last_n": (-1, 2**31 - 1),  # -1: the whole context
     "seed": (-(2**63), 2**64 - 1),
-    "max_tokens": (1, 2**31 - 1),
+    "max_tokens": (1, 2**31 - 1),  # and -1 and -2: up to the end of the context
 }
 OTHERS = ("stop", "logit_bias", "guards_repetition")
 NAMES = (*NUMBERS, *INTEGERS, *OTHERS)
@@ -42,6 +43,8 @@ def checked(params: Mapping[str, Any]) -> dict[str, Any]:
 def _checked(name: str, value: Any) -> Any:
     if name in NUMBERS:
         return _number(name, value, *NUMBERS[name])
+    if name == "max_tokens" and value in (-1, -2):
+        return int(value)
     if name in INTEGERS:
         return _integer(name, value, *INTEGERS[name])
     if name == "stop":

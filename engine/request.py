@@ -138,7 +138,7 @@ class Sampling:
     seed: int = 0
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
-    """None: the smaller of 1,024 and a quarter of the context."""
+    """None: the smaller of 1,024 and a quarter of the context; -1 and -2: up to its end."""
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     """Added to the logits of these token ids; -100 and less forbids one."""
     guards_repetition: bool = True
@@ -188,7 +188,9 @@ class ChatRequest:
     prompt: str | None = None
     """Text to go on with, in place of `messages`: no template, control tokens read as such."""
     prompt_tokens: tuple[int, ...] = ()
-    """Token ids that stand before `prompt`, such as an earlier answer's `Reply.tokens`."""
+    """Token ids that stand before all else, such as an earlier answer's `Reply.tokens`."""
+    images: tuple[bytes, ...] = ()
+    """With `prompt`: what stands before it, as in `Message.images`."""
     suffix: str | None = None
     """With `prompt`: what comes after the answer, for models that fill in the middle."""
     template: str | None = None
@@ -198,7 +200,8 @@ class ChatRequest:
     answer that reaches the end of the context is done by `length`."""
     truncates: bool = False
     """Whether a prompt that is too long is shortened, and this told (`prompt_tokens_original`):
-    the oldest turns go, never the system's nor the last; of a `prompt`, its middle."""
+    the oldest turns go, never the system's nor the last; of a `prompt`, its middle, and of a last
+    turn that is too long alone as well."""
     n_keep_tokens: int = 4
     """Of a shortened `prompt`, how many stay at its beginning."""
     wants_tokens: bool = False
@@ -224,6 +227,7 @@ class Usage:
     load_s: float = 0.0
     """Waited for the model to be loaded."""
     queue_s: float = 0.0
+    """Waited for its turn, outside of the worker and in it."""
     prefill_s: float = 0.0
     decode_s: float = 0.0
 
@@ -374,4 +378,6 @@ def reserved_tokens(max_tokens: int | None, n_ctx_tokens: int) -> int:
     >>> reserved_tokens(None, 2048), reserved_tokens(None, 16384), reserved_tokens(80, 2048)
     (512, 1024, 80)
     """
-    return max_tokens if max_tokens is not None else min(1024, n_ctx_tokens // 4)
+    if max_tokens is None:
+        return min(1024, n_ctx_tokens // 4)
+    return max_tokens if max_tokens > 0 else 1  # up to the context's end: one must have room

@@ -14,6 +14,7 @@ from paddock.engine.request import DoneReason, Priority
 from paddock.engine.sampling.picker import Choice, Picker
 
 from .drafts import Drafter
+from .seeing import text_of
 from .sequence import Sequence
 from .told import Told
 
@@ -34,6 +35,8 @@ class Job:
     n_ctx_tokens: int = 0
     """The longest that prompt and answer may become together."""
     images: tuple[PlacedImage, ...] = ()
+    wants_tokens: bool = False
+    """Whether the end tells the ids of prompt and answer."""
 
 
 @dataclass(slots=True, eq=False)
@@ -113,14 +116,16 @@ class Answering:
         rest = self.job.listener.close()
         if rest:
             told.chunk(self.job.request_id, rest, None)
-        told.done.append(
-            {
-                "id": self.job.request_id,
-                "reason": self.ended,
-                "usage": self._usage(),
-                "is_shortened": self.job.picker.is_shortened,
-            }
-        )
+        done = {
+            "id": self.job.request_id,
+            "reason": self.ended,
+            "usage": self._usage(),
+            "is_shortened": self.job.picker.is_shortened,
+        }
+        if self.job.wants_tokens:
+            # Of a sequence that was put back, the prompt has what it said before.
+            done["tokens"] = [*text_of(self.sequence.prompt).tolist(), *self.sequence.answer]
+        told.done.append(done)
 
     def _usage(self) -> dict[str, Any]:
         """Give the fields of `request.Usage`."""

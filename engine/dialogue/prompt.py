@@ -5,42 +5,34 @@ Runs beside the owner thread, since tokenising needs only the vocabulary.
 
 from __future__ import annotations
 
-import secrets
+from collections import OrderedDict
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from paddock.engine.arrays import Tokens
-from paddock.engine.errors import BadRequest, PromptTooLong
+from paddock.engine.errors import BadRequest, NoInsert, PromptTooLong
 from paddock.engine.native.model import Model
-from paddock.engine.request import (
-    ChatRequest,
-    Constraint,
-    Message,
-    Sampling,
-    Tool,
-    reserved_tokens,
-)
+from paddock.engine.request import ChatRequest, Constraint, Message, Sampling, reserved_tokens
 
 from .chat import ChatTemplate, TextPiece
-from .ear import AnswerListener, Ways
-from .forced import (
-    Beginning,
-    after_analysis,
-    after_reasoning,
-    force_call,
-    force_harmony_call,
-)
-from .harmony import HARMONY_TOKENS, HarmonyListener
+from .expecting import constraint_of, listener_for, shown_tokens, wanted_tools
 from .images import PlacedImage, check_image, place
-from .listener import Listener
+from .listener import Listener, PlainListener
+from .shortening import Limit, around, fewer_turns, limit_of, shorter_last, without_middle
 from .turns import MEDIA_MARK
 
 if TYPE_CHECKING:
     from paddock.engine.native.vision import Projector
+
+# Templates that requests bring along; to study one takes 50 ms.
+_N_TEMPLATES = 16
+
+# Looking at an image takes seconds, so what it takes is guessed while turns are chosen.
+_IMAGE_TOKENS = 768
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +47,8 @@ class Prompted:
     """What the answer must match: the request's own wish, or what a forced tool call needs."""
     images: tuple[PlacedImage, ...] = ()
     """In `tokens`, each image's positions hold negative numbers: equal ones for equal images."""
+    n_original: int | None = None
+    """What the prompt had before it was shortened; None: it was not."""
 
 
 class Prompter:
@@ -63,49 +57,130 @@ class Prompter:
     def __init__(self, model: Model, eyes: Projector | None = None) -> None:
         self._model = model
         self._eyes = eyes
-        self._template = ChatTemplate(
-            model.chat_template(),
+        self._templates: OrderedDict[str | None, ChatTemplate] = OrderedDict()
+        self._own = self._read_template(None)
+
+    def _read_template(self, source: str | None) -> ChatTemplate:
+        """Read a template; None: the one of the model's file."""
+        model = self._model
+        return ChatTemplate(
+            source or model.chat_template(),
             bos=model.special_text("bos"),
             eos=model.special_text("eos"),
             control_tokens=model.special_tokens(),
             ends=[model.piece(token, shows_control=True).decode(errors="replace")
                   for token in model.ending_tokens()],
-            tool_source=model.chat_template("tool_use"),
+            tool_source=None if source else model.chat_template("tool_use"),
         )  # fmt: skip
 
-    def chat(self, request: ChatRequest, sampling: Sampling) -> Prompted:
-        """Give a conversation's prompt, and who listens to its answer.
+    def _template(self, source: str | None) -> ChatTemplate:
+        if source is None:
+            return self._own
+        if source not in self._templates:
+            self._templates[source] = self._read_template(source)
+            if len(self._templates) > _N_TEMPLATES:
+                self._templates.popitem(last=False)
+        self._templates.move_to_end(source)
+        return self._templates[source]
+
+    def chat(self, request: ChatRequest, sampling: Sampling, n_ctx_tokens: int = 0) -> Prompted:
+        """Give a request's prompt, and who listens to its answer.
+
+        Args:
+            request: messages, or a prompt in their place.
+            sampling: its stop strings, and how long the answer may get.
+            n_ctx_tokens: what prompt and answer may fill; of matter where it may be shortened.
 
         Raises:
             BadRequest: the model's template refuses it, or a tool is wanted that there is not.
         """
-        wanted = _wanted_tools(request)
+        limit = None
+        if request.truncates and n_ctx_tokens:
+            limit = limit_of(request, sampling.max_tokens, n_ctx_tokens)
+            limit = limit if limit.n_goal > 0 else None
+        if request.prompt is not None:
+            return self._raw(request, request.prompt, sampling, limit)
+        wanted = wanted_tools(request)
         tools = () if request.tool_choice == "none" else request.tools
-        pieces = self._template.render(request.messages, tools=tools, think=request.think)
-        is_inside = bool(pieces) and self._template.opens_reasoning(pieces[-1].text)
-        tokens, images = self._with_images(pieces, request.messages)
+        template = self._template(request.template)
+        pieces = template.render(request.messages, tools=tools, think=request.think)
+        n_original = None
+        if limit is not None and self._may_exceed(limit, pieces, request):
+            request, n_original = self._shortened(request, template, limit)
+        if n_original is not None:
+            pieces = template.render(request.messages, tools=tools, think=request.think)
+        is_inside = bool(pieces) and template.opens_reasoning(pieces[-1].text)
+        tokens, images = self._with_images(pieces, request)
+        manner = template.manner
         return Prompted(
             tokens,
-            self._listener(tools, sampling, is_inside=is_inside),
-            self._shown(has_tools=bool(tools)),
-            self._constraint(request, wanted, is_inside=is_inside),
+            listener_for(manner, tools, sampling, is_inside=is_inside),
+            shown_tokens(manner, self._specials, has_tools=bool(tools)),
+            constraint_of(request, manner, wanted, self._specials, is_inside=is_inside),
             images,
+            n_original,
         )
 
+    # Too long
+
+    @staticmethod
+    def _may_exceed(limit: Limit, pieces: Items[TextPiece], request: ChatRequest) -> bool:
+        """Whether it is worth counting: a token has a byte at least, and counting has its price."""
+        n_bytes = sum(len(piece.text.encode(errors="replace")) for piece in pieces)
+        n_images = sum(len(one.images) for one in request.messages)
+        n_most = n_bytes + 1 + len(request.prompt_tokens) + n_images * _IMAGE_TOKENS
+        return n_most > limit.n_most
+
+    def _shortened(
+        self, request: ChatRequest, template: ChatTemplate, limit: Limit
+    ) -> tuple[ChatRequest, int | None]:
+        """Give a conversation that fits, if it can, and what the whole one would have taken."""
+        tools = () if request.tool_choice == "none" else request.tools
+
+        def count(messages: Items[Message]) -> int:
+            pieces = template.render(messages, tools=tools, think=request.think)
+            n_images = sum(len(one.images) for one in messages)
+            return len(self._tokens(pieces)) + n_images * _IMAGE_TOKENS
+
+        n_turns, n_before = count(request.messages), len(request.prompt_tokens)
+        if n_turns + n_before <= limit.n_most:
+            return request, None
+        messages = request.messages
+        if n_turns > limit.n_most:
+            messages = fewer_turns(messages, limit, count)
+            if count(messages) > limit.n_most:
+                messages = shorter_last(messages, limit, count, self._plain, self._text)
+        n_room = max(0, limit.n_goal - count(messages))
+        before = self._ids(request.prompt_tokens)
+        before = without_middle(before, n_room, request.n_keep_tokens) if n_room else before[:0]
+        ids = tuple(before.tolist())
+        return replace(request, messages=messages, prompt_tokens=ids), n_turns + n_before
+
+    # Images
+
     def _with_images(
-        self, pieces: Items[TextPiece], messages: Items[Message]
+        self, pieces: Items[TextPiece], request: ChatRequest
     ) -> tuple[Tokens, tuple[PlacedImage, ...]]:
-        """Tokenise a prompt with its images in their places."""
-        images = [image for message in messages for image in message.images]
+        """Tokenise a prompt with its images in their places, behind what came before it."""
+        before = self._before(request.prompt_tokens)
+        images = [image for message in request.messages for image in message.images]
         if not images:
-            return self._tokens(pieces), ()
+            return np.concatenate([before, self._tokens(pieces, begins=not len(before))]), ()
+        parts = self._cut_at_images(pieces, begins=not len(before))
+        return self._placed([np.concatenate([before, parts[0]]), *parts[1:]], images)
+
+    def _placed(
+        self, parts: Items[Tokens], images: Items[bytes]
+    ) -> tuple[Tokens, tuple[PlacedImage, ...]]:
+        if not images:
+            return np.concatenate(parts), ()
         if self._eyes is None:
             raise BadRequest("this model cannot see images: it has no projector")
         for number, image in enumerate(images, start=1):
             check_image(image, number)
-        return place(self._cut_at_images(pieces), images, self._eyes.look)
+        return place(parts, images, self._eyes.look)
 
-    def _cut_at_images(self, pieces: Items[TextPiece]) -> list[Tokens]:
+    def _cut_at_images(self, pieces: Items[TextPiece], *, begins: bool) -> list[Tokens]:
         """Tokenise what stands before, between and behind the images."""
         parts: list[list[TextPiece]] = [[]]
         for piece in pieces:
@@ -115,67 +190,135 @@ class Prompter:
                     parts.append([])
                 if text:
                     parts[-1].append(TextPiece(text, piece.is_literal))
-        return [self._tokens(part, begins=number == 0) for number, part in enumerate(parts)]
+        first, *others = parts
+        return [
+            self._tokens(first, begins=begins),
+            *(self._tokens(part, begins=False, is_first=False) for part in others),
+        ]
 
-    def _listener(
-        self, tools: tuple[Tool, ...], sampling: Sampling, *, is_inside: bool
-    ) -> Listener:
-        manner = self._template.manner
-        if manner.is_harmony:
-            return HarmonyListener(sampling.stop, new_call_id)
-        ways = Ways(
-            manner.tags,
-            manner.forms if tools else (),
-            {tool.name: tool for tool in tools},
-            manner.wrappers,
-            is_inside,
+    # Prompts without a conversation
+
+    def _raw(
+        self, request: ChatRequest, prompt: str, sampling: Sampling, limit: Limit | None
+    ) -> Prompted:
+        """Give a prompt as it was written; what answers it is nothing but text."""
+        if request.tools:
+            raise BadRequest("a raw prompt has no place for tools")
+        if request.suffix is not None:
+            return self._insert(request, prompt, request.suffix, sampling, limit)
+        before = self._before(request.prompt_tokens)
+        text = self._tokens([TextPiece(prompt, False)], begins=not len(before))
+        parts = [before, text]
+        if request.images:
+            n_begin = self._n_bos(text) if not len(before) else 0
+            gaps = [text[:0]] * (len(request.images) - 1)
+            parts = [np.concatenate([before, text[:n_begin]]), *gaps, text[n_begin:]]
+        tokens, images = self._placed(parts, request.images)
+        whole, n_original = tokens, None
+        if limit is not None and len(whole) > limit.n_most:
+            n_seen = max((one.start + len(one.piece.rows) for one in images), default=0)
+            n_wished = request.n_keep_tokens if request.n_keep_tokens >= 0 else len(whole)
+            n_keep = max(n_wished + self._n_bos(whole), n_seen)
+            if n_seen < limit.n_goal:
+                tokens, n_original = without_middle(whole, limit.n_goal, n_keep), len(whole)
+        listener = PlainListener(sampling.stop)
+        return Prompted(
+            tokens, listener, constraint=request.constraint, images=images, n_original=n_original
         )
-        return AnswerListener(ways, sampling.stop, new_call_id)
 
-    def _shown(self, *, has_tools: bool) -> frozenset[int]:
-        """Give the control tokens that stand in anything that is listened for."""
-        manner = self._template.manner
-        if manner.is_harmony:
-            return frozenset(
-                self._specials[text] for text in HARMONY_TOKENS if text in self._specials
-            )
-        texts = [manner.tags.opens, manner.tags.closes]
-        if has_tools:
-            texts += [text for form in manner.forms for text in form.literals]
-            if any("gemma" in form.reads for form in manner.forms):
-                texts += ['<|"|>', "<escape>"]
-        whole = "\n".join(texts)
-        return frozenset(token for text, token in self._specials.items() if text in whole)
+    def _insert(
+        self,
+        request: ChatRequest,
+        prompt: str,
+        suffix: str,
+        sampling: Sampling,
+        limit: Limit | None,
+    ) -> Prompted:
+        """Give a prompt whose answer goes between two texts.
+
+        Raises:
+            NoInsert: neither the template nor the file tells how this model is asked for it.
+        """
+        if request.images or request.prompt_tokens:
+            raise BadRequest("what fills in the middle has no place for images or earlier tokens")
+        template, marks = self._template(request.template), self._model.insert_tokens()
+        if not template.inserts and marks is None:
+            raise NoInsert
+
+        def build(before: Tokens, behind: Tokens) -> Tokens:
+            if template.inserts:
+                texts = self._text(before), self._text(behind)
+                return self._tokens(template.render_insert(*texts, think=request.think))
+            assert marks is not None
+            opens, gap, closes = (np.array([mark], np.int32) for mark in marks)
+            return np.concatenate([self._bos, opens, before, gap, behind, closes])
+
+        before, behind = self._plain(prompt), self._plain(suffix)
+        tokens, n_original = build(before, behind), None
+        if limit is not None and len(tokens) > limit.n_most:
+            n_original = len(tokens)
+            n_around = n_original - len(before) - len(behind)
+            tokens = build(*around(before, behind, max(1, limit.n_goal - n_around)))
+        listener = PlainListener(sampling.stop)
+        return Prompted(tokens, listener, constraint=request.constraint, n_original=n_original)
+
+    # Tokens
 
     @cached_property
     def _specials(self) -> dict[str, int]:
         return self._model.special_tokens()
 
-    def _constraint(
-        self, request: ChatRequest, wanted: tuple[Tool, ...], *, is_inside: bool
-    ) -> Constraint | None:
-        """Give what the answer must match; reasoning may come before it."""
-        manner = self._template.manner
-        may_reason = manner.may_reason and request.think is not False
-        beginning = Beginning(manner.tags, is_inside, may_reason)
-        if wanted:
-            if manner.is_harmony:
-                return force_harmony_call(wanted, self._specials)
-            return force_call(manner.forms[0], wanted, beginning, self._specials)
-        if request.constraint is None:
-            return None
-        if manner.is_harmony:
-            return after_analysis(request.constraint, self._specials)
-        return after_reasoning(request.constraint, beginning, self._specials)
+    @cached_property
+    def _bos(self) -> Tokens:
+        """What the model wants before every prompt, if it wants anything."""
+        if not self._model.adds_bos:
+            return np.empty(0, np.int32)
+        return self._model.tokenise("", with_special=True, parse_special=False)[:1]
 
-    def count_chat(self, messages: Items[Message]) -> int:
+    def _n_bos(self, tokens: Tokens) -> int:
+        has_bos = len(self._bos) and len(tokens) and tokens[0] == self._bos[0]
+        return 1 if has_bos else 0
+
+    def _before(self, ids: Items[int]) -> Tokens:
+        """Give the tokens that stand before a prompt, with the model's own beginning."""
+        tokens = self._ids(ids)
+        if not len(tokens) or self._n_bos(tokens):
+            return tokens
+        return np.concatenate([self._bos, tokens])
+
+    def _ids(self, ids: Items[int]) -> Tokens:
+        """Take token ids from a request.
+
+        Raises:
+            BadRequest: the model has no such token.
+        """
+        for one in ids:
+            if not 0 <= one < self._model.n_vocab:
+                raise BadRequest(
+                    f"there is no token {one}: the model's are 0 to {self._model.n_vocab - 1}"
+                )
+        return np.array(ids, np.int32)
+
+    def count_chat(self, messages: Items[Message], template: str | None = None) -> int:
         """Count the tokens of a conversation's prompt."""
-        return len(self._tokens(self._template.render(messages)))
+        return len(self._tokens(self._template(template).render(messages)))
 
-    def _tokens(self, pieces: Items[TextPiece], *, begins: bool = True) -> Tokens:
+    def _tokens(
+        self, pieces: Items[TextPiece], *, begins: bool = True, is_first: bool = True
+    ) -> Tokens:
+        """Tokenise a rendered prompt.
+
+        Args:
+            pieces: its parts.
+            begins: whether the model's BOS token belongs before it.
+            is_first: whether anything else of the prompt stands before it.
+        """
         bos = self._model.special_text("bos")
         # A template that writes BOS itself must not get a second one.
         has_bos = bool(bos and pieces and pieces[0].text.startswith(bos))
+        if has_bos and is_first and not begins:
+            first = replace(pieces[0], text=pieces[0].text.removeprefix(bos))
+            pieces = [first, *pieces[1:]]
         wants_bos = begins and self._model.adds_bos and not has_bos
         parts = [
             self._model.tokenise(piece.text, with_special=wants_bos and number == 0,
@@ -198,42 +341,41 @@ class Prompter:
         """Count each text's tokens, without what the model puts around a prompt."""
         return [len(self._plain(text)) for text in texts]
 
+    def tokenise(self, text: str) -> list[int]:
+        """Give a text's token ids; control tokens are read as such, and none is added."""
+        ids: list[int] = self._model.tokenise(text, with_special=False, parse_special=True).tolist()
+        return ids
+
+    def detokenise(self, ids: Items[int]) -> str:
+        """Give the text of token ids.
+
+        Raises:
+            BadRequest: the model has no such token.
+        """
+        return self._text(self._ids(ids))
+
+    def _text(self, tokens: Tokens) -> str:
+        return self._model.text(tokens.tolist())
+
     def _plain(self, text: str) -> Tokens:
         return self._model.tokenise(text, with_special=False, parse_special=False)
 
 
-def new_call_id() -> str:
-    """Make an id for a tool call: nine letters and digits, as Mistral's templates insist."""
-    return f"c{secrets.token_hex(4)}"
-
-
-def _wanted_tools(request: ChatRequest) -> tuple[Tool, ...]:
-    """Give the tools of which one must be called; empty: none must.
-
-    Raises:
-        BadRequest: the choice names no tool of the request.
-    """
-    choice = request.tool_choice
-    if choice in ("auto", "none"):
-        return ()
-    if choice == "required":
-        if not request.tools:
-            raise BadRequest("a tool must be called (tool_choice: required), but none is offered")
-        return request.tools
-    named = tuple(tool for tool in request.tools if tool.name == choice)
-    if not named:
-        known = ", ".join(f"'{tool.name}'" for tool in request.tools) or "none"
-        raise BadRequest(f"the tool '{choice}' must be called, but is not offered. Known: {known}.")
-    return named
-
-
-def answer_budget(n_prompt_tokens: int, max_tokens: int | None, n_ctx_tokens: int) -> int:
+def answer_budget(
+    n_prompt_tokens: int, max_tokens: int | None, n_ctx_tokens: int, *, reserves: bool = True
+) -> int:
     """Tell how long an answer may get.
+
+    >>> answer_budget(1000, 3000, 2048, reserves=False), answer_budget(48, -1, 2048)
+    (1048, 2000)
 
     Raises:
         PromptTooLong: prompt and reserved answer together exceed the context.
     """
     n_reserved = reserved_tokens(max_tokens, n_ctx_tokens)
-    if n_prompt_tokens + n_reserved > n_ctx_tokens or n_prompt_tokens == 0:
-        raise PromptTooLong(n_prompt_tokens, n_reserved, n_ctx_tokens)
-    return n_reserved
+    n_least = n_reserved if reserves else 1
+    if n_prompt_tokens + n_least > n_ctx_tokens or n_prompt_tokens == 0:
+        raise PromptTooLong(n_prompt_tokens, n_least, n_ctx_tokens)
+    n_left = n_ctx_tokens - n_prompt_tokens
+    has_end = max_tokens is None or max_tokens > 0
+    return min(n_reserved, n_left) if has_end else n_left

@@ -1,4 +1,4 @@
-"""From texts to counted pieces of tokens: whole, or split where the request wants it so.
+"""From texts to counted pieces of tokens: whole, or split or cut where the request wants it so.
 
 Runs beside the thread that computes, since tokenising needs only the vocabulary.
 """
@@ -6,16 +6,28 @@ Runs beside the thread that computes, since tokenising needs only the vocabulary
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from paddock.engine.arrays import Tokens
 from paddock.engine.errors import TextRefused, TextTooLong
 from paddock.engine.native.model import Model
+from paddock.engine.request import OnOverflow
 
 # Where a long text is best divided is looked for in the last quarter of each part.
 _LOOK_BACK = 4
 _ENDS = (".", "!", "?", "\u3002", "\uff01", "\uff1f", "\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A text in tokens."""
+
+    pieces: tuple[Tokens, ...]
+    """One, unless it is split; each with what the model puts around a text."""
+    n_cut: int = 0
+    """Tokens that were left out at its end."""
 
 
 class TextReader:
@@ -25,30 +37,35 @@ class TextReader:
         self._model = model
         self._before, self._after = self._surroundings()
 
-    def read(self, texts: Sequence[str], n_ctx_tokens: int, *, splits: bool) -> list[list[Tokens]]:
-        """Give each text's pieces with what the model puts around them: one, unless it is split.
+    def read(
+        self, texts: Sequence[str], n_ctx_tokens: int, on_overflow: OnOverflow = "error"
+    ) -> list[Read]:
+        """Give each text's pieces.
 
         Raises:
-            TextTooLong: one does not fit whole, and is not to be split.
+            TextTooLong: one does not fit whole, and is neither to be split nor to be cut.
             TextRefused: one has no tokens at all.
         """
-        return [self._pieces(index, text, n_ctx_tokens, splits) for index, text in enumerate(texts)]
+        return [self._read(index, text, n_ctx_tokens, on_overflow)
+                for index, text in enumerate(texts)]  # fmt: skip
 
-    def _pieces(self, index: int, text: str, n_ctx_tokens: int, splits: bool) -> list[Tokens]:
+    def _read(self, index: int, text: str, n_ctx_tokens: int, on_overflow: OnOverflow) -> Read:
         tokens = self._model.tokenise(text, with_special=True, parse_special=False)
         if not len(tokens):
             raise TextRefused(index, "has no tokens, so it has no vector")
         if len(tokens) <= n_ctx_tokens:
-            return [tokens]
+            return Read((tokens,))
         room = n_ctx_tokens - len(self._before) - len(self._after)
-        if not splits or room <= 0:
+        if on_overflow == "error" or room <= 0:
             raise TextTooLong(index, len(tokens), n_ctx_tokens)
         plain = tokens[len(self._before) : len(tokens) - len(self._after)]
+        if on_overflow == "cut":
+            return Read((self._dressed(plain[:room]),), len(plain) - room)
         words = [self._word(token) for token in plain.tolist()]
-        return [
-            np.concatenate([self._before, plain[begin:end], self._after]).astype(np.int32)
-            for begin, end in split(words, room)
-        ]
+        return Read(tuple(self._dressed(plain[begin:end]) for begin, end in split(words, room)))
+
+    def _dressed(self, plain: Tokens) -> Tokens:
+        return np.concatenate([self._before, plain, self._after]).astype(np.int32)
 
     def _word(self, token: int) -> str:
         return self._model.piece(token).decode("utf-8", errors="replace")

@@ -94,6 +94,26 @@ class Model:
             self._pieces[token] = piece
         return piece
 
+    def text(self, tokens: Sequence[int]) -> str:
+        """Give the text of token ids, control tokens as they are spelled; each must be known."""
+        ids = np.asarray(tokens, np.int32)
+        pointer = ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        room = 8 * len(ids) + 16
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            n = lib.llama_detokenize(self._vocab, pointer, len(ids), buffer, room, False, True)
+            if n >= 0:
+                return buffer.raw[:n].decode("utf-8", errors="replace")
+            room = -n
+
+    def insert_tokens(self) -> tuple[int, int, int] | None:
+        """Give what stands before a beginning, an end, and what goes between; None: not known."""
+        ask = (lib.llama_vocab_fim_pre, lib.llama_vocab_fim_suf, lib.llama_vocab_fim_mid)
+        before, behind, between = (int(one(self._vocab)) for one in ask)
+        if min(before, behind, between) < 0:
+            return None
+        return before, behind, between
+
     def ends_generation(self, token: int) -> bool:
         """Tell whether the model means the answer to end here."""
         return bool(lib.llama_vocab_is_eog(self._vocab, token))

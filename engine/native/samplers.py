@@ -22,6 +22,8 @@ class SamplerChain:
             add(self._chain, _penalties(sampling, len(recent), n_vocab))
         if sampling.top_k > 0:
             add(self._chain, lib.llama_sampler_init_top_k(sampling.top_k))
+        if sampling.typical_p < 1:
+            add(self._chain, lib.llama_sampler_init_typical(sampling.typical_p, 1))
         add(self._chain, lib.llama_sampler_init_top_p(sampling.top_p, 1))
         add(self._chain, lib.llama_sampler_init_min_p(sampling.min_p, 1))
         add(self._chain, lib.llama_sampler_init_temp(sampling.temperature))

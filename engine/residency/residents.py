@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Generic
 
 from paddock.engine.errors import Busy, EngineError, NoPlace
+from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
 
 from .books import LoadCount, too_large
@@ -94,6 +95,11 @@ class Residents(Generic[W]):
         now = self.now()
         return any(key in lease.keys and now < lease.until for lease in self._leases)
 
+    def awaited_load_s(self, key: str, since: float) -> float:
+        """Tell for how long, from `since` on, a model that is there was not ready yet."""
+        one = self._books.by_key.get(key)
+        return max(0.0, one.ready_at - since) if one is not None else 0.0
+
     # In and out
 
     @asynccontextmanager
@@ -122,6 +128,22 @@ class Residents(Generic[W]):
         finally:
             self._leases.discard(lease)
             self._stirred.set()
+
+    async def dismiss(self, is_meant: Callable[[ModelFacts], bool]) -> bool:
+        """Let models go as soon as nobody uses them; tells whether there were any.
+
+        Returns when those that were idle are gone. Who comes before a model has gone may keep it
+        with a `keep_alive` of its own.
+        """
+        going = [one for one in self.resident() if is_meant(one.facts)]
+        for one in going:
+            one.keep_alive_s = 0
+            if not self.n_waiting(one.key):
+                self._keeper.rest(one)
+        leaving = [one.leaving for one in going if one.leaving is not None]
+        if leaving:
+            await asyncio.wait(leaving)
+        return bool(going)
 
     async def close(self) -> None:
         """End every worker."""

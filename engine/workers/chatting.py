@@ -13,7 +13,8 @@ from paddock.engine.decoding.kv_cache import CacheWishes, KvCache
 from paddock.engine.decoding.loop import Cancel, Close, Loop, Widen
 from paddock.engine.decoding.seeing import text_of
 from paddock.engine.decoding.told import Told
-from paddock.engine.dialogue.prompt import Prompter, answer_budget
+from paddock.engine.dialogue.prompt import Prompted, Prompter, answer_budget
+from paddock.engine.errors import PromptTooLong
 from paddock.engine.native.context import Context, ContextOptions
 from paddock.engine.native.model import Model
 from paddock.engine.profile.profile import Profile
@@ -78,9 +79,9 @@ class ChatService:
 
     def _job(self, request_id: int, order: wire.Order) -> Job:
         """Render, tokenise and count a request."""
-        prompted = self._prompter.chat(order.request, _until_whole(order))
-        n_ctx_tokens = min(order.n_ctx_tokens, self._load.n_ctx_tokens)
-        budget = answer_budget(len(prompted.tokens), order.sampling.max_tokens, n_ctx_tokens)
+        request, n_ctx_tokens = order.request, min(order.n_ctx_tokens, self._load.n_ctx_tokens)
+        prompted = self._prompter.chat(request, _until_whole(order), n_ctx_tokens)
+        budget = _budget(prompted, order, n_ctx_tokens)
         wish = prompted.constraint
         picker = Picker(
             order.sampling,
@@ -88,18 +89,22 @@ class ChatService:
             self._model,
             matcher=self._grammars.matcher(wish) if wish is not None else None,
             max_tokens=budget,
-            n_logprobs=order.request.n_logprobs,
+            n_logprobs=request.n_logprobs,
         )
+        if prompted.n_original is not None:  # told before the first token is
+            told = {"event": "shortened", "id": request_id, "n_tokens": prompted.n_original}
+            self._send(told)
         return Job(
             request_id,
             prompted.tokens,
             budget,
-            order.request.priority,
+            request.priority,
             picker,
             prompted.listener,
             prompted.shown,
-            order.request.drafts and not prompted.images,
+            request.drafts and not prompted.images,
             images=prompted.images,
+            wants_tokens=request.wants_tokens,
         )
 
     def _tell(self, told: Told) -> None:
@@ -115,6 +120,21 @@ class ChatService:
 
     def _tell_widened(self, request_id: int) -> None:
         self._send({"event": "widened", "id": request_id})
+
+
+def _budget(prompted: Prompted, order: wire.Order, n_ctx_tokens: int) -> int:
+    """Tell how long an answer may get.
+
+    Raises:
+        PromptTooLong: with what the whole prompt had, where shortening it was not enough.
+    """
+    reserves = order.request.reserves_answer
+    max_tokens = order.sampling.max_tokens
+    try:
+        return answer_budget(len(prompted.tokens), max_tokens, n_ctx_tokens, reserves=reserves)
+    except PromptTooLong as error:
+        n_prompt = prompted.n_original or error.n_prompt_tokens
+        raise PromptTooLong(n_prompt, error.n_reserved_tokens, n_ctx_tokens) from None
 
 
 def _draft_model(load: Load, model: Model) -> DraftModel:

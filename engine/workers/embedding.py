@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paddock.engine.arrays import Tokens, Vectors
+from paddock.engine.arrays import Vectors
 from paddock.engine.decoding.told import Told
 from paddock.engine.embedding.embedder import Embedder, finished
 from paddock.engine.embedding.line import PACK_TOKENS, Batch, Line, Piece
-from paddock.engine.embedding.texts import TextReader
+from paddock.engine.embedding.texts import Read, TextReader
 from paddock.engine.embedding.tiles import TILE, n_tiles
 from paddock.engine.errors import BadRequest, TextRefused
 from paddock.engine.native.context import Context, ContextOptions
@@ -40,7 +40,7 @@ class _Order:
     """One request, and the vectors of its pieces as they come."""
 
     request_id: int
-    texts: list[list[Tokens]]
+    texts: list[Read]
     dimensions: int | None
     priority: Priority
     rows: Vectors
@@ -50,7 +50,7 @@ class _Order:
     @property
     def pieces(self) -> list[Piece]:
         """Every piece, in order."""
-        flat = [tokens for text in self.texts for tokens in text]
+        flat = [tokens for text in self.texts for tokens in text.pieces]
         return [Piece(self.request_id, number, tokens) for number, tokens in enumerate(flat)]
 
 
@@ -98,9 +98,8 @@ class EmbedService:
                 f"{self._model.n_embedding}"
             )
         n_ctx_tokens = min(head.get("n_ctx_tokens") or self._n_ctx_tokens, self._n_ctx_tokens)
-        splits = head.get("splits", False)
-        texts = self._reader.read(head["texts"], n_ctx_tokens, splits=splits)
-        n_pieces = sum(map(len, texts))
+        texts = self._reader.read(head["texts"], n_ctx_tokens, head["on_overflow"])
+        n_pieces = sum(len(text.pieces) for text in texts)
         rows = np.empty((n_pieces, self._model.n_embedding), np.float32)
         priority = head.get("priority", "normal")
         return _Order(head["id"], texts, dimensions, priority, rows, n_pieces)
@@ -166,14 +165,15 @@ class EmbedService:
         self._send({"event": "turns", "turns": [told.as_head()]}, b"")
 
     def _answer(self, order: _Order) -> None:
-        sizes = [len(tokens) for text in order.texts for tokens in text]
-        n_pieces = [len(text) for text in order.texts]
+        sizes = [len(tokens) for text in order.texts for tokens in text.pieces]
+        n_pieces = [len(text.pieces) for text in order.texts]
+        n_cut = [text.n_cut for text in order.texts]
         try:
             vectors = finished(order.rows, sizes, n_pieces, order.dimensions)
         except TextRefused as error:
             self._send(wire.pack_refusal(order.request_id, error), b"")
             return
-        self._send(*wire.pack_embedded(order.request_id, vectors, sum(sizes), n_pieces))
+        self._send(*wire.pack_embedded(order.request_id, vectors, sum(sizes), n_pieces, n_cut))
 
 
 def _options(load: Load) -> ContextOptions:

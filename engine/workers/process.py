@@ -15,7 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from paddock.engine.request import ChatRequest, Message, Priority, Sampling, Usage
+from paddock.engine.request import (
+    ChatRequest,
+    Message,
+    OnOverflow,
+    Priority,
+    Sampling,
+    Usage,
+)
 
 from . import frames, wire
 from .load import Load, Taken
@@ -122,19 +129,32 @@ class WorkerProcess:
         """
         head, body = wire.pack_order(wire.Order(request, sampling, n_ctx_tokens))
         done = await self._ask({"op": "chat", **head}, ticket, body)
-        return Ended(done["reason"], Usage(**done["usage"]), done["is_shortened"])
+        tokens = tuple(done.get("tokens", ()))
+        return Ended(done["reason"], Usage(**done["usage"]), done["is_shortened"], tokens)
 
-    async def count_chat(self, messages: tuple[Message, ...]) -> int:
+    async def count_chat(self, messages: tuple[Message, ...], template: str | None = None) -> int:
         """Count a rendered conversation's tokens."""
-        counts = await self._ask(
-            {"op": "count", "messages": wire.pack_messages(messages)}, Ticket()
-        )
-        return int(counts[0])
+        turns = wire.pack_messages(messages)
+        head = {"op": "count_chat", "messages": turns, "template": template}
+        return int(await self._ask(head, Ticket()))
 
     async def count_texts(self, texts: tuple[str, ...]) -> list[int]:
         """Count each text's tokens."""
-        counts: list[int] = await self._ask({"op": "count", "texts": texts}, Ticket())
+        counts: list[int] = await self._ask({"op": "count_texts", "texts": texts}, Ticket())
         return counts
+
+    async def tokenise(self, text: str) -> list[int]:
+        """Give a text's token ids; control tokens that it spells are read as such."""
+        tokens: list[int] = await self._ask({"op": "tokenise", "text": text}, Ticket())
+        return tokens
+
+    async def detokenise(self, tokens: Sequence[int]) -> str:
+        """Give the text of token ids.
+
+        Raises:
+            BadRequest: the model has no such token.
+        """
+        return str(await self._ask({"op": "detokenise", "tokens": list(tokens)}, Ticket()))
 
     async def embed(
         self,
@@ -144,7 +164,7 @@ class WorkerProcess:
         dimensions: int | None = None,
         n_ctx_tokens: int | None = None,
         priority: Priority = "normal",
-        splits: bool = False,
+        on_overflow: OnOverflow = "error",
     ) -> wire.Embedded:
         """Embed texts.
 
@@ -158,7 +178,7 @@ class WorkerProcess:
             "dimensions": dimensions,
             "n_ctx_tokens": n_ctx_tokens,
             "priority": priority,
-            "splits": splits,
+            "on_overflow": on_overflow,
         }
         embedded: wire.Embedded = await self._ask(head, ticket)
         return embedded
@@ -243,8 +263,11 @@ class WorkerProcess:
             return
         if event == "refused":
             ticket.fail(wire.read_refusal(head))
-        elif event == "counted":
-            ticket.give(head["counts"])
+        elif event == "told":
+            ticket.give(head["result"])
+        elif event == "shortened":
+            if ticket.on_shortened is not None:
+                ticket.on_shortened(head["n_tokens"])
         elif event == "widened":
             self.last_turn_at = _now()
             ticket.give(None)

@@ -33,6 +33,8 @@ class Ended:
     reason: DoneReason
     usage: Usage
     is_shortened: bool
+    tokens: tuple[int, ...] = ()
+    """Ids of prompt and answer, where they were wanted."""
 
 
 class Ticket:
@@ -42,10 +44,13 @@ class Ticket:
         self,
         on_chunk: Callable[[Chunk], None] | None = None,
         on_step: Callable[[], None] | None = None,
+        on_shortened: Callable[[int], None] | None = None,
     ) -> None:
         self.result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.on_chunk = on_chunk
         self.on_step = on_step
+        self.on_shortened = on_shortened
+        """Hears what the prompt had before it was shortened; comes before any chunk."""
         self.has_started = False
 
     def fail(self, error: Exception) -> None:

@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 
 from paddock.engine.arrays import Vectors
-from paddock.engine.errors import BadRequest, EngineError, PromptTooLong, TextRefused, TextTooLong
+from paddock.engine.errors import (
+    BadRequest,
+    EngineError,
+    NoInsert,
+    PromptTooLong,
+    TextRefused,
+    TextTooLong,
+)
 from paddock.engine.request import (
     ChatRequest,
     Chunk,
@@ -38,13 +45,13 @@ class Order:
 
 
 def pack_order(order: Order) -> tuple[Head, bytes]:
-    """Write an order; images stand one after the other in the body."""
-    images = [image for message in order.request.messages for image in message.images]
+    """Write an order; images stand one after the other in the body, the prompt's own first."""
+    request = order.request
+    images = [*request.images, *(one for turn in request.messages for one in turn.images)]
+    bare = replace(request, messages=(), images=(), model=_ANY, params={}, defaults={})
     head = {
-        "request": {
-            **asdict(replace(order.request, messages=(), model=_ANY)),
-            "messages": pack_messages(order.request.messages),
-        },
+        "request": {**asdict(bare), "messages": pack_messages(request.messages)},
+        "n_own_images": len(request.images),
         "sampling": asdict(order.sampling),
         "n_ctx_tokens": order.n_ctx_tokens,
         "images": [len(image) for image in images],
@@ -62,8 +69,10 @@ def read_order(head: Head, body: bytes) -> Order:
     fields["tools"] = tuple(Tool(**tool) for tool in fields["tools"])
     constraint = fields["constraint"]
     fields["constraint"] = Constraint(**constraint) if constraint else None
-    images = _cut(body, head["images"])
-    fields["messages"] = read_messages(fields["messages"], images)
+    fields["prompt_tokens"] = tuple(fields["prompt_tokens"])
+    images, n_own = _cut(body, head["images"]), head["n_own_images"]
+    fields["images"] = tuple(images[:n_own])
+    fields["messages"] = read_messages(fields["messages"], images[n_own:])
     sampling = dict(head["sampling"])
     sampling["stop"] = tuple(sampling["stop"])
     # JSON has no integer keys.
@@ -139,21 +148,24 @@ class Embedded:
     n_tokens: int
     n_pieces: list[int]
     """Of each text; 1: it was read whole."""
+    n_cut_tokens: list[int]
+    """Of each text; 0: nothing was left out."""
 
 
 def pack_embedded(
-    request_id: int, vectors: Vectors, n_tokens: int, n_pieces: list[int]
+    request_id: int, vectors: Vectors, n_tokens: int, n_pieces: list[int], n_cut: list[int]
 ) -> tuple[Head, bytes]:
     """Write vectors; their values are the body."""
     head: Head = {"event": "embedded", "id": request_id, "shape": vectors.shape}
-    head.update(n_tokens=n_tokens, n_pieces=n_pieces)
+    head.update(n_tokens=n_tokens, n_pieces=n_pieces, n_cut_tokens=n_cut)
     return head, np.ascontiguousarray(vectors, np.float32).tobytes()
 
 
 def read_embedded(head: Head, body: bytes) -> Embedded:
     """Read what `pack_embedded` wrote."""
     rows = np.frombuffer(body, np.float32).reshape(head["shape"]).tolist()
-    return Embedded([tuple(row) for row in rows], head["n_tokens"], head["n_pieces"])
+    vectors = [tuple(row) for row in rows]
+    return Embedded(vectors, head["n_tokens"], head["n_pieces"], head["n_cut_tokens"])
 
 
 def pack_refusal(request_id: int, error: EngineError) -> Head:
@@ -166,6 +178,8 @@ def pack_refusal(request_id: int, error: EngineError) -> Head:
         details = {"kind": "text", "numbers": (error.index, error.n_tokens, error.n_ctx_tokens)}
     elif isinstance(error, TextRefused):
         details = {"kind": "vector", "index": error.index, "text": error.why}
+    elif isinstance(error, NoInsert):
+        details = {"kind": "insert"}
     return {"event": "refused", "id": request_id, **details}
 
 
@@ -177,4 +191,6 @@ def read_refusal(head: Head) -> EngineError:
         return TextTooLong(*head["numbers"])
     if head["kind"] == "vector":
         return TextRefused(head["index"], head["text"])
+    if head["kind"] == "insert":
+        return NoInsert()
     return BadRequest(head["text"])

@@ -12,9 +12,9 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from paddock.engine.dialogue.prompt import Prompter
 from paddock.engine.errors import BadRequest, EngineError
@@ -122,8 +122,9 @@ def _read_beside(
                 at_end()
                 return
             try:
-                if head["op"] == "count":
-                    sender.send(_counted(head, prompter))
+                if head["op"] in _ANSWERS:
+                    result = _ANSWERS[head["op"]](head, prompter)
+                    sender.send({"event": "told", "id": head["id"], "result": result})
                 else:
                     take(head, body)
             except EngineError as error:
@@ -139,14 +140,19 @@ def _read_beside(
     threading.Thread(target=read_all, name="requests", daemon=True).start()
 
 
-def _counted(head: frames.Head, prompter: Prompter) -> frames.Head:
-    if "messages" in head:
-        # Images stay behind when a prompt is only counted; their cells are not in the number.
-        texts = [{**message, "n_images": 0} for message in head["messages"]]
-        counts = [prompter.count_chat(wire.read_messages(texts, []))]
-    else:
-        counts = prompter.count(head["texts"])
-    return {"event": "counted", "id": head["id"], "counts": counts}
+def _count_chat(head: frames.Head, prompter: Prompter) -> int:
+    # Images stay behind when a prompt is only counted; their cells are not in the number.
+    texts = [{**message, "n_images": 0} for message in head["messages"]]
+    return prompter.count_chat(wire.read_messages(texts, []), head["template"])
+
+
+_ANSWERS: Mapping[str, Callable[[frames.Head, Prompter], Any]] = {
+    "count_chat": _count_chat,
+    "count_texts": lambda head, prompter: prompter.count(head["texts"]),
+    "tokenise": lambda head, prompter: prompter.tokenise(head["text"]),
+    "detokenise": lambda head, prompter: prompter.detokenise(head["tokens"]),
+}
+"""What needs no context, by the name of the operation."""
 
 
 if __name__ == "__main__":

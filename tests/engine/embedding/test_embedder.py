@@ -38,7 +38,7 @@ def test_a_text_has_the_vector_that_it_has_alone_in_any_company(flash: Switch) -
     chance = np.random.default_rng(7)
     n_words = [1, 2, 3, 5, 8, 11, 13, 14, 15, 17, 21, 29, 30, 33, 47, 61, 62, 63, 90, 130, 200, 490]
     texts = [" ".join(chance.choice(WORDS, n)) for n in [*n_words, *n_words]]
-    tokens = [one[0] for one in reader.read(texts, 512, splits=False)]
+    tokens = [one.pieces[0] for one in reader.read(texts, 512)]
     options = ContextOptions(
         n_ctx_tokens=512,
         n_batch_tokens=512,

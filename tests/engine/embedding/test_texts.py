@@ -30,16 +30,19 @@ def test_parts_wear_what_the_model_puts_around_a_text() -> None:
     model = Model(ModelFinder(Path("/nonexistent"), Path("/nonexistent")).locate("all-minilm").path)
     reader = TextReader(model)
     text = "The boat leaves at nine. " * 20
-    (whole,) = reader.read([text], 512, splits=True)[0]
-    parts = reader.read([text], 50, splits=True)[0]
+    (whole,) = reader.read([text], 512, "split")[0].pieces
+    parts = reader.read([text], 50, "split")[0].pieces
     first, last = whole[:1], whole[-1:]
     assert len(parts) == 3
     for part in parts:
         assert len(part) <= 50
         assert (part[:1], part[-1:]) == (first, last)
     assert np.array_equal(np.concatenate([part[1:-1] for part in parts]), whole[1:-1])
-    assert [len(one) for one in reader.read(["", " "], 512, splits=False)] == [1, 1]
+    assert [len(one.pieces) for one in reader.read(["", " "], 512)] == [1, 1]
+    short, cut = reader.read(["short", text], 50, "cut")
+    assert (short.n_cut, cut.n_cut) == (0, len(whole) - 50)
+    assert np.array_equal(cut.pieces[0], np.concatenate([whole[:49], last]))
     with pytest.raises(TextTooLong) as caught:
-        reader.read(["short", text], 50, splits=False)
+        reader.read(["short", text], 50)
     assert (caught.value.index, caught.value.n_tokens) == (1, len(whole))
     model.close()
