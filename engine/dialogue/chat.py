@@ -18,12 +18,15 @@ from paddock.engine.errors import BadRequest
 from paddock.engine.request import Message, Think, Tool, ToolCall
 
 from .forms import Tags
+from .ollama_template import OllamaTemplate
 from .probes import Manner, study
-from .template import Refused, Template
+from .template import Refused
+from .templates import read_template
 from .turns import MEDIA_MARK, build_turns, tool_turns
 
 # Private-use characters that no template and hardly a document contains.
-_OPEN, _CLOSE = "\U000f5ade", "\U000f5adf"
+_OPEN, _CLOSE, _END = "\U000f5ade", "\U000f5adf", "\U000f5ae0"
+_OWN = re.compile(f"[{_OPEN}{_CLOSE}{_END}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class ChatTemplate:
     """One model's template, compiled once, and studied when it is first used.
 
     Args:
-        source: the template of the model file; None: ChatML.
+        source: the template of the model file, Jinja's or Go's; None: ChatML.
         bos: the text of the token that begins a sequence.
         eos: the text of the token that ends one.
         control_tokens: the texts of all control tokens.
@@ -56,8 +59,8 @@ class ChatTemplate:
         ends: Sequence[str] = (),
         tool_source: str | None = None,
     ) -> None:
-        self._plain = Template(source, bos=bos, eos=eos)
-        self._tools = Template(tool_source, bos=bos, eos=eos) if tool_source else self._plain
+        self._plain = read_template(source, bos=bos, eos=eos)
+        self._tools = read_template(tool_source, bos=bos, eos=eos) if tool_source else self._plain
         self._control_tokens = frozenset(control_tokens)
         self._ends = (eos, *ends)
         self._forged = _any_of([*control_tokens, MEDIA_MARK])
@@ -78,7 +81,9 @@ class ChatTemplate:
     ) -> tuple[TextPiece, ...]:
         """Render a conversation, ready for the assistant's answer.
 
-        `think=False` closes reasoning at once where the template opens it regardless.
+        A conversation that ends with words of the assistant is left open there: the answer goes
+        on with them. `think=False` closes reasoning at once where the template opens it
+        regardless.
 
         Raises:
             BadRequest: the template refuses it, in its own words.
@@ -86,13 +91,34 @@ class ChatTemplate:
         literals: list[str] = []
         safe = _Safe(self._forged, literals)
         tags = self.manner.tags
-        text = self._rendered(
-            [safe.message(_unfolded(one, tags)) for one in messages],
-            [safe.tool(one) for one in tools],
-            think,
-        )
+        told = [safe.message(_unfolded(one, tags)) for one in messages]
+        text = self._rendered(told, [safe.tool(one) for one in tools], think)
         if think is False and self.opens_reasoning(text):
             text = f"{text.rstrip()}\n\n{self.manner.tags.closes}\n\n"
+        return _put_back(text, literals)
+
+    @property
+    def inserts(self) -> bool:
+        """Whether the template has a place for what comes after an answer (`.Suffix`)."""
+        return isinstance(self._plain, OllamaTemplate) and "Suffix" in self._plain.names
+
+    def render_insert(
+        self, prompt: str, suffix: str, *, think: Think | None = None
+    ) -> tuple[TextPiece, ...]:
+        """Render what stands before and after an answer, for a template that `inserts`.
+
+        Raises:
+            BadRequest: the template refuses it.
+        """
+        assert isinstance(self._plain, OllamaTemplate)
+        literals: list[str] = []
+        safe = _Safe(self._forged, literals)
+        try:
+            text = self._plain.render_insert(
+                safe.text(prompt), safe.text(suffix), **thinking(think)
+            )
+        except Refused as error:
+            raise BadRequest(f"the model's chat template refuses this: {error}") from error
         return _put_back(text, literals)
 
     def opens_reasoning(self, prompt: str) -> bool:
@@ -106,12 +132,23 @@ class ChatTemplate:
         has_tools = bool(tools) or calls
         template = self._tools if has_tools else self._plain
         manner = self.manner if has_tools else self._plain_manner
-        turns = build_turns(messages, tools, manner.wants, manner.forms[0])
+        begun = _begun(messages)
+        turns = build_turns(begun or messages, tools, manner.wants, manner.forms[0])
         shown = tool_turns(tools) if manner.wants.shows_tools else []
+        told = thinking(think, is_harmony=manner.is_harmony)
         try:
-            return template.render(turns, shown, **thinking(think, is_harmony=manner.is_harmony))
+            text = template.render(turns, shown, is_open=not begun, **told)
         except Refused as error:
             raise BadRequest(f"the model's chat template refuses this: {error}") from error
+        return text.rpartition(_END)[0] or text
+
+
+def _begun(messages: Sequence[Message]) -> list[Message]:
+    """Mark where an answer that is begun already goes on; empty: none is."""
+    last = messages[-1] if messages else None
+    if last is None or last.role != "assistant" or last.tool_calls or not last.content:
+        return []
+    return [*messages[:-1], replace(last, content=f"{last.content}{_END}")]
 
 
 def _unfolded(message: Message, tags: Tags) -> Message:
@@ -153,9 +190,8 @@ class _Safe:
 
     def text(self, text: str) -> str:
         """Replace what spells a control token by a numbered mark."""
-        if self._forged is None:
-            return text
-        return self._forged.sub(self._mark, text.replace(_OPEN, "").replace(_CLOSE, ""))
+        text = _OWN.sub("", text)
+        return text if self._forged is None else self._forged.sub(self._mark, text)
 
     def _mark(self, match: re.Match[str]) -> str:
         self._literals.append(match.group())

@@ -1,0 +1,1 @@
+"""Go's text/template: the language in which Ollama's chat templates are written."""
