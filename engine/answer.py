@@ -108,6 +108,7 @@ class Answer:
             ended.is_shortened,
             ended.tokens,
             self.prompt_tokens_original,
+            ended.stop,
         )
 
     def when_ended(self, act: Callable[[Answer], None]) -> None:

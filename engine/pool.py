@@ -39,6 +39,8 @@ from paddock.engine.request import (
     Priority,
     Reply,
     Sampling,
+    Think,
+    Tool,
     Usage,
 )
 from paddock.engine.residency.adapters import resolve_adapters
@@ -175,11 +177,19 @@ class LocalPool:
             lambda facts: facts.path == path or _full(facts.name) == name
         )
 
-    async def count_chat(self, model: ModelSpec, messages: Sequence[Message]) -> int:
+    async def count_chat(
+        self,
+        model: ModelSpec,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] = (),
+        think: Think | None = None,
+    ) -> int:
         """Count the prompt's tokens, the model's chat template included."""
         facts = await self.facts(model)
         turns = opened(messages, facts)
-        return await self._briefly(model, lambda one: one.count_chat(turns, facts.template))
+        return await self._briefly(
+            model, lambda one: one.count_chat(turns, facts.template, tools, think)
+        )
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
         """Count each text's tokens with the model's own tokenizer, without special tokens."""
@@ -297,7 +307,8 @@ class LocalPool:
     ) -> Ask:
         """Say in the actor's words what is wanted."""
         facts = await self.facts(model)
-        adapters = resolve_adapters((*facts.adapters, *model.adapters))
+        refs = (*facts.adapters, *model.adapters)
+        adapters = await asyncio.to_thread(resolve_adapters, refs) if refs else ()
         return Ask(facts, adapters, model.keep_alive_s, model.is_pinned, priority, is_brief, waits)
 
     # One chat

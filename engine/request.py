@@ -273,6 +273,8 @@ class Reply:
     """Ids of prompt and answer, where they were wanted."""
     prompt_tokens_original: int | None = None
     """What the prompt had before it was shortened; None: it was not."""
+    stop: str = ""
+    """The stop string that ended it; empty: none did."""
 
 
 class Stream(Protocol):

@@ -125,6 +125,8 @@ class Answering:
         if self.job.wants_tokens:
             # Of a sequence that was put back, the prompt has what it said before.
             done["tokens"] = [*text_of(self.sequence.prompt).tolist(), *self.sequence.answer]
+        if self.ended == "stop" and self.job.listener.is_stopped:
+            done["stop"] = self.job.listener.stopped_by
         told.done.append(done)
 
     def _usage(self) -> dict[str, Any]:

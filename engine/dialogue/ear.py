@@ -90,6 +90,11 @@ class AnswerListener:
         """Whether a stop string was met."""
         return self._text.is_stopped
 
+    @property
+    def stopped_by(self) -> str:
+        """The stop string that was met."""
+        return self._text.stopped_by
+
     def feed(self, piece: bytes) -> Heard:
         """Take a token's bytes; gives what is certain now."""
         new = self._characters.feed(piece)

@@ -31,6 +31,11 @@ class Listener(Protocol):
         """Whether a stop string was met: the answer ends here."""
         ...
 
+    @property
+    def stopped_by(self) -> str:
+        """The stop string that was met; empty: none was."""
+        ...
+
     def feed(self, piece: bytes) -> Heard:
         """Take a token's bytes; gives what is certain now."""
         ...
@@ -50,6 +55,11 @@ class PlainListener:
     def is_stopped(self) -> bool:
         """Whether a stop string was met."""
         return self._text.is_stopped
+
+    @property
+    def stopped_by(self) -> str:
+        """The stop string that was met."""
+        return self._text.stopped_by
 
     def feed(self, piece: bytes) -> Heard:
         """Take a token's bytes; gives the text that is certain now."""

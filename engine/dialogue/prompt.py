@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,13 +15,23 @@ import numpy as np
 from paddock.engine.arrays import Tokens
 from paddock.engine.errors import BadRequest, NoInsert, PromptTooLong
 from paddock.engine.native.model import Model
-from paddock.engine.request import ChatRequest, Constraint, Message, Sampling, reserved_tokens
+from paddock.engine.request import (
+    ChatRequest,
+    Constraint,
+    Message,
+    Sampling,
+    Think,
+    Tool,
+    reserved_tokens,
+)
 
+from .bare import fill_in, go_on
 from .chat import ChatTemplate, TextPiece
 from .expecting import constraint_of, listener_for, shown_tokens, wanted_tools
 from .images import PlacedImage, check_image, place
 from .listener import Listener, PlainListener
-from .shortening import Limit, around, fewer_turns, limit_of, shorter_last, without_middle
+from .shortening import Limit, fewer_turns, limit_of, shorter_last, without_middle
+from .tokeniser import Tokeniser
 from .turns import MEDIA_MARK
 
 if TYPE_CHECKING:
@@ -57,6 +66,7 @@ class Prompter:
     def __init__(self, model: Model, eyes: Projector | None = None) -> None:
         self._model = model
         self._eyes = eyes
+        self._tokeniser = Tokeniser(model)
         self._templates: OrderedDict[str | None, ChatTemplate] = OrderedDict()
         self._own = self._read_template(None)
 
@@ -99,7 +109,7 @@ class Prompter:
             limit = limit_of(request, sampling.max_tokens, n_ctx_tokens)
             limit = limit if limit.n_goal > 0 else None
         if request.prompt is not None:
-            return self._raw(request, request.prompt, sampling, limit)
+            return self._bare(request, request.prompt, sampling, limit)
         wanted = wanted_tools(request)
         tools = () if request.tool_choice == "none" else request.tools
         template = self._template(request.template)
@@ -111,12 +121,12 @@ class Prompter:
             pieces = template.render(request.messages, tools=tools, think=request.think)
         is_inside = bool(pieces) and template.opens_reasoning(pieces[-1].text)
         tokens, images = self._with_images(pieces, request)
-        manner = template.manner
+        manner, specials = template.manner, self._tokeniser.specials
         return Prompted(
             tokens,
             listener_for(manner, tools, sampling, is_inside=is_inside),
-            shown_tokens(manner, self._specials, has_tools=bool(tools)),
-            constraint_of(request, manner, wanted, self._specials, is_inside=is_inside),
+            shown_tokens(manner, specials, has_tools=bool(tools)),
+            constraint_of(request, manner, wanted, specials, is_inside=is_inside),
             images,
             n_original,
         )
@@ -140,18 +150,18 @@ class Prompter:
         def count(messages: Items[Message]) -> int:
             pieces = template.render(messages, tools=tools, think=request.think)
             n_images = sum(len(one.images) for one in messages)
-            return len(self._tokens(pieces)) + n_images * _IMAGE_TOKENS
+            return len(self._tokeniser.read(pieces)) + n_images * _IMAGE_TOKENS
 
         n_turns, n_before = count(request.messages), len(request.prompt_tokens)
         if n_turns + n_before <= limit.n_most:
             return request, None
-        messages = request.messages
+        messages, read = request.messages, self._tokeniser
         if n_turns > limit.n_most:
             messages = fewer_turns(messages, limit, count)
             if count(messages) > limit.n_most:
-                messages = shorter_last(messages, limit, count, self._plain, self._text)
+                messages = shorter_last(messages, limit, count, read.plain, read.text)
         n_room = max(0, limit.n_goal - count(messages))
-        before = self._ids(request.prompt_tokens)
+        before = read.known(request.prompt_tokens)
         before = without_middle(before, n_room, request.n_keep_tokens) if n_room else before[:0]
         ids = tuple(before.tolist())
         return replace(request, messages=messages, prompt_tokens=ids), n_turns + n_before
@@ -162,10 +172,10 @@ class Prompter:
         self, pieces: Items[TextPiece], request: ChatRequest
     ) -> tuple[Tokens, tuple[PlacedImage, ...]]:
         """Tokenise a prompt with its images in their places, behind what came before it."""
-        before = self._before(request.prompt_tokens)
+        before, read = self._tokeniser.earlier(request.prompt_tokens), self._tokeniser.read
         images = [image for message in request.messages for image in message.images]
         if not images:
-            return np.concatenate([before, self._tokens(pieces, begins=not len(before))]), ()
+            return np.concatenate([before, read(pieces, begins=not len(before))]), ()
         parts = self._cut_at_images(pieces, begins=not len(before))
         return self._placed([np.concatenate([before, parts[0]]), *parts[1:]], images)
 
@@ -192,158 +202,51 @@ class Prompter:
                     parts[-1].append(TextPiece(text, piece.is_literal))
         first, *others = parts
         return [
-            self._tokens(first, begins=begins),
-            *(self._tokens(part, begins=False, is_first=False) for part in others),
+            self._tokeniser.read(first, begins=begins),
+            *(self._tokeniser.read(part, begins=False, is_first=False) for part in others),
         ]
 
     # Prompts without a conversation
 
-    def _raw(
+    def _bare(
         self, request: ChatRequest, prompt: str, sampling: Sampling, limit: Limit | None
     ) -> Prompted:
-        """Give a prompt as it was written; what answers it is nothing but text."""
-        if request.tools:
-            raise BadRequest("a raw prompt has no place for tools")
-        if request.suffix is not None:
-            return self._insert(request, prompt, request.suffix, sampling, limit)
-        before = self._before(request.prompt_tokens)
-        text = self._tokens([TextPiece(prompt, False)], begins=not len(before))
-        parts = [before, text]
-        if request.images:
-            n_begin = self._n_bos(text) if not len(before) else 0
-            gaps = [text[:0]] * (len(request.images) - 1)
-            parts = [np.concatenate([before, text[:n_begin]]), *gaps, text[n_begin:]]
-        tokens, images = self._placed(parts, request.images)
-        whole, n_original = tokens, None
-        if limit is not None and len(whole) > limit.n_most:
-            n_seen = max((one.start + len(one.piece.rows) for one in images), default=0)
-            n_wished = request.n_keep_tokens if request.n_keep_tokens >= 0 else len(whole)
-            n_keep = max(n_wished + self._n_bos(whole), n_seen)
-            if n_seen < limit.n_goal:
-                tokens, n_original = without_middle(whole, limit.n_goal, n_keep), len(whole)
-        listener = PlainListener(sampling.stop)
+        """Give a prompt as it was written; what answers it is nothing but text.
+
+        Raises:
+            NoInsert: neither the template nor the file tells how a gap is filled.
+        """
+        if request.tools or (request.images and request.suffix is not None):
+            raise BadRequest("a raw prompt has no place for tools, nor one with a suffix for images")
+        if request.suffix is None:
+            bare = go_on(request, prompt, self._tokeniser, self._placed, limit)
+        else:
+            template, marks = self._template(request.template), self._model.insert_tokens()
+            if not template.inserts and marks is None:
+                raise NoInsert
+            texts = prompt, request.suffix
+            bare = fill_in(request, texts, self._tokeniser, template, marks, limit)
         return Prompted(
-            tokens, listener, constraint=request.constraint, images=images, n_original=n_original
+            bare.tokens,
+            PlainListener(sampling.stop),
+            constraint=request.constraint,
+            images=bare.images,
+            n_original=bare.n_original,
         )
 
-    def _insert(
-        self,
-        request: ChatRequest,
-        prompt: str,
-        suffix: str,
-        sampling: Sampling,
-        limit: Limit | None,
-    ) -> Prompted:
-        """Give a prompt whose answer goes between two texts.
-
-        Raises:
-            NoInsert: neither the template nor the file tells how this model is asked for it.
-        """
-        if request.images or request.prompt_tokens:
-            raise BadRequest("what fills in the middle has no place for images or earlier tokens")
-        template, marks = self._template(request.template), self._model.insert_tokens()
-        if not template.inserts and marks is None:
-            raise NoInsert
-
-        def build(before: Tokens, behind: Tokens) -> Tokens:
-            if template.inserts:
-                texts = self._text(before), self._text(behind)
-                return self._tokens(template.render_insert(*texts, think=request.think))
-            assert marks is not None
-            opens, gap, closes = (np.array([mark], np.int32) for mark in marks)
-            return np.concatenate([self._bos, opens, before, gap, behind, closes])
-
-        before, behind = self._plain(prompt), self._plain(suffix)
-        tokens, n_original = build(before, behind), None
-        if limit is not None and len(tokens) > limit.n_most:
-            n_original = len(tokens)
-            n_around = n_original - len(before) - len(behind)
-            tokens = build(*around(before, behind, max(1, limit.n_goal - n_around)))
-        listener = PlainListener(sampling.stop)
-        return Prompted(tokens, listener, constraint=request.constraint, n_original=n_original)
-
-    # Tokens
-
-    @cached_property
-    def _specials(self) -> dict[str, int]:
-        return self._model.special_tokens()
-
-    @cached_property
-    def _bos(self) -> Tokens:
-        """What the model wants before every prompt, if it wants anything."""
-        if not self._model.adds_bos:
-            return np.empty(0, np.int32)
-        return self._model.tokenise("", with_special=True, parse_special=False)[:1]
-
-    def _n_bos(self, tokens: Tokens) -> int:
-        has_bos = len(self._bos) and len(tokens) and tokens[0] == self._bos[0]
-        return 1 if has_bos else 0
-
-    def _before(self, ids: Items[int]) -> Tokens:
-        """Give the tokens that stand before a prompt, with the model's own beginning."""
-        tokens = self._ids(ids)
-        if not len(tokens) or self._n_bos(tokens):
-            return tokens
-        return np.concatenate([self._bos, tokens])
-
-    def _ids(self, ids: Items[int]) -> Tokens:
-        """Take token ids from a request.
-
-        Raises:
-            BadRequest: the model has no such token.
-        """
-        for one in ids:
-            if not 0 <= one < self._model.n_vocab:
-                raise BadRequest(
-                    f"there is no token {one}: the model's are 0 to {self._model.n_vocab - 1}"
-                )
-        return np.array(ids, np.int32)
+    # What needs no answer
 
     def count_chat(self, messages: Items[Message], template: str | None = None) -> int:
         """Count the tokens of a conversation's prompt."""
-        return len(self._tokens(self._template(template).render(messages)))
-
-    def _tokens(
-        self, pieces: Items[TextPiece], *, begins: bool = True, is_first: bool = True
-    ) -> Tokens:
-        """Tokenise a rendered prompt.
-
-        Args:
-            pieces: its parts.
-            begins: whether the model's BOS token belongs before it.
-            is_first: whether anything else of the prompt stands before it.
-        """
-        bos = self._model.special_text("bos")
-        # A template that writes BOS itself must not get a second one.
-        has_bos = bool(bos and pieces and pieces[0].text.startswith(bos))
-        if has_bos and is_first and not begins:
-            first = replace(pieces[0], text=pieces[0].text.removeprefix(bos))
-            pieces = [first, *pieces[1:]]
-        wants_bos = begins and self._model.adds_bos and not has_bos
-        parts = [
-            self._model.tokenise(piece.text, with_special=wants_bos and number == 0,
-                                 parse_special=True)
-            if not piece.is_literal
-            else self._spelled(piece.text)
-            for number, piece in enumerate(pieces)
-        ]  # fmt: skip
-        return np.concatenate(parts) if parts else np.empty(0, np.int32)
-
-    def _spelled(self, text: str) -> Tokens:
-        """Tokenise what must stay mere text, though it spells a token of its own.
-
-        Tags that a model's makers added are read as such even where control tokens are not, so
-        the first character goes alone.
-        """
-        return np.concatenate([self._plain(text[:1]), self._plain(text[1:])])
+        return len(self._tokeniser.read(self._template(template).render(messages)))
 
     def count(self, texts: Items[str]) -> list[int]:
         """Count each text's tokens, without what the model puts around a prompt."""
-        return [len(self._plain(text)) for text in texts]
+        return [len(self._tokeniser.plain(text)) for text in texts]
 
     def tokenise(self, text: str) -> list[int]:
         """Give a text's token ids; control tokens are read as such, and none is added."""
-        ids: list[int] = self._model.tokenise(text, with_special=False, parse_special=True).tolist()
+        ids: list[int] = self._tokeniser.marked(text).tolist()
         return ids
 
     def detokenise(self, ids: Items[int]) -> str:
@@ -352,13 +255,7 @@ class Prompter:
         Raises:
             BadRequest: the model has no such token.
         """
-        return self._text(self._ids(ids))
-
-    def _text(self, tokens: Tokens) -> str:
-        return self._model.text(tokens.tolist())
-
-    def _plain(self, text: str) -> Tokens:
-        return self._model.tokenise(text, with_special=False, parse_special=False)
+        return self._tokeniser.text(self._tokeniser.known(ids))
 
 
 def answer_budget(

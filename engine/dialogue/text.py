@@ -31,17 +31,24 @@ class StoppableText:
     def __init__(self, stop: tuple[str, ...] = ()) -> None:
         self._stop = tuple(mark for mark in stop if mark)
         self._held = ""
-        self.is_stopped = False
+        self.stopped_by = ""
+        """The stop string that was met."""
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a stop string was met."""
+        return bool(self.stopped_by)
 
     def add(self, new: str, *, is_end: bool = False) -> str:
         """Add to the text; gives what is certain now, or all of it at the end."""
         if self.is_stopped:
             return ""
         text = self._held + new
-        found = [at for at in (text.find(mark) for mark in self._stop) if at >= 0]
+        found = [(at, mark) for mark in self._stop if (at := text.find(mark)) >= 0]
         if found:
-            self.is_stopped, self._held = True, ""
-            return text[: min(found)]
+            at, self.stopped_by = min(found, key=lambda one: one[0])
+            self._held = ""
+            return text[:at]
         n_held = 0 if is_end else n_doubtful(text, self._stop)
         self._held = text[len(text) - n_held :]
         return text[: len(text) - n_held]
@@ -65,6 +72,11 @@ class AnswerText:
     def is_stopped(self) -> bool:
         """Whether a stop string was met."""
         return self._text.is_stopped
+
+    @property
+    def stopped_by(self) -> str:
+        """The stop string that was met."""
+        return self._text.stopped_by
 
     def feed(self, piece: bytes) -> str:
         """Add a token's bytes; gives the text that is certain now."""

@@ -21,6 +21,8 @@ from paddock.engine.request import (
     OnOverflow,
     Priority,
     Sampling,
+    Think,
+    Tool,
     Usage,
 )
 
@@ -130,12 +132,24 @@ class WorkerProcess:
         head, body = wire.pack_order(wire.Order(request, sampling, n_ctx_tokens))
         done = await self._ask({"op": "chat", **head}, ticket, body)
         tokens = tuple(done.get("tokens", ()))
-        return Ended(done["reason"], Usage(**done["usage"]), done["is_shortened"], tokens)
+        usage, stop = Usage(**done["usage"]), done.get("stop", "")
+        return Ended(done["reason"], usage, done["is_shortened"], tokens, stop)
 
-    async def count_chat(self, messages: tuple[Message, ...], template: str | None = None) -> int:
+    async def count_chat(
+        self,
+        messages: tuple[Message, ...],
+        template: str | None = None,
+        tools: Sequence[Tool] = (),
+        think: Think | None = None,
+    ) -> int:
         """Count a rendered conversation's tokens."""
-        turns = wire.pack_messages(messages)
-        head = {"op": "count_chat", "messages": turns, "template": template}
+        head = {
+            "op": "count_chat",
+            "messages": wire.pack_messages(messages),
+            "template": template,
+            "tools": [asdict(tool) for tool in tools],
+            "think": think,
+        }
         return int(await self._ask(head, Ticket()))
 
     async def count_texts(self, texts: tuple[str, ...]) -> list[int]:

@@ -35,6 +35,8 @@ class Ended:
     is_shortened: bool
     tokens: tuple[int, ...] = ()
     """Ids of prompt and answer, where they were wanted."""
+    stop: str = ""
+    """The stop string that was met."""
 
 
 class Ticket:

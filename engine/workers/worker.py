@@ -21,6 +21,7 @@ from paddock.engine.errors import BadRequest, EngineError
 from paddock.engine.native import devices, library
 from paddock.engine.native.faults import LoadFailed
 from paddock.engine.native.model import Model
+from paddock.engine.request import Tool
 
 from . import frames, profiling, wire
 from .chatting import ChatService
@@ -143,7 +144,8 @@ def _read_beside(
 def _count_chat(head: frames.Head, prompter: Prompter) -> int:
     # Images stay behind when a prompt is only counted; their cells are not in the number.
     texts = [{**message, "n_images": 0} for message in head["messages"]]
-    return prompter.count_chat(wire.read_messages(texts, []), head["template"])
+    messages, tools = wire.read_messages(texts, []), [Tool(**tool) for tool in head["tools"]]
+    return prompter.count_chat(messages, head["template"], tools, head["think"])
 
 
 _ANSWERS: Mapping[str, Callable[[frames.Head, Prompter], Any]] = {
