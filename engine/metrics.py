@@ -52,6 +52,7 @@ class Metrics:
         self._prompt = self._counter("prompt_tokens", "Tokens of answered prompts")
         self._reused = self._counter("prompt_reused_tokens", "Of these, found in the KV cache")
         self._completion = self._counter("completion_tokens", "Tokens of answers")
+        self._said = self._counter("said_tokens", "Tokens of answers, as they come")
         self._drafted = self._counter("drafted_tokens", "Tokens guessed ahead")
         self._accepted = self._counter("accepted_tokens", "Guessed tokens that were right")
         self._preemptions = self._counter("preemptions", "Sequences put back to make room")
@@ -105,6 +106,7 @@ class Metrics:
             prompt_tokens=count(self._prompt, model),
             prompt_reused_tokens=count(self._reused, model),
             completion_tokens=count(self._completion, model),
+            said_tokens=count(self._said, model),
             drafted_tokens=count(self._drafted, model),
             accepted_tokens=count(self._accepted, model),
             n_preemptions=count(self._preemptions, model),
@@ -183,6 +185,7 @@ class Metrics:
             n_new[chunk["id"]] = n_new.get(chunk["id"], 0) + chunk["n_tokens"]
         now = self._clock() - told.get("age_s", 0.0)
         between_s = self._between_s.labels(model)
+        self._said.labels(model).inc(sum(n_new.values()))
         for request_id, n in n_new.items():
             if not n:
                 continue

@@ -55,6 +55,9 @@ class ModelMetrics:
     prompt_tokens: int
     prompt_reused_tokens: int
     completion_tokens: int
+    """Of answers that have ended."""
+    said_tokens: int
+    """Of answers under way, too, and of those that were broken off."""
     drafted_tokens: int
     accepted_tokens: int
     n_preemptions: int

@@ -40,6 +40,8 @@ class Exchange:
     """Its address, as the server was told; empty: not known."""
     at: float = field(default_factory=time.time)
     """Seconds since the epoch, when it came."""
+    number: int = 0
+    """Counted from the service's start."""
     key: str = ""
     """The name of the API key, where keys are asked for."""
     model: str = ""
@@ -116,6 +118,7 @@ class Journal:
     def __init__(self) -> None:
         self.began_at = time.time()
         self.metrics = HttpMetrics()
+        self._n_begun = 0
         self.running: dict[Exchange, None] = {}
         """In the order in which they came."""
         self.last: deque[Exchange] = deque(maxlen=_N_LAST)
@@ -123,6 +126,8 @@ class Journal:
 
     def begin(self, exchange: Exchange, scope: MutableMapping[str, Any]) -> None:
         """Take up a request; what its task asks of the pool is noted in it."""
+        self._n_begun += 1
+        exchange.number = self._n_begun
         scope[_IN_SCOPE] = exchange
         _CURRENT.set(exchange)
         self.running[exchange] = None

@@ -7,8 +7,9 @@ It asks for `/ui/state.json` again and again, and draws what it gets.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from paddock.engine.hardware import read_memory
+from paddock.engine.hardware import read_gpus, read_memory, visible_gpus
 from paddock.engine.readings import ModelMetrics, Spread
 from paddock.engine.residency.stats import ModelStats
 
@@ -49,6 +50,8 @@ _HEADERS = {
 
 # Several open pages share one look; each of them asks once a second.
 _FRESH_S = 0.4
+# A vendor's tool is started for these, which takes a tenth of a second and more.
+_DEVICES_FRESH_S = 5.0
 _N_LAST = 30
 
 
@@ -76,15 +79,33 @@ class _Numbers:
     def __init__(self) -> None:
         self._known: dict[str, Any] | None = None
         self._read_at = float("-inf")
+        self._devices: list[dict[str, Any]] = []
+        self._devices_read_at = float("-inf")
 
     async def endpoint(self, request: Request) -> Response:
         now = time.monotonic()
         if self._known is None or now - self._read_at >= _FRESH_S:
-            self._known, self._read_at = await state(service_of(request)), now
+            self._read_at = now
+            service = service_of(request)
+            self._known = await state(service, await self._used_devices(service, now))
         return json_response(self._known, headers={"Cache-Control": "no-store"})
 
+    async def _used_devices(self, service: Service, now: float) -> list[dict[str, Any]]:
+        """Ask for the graphics devices' memory, where a model lies on one."""
+        if not any(one.device_bytes for one in service.pool.stats().resident):
+            return []
+        if now - self._devices_read_at >= _DEVICES_FRESH_S:
+            self._devices_read_at = now
+            gpus = visible_gpus(await asyncio.to_thread(read_gpus), os.environ)
+            self._devices = [
+                {"name": one.name, "total": one.memory_bytes, "free": one.free_bytes}
+                for one in gpus
+                if one.memory_bytes and one.free_bytes is not None
+            ]
+        return self._devices
 
-async def state(service: Service) -> dict[str, Any]:
+
+async def state(service: Service, devices: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Give what the service does now. Sizes are bytes, times seconds, moments since 1970."""
     stats, journal = service.pool.stats(), service.journal
     memory = await asyncio.to_thread(read_memory)
@@ -97,6 +118,7 @@ async def state(service: Service) -> dict[str, Any]:
         "now": time.time(),
         "up_s": round(time.time() - journal.began_at, 1),
         "memory": {"total": memory.total_bytes, "free": memory.free_bytes},
+        "devices": devices,
         "models": models,
         "waiting_elsewhere": elsewhere,
         "totals": _totals(told),
@@ -127,7 +149,8 @@ def _model(one: ModelStats, told: ModelMetrics | None) -> dict[str, Any]:
         "leased": one.is_leased,
         "adapters": list(one.adapters),
         "digest": one.digest[:12],
-        "decoded": one.n_decoded_tokens,
+        "role": one.role,
+        "n_cells": one.n_cells,
         **(_counts(told) if told else {}),
     }
 
@@ -136,6 +159,7 @@ def _counts(told: ModelMetrics) -> dict[str, Any]:
     return {
         "running": told.n_running,
         "computed": round(told.batch_tokens.total),
+        "said": told.said_tokens,
         "prompt": told.prompt_tokens,
         "reused": told.prompt_reused_tokens,
         "answered": told.n_answers,
@@ -164,7 +188,7 @@ def _totals(told: Mapping[str, ModelMetrics]) -> dict[str, int]:
         "texts": sum(one.n_texts for one in every),
         "prompt": sum(one.prompt_tokens for one in every),
         "reused": sum(one.prompt_reused_tokens for one in every),
-        "completion": sum(one.completion_tokens for one in every),
+        "said": sum(one.said_tokens for one in every),
         "loads": sum(one.n_loads for one in every),
         "evictions": sum(one.n_evictions for one in every),
         "deaths": sum(one.n_deaths for one in every),
@@ -174,6 +198,7 @@ def _totals(told: Mapping[str, ModelMetrics]) -> dict[str, int]:
 
 def _exchange(one: Exchange) -> dict[str, Any]:
     return {
+        "id": one.number,
         "at": one.at,
         "method": one.method[:20],
         "path": one.path[:120],

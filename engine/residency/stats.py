@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from paddock.engine.request import Role
+
 from .books import LoadCount
 from .resident import Resident
 from .residents import Residents
@@ -40,6 +42,9 @@ class ModelStats:
     adapters: tuple[str, ...] = ()
     digest: str = ""
     pid: int | None = None
+    role: Role = "chat"
+    n_cells: int = 0
+    """Tokens that its KV cache holds, over all sequences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +80,6 @@ def model_stats(one: Resident[Any], residents: Residents[Any]) -> ModelStats:
         adapters=one.wanted.adapters,
         digest=one.facts.digest,
         pid=worker.pid if worker else None,
+        role=one.facts.role,
+        n_cells=load.n_cells if worker and one.facts.role == "chat" else 0,
     )
