@@ -210,13 +210,11 @@ class StoreReadOnly(EngineError):
         )
 
 
-class ManifestBroken(EngineError):
+class ManifestBroken(ModelBroken):
     """A manifest that cannot be read, with its path and the reason."""
 
     def __init__(self, path: str, why: str) -> None:
-        self.path = path
-        self.why = why
-        super().__init__(f"{path}: {why}. Pull or create the model again.")
+        super().__init__(path, f"{why}. Pull or create the model again.")
 
 
 class BlobMissing(EngineError):
@@ -225,3 +223,7 @@ class BlobMissing(EngineError):
     def __init__(self, digest: str) -> None:
         self.digest = digest
         super().__init__(f"blob {digest} is not in the store. Pull or create its model again.")
+
+
+class RecipeRefused(BadRequest):
+    """A model cannot be made as it was asked for; nothing was made."""

