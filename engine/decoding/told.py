@@ -18,8 +18,8 @@ class Told:
     chunks: list[dict[str, Any]] = field(default_factory=list)
     """Fields of `request.Chunk`, and `id`; what is empty is left out."""
     done: list[dict[str, Any]] = field(default_factory=list)
-    """`id`, `reason`, `usage`, `is_shortened`, `stop` where a stop string was met, and `tokens` where
-    they are wanted."""
+    """`id`, `reason`, `usage`, `is_shortened`; `stop` where a stop string was met, and `tokens`
+    where they are wanted."""
     n_tokens: int = 0
     """Size of the batch that was decoded."""
     n_sequences: int = 0

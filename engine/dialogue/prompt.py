@@ -236,9 +236,16 @@ class Prompter:
 
     # What needs no answer
 
-    def count_chat(self, messages: Items[Message], template: str | None = None) -> int:
+    def count_chat(
+        self,
+        messages: Items[Message],
+        template: str | None = None,
+        tools: Items[Tool] = (),
+        think: Think | None = None,
+    ) -> int:
         """Count the tokens of a conversation's prompt."""
-        return len(self._tokeniser.read(self._template(template).render(messages)))
+        pieces = self._template(template).render(messages, tools=tools, think=think)
+        return len(self._tokeniser.read(pieces))
 
     def count(self, texts: Items[str]) -> list[int]:
         """Count each text's tokens, without what the model puts around a prompt."""
