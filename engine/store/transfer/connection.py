@@ -1,0 +1,234 @@
+"""Speak HTTP with other machines: proxies, trusted hosts, redirects that carry no secrets.
+
+Knows no registries. Redirects are followed here, one by one, so that each host is looked at before
+it is asked: another origin never sees the `Authorization` that was meant for the first one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from fnmatch import fnmatchcase
+from importlib.metadata import PackageNotFoundError, version
+from types import TracebackType
+from typing import Protocol, Self
+
+import httpx
+
+from .errors import HostNotTrusted, NotEncrypted, ProxyBroken, Refused, TransferError
+from .options import TransferOptions
+from .retries import Retries
+
+Body = Callable[[], AsyncIterator[bytes]]
+"""Gives a request's body anew for each try."""
+
+_N_REDIRECTS = 10
+
+
+class Auth(Protocol):
+    """Says who we are to one origin."""
+
+    @property
+    def header(self) -> str | None:
+        """The value of `Authorization`; None: nothing is known yet."""
+
+    async def answer(self, response: httpx.Response) -> bool:
+        """Learn from a 401; False: there is nothing more to say."""
+
+
+class Connection:
+    """An HTTP client for one pull or push; a context manager."""
+
+    def __init__(self, options: TransferOptions) -> None:
+        self.options = options
+        self._client: httpx.AsyncClient | None = None
+        self._met: set[str] = set()
+        """Hosts that have answered, so that not reaching them is worth some patience."""
+
+    async def __aenter__(self) -> Self:
+        """Open.
+
+        Raises:
+            ProxyBroken: the environment names a proxy that cannot be used.
+        """
+        stall_s = self.options.stall_s
+        try:
+            self._client = httpx.AsyncClient(
+                trust_env=True,
+                follow_redirects=False,
+                timeout=httpx.Timeout(stall_s, connect=self.options.connect_s, pool=None),
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=16),
+                # Ranges and digests are of the bytes themselves, never of a compressed form.
+                headers={"User-Agent": f"paddock/{_version()}", "Accept-Encoding": "identity"},
+            )
+        except (ValueError, ImportError) as error:
+            raise ProxyBroken(str(error)) from error
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close every connection."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    @asynccontextmanager
+    async def open(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        auth: Auth | None = None,
+        is_verified: bool = True,
+    ) -> AsyncIterator[httpx.Response]:
+        """Ask once, through redirects and one challenge; gives the answer, its body still to come.
+
+        `is_verified`: a digest tells whether the right thing came, so a trusted host may send us
+        on to any other one. Else every host on the way must be trusted.
+
+        Raises:
+            HostNotTrusted, NotEncrypted: nothing was sent there.
+            httpx.TransportError: for `Retries`.
+        """
+        target = httpx.URL(url)
+        first = origin(target)
+        was_asked = False
+        for n_hop in range(_N_REDIRECTS + 1):
+            self.check(target, is_first=n_hop == 0, is_verified=is_verified)
+            own = auth if auth is not None and origin(target) == first else None
+            response = await self._send(method, target, headers or {}, body, own)
+            try:
+                if response.status_code == 401 and own is not None and not was_asked:
+                    was_asked = True
+                    await response.aread()
+                    if await own.answer(response):
+                        await response.aclose()
+                        response = await self._send(method, target, headers or {}, body, own)
+                if not response.has_redirect_location:
+                    yield response
+                    return
+                target = _next(target, response)
+            finally:
+                await response.aclose()
+        raise Refused(host_of(target), 310, f"more than {_N_REDIRECTS} redirects")
+
+    async def read(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        auth: Auth | None = None,
+    ) -> httpx.Response:
+        """Ask for something small, trying again while it may help; gives the answer whole.
+
+        Raises:
+            Unreachable, Interrupted: it did not help.
+        """
+        told = dict(headers or {})
+        if content is not None:
+            told["Content-Length"] = str(len(content))
+        body = None if content is None else _body(content)
+
+        async def once() -> httpx.Response:
+            async with self.open(method, url, headers=told, body=body, auth=auth) as response:
+                await response.aread()
+            return response
+
+        return await self.retried(url, once)
+
+    async def retried(
+        self, url: str, ask: Callable[[], Awaitable[httpx.Response]]
+    ) -> httpx.Response:
+        """Ask until there is an answer that will not change by waiting."""
+        host = host_of(httpx.URL(url))
+        retries = Retries(host, self.options, was_there=host in self._met)
+        while True:
+            try:
+                response = await ask()
+            except httpx.HTTPError as error:
+                await retries.wait(error)
+                continue
+            self._met.add(host)
+            if not await retries.wait_for(response):
+                return response
+
+    async def _send(
+        self,
+        method: str,
+        url: httpx.URL,
+        headers: Mapping[str, str],
+        body: Body | None,
+        auth: Auth | None,
+    ) -> httpx.Response:
+        assert self._client is not None, "a connection is used inside `async with`"
+        told = dict(headers)
+        if auth is not None and auth.header is not None:
+            told["Authorization"] = auth.header
+        content = body() if body is not None else None
+        request = self._client.build_request(method, url, headers=told, content=content)
+        return await self._client.send(request, stream=True)
+
+    def check(self, url: httpx.URL, *, is_first: bool = True, is_verified: bool = True) -> None:
+        """Look at a host before it is asked.
+
+        Raises:
+            TransferError: it may not be.
+        """
+        if url.scheme not in ("http", "https") or not url.host:
+            raise TransferError(f"{url}: only http:// and https:// addresses can be asked")
+        if url.scheme == "http" and not self.options.insecure:
+            raise NotEncrypted(f"{url.scheme}://{host_of(url)}")
+        if (is_first or not is_verified) and not is_trusted(url, self.options.trusted_hosts):
+            raise HostNotTrusted(host_of(url), self.options.trusted_hosts)
+
+
+def origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    """Give what a secret belongs to."""
+    return url.scheme, url.host, url.port
+
+
+def host_of(url: httpx.URL) -> str:
+    """Give a host as people write it, with its port if it is not the usual one."""
+    return url.netloc.decode("ascii")
+
+
+def is_trusted(url: httpx.URL, trusted: tuple[str, ...]) -> bool:
+    """Tell whether the settings let a host be asked.
+
+    >>> is_trusted(httpx.URL("https://cdn.example.org/x"), ("*.example.org",))
+    True
+    >>> is_trusted(httpx.URL("https://example.org.evil.net/x"), ("example.org", "*.example.org"))
+    False
+    """
+    names = {url.host.lower(), host_of(url).lower()}
+    return not trusted or any(fnmatchcase(name, one.lower()) for name in names for one in trusted)
+
+
+def _next(url: httpx.URL, response: httpx.Response) -> httpx.URL:
+    try:
+        return url.join(response.headers["location"])
+    except httpx.InvalidURL as error:
+        raise Refused(
+            host_of(url), response.status_code, f"a redirect to nowhere: {error}"
+        ) from error
+
+
+def _body(content: bytes) -> Body:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield content
+
+    return pieces
+
+
+def _version() -> str:
+    try:
+        return version("paddock")
+    except PackageNotFoundError:
+        return "0"

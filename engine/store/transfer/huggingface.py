@@ -1,0 +1,114 @@
+"""Find the files of a repository at Hugging Face. The only module that knows huggingface_hub.
+
+Its files are then brought like any other blob: the hub tells their digests, so what comes is
+verified. `HF_ENDPOINT` and `HF_TOKEN` are huggingface_hub's own and are heeded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import httpx
+
+from .errors import NotPublished, Refused, TransferError, Unreachable
+from .options import TransferOptions
+
+# Instructions for Ollama that a repository may hold, and what they become.
+TEXT_FILES = ("template", "system", "params")
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """One file of a repository."""
+
+    name: str
+    url: str
+    size_bytes: int
+    digest: str
+    """`sha256:…`; empty for a small text, which the hub knows by another digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A repository at one commit."""
+
+    files: tuple[HubFile, ...]
+    auth: HubToken
+    hub: str
+
+
+class HubToken:
+    """Who we are to the hub; see `connection.Auth`."""
+
+    def __init__(self, token: str | None) -> None:
+        self.header = f"Bearer {token}" if token else None
+
+    async def answer(self, response: httpx.Response) -> bool:
+        """Say nothing more: a token that is refused stays refused."""
+        return False
+
+
+async def list_files(repository: str, revision: str | None, options: TransferOptions) -> Listing:
+    """Ask for a repository's files.
+
+    Raises:
+        NotPublished: there is no such repository or revision.
+        Refused: it asks who we are, or for its terms to be accepted.
+        Unreachable: the hub gave no answer.
+    """
+    return await asyncio.to_thread(_list_files, repository, revision, options)
+
+
+def hub_address(options: TransferOptions) -> str:
+    """Give the hub that will be asked."""
+    from huggingface_hub import constants
+
+    return (options.hub or constants.ENDPOINT).rstrip("/")
+
+
+def _list_files(repository: str, revision: str | None, options: TransferOptions) -> Listing:
+    from huggingface_hub import HfApi, get_token, hf_hub_url  # a second, so only where needed
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    hub, token = hub_address(options), get_token()
+    host = httpx.URL(hub).netloc.decode("ascii")
+    where = f"{host}/{repository}"
+    try:
+        api = HfApi(endpoint=hub, token=token or False)
+        info = api.model_info(
+            repository, revision=revision, files_metadata=True, timeout=options.stall_s
+        )
+    except GatedRepoError as error:
+        raise Refused(host, 403, "", _accept(where)) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise NotPublished(f"{where}{f' at {revision}' if revision else ''}") from error
+    except HFValidationError as error:
+        raise TransferError(f"{where}: {error}") from error
+    except HfHubHTTPError as error:
+        raise Refused(host, error.response.status_code, error.server_message or "") from error
+    except (*HfHubHTTPError.__bases__, OSError) as error:  # its HTTP library's, whichever it is
+        raise Unreachable(host, str(error).partition("] ")[2] or str(error)) from error
+    files = tuple(
+        HubFile(
+            one.rfilename,
+            hf_hub_url(repository, one.rfilename, revision=info.sha or revision, endpoint=hub),
+            one.size or 0,
+            f"sha256:{one.lfs.sha256}" if one.lfs is not None else "",
+        )
+        for one in info.siblings or ()
+    )
+    return Listing(files, HubToken(token), hub)
+
+
+def _accept(where: str) -> str:
+    return (
+        f"The owner of {where} asks for terms to be accepted: do so at https://{where}, "
+        f"then set HF_TOKEN to a token of your account."
+    )
