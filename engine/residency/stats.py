@@ -34,6 +34,8 @@ class ModelStats:
     """Where its layers lie and, where some are not on the device, why."""
     ready_s: float | None = None
     """How long it has been ready; None: it is not yet."""
+    keep_alive_s: float = 0.0
+    """How long it stays after its last use; negative: for ever."""
     expires_s: float | None = None
     """In how many seconds it goes if nobody asks; None: it is in use, or stays."""
     load_s: float = 0.0
@@ -73,6 +75,7 @@ def model_stats(one: Resident[Any], residents: Residents[Any]) -> ModelStats:
         device_bytes=sum(one.room.gpus),
         placed=load.placed,
         ready_s=now - one.ready_at if worker else None,
+        keep_alive_s=one.keep_alive_s,
         expires_s=None if one.expires_at is None else max(0.0, one.expires_at - now),
         load_s=one.load_s,
         is_pinned=one.is_pinned,

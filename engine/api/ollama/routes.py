@@ -10,6 +10,14 @@ from paddock.engine.api.errors import ApiError, guarded
 from paddock.engine.api.service import service_of
 from paddock.engine.api.streaming import json_response
 
+from .blobs import head_blob, post_blob
+from .chat import chat
+from .embed import embed, embeddings
+from .generate import generate
+from .models import copy, delete, show, tags
+from .resident import ps
+from .transfers import pull, push
+
 
 def routes() -> list[BaseRoute]:
     """Give every route of this dialect."""
@@ -18,6 +26,19 @@ def routes() -> list[BaseRoute]:
         ("/api/version", ("GET",), version),
         ("/api/status", ("GET",), status),
         ("/api/me", ("POST",), me),
+        ("/api/generate", ("POST",), generate),
+        ("/api/chat", ("POST",), chat),
+        ("/api/embed", ("POST",), embed),
+        ("/api/embeddings", ("POST",), embeddings),
+        ("/api/tags", ("GET",), tags),
+        ("/api/ps", ("GET",), ps),
+        ("/api/show", ("POST",), show),
+        ("/api/copy", ("POST",), copy),
+        ("/api/delete", ("DELETE", "POST"), delete),  # POST: published guides show it
+        ("/api/pull", ("POST",), pull),
+        ("/api/push", ("POST",), push),
+        ("/api/blobs/{digest}", ("HEAD",), head_blob),
+        ("/api/blobs/{digest}", ("POST",), post_blob),
     )
     return [Route(path, guarded(handler), methods=methods) for path, methods, handler in table]
 

@@ -1,0 +1,55 @@
+"""POST /api/pull and /api/push: models brought from elsewhere, and sent there.
+
+Knows no registry's protocol: `paddock.engine.store.transfer` speaks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from paddock.engine.api.bodies import flag_of, text_of
+from paddock.engine.api.journal import note_model
+from paddock.engine.api.service import Service, service_of
+from paddock.engine.store.transfer.options import TransferOptions
+from paddock.engine.store.transfer.pull import pull as brought
+from paddock.engine.store.transfer.push import push as sent
+from paddock.engine.store.names import parse_name
+
+from .asking import fields_of
+from .models import wanted_name
+from .progress import tell_progress
+
+
+async def pull(request: Request) -> Response:
+    """Bring a model; `as` gives it another name than its source's, where it is no registry's."""
+    body = await fields_of(request)
+    service = service_of(request)
+    source = text_of(body, "model") or text_of(body, "name")
+    note_model(source)
+    lines = brought(
+        service.store,
+        source,
+        options=_options(service, body),
+        as_name=text_of(body, "as") or None,
+    )
+    return await tell_progress(request, lines, streams=flag_of(body, "stream", True))
+
+
+async def push(request: Request) -> Response:
+    """Send a model to the registry that its name says."""
+    body = await fields_of(request)
+    service = service_of(request)
+    name = parse_name(wanted_name(body))
+    note_model(name.short)
+    lines = sent(service.store, name, options=_options(service, body))
+    return await tell_progress(request, lines, streams=flag_of(body, "stream", True))
+
+
+def _options(service: Service, body: Mapping[str, Any]) -> TransferOptions:
+    return TransferOptions(
+        insecure=flag_of(body, "insecure"), trusted_hosts=service.settings.trusted_hosts
+    )

@@ -1,0 +1,340 @@
+"""Ollama's generate and chat: every member of their answers, streamed and whole."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.live import Live
+
+CHAT = "smollm2:135m"
+NDJSON = "application/x-ndjson"
+SHORT = {"num_predict": 6, "seed": 1}
+METRICS = {
+    "total_duration", "prompt_eval_count", "prompt_eval_duration", "eval_count", "eval_duration",
+    "queue_duration", "cached_tokens",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def client(live: Live) -> Iterator[httpx.Client]:
+    with live.client() as client:
+        yield client
+
+
+def lines(client: httpx.Client, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Ask for a stream and give its lines, which must be lines."""
+    with client.stream("POST", path, json=body) as answer:
+        raw = b"".join(answer.iter_raw())
+        assert answer.status_code == 200, raw
+        assert answer.headers["content-type"] == NDJSON
+    assert raw.endswith(b"\n")
+    assert b"\n\n" not in raw, "clients read each line as JSON, empty ones too"
+    return [json.loads(line) for line in raw.splitlines()]
+
+
+def whole(client: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    answer = client.post(path, json={**body, "stream": False})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "application/json; charset=utf-8"
+    told = answer.json()
+    assert isinstance(told, dict)
+    return told
+
+
+def is_moment(text: str) -> bool:
+    return datetime.fromisoformat(text).tzinfo is not None
+
+
+# Generate
+
+
+def test_generate_streams_by_default_and_ends_with_its_numbers(client: httpx.Client) -> None:
+    *pieces, last = lines(
+        client, "/api/generate", {"model": CHAT, "prompt": "Say hi.", "options": SHORT}
+    )
+    assert pieces
+    for piece in pieces:
+        assert set(piece) == {"model", "created_at", "response", "done"}
+        assert piece["model"] == CHAT
+        assert piece["done"] is False
+        assert is_moment(piece["created_at"])
+    assert METRICS | {"model", "created_at", "response", "done", "done_reason", "context"} <= set(
+        last
+    )
+    assert (last["done"], last["done_reason"], last["response"]) == (True, "length", "")
+    assert last["eval_count"] == 6
+    assert len(last["context"]) == last["prompt_eval_count"] + last["eval_count"]
+    assert all(isinstance(last[name], int) for name in METRICS)
+
+
+def test_generate_at_once_gives_the_text_of_the_stream(client: httpx.Client) -> None:
+    body = {"model": CHAT, "prompt": "Name a colour.", "options": {**SHORT, "temperature": 0}}
+    streamed = lines(client, "/api/generate", body)
+    told = whole(client, "/api/generate", body)
+    assert told["response"] == "".join(line["response"] for line in streamed)
+    assert told["done"] is True
+    assert told["context"] == streamed[-1]["context"]
+
+
+def test_the_prompt_count_has_what_was_cached_and_the_cached_are_told(client: httpx.Client) -> None:
+    body = {"model": CHAT, "prompt": "Tell me of the sea and its tides.", "options": SHORT}
+    first, again = (whole(client, "/api/generate", body) for _ in range(2))
+    assert again["prompt_eval_count"] == first["prompt_eval_count"]
+    assert 0 < again["cached_tokens"] < again["prompt_eval_count"]
+
+
+def test_a_raw_prompt_has_no_template_and_no_context(client: httpx.Client) -> None:
+    body = {"model": CHAT, "prompt": "The capital of France is", "options": SHORT}
+    raw = whole(client, "/api/generate", {**body, "raw": True})
+    assert "context" not in raw
+    assert raw["prompt_eval_count"] < whole(client, "/api/generate", body)["prompt_eval_count"]
+
+
+def test_a_system_text_and_a_template_take_the_models_place(client: httpx.Client) -> None:
+    body = {"model": CHAT, "prompt": "Hi", "options": SHORT}
+    bare = whole(client, "/api/generate", {**body, "template": "{{ .System }} {{ .Prompt }}"})
+    with_system = whole(
+        client,
+        "/api/generate",
+        {**body, "template": "{{ .System }} {{ .Prompt }}", "system": "You are a pirate, arr."},
+    )
+    usual = whole(client, "/api/generate", body)
+    assert bare["prompt_eval_count"] < with_system["prompt_eval_count"]
+    assert bare["prompt_eval_count"] < usual["prompt_eval_count"]
+
+
+def test_a_context_goes_on_where_an_answer_ended(client: httpx.Client) -> None:
+    first = whole(
+        client, "/api/generate", {"model": CHAT, "prompt": "My name is Ada.", "options": SHORT}
+    )
+    second = whole(
+        client,
+        "/api/generate",
+        {"model": CHAT, "prompt": "And?", "context": first["context"], "options": SHORT},
+    )
+    assert second["context"][: len(first["context"])] == first["context"]
+    assert second["prompt_eval_count"] > len(first["context"])
+
+
+@pytest.mark.parametrize("path", ["/api/generate", "/api/chat"])
+def test_json_is_json_and_a_schema_is_kept(client: httpx.Client, path: str) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string"}, "people": {"type": "integer"}},
+        "required": ["city", "people"],
+    }
+    asked = "Tell me of Paris in JSON."
+    body = {
+        "model": CHAT, "prompt": asked, "messages": [{"role": "user", "content": asked}],
+        "options": {"num_predict": 60, "temperature": 0},
+    }  # fmt: skip
+    for wanted in ("json", schema):
+        told = whole(client, path, {**body, "format": wanted})
+        said = json.loads(told.get("response") or told["message"]["content"])
+        assert isinstance(said, dict)
+    assert set(said) == {"city", "people"}
+    for nothing in ("", None):
+        assert whole(client, path, {**body, "format": nothing, "options": SHORT})["done"]
+
+
+def test_log_probabilities_come_with_the_pieces_they_belong_to(client: httpx.Client) -> None:
+    body = {"model": CHAT, "prompt": "Hi", "options": SHORT, "logprobs": True, "top_logprobs": 2}
+    told = whole(client, "/api/generate", body)
+    assert len(told["logprobs"]) == told["eval_count"]
+    for one in told["logprobs"]:
+        assert one["logprob"] <= 0
+        assert bytes(one["bytes"]).decode(errors="replace") == one["token"]
+        assert len(one["top_logprobs"]) == 2
+    bare = whole(client, "/api/generate", {**body, "top_logprobs": 0})
+    assert "top_logprobs" not in bare["logprobs"][0]
+    assert "logprobs" not in whole(client, "/api/generate", {**body, "logprobs": False})
+
+
+def test_options_are_heeded_and_unknown_ones_ignored(client: httpx.Client) -> None:
+    body = {"model": CHAT, "prompt": "Count: one two three"}
+    options = {"seed": 3, "temperature": 1.5, "num_predict": 8, "what": 1, "mirostat": 2}
+    first, again = (whole(client, "/api/generate", {**body, "options": options}) for _ in range(2))
+    assert first["response"] == again["response"], "the same seed says the same"
+    stop = first["response"].strip().split()[0][:3]
+    cut = whole(client, "/api/generate", {**body, "options": {**options, "stop": [stop]}})
+    assert stop not in cut["response"]
+    assert cut["done_reason"] == "stop"
+
+
+def test_without_a_number_an_answer_may_go_to_the_end_of_the_context(client: httpx.Client) -> None:
+    told = whole(
+        client,
+        "/api/generate",
+        {"model": CHAT, "prompt": "Tell a very long story.",
+         "options": {"num_ctx": 128, "seed": 5, "num_predict": -1}},
+    )  # fmt: skip
+    assert told["prompt_eval_count"] + told["eval_count"] <= 128
+    assert told["done_reason"] in ("stop", "length")
+
+
+def test_a_prompt_that_was_cut_is_told(client: httpx.Client) -> None:
+    body = {
+        "model": CHAT, "prompt": "word " * 600, "stream": False,
+        "options": {"num_ctx": 256, "num_predict": 4},
+    }  # fmt: skip
+    answer = client.post("/api/generate", json=body)
+    told = answer.json()
+    assert told["truncated"] is True
+    assert told["prompt_tokens_original"] > 600 >= 256 >= told["prompt_eval_count"]
+    assert answer.headers["warning"] == (
+        f'299 paddock "the prompt of {told["prompt_tokens_original"]} tokens was cut to fit the '
+        'context"'
+    )
+    with client.stream("POST", "/api/generate", json={**body, "stream": True}) as stream:
+        assert stream.headers["warning"] == answer.headers["warning"]
+        assert json.loads(stream.read().splitlines()[-1])["truncated"] is True
+    short = client.post("/api/generate", json={**body, "prompt": "word"})
+    assert "warning" not in short.headers
+    assert "truncated" not in short.json()
+
+
+# Chat
+
+
+def test_chat_streams_by_default_and_ends_with_its_numbers(client: httpx.Client) -> None:
+    *pieces, last = lines(
+        client,
+        "/api/chat",
+        {"model": CHAT, "messages": [{"role": "User", "content": "Hi"}], "options": SHORT},
+    )
+    for piece in pieces:
+        assert set(piece) == {"model", "created_at", "message", "done"}
+        assert set(piece["message"]) == {"role", "content"}
+        assert piece["message"]["role"] == "assistant"
+        assert piece["done"] is False
+    assert (last["done"], last["done_reason"]) == (True, "length")
+    assert last["message"] == {"role": "assistant", "content": ""}
+    assert METRICS <= set(last)
+    assert "context" not in last
+
+
+def test_chat_at_once_gives_the_text_of_the_stream(client: httpx.Client) -> None:
+    body = {
+        "model": CHAT,
+        "messages": [{"role": "user", "content": "Name a fish."}],
+        "options": {**SHORT, "temperature": 0},
+    }
+    streamed = lines(client, "/api/chat", body)
+    told = whole(client, "/api/chat", body)
+    assert told["message"]["content"] == "".join(one["message"]["content"] for one in streamed)
+
+
+def test_of_a_long_conversation_the_oldest_turns_go_and_it_is_told(client: httpx.Client) -> None:
+    turns = [{"role": "system", "content": "Be brief."}]
+    for n in range(20):
+        turns += [
+            {"role": "user", "content": f"Question {n}: " + "why " * 20},
+            {"role": "assistant", "content": "Because."},
+        ]
+    turns.append({"role": "user", "content": "And now?"})
+    body = {"model": CHAT, "messages": turns, "options": {"num_ctx": 256, "num_predict": 4}}
+    answer = client.post("/api/chat", json={**body, "stream": False})
+    told = answer.json()
+    assert told["truncated"] is True
+    assert told["prompt_tokens_original"] > 400
+    assert told["prompt_eval_count"] < 256
+    assert "warning" in answer.headers
+
+
+def test_calls_and_results_of_earlier_turns_are_taken(client: httpx.Client) -> None:
+    call = {"function": {"name": "get_weather", "arguments": {"city": "Rome"}}, "id": "call_1"}
+    messages = [
+        {"role": "user", "content": "How is the weather in Rome?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "22 °C", "tool_name": "get_weather", "tool_call_id": "call_1"},
+    ]
+    told = whole(client, "/api/chat", {"model": CHAT, "messages": messages, "options": SHORT})
+    assert told["message"]["content"]
+    assert told["prompt_eval_count"] > 30
+
+
+# Load and unload
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/api/generate", {"response": ""}),
+        ("/api/chat", {"message": {"role": "assistant", "content": ""}}),
+    ],
+)
+def test_nothing_asked_loads_a_model_and_lets_it_go(
+    live: Live, client: httpx.Client, path: str, said: dict[str, Any]
+) -> None:
+    def resident() -> set[str]:
+        return {one["name"] for one in client.get("/api/ps").json()["models"]}
+
+    for body, reason, is_there in (
+        ({}, "load", True),
+        ({"keep_alive": 0}, "unload", False),
+        ({"keep_alive": 0}, "unload", False),
+        ({"keep_alive": "10m"}, "load", True),
+        ({"keep_alive": "0s"}, "unload", False),
+        ({"keep_alive": -1}, "load", True),
+    ):
+        answer = client.post(path, json={"model": CHAT, **body})
+        told = answer.json()
+        assert is_moment(told.pop("created_at"))
+        assert told == {"model": CHAT, "done": True, "done_reason": reason, **said}
+        assert (CHAT in resident()) is is_there
+
+
+def test_keep_alive_overwrites_and_its_absence_leaves(client: httpx.Client) -> None:
+    def expires_in_s() -> float:
+        [one] = [
+            one for one in client.get("/api/ps").json()["models"] if one["name"] == CHAT
+        ]
+        moment = datetime.fromisoformat(one["expires_at"])
+        return (moment - datetime.now(moment.tzinfo)).total_seconds()
+
+    body = {"model": CHAT, "prompt": "Hi", "stream": False, "options": {"num_predict": 1}}
+    client.post("/api/generate", json={**body, "keep_alive": -1})
+    assert expires_in_s() > 200 * 365 * 86400, "for ever is some 292 years"
+    client.post("/api/generate", json=body)
+    assert expires_in_s() > 200 * 365 * 86400, "left as it was"
+    client.post("/api/generate", json={**body, "keep_alive": "10m"})
+    assert 590 < expires_in_s() <= 600
+    client.post("/api/generate", json={**body, "keep_alive": 1800})
+    assert 1790 < expires_in_s() <= 1800
+    client.post("/api/generate", json={**body, "keep_alive": 0})
+    assert CHAT not in {one["name"] for one in client.get("/api/ps").json()["models"]}
+
+
+def test_two_clients_with_different_contexts_do_not_reload_the_model(
+    live: Live, client: httpx.Client
+) -> None:
+    async def n_loads() -> int:
+        return live.service.pool.stats().loads[CHAT].loads
+
+    body = {"model": CHAT, "prompt": "Hi", "stream": False}
+    client.post("/api/generate", json={**body, "options": {"num_ctx": 1024, "num_predict": 1}})
+    before = live.call(n_loads())
+    for n_ctx in (512, 1024, 256):
+        told = client.post(
+            "/api/generate", json={**body, "options": {"num_ctx": n_ctx, "num_predict": 1}}
+        )
+        assert told.status_code == 200
+    assert live.call(n_loads()) == before
+
+
+# Curl, as in tutorials
+
+
+def test_content_types_are_not_looked_at_and_keys_have_no_case(client: httpx.Client) -> None:
+    content = b'{"MODEL": "smollm2:135m", "Prompt": "Hi", "STREAM": false, "options": {"num_predict": 1}}'
+    for kind in ("application/x-www-form-urlencoded", "text/plain", "application/json", "x"):
+        answer = client.post("/api/generate", content=content, headers={"content-type": kind})
+        assert (answer.status_code, answer.json()["done"]) == (200, True)
+    assert re.fullmatch(r"smollm2:135m", answer.json()["model"])

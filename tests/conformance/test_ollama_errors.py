@@ -1,0 +1,284 @@
+"""Ollama's errors: status and text, word for word, for every endpoint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.conformance.rows import Row, check, ids
+from tests.live import Live
+
+CHAT, VECTORS = "smollm2:135m", "all-minilm"
+TURN = [{"role": "user", "content": "Hi"}]
+TOOL = {"type": "function", "function": {"name": "f", "description": "", "parameters": {}}}
+DIGEST = "sha256:" + "0" * 64
+JSON = {"content-type": "application/json; charset=utf-8"}
+TOO_LONG = (
+    "the prompt is longer than the context length currently available to the model; shorten the "
+    "prompt, adjust the context length in settings, or use a model with a longer context length"
+)
+LONG = "word " * 9000
+
+# 1.0: what every endpoint with a body does with bad ones
+ENDPOINTS = (
+    "POST /api/generate", "POST /api/chat", "POST /api/embed", "POST /api/embeddings",
+    "POST /api/show", "POST /api/create", "POST /api/copy", "DELETE /api/delete",
+    "POST /api/delete", "POST /api/pull", "POST /api/push",
+)  # fmt: skip
+BODIES = [
+    row
+    for ask in ENDPOINTS
+    for row in (
+        Row("no body", ask, None, 400, error="missing request body", headers=JSON),
+        Row("blanks alone", ask, b" \n", 400, error="missing request body"),
+        Row("cut JSON", ask, b'{"model": "sm', 400, re.compile("malformed JSON: ")),
+        Row("two values", ask, b"{} {}", 400, re.compile("malformed JSON: ")),
+        Row("no JSON", ask, b"model=smollm2", 400, re.compile("malformed JSON: ")),
+        Row("NaN", ask, b'{"model": NaN}', 400, error="malformed JSON: NaN is not a JSON value"),
+        Row("deep", ask, b"[" * 100_000, 400,
+            error="malformed JSON: it is nested too deeply"),
+        Row("deep, in the model", ask, b'{"model":' * 50_000, 400,
+            error="malformed JSON: it is nested too deeply"),
+        Row("many digits", ask, b'{"model": ' + b"9" * 5000 + b"}", 400,
+            re.compile("malformed JSON: ")),
+        Row("bytes", ask, bytes(range(256)), 400, re.compile("malformed JSON: ")),
+        Row("a list", ask, b"[]", 400, error="the body must be a JSON object, not a list"),
+        Row("a text", ask, b'"x"', 400, error="the body must be a JSON object, not a text"),
+        Row("a number", ask, b"7", 400, error="the body must be a JSON object, not a number"),
+    )
+]  # fmt: skip
+
+NAMES = [
+    Row(f"name {name[:20]!r}", ask, {"model": name, **more}, 400, error=error)
+    for name in ("../secrets", "a/../b", "a b", "x" * 10_000, "naïve", "/etc/passwd", "./x.gguf",
+                 "a:b:c", "a/b/c/d", "-x", "a//b", "x:", "C:\\x", "a\u0000b", "🦙")
+    for ask, more, error in (
+        ("POST /api/generate", {"prompt": "Hi"}, "invalid model name"),
+        ("POST /api/chat", {"messages": TURN}, "invalid model name"),
+        ("POST /api/embed", {"input": "Hi"}, "invalid model name"),
+        ("POST /api/embeddings", {"prompt": "Hi"}, "invalid model name"),
+        ("POST /api/show", {}, "invalid model name"),
+        ("POST /api/pull", {}, "invalid model name"),
+        ("POST /api/push", {}, "invalid model name"),
+        ("POST /api/create", {"from": CHAT}, "invalid model name"),
+        ("DELETE /api/delete", {}, f'name "{name}" is invalid'),
+    )
+]  # fmt: skip
+
+GENERATE = [
+    Row("model ''", "POST /api/generate", {"model": ""}, 404, error="model '' not found"),
+    Row("no model", "POST /api/generate", {}, 404, error="model '' not found"),
+    Row("null is an empty object", "POST /api/generate", b"null", 404, error="model '' not found"),
+    Row("missing model", "POST /api/generate", {"model": "x"}, 404, error="model 'x' not found"),
+    Row("of another type", "POST /api/generate", {"model": 7}, 400,
+        error="`model` must be a text, not a number"),
+    *(
+        Row(f"raw with {name}", "POST /api/generate",
+            {"model": CHAT, "prompt": "Hi", "raw": True, name: value}, 400,
+            error="raw mode does not support template, system, or context")
+        for name, value in (("template", "{{ .Prompt }}"), ("system", "Be"), ("context", [1]))
+    ),
+    *(
+        Row(f"top_logprobs {n}", "POST /api/generate",
+            {"model": CHAT, "prompt": "Hi", "logprobs": True, "top_logprobs": n}, 400,
+            error="top_logprobs must be between 0 and 20")
+        for n in (-1, 21)
+    ),
+    Row("think", "POST /api/generate", {"model": CHAT, "prompt": "Hi", "think": True}, 400,
+        error=f'"{CHAT}" does not support thinking'),
+    Row("think high", "POST /api/generate", {"model": CHAT, "prompt": "Hi", "think": "high"}, 400,
+        error=f'"{CHAT}" does not support thinking'),
+    Row("think as nobody does", "POST /api/generate", {"model": CHAT, "think": "hard"}, 400,
+        error='invalid think value: "hard" (must be "high", "medium", "low", "max", true, or '
+        "false)"),
+    Row("embedding model", "POST /api/generate", {"model": VECTORS, "prompt": "Hi"}, 400,
+        error=f'"{VECTORS}" does not support generate'),
+    Row("suffix", "POST /api/generate", {"model": CHAT, "prompt": "def f(", "suffix": "return"},
+        400, error="registry.ollama.ai/library/smollm2:135m does not support insert"),
+    *(
+        Row(f"option {name}", "POST /api/generate",
+            {"model": CHAT, "prompt": "Hi", "options": {name: value}}, 500,
+            error=f'option "{name}" must be of {wanted}')
+        for name, value, wanted in (
+            ("num_ctx", "4096", "type integer"),
+            ("num_predict", True, "type integer"),
+            ("temperature", "hot", "type float32"),
+            ("use_mmap", 1, "type boolean"),
+            ("stop", "END", "type array"),
+            ("stop", [1], "an array of strings"),
+        )
+    ),
+    *(
+        Row(f"format {shown}", "POST /api/generate",
+            {"model": CHAT, "prompt": "Hi", "format": value}, 500,
+            error=f'invalid format: "{shown}"; expected "json" or a valid JSON Schema object')
+        for value, shown in (("xml", '\\"xml\\"'), (5, "5"), (["json"], '[\\"json\\"]'))
+    ),
+    Row("over-long", "POST /api/generate",
+        {"model": CHAT, "prompt": LONG, "shift": False, "options": {"num_ctx": 512}}, 400,
+        error=TOO_LONG),
+    Row("over-long, not to be cut", "POST /api/generate",
+        {"model": CHAT, "prompt": LONG, "truncate": False, "options": {"num_ctx": 512}}, 400,
+        error=TOO_LONG),
+    Row("images that are no base64", "POST /api/generate",
+        {"model": CHAT, "prompt": "Hi", "images": ["!!"]}, 400,
+        error="`images` is not base64: illegal base64 data"),
+    Row("images where there are no eyes", "POST /api/generate",
+        {"model": CHAT, "prompt": "Hi", "images": ["aGk="]}, 400,
+        error="model 'smollm2:135m' cannot see images: it has no projector"),
+    Row("a bad template", "POST /api/generate",
+        {"model": CHAT, "prompt": "Hi", "template": "{{ .Prompt "}, 500, re.compile("error")),
+    Row("a prompt of another type", "POST /api/generate", {"model": CHAT, "prompt": ["Hi"]}, 400,
+        error="`prompt` must be a text, not a list"),
+    *(
+        Row(f"keep_alive {value!r}", "POST /api/generate", {"model": CHAT, "keep_alive": value},
+            400, error=error)
+        for value, error in (
+            ("-1", 'time: missing unit in duration "-1"'),
+            ("10", 'time: missing unit in duration "10"'),
+            ("soon", 'time: invalid duration "soon"'),
+            ("", 'time: invalid duration ""'),
+            ("5 m", 'time: unknown unit " m" in duration "5 m"'),
+            ("5x", 'time: unknown unit "x" in duration "5x"'),
+            (True, "Unsupported type: 'bool'"),
+            ([5], "Unsupported type: '[]interface {}'"),
+            ({}, "Unsupported type: 'map[string]interface {}'"),
+        )
+    ),
+]  # fmt: skip
+
+CHATS = [
+    Row("model ''", "POST /api/chat", {"messages": TURN}, 400, error="model is required"),
+    Row("missing model", "POST /api/chat", {"model": "x", "messages": TURN}, 404,
+        error="model 'x' not found"),
+    Row("embedding model", "POST /api/chat", {"model": VECTORS, "messages": TURN}, 400,
+        error=f'"{VECTORS}" does not support chat'),
+    Row("think", "POST /api/chat", {"model": CHAT, "messages": TURN, "think": True}, 400,
+        error=f'"{CHAT}" does not support thinking'),
+    Row("tools", "POST /api/chat", {"model": CHAT, "messages": TURN, "tools": [TOOL]}, 400,
+        error="registry.ollama.ai/library/smollm2:135m does not support tools"),
+    Row("top_logprobs", "POST /api/chat", {"model": CHAT, "messages": TURN, "top_logprobs": 21},
+        400, error="top_logprobs must be between 0 and 20"),
+    Row("bad option", "POST /api/chat",
+        {"model": CHAT, "messages": TURN, "options": {"seed": "x"}}, 500,
+        error='option "seed" must be of type integer'),
+    Row("bad format", "POST /api/chat", {"model": CHAT, "messages": TURN, "format": "xml"}, 500,
+        error='invalid format: "\\"xml\\""; expected "json" or a valid JSON Schema object'),
+    Row("over-long", "POST /api/chat",
+        {"model": CHAT, "messages": [{"role": "user", "content": LONG}], "shift": False,
+         "options": {"num_ctx": 512}}, 400, error=TOO_LONG),
+    Row("messages of another type", "POST /api/chat", {"model": CHAT, "messages": "Hi"}, 400,
+        error="`messages` must be a list, not a text"),
+    Row("a turn of another type", "POST /api/chat", {"model": CHAT, "messages": ["Hi"]}, 400,
+        error="`messages[]` must be an object, not a text"),
+    Row("content of another type", "POST /api/chat",
+        {"model": CHAT, "messages": [{"role": "user", "content": [{"type": "text"}]}]}, 400,
+        error="`content` must be a text, not a list"),
+    Row("images", "POST /api/chat",
+        {"model": CHAT, "messages": [{"role": "user", "content": "?", "images": ["aGk="]}]}, 400,
+        error="model 'smollm2:135m' cannot see images: it has no projector"),
+    Row("images that are no base64", "POST /api/chat",
+        {"model": CHAT, "messages": [{"role": "user", "content": "?", "images": ["é"]}]}, 400,
+        error="`images` is not base64: illegal base64 data"),
+    Row("a tool without a name", "POST /api/chat",
+        {"model": CHAT, "messages": TURN, "tools": [{"type": "function"}]}, 400,
+        error="a tool needs a `function` with a `name`"),
+]  # fmt: skip
+
+EMBEDS = [
+    Row("missing model", "POST /api/embed", {"model": "x", "input": "Hi"}, 404,
+        error='model "x" not found, try pulling it first'),
+    Row("model ''", "POST /api/embed", {"input": "Hi"}, 404,
+        error='model "" not found, try pulling it first'),
+    *(
+        Row(f"input {value!r}", "POST /api/embed", {"model": VECTORS, "input": value}, 400,
+            error="invalid input type")
+        for value in (5, True, {}, [1], ["a", None], [["a"]])
+    ),
+    Row("too long", "POST /api/embed", {"model": VECTORS, "input": LONG, "truncate": False}, 400,
+        error="the input length exceeds the context length"),
+    Row("one of several too long", "POST /api/embed",
+        {"model": VECTORS, "input": ["a", LONG], "truncate": False}, 400,
+        error="the input length exceeds the context length"),
+    Row("a chat model", "POST /api/embed", {"model": CHAT, "input": "Hi"}, 400,
+        error=f'"{CHAT}" does not support embeddings'),
+    Row("bad option", "POST /api/embed", {"model": VECTORS, "options": {"num_ctx": []}}, 500,
+        error='option "num_ctx" must be of type integer'),
+    Row("model ''", "POST /api/embeddings", {"prompt": "Hi"}, 400, error="model is required"),
+    Row("missing model", "POST /api/embeddings", {"model": "x", "prompt": "Hi"}, 404,
+        error='model "x" not found, try pulling it first'),
+]  # fmt: skip
+
+MODELS = [
+    Row("no name", "POST /api/show", {}, 400, error="model is required"),
+    Row("missing", "POST /api/show", {"model": "x"}, 404, error="model 'x' not found"),
+    Row("missing", "POST /api/show", {"name": "x"}, 404, error="model 'x' not found"),
+    Row("missing", "DELETE /api/delete", {"model": "x"}, 404, error="model 'x' not found"),
+    Row("missing", "DELETE /api/delete", {"name": "x"}, 404, error="model 'x' not found"),
+    Row("no name", "DELETE /api/delete", {}, 400, error="model is required"),
+    Row("source", "POST /api/copy", {"source": "../x", "destination": "y"}, 400,
+        error='source "../x" is invalid'),
+    Row("destination", "POST /api/copy", {"source": CHAT, "destination": "../y"}, 400,
+        error='destination "../y" is invalid'),
+    Row("missing", "POST /api/copy", {"source": "x", "destination": "y"}, 404,
+        error='model "x" not found'),
+    Row("nothing to make it of", "POST /api/create", {"model": "y"}, 400,
+        error="neither 'from' or 'files' was specified"),
+    Row("no name", "POST /api/create", {"from": CHAT}, 400, error="invalid model name"),
+    Row("a path out of its folder", "POST /api/create",
+        {"model": "y", "files": {"/etc/x.gguf": DIGEST}}, 400, error="file path must be relative"),
+    Row("a bad digest", "POST /api/create", {"model": "y", "files": {"x.gguf": "sha256:1"}}, 400,
+        error="invalid digest format"),
+    Row("two adapters", "POST /api/create",
+        {"model": "y", "from": CHAT, "adapters": {"a.gguf": DIGEST, "b.gguf": DIGEST}}, 400,
+        error="only one adapter is currently supported"),
+    Row("no name", "POST /api/push", {}, 400, error="model is required"),
+    Row("no name", "POST /api/pull", {}, 400, error="invalid model name"),
+    *(
+        Row(f"{digest[:12]!r}", f"{method} /api/blobs/{digest}", b"x" if method == "POST" else None,
+            400, error=None if method == "HEAD" else "invalid digest format")
+        for method in ("POST", "HEAD")
+        for digest in ("x", "sha256:12", "md5:" + "0" * 64, "sha256:" + "g" * 64)
+    ),
+    Row("not there", f"HEAD /api/blobs/{DIGEST}", None, 404),
+    Row("something else", f"POST /api/blobs/{DIGEST}", b"Hello", 400,
+        error=f'digest mismatch, expected "{DIGEST}", got "sha256:'
+        '185f8db32271fe25f561a6fc938b2e264306ec304eda518007d1764826381969"'),
+]  # fmt: skip
+
+ROUTES = [
+    Row("unknown route", "GET /api/nothing", None, 404, "404 page not found",
+        headers={"content-type": "text/plain*"}),
+    Row("wrong method", "GET /api/generate", None, 405, "405 method not allowed",
+        headers={"content-type": "text/plain*", "allow": "POST"}),
+    Row("wrong method", "POST /api/tags", {}, 405, "405 method not allowed"),
+    Row("nobody is signed in", "POST /api/me", {}, 401),
+    Row("experiments", "GET /api/experimental/web_search", None, 404, "404 page not found"),
+]  # fmt: skip
+
+ROWS = [*BODIES, *NAMES, *GENERATE, *CHATS, *EMBEDS, *MODELS, *ROUTES]
+
+
+@pytest.fixture(scope="module")
+def client(live: Live) -> Iterator[httpx.Client]:
+    with live.client() as client:
+        yield client
+
+
+@pytest.mark.parametrize("row", ROWS, ids=ids(ROWS))
+def test_an_error_has_ollamas_status_and_words(client: httpx.Client, row: Row) -> None:
+    check(client, row)
+
+
+def test_no_worker_died_of_any_of_them(live: Live, client: httpx.Client) -> None:
+    async def deaths() -> int:
+        models = live.service.pool.metrics.snapshot().models
+        return sum(one.n_deaths for one in models.values())
+
+    answer = client.post("/api/generate", json={"model": CHAT, "prompt": "Hi", "stream": False,
+                                                "options": {"num_predict": 3}})  # fmt: skip
+    assert answer.json()["response"]
+    assert live.call(deaths()) == 0

@@ -1,0 +1,78 @@
+"""Ollama's `options`: their types, their ranges, and those that mean nothing here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from paddock.engine.api.errors import ApiError
+from paddock.engine.api.options import defaults, read_options
+from paddock.engine.request import resolve_sampling
+
+
+@pytest.mark.parametrize(
+    ("options", "params"),
+    [
+        ({}, {}),
+        ({"temperature": 0, "top_k": 40.0}, {"temperature": 0.0, "top_k": 40}),
+        ({"num_predict": 12}, {"max_tokens": 12}),
+        ({"num_predict": -1}, {"max_tokens": -1}),
+        ({"num_predict": -2}, {"max_tokens": -1}),
+        ({"num_predict": 0}, {"max_tokens": -1}),
+        ({"num_predict": 12.9}, {"max_tokens": 12}),
+        ({"seed": -1}, {}),
+        ({"seed": 7}, {"seed": 7}),
+        ({"seed": 2**70}, {"seed": 2**64 - 1}),
+        ({"stop": ["END", ""]}, {"stop": ("END",)}),
+        ({"stop": None, "top_p": None}, {}),
+        ({"temperature": -1, "top_p": 3, "min_p": -2}, {"temperature": 0, "top_p": 1, "min_p": 0}),
+        ({"repeat_penalty": 0}, {"repeat_penalty": 1.0}),
+        ({"mirostat": 2, "mirostat_tau": 5, "tfs_z": 1, "penalize_newline": True}, {}),
+        ({"numa": False, "low_vram": True, "f16_kv": True, "use_mlock": False}, {}),
+        ({"num_gpu": 99, "main_gpu": 0, "num_thread": 4, "num_batch": 512}, {}),
+        ({"what": "ever", "Temperature": 1}, {}),
+    ],
+)
+def test_options_become_sampling_values_within_their_ranges(
+    options: dict[str, Any], params: dict[str, Any]
+) -> None:
+    read = read_options(options)
+    assert read.params == params
+    resolve_sampling(read.params, defaults())
+
+
+@pytest.mark.parametrize(
+    ("n", "n_ctx_tokens"), [(4096, 4096), (2.0, 4), (1, 4), (0, None), (-5, None), (None, None)]
+)
+def test_a_context_has_four_tokens_at_least(n: Any, n_ctx_tokens: int | None) -> None:
+    assert read_options({"num_ctx": n}).n_ctx_tokens == n_ctx_tokens
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("num_ctx", "1", "type integer"),
+        ("num_ctx", True, "type integer"),
+        ("num_gpu", [1], "type integer"),
+        ("seed", {}, "type integer"),
+        ("temperature", "1", "type float32"),
+        ("top_p", False, "type float32"),
+        ("use_mmap", "yes", "type boolean"),
+        ("numa", 0, "type boolean"),
+        ("stop", "END", "type array"),
+        ("stop", ["a", 1], "an array of strings"),
+    ],
+)
+def test_a_wrong_type_is_refused_in_ollamas_words(name: str, value: Any, wanted: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        read_options({name: value})
+    assert (caught.value.status, caught.value.message) == (
+        500,
+        f'option "{name}" must be of {wanted}',
+    )
+
+
+def test_every_request_draws_a_seed_of_its_own() -> None:
+    assert len({defaults()["seed"] for _ in range(20)}) > 1
+    assert defaults()["temperature"] == 0.8
