@@ -27,6 +27,7 @@ ROUTES = (
     "paddock.engine.api.anthropic.routes",
     "paddock.engine.api.watched",
 )
+COMPANIONS = ("paddock.engine.api.openai.batch.keeper",)  # has `companions(service)`
 SECURITY = "paddock.engine.api.security"  # has `middleware(settings, journal)`
 
 
@@ -38,6 +39,9 @@ def make_app(service: Service) -> Starlette:
         exception_handlers={404: _not_found, 405: _wrong_method, Exception: _unforeseen},
     )
     app.state.service = service
+    app.state.companions = [
+        one for name in COMPANIONS for one in importlib.import_module(name).companions(service)
+    ]
     return app
 
 

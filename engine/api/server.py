@@ -10,7 +10,7 @@ import asyncio
 import errno
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -20,7 +20,7 @@ from paddock.engine.errors import EngineError
 
 from .app import make_app
 from .connections import protocol
-from .service import Service
+from .service import Companion, Service
 
 BACKLOG = 2048
 
@@ -86,7 +86,23 @@ def _is_ollama(host: str, port: int) -> bool:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, whose signals are ours to handle."""
+    """uvicorn's server, whose signals are ours to handle; companions live as long as it."""
+
+    def __init__(self, config: uvicorn.Config, companions: Sequence[Companion]) -> None:
+        super().__init__(config)
+        self._companions = companions
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the door, then begin what works beside the requests."""
+        await super().startup(sockets)
+        for one in self._companions:
+            await one.start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End what works beside the requests, so that these have the rest of the time."""
+        for one in self._companions:
+            await one.stop()
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -97,9 +113,10 @@ class Server(uvicorn.Server):
 def make_server(service: Service) -> Server:
     """Set uvicorn up for the service."""
     settings = service.settings
+    app = make_app(service)
     return Server(
         uvicorn.Config(
-            make_app(service),
+            app,
             http=protocol(header_s=settings.header_timeout_s, idle_s=settings.idle_timeout_s),
             lifespan="off",
             log_config=None,
@@ -110,7 +127,8 @@ def make_server(service: Service) -> Server:
             timeout_keep_alive=int(settings.idle_timeout_s),
             timeout_graceful_shutdown=max(1, round(settings.stop_timeout_s)),
             h11_max_incomplete_event_size=64 * 1024,
-        )
+        ),
+        app.state.companions,
     )
 
 

@@ -7,7 +7,7 @@ lately. Handlers get it by `service_of(request)`; there is no module-level state
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Protocol, cast
 
 from starlette.requests import HTTPConnection
 
@@ -33,6 +33,18 @@ class Service:
     """What is asked of it now, and lately."""
     is_stopping: bool = False
     """A signal has said to end: nothing new should be sent here."""
+
+
+class Companion(Protocol):
+    """Work beside the requests, which begins and ends with the server."""
+
+    async def start(self) -> None:
+        """Begin, when requests can come."""
+        ...
+
+    async def stop(self) -> None:
+        """Leave off; what is unfinished is for the next start."""
+        ...
 
 
 def service_of(request: HTTPConnection) -> Service:

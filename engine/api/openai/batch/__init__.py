@@ -1,0 +1,1 @@
+"""Files and batches of OpenAI's API: many requests at once, that outlive the service."""

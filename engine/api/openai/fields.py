@@ -1,0 +1,159 @@
+"""Read the fields of a JSON object by their types. Pure; unknown fields are left alone.
+
+A wrong type is answered with one sentence that names the field and what was there. `null` is the
+same as nothing, since clients write it for what they leave out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .refusals import InvalidValue
+
+
+class Fields:
+    """One JSON object of a request, and where it stands in it."""
+
+    def __init__(self, values: Mapping[str, Any], at: str = "") -> None:
+        self.values = values
+        self.at = at
+
+    def place(self, name: str) -> str:
+        """Name a field from the request's top: `messages[0].role`."""
+        return f"{self.at}.{name}" if self.at else name
+
+    def refused(self, name: str, why: str, code: str | None = None) -> InvalidValue:
+        """Make the error that a field deserves: "Invalid value for 'n': why"."""
+        place = self.place(name)
+        return InvalidValue(f"Invalid value for '{place}': {why}", place, code=code)
+
+    def _wrong(self, name: str, wanted: str) -> InvalidValue:
+        found = _kind(self.values[name])
+        place = self.place(name)
+        said = f"Invalid type for '{place}': expected {wanted}, but got {found} instead."
+        return InvalidValue(said, place, code="invalid_type")
+
+    def has(self, name: str) -> bool:
+        """Tell whether a field is there, and not null."""
+        return self.values.get(name) is not None
+
+    def any(self, name: str) -> Any:
+        """Give a field whatever it is; None where it is not there."""
+        return self.values.get(name)
+
+    def text(self, name: str, default: str = "") -> str:
+        """Give a text."""
+        value = self.values.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            raise self._wrong(name, "a string")
+        return value
+
+    def needed_text(self, name: str) -> str:
+        """Give a text that must be there and say something."""
+        value = self.text(name)
+        if not value:
+            place = self.place(name)
+            raise InvalidValue(
+                f"Missing required parameter: '{place}'.", place, code="missing_required_parameter"
+            )
+        return value
+
+    def one_of(self, name: str, known: tuple[str, ...], default: str) -> str:
+        """Give one of some words."""
+        value = self.text(name, default)
+        if value not in known:
+            words = ", ".join(f"'{word}'" for word in known)
+            raise self.refused(name, f"'{_short(value)}'. Supported values are: {words}.")
+        return value
+
+    def flag(self, name: str, *, default: bool = False) -> bool:
+        """Give true or false."""
+        value = self.values.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self._wrong(name, "a boolean")
+        return value
+
+    def number(self, name: str, least: float, most: float) -> float | None:
+        """Give a number within a range, both ends included."""
+        value = self.values.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self._wrong(name, "a number")
+        if math.isnan(value) or not least <= value <= most:
+            raise self.refused(name, f"expected a number from {least:g} to {most:g}, not {value}.")
+        return float(value)
+
+    def whole(self, name: str, least: int, most: int = 2**31 - 1) -> int | None:
+        """Give a whole number within a range, both ends included."""
+        value = self.values.get(name)
+        if value is None:
+            return None
+        is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        if isinstance(value, bool) or not is_whole:
+            raise self._wrong(name, "an integer")
+        if not least <= value <= most:
+            raise self.refused(name, f"expected an integer from {least} to {most}, not {value}.")
+        return int(value)
+
+    def object(self, name: str) -> Fields | None:
+        """Give an object; None where it is not there."""
+        value = self.values.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            raise self._wrong(name, "an object")
+        return Fields(value, self.place(name))
+
+    def needed_object(self, name: str) -> Fields:
+        """Give an object that must be there."""
+        found = self.object(name)
+        if found is None:
+            place = self.place(name)
+            raise InvalidValue(
+                f"Missing required parameter: '{place}'.", place, code="missing_required_parameter"
+            )
+        return found
+
+    def list(self, name: str) -> list[Any]:
+        """Give an array; empty where it is not there."""
+        value = self.values.get(name)
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            raise self._wrong(name, "an array")
+        return value
+
+    def objects(self, name: str) -> Iterator[Fields]:
+        """Give an array's objects, each with its place."""
+        for number, value in enumerate(self.list(name)):
+            at = f"{self.place(name)}[{number}]"
+            if not isinstance(value, Mapping):
+                said = (
+                    f"Invalid type for '{at}': expected an object, but got {_kind(value)} instead."
+                )
+                raise InvalidValue(said, at, code="invalid_type")
+            yield Fields(value, at)
+
+
+def _kind(value: Any) -> str:
+    """Name a JSON value's type with its article."""
+    kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
+        (bool, "a boolean"),
+        (str, "a string"),
+        (int, "an integer"),
+        (float, "a number"),
+        (list, "an array"),
+        (Mapping, "an object"),
+    )
+    return next((name for kind, name in kinds if isinstance(value, kind)), "null")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
