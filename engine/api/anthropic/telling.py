@@ -1,0 +1,156 @@
+"""From the engine's replies to Anthropic's messages and events. Pure.
+
+Order of a stream's events: message_start; for each block content_block_start, its deltas and
+content_block_stop; message_delta with the reason and what it cost; message_stop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from paddock.engine.api.clock import nanoseconds
+from paddock.engine.api.streaming import event
+from paddock.engine.request import Chunk, Reply, ToolCall, Usage
+
+
+def new_message_id() -> str:
+    """Make an id for a message."""
+    return f"msg_{secrets.token_hex(12)}"
+
+
+def message_value(message_id: str, model: str, reply: Reply, *, in_parallel: bool) -> Any:
+    """Write a whole message."""
+    calls = reply.tool_calls if in_parallel else reply.tool_calls[:1]
+    content: list[dict[str, Any]] = []
+    if reply.reasoning:
+        content.append(
+            {
+                "type": "thinking",
+                "thinking": reply.reasoning,
+                "signature": _signature(reply.reasoning),
+            }
+        )
+    if reply.text:
+        content.append({"type": "text", "text": reply.text})
+    content += [{**_call_value(call), "input": dict(call.arguments)} for call in calls]
+    return {
+        **_head(message_id, model),
+        "content": content,
+        **_ending(reply, calls),
+        "usage": usage_value(reply.usage),
+    }
+
+
+def _head(message_id: str, model: str) -> dict[str, Any]:
+    return {"id": message_id, "type": "message", "role": "assistant", "model": model}
+
+
+def _call_value(call: ToolCall) -> dict[str, Any]:
+    return {"type": "tool_use", "id": call.id, "name": call.name}
+
+
+def _ending(reply: Reply, calls: Sequence[ToolCall]) -> dict[str, Any]:
+    """Tell why it ended; an answer that went in circles did not come to its own end."""
+    if reply.done_reason != "stop":
+        reason = "max_tokens"
+    elif calls:
+        reason = "tool_use"
+    else:
+        reason = "stop_sequence" if reply.stop else "end_turn"
+    stop = reply.stop if reason == "stop_sequence" else None
+    return {"stop_reason": reason, "stop_sequence": stop}
+
+
+def usage_value(usage: Usage) -> dict[str, Any]:
+    """Write what it cost; as Anthropic counts, what was found in the cache is no input."""
+    return {
+        "input_tokens": usage.prompt_tokens - usage.prompt_reused_tokens,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": usage.prompt_reused_tokens,
+        "output_tokens": usage.completion_tokens,
+        "queue_duration": nanoseconds(usage.queue_s),
+    }
+
+
+def _signature(reasoning: str) -> str:
+    """Give what clients pass back with reasoning; some drop it where this is empty."""
+    return hashlib.sha256(reasoning.encode("utf-8", "replace")).hexdigest()
+
+
+class Speaker:
+    """Writes one stream."""
+
+    def __init__(self, message_id: str, model: str, *, in_parallel: bool) -> None:
+        self._head = _head(message_id, model)
+        self._in_parallel = in_parallel
+        self._n_blocks = 0
+        self._open = ""
+        """Which kind of block is being written."""
+        self._reasoning: list[str] = []
+        self._calls: list[ToolCall] = []
+
+    def begin(self, n_prompt_tokens: int) -> Iterator[bytes]:
+        """Tell that there is an answer; what its prompt really cost is told at the end."""
+        message = {
+            **self._head,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": usage_value(Usage(prompt_tokens=n_prompt_tokens)),
+        }
+        yield _told("message_start", message=message)
+
+    def chunk(self, chunk: Chunk) -> Iterator[bytes]:
+        """Tell a piece."""
+        if chunk.reasoning:
+            yield from self._in_block("thinking", {"thinking": "", "signature": ""})
+            self._reasoning.append(chunk.reasoning)
+            yield self._delta("thinking_delta", thinking=chunk.reasoning)
+        if chunk.text:
+            yield from self._in_block("text", {"text": ""})
+            yield self._delta("text_delta", text=chunk.text)
+        for call in chunk.tool_calls:
+            if self._calls and not self._in_parallel:
+                continue
+            yield from self._close()
+            yield from self._in_block("tool_use", {**_call_value(call), "input": {}})
+            arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
+            yield self._delta("input_json_delta", partial_json=arguments)
+            self._calls.append(call)
+
+    def end(self, reply: Reply) -> Iterator[bytes]:
+        """Tell why it ended, and what it cost."""
+        yield from self._close()
+        ending = _ending(reply, self._calls)
+        yield _told("message_delta", delta=ending, usage=usage_value(reply.usage))
+        yield _told("message_stop")
+
+    def _in_block(self, kind: str, fields: dict[str, Any]) -> Iterator[bytes]:
+        if self._open == kind:
+            return
+        yield from self._close()
+        self._open = kind
+        block = {"type": kind, **fields}
+        yield _told("content_block_start", index=self._n_blocks, content_block=block)
+
+    def _close(self) -> Iterator[bytes]:
+        if not self._open:
+            return
+        if self._open == "thinking":
+            yield self._delta("signature_delta", signature=_signature("".join(self._reasoning)))
+            self._reasoning.clear()
+        yield _told("content_block_stop", index=self._n_blocks)
+        self._n_blocks += 1
+        self._open = ""
+
+    def _delta(self, kind: str, **fields: str) -> bytes:
+        delta = {"type": kind, **fields}
+        return _told("content_block_delta", index=self._n_blocks, delta=delta)
+
+
+def _told(kind: str, **fields: Any) -> bytes:
+    return event({"type": kind, **fields}, kind)
