@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from paddock.engine.api.journal import JournalEars
 from paddock.engine.api.server import listen, make_server
 from paddock.engine.api.service import Service
 from paddock.engine.models import ModelFinder
@@ -107,7 +108,7 @@ async def _serve(
     ends: threading.Event,
 ) -> None:
     finder = ModelFinder(pool_settings.models_dir, pool_settings.cache_dir)
-    async with LocalPool(pool_settings, models=finder) as pool:
+    async with LocalPool(pool_settings, models=finder, events=JournalEars()) as pool:
         service = Service(pool, Store(pool_settings.models_dir), finder, settings, "0.1.0")
         server = make_server(service)
         serving = asyncio.create_task(server.serve(sockets=[door]))

@@ -6,8 +6,6 @@ back, so that streams stay streams.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from starlette.middleware import Middleware
 
 from paddock.engine.settings import ServiceSettings
@@ -15,7 +13,7 @@ from paddock.engine.settings import ServiceSettings
 from . import access_log
 from .hosts import HostCheck
 from .journal import Journal
-from .keys import KeyCheck, KeyRing, how_to_make, read_keys
+from .keys import KeyCheck, KeyRing, read_keys
 from .limits import BodyLimit
 from .origins import OriginCheck, Origins
 from .rates import RateLimit
@@ -45,19 +43,3 @@ def middleware(settings: ServiceSettings, journal: Journal) -> list[Middleware]:
     limit, idle_s = settings.max_body_bytes, settings.idle_timeout_s
     doors.append(Middleware(BodyLimit, max_body_bytes=limit, idle_s=idle_s, journal=journal))
     return doors
-
-
-def check_bind(settings: ServiceSettings) -> str | None:
-    """Say in one line why the service must not listen where it is told to, and what to do.
-
-    None: it may. Others than this machine's own programs may only ask with a key, unless their
-    owner has said that this is what they want.
-    """
-    if settings.is_loopback or settings.is_insecure or settings.api_keys_file is not None:
-        return None
-    file = Path.home() / ".paddock" / "keys"
-    return (
-        f"{settings.netloc} can be reached by others; give it keys first: "
-        f"{how_to_make(file)} && paddock serve --host {settings.netloc} --api-keys '{file}'"
-        f"   (or let everybody in: --insecure)"
-    )
