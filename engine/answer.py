@@ -33,6 +33,7 @@ class Answer:
         self.first_s = 0.0
         """How long after the request its first token came; 0: not yet."""
         self._chunks: list[Chunk] = []
+        self._n_reasoning_tokens = 0
         self._readers: list[_Reader] = []
         self._moved = asyncio.Event()
         self._task = asyncio.ensure_future(serve(self))
@@ -72,6 +73,8 @@ class Answer:
         if not self.first_s:
             self.first_s = asyncio.get_running_loop().time() - self._began
         self._chunks.append(chunk)
+        if chunk.reasoning and not chunk.text:
+            self._n_reasoning_tokens += chunk.n_tokens
         if len(self._chunks) > _MOST_CHUNKS:
             self._fold()
         self._moved.set()
@@ -93,6 +96,7 @@ class Answer:
     def forget(self) -> None:
         """Drop what an interrupted worker had said."""
         self._chunks.clear()
+        self._n_reasoning_tokens = 0
 
     def reply_of(self, ended: Ended, digest: str) -> Reply:
         """Put the chunks together."""
@@ -109,6 +113,7 @@ class Answer:
             ended.tokens,
             self.prompt_tokens_original,
             ended.stop,
+            self._n_reasoning_tokens,
         )
 
     def when_ended(self, act: Callable[[Answer], None]) -> None:

@@ -275,6 +275,8 @@ class Reply:
     """What the prompt had before it was shortened; None: it was not."""
     stop: str = ""
     """The stop string that ended it; empty: none did."""
+    n_reasoning_tokens: int = 0
+    """Of the completion's tokens, those of its reasoning."""
 
 
 class Stream(Protocol):
