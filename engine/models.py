@@ -89,11 +89,37 @@ class ModelFinder:
             if not path.is_file():
                 raise ModelNotFound(ref, self.names())
             return Found(ref, path.resolve(), "path", _projector_beside(path))
-        name = parse_name(ref)
+        return self.named(parse_name(ref), ref)
+
+    def named(self, name: ModelName, ref: str = "") -> Found:
+        """Find a model by its name, never by a path; `ref`: how it was asked for.
+
+        Raises:
+            ModelNotFound, ModelBroken: as `locate`.
+        """
         found = self._stored(name) or next(_named(self._elsewhere(), name), None)
         if found is None:
-            raise ModelNotFound(ref, self.names())
+            raise ModelNotFound(ref or name.short, self.names())
         return found
+
+    def delete(self, ref: str) -> list[str]:
+        """Remove a model of the store, with what only it needed, its tuned copy too.
+
+        Gives the digests of the blobs that went.
+
+        Raises:
+            InvalidName: `ref` cannot be a name.
+            ModelNotFound: it is not in the store; packaged ones go with their package.
+            StoreReadOnly: it cannot be removed.
+        """
+        removed = self.store.delete(parse_name(ref), keep=self.kept())
+        for digest in removed:
+            self.tuned.forget(digest.removeprefix("sha256:"))
+        return removed
+
+    def kept(self) -> set[str]:
+        """Tell the digests of blobs that no manifest names and that are needed all the same."""
+        return {copy.digest for copy in self.tuned.all()}
 
     def names(self) -> tuple[str, ...]:
         """Tell every known name, sorted."""

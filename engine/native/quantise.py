@@ -27,13 +27,24 @@ _FILE_TYPES = {
 }
 FORMATS = tuple(_FILE_TYPES)
 
+# The same by the names of the mixtures that llama.cpp makes of them.
+_MIXTURES = {
+    "Q3_K_S": 11,
+    "Q3_K_M": 12,
+    "Q3_K_L": 13,
+    "Q4_K_S": 14,
+    "Q4_K_M": 15,
+    "Q5_K_S": 16,
+    "Q5_K_M": 17,
+}
+
 
 class QuantiseFailed(Exception):
     """llama.cpp could not write the copy; the reason is on stderr."""
 
 
 def quantise(source: Path, target: Path, format_name: str, n_threads: int) -> None:
-    """Write `source` to `target` in a format of `FORMATS`; from quantised tensors too.
+    """Write `source` to `target` in a format of `FORMATS` or a mixture; from quantised tensors too.
 
     Takes some seconds for each 10⁹ weights, and cannot be interrupted but by ending the process.
 
@@ -42,7 +53,7 @@ def quantise(source: Path, target: Path, format_name: str, n_threads: int) -> No
     """
     lib.llama_backend_init()
     params = lib.llama_model_quantize_default_params()
-    params.ftype = _FILE_TYPES[format_name]
+    params.ftype = {**_FILE_TYPES, **_MIXTURES}[format_name]
     params.nthread = n_threads
     params.allow_requantize = True
     paths = (str(source).encode(), str(target).encode())

@@ -84,7 +84,8 @@ class Blobs:
             StoreReadOnly: the folder cannot be written.
             StoreFull: no room even for its name.
         """
-        return BlobWriter(self.folder, f"sha256:{hex_of(digest)}" if digest else None)
+        expected = f"sha256:{hex_of(digest)}" if digest else None
+        return BlobWriter(self.aside(), expected)
 
     def add(self, source: BinaryIO | bytes, digest: str | None = None) -> str:
         """Write a blob whole or not at all; gives its digest.
@@ -100,6 +101,29 @@ class Blobs:
                 while piece := source.read(_PIECE_BYTES):
                     writer.write(piece)
             return writer.commit()
+
+    def adopt(self, path: Path) -> str:
+        """Make a blob of a whole file that lies aside in this folder; gives its digest.
+
+        Raises:
+            StoreFull, StoreReadOnly: the file stays where it is.
+        """
+        with writing(self.folder), path.open("rb+") as file:
+            digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+            os.fsync(file.fileno())
+            path.replace(self.path(digest))
+        bring_to_disk(self.folder)
+        return digest
+
+    def aside(self) -> Path:
+        """Give a name in this folder that nobody looks for.
+
+        Raises:
+            StoreReadOnly: the folder cannot be made.
+        """
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder / f".{os.getpid()}-{secrets.token_hex(6)}.part"
 
     def true_digest(self, digest: str) -> str:
         """Read a blob again and tell what its digest really is.
@@ -137,15 +161,14 @@ class Blobs:
 class BlobWriter:
     """One blob on its way in: `write` its pieces, then `commit`; leaving without is giving up."""
 
-    def __init__(self, folder: Path, expected: str | None) -> None:
-        self._folder = folder
+    def __init__(self, aside: Path, expected: str | None) -> None:
+        self._folder = aside.parent
         self._expected = expected
         self._hash = hashlib.sha256()
         self.size_bytes = 0
-        self._aside = folder / f".{os.getpid()}-{secrets.token_hex(6)}.part"
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = self._aside.open("xb", buffering=0)
+        self._aside = aside
+        with writing(self._folder):
+            self._file = aside.open("xb", buffering=0)
 
     def write(self, piece: bytes) -> None:
         """Append.

@@ -47,6 +47,18 @@ class Finder(Protocol):
         """
         ...
 
+    def named(self, name: ModelName) -> Found:
+        """Find a model by its name, never by a path.
+
+        Raises:
+            ModelNotFound, ModelBroken: as `locate`.
+        """
+        ...
+
     def everything(self) -> Iterator[Found]:
         """Give every model that can be found; of equal names, the first is meant."""
+        ...
+
+    def kept(self) -> set[str]:
+        """Tell the digests of blobs that no manifest names and that are needed all the same."""
         ...

@@ -86,6 +86,13 @@ class Store:
         there = self._shelf.find(name)
         return there[1] if there else None
 
+    def digests(self, name: ModelName) -> set[str]:
+        """Tell every digest that a model's manifest names; none where there is no manifest."""
+        there = self._shelf.find(name)
+        with suppress(ManifestBroken):
+            return self._shelf.digests(there[1]) if there else set()
+        return set()
+
     def modified_at(self, name: ModelName) -> datetime.datetime:
         """Tell when a model was last pulled, made or copied.
 
@@ -140,9 +147,7 @@ class Store:
             there = self._shelf.find(name)
             if there is None:
                 raise self._unknown(name)
-            digests: set[str] = set()
-            with suppress(ManifestBroken):
-                digests = self._shelf.digests(there[1])
+            digests = self.digests(name)
             self._shelf.remove(there[0])
             return self._remove_unnamed(digests, keep)
 

@@ -1,0 +1,50 @@
+"""The process that writes a model in another format. Started as a module by `quantising`.
+
+Apart, because llama.cpp's quantiser can be ended only with its process, and some of its errors
+end in `abort()`. An order comes in as one line of JSON, and one goes out. When the pipe closes,
+whoever asked is gone, and so is this process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import TextIO
+
+from paddock.engine.native import library
+from paddock.engine.native.quantise import QuantiseFailed, quantise
+
+
+def main() -> None:
+    """Carry out one order."""
+    told = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whoever prints now prints to standard error
+    library.quiet_logs()
+    order = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with, args=(sys.stdin,), daemon=True).start()
+    n_threads = order["n_threads"] or os.cpu_count() or 1
+    why = ""
+    try:
+        quantise(Path(order["source"]), Path(order["target"]), order["format"], n_threads)
+    except (QuantiseFailed, OSError) as error:
+        why = str(error)
+    print(json.dumps({"why": why}), file=told, flush=True)
+
+
+def _end_with(stream: TextIO) -> None:
+    stream.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    # Not through the interpreter's end: the other thread may be inside a read of the pipe.
+    try:
+        main()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(70)
+    os._exit(0)
