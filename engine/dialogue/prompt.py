@@ -216,8 +216,10 @@ class Prompter:
         Raises:
             NoInsert: neither the template nor the file tells how a gap is filled.
         """
-        if request.tools or (request.images and request.suffix is not None):
-            raise BadRequest("a raw prompt has no place for tools, nor one with a suffix for images")
+        if request.tools:
+            raise BadRequest("a prompt without a conversation has no place for tools")
+        if request.images and request.suffix is not None:
+            raise BadRequest("a prompt with a suffix has no place for images")
         if request.suffix is None:
             bare = go_on(request, prompt, self._tokeniser, self._placed, limit)
         else:

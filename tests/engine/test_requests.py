@@ -1,0 +1,393 @@
+"""What a chat may ask besides a conversation, through a real pool and a real worker."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engine.errors import BadRequest, Busy, NoInsert, PromptTooLong
+from paddock.engine.models import ModelFinder
+from paddock.engine.pool import LocalPool
+from paddock.engine.request import (
+    ChatRequest,
+    Constraint,
+    EmbedRequest,
+    Message,
+    ModelSpec,
+    Reply,
+    Tool,
+)
+from paddock.engine.settings import PoolSettings
+
+MODEL = ModelSpec("smollm2:135m", n_ctx_tokens=512)
+VECTORS = ModelSpec("all-minilm", role="embed")
+SETTINGS = PoolSettings(n_threads=1, models_dir=Path("/nonexistent"), profile_s=0)
+ENDS = {0: -100, 2: -100}
+"""The model does not end an answer by itself."""
+CHATML = "<|im_start|>{role}\n{content}<|im_end|>\n"
+
+Work = Callable[[LocalPool], Awaitable[None]]
+
+
+@pytest.fixture(scope="module")
+def go() -> Iterator[Callable[[Work], None]]:
+    """Run work in one pool after the other: its model is loaded once."""
+    with asyncio.Runner() as runner:
+        pool = LocalPool(SETTINGS)
+
+        def run(work: Work) -> None:
+            async def main() -> None:
+                async with asyncio.timeout(120):
+                    await work(pool)
+
+            runner.run(main())
+
+        yield run
+        runner.run(pool.__aexit__(None, None, None))
+
+
+@asynccontextmanager
+async def another_pool(**settings: Any) -> AsyncIterator[LocalPool]:
+    async with asyncio.timeout(120), LocalPool(replace(SETTINGS, **settings)) as pool:
+        yield pool
+
+
+def raw(prompt: str, params: Mapping[str, Any] | None = None, **more: Any) -> ChatRequest:
+    return ChatRequest(MODEL, (), {"max_tokens": 8, **(params or {})}, prompt=prompt, **more)
+
+
+def ask(*texts: str, params: Mapping[str, Any] | None = None, **more: Any) -> ChatRequest:
+    """Ask with a system turn, then a user's and the model's in turns."""
+    roles = ("system", *("user", "assistant") * len(texts))
+    messages = tuple(Message(role, text) for role, text in zip(roles, texts, strict=False))
+    return ChatRequest(MODEL, messages, {"max_tokens": 8, **(params or {})}, **more)
+
+
+async def shown(pool: LocalPool, reply: Reply) -> str:
+    """Give the text of a prompt with its answer."""
+    return await pool.detokenise(MODEL, reply.tokens)
+
+
+# Raw prompts
+
+
+def test_a_raw_prompt_is_gone_on_with_as_it_stands(go: Callable[[Work], None]) -> None:
+    async def work(pool: LocalPool) -> None:
+        reply = await pool.chat(raw("The capital of France is", wants_tokens=True)).reply()
+        assert "Paris" in reply.text
+        assert reply.usage.prompt_tokens == len(
+            await pool.tokenise(MODEL, "The capital of France is")
+        )
+        assert await shown(pool, reply) == f"The capital of France is{reply.text}"
+
+    go(work)
+
+
+def test_a_raw_prompt_in_the_models_own_words_is_the_conversation(
+    go: Callable[[Work], None],
+) -> None:
+    async def work(pool: LocalPool) -> None:
+        chat = await pool.chat(ask("Be brief.", "Name a colour.", wants_tokens=True)).reply()
+        turns = (("system", "Be brief."), ("user", "Name a colour."))
+        text = "".join(CHATML.format(role=role, content=said) for role, said in turns)
+        same = await pool.chat(raw(f"{text}<|im_start|>assistant\n", wants_tokens=True)).reply()
+        assert (same.text, same.tokens) == (chat.text, chat.tokens)
+
+    go(work)
+
+
+def test_an_answer_is_gone_on_with_by_its_tokens(go: Callable[[Work], None]) -> None:
+    async def work(pool: LocalPool) -> None:
+        first = await pool.chat(raw("One, two, three,", wants_tokens=True)).reply()
+        more = await pool.chat(
+            raw(" and", prompt_tokens=first.tokens, wants_tokens=True)
+        ).reply()
+        assert more.tokens[: len(first.tokens)] == first.tokens
+        assert (await shown(pool, more)).startswith(f"One, two, three,{first.text} and")
+        chat = await pool.chat(
+            replace(ask("Be brief.", "More?", wants_tokens=True), prompt_tokens=first.tokens)
+        ).reply()
+        assert (await shown(pool, chat)).startswith(
+            f"One, two, three,{first.text}<|im_start|>system\nBe brief.<|im_end|>"
+        )
+        with pytest.raises(BadRequest) as caught:
+            await pool.chat(raw("x", prompt_tokens=(1, 49_152))).reply()
+        assert str(caught.value) == "there is no token 49152: the model's are 0 to 49151"
+
+    go(work)
+
+
+def test_what_a_raw_prompt_has_no_place_for_is_refused(go: Callable[[Work], None]) -> None:
+    async def work(pool: LocalPool) -> None:
+        with pytest.raises(BadRequest) as caught:
+            await pool.chat(raw("x", tools=(Tool("look"),))).reply()
+        assert str(caught.value) == "a prompt without a conversation has no place for tools"
+        with pytest.raises(BadRequest) as caught:
+            await pool.chat(raw("")).reply()
+        assert str(caught.value) == "the prompt is empty"
+        with pytest.raises(BadRequest) as caught:
+            await pool.chat(raw("x", images=(b"GIF89a",))).reply()
+        assert str(caught.value) == "model 'smollm2:135m' cannot see images: it has no projector"
+        with pytest.raises(NoInsert):
+            await pool.chat(raw("def f():", suffix="return 1")).reply()
+
+    go(work)
+
+
+def test_a_raw_answer_can_be_held_to_a_constraint(go: Callable[[Work], None]) -> None:
+    async def work(pool: LocalPool) -> None:
+        digits = Constraint("regex", "[0-9]{4}")
+        reply = await pool.chat(raw("She was born in", constraint=digits)).reply()
+        assert len(reply.text) == 4 and reply.text.isdigit()
+
+    go(work)
+
+
+def test_a_request_may_bring_its_own_template(go: Callable[[Work], None]) -> None:
+    async def work(pool: LocalPool) -> None:
+        own = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[reply]"
+        asked = ask("Be brief.", "Name a colour.", template=own, wants_tokens=True)
+        reply = await pool.chat(asked).reply()
+        begins = "[system] Be brief.\n[user] Name a colour.\n[reply]"
+        assert (await shown(pool, reply)).startswith(begins)
+        plain = await pool.chat(replace(asked, template=None)).reply()
+        assert (await shown(pool, plain)).startswith("<|im_start|>system")
+
+    go(work)
+
+
+def test_text_becomes_tokens_and_text_again(go: Callable[[Work], None]) -> None:
+    async def work(pool: LocalPool) -> None:
+        for text in ("", " a  llama\n", "<|im_start|>user", "naïve 🦙 中文"):
+            ids = await pool.tokenise(MODEL, text)
+            assert await pool.detokenise(MODEL, ids) == text
+        assert await pool.tokenise(MODEL, "<|im_start|>") == [1]
+        words = await pool.tokenise(VECTORS, "a llama")
+        assert await pool.detokenise(VECTORS, words) == "a llama"
+        with pytest.raises(BadRequest):
+            await pool.detokenise(MODEL, [-1])
+
+    go(work)
+
+
+# How long
+
+
+def test_an_answer_without_an_end_goes_up_to_the_end_of_the_context(
+    go: Callable[[Work], None],
+) -> None:
+    async def work(pool: LocalPool) -> None:
+        narrow = replace(MODEL, n_ctx_tokens=64)
+        for n in (-1, -2, 500):
+            params = {"max_tokens": n, "logit_bias": ENDS, "guards_repetition": False}
+            asked = replace(raw("Once", params), model=narrow, reserves_answer=False)
+            reply = await pool.chat(asked).reply()
+            assert reply.done_reason == "length"
+            assert reply.usage.prompt_tokens + reply.usage.completion_tokens == 64
+        with pytest.raises(PromptTooLong) as caught:
+            await pool.chat(replace(asked, prompt="one two " * 60)).reply()
+        error = caught.value
+        assert (error.n_reserved_tokens, error.n_ctx_tokens) == (1, 64)
+
+    go(work)
+
+
+def test_the_oldest_turns_go_where_that_is_asked_for_and_the_answer_tells(
+    go: Callable[[Work], None],
+) -> None:
+    async def work(pool: LocalPool) -> None:
+        old = [f"Old {n}. " + "words " * 60 for n in range(9)]
+        asked = ask("Rules.", *old, "Done.", "Newest?", truncates=True, wants_tokens=True)
+        whole = replace(MODEL, n_ctx_tokens=2048)
+        n_whole = await pool.count_chat(whole, asked.messages)
+        assert n_whole > 512
+        stream = pool.chat(asked)
+        async for _ in stream:
+            assert stream.prompt_tokens_original == n_whole
+            break
+        reply = await stream.reply()
+        assert reply.prompt_tokens_original == n_whole
+        assert reply.usage.prompt_tokens + 8 <= 512
+        text = await shown(pool, reply)
+        assert text.startswith("<|im_start|>system\nRules.<|im_end|>\n<|im_start|>user\n")
+        assert "Old 0" not in text and "Old 8" in text and "Newest?" in text
+        short = await pool.chat(ask("Rules.", "Short?", truncates=True)).reply()
+        assert short.prompt_tokens_original is None
+        with pytest.raises(PromptTooLong):
+            await pool.chat(replace(asked, truncates=False)).reply()
+
+    go(work)
+
+
+def test_a_last_turn_that_is_too_long_alone_loses_its_middle(go: Callable[[Work], None]) -> None:
+    async def work(pool: LocalPool) -> None:
+        long = "First words. " + "and so on " * 600 + "Last words."
+        reply = await pool.chat(
+            ask("Rules.", long, truncates=True, reserves_answer=False, wants_tokens=True)
+        ).reply()
+        assert reply.prompt_tokens_original is not None and reply.prompt_tokens_original > 1200
+        text = await shown(pool, reply)
+        assert "Rules." in text and "First words." in text and "Last words.<|im_end|>" in text
+        assert 450 < reply.usage.prompt_tokens <= 512
+        with pytest.raises(PromptTooLong) as caught:
+            await pool.chat(ask("rule " * 900, "Why?", truncates=True)).reply()
+        assert caught.value.n_prompt_tokens > 900, "what it had, not what was left of it"
+
+    go(work)
+
+
+def test_of_a_long_prompt_the_beginning_and_the_end_stay(go: Callable[[Work], None]) -> None:
+    async def work(pool: LocalPool) -> None:
+        words = await pool.tokenise(MODEL, "".join(f" {n}" for n in range(700)))
+        asked = replace(raw(""), prompt_tokens=tuple(words), truncates=True, wants_tokens=True)
+        reply = await pool.chat(replace(asked, n_keep_tokens=6)).reply()
+        assert reply.prompt_tokens_original == len(words)
+        assert reply.usage.prompt_tokens == 512 - 8
+        assert reply.tokens[:6] == tuple(words[:6])
+        assert reply.tokens[6:504] == tuple(words[-498:])
+
+    go(work)
+
+
+# Models that come and go
+
+
+def test_a_model_is_loaded_and_let_go_when_asked(tmp_path: Path) -> None:
+    path = tmp_path / "mine.gguf"
+    shutil.copy(ModelFinder(tmp_path, tmp_path).locate("all-minilm").path, path)
+
+    async def main() -> None:
+        async with another_pool() as pool:
+            mine = ModelSpec(str(path), role="embed")
+            assert not await pool.unload("all-minilm")
+            assert await pool.load(mine) > 0.05
+            assert await pool.load(mine) == 0
+            path.unlink()
+            assert await pool.unload(str(path)), "a model that is on disk no more"
+            assert pool.stats().resident == ()
+            await pool.load(VECTORS)
+            assert await pool.unload("ALL-minilm:latest"), "another way to write its name"
+            assert not await pool.unload("all-minilm")
+
+    asyncio.run(main())
+
+
+def test_a_model_in_use_goes_when_its_users_have_left() -> None:
+    async def main() -> None:
+        async with another_pool() as pool:
+            stream = pool.chat(raw("Once upon a time", {"max_tokens": 60, "logit_bias": ENDS}))
+            async for _ in stream:
+                break
+            assert await pool.unload("smollm2:135m")
+            assert len(pool.stats().resident) == 1
+            reply = await stream.reply()
+            assert reply.usage.completion_tokens > 10
+            while pool.stats().resident:
+                await asyncio.sleep(0.02)
+
+    asyncio.run(main())
+
+
+def test_a_keep_alive_is_overwritten_by_a_later_one_and_left_alone_without() -> None:
+    async def main() -> None:
+        async with another_pool(keep_alive_s=100) as pool:
+            stays = replace(VECTORS, keep_alive_s=1000)
+            await pool.load(stays)
+            await pool.embed(EmbedRequest(VECTORS, ("one",)))
+            assert 900 < (pool.stats().resident[0].expires_s or 0) <= 1000
+            await pool.embed(EmbedRequest(replace(VECTORS, keep_alive_s=-1), ("one",)))
+            assert pool.stats().resident[0].expires_s is None
+            await pool.load(replace(VECTORS, keep_alive_s=50))
+            assert 40 < (pool.stats().resident[0].expires_s or 0) <= 50
+            await pool.load(replace(VECTORS, keep_alive_s=0))
+            while pool.stats().resident:
+                await asyncio.sleep(0.02)
+
+    asyncio.run(main())
+
+
+def test_waiting_for_a_load_is_told_apart_from_waiting_for_a_turn() -> None:
+    async def main() -> None:
+        async with another_pool(num_parallel=1) as pool:
+            first, second = pool.chat(raw("One")), pool.chat(raw("Two"))
+            usage = (await first.reply()).usage
+            assert usage.load_s > 0.05
+            assert usage.queue_s < usage.load_s
+            assert (await second.reply()).usage.load_s > 0.05
+            late = (await pool.chat(raw("Three")).reply()).usage
+            assert late.load_s == 0
+            vectors = await pool.embed(EmbedRequest(VECTORS, ("one",)))
+            assert vectors.usage.load_s > 0.02
+            again = await pool.embed(EmbedRequest(VECTORS, ("one",)))
+            assert again.usage.load_s == 0
+
+    asyncio.run(main())
+
+
+def test_vectors_are_refused_to_who_does_not_wait_where_the_queue_is_full() -> None:
+    async def main() -> None:
+        async with another_pool(max_queue=0) as pool:
+            with pytest.raises(Busy):
+                await pool.embed(EmbedRequest(VECTORS, ("one",)), waits=False)
+            assert len((await pool.embed(EmbedRequest(VECTORS, ("one",)))).vectors) == 1
+
+    asyncio.run(main())
+
+
+def test_a_text_may_be_cut_and_the_reply_says_by_how_much(go: Callable[[Work], None]) -> None:
+    async def work(pool: LocalPool) -> None:
+        texts = ("short", "llama " * 700)
+        reply = await pool.embed(EmbedRequest(VECTORS, texts, on_overflow="cut"))
+        n_long = (await pool.count_texts(VECTORS, texts))[1]
+        assert reply.n_cut_tokens == (0, n_long - 510)
+        assert reply.n_pieces == ()
+        same = await pool.embed(EmbedRequest(VECTORS, ("short", "llama " * 510)))
+        for one, other in zip(reply.vectors[1], same.vectors[1], strict=True):
+            assert abs(one - other) < 1e-3
+        assert same.n_cut_tokens == ()
+
+    go(work)
+
+
+# Many at once
+
+
+def test_two_hundred_streams_at_once_are_all_answered(go: Callable[[Work], None]) -> None:
+    async def work(pool: LocalPool) -> None:
+        async def read(number: int) -> str:
+            asked = replace(raw(f"Number {number} is", {"max_tokens": 4}), priority="interactive")
+            return "".join([chunk.text async for chunk in pool.chat(asked, waits=False)])
+
+        texts = await asyncio.gather(*(read(number) for number in range(200)))
+        assert len(texts) == 200 and all(texts)
+        assert pool.stats().resident[0].n_users == 0
+
+    go(work)
+
+
+def test_streams_that_nobody_reads_any_more_leave_nothing_behind(
+    go: Callable[[Work], None],
+) -> None:
+    async def work(pool: LocalPool) -> None:
+        params = {"max_tokens": 400, "logit_bias": ENDS, "guards_repetition": False}
+        streams = [pool.chat(raw(f"Story {n}:", params)) for n in range(20)]
+        async for _ in streams[0]:
+            break
+        began = asyncio.get_running_loop().time()
+        for stream in streams:
+            stream.cancel()
+        reply = await pool.chat(raw("After that,", priority="interactive")).reply()
+        assert reply.text
+        took_s = asyncio.get_running_loop().time() - began
+        assert took_s < 5, "nobody waits for 8,000 tokens"
+        seen = pool.metrics.snapshot().models["smollm2:135m"]
+        assert (seen.n_running, seen.n_waiting) == (0, 0)
+
+    go(work)
