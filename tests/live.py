@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -55,6 +56,13 @@ class Live:
             return sum(one.n_users for one in self.service.pool.stats().resident)
 
         return self.call(count())
+
+    def n_users_within(self, seconds: float) -> int:
+        """Tell the same when nobody is left, or when so many seconds are over."""
+        until = time.monotonic() + seconds
+        while (n := self.n_users()) and time.monotonic() < until:
+            time.sleep(0.02)
+        return n
 
 
 @contextmanager

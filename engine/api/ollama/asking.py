@@ -23,7 +23,6 @@ from paddock.engine.api.bodies import (
     texts_of,
 )
 from paddock.engine.api.errors import ApiError
-from paddock.engine.api.journal import note_model
 from paddock.engine.api.keep_alive import read_keep_alive
 from paddock.engine.api.options import Options, defaults, read_options
 from paddock.engine.api.service import Service, priority_of, service_of
@@ -90,7 +89,6 @@ async def ask(request: Request, body: Mapping[str, Any], role: Role = "chat") ->
     streams = flag_of(body, "stream", True)
     if name is None:
         raise missing(model)
-    note_model(name.short)
     # Never the text itself: a model may be named by a file's path elsewhere, but not from here.
     spec = ModelSpec(name.short, role, options.n_ctx_tokens, keep_alive_s)
     try:

@@ -15,13 +15,14 @@ from starlette.responses import Response
 from paddock.engine.api.bodies import flag_of, text_of
 from paddock.engine.api.clock import rfc3339
 from paddock.engine.api.errors import ApiError
-from paddock.engine.api.journal import note_model
 from paddock.engine.api.service import Service, service_of
 from paddock.engine.api.streaming import dumps, json_response
 from paddock.engine.errors import InvalidName, ModelNotFound
 from paddock.engine.request import Message
 from paddock.engine.store.cards import Card, Details, TensorInfo, cards, describe
+from paddock.engine.store.creation import create as make
 from paddock.engine.store.names import ModelName, parse_name
+from paddock.engine.store.recipe import Recipe
 
 from .asking import fields_of, missing
 
@@ -80,7 +81,6 @@ async def show(request: Request) -> Response:
         raise ApiError(400, "model is required")
     system, is_verbose = text_of(body, "system"), flag_of(body, "verbose")
     finder, ref = service_of(request).finder, parse_name(model).short
-    note_model(ref)
 
     def look() -> bytes:  # a vocabulary takes a quarter of a second to read and to write
         return dumps(_shown(describe(finder, ref, is_verbose=is_verbose), system))
@@ -141,7 +141,12 @@ async def copy(request: Request) -> Response:
 
 
 def _copy(service: Service, source: ModelName, destination: ModelName) -> None:
-    service.store.copy(source, destination)
+    if service.store.find(source) is not None:
+        service.store.copy(source, destination)
+        return
+    # It lies outside of the store (in an installed package), which then gets a copy of its file.
+    recipe = Recipe(destination.full, base=source.full)
+    make(service.store, service.finder, recipe, lambda _: None)
 
 
 async def delete(request: Request) -> Response:
@@ -149,12 +154,20 @@ async def delete(request: Request) -> Response:
     body = await fields_of(request)
     model = wanted_name(body)
     name = _checked(model, f'name "{model}" is invalid')
-    note_model(name.short)
     try:
-        await asyncio.to_thread(service_of(request).store.delete, name)
+        await asyncio.to_thread(_delete, service_of(request), name)
     except ModelNotFound:
         raise missing(model) from None
     return Response(status_code=200)
+
+
+def _delete(service: Service, name: ModelName) -> None:
+    try:
+        service.store.delete(name, keep=service.finder.kept())
+    except ModelNotFound:
+        found = service.finder.named(name)
+        why = f"model '{name.short}' is not in the store, but in {found.path}: remove it there"
+        raise ApiError(400, why) from None
 
 
 def wanted_name(body: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from paddock.engine.api.streaming import json_response
 
 from .blobs import head_blob, post_blob
 from .chat import chat
+from .create import create
 from .embed import embed, embeddings
 from .generate import generate
 from .models import copy, delete, show, tags
@@ -33,6 +34,7 @@ def routes() -> list[BaseRoute]:
         ("/api/tags", ("GET",), tags),
         ("/api/ps", ("GET",), ps),
         ("/api/show", ("POST",), show),
+        ("/api/create", ("POST",), create),
         ("/api/copy", ("POST",), copy),
         ("/api/delete", ("DELETE", "POST"), delete),  # POST: published guides show it
         ("/api/pull", ("POST",), pull),

@@ -5,14 +5,12 @@ Knows no registry's protocol: `paddock.engine.store.transfer` speaks it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import asyncio
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from paddock.engine.api.bodies import flag_of, text_of
-from paddock.engine.api.journal import note_model
 from paddock.engine.api.service import Service, service_of
 from paddock.engine.store.transfer.options import TransferOptions
 from paddock.engine.store.transfer.pull import pull as brought
@@ -29,13 +27,9 @@ async def pull(request: Request) -> Response:
     body = await fields_of(request)
     service = service_of(request)
     source = text_of(body, "model") or text_of(body, "name")
-    note_model(source)
-    lines = brought(
-        service.store,
-        source,
-        options=_options(service, body),
-        as_name=text_of(body, "as") or None,
-    )
+    options = await options_of(service, insecure=flag_of(body, "insecure"))
+    own_name = text_of(body, "as") or None
+    lines = brought(service.store, source, options=options, as_name=own_name)
     return await tell_progress(request, lines, streams=flag_of(body, "stream", True))
 
 
@@ -44,12 +38,14 @@ async def push(request: Request) -> Response:
     body = await fields_of(request)
     service = service_of(request)
     name = parse_name(wanted_name(body))
-    note_model(name.short)
-    lines = sent(service.store, name, options=_options(service, body))
+    options = await options_of(service, insecure=flag_of(body, "insecure"))
+    lines = sent(service.store, name, options=options)
     return await tell_progress(request, lines, streams=flag_of(body, "stream", True))
 
 
-def _options(service: Service, body: Mapping[str, Any]) -> TransferOptions:
+async def options_of(service: Service, *, insecure: bool = False) -> TransferOptions:
+    """Give the service's settings for a pull or a push."""
+    kept = await asyncio.to_thread(service.finder.kept)
     return TransferOptions(
-        insecure=flag_of(body, "insecure"), trusted_hosts=service.settings.trusted_hosts
+        insecure=insecure, trusted_hosts=service.settings.trusted_hosts, keep=tuple(kept)
     )

@@ -1,0 +1,119 @@
+"""Whatever is sent, an answer comes that clients can read, and the service lives on.
+
+Bounded: some hundred requests for each endpoint, in less than a minute.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+
+from tests.live import Live
+
+CHAT, VECTORS = "smollm2:135m", "all-minilm"
+
+PATHS = (
+    "/api/generate", "/api/chat", "/api/embed", "/api/embeddings", "/api/show", "/api/create",
+    "/api/copy", "/api/delete", "/api/push",
+)  # fmt: skip
+
+TEXTS = some.text(max_size=20) | some.sampled_from(["", "../x", "a" * 10_000, "\x00", "🦙", "\ud800"])
+VALUES = some.recursive(
+    some.none() | some.booleans() | some.integers() | some.floats(allow_nan=False) | TEXTS,
+    lambda inner: some.lists(inner, max_size=3) | some.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = some.sampled_from([CHAT, VECTORS, "nobody", "Nobody:v1"]) | TEXTS
+# Within what would take long: short answers, small contexts.
+OPTIONS = some.fixed_dictionaries(
+    {"num_predict": some.just(1)},
+    optional={name: VALUES for name in ("seed", "top_k", "temperature", "stop", "num_ctx", "x")},
+)
+TURNS = some.lists(
+    some.dictionaries(
+        some.sampled_from(["role", "content", "images", "tool_calls", "thinking"]), VALUES | TEXTS
+    ),
+    max_size=3,
+)
+BODIES = some.fixed_dictionaries(
+    {"options": OPTIONS | VALUES, "stream": some.booleans()},
+    optional={
+        "model": NAMES | VALUES, "name": NAMES, "prompt": TEXTS | VALUES, "input": TEXTS | VALUES,
+        "messages": TURNS | VALUES, "images": VALUES, "format": VALUES, "think": VALUES,
+        "suffix": TEXTS, "raw": VALUES, "system": TEXTS | VALUES, "template": TEXTS | VALUES,
+        "context": some.lists(some.integers()) | VALUES, "tools": VALUES, "keep_alive": VALUES,
+        "truncate": VALUES, "shift": VALUES, "dimensions": VALUES, "source": NAMES,
+        "destination": TEXTS, "files": VALUES, "adapters": VALUES, "parameters": VALUES,
+        "license": VALUES, "quantize": VALUES, "verbose": VALUES, "logprobs": VALUES,
+        "top_logprobs": VALUES,
+    },
+).filter(lambda body: body["options"] is not None)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def client(live: Live) -> Iterator[httpx.Client]:
+    with live.client() as client:
+        yield client
+
+
+def is_readable(answer: httpx.Response) -> bool:
+    """Tell whether every client can read it: JSON, lines of JSON, or nothing."""
+    for line in answer.content.splitlines():
+        json.loads(line)
+    if answer.status_code >= 400 and answer.request.method != "HEAD":
+        assert set(answer.json()) == {"error"}
+        assert isinstance(answer.json()["error"], str)
+    assert b"Traceback" not in answer.content
+    assert b"internal server error" not in answer.content, "nobody foresaw this"
+    return True
+
+
+def bounded(body: dict[str, Any]) -> dict[str, Any]:
+    """Keep answers short whatever the options are."""
+    options = body["options"]
+    body["options"] = {**options, "num_predict": 1} if isinstance(options, dict) else options
+    if not isinstance(options, dict):
+        body["format"] = "xml"  # refused before it is begun
+    return body
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_any_body_gets_an_answer_that_can_be_read(client: httpx.Client, path: str) -> None:
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(BODIES)
+    def fuzz(body: dict[str, Any]) -> None:
+        answer = client.post(path, content=json.dumps(bounded(body)))
+        assert answer.status_code < 600
+        assert is_readable(answer)
+
+    fuzz()
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/api/pull", "/api/blobs/sha256:0", "/api/version"])
+def test_any_bytes_get_an_answer_that_can_be_read(client: httpx.Client, path: str) -> None:
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(some.binary(max_size=300))
+    def fuzz(body: bytes) -> None:
+        answer = client.post(path, content=body)
+        assert 400 <= answer.status_code < 500
+        if path != "/api/version":
+            assert is_readable(answer)
+
+    fuzz()
+
+
+def test_the_service_and_its_workers_live_on(live: Live, client: httpx.Client) -> None:
+    async def deaths() -> int:
+        models = live.service.pool.metrics.snapshot().models
+        return sum(one.n_deaths for one in models.values())
+
+    assert live.call(deaths()) == 0
+    assert live.n_users_within(5) == 0
+    body = {"model": CHAT, "prompt": "Hi", "stream": False, "options": {"num_predict": 2}}
+    assert client.post("/api/generate", json=body).json()["done"]

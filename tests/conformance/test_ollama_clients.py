@@ -1,0 +1,211 @@
+"""The official Python client against the service: everything that its users do, unchanged."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import ollama
+import pytest
+
+from tests.live import Live
+
+CHAT, VECTORS = "smollm2:135m", "all-minilm"
+SHORT = {"num_predict": 8, "temperature": 0}
+
+# A template that knows tools, as the makers of models that were trained for them write it.
+TOOLS_TEMPLATE = """{{- if .Tools }}<|im_start|>system
+You may call functions. To call one, answer with
+<tool_call>
+{"name": <name>, "arguments": <object>}
+</tool_call>
+{{- range .Tools }}
+{{ . }}
+{{- end }}<|im_end|>
+{{ end }}
+{{- range .Messages }}<|im_start|>{{ .Role }}
+{{ .Content }}
+{{- range .ToolCalls }}<tool_call>
+{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}
+</tool_call>{{ end }}<|im_end|>
+{{ end }}<|im_start|>assistant
+"""
+
+
+@pytest.fixture(scope="module")
+def client(live: Live) -> Iterator[ollama.Client]:
+    client = ollama.Client(host=live.url, trust_env=False)
+    yield client
+    client._client.close()
+
+
+def test_chat(client: ollama.Client) -> None:
+    messages = [{"role": "user", "content": "Say hello."}]
+    answer = client.chat(CHAT, messages, options=SHORT)
+    assert answer.message.content
+    assert answer["message"]["role"] == "assistant"
+    assert answer.done
+    assert answer.eval_count
+    streamed = list(client.chat(CHAT, messages, options=SHORT, stream=True))
+    assert "".join(one.message.content or "" for one in streamed) == answer.message.content
+    assert streamed[-1].done
+    assert streamed[-1].total_duration
+
+
+def test_generate(client: ollama.Client) -> None:
+    answer = client.generate(CHAT, "Say hello.", options=SHORT)
+    assert answer.response
+    assert answer.context
+    streamed = list(client.generate(CHAT, "Say hello.", options=SHORT, stream=True))
+    assert "".join(one.response for one in streamed) == answer.response
+    assert client.generate(CHAT, "1 + 1 =", raw=True, options=SHORT).response
+    assert client.generate(CHAT).done_reason == "load"
+    assert client.generate(CHAT, keep_alive=0).done_reason == "unload"
+
+
+def test_structured_output(client: ollama.Client) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+        "required": ["name", "age"],
+    }
+    messages = [{"role": "user", "content": "Ada is 36 years old. Answer in JSON."}]
+    answer = client.chat(CHAT, messages, format=schema, options={**SHORT, "num_predict": 60})
+    assert set(json.loads(answer.message.content or "")) == {"name", "age"}
+
+
+def get_weather(city: str) -> str:
+    """Tell the weather of a city.
+
+    Args:
+        city: Its name.
+    """
+    return f"22 °C in {city}"
+
+
+def test_tools(client: ollama.Client) -> None:
+    client.create("caller", from_=CHAT, template=TOOLS_TEMPLATE)
+    assert "tools" in (client.show("caller").capabilities or ())
+    messages: list[dict[str, object]] = [{"role": "user", "content": "The weather in Rome?"}]
+    first = client.chat("caller", messages, tools=[get_weather], options=SHORT)
+    assert first.done
+    call = {"function": {"name": "get_weather", "arguments": {"city": "Rome"}}}
+    messages += [
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": get_weather("Rome"), "tool_name": "get_weather"},
+    ]
+    told = client.chat("caller", messages, tools=[get_weather], options=SHORT)
+    assert told.message.content is not None
+    with pytest.raises(ollama.ResponseError) as caught:
+        client.chat(CHAT, messages, tools=[get_weather])
+    assert caught.value.status_code == 400
+    assert caught.value.error == "registry.ollama.ai/library/smollm2:135m does not support tools"
+
+
+def test_embeddings(client: ollama.Client) -> None:
+    answer = client.embed(VECTORS, ["a cat", "a dog"])
+    assert [len(one) for one in answer.embeddings] == [384, 384]
+    assert len(client.embed(VECTORS, "a cat", dimensions=32).embeddings[0]) == 32
+    assert len(client.embeddings(VECTORS, "a cat").embedding) == 384
+
+
+def test_lists(client: ollama.Client) -> None:
+    names = {one.model for one in client.list().models}
+    assert {CHAT, "all-minilm:latest"} <= names
+    client.generate(CHAT)
+    [running] = [one for one in client.ps().models if one.name == CHAT]
+    assert running.expires_at
+    assert running.size
+    shown = client.show(CHAT)
+    assert shown.modelinfo
+    assert shown.capabilities == ["completion"]
+
+
+def test_create_copy_and_delete(client: ollama.Client) -> None:
+    lines = list(client.create("pirate", from_=CHAT, system="You are a pirate.", stream=True))
+    assert lines[-1].status == "success"
+    assert client.show("pirate").get("system") in ("You are a pirate.", None)
+    assert client.copy("pirate", "corsair").status == "success"
+    assert client.delete("pirate").status == "success"
+    with pytest.raises(ollama.ResponseError) as caught:
+        client.chat("pirate", [{"role": "user", "content": "Arr?"}])
+    assert (caught.value.status_code, caught.value.error) == (404, "model 'pirate' not found")
+    assert client.chat("corsair", [{"role": "user", "content": "Arr?"}], options=SHORT).done
+
+
+def test_a_file_becomes_a_model(client: ollama.Client, live: Live, tmp_path: Path) -> None:
+    path = live.service.finder.locate(CHAT).path
+    digest = client.create_blob(path)
+    assert digest == f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    assert client.create("mine", files={"mine.gguf": digest}).status == "success"
+    assert client.generate("mine", "Hi", options=SHORT).response
+
+
+def test_errors(client: ollama.Client) -> None:
+    with pytest.raises(ollama.ResponseError) as caught:
+        client.generate("nobody", "Hi")
+    assert (caught.value.status_code, caught.value.error) == (404, "model 'nobody' not found")
+    with pytest.raises(ollama.ResponseError) as caught:
+        list(client.chat("nobody", [{"role": "user", "content": "Hi"}], stream=True))
+    assert caught.value.status_code == 404
+    with pytest.raises(ollama.ResponseError):
+        list(client.pull("127.0.0.1:9/library/none", insecure=True, stream=True))
+
+
+def test_the_asynchronous_client_streams_side_by_side_and_cancels(live: Live) -> None:
+    async def one(client: ollama.AsyncClient, number: int) -> str:
+        messages = [{"role": "user", "content": f"What is {number} plus {number}?"}]
+        said = ""
+        async for part in await client.chat(CHAT, messages, options=SHORT, stream=True):
+            said += part.message.content or ""
+        return said
+
+    async def main() -> None:
+        client = ollama.AsyncClient(host=live.url, trust_env=False)
+        said = await asyncio.gather(*(one(client, number) for number in range(8)))
+        assert all(said)
+        answer = await client.generate(CHAT, "Hi", options=SHORT)
+        assert answer.response
+        long = await client.generate(CHAT, "Tell a long story.", stream=True)
+        async for _ in long:
+            break
+        await long.aclose()  # type: ignore[attr-defined]
+        await client._client.aclose()
+
+    asyncio.run(main())
+    assert live.n_users_within(5) == 0
+
+
+def test_curl_as_tutorials_show_it(live: Live) -> None:
+    curl = shutil.which("curl")
+    if curl is None:
+        pytest.skip("NOT TESTED: curl is not installed")
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            [curl, "-sS", "--noproxy", "*", *words], capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    body = json.dumps({"model": CHAT, "prompt": "Why is the sky blue?", "options": SHORT})
+    streamed = [json.loads(line) for line in run(f"{live.url}/api/generate", "-d", body).split("\n") if line]
+    assert streamed[-1]["done"]
+    assert "Ollama is running" in run(live.url)
+    assert run("-o", os.devnull, "-w", "%{http_code}", "-I", live.url) == "200"
+    told = json.loads(run("-X", "POST", f"{live.url}/api/show", "-d", json.dumps({"name": CHAT})))
+    assert told["details"]["format"] == "gguf"
+    status = run("-o", os.devnull, "-w", "%{http_code}", "-X", "DELETE",
+                 f"{live.url}/api/delete", "-d", '{"model": "x"}')  # fmt: skip
+    assert status == "404"
+    file = live.root / "curled"
+    file.write_bytes(b"Hello" * 1000)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    status = run("-o", os.devnull, "-w", "%{http_code}", "-T", str(file), "-X", "POST",
+                 f"{live.url}/api/blobs/sha256:{digest}")  # fmt: skip
+    assert status == "201"

@@ -1,0 +1,207 @@
+"""Ollama's model management: lists, cards, copies, creations, blobs; and what says it is alive."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conformance.rows import Row, check, ids
+from tests.live import Live
+
+CHAT, VECTORS = "smollm2:135m", "all-minilm"
+JSON = {"content-type": "application/json; charset=utf-8"}
+
+ALIVE = [
+    Row("it says so", "GET /", None, 200, "Ollama is running"),
+    Row("without a body", "HEAD /", None, 200, ""),
+    Row("a version", "GET /api/version", None, 200, {"version": "0.1.0"}, headers=JSON),
+    Row("a version", "HEAD /api/version", None, 200, "", headers=JSON),
+    Row("a list", "HEAD /api/tags", None, 200, "", headers=JSON),
+    Row("no cloud", "GET /api/status", None, 200,
+        {"cloud": {"disabled": True, "source": "paddock"}}, headers=JSON),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def client(live: Live) -> Iterator[httpx.Client]:
+    with live.client() as client:
+        yield client
+
+
+@pytest.mark.parametrize("row", ALIVE, ids=ids(ALIVE))
+def test_the_service_says_that_it_is_there(client: httpx.Client, row: Row) -> None:
+    check(client, row)
+
+
+def test_open_webui_can_read_the_version(client: httpx.Client) -> None:
+    version = client.get("/api/version").json()["version"]
+    assert tuple(map(int, re.sub(r"^v|-.*", "", version).split("."))) >= (0, 0, 0)
+
+
+def listed(client: httpx.Client) -> dict[str, dict[str, Any]]:
+    answer = client.get("/api/tags")
+    assert answer.headers["content-type"] == JSON["content-type"]
+    return {one["name"]: one for one in answer.json()["models"]}
+
+
+def test_tags_lists_every_model_with_its_details_newest_first(client: httpx.Client) -> None:
+    models = client.get("/api/tags").json()["models"]
+    named = {one["name"]: one for one in models}
+    assert {"smollm2:135m", "all-minilm:latest"} <= set(named)
+    moments = [datetime.fromisoformat(one["modified_at"]) for one in models]
+    assert moments == sorted(moments, reverse=True)
+    chat = named["smollm2:135m"]
+    assert chat["model"] == "smollm2:135m"
+    assert re.fullmatch("[0-9a-f]{64}", chat["digest"])
+    assert chat["size"] > 90_000_000
+    assert chat["capabilities"] == ["completion"]
+    assert chat["details"] == {
+        "parent_model": "", "format": "gguf", "family": "llama", "families": ["llama"],
+        "parameter_size": "134.52M", "quantization_level": "Q4_1", "context_length": 2048,
+        "embedding_length": 576,
+    }  # fmt: skip
+    assert named["all-minilm:latest"]["capabilities"] == ["embedding"]
+
+
+def test_show_tells_everything_of_a_model(client: httpx.Client) -> None:
+    for asked in ({"model": CHAT}, {"name": CHAT}, {"model": "SmolLM2:135M"}):
+        told = client.post("/api/show", json=asked).json()
+        assert told["details"]["family"] == "llama"
+        assert told["capabilities"] == ["completion"]
+        assert told["model_info"]["general.architecture"] == "llama"
+        assert told["model_info"]["tokenizer.ggml.tokens"] == []
+        assert "general.name" not in told["model_info"]
+        assert told["template"]
+        assert told["modelfile"].count("FROM ") >= 1
+        assert datetime.fromisoformat(told["modified_at"]).tzinfo
+        assert {"name", "type", "shape"} == set(told["tensors"][0])
+    long = client.post("/api/show", json={"model": CHAT, "verbose": True}).json()
+    assert len(long["model_info"]["tokenizer.ggml.tokens"]) == 49152
+    other = client.post("/api/show", json={"model": CHAT, "system": "Be kind."}).json()
+    assert other["system"] == "Be kind."
+
+
+def test_continue_can_read_every_line_of_the_parameters(client: httpx.Client) -> None:
+    made = {
+        "model": "talker", "from": CHAT, "stream": False,
+        "parameters": {"temperature": 0.3, "stop": ["<end>", 'a "quoted" one'], "num_ctx": 1024},
+    }  # fmt: skip
+    assert client.post("/api/create", json=made).json() == {"status": "success"}
+    told = client.post("/api/show", json={"model": "talker"}).json()
+    lines = [line for line in told["parameters"].split("\n") if line]
+    assert len(lines) >= 4
+    for line in lines:
+        assert re.fullmatch(r'(\S+)\s+((?:".*")|\S+)', line), line
+    assert 'stop                           "<end>"' in lines
+
+
+def test_a_copy_is_a_model_until_it_is_deleted(client: httpx.Client) -> None:
+    answer = client.post("/api/copy", json={"source": CHAT, "destination": "twin"})
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert "twin:latest" in listed(client)
+    body = {"model": "twin", "prompt": "Hi", "stream": False, "options": {"num_predict": 1}}
+    assert client.post("/api/generate", json=body).json()["model"] == "twin"
+    check(client, Row("of a copy", "POST /api/copy", {"source": "twin", "destination": "twin:v2"}))
+    for method, name in (("DELETE", "twin"), ("POST", "twin:v2")):
+        answer = client.request(method, "/api/delete", content=json.dumps({"model": name}))
+        assert (answer.status_code, answer.content) == (200, b"")
+    assert not {"twin:latest", "twin:v2"} & set(listed(client))
+    check(client, Row("it is gone", "POST /api/generate", {"model": "twin", "prompt": "Hi"}, 404,
+                      error="model 'twin' not found"))  # fmt: skip
+    check(client, Row("but may be let go", "POST /api/show", {"model": "twin"}, 404))
+
+
+def test_a_blob_is_sent_once_and_is_what_its_digest_says(live: Live, client: httpx.Client) -> None:
+    content = b"\x00\x01 not a model \xff" * 200_000
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    check(client, Row("not there yet", f"HEAD /api/blobs/{digest}", None, 404))
+    check(client, Row("created", f"POST /api/blobs/{digest}", content, 201, ""))
+    check(client, Row("exists", f"POST /api/blobs/{digest}", content, 200, ""))
+    check(client, Row("there", f"HEAD /api/blobs/{digest}", None, 200, ""))
+    check(client, Row("written with a dash", f"HEAD /api/blobs/{digest.replace(':', '-')}"))
+    wrong = "sha256:" + "1" * 64
+    check(client, Row("something else", f"POST /api/blobs/{wrong}", content, 400,
+                      error=f'digest mismatch, expected "{wrong}", got "{digest}"'))  # fmt: skip
+    left = [path.name for path in (live.root / "models" / "blobs").iterdir()]
+    assert digest.replace(":", "-") in left
+    assert not any(name.endswith(".part") or "111111" in name for name in left)
+    check(client, Row("no model", "POST /api/create", {
+        "model": "y", "stream": False, "files": {"x.gguf": digest}}, 400))  # fmt: skip
+
+
+def statuses(client: httpx.Client, body: dict[str, Any]) -> list[dict[str, Any]]:
+    answer = client.post("/api/create", json=body)
+    assert answer.headers["content-type"] == "application/x-ndjson", answer.text
+    return [json.loads(line) for line in answer.content.splitlines()]
+
+
+def test_a_creation_is_told_line_by_line(client: httpx.Client) -> None:
+    lines = statuses(
+        client,
+        {
+            "model": "reviewer", "from": CHAT, "system": "You review code.",
+            "template": "{{ .System }}: {{ .Prompt }}", "license": ["MIT", "Apache-2.0"],
+            "parameters": {"temperature": 0},
+            "messages": [{"role": "user", "content": "x=1"},
+                         {"role": "assistant", "content": "Fine."}],
+        },
+    )  # fmt: skip
+    told = [line["status"] for line in lines]
+    assert told[-2:] == ["writing manifest", "success"]
+    assert any(re.fullmatch("(using existing|creating new) layer sha256:[0-9a-f]{64}", one)
+               for one in told)  # fmt: skip
+    shown = client.post("/api/show", json={"model": "reviewer"}).json()
+    assert shown["system"] == "You review code."
+    assert shown["template"] == "{{ .System }}: {{ .Prompt }}"
+    assert shown["messages"][1] == {"role": "assistant", "content": "Fine."}
+    assert "MIT" in shown["license"]
+    assert shown["details"]["parent_model"] in (CHAT, "")
+    body = {"model": "reviewer", "prompt": "y=2", "stream": False, "options": {"num_predict": 2}}
+    assert client.post("/api/generate", json=body).json()["response"]
+
+
+def test_pulls_of_what_is_nowhere_end_in_one_error_line(client: httpx.Client) -> None:
+    asked = {"model": "127.0.0.1:9/library/none", "insecure": True}
+    answer = client.post("/api/pull", json=asked)
+    lines = [json.loads(line) for line in answer.content.splitlines()]
+    assert answer.status_code == 200
+    assert lines[0] == {"status": "pulling manifest"}
+    assert set(lines[-1]) == {"error"}
+    answer = client.post("/api/pull", json={**asked, "stream": False})
+    assert answer.status_code == 500
+    assert set(answer.json()) == {"error"}
+
+
+def test_a_file_of_the_machine_cannot_be_pulled_by_whoever_asks(client: httpx.Client) -> None:
+    for source in ("/etc/passwd", "file:///etc/passwd", "./x.gguf", "~/x.gguf"):
+        answer = client.post("/api/pull", json={"model": source, "stream": False})
+        assert answer.status_code in (400, 500)
+        assert "root:" not in answer.text
+
+
+def test_ps_tells_what_is_in_memory_and_how_busy_it_is(client: httpx.Client) -> None:
+    body = {"model": CHAT, "prompt": "Hi", "stream": False, "options": {"num_predict": 4}}
+    client.post("/api/generate", json={**body, "keep_alive": "5m"})
+    client.post("/api/embed", json={"model": VECTORS, "input": "Hi", "keep_alive": "20m"})
+    told = client.get("/api/ps").json()
+    first, second = told["models"]
+    assert [first["name"], second["name"]] == ["all-minilm:latest", CHAT], "the longest first"
+    assert told["queue_depth"] == 0
+    for one in (first, second):
+        assert one["model"] == one["name"]
+        assert one["digest"] == listed(client)[one["name"]]["digest"]
+        assert one["details"] == listed(client)[one["name"]]["details"]
+        assert one["size"] > one["size_vram"] >= 0
+        assert datetime.fromisoformat(one["expires_at"]).tzinfo
+        assert one["context_length"] > 0
+        assert one["queue_depth"] == 0
+        assert one["state"] == "ready"
+    assert second["tokens_per_second"] >= 0
+    assert second["cache"]["used_tokens"] > 0

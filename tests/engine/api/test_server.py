@@ -1,0 +1,164 @@
+"""The server: its port, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from paddock.engine.api.server import CannotListen, PortTaken, listen
+
+CHAT = "smollm2:135m"
+
+SERVE = """
+import asyncio, sys
+from pathlib import Path
+from paddock.engine.api.server import listen, serve
+from paddock.engine.api.service import Service
+from paddock.engine.models import ModelFinder
+from paddock.engine.pool import LocalPool
+from paddock.engine.settings import PoolSettings, ServiceSettings
+from paddock.engine.store.layout import Store
+
+async def main(root, stop_s):
+    settings = PoolSettings(models_dir=root, cache_dir=root, profile_s=0, n_threads=1)
+    finder = ModelFinder(root, root)
+    async with LocalPool(settings, models=finder) as pool:
+        service = Service(pool, Store(root), finder, ServiceSettings(stop_timeout_s=stop_s, state_dir=root), "0.1.0")
+        await serve(service, listen("127.0.0.1", 0), lambda door: print(door.getsockname()[1], flush=True))
+
+asyncio.run(main(Path(sys.argv[1]), float(sys.argv[2])))
+"""
+
+
+@contextmanager
+def served(root: Path, stop_s: float) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(root), str(stop_s)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        port = int(process.stdout.readline())
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False
+        ) as client:
+            yield process, client
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def body(n_tokens: int) -> dict[str, object]:
+    options = {"num_predict": n_tokens, "temperature": 1.2, "repeat_penalty": 1.5, "seed": 3}
+    return {"model": CHAT, "prompt": "Tell a very long story of the sea.", "options": options}
+
+
+def test_a_port_that_somebody_has_is_named(tmp_path: Path) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(PortTaken) as caught:
+            listen("127.0.0.1", port)
+    assert (caught.value.port, caught.value.is_ollama) == (port, False)
+    assert str(caught.value) == f"127.0.0.1:{port} is taken: another program listens there already."
+
+
+def test_an_ollama_that_has_the_port_is_recognised() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        port = other.getsockname()[1]
+
+        def answer() -> None:
+            wire, _ = other.accept()
+            with wire:
+                wire.recv(1024)
+                wire.sendall(b"HTTP/1.0 200 OK\r\n\r\nOllama is running")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(PortTaken) as caught:
+            listen("127.0.0.1", port)
+        thread.join()
+    assert caught.value.is_ollama
+    assert str(caught.value) == f"127.0.0.1:{port} is taken: Ollama listens there already."
+
+
+@pytest.mark.parametrize("host", ["203.0.113.7", "no.such.host.invalid"])
+def test_an_address_that_is_not_ours_is_refused(host: str) -> None:
+    with pytest.raises(CannotListen, match=f"cannot listen on {host}:0: "):
+        listen(host, 0)
+
+
+def test_a_signal_lets_what_runs_finish(tmp_path: Path) -> None:
+    with served(tmp_path, 60) as (process, client):
+        with client.stream("POST", "/api/generate", json=body(60)) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
+            with pytest.raises(httpx.TransportError):
+                httpx.get(f"{client.base_url}/", trust_env=False)
+            last = json.loads(list(lines)[-1])
+        assert last["done"] is True
+        assert process.wait(20) == 0
+
+
+def test_what_does_not_finish_in_time_is_told(tmp_path: Path) -> None:
+    with served(tmp_path, 1) as (process, client):
+        with client.stream("POST", "/api/generate", json=body(2000)) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            last = json.loads(list(lines)[-1])
+        assert last == {"error": "the server is shutting down"}
+        assert process.wait(20) == 0
+        assert time.monotonic() - began < 15
+
+
+def test_a_second_signal_ends_at_once_and_leaves_no_worker(tmp_path: Path) -> None:
+    with served(tmp_path, 60) as (process, client):
+        children = f"/proc/{process.pid}/task/{process.pid}/children"
+        with client.stream("POST", "/api/generate", json=body(2000)) as answer:
+            next(answer.iter_lines())
+            workers = [int(pid) for pid in Path(children).read_text().split()]
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            began = time.monotonic()
+            process.wait(20)
+        assert time.monotonic() - began < 10
+        assert workers
+        for pid in workers:
+            wait_gone(pid)
+
+
+def wait_gone(pid: int) -> None:
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"process {pid} lives on")
+
+
+def test_idle_it_ends_at_once(tmp_path: Path) -> None:
+    with served(tmp_path, 60) as (process, client):
+        assert client.get("/").text == "Ollama is running"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+

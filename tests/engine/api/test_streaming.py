@@ -1,0 +1,275 @@
+"""Clients that vanish, and answers that fail on their way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+from starlette.requests import Request
+from starlette.types import Message
+
+from paddock.engine.api.errors import ApiError, ClientGone
+from paddock.engine.api.streaming import event, ndjson, sse, while_connected
+from paddock.engine.errors import Busy, WorkerLost
+from tests.live import CHAT, Live
+
+STEP_S = 1.0
+"""A decode step of the small model takes 10 ms; a machine that is shared may take its time."""
+
+
+class Client:
+    """The other end of one request, which goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+        self.left = asyncio.Event()
+
+    async def receive(self) -> Message:
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)
+
+    @property
+    def request(self) -> Request:
+        return Request({"type": "http", "method": "GET", "path": "/", "headers": []}, self.receive)
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(one.get("body", b"") for one in self.sent)
+
+
+async def told(client: Client, items: AsyncGenerator[dict[str, Any], None]) -> None:
+    response = await ndjson(client.request, items)
+    await response(client.request.scope, client.receive, client.send)
+
+
+def test_an_error_before_the_first_piece_keeps_its_status() -> None:
+    async def items() -> AsyncGenerator[dict[str, Any], None]:
+        raise Busy("full")
+        yield {}
+
+    async def main() -> None:
+        client = Client()
+        with pytest.raises(Busy):
+            await told(client, items())
+        assert client.sent == []
+
+    asyncio.run(main())
+
+
+def test_an_error_after_the_first_piece_is_the_last_line() -> None:
+    async def items() -> AsyncGenerator[dict[str, Any], None]:
+        yield {"n": 1}
+        raise WorkerLost("m", "it was killed")
+
+    async def main() -> None:
+        client = Client()
+        await told(client, items())
+        assert client.sent[0]["status"] == 200
+        first, last = (json.loads(line) for line in client.body.splitlines())
+        assert first == {"n": 1}
+        assert last["error"].startswith("model runner has unexpectedly stopped")
+        assert last["error"].endswith(": it was killed")
+        assert client.sent[-1]["more_body"] is False
+
+    asyncio.run(main())
+
+
+def test_what_nobody_foresaw_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    async def items() -> AsyncGenerator[dict[str, Any], None]:
+        yield {"n": 1}
+        raise ZeroDivisionError("secret")
+
+    async def main() -> None:
+        client = Client()
+        await told(client, items())
+        assert json.loads(client.body.splitlines()[-1]) == {"error": "internal server error"}
+
+    asyncio.run(main())
+    assert "secret" in caplog.text
+
+
+def test_an_answer_that_the_pool_cancelled_is_told_as_such() -> None:
+    async def items() -> AsyncGenerator[dict[str, Any], None]:
+        yield {"n": 1}
+        raise asyncio.CancelledError
+
+    async def main() -> None:
+        client = Client()
+        await told(client, items())
+        assert json.loads(client.body.splitlines()[-1]) == {"error": "the server is shutting down"}
+
+    asyncio.run(main())
+
+
+def test_events_end_in_the_dialects_own_error() -> None:
+    async def events() -> AsyncGenerator[bytes, None]:
+        yield event({"n": 1})
+        raise ApiError(500, "broken")
+
+    async def main() -> None:
+        client = Client()
+        response = await sse(client.request, events(), lambda error: event(error.message, "error"))
+        await response(client.request.scope, client.receive, client.send)
+        assert client.body == b'data: {"n":1}\n\nevent: error\ndata: broken\n\n'
+        assert dict(client.sent[0]["headers"])[b"content-type"].startswith(b"text/event-stream")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("n_before", [0, 3])
+def test_a_client_that_goes_ends_what_is_made_for_it(n_before: int) -> None:
+    has_ended = asyncio.Event()
+
+    async def items(client: Client) -> AsyncGenerator[dict[str, Any], None]:
+        try:
+            for n in range(n_before):
+                yield {"n": n}
+            client.left.set()
+            await asyncio.sleep(60)
+        finally:
+            has_ended.set()
+
+    async def main() -> None:
+        client = Client()
+        async with asyncio.timeout(5):
+            if n_before:
+                await told(client, items(client))
+            else:
+                with pytest.raises(ClientGone):
+                    await told(client, items(client))
+        assert has_ended.is_set()
+        assert client.body.count(b"\n") == n_before
+
+    asyncio.run(main())
+
+
+def test_work_for_a_client_that_goes_is_cancelled() -> None:
+    async def main() -> None:
+        client = Client()
+        was_cancelled = asyncio.Event()
+
+        async def work() -> None:
+            client.left.set()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                was_cancelled.set()
+                raise
+
+        with pytest.raises(ClientGone):
+            await while_connected(client.request, work())
+        assert was_cancelled.is_set()
+
+    asyncio.run(main())
+
+
+# Against the live service
+
+
+@contextmanager
+def asked(live: Live, path: str, body: dict[str, Any]) -> Iterator[socket.socket]:
+    """Send a request over a bare socket."""
+    raw = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(raw)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", live.service.settings.port), 30) as wire:
+        wire.sendall(head.encode() + raw)
+        yield wire
+
+
+def wait_for(holds: Callable[[], bool], within_s: float) -> float:
+    began = time.monotonic()
+    while not holds():
+        assert time.monotonic() - began < within_s
+        time.sleep(0.005)
+    return time.monotonic() - began
+
+
+LONG = {"num_predict": 1500, "temperature": 1.2, "repeat_penalty": 1.5, "seed": 3}
+ASK = {
+    "model": CHAT, "prompt": "Tell a very long story of the sea.", "options": LONG,
+    "messages": [{"role": "user", "content": "Tell a very long story of the sea."}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["/api/generate", "/api/chat"])
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_client_that_vanishes_frees_its_sequence_in_one_step(
+    live: Live, path: str, streams: bool
+) -> None:
+    with live.client() as client:
+        client.post("/api/generate", json={"model": CHAT})
+    with asked(live, path, {**ASK, "stream": streams}) as wire:
+        if streams:
+            assert b"200 OK" in wire.recv(65536)
+        wait_for(lambda: live.n_users() == 1, 30)
+    wait_for(lambda: live.n_users() == 0, STEP_S)
+
+
+def test_a_hundred_clients_that_vanish_leave_nothing(live: Live) -> None:
+    for _ in range(4):
+        wires = [asked(live, "/api/chat", ASK) for _ in range(25)]
+        for wire in wires:
+            wire.__enter__()
+        wait_for(lambda: live.n_users() > 0, 30)
+        for wire in wires:
+            wire.__exit__(None, None, None)
+    wait_for(lambda: live.n_users() == 0, 5)
+    with live.client() as client:
+        answer = client.post("/api/chat", json={**ASK, "stream": False,
+                                                "options": {"num_predict": 3}})  # fmt: skip
+        assert answer.json()["done"] is True
+
+
+def test_a_worker_that_dies_in_mid_stream_ends_it_with_a_line(live: Live) -> None:
+    import os
+    import signal
+
+    with live.client() as client, client.stream("POST", "/api/chat", json=ASK) as answer:
+        lines = answer.iter_lines()
+        json.loads(next(lines))
+
+        async def pids() -> list[int]:
+            return list(live.service.pool.worker_pids())
+
+        for pid in live.call(pids()):
+            os.kill(pid, signal.SIGKILL)
+        last = json.loads(list(lines)[-1])
+    assert set(last) == {"error"}
+    assert last["error"].startswith("model runner has unexpectedly stopped")
+    with live.client() as client:
+        answer = client.post("/api/chat", json={**ASK, "stream": False,
+                                                "options": {"num_predict": 3}})  # fmt: skip
+    assert answer.status_code == 200
+
+
+def test_a_body_that_breaks_off_harms_nobody(live: Live) -> None:
+    with socket.create_connection(("127.0.0.1", live.service.settings.port), 30) as wire:
+        wire.sendall(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+    with live.client() as client:
+        assert client.get("/").text == "Ollama is running"
+
+
+def test_a_body_beyond_the_limit_is_refused_before_it_is_read(live: Live) -> None:
+    with socket.create_connection(("127.0.0.1", live.service.settings.port), 30) as wire:
+        wire.sendall(
+            b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n{"
+        )
+        told = wire.recv(65536)
+    assert b" 413 " in told.splitlines()[0]
+    assert b'{"error":' in told
+
+
+def test_headers_of_a_refused_request_say_when_to_come_back(live: Live) -> None:
+    error = ApiError(503, "busy")
+    assert error.headers["Retry-After"] == "2"
+    assert httpx.Headers(error.headers)["retry-after"].isdigit()
