@@ -35,6 +35,8 @@ class Job:
     n_ctx_tokens: int = 0
     """The longest that prompt and answer may become together."""
     images: tuple[PlacedImage, ...] = ()
+    is_open: bool = False
+    """`max_tokens` is where the context ends, not what anybody expects."""
     wants_tokens: bool = False
     """Whether the end tells the ids of prompt and answer."""
 

@@ -39,6 +39,9 @@ WORTH_A_CONTEXT, WORTH_A_PAUSE = (0.2, 0.05), (4.0, 0.2)
 # jobs, up to four run at once.
 MOST_RESERVED = 4
 
+# Where streams are long and few, one of so many is for chats alone.
+_CHATS_SHARE = 4
+
 LEAST_STREAM_TOKENS = 1024
 SLACK_TOKENS = 256
 # On 2 cores with SmolLM2-135M, a token of a 64-token batch takes a third of one alone.
@@ -151,7 +154,7 @@ class KvCache:
 
     def fits(self, sequence: Sequence) -> bool:
         """Whether a sequence fits into this context as it is."""
-        return sequence.n_most_tokens <= self._n_stream_tokens
+        return sequence.n_likely_tokens <= self._n_stream_tokens
 
     def suits(self, sequences: Items[Sequence], *, is_running: bool) -> bool:
         """Tell whether the present layout is good enough for this work."""
@@ -182,7 +185,7 @@ class KvCache:
 
     def _n_stream_for(self, sequences: Items[Sequence]) -> int:
         """Give the length of a stream: it only grows, by doubling, up to what was asked for."""
-        longest = max((one.n_most_tokens for one in sequences), default=0)
+        longest = max((one.n_likely_tokens for one in sequences), default=0)
         length = max(self._n_stream_tokens, LEAST_STREAM_TOKENS)
         while length < longest:
             length *= 2
@@ -208,13 +211,15 @@ class KvCache:
         layout, each = self._layout, _padded(self._n_stream_tokens)
         n_reserved = min(MOST_RESERVED, self._wishes.n_parallel // 2)
         n_cells = _padded(self._bounds(self._n_stream_tokens).n_cells)
+        n_parallel = layout.n_parallel
         if not layout.is_unified:
-            n_cells = (layout.n_parallel + n_reserved) * each
+            n_parallel, n_reserved = self._streams(n_parallel, n_reserved, each)
+            n_cells = (n_parallel + n_reserved) * each
         near = max(LEAST_PIECE_TOKENS, turn_tokens(self._profile, NEAR_TURN_S))
         near = min(near, layout.n_batch_tokens)
         return Limits(
             n_cells=n_cells,
-            n_parallel=layout.n_parallel,
+            n_parallel=n_parallel,
             n_batch_tokens=layout.n_batch_tokens,
             can_share=self.model.can_cut_memory,
             is_unified=layout.is_unified,
@@ -225,6 +230,12 @@ class KvCache:
             ),
             n_shelf_tokens=self._wishes.n_shelf_tokens,
         )
+
+    def _streams(self, n_parallel: int, n_reserved: int, n_each: int) -> tuple[int, int]:
+        """Give the streams of jobs and those of chats alone, within the cells that were planned."""
+        n_streams = max(1, self._wishes.n_cells // n_each)
+        n_reserved = min(n_reserved, n_streams // _CHATS_SHARE)
+        return min(n_parallel, n_streams - n_reserved), n_reserved
 
     def _made(self) -> Context:
         limits = self.limits
@@ -245,7 +256,7 @@ def _workload(sequences: Items[Sequence]) -> Workload:
     return Workload(
         n_sequences=n,
         n_prompt_tokens=sum(len(one.prompt) for one in sequences) / n,
-        n_answer_tokens=sum(one.max_tokens for one in sequences) / n,
+        n_answer_tokens=sum(one.n_likely_tokens - len(one.prompt) for one in sequences) / n,
         n_shared_tokens=n_shared,
     )
 

@@ -139,7 +139,9 @@ class Loop:
             self._is_open = False
 
     def _begin(self, job: Job) -> None:
-        sequence = Sequence(job.request_id, job.prompt, job.max_tokens, job.priority)
+        sequence = Sequence(
+            job.request_id, job.prompt, job.max_tokens, job.priority, is_open=job.is_open
+        )
         drafter = Drafter(job.prompt) if job.drafts and self._cache.limits.can_share else None
         self._answers[job.request_id] = Answering(job, sequence, drafter)
         if not self._scheduler.has_work or not self._cache.fits(sequence):
@@ -155,13 +157,14 @@ class Loop:
     def _suit_context(self) -> None:
         """Make the context anew over the same weights where the work asks for another one.
 
-        It is asked for when work begins, when a request is too long for the present one, and
-        every few seconds while many wait; it is made once those that run have ended, and nobody
-        is admitted until then.
+        It is asked for when work begins, when a request is too long for the present one or has
+        become so, and every few seconds while many wait; it is made once those that run have
+        ended, and nobody is admitted until then.
         """
         now = time.monotonic()
         scheduler = self._scheduler
-        if not (scheduler.is_closed or self._widen or now >= self._ask_at):
+        is_needed = scheduler.is_closed or scheduler.is_outgrown or self._widen
+        if not is_needed and now < self._ask_at:
             return
         self._ask_at = now + ASK_AGAIN_S
         sequences = [one.sequence for one in self._answers.values()]

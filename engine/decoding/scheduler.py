@@ -47,6 +47,8 @@ class Scheduler:
         self.n_preempted = 0
         self.is_closed = False
         """Nobody is admitted: the context is to be made anew."""
+        self.is_outgrown = False
+        """A sequence has become longer than this context can hold."""
         self._n_arrived = 0
         self._chat_seen_s = float("-inf")
         self._now_s = 0.0
@@ -197,8 +199,11 @@ class Scheduler:
         """See to it that every answer's next token has its cell."""
         cells = self.places.cells
         if not self.limits.is_unified:
-            for one in self.running:
-                del one.drafts[max(0, cells.n_free_for(one.seq_id) - 1) :]
+            for one in tuple(self.running):
+                n_free = cells.n_free_for(one.seq_id)
+                del one.drafts[max(0, n_free - 1) :]
+                if n_free < 1:
+                    self._outgrow(one)
             return
         if cells.n_free < self._n_wanted_at_least():
             for one in self.running:
@@ -206,6 +211,13 @@ class Scheduler:
             self.places.make_room(self._n_wanted_at_least())
         while cells.n_free < self._n_wanted_at_least() and len(self.running) > 1:
             self.put_back(max(self.running, key=lambda one: one.rank))
+        if self.running and cells.n_free < 1:
+            self._outgrow(self.running[0])
+
+    def _outgrow(self, sequence: Sequence) -> None:
+        """Put a sequence back until the context is made anew with more room."""
+        self.put_back(sequence)
+        self.is_outgrown = True
 
     def _n_wanted_at_least(self) -> int:
         """Cells without which nothing moves: one for each answer's token, or one of a prompt."""
@@ -239,11 +251,10 @@ class Scheduler:
 
 
 def _promised_cells(sequence: Sequence) -> int:
-    """Cells that are kept free for a sequence; one that was put back once gets all it may need."""
-    if sequence.n_preempted:
-        return sequence.n_owed_cells
+    """Cells that are kept free for a sequence; one that was put back once gets all it will need."""
     n_answer = sequence.max_tokens - len(sequence.answer)
-    return sequence.n_missing + min(SLICE_TOKENS, n_answer)
+    n_soon = sequence.n_missing + min(SLICE_TOKENS, n_answer)
+    return max(n_soon, sequence.n_owed_cells) if sequence.n_preempted else n_soon
 
 
 def _decode_piece(sequence: Sequence) -> Piece:

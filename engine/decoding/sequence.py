@@ -15,6 +15,10 @@ RANK: dict[Priority, int] = {"interactive": 0, "normal": 1, "batch": 2}
 # minute is served before a chat that comes just then; chats have a place of their own besides.
 PATIENCE_S: dict[Priority, float] = {"interactive": 0.0, "normal": 15.0, "batch": 60.0}
 
+# An answer that may go on to the context's end is given room for so many tokens first: hardly one
+# is longer, and room for all of it would be 100 MB for each of a small model's answers.
+LIKELY_ANSWER_TOKENS = 1024
+
 
 @dataclass(slots=True, eq=False)
 class Sequence:
@@ -39,6 +43,8 @@ class Sequence:
     answer: list[int] = field(default_factory=list)
     """What was said since the prompt; on a preemption it becomes a part of the prompt."""
     drafts: list[int] = field(default_factory=list)
+    is_open: bool = False
+    """`max_tokens` is where the context ends, not what anybody expects."""
 
     @property
     def due(self) -> tuple[float, int]:
@@ -61,6 +67,13 @@ class Sequence:
         return len(self.prompt) + self.max_tokens
 
     @property
+    def n_likely_tokens(self) -> int:
+        """Length of prompt and answer for which room is made."""
+        if not self.is_open:
+            return self.n_most_tokens
+        return len(self.prompt) + min(self.max_tokens, LIKELY_ANSWER_TOKENS)
+
+    @property
     def n_owed_cells(self) -> int:
-        """Cells that it may still take until it ends."""
-        return self.n_most_tokens - self.n_computed
+        """Cells that it will likely take until it ends."""
+        return self.n_likely_tokens - self.n_computed

@@ -104,6 +104,7 @@ class ChatService:
             prompted.shown,
             request.drafts and not prompted.images,
             images=prompted.images,
+            is_open=not request.reserves_answer,
             wants_tokens=request.wants_tokens,
         )
 

@@ -256,6 +256,21 @@ def test_of_a_long_prompt_the_beginning_and_the_end_stay(go: Callable[[Work], No
     go(work)
 
 
+def test_the_most_typical_token_alone_leaves_nothing_to_chance(
+    go: Callable[[Work], None],
+) -> None:
+    async def work(pool: LocalPool) -> None:
+        async def said(seed: int, typical_p: float) -> str:
+            params = {"temperature": 1.5, "top_k": 0, "top_p": 1, "typical_p": typical_p}
+            asked = raw("Once upon a time", {**params, "seed": seed, "max_tokens": 12})
+            return (await pool.chat(asked).reply()).text
+
+        assert len({await said(seed, 1e-6) for seed in range(3)}) == 1
+        assert len({await said(seed, 1.0) for seed in range(3)}) == 3
+
+    go(work)
+
+
 # Models that come and go
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from paddock.engine.decoding import kv_cache, sequence
 from paddock.engine.decoding.answering import Job
 from paddock.engine.decoding.draft_model import DraftModel
 from paddock.engine.decoding.kv_cache import CacheWishes, KvCache
@@ -225,3 +226,34 @@ def test_a_request_that_is_given_up_ends_at_the_next_step(model: Model) -> None:
     bench.run([job(model, 1, ASKED[1], max_tokens=40)])
     assert all(chunk["id"] != 0 for told in bench.told[4:] for chunk in told.chunks)
     assert 0 not in bench.usages
+
+
+@pytest.mark.parametrize("layout", ["unified", "split"])
+def test_an_answer_without_an_end_gets_room_as_it_grows(
+    model: Model, layout: CacheLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kv_cache, "LEAST_STREAM_TOKENS", 256)
+    monkeypatch.setattr(sequence, "LIKELY_ANSWER_TOKENS", 64)
+    forever = Sampling(logit_bias={0: -100, 2: -100}, guards_repetition=False)
+
+    def told(bench: Bench) -> dict[int, str]:
+        return bench.run(
+            replace(
+                job(model, n, f"{NEWS}\nMore news:", max_tokens=300, sampling=forever),
+                is_open=True,
+            )
+            for n in range(2)
+        )
+
+    bench = Bench(model, layout, n_parallel=2)
+    assert bench.cache.limits.n_cells < 1024
+    said = told(bench)
+    assert [usage["completion_tokens"] for usage in bench.usages.values()] == [300, 300]
+    assert sum(usage["n_preempted"] for usage in bench.usages.values()) > 0
+    monkeypatch.undo()
+    roomy = Bench(model, layout, n_parallel=2)
+    expected = told(roomy)
+    assert sum(usage["n_preempted"] for usage in roomy.usages.values()) == 0
+    assert {n: text[:200] for n, text in said.items()} == {
+        n: text[:200] for n, text in expected.items()
+    }

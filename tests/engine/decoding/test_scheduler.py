@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paddock.engine.decoding import sequence as sequences
 from paddock.engine.decoding.scheduler import Scheduler
 from paddock.engine.decoding.sequence import Sequence
 from paddock.engine.decoding.turn import Copy, Discard, Limits, Piece, Restore, Shelve, Trim, Turn
@@ -406,3 +407,36 @@ def test_running_streams_of_a_split_cache_are_neighbours() -> None:
         seats = sorted(one.seq_id for one in world.scheduler.running)
         assert seats == [0, 1, 2, 3], "others would be computed in passes of their own"
         world.all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(REQUESTS, LIMITS.map(with_room), st.integers(1, 8))
+def test_answers_without_an_end_outgrow_their_room_and_lose_nothing(
+    requests: list[tuple[int, int, list[int], int, Priority, int]], limits: Limits, times: int
+) -> None:
+    world, expected = run(limits), {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sequences, "LIKELY_ANSWER_TOKENS", 8)
+        for number, (_, _, ids, n_tokens, priority, _) in enumerate(requests):
+            one = sequence(number, ids, n_tokens * times, priority)
+            one.is_open = True
+            expected[number] = alone(one)
+            world.scheduler.add(one)
+        for _ in range(20_000):
+            if not world.scheduler.has_work:
+                break
+            grown_if_need_be(world)
+            world.turn()
+    assert world.said == expected
+
+
+def grown_if_need_be(world: Run) -> None:
+    """Make the context anew with more room, as the loop does."""
+    old = world.scheduler
+    most = old.limits.n_cells_each or old.limits.n_cells
+    is_too_long = any(one.n_likely_tokens > most for one in old.waiting)
+    old.is_closed = old.is_outgrown or is_too_long
+    if old.is_closed and not old.running:
+        limits = replace(old.limits, n_cells=2 * old.limits.n_cells)
+        world.scheduler, world.device = Scheduler(limits), Device(limits)
+        world.scheduler.take_over(old.waiting)

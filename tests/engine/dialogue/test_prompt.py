@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from paddock.engine.arrays import Tokens
 from paddock.engine.dialogue.prompt import Prompter
-from paddock.engine.errors import BadRequest
+from paddock.engine.errors import BadRequest, NoInsert
 from paddock.engine.models import ModelFinder
 from paddock.engine.native import library
 from paddock.engine.native.model import Model
@@ -102,3 +103,91 @@ def test_a_model_without_a_projector_sees_nothing(model: Model) -> None:
     with pytest.raises(BadRequest) as caught:
         Prompter(model).chat(request, Sampling())
     assert str(caught.value) == "this model cannot see images: it has no projector"
+
+
+def spelled(model: Model, tokens: Tokens) -> str:
+    """Give a prompt's text; `_` stands for each position of an image."""
+    pieces = [
+        model.piece(one, shows_control=True) if one >= 0 else b"_" for one in tokens.tolist()
+    ]
+    return b"".join(pieces).decode()
+
+
+def raw(prompt: str, **more: Any) -> ChatRequest:
+    return ChatRequest(ModelSpec("x"), (), prompt=prompt, **more)
+
+
+def test_images_stand_before_a_raw_prompt_and_behind_what_came_earlier(model: Model) -> None:
+    prompter = Prompter(model, Eyes())  # type: ignore[arg-type]
+    images = (b"GIF89a\x01\0\x01\0", b"GIF89a\x02\0\x01\0")
+    prompted = prompter.chat(raw("What is it?", images=images), Sampling())
+    assert spelled(model, prompted.tokens) == "________What is it?"
+    assert [one.start for one in prompted.images] == [0, 4]
+    earlier = tuple(prompter.tokenise("Look."))
+    prompted = prompter.chat(
+        raw("What is it?", images=images[:1], prompt_tokens=earlier), Sampling()
+    )
+    assert spelled(model, prompted.tokens) == "Look.____What is it?"
+    [placed] = prompted.images
+    assert (prompted.tokens[placed.start : placed.start + 4] < 0).all()
+
+
+def test_a_raw_prompt_is_cut_behind_its_images(model: Model) -> None:
+    prompter = Prompter(model, Eyes())  # type: ignore[arg-type]
+    long = raw("word " * 300, images=(b"GIF89a\x01\0\x01\0",), truncates=True, n_keep_tokens=0)
+    prompted = prompter.chat(long, Sampling(max_tokens=20), 100)
+    assert (len(prompted.tokens), prompted.n_original) == (80, 305)
+    assert (prompted.tokens[:4] < 0).all() and (prompted.tokens[4:] >= 0).all()
+
+
+def test_a_conversation_goes_on_behind_earlier_tokens_images_and_all(model: Model) -> None:
+    prompter = Prompter(model, Eyes())  # type: ignore[arg-type]
+    earlier = tuple(prompter.tokenise("Before."))
+    turns = (
+        Message("system", "Hm."),
+        Message("user", "See?", images=(b"GIF89a\x01\0\x01\0",)),
+    )
+    prompted = prompter.chat(
+        ChatRequest(ModelSpec("x"), turns, prompt_tokens=earlier), Sampling()
+    )
+    text = spelled(model, prompted.tokens)
+    assert text.startswith("Before.<|im_start|>system\nHm.<|im_end|>\n<|im_start|>user\n____See?")
+    [placed] = prompted.images
+    assert (prompted.tokens[placed.start : placed.start + 4] < 0).all()
+
+
+def test_a_gap_is_filled_by_the_models_own_tokens(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompter = Prompter(model)
+    gap = raw("def f(x):\n", suffix="\n    return x<|im_end|>")
+    with pytest.raises(NoInsert):
+        prompter.chat(gap, Sampling())
+    monkeypatch.setattr(model, "insert_tokens", lambda: (4, 6, 5))
+    marks = [model.piece(one, shows_control=True).decode() for one in (4, 6, 5)]
+    tokens = prompter.chat(gap, Sampling()).tokens
+    before, behind, between = marks
+    assert spelled(model, tokens) == f"{before}def f(x):\n{behind}\n    return x<|im_end|>{between}"
+    assert 2 not in tokens.tolist(), "what the text spells is mere text"
+
+
+def test_a_template_with_a_place_for_the_suffix_goes_before_the_models_tokens(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "insert_tokens", lambda: (4, 6, 5))
+    template = "[PRE]{{ .Prompt }}[SUF]{{ .Suffix }}[MID]"
+    tokens = Prompter(model).chat(raw("one", suffix="three", template=template), Sampling()).tokens
+    assert spelled(model, tokens) == "[PRE]one[SUF]three[MID]"
+
+
+def test_what_is_far_from_a_gap_is_cut_where_that_is_asked_for(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "insert_tokens", lambda: (4, 6, 5))
+    gap = raw("far " * 200 + "near", suffix="near" + " far" * 200, truncates=True)
+    prompted = Prompter(model).chat(gap, Sampling(max_tokens=20), 100)
+    assert len(prompted.tokens) == 80
+    assert prompted.n_original is not None and prompted.n_original > 400
+    text = spelled(model, prompted.tokens)
+    behind, between = (model.piece(one, shows_control=True).decode() for one in (6, 5))
+    assert f"near{behind}near" in text and text.endswith(between)

@@ -1,0 +1,77 @@
+"""What goes through the pipe comes out as it went in."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+from paddock.engine.errors import BadRequest, EngineError, NoInsert, PromptTooLong, TextTooLong
+from paddock.engine.request import (
+    ChatRequest,
+    Constraint,
+    Message,
+    ModelSpec,
+    Sampling,
+    Tool,
+    ToolCall,
+)
+from paddock.engine.workers import frames
+from paddock.engine.workers.wire import (
+    Order,
+    pack_order,
+    pack_refusal,
+    read_order,
+    read_refusal,
+)
+
+REQUEST = ChatRequest(
+    ModelSpec("m"),
+    (
+        Message("user", "Look.", images=(b"\x89PNG", b"")),
+        Message("assistant", "", tool_calls=(ToolCall("f", {"x": 1}, "c1"),)),
+        Message("tool", "2", tool_name="f", tool_call_id="c1"),
+    ),
+    {"temperature": 1},
+    "interactive",
+    tools=(Tool("f", "Adds", {"type": "object"}),),
+    constraint=Constraint("regex", "[0-9]"),
+    think="low",
+    n_logprobs=3,
+    prompt="Once",
+    prompt_tokens=(1, 2, 3),
+    images=(b"GIF89a", b"BM"),
+    suffix="end",
+    template="{{ .Prompt }}",
+    reserves_answer=False,
+    truncates=True,
+    n_keep_tokens=9,
+    wants_tokens=True,
+    defaults={"top_k": 1},
+)
+
+
+def test_every_wish_of_a_request_arrives_in_the_worker() -> None:
+    sampling = Sampling(0.5, stop=("a", "b"), max_tokens=-1, logit_bias={7: -1.5}, typical_p=0.4)
+    head, body = pack_order(Order(REQUEST, sampling, 2048))
+    packed = frames.pack({"op": "chat", "id": 1, **head}, body)
+    order = read_order(*_unpacked(packed))
+    # What sampling values were merged from, and the model's name, stay behind.
+    assert order.request == replace(REQUEST, model=ModelSpec(""), params={}, defaults={})
+    assert (order.sampling, order.n_ctx_tokens) == (sampling, 2048)
+
+
+def _unpacked(raw: bytes) -> tuple[frames.Head, bytes]:
+    return frames.read(io.BytesIO(raw))
+
+
+def test_a_refusal_is_the_same_error_on_the_other_side() -> None:
+    errors: tuple[EngineError, ...] = (
+        NoInsert(),
+        BadRequest("no"),
+        PromptTooLong(9, 1, 8),
+        TextTooLong(3, 9, 8),
+    )
+    for error in errors:
+        read = read_refusal(pack_refusal(1, error))
+        assert (type(read), str(read)) == (type(error), str(error))
+        assert vars(read) == vars(error)
