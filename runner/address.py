@@ -5,7 +5,7 @@ Ollama's rules: envconfig/config.go, `Host`. Unlike there, a port that is none i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .values import BadValue
 
@@ -13,9 +13,8 @@ PORT = 11434
 _SCHEME_PORTS = {"http": 80, "https": 443}
 _REMEDY = (
     "Give 'host', 'host:port' or 'http://host:port', such as '127.0.0.1:11434'; "
-    "'0.0.0.0' is every interface, and an IPv6 address with a port stands in brackets: '[::1]:8080'."
+    "'0.0.0.0' is every interface, and IPv6 with a port has brackets: '[::1]:8080'."
 )
-EVERYWHERE = ("0.0.0.0", "::")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,12 @@ class Address:
         ('http://127.0.0.1:11434', 'http://[::1]:80')
         """
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        netloc = f"[{host}]" if ":" in host else host
+        return replace(self, host=host).written
+
+    @property
+    def written(self) -> str:
+        """As it can be read again."""
+        netloc = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{netloc}:{self.port}{self.path}"
 
 

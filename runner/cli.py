@@ -13,7 +13,21 @@ from typing import Annotated
 
 import typer
 
-from .commands import later, machine, pipelines, tune
+from .commands import (
+    chat,
+    config,
+    create,
+    embed,
+    later,
+    machine,
+    pipelines,
+    running,
+    serve,
+    show,
+    store,
+    transfers,
+    tune,
+)
 from .display import console
 
 app = typer.Typer(
@@ -44,7 +58,13 @@ def _root(
     """Declarative YAML pipelines for local language models."""
 
 
-for _group in (pipelines, machine, tune, later):
+_GROUPS = (
+    *(pipelines, machine, config),
+    *(chat, embed),
+    *(transfers, store, show, create, tune),
+    *(serve, running, later),
+)
+for _group in _GROUPS:
     _group.register(app)
 
 

@@ -54,6 +54,16 @@ class Settings:
     origins: Mapping[str, str] | None = None
     """Which setting came from where, for `paddock doctor`; defaults are left out."""
 
+    def value(self, name: str) -> Any:
+        """Give the value of the setting of this name; see `NAMES`."""
+        field = NAMES[name].field
+        if field == "address":
+            return self.address.written
+        if field in _POOL_FIELDS:
+            return getattr(self.pool, field)
+        part = self.service if field.startswith(_SERVICE) else self
+        return getattr(part, field.removeprefix(_SERVICE))
+
     @property
     def default_models(self) -> dict[str, str]:
         """Give the model of each role for steps that name none."""
@@ -107,6 +117,7 @@ NAMES: Mapping[str, _Name] = {
     "stop_timeout": _Name(values.seconds, "service.stop_timeout_s"),
     "trusted_hosts": _Name(values.listed, "service.trusted_hosts"),
     "access_log": _Name(values.flag, "service.access_log"),
+    "log_json": _Name(values.flag, "service.is_log_json"),
     "access_log_json": _Name(values.flag, "service.is_log_json"),
     "nohistory": _Name(values.flag, "keeps_no_history", in_ollama=True),
     "debug": _Name(values.flag, "is_debug", in_ollama=True),

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 # caches are new each time, must not wait for it. Those of the profile ask for it themselves.
 os.environ["PADDOCK_PROFILE_S"] = "0"
 
+# Commands ask the service that runs, if one does; tests must not meet that of whoever runs them.
+os.environ["PADDOCK_HOST"] = "127.0.0.1:1"
+
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:

@@ -23,8 +23,9 @@ from paddock.engine.residency.devices import build_backends
 from paddock.runner.display import console
 from paddock.runner.settings import Settings
 
+from . import surroundings
 from .findings import Finding, Level
-from .neighbours import port, prefect
+from .neighbours import ports, prefect
 
 NATIVE_S = 30.0  # llama.cpp with CUDA takes some seconds to start on a cold machine
 _LOW_DISK_BYTES = 2 * 10**9  # less than one small model and its results
@@ -65,7 +66,9 @@ def examine(settings: Settings, environ: Mapping[str, str] | None = None) -> tup
         *disks(settings),
         *models(settings),
         *tuned(settings),
-        *port(),
+        *ports(settings.address),
+        *surroundings.service(settings),
+        *surroundings.proxies(settings, environ),
         *prefect(environ),
         *_origins(settings),
     )
@@ -259,6 +262,8 @@ def _how_to_get(role: str, ref: str) -> str:
 
 
 def _origins(settings: Settings) -> Iterator[Finding]:
+    if "llm_library" in (settings.origins or {}):
+        yield Finding("settings", "ok", "LLM_LIBRARY has no effect: llama.cpp is as it was built")
     if settings.origins:
         told = ", ".join(f"{name} ({origin})" for name, origin in settings.origins.items())
         yield Finding("settings", "ok", told)

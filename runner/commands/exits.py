@@ -37,6 +37,7 @@ _PLAIN = {
     ("paddock.runner.ledger.locks", "Locked"): FAILED,
     ("paddock.runner.tracking", "TrackingError"): FAILED,
     ("paddock.runner.settings", "SettingsError"): WRONG,
+    ("paddock.runner.service", "ServiceError"): FAILED,
     ("paddock.runner.commands.exits", "CommandError"): WRONG,
 }
 
@@ -93,7 +94,7 @@ def explain(error: BaseException) -> tuple[int, str]:
 
 def _as_json(error: BaseException, words: str) -> dict[str, object]:
     faults = getattr(error, "faults", None)
-    if faults is not None:
+    if faults is not None and all(hasattr(fault, "as_json") for fault in faults):
         return {"ok": False, "faults": [fault.as_json() for fault in faults]}
     return {"ok": False, "error": words}
 

@@ -12,8 +12,8 @@ import typer
 from .exits import CommandError, guarded
 
 COMMANDS = (
-    "up", "test", "graph", "why", "runs", "logs", "summarise", "summarize", "batch", "serve",
-    "pull", "push", "show", "create", "cp", "rm", "ps", "stop", "chat", "embed", "clean",
+    "up", "test", "graph", "why", "runs", "logs", "summarise", "summarize", "batch",
+    "clean",
 )  # fmt: skip
 
 

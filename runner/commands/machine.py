@@ -1,4 +1,4 @@
-"""Commands about this machine: `init`, `schema`, `steps`, `list`, `doctor`."""
+"""Commands about this machine: `init`, `schema`, `steps`, `doctor`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ def register(app: typer.Typer) -> None:
     app.command("init")(guarded(init))
     app.command("schema")(guarded(schema))
     app.command("steps")(guarded(steps))
-    app.command("list")(guarded(list_))
     app.command("doctor")(guarded(doctor))
 
 
@@ -83,24 +82,6 @@ def steps(as_json: Json = False) -> int:
         console.say_json({"steps": [row.as_json() for row in rows]})
     else:
         console.say(listing.steps_text(rows))
-    return DONE
-
-
-def list_(as_json: Json = False) -> int:
-    """List the models on this machine."""
-    from paddock.runner.settings import read_settings
-
-    from . import listing
-
-    rows = listing.models(read_settings(Path.cwd()).pool)
-    if as_json:
-        console.say_json({"models": [row.as_json() for row in rows]})
-    elif rows:
-        console.say(listing.models_table(rows))
-    else:
-        console.tell(
-            "No model is on this machine. `pip install 'paddock[demo]'` brings a small one."
-        )
     return DONE
 
 

@@ -3,40 +3,60 @@
 from __future__ import annotations
 
 import http.client
-import socket
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
+
+from paddock.runner.address import PORT, Address
+from paddock.runner.service import identify, is_near
 
 from .findings import Finding
 
 ANSWER_S = 3.0
-PORT = 11434  # Ollama's, and that of `paddock serve`
 
 
-def port(number: int = PORT) -> Iterator[Finding]:
-    """Say who holds the port that Paddock's and Ollama's servers use, if anybody does."""
-    address = f"127.0.0.1:{number}"
-    try:
-        with socket.create_connection(("127.0.0.1", number), timeout=0.3):
-            pass
-    except OSError:
-        yield Finding("port", "ok", f"{address} is free")
-        return
-    status, answer = _get(f"http://{address}/")
-    who = answer.strip().splitlines()[0][:60] if status == 200 and answer.strip() else "a program"
-    yield Finding("port", "ok", f"{address} is taken: {who}{_holder(number)}")
+def ports(address: Address) -> Iterator[Finding]:
+    """Say who holds the service's port, and Ollama's where that is another one."""
+    yield _port(address)
+    if is_near(address) and address.port != PORT:
+        yield _port(Address(port=PORT))
 
 
-def _holder(number: int) -> str:
-    """Name the process that listens, as far as this user may know."""
+def _port(address: Address) -> Finding:
+    where = address.url.partition("://")[2]
+    who = identify(address)
+    if who is None and not is_near(address):
+        text = f"nobody answers at {where}"
+        return Finding("port", "warning", text, "Start it there: paddock serve")
+    if who is None:
+        return Finding("port", "ok", f"{where} is free")
+    pid, name = holder(address.port) if is_near(address) else (0, "")
+    told = {"paddock": "Paddock serves"}.get(who, f"taken by {who}")
+    text = f"{where}: {told}" + (f" ({name}, process {pid})" if pid else "")
+    if who == "paddock":
+        return Finding("port", "ok", text)
+    remedy = f"paddock serve --port {address.port + 1}, or end the other first."
+    return Finding("port", "ok", text, remedy)
+
+
+def holder(number: int) -> tuple[int, str]:
+    """Name the process that listens, as far as this user may know; 0 and nothing else."""
     import psutil
 
     try:
         sockets = psutil.net_connections(kind="tcp")
-        pid = next(s.pid for s in sockets if s.status == "LISTEN" and s.laddr[1:] == (number,))
-        return f" ({psutil.Process(pid).name()}, process {pid})" if pid else ""
+        pid = next(s.pid for s in sockets if s.status == "LISTEN" and s.laddr[1:2] == (number,))
+        return (pid, psutil.Process(pid).name()) if pid else (0, "")
     except (psutil.Error, StopIteration):
-        return ""
+        return 0, ""
+
+
+def is_unit(pid: int, unit: str) -> bool:
+    """Tell whether systemd runs a process as this unit."""
+    try:
+        return f"/{unit}" in Path(f"/proc/{pid}/cgroup").read_text("utf-8")
+    except OSError:
+        return False
 
 
 def prefect(environ: Mapping[str, str]) -> Iterator[Finding]:

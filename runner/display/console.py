@@ -55,6 +55,11 @@ def tell(text: str) -> None:
     _write(sys.stderr, clean_lines(text) + "\n")
 
 
+def put(text: str) -> bool:
+    """Write a piece of text to stdout as it comes; tells whether anybody reads it."""
+    return _write(sys.stdout, clean_lines(text))
+
+
 def say_json(value: Any) -> None:
     """Write one object to stdout, in ASCII where the stream is not UTF-8."""
     is_read_by_person = sys.stdout is not None and sys.stdout.isatty()
@@ -65,15 +70,17 @@ def say_json(value: Any) -> None:
     _write(sys.stdout, json.dumps(value, ensure_ascii=not is_utf8, indent=indent) + "\n")
 
 
-def _write(stream: TextIO | None, text: str) -> None:
+def _write(stream: TextIO | None, text: str) -> bool:
     """Write at once; a stream that is closed or has no reader any more takes nothing."""
     if stream is None:
-        return
+        return False
     try:
         stream.write(text)
         stream.flush()
     except BrokenPipeError:
         _forget(stream)
+        return False
+    return True
 
 
 def _forget(stream: TextIO) -> None:
@@ -107,6 +114,20 @@ def duration(seconds: float) -> str:
     parts = [(days, "d"), (hrs, "h"), (mins, "min"), (secs, "s")]
     first = next(place for place, (n, _) in enumerate(parts) if n)
     return " ".join(f"{n} {unit}" for n, unit in parts[first : first + 2] if n)
+
+
+def ago(seconds: float) -> str:
+    """Write how long something is past, roughly.
+
+    >>> ago(5), ago(125), ago(7500), ago(90_000), ago(86400 * 400)
+    ('just now', '2 minutes ago', '2 hours ago', '1 day ago', '1 year ago')
+    """
+    units = (("year", 365 * 86400), ("month", 30 * 86400), ("week", 7 * 86400), ("day", 86400),
+             ("hour", 3600), ("minute", 60))  # fmt: skip
+    for noun, length in units:
+        if seconds >= length:
+            return f"{counted(int(seconds // length), noun)} ago"
+    return "just now"
 
 
 def speed(per_s: float) -> str:

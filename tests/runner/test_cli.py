@@ -70,7 +70,9 @@ def no_model(tmp_path: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("list",)])
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("--version",), ("list",), ("config",), ("show", "all-minilm")]
+)
 def test_what_needs_no_pipeline_imports_nothing_slow(
     arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -101,7 +103,9 @@ def test_the_version_is_told() -> None:
 def test_help_names_every_command_of_this_version_and_none_of_a_later_one() -> None:
     lines = paddock("--help").stdout.partition("Commands:")[2].splitlines()
     assert [line.split()[0] for line in lines if line.strip()] == [
-        *("validate", "plan", "run", "init", "schema", "steps", "list", "doctor", "tune")
+        *("validate", "plan", "run", "init", "schema", "steps", "doctor", "config"),
+        *("chat", "embed", "pull", "push", "list", "cp", "rm", "check", "prune", "show"),
+        *("create", "tune", "serve", "ps", "stop"),
     ]
 
 
@@ -191,10 +195,10 @@ def test_a_bad_setting_ends_with_2_and_says_where_it_is(monkeypatch: pytest.Monk
 
 def test_models_are_listed_as_ollama_does() -> None:
     lines = paddock("list").stdout.splitlines()
-    assert lines[0].split() == ["NAME", "ID", "SIZE", "ROLE", "FROM"]
+    assert lines[0].split() == ["NAME", "ID", "SIZE", "MODIFIED", "ROLE", "FROM"]
     assert lines[1].startswith("all-minilm")
     models = json.loads(paddock("list", "--json").stdout)["models"]
-    assert {"name", "digest", "size", "role", "from", "path"} == set(models[0])
+    assert {"name", "digest", "size", "modified", "role", "from", "path"} == set(models[0])
 
 
 def test_steps_are_listed_with_what_they_take() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.hardware import Gpu, parse_nvidia_smi
+from paddock.runner.address import Address
 from paddock.runner.commands import doctor, findings, neighbours
 from paddock.runner.commands.doctor import Native
 from paddock.runner.commands.findings import Finding
@@ -160,9 +161,20 @@ def test_a_prefect_server_that_does_not_answer_is_a_warning() -> None:
 
 def test_who_holds_the_port_is_told(server: str) -> None:
     port = int(server.partition(":")[2])
-    (finding,) = neighbours.port(port)
-    assert finding.text.startswith(f"{server} is taken: ")
+    finding = next(neighbours.ports(Address(port=port)))
+    assert finding.text.startswith(f"{server}: taken by another program (")
     assert finding.text.endswith(f", process {os.getpid()})")
+    assert finding.remedy == f"paddock serve --port {port + 1}, or end the other first."
+
+
+def test_beside_a_port_of_ones_own_ollamas_is_looked_at_too() -> None:
+    about = [finding.text for finding in neighbours.ports(Address(port=1))]
+    assert about[0] == "127.0.0.1:1 is free"
+    assert about[1].startswith("127.0.0.1:11434")
+
+
+def test_a_process_is_told_from_a_unit() -> None:
+    assert not neighbours.is_unit(os.getpid(), "ollama.service")
 
 
 def test_warnings_stand_out_with_what_to_do_below() -> None:

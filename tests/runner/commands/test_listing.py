@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ClassVar
 
@@ -39,16 +41,29 @@ class _Count:
     roles: ClassVar[frozenset[Role]] = frozenset()
 
 
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+STORED = ModelRow(
+    "qwen3:4b", "ab" * 32, 2_620_000_000, "chat", NOW - timedelta(hours=3), "store", "/m/blobs/ab"
+)
+BUNDLED = ModelRow(
+    "all-minilm", "cd" * 32, 20_887_072, "embed", NOW - timedelta(days=40), "bundled", "/e/a.gguf"
+)
+
+
 def test_a_model_row_reads_as_with_ollama() -> None:
-    rows = [
-        ModelRow("qwen3:4b", "ab" * 32, 2_620_000_000, "chat", "store", "/m/blobs/sha256-ab"),
-        ModelRow("all-minilm", "cd" * 32, 20_887_072, "embed", "bundled", "/e/all-minilm.gguf"),
-    ]
-    assert listing.models_table(rows) == (
-        "NAME         ID             SIZE     ROLE    FROM\n"
-        "qwen3:4b     abababababab   2.6 GB   chat    store\n"
-        "all-minilm   cdcdcdcdcdcd   21 MB    embed   bundled (all-minilm.gguf)"
+    assert listing.models_table([STORED, BUNDLED], NOW) == (
+        "NAME         ID             SIZE     MODIFIED      ROLE    FROM\n"
+        "qwen3:4b     abababababab   2.6 GB   3 hours ago   chat    store\n"
+        "all-minilm   cdcdcdcdcdcd   21 MB    1 month ago   embed   bundled (a.gguf)"
     )
+
+
+def test_of_a_services_models_it_is_not_told_where_they_lie() -> None:
+    row = replace(STORED, origin="", path="")
+    assert listing.models_table([row], NOW).splitlines()[0].split() == [
+        *("NAME", "ID", "SIZE", "MODIFIED", "ROLE")
+    ]
+    assert set(row.as_json()) == {"name", "digest", "size", "modified", "role"}
 
 
 def test_the_embedded_models_are_listed(tmp_path: Path) -> None:

@@ -1,0 +1,209 @@
+"""`paddock chat`: talk to a model at the terminal, or ask it once from a script."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from .exits import DONE, INTERRUPTED, CommandError, guarded
+
+if TYPE_CHECKING:
+    from paddock.runner.service import Client
+    from paddock.runner.settings import Settings
+    from paddock.runner.terminal.session import Session
+
+_LEVELS = ("low", "medium", "high", "max")
+
+
+class _Chat(TyperCommand):
+    """Takes `--think` with a level and without one, as `ollama run` does."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [_as_two(arg) for arg in args])
+
+
+def _as_two(arg: str) -> str:
+    """Give an option of our own for `--think=…`, which may stand without a value.
+
+    >>> _as_two("--think=high"), _as_two("--think=false"), _as_two("--think")
+    ('--effort=high', '--no-think', '--think')
+    """
+    name, equals, value = arg.partition("=")
+    if name != "--think" or not equals:
+        return arg
+    plain = {"true": "--think", "false": "--no-think", "none": "--no-think"}
+    return plain.get(value.lower(), f"--effort={value}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("chat", cls=_Chat)(guarded(chat))
+
+
+def chat(
+    model: Annotated[str, typer.Argument(metavar="MODEL")],
+    prompt: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PROMPT...]", help="Answered once; without one: a conversation."),
+    ] = None,
+    files: Annotated[
+        list[str] | None,
+        typer.Option("--file", "-f", metavar="FILE", help="Add a document's text to the prompt."),
+    ] = None,
+    images: Annotated[
+        list[str] | None, typer.Option("--image", metavar="FILE", help="Show an image.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="What it is to be.")] = None,
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", metavar="json|FILE", help="Answer as JSON, or by a JSON Schema."),
+    ] = None,
+    think: Annotated[
+        bool | None,
+        typer.Option("--think/--no-think", help="Reason first; --think=low|medium|high: how much."),
+    ] = None,
+    effort: Annotated[str | None, typer.Option("--effort", hidden=True)] = None,
+    hide_thinking: Annotated[
+        bool, typer.Option("--hidethinking", "--hide-thinking", help="Do not show the reasoning.")
+    ] = False,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-p", metavar="NAME=VALUE", help="Such as temperature=0.2."),
+    ] = None,
+    keep_alive: Annotated[
+        str | None, typer.Option("--keepalive", metavar="TIME", help="How long the model stays.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Tell times.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Do not draw Markdown.")] = False,
+) -> int:
+    """Talk to a model; or ask it once, with a prompt or piped text."""
+    wishes = {
+        "system": system or "",
+        "format": _format(format_),
+        "think": _think(think, effort),
+        "options": _options(parameters or []),
+        "keep_alive_s": _keep_alive(keep_alive),
+        "is_verbose": verbose,
+        "shows_thinking": not hide_thinking,
+        "draws_markdown": not plain and format_ is None,
+    }
+    text = _asked(prompt or [], files or [])
+    from paddock.runner.hosting import serving
+    from paddock.runner.settings import read_settings
+    from paddock.runner.terminal import talk
+
+    settings = read_settings(Path.cwd())
+    with serving(settings) as client:
+        session = talk.open_session(client, model, **wishes)
+        if text is None:
+            _converse(client, session, settings, images or [])
+            return DONE
+        return _ask(client, session, text, images or [])
+
+
+def _ask(client: Client, session: Session, text: str, images: list[str]) -> int:
+    """Answer once."""
+    from paddock.runner.terminal import pictures, talk
+    from paddock.runner.terminal.views import view
+
+    try:
+        talk.question(session, text, [Path(image) for image in images])
+        talk.answer(client, session, view(draws_markdown=session.draws_markdown))
+    except talk.Interrupted:
+        return INTERRUPTED
+    except pictures.NotAnImage as error:
+        raise CommandError(str(error)) from None
+    return DONE
+
+
+def _converse(client: Client, session: Session, settings: Settings, images: list[str]) -> None:
+    from paddock.runner.terminal import talk
+    from paddock.runner.terminal.slash import history_file
+
+    if images:
+        raise CommandError("Say what about the image: `paddock chat MODEL 'what is this?' ...`")
+    keeps = not settings.keeps_no_history
+    talk.converse(client, session, history_file(settings.state_dir), keeps_history=keeps)
+
+
+def _asked(prompt: list[str], files: list[str]) -> str | None:
+    """Put the question together: what is said, then documents, then what is piped in.
+
+    None: nothing of it, and somebody sits at the terminal.
+
+    Raises:
+        CommandError: a file or the input is no text, or nothing at all is asked.
+    """
+    from .words import read_input, read_text
+
+    parts = [" ".join(prompt)] if prompt else []
+    parts += [read_text(file) for file in files]
+    is_terminal = sys.stdin is not None and sys.stdin.isatty()
+    if not is_terminal and sys.stdin is not None and not (prompt and _is_silent()):
+        parts.append(read_input())
+    asked = "\n\n".join(part.strip("\n") for part in parts if part.strip())
+    if not asked and not is_terminal:
+        raise CommandError("Nothing is asked: the input is empty.")
+    return asked or None
+
+
+def _is_silent() -> bool:
+    """Tell whether standard input is one that nobody will ever write to or close."""
+    import os
+    import stat
+
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (OSError, ValueError):
+        return True
+    return not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode))
+
+
+def _format(value: str | None) -> object:
+    from paddock.runner.formats import BadFormat, read_format
+
+    try:
+        return None if value is None else read_format(value)
+    except BadFormat as error:
+        raise CommandError(f"--format: {error}") from None
+
+
+def _think(think: bool | None, effort: str | None) -> bool | str | None:
+    if effort is None:
+        return think
+    if effort not in _LEVELS:
+        raise CommandError(f"--think: '{effort}' is not how much: {', '.join(_LEVELS)}.")
+    return effort
+
+
+def _options(given: list[str]) -> dict[str, Any]:
+    """Read parameters.
+
+    Raises:
+        CommandError: one is not known, or has no such value.
+    """
+    if not given:
+        return {}
+    from paddock.engine.store.parameters import read_parameter
+
+    options: dict[str, Any] = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise CommandError(f"'-p {pair}' is no parameter.\n  Write it as `-p name=value`.")
+        try:
+            read = read_parameter(name.strip(), value)
+        except ValueError as error:
+            raise CommandError(f"-p: {error}") from None
+        options[name.strip()] = [*options.get("stop", []), read] if name == "stop" else read
+    return options
+
+
+def _keep_alive(value: str | None) -> float | None:
+    from .words import spoken_keep_alive
+
+    return None if value is None else spoken_keep_alive(value)

