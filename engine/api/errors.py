@@ -6,6 +6,7 @@ ours would retry in vain, `x-should-retry: false` says so.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
@@ -196,6 +197,8 @@ def guarded(handler: Handler) -> Handler:
     async def endpoint(request: Request) -> Response:
         try:
             return await handler(request)
+        except asyncio.CancelledError:  # by the server, which has waited for long enough
+            return error_response(request.url.path, stopping())
         except Exception as error:  # the rim: nothing may reach a client as a traceback
             return error_response(request.url.path, api_error(error))
 

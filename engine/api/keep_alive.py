@@ -14,7 +14,10 @@ from .errors import ApiError
 
 FOREVER_S = -1.0
 
-_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}  # noqa: RUF001
+# Two letters look like mu: the micro sign and the Greek one. Go takes both.
+_MICRO, _MU = "\u00b5", "\u03bc"
+_UNITS_S: dict[str, float] = {"ns": 1e-9, "us": 1e-6, f"{_MICRO}s": 1e-6, f"{_MU}s": 1e-6,
+                              "ms": 1e-3, "s": 1, "m": 60, "h": 3600}  # fmt: skip
 _PART = re.compile(r"(\d+\.?\d*|\.\d+)([^\d.]*)")
 _MOST_S = (2**63 - 1) / 1e9
 _GO_KINDS = {bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}

@@ -57,6 +57,7 @@ class Options:
     """Sampling values by the names of `paddock.engine.request.Sampling`."""
     n_ctx_tokens: int | None = None
     n_keep_tokens: int = 4
+    """Negative: all."""
     drafts: bool = True
 
 
@@ -80,7 +81,7 @@ def read_options(options: Mapping[str, Any]) -> Options:
     return Options(
         params,
         n_ctx if n_ctx is None or n_ctx <= 0 else max(n_ctx, MIN_CTX_TOKENS),
-        max(0, known.get("num_keep", 4)),
+        known.get("num_keep", 4),
         known.get("draft_num_predict", 1) != 0,
     )
 

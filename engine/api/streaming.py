@@ -175,6 +175,10 @@ class _Stream(Response):
             await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
             if pump.done():
                 pump.result()
+        except asyncio.CancelledError:  # the server has waited for long enough
+            await _end(pump)
+            await self._finish(send, stopping())
+            raise
         finally:
             await _end(gone)
             await _end(pump)
@@ -190,13 +194,16 @@ class _Stream(Response):
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            await self._tell(send, stopping())  # the answer was cancelled, not this task
+            await self._finish(send, stopping())  # the answer was cancelled, not this task
         except Exception as error:  # the status is out already: the stream itself must tell
-            await self._tell(send, api_error(error))
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self._finish(send, api_error(error))
+        else:
+            await self._finish(send)
 
-    async def _tell(self, send: Send, error: ApiError) -> None:
-        await _send(send, self._on_error(error))
+    async def _finish(self, send: Send, error: ApiError | None = None) -> None:
+        if error is not None:
+            await _send(send, self._on_error(error))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _send(send: Send, piece: bytes) -> None:

@@ -23,7 +23,8 @@ PATHS = (
     "/api/copy", "/api/delete", "/api/push",
 )  # fmt: skip
 
-TEXTS = some.text(max_size=20) | some.sampled_from(["", "../x", "a" * 10_000, "\x00", "🦙", "\ud800"])
+ODD_TEXTS = ["", "../x", "a" * 10_000, "\x00", "🦙", "\ud800"]
+TEXTS = some.text(max_size=20) | some.sampled_from(ODD_TEXTS)
 VALUES = some.recursive(
     some.none() | some.booleans() | some.integers() | some.floats(allow_nan=False) | TEXTS,
     lambda inner: some.lists(inner, max_size=3) | some.dictionaries(TEXTS, inner, max_size=3),

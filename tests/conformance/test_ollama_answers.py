@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -260,6 +259,20 @@ def test_calls_and_results_of_earlier_turns_are_taken(client: httpx.Client) -> N
     assert told["prompt_eval_count"] > 30
 
 
+def test_the_prompt_alone_can_be_seen(client: httpx.Client) -> None:
+    body = {
+        "model": CHAT, "prompt": "Hi there", "system": "Be brief.", "_debug_render_only": True,
+        "messages": [{"role": "system", "content": "Be brief."},
+                     {"role": "user", "content": "Hi there"}],
+    }  # fmt: skip
+    for path in ("/api/generate", "/api/chat"):
+        told = client.post(path, json=body).json()
+        assert told["_debug_info"]["rendered_template"] == (
+            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi there<|im_end|>\n"
+            "<|im_start|>assistant\n"
+        )
+
+
 # Load and unload
 
 
@@ -333,8 +346,9 @@ def test_two_clients_with_different_contexts_do_not_reload_the_model(
 
 
 def test_content_types_are_not_looked_at_and_keys_have_no_case(client: httpx.Client) -> None:
-    content = b'{"MODEL": "smollm2:135m", "Prompt": "Hi", "STREAM": false, "options": {"num_predict": 1}}'
+    asked = {"MODEL": CHAT, "Prompt": "Hi", "STREAM": False, "options": {"num_predict": 1}}
+    content = json.dumps(asked)
     for kind in ("application/x-www-form-urlencoded", "text/plain", "application/json", "x"):
         answer = client.post("/api/generate", content=content, headers={"content-type": kind})
         assert (answer.status_code, answer.json()["done"]) == (200, True)
-    assert re.fullmatch(r"smollm2:135m", answer.json()["model"])
+    assert answer.json()["model"] == CHAT

@@ -12,13 +12,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from paddock.engine.api.bodies import objects_of, text_of
+from paddock.engine.api.bodies import flag_of, objects_of, text_of
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.streaming import json_response
 from paddock.engine.request import Chunk, Reply
 
 from .abilities import abilities_of, demand
 from .asking import ask, base_request, fields_of, read_think, top_logprobs
+from .rendering import rendered
 from .residence import come_or_go
 from .telling import logprobs, tell
 from .turns import CallNumbers, read_message, read_tools, written_message
@@ -43,6 +44,8 @@ async def chat(request: Request) -> Response:
     if not messages:
         return json_response(_empty(await come_or_go(request, asked)))
     wanted = replace(base_request(asked, messages, think), tools=tools)
+    if flag_of(body, "_debug_render_only"):
+        return json_response(_empty(await rendered(request, asked, wanted)))
     numbers = CallNumbers()
 
     def piece(chunk: Chunk) -> dict[str, Any]:

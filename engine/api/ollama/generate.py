@@ -6,6 +6,7 @@ server/routes.go, `GenerateHandler`.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +16,12 @@ from starlette.responses import Response
 from paddock.engine.api.bodies import flag_of, integers_of, text_of
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.streaming import json_response
-from paddock.engine.errors import NoInsert
+from paddock.engine.errors import BadRequest, NoInsert
 from paddock.engine.request import ChatRequest, Chunk, Message, Reply
 
 from .abilities import abilities_of, demand
 from .asking import Asked, ask, base_request, fields_of, read_images, read_think, top_logprobs
+from .rendering import rendered
 from .residence import come_or_go
 from .telling import logprobs, tell
 
@@ -45,6 +47,8 @@ async def generate(request: Request) -> Response:
         demand(asked, abilities, "insert")
     if not prompt:
         return json_response({**await come_or_go(request, asked), "response": ""})
+    if template:
+        await asyncio.to_thread(_check_template, template)
     wanted = base_request(asked, (), think)
     if is_raw:
         wanted = replace(wanted, prompt=prompt, images=images)
@@ -56,7 +60,23 @@ async def generate(request: Request) -> Response:
             messages = (Message("system", system), *messages)
         wanted = replace(wanted, messages=messages, template=template or None)
     wanted = replace(wanted, prompt_tokens=tuple(context), wants_tokens=not is_raw)
+    if flag_of(body, "_debug_render_only"):
+        return json_response({**await rendered(request, asked, wanted), "response": ""})
     return await _told(request, asked, wanted, is_raw=is_raw)
+
+
+def _check_template(source: str) -> None:
+    """Refuse a template that cannot be read.
+
+    Raises:
+        ApiError: 500, as Ollama has it.
+    """
+    from paddock.engine.dialogue.templates import read_template  # brings Jinja2: 40 ms
+
+    try:
+        read_template(source)
+    except BadRequest as error:
+        raise ApiError(500, f"template error: {error}") from None
 
 
 async def _told(request: Request, asked: Asked, wanted: ChatRequest, *, is_raw: bool) -> Response:

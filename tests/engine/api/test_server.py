@@ -31,12 +31,16 @@ from paddock.engine.pool import LocalPool
 from paddock.engine.settings import PoolSettings, ServiceSettings
 from paddock.engine.store.layout import Store
 
+def ready(door):
+    print(door.getsockname()[1], flush=True)
+
 async def main(root, stop_s):
     settings = PoolSettings(models_dir=root, cache_dir=root, profile_s=0, n_threads=1)
     finder = ModelFinder(root, root)
     async with LocalPool(settings, models=finder) as pool:
-        service = Service(pool, Store(root), finder, ServiceSettings(stop_timeout_s=stop_s, state_dir=root), "0.1.0")
-        await serve(service, listen("127.0.0.1", 0), lambda door: print(door.getsockname()[1], flush=True))
+        own = ServiceSettings(stop_timeout_s=stop_s, state_dir=root)
+        service = Service(pool, Store(root), finder, own, "0.1.0")
+        await serve(service, listen("127.0.0.1", 0), ready)
 
 asyncio.run(main(Path(sys.argv[1]), float(sys.argv[2])))
 """
