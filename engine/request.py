@@ -5,6 +5,7 @@ Knows no llama_cpp, no process, no clock. Times are seconds, sizes bytes, length
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -109,6 +110,15 @@ class ModelFacts:
     def named_digest(self) -> str:
         """The digest of the file that the name stands for, whichever copy of it serves."""
         return self.tuned_from or self.digest
+
+    @property
+    def identity(self) -> str:
+        """A digest of what answers depend on: the file, and a Modelfile's settings, if any."""
+        params = sorted(self.params.items())
+        own = (self.template, self.system, self.messages, self.adapters, params)
+        if not any(own):
+            return self.named_digest
+        return hashlib.sha256(repr((self.named_digest, *own)).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from paddock.engine.request import (
     ModelSpec,
     Pool,
     Reply,
+    Sampling,
     Stream,
     ToolCall,
     Usage,
@@ -36,20 +37,20 @@ from .tally import Tally
 
 
 class Digests:
-    """The digest of each model that a run names, asked once."""
+    """The identity of each model that a run names, asked once."""
 
     def __init__(self, facts: Callable[[ModelSpec], Awaitable[ModelFacts]]) -> None:
         self._facts = facts
         self._known: dict[str, str] = {}
 
     async def of(self, spec: ModelSpec) -> str:
-        """Give the sha256 of the file that the model's name stands for, whichever copy serves.
+        """Give the sha256 of what the model's name stands for, whichever copy of a file serves.
 
         Raises:
             ModelNotFound, ModelBroken: it cannot be used.
         """
         if spec.ref not in self._known:
-            self._known[spec.ref] = (await self._facts(spec)).named_digest
+            self._known[spec.ref] = (await self._facts(spec)).identity
         return self._known[spec.ref]
 
 
@@ -213,14 +214,22 @@ class _LedgerStream:
 
 def _asked(request: ChatRequest, digest: str) -> dict[str, Any]:
     """Give all that decides an answer; the context counts where it sets the answer's length."""
-    sampling = resolve_sampling(request.params, request.model.params)
+    sampling = resolve_sampling(request.params, request.model.params, request.defaults)
     return {
         "messages": [_said(message) for message in request.messages],
-        "sampling": asdict(sampling),
+        "sampling": _plain(sampling),
         "digest": digest,
         "ctx": request.model.n_ctx_tokens if sampling.max_tokens is None else None,
         **_wishes(request),
     }
+
+
+def _plain(sampling: Sampling) -> dict[str, Any]:
+    """Give sampling values; those that came later only where they say something."""
+    fields = asdict(sampling)
+    if sampling.typical_p == 1:
+        del fields["typical_p"]
+    return fields
 
 
 def _said(message: Message) -> list[Any]:
@@ -242,7 +251,18 @@ def _wishes(request: ChatRequest) -> dict[str, Any]:
         wishes["constraint"] = asdict(request.constraint)
     if request.think is not None:
         wishes["think"] = request.think
+    bare = ChatRequest(request.model, ())
+    for name in _RARE:
+        if getattr(request, name) != getattr(bare, name):
+            wishes[name] = getattr(request, name)
+    if request.images:
+        wishes["images"] = [hashlib.sha256(image).hexdigest() for image in request.images]
     return wishes
+
+
+_RARE = ("prompt", "prompt_tokens", "suffix", "template", "reserves_answer", "truncates",
+         "n_keep_tokens")  # fmt: skip
+"""Wishes that no step of ours has, and that decide an answer."""
 
 
 def _beside_text(reply: Reply) -> dict[str, Any]:

@@ -3,11 +3,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from paddock.engine.request import (
     ChatRequest,
     Constraint,
     Message,
+    ModelFacts,
     ModelSpec,
     Reply,
     Tool,
@@ -60,7 +62,37 @@ def test_all_that_decides_an_answer_is_asked_anew(tmp_path: Path) -> None:
         replace(plain, think=False),
         replace(plain, messages=(Message("user", "Is it?", images=(b"a",)),)),
         replace(plain, messages=(Message("user", "Is it?", images=(b"b",)),)),
+        replace(plain, prompt="Is it?"),
+        replace(plain, prompt="Is it?", suffix="Yes."),
+        replace(plain, template="{{ .Prompt }}"),
+        replace(plain, truncates=True),
+        replace(plain, params={"typical_p": 0.5}),
     )
     pool = FakePool()
     asked(tmp_path, pool, plain, *others, plain, *others)
     assert len(pool.chats) == 1 + len(others)
+
+
+class Made(FakePool):
+    """A pool whose model was made from a Modelfile."""
+
+    def __init__(self, **own: Any) -> None:
+        super().__init__()
+        self.own = own
+
+    async def facts(self, model: ModelSpec) -> ModelFacts:
+        return replace(await super().facts(model), **self.own)
+
+
+def test_a_model_that_was_made_anew_from_the_same_file_is_asked_anew(tmp_path: Path) -> None:
+    request = ChatRequest(ModelSpec("m"), (Message("user", "Is it?"),))
+    pools = [
+        FakePool(),
+        Made(system="Be brief."),
+        Made(system="Be long."),
+        Made(params={"temperature": 1.0}),
+        Made(messages=(Message("user", "Hm?"),)),
+    ]
+    for pool in [*pools, *pools]:
+        asked(tmp_path, pool, request)
+    assert [len(pool.chats) for pool in pools] == [1] * len(pools)
