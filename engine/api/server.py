@@ -11,7 +11,7 @@ import errno
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import uvicorn
@@ -152,12 +152,14 @@ async def serve(
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
     for one in signals:
-        loop.add_signal_handler(one, end)
+        with suppress(NotImplementedError):  # Windows: Ctrl-C is raised where the loop runs
+            loop.add_signal_handler(one, end)
     try:
         if when_ready is not None:
             when_ready(door)
         await server.serve(sockets=[door])
     finally:
         for one in signals:
-            loop.remove_signal_handler(one)
+            with suppress(NotImplementedError):
+                loop.remove_signal_handler(one)
         door.close()
