@@ -342,6 +342,12 @@ def test_two_clients_with_different_contexts_do_not_reload_the_model(
     assert live.call(n_loads()) == before
 
 
+@pytest.mark.parametrize("name", [f"{CHAT}:local", "SMOLLM2:135M", f"library/{CHAT}"])
+def test_a_name_may_be_written_in_other_ways(client: httpx.Client, name: str) -> None:
+    told = whole(client, "/api/generate", {"model": name, "prompt": "Hi", "options": SHORT})
+    assert told["model"] == name, "as it was asked for"
+
+
 # Curl, as in tutorials
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ from paddock.engine.api.errors import ApiError
 from paddock.engine.api.keep_alive import read_keep_alive
 from paddock.engine.api.options import Options, defaults, read_options
 from paddock.engine.api.service import Service, priority_of, service_of
-from paddock.engine.errors import ModelNotFound
+from paddock.engine.errors import InvalidName, ModelNotFound
 from paddock.engine.request import (
     ChatRequest,
     Constraint,
@@ -40,6 +41,7 @@ from paddock.engine.request import (
 from paddock.engine.store.names import ModelName, parse_name
 
 MOST_TOP_LOGPROBS = 20
+_HERE = ":local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +85,35 @@ async def ask(request: Request, body: Mapping[str, Any], role: Role = "chat") ->
     began = time.monotonic()
     service = service_of(request)
     model = text_of(body, "model")
-    name = parse_name(model) if model else None
     keep_alive_s = read_keep_alive(body.get("keep_alive"))
     options = read_options(object_of(body, "options"))
     streams = flag_of(body, "stream", True)
-    if name is None:
-        raise missing(model)
-    # Never the text itself: a model may be named by a file's path elsewhere, but not from here.
-    spec = ModelSpec(name.short, role, options.n_ctx_tokens, keep_alive_s)
-    try:
-        facts = await service.pool.facts(spec)
-    except ModelNotFound:
-        raise missing(model) from None
-    priority = priority_of(request)
-    return Asked(service, body, model, name, spec, facts, options, streams, priority, began)
+    for name in meant(model):
+        # Never the text itself: a model may be named by a file's path elsewhere, not from here.
+        spec = ModelSpec(name.short, role, options.n_ctx_tokens, keep_alive_s)
+        try:
+            facts = await service.pool.facts(spec)
+        except ModelNotFound:
+            continue
+        priority = priority_of(request)
+        return Asked(service, body, model, name, spec, facts, options, streams, priority, began)
+    raise missing(model)
+
+
+def meant(model: str) -> list[ModelName]:
+    """Give the names that a client may mean: `:local` at the end says where to look, here.
+
+    Raises:
+        InvalidName: it cannot be a name.
+    """
+    if not model:
+        return []
+    if not model.endswith(_HERE) or model == _HERE:
+        return [parse_name(model)]
+    names = [parse_name(model.removesuffix(_HERE))]
+    with suppress(InvalidName):  # a tag stands before it
+        names.insert(0, parse_name(model))
+    return names
 
 
 def missing(model: str) -> ApiError:

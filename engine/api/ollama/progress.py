@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 from starlette.requests import Request
@@ -67,37 +67,41 @@ class GivenUp(Exception):
 
 
 async def from_thread(work: Callable[[Report], object]) -> AsyncGenerator[Progress, None]:
-    """Do something in a thread and give its lines as they come; raises what it raises."""
+    """Do something in a thread and give its lines as they come; raises what it raises.
+
+    A thread of its own: work of minutes would take those that every request needs for a moment.
+    """
     loop, lines = asyncio.get_running_loop(), asyncio.Queue[Progress | None]()
     has_ended = threading.Event()
+    failed: list[Exception] = []
+
+    def tell(line: Progress | None) -> None:
+        with suppress(RuntimeError):  # the loop is closed: the service has ended
+            loop.call_soon_threadsafe(lines.put_nowait, line)
 
     def report(line: Progress) -> None:
         if has_ended.is_set():
             raise GivenUp
-        loop.call_soon_threadsafe(lines.put_nowait, line)
+        tell(line)
 
     def run() -> None:
         try:
             work(report)
+        except Exception as error:  # raised again where the lines are read
+            failed.append(error)
         finally:
-            loop.call_soon_threadsafe(lines.put_nowait, None)
+            tell(None)
 
-    task = asyncio.ensure_future(asyncio.to_thread(run))
+    threading.Thread(target=run, name="creation", daemon=True).start()
     try:
         async for line in _until_none(lines):
             yield line
-        await task
     finally:
         has_ended.set()
-        task.add_done_callback(_seen)
+    for error in failed:
+        raise error
 
 
 async def _until_none(lines: asyncio.Queue[Progress | None]) -> AsyncIterator[Progress]:
     while (line := await lines.get()) is not None:
         yield line
-
-
-def _seen(task: asyncio.Future[None]) -> None:
-    """Look at how it ended: nobody else does when its client has gone."""
-    if not task.cancelled():
-        task.exception()

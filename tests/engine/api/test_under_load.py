@@ -1,0 +1,76 @@
+"""Many clients at once: nobody is lost, and who does not fit is told when to come back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from paddock.engine.settings import PoolSettings
+from tests.live import CHAT, Live, live_service
+
+N_STREAMS = 200
+
+
+def ask(number: int, n_tokens: int) -> dict[str, Any]:
+    return {
+        "model": CHAT,
+        "messages": [{"role": "user", "content": f"What is {number} plus {number}?"}],
+        "options": {"num_predict": n_tokens, "num_ctx": 256, "seed": number},
+    }
+
+
+async def streamed(client: httpx.AsyncClient, number: int, n_tokens: int) -> dict[str, Any]:
+    """Ask, read line by line, and give the last line, with the status."""
+    async with client.stream("POST", "/api/chat", json=ask(number, n_tokens)) as answer:
+        last = ""
+        async for last in answer.aiter_lines():
+            pass
+        headers = dict(answer.headers)
+        return {**json.loads(last), "status": answer.status_code, "headers": headers}
+
+
+async def all_at_once(live: Live, n: int, n_tokens: int) -> list[dict[str, Any]]:
+    limits = httpx.Limits(max_connections=n)
+    async with httpx.AsyncClient(
+        base_url=live.url, timeout=200, limits=limits, trust_env=False
+    ) as client:
+        return list(
+            await asyncio.gather(*(streamed(client, number, n_tokens) for number in range(n)))
+        )
+
+
+def test_two_hundred_streams_at_once_are_all_answered_in_bounded_memory(live: Live) -> None:
+    asyncio.run(all_at_once(live, 4, 2))
+    before = psutil.Process().memory_info().rss
+    answers = asyncio.run(all_at_once(live, N_STREAMS, 8))
+    assert [one["status"] for one in answers] == [200] * N_STREAMS
+    assert all(one["done"] for one in answers)
+    assert all(0 < one["eval_count"] <= 8 for one in answers)
+    grown = psutil.Process().memory_info().rss - before
+    assert grown < 200 * 1024 * 1024, f"{grown / 1e6:.0f} MB more"
+    assert live.n_users_within(5) == 0
+
+
+def test_beyond_the_queue_clients_are_told_to_come_back(tmp_path: Path) -> None:
+    settings = PoolSettings(n_threads=1, max_queue=2, num_parallel=1)
+    with live_service(tmp_path, settings) as live:
+        answers = asyncio.run(all_at_once(live, 24, 24))
+        refused = [one for one in answers if one["status"] == 503]
+        assert refused
+        for one in refused:
+            assert one["error"] == (
+                "server busy, please try again.  maximum pending requests exceeded"
+            )
+            assert int(one["headers"]["retry-after"]) > 0
+            assert one["headers"]["content-type"] == "application/json; charset=utf-8"
+        served = [one for one in answers if one["status"] == 200]
+        assert len(served) + len(refused) == 24
+        assert served
+        assert all(one["done"] for one in served)
+        [again] = asyncio.run(all_at_once(live, 1, 2))
+        assert again["status"] == 200
