@@ -132,15 +132,22 @@ class ChatTemplate:
         has_tools = bool(tools) or calls
         template = self._tools if has_tools else self._plain
         manner = self.manner if has_tools else self._plain_manner
-        begun = _begun(messages)
-        turns = build_turns(begun or messages, tools, manner.wants, manner.forms[0])
         shown = tool_turns(tools) if manner.wants.shows_tools else []
         told = thinking(think, is_harmony=manner.is_harmony)
+
+        def run(messages: Sequence[Message], *, is_open: bool) -> str:
+            turns = build_turns(messages, tools, manner.wants, manner.forms[0])
+            return template.render(turns, shown, is_open=is_open, **told)
+
         try:
-            text = template.render(turns, shown, is_open=not begun, **told)
+            begun = _begun(messages)
+            if begun:
+                text, is_shown, _ = run(begun, is_open=False).rpartition(_END)
+                if is_shown:
+                    return text
+            return run(messages, is_open=True)
         except Refused as error:
             raise BadRequest(f"the model's chat template refuses this: {error}") from error
-        return text.rpartition(_END)[0] or text
 
 
 def _begun(messages: Sequence[Message]) -> list[Message]:

@@ -33,6 +33,7 @@ from paddock.engine.request import (
 )
 from paddock.engine.store.names import parse_name
 
+from .telling import Style
 from .turns import read_turns
 
 
@@ -75,7 +76,7 @@ class Wish:
     question: Question
     request: ChatRequest
     streams: bool
-    calls_in_parallel: bool
+    style: Style
 
 
 def read_wish(body: Mapping[str, Any], priority: Priority) -> Wish:
@@ -110,8 +111,13 @@ def read_wish(body: Mapping[str, Any], priority: Priority) -> Wish:
         reserves_answer=False,
         defaults={"temperature": 1.0, "top_p": 1.0, "seed": secrets.randbelow(2**31 - 1)},
     )
-    in_parallel = not flag_of(choice, "disable_parallel_tool_use")
-    return Wish(question, request, flag_of(body, "stream"), in_parallel)
+    style = Style(
+        question.model,
+        max_tokens,
+        calls_in_parallel=not flag_of(choice, "disable_parallel_tool_use"),
+        shows_thinking=text_of(object_of(body, "thinking"), "display") != "omitted",
+    )
+    return Wish(question, request, flag_of(body, "stream"), style)
 
 
 def _tools(body: Mapping[str, Any]) -> tuple[Tool, ...]:
@@ -160,7 +166,7 @@ def _think(body: Mapping[str, Any]) -> Think:
         raise ApiError(400, f"output_config.effort: must be one of {known}")
     effort = _EFFORTS.get(wanted)
     kind = text_of(object_of(body, "thinking"), "type")
-    if kind not in ("", "enabled", "adaptive", "disabled"):
+    if kind not in ("", "enabled", "adaptive", "between_tools", "disabled"):
         raise ApiError(400, "thinking.type: must be 'enabled', 'adaptive' or 'disabled'")
     if kind == "disabled":
         return False

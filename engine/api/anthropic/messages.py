@@ -19,7 +19,7 @@ from paddock.engine.errors import EngineError, PromptTooLong
 from paddock.engine.request import Reply
 
 from .asking import Question, Wish, read_question, read_wish
-from .telling import Speaker, message_value, new_message_id
+from .telling import Speaker, message_value
 
 # A prompt is counted while its first piece is computed; nobody waits longer for the number.
 COUNT_S = 0.25
@@ -35,10 +35,7 @@ async def messages(request: Request) -> Response:
     if wish.streams:
         return await sse(request, _events(service, wish), _last, headers)
     reply = await while_connected(request, _reply(service, wish))
-    value = message_value(
-        new_message_id(), wish.question.model, reply, in_parallel=wish.calls_in_parallel
-    )
-    return json_response(value, headers=headers)
+    return json_response(message_value(reply, wish.style), headers=headers)
 
 
 async def count_tokens(request: Request) -> Response:
@@ -69,7 +66,7 @@ async def _reply(service: Service, wish: Wish) -> Reply:
 
 async def _events(service: Service, wish: Wish) -> AsyncGenerator[bytes, None]:
     answer = service.pool.chat(wish.request, waits=False)
-    speaker = Speaker(new_message_id(), wish.question.model, in_parallel=wish.calls_in_parallel)
+    speaker = Speaker(wish.style)
     counting = asyncio.ensure_future(_counted(service, wish.question))
     try:
         has_begun = False

@@ -10,6 +10,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from paddock.engine.api.clock import nanoseconds
@@ -17,35 +18,39 @@ from paddock.engine.api.streaming import event
 from paddock.engine.request import Chunk, Reply, ToolCall, Usage
 
 
-def new_message_id() -> str:
-    """Make an id for a message."""
-    return f"msg_{secrets.token_hex(12)}"
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How one request wants its answer."""
+
+    model: str
+    """As the client wrote it."""
+    max_tokens: int
+    calls_in_parallel: bool = True
+    shows_thinking: bool = True
+    """Whether reasoning is told in words, or only that there was some."""
 
 
-def message_value(message_id: str, model: str, reply: Reply, *, in_parallel: bool) -> Any:
+def message_value(reply: Reply, style: Style) -> dict[str, Any]:
     """Write a whole message."""
-    calls = reply.tool_calls if in_parallel else reply.tool_calls[:1]
+    calls = reply.tool_calls if style.calls_in_parallel else reply.tool_calls[:1]
     content: list[dict[str, Any]] = []
     if reply.reasoning:
-        content.append(
-            {
-                "type": "thinking",
-                "thinking": reply.reasoning,
-                "signature": _signature(reply.reasoning),
-            }
-        )
+        shown = reply.reasoning if style.shows_thinking else ""
+        signature = _signature(reply.reasoning)
+        content.append({"type": "thinking", "thinking": shown, "signature": signature})
     if reply.text:
         content.append({"type": "text", "text": reply.text})
     content += [{**_call_value(call), "input": dict(call.arguments)} for call in calls]
     return {
-        **_head(message_id, model),
+        **_head(style.model),
         "content": content,
-        **_ending(reply, calls),
+        **_ending(reply, calls, style),
         "usage": usage_value(reply.usage),
     }
 
 
-def _head(message_id: str, model: str) -> dict[str, Any]:
+def _head(model: str) -> dict[str, Any]:
+    message_id = f"msg_{secrets.token_hex(12)}"
     return {"id": message_id, "type": "message", "role": "assistant", "model": model}
 
 
@@ -53,9 +58,11 @@ def _call_value(call: ToolCall) -> dict[str, Any]:
     return {"type": "tool_use", "id": call.id, "name": call.name}
 
 
-def _ending(reply: Reply, calls: Sequence[ToolCall]) -> dict[str, Any]:
+def _ending(reply: Reply, calls: Sequence[ToolCall], style: Style) -> dict[str, Any]:
     """Tell why it ended; an answer that went in circles did not come to its own end."""
-    if reply.done_reason != "stop":
+    if reply.done_reason == "length" and reply.usage.completion_tokens < style.max_tokens:
+        reason = "model_context_window_exceeded"
+    elif reply.done_reason != "stop":
         reason = "max_tokens"
     elif calls:
         reason = "tool_use"
@@ -84,9 +91,8 @@ def _signature(reasoning: str) -> str:
 class Speaker:
     """Writes one stream."""
 
-    def __init__(self, message_id: str, model: str, *, in_parallel: bool) -> None:
-        self._head = _head(message_id, model)
-        self._in_parallel = in_parallel
+    def __init__(self, style: Style) -> None:
+        self._style = style
         self._n_blocks = 0
         self._open = ""
         """Which kind of block is being written."""
@@ -96,7 +102,7 @@ class Speaker:
     def begin(self, n_prompt_tokens: int) -> Iterator[bytes]:
         """Tell that there is an answer; what its prompt really cost is told at the end."""
         message = {
-            **self._head,
+            **_head(self._style.model),
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
@@ -109,12 +115,13 @@ class Speaker:
         if chunk.reasoning:
             yield from self._in_block("thinking", {"thinking": "", "signature": ""})
             self._reasoning.append(chunk.reasoning)
-            yield self._delta("thinking_delta", thinking=chunk.reasoning)
+            if self._style.shows_thinking:
+                yield self._delta("thinking_delta", thinking=chunk.reasoning)
         if chunk.text:
             yield from self._in_block("text", {"text": ""})
             yield self._delta("text_delta", text=chunk.text)
         for call in chunk.tool_calls:
-            if self._calls and not self._in_parallel:
+            if self._calls and not self._style.calls_in_parallel:
                 continue
             yield from self._close()
             yield from self._in_block("tool_use", {**_call_value(call), "input": {}})
@@ -125,7 +132,7 @@ class Speaker:
     def end(self, reply: Reply) -> Iterator[bytes]:
         """Tell why it ended, and what it cost."""
         yield from self._close()
-        ending = _ending(reply, self._calls)
+        ending = _ending(reply, self._calls, self._style)
         yield _told("message_delta", delta=ending, usage=usage_value(reply.usage))
         yield _told("message_stop")
 

@@ -110,8 +110,8 @@ def test_templates_may_append_to_lists_and_mark_what_is_generated() -> None:
         "{% set seen = [] %}{% for m in messages %}{% if seen.append(m.content) %}{% endif %}"
         "{% endfor %}{% generation %}{{ seen | join('+') }}{% endgeneration %}"
     )
-    messages = [Message("user", "a"), Message("assistant", "b")]
-    assert template(source).render(messages) == (TextPiece("a+b", False),)
+    messages = [Message("user", "a"), Message("assistant", "b"), Message("user", "c")]
+    assert template(source).render(messages) == (TextPiece("a+b+c", False),)
     assert messages[0].content == "a"
 
 
@@ -120,6 +120,21 @@ def test_an_answer_that_still_has_its_reasoning_is_parted() -> None:
     messages = [
         Message("user", "<think>x</think>y"),
         Message("assistant", "<think>\nHm.\n</think>\n\nYes."),
+        Message("user", "z"),
     ]
     (piece,) = template(source).render(messages)
-    assert piece.text == "[|<think>x</think>y][Hm.|Yes.]"
+    assert piece.text == "[|<think>x</think>y][Hm.|Yes.][|z]"
+
+
+def test_an_answer_that_is_begun_goes_on() -> None:
+    begun = [Message("user", "Count."), Message("assistant", "One, two, ")]
+    (piece,) = template().render(begun)
+    assert piece.text == ("<|im_start|>user\nCount.<|im_end|>\n<|im_start|>assistant\nOne, two, ")
+    (piece,) = template("{% for m in messages %}[{{ m.content | trim }}]{% endfor %}").render(begun)
+    assert piece.text == "[Count.][One, two, "
+
+
+def test_an_answer_that_a_template_does_not_show_is_not_gone_on_with() -> None:
+    source = "{{ messages[0].content }}{% if add_generation_prompt %}>{% endif %}"
+    (piece,) = template(source).render([Message("user", "a"), Message("assistant", "b")])
+    assert piece.text == "a>"

@@ -107,9 +107,7 @@ def test_a_model_without_a_projector_sees_nothing(model: Model) -> None:
 
 def spelled(model: Model, tokens: Tokens) -> str:
     """Give a prompt's text; `_` stands for each position of an image."""
-    pieces = [
-        model.piece(one, shows_control=True) if one >= 0 else b"_" for one in tokens.tolist()
-    ]
+    pieces = [model.piece(one, shows_control=True) if one >= 0 else b"_" for one in tokens.tolist()]
     return b"".join(pieces).decode()
 
 
@@ -147,9 +145,7 @@ def test_a_conversation_goes_on_behind_earlier_tokens_images_and_all(model: Mode
         Message("system", "Hm."),
         Message("user", "See?", images=(b"GIF89a\x01\0\x01\0",)),
     )
-    prompted = prompter.chat(
-        ChatRequest(ModelSpec("x"), turns, prompt_tokens=earlier), Sampling()
-    )
+    prompted = prompter.chat(ChatRequest(ModelSpec("x"), turns, prompt_tokens=earlier), Sampling())
     text = spelled(model, prompted.tokens)
     assert text.startswith("Before.<|im_start|>system\nHm.<|im_end|>\n<|im_start|>user\n____See?")
     [placed] = prompted.images

@@ -1,0 +1,252 @@
+"""Anthropic's own Python client against a live service: what its users write, unchanged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import httpx
+import pytest
+from anthropic import Anthropic
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+
+from tests.live import CHAT, VECTORS, Live
+
+HI: Any = [{"role": "user", "content": "Say hello."}]
+WEATHER: Any = {
+    "name": "get_weather",
+    "description": "Tell the weather of a city.",
+    "input_schema": {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 20}},
+        "required": ["city"],
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def client(live: Live) -> Iterator[Anthropic]:
+    with Anthropic(
+        base_url=live.url,
+        api_key="none",
+        max_retries=0,
+        http_client=anthropic.DefaultHttpxClient(trust_env=False),
+    ) as client:
+        yield client
+
+
+def test_a_message_is_answered(client: Anthropic) -> None:
+    message = client.messages.create(model=CHAT, max_tokens=8, messages=HI, temperature=0.0)
+    assert message.id.startswith("msg_")
+    assert (message.type, message.role, message.model) == ("message", "assistant", CHAT)
+    (block,) = message.content
+    assert block.type == "text"
+    assert block.text
+    assert message.stop_reason in ("end_turn", "max_tokens")
+    assert 0 < message.usage.output_tokens <= 8
+    assert message._request_id is not None
+
+
+def test_a_stream_says_what_a_whole_message_says(client: Anthropic) -> None:
+    asked: Any = {"model": CHAT, "max_tokens": 16, "messages": HI, "temperature": 0.0}
+    whole = client.messages.create(**asked)
+    with client.messages.stream(**asked) as stream:
+        pieces = list(stream.text_stream)
+        message = stream.get_final_message()
+    assert len(pieces) > 1
+    assert "".join(pieces) == whole.content[0].text  # type: ignore[union-attr]
+    assert message.content == whole.content
+    assert message.stop_reason == whole.stop_reason
+    n_prompt = message.usage.input_tokens + (message.usage.cache_read_input_tokens or 0)
+    assert n_prompt == client.messages.count_tokens(model=CHAT, messages=HI).input_tokens
+
+
+def test_a_streams_beginning_tells_how_long_its_prompt_is(client: Anthropic) -> None:
+    n_counted = client.messages.count_tokens(model=CHAT, messages=HI).input_tokens
+    events = list(client.messages.create(model=CHAT, max_tokens=4, messages=HI, stream=True))
+    assert [event.type for event in events[:3]] == [
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+    ]
+    assert [event.type for event in events[-3:]] == [
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+    assert events[0].type == "message_start"
+    assert events[0].message.usage.input_tokens == n_counted
+
+
+def test_a_stop_sequence_is_told(client: Anthropic) -> None:
+    message = client.messages.create(
+        model=CHAT,
+        max_tokens=40,
+        temperature=0.0,
+        messages=[{"role": "user", "content": "Count from 1 to 9."}],
+        stop_sequences=["3", "zebra"],
+    )
+    assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "3")
+    assert "3" not in message.content[0].text  # type: ignore[union-attr]
+
+
+def test_an_answer_that_is_begun_goes_on(client: Anthropic) -> None:
+    begun: Any = [*HI, {"role": "assistant", "content": "Hello, my name is"}]
+    message = client.messages.create(model=CHAT, max_tokens=8, messages=begun, temperature=0.0)
+    (block,) = message.content
+    assert block.type == "text"
+    assert "name is" not in block.text
+    n_open = client.messages.count_tokens(model=CHAT, messages=HI).input_tokens
+    assert client.messages.count_tokens(model=CHAT, messages=begun).input_tokens > n_open
+
+
+def test_a_tool_that_must_be_called_is_called(client: Anthropic) -> None:
+    asked: Any = {
+        "model": CHAT,
+        "max_tokens": 100,
+        "temperature": 0.0,
+        "tools": [WEATHER],
+        "messages": [{"role": "user", "content": "How is the weather in Paris?"}],
+        "tool_choice": {"type": "tool", "name": "get_weather"},
+    }
+    message = client.messages.create(**asked)
+    (call,) = message.content
+    assert call.type == "tool_use"
+    assert call.name == "get_weather"
+    assert isinstance(call.input, dict)
+    assert set(call.input) == {"city"}
+    assert message.stop_reason == "tool_use"
+    with client.messages.stream(**asked) as stream:
+        streamed = stream.get_final_message()
+    (again,) = streamed.content
+    assert again.type == "tool_use"
+    assert again.input == call.input
+    result: Any = {"type": "tool_result", "tool_use_id": call.id, "content": "22 degrees"}
+    told = [
+        *asked["messages"],
+        {"role": "assistant", "content": message.content},
+        {"role": "user", "content": [result]},
+    ]
+    final = client.messages.create(model=CHAT, max_tokens=8, messages=told, tools=[WEATHER])
+    assert final.usage.input_tokens + (final.usage.cache_read_input_tokens or 0) > 50
+
+
+def test_an_answer_matches_a_schema(client: Anthropic) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 12}, "n": {"type": "integer"}},
+        "required": ["name", "n"],
+        "additionalProperties": False,
+    }
+    message = client.messages.create(
+        model=CHAT,
+        max_tokens=80,
+        messages=[{"role": "user", "content": "Name a city and its number of people."}],
+        output_config={"format": {"type": "json_schema", "schema": schema}},
+    )
+    assert set(json.loads(message.content[0].text)) == {"name", "n"}  # type: ignore[union-attr]
+
+
+def test_thinking_is_no_error_for_a_model_that_cannot(client: Anthropic) -> None:
+    message = client.messages.create(
+        model=CHAT,
+        max_tokens=1100,
+        messages=HI,
+        thinking={"type": "enabled", "budget_tokens": 1024},
+        stop_sequences=["."],
+    )
+    assert [block.type for block in message.content] == ["text"]
+
+
+def test_errors_have_anthropics_shape(client: Anthropic) -> None:
+    with pytest.raises(anthropic.NotFoundError) as missing:
+        client.messages.create(model="nobody", max_tokens=4, messages=HI)
+    body: Any = missing.value.body
+    assert body["type"] == "error"
+    assert body["error"] == {"type": "not_found_error", "message": "model 'nobody' not found"}
+    assert body["request_id"].startswith("req_")
+    with pytest.raises(anthropic.BadRequestError) as refused:
+        client.messages.create(model=VECTORS, max_tokens=4, messages=HI)
+    body = refused.value.body
+    assert body["error"]["type"] == "invalid_request_error"
+    assert "does not support chat" in body["error"]["message"]
+    with pytest.raises(anthropic.BadRequestError) as long:
+        client.messages.create(
+            model=CHAT, max_tokens=4, messages=[{"role": "user", "content": "word " * 9000}]
+        )
+    body = long.value.body
+    assert body["error"]["message"].startswith("prompt is too long: 90")
+
+
+def test_an_error_before_the_first_event_has_its_status(client: Anthropic) -> None:
+    with (
+        pytest.raises(anthropic.NotFoundError),
+        client.messages.stream(model="nobody", max_tokens=4, messages=HI),
+    ):
+        pass
+
+
+def test_a_client_that_goes_frees_its_place(live: Live, client: Anthropic) -> None:
+    with client.messages.stream(
+        model=CHAT, max_tokens=2000, messages=[{"role": "user", "content": "Write a long story."}]
+    ) as stream:
+        next(iter(stream.text_stream))
+    assert live.n_users_within(5) == 0
+
+
+VALUES = some.recursive(
+    some.none() | some.booleans() | some.integers() | some.floats(allow_nan=False) | some.text(),
+    lambda inner: some.lists(inner, max_size=3) | some.dictionaries(some.text(), inner, max_size=3),
+    max_leaves=6,
+)
+KINDS = ["text", "image", "tool_use", "tool_result", "thinking", "document", "search_result"]
+BLOCKS = some.fixed_dictionaries(
+    {"type": some.sampled_from(KINDS) | VALUES},
+    optional={
+        "text": VALUES, "source": VALUES, "id": some.text(), "name": some.text(), "input": VALUES,
+        "tool_use_id": VALUES, "content": VALUES, "thinking": VALUES, "is_error": VALUES,
+    },
+)  # fmt: skip
+TURNS = some.fixed_dictionaries(
+    {
+        "role": some.sampled_from(["user", "assistant"]) | VALUES,
+        "content": some.text() | some.lists(BLOCKS, max_size=3) | VALUES,
+    }
+)
+BODIES = some.fixed_dictionaries(
+    {
+        "model": some.sampled_from([CHAT, "nobody", VECTORS]) | VALUES,
+        "messages": some.lists(TURNS, max_size=3) | VALUES,
+        "stream": some.booleans() | VALUES,
+    },
+    optional={
+        "system": VALUES, "tools": VALUES, "tool_choice": VALUES, "thinking": VALUES,
+        "temperature": VALUES, "top_k": VALUES, "stop_sequences": VALUES, "output_config": VALUES,
+    },
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+def test_any_body_gets_an_answer_that_can_be_read(live: Live, path: str) -> None:
+    @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(BODIES)
+    def fuzz(body: dict[str, Any]) -> None:
+        answer = client.post(path, content=json.dumps({**body, "max_tokens": 1}))
+        assert answer.status_code in (200, 400, 404)
+        if answer.status_code != 200:
+            assert answer.json()["type"] == "error"
+            assert answer.json()["error"]["message"]
+
+    with live.client() as client:
+        fuzz()
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff\xfe", b'"x"', b"{" * 100_000])
+def test_a_body_that_is_no_object_is_refused(live: Live, body: bytes) -> None:
+    with live.client() as client:
+        answer: httpx.Response = client.post("/v1/messages", content=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from paddock.engine.api.anthropic.turns import read_turns
+from paddock.engine.api.errors import ApiError
+from paddock.engine.request import Message, ToolCall
+
+PICTURE = base64.b64encode(b"GIF89a").decode()
+
+
+def turns(*messages: Any, system: Any = None) -> tuple[Message, ...]:
+    return read_turns({"messages": list(messages), "system": system})
+
+
+def user(*blocks: Any) -> dict[str, Any]:
+    return {"role": "user", "content": list(blocks)}
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"type": "text", "text": words, "cache_control": {"type": "ephemeral"}}
+
+
+def test_words_are_turns_and_the_system_comes_first() -> None:
+    assert turns({"role": "user", "content": "Hi"}, system="Be brief.") == (
+        Message("system", "Be brief."),
+        Message("user", "Hi"),
+    )
+    assert turns(user(text("a"), text("b")), system=[text("x"), text("y")]) == (
+        Message("system", "x\n\ny"),
+        Message("user", "a\n\nb"),
+    )
+
+
+def test_images_are_read_from_base64() -> None:
+    source = {"type": "base64", "media_type": "image/gif", "data": PICTURE}
+    assert turns(user({"type": "image", "source": source}, text("What?"))) == (
+        Message("user", "What?", images=(b"GIF89a",)),
+    )
+
+
+def test_a_call_and_its_result_are_turns_of_their_own() -> None:
+    call = {"type": "tool_use", "id": "t1", "name": "f", "input": {"x": 1}}
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": "s"}
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": [text("22"), text("°C")]}
+    failed = {"type": "tool_result", "tool_use_id": "t2", "content": "no", "is_error": True}
+    assert turns(
+        user(text("Go")),
+        {"role": "assistant", "content": [thought, text("So:"), call]},
+        user(text("Now?"), result, failed),
+    ) == (
+        Message("user", "Go"),
+        Message("assistant", "So:", "Hm.", tool_calls=(ToolCall("f", {"x": 1}, "t1"),)),
+        Message("tool", "22\n\n°C", tool_name="f", tool_call_id="t1"),
+        Message("tool", "Error: no", tool_call_id="t2"),
+        Message("user", "Now?"),
+    )
+
+
+def test_documents_and_search_results_are_words() -> None:
+    document = {
+        "type": "document",
+        "title": "Notes",
+        "source": {"type": "text", "media_type": "text/plain", "data": "All is well."},
+    }
+    found = {"type": "search_result", "title": "Page", "source": "u", "content": [text("Words")]}
+    assert turns(user(document, found)) == (
+        Message("user", "Notes\n\nAll is well.\n\nPage\n\nWords"),
+    )
+
+
+def test_an_answer_that_is_begun_stays_the_last_turn() -> None:
+    begun = {"role": "assistant", "content": "One, two, "}
+    assert turns(user(text("Count")), begun)[-1] == Message("assistant", "One, two, ")
+
+
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        ({}, "messages is required"),
+        ({"messages": []}, "messages is required"),
+        ({"messages": "x"}, "messages: must be a list"),
+        ({"messages": ["x"]}, "messages.0: must be an object"),
+        ({"messages": [{"role": "tool", "content": ""}]},
+         """messages.0.role: must be 'user' or 'assistant', not "tool\""""),
+        ({"messages": [{"role": "user"}]},
+         "messages.0.content: must be a string or a list of content blocks"),
+        ({"messages": [user(3)]}, "messages.0.content.0: must be an object"),
+        ({"messages": [user({"type": "video"})]},
+         'messages.0.content.0.type: content blocks of type "video" are not supported'),
+        ({"messages": [user({"type": "image", "source": {"type": "url", "url": "http://x"}})]},
+         "messages.0.content.0.source: image URLs are not fetched; send the image itself as base64"),
+        ({"messages": [user({"type": "image", "source": {"type": "base64", "data": "%"}})]},
+         "`messages.0.content.0.source.data` is not base64: illegal base64 data"),
+        ({"messages": [user({"type": "document", "source":
+                             {"type": "base64", "media_type": "application/pdf", "data": ""}})]},
+         'messages.0.content.0.source: documents of type "application/pdf" are not supported; '
+         "send text"),
+        ({"messages": [user({"type": "tool_use", "name": "f"})]},
+         "messages.0.content.0: tool_use block missing required 'id' field"),
+        ({"messages": [user({"type": "tool_result", "content": [{"type": "thinking"}]})]},
+         "messages.0.content.0.content.0.type: is not possible within a tool's result"),
+        ({"messages": [user(text("x"))], "system": [{"type": "image"}]},
+         """system.0.type: must be 'text', not "image\""""),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_told_with_its_place(body: dict[str, Any], wanted: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        read_turns(body)
+    assert (caught.value.status, caught.value.message) == (400, wanted)
