@@ -5,9 +5,10 @@ Knows no HTTP but its request. What a text too long loses is told (`truncated`),
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -16,7 +17,7 @@ from starlette.responses import Response
 from paddock.engine.api.bodies import flag_of, integer_of, text_of
 from paddock.engine.api.clock import nanoseconds
 from paddock.engine.api.errors import ApiError
-from paddock.engine.api.streaming import json_response, while_connected
+from paddock.engine.api.streaming import dumps, json_response, while_connected
 from paddock.engine.errors import ModelNotFound, WrongRole
 from paddock.engine.request import EmbedReply, EmbedRequest
 
@@ -33,19 +34,19 @@ async def embed(request: Request) -> Response:
         await _load(request, asked)
         return json_response({"model": asked.model, "embeddings": []})
     reply = await _vectors(request, asked, texts)
-    told: dict[str, Any] = {"model": asked.model, "embeddings": [short(v) for v in reply.vectors]}
-    told["total_duration"] = nanoseconds(time.monotonic() - asked.began)
+    told: dict[str, Any] = {"total_duration": nanoseconds(time.monotonic() - asked.began)}
     if reply.usage.load_s:
         told["load_duration"] = nanoseconds(reply.usage.load_s)
     told["prompt_eval_count"] = reply.usage.prompt_tokens
     told["queue_duration"] = nanoseconds(reply.usage.queue_s)
     told["cached_tokens"] = reply.usage.prompt_reused_tokens
     n_cut = sum(reply.n_cut_tokens)
-    if not n_cut:
-        return json_response(told)
     n_original = reply.usage.prompt_tokens + n_cut
-    told |= {"truncated": True, "prompt_tokens_original": n_original}
-    return json_response(told, headers=warning(n_original))
+    if n_cut:
+        told |= {"truncated": True, "prompt_tokens_original": n_original}
+    vectors = await asyncio.to_thread(written, reply.vectors)
+    raw = b'{"model":%b,"embeddings":%b,%b' % (dumps(asked.model), vectors, dumps(told)[1:])
+    return _json(raw, warning(n_original) if n_cut else None)
 
 
 async def embeddings(request: Request) -> Response:
@@ -59,7 +60,7 @@ async def embeddings(request: Request) -> Response:
         await _load(request, asked)
         return json_response({"embedding": []})
     reply = await _vectors(request, asked, (prompt,))
-    return json_response({"embedding": short(reply.vectors[0])})
+    return _json(b'{"embedding":%b}' % written(reply.vectors)[1:-1])
 
 
 async def _asked(request: Request, body: Mapping[str, Any]) -> Asked:
@@ -108,10 +109,15 @@ async def _vectors(request: Request, asked: Asked, texts: tuple[str, ...]) -> Em
     return reply
 
 
-def short(vector: Iterable[float]) -> list[float]:
-    """Give numbers with the nine digits that a float32 needs: half the bytes on the wire.
+def written(vectors: Sequence[Sequence[float]]) -> bytes:
+    """Write vectors as JSON, with the nine digits that a float32 needs: 0.1 ms for 384 numbers.
 
-    >>> short([0.3333333432674408])
-    [0.333333343]
+    >>> written([(0.3333333432674408, 1e-8), (-1.0, 0.0)])
+    b'[[0.333333343,1e-08],[-1,0]]'
     """
-    return [float(f"{value:.9g}") for value in vector]
+    form = "[" + ",".join(["%.9g"] * len(vectors[0])) + "]"
+    return ("[" + ",".join([form % tuple(vector) for vector in vectors]) + "]").encode()
+
+
+def _json(raw: bytes, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(raw, headers=headers, media_type="application/json; charset=utf-8")
