@@ -239,7 +239,9 @@ def _own_context(params: Mapping[str, Any]) -> int | None:
 
 
 def _is_path(ref: str) -> bool:
-    return ref.endswith(".gguf") or ref.startswith((".", "/", "~")) or "\\" in ref
+    # A name that is written with its tag is none, whatever the tag ends with.
+    is_file = ref.endswith(".gguf") and ":" not in ref.rsplit("/", 1)[-1]
+    return is_file or ref.startswith((".", "/", "~")) or "\\" in ref
 
 
 def _named(founds: Iterator[Found], name: ModelName) -> Iterator[Found]:

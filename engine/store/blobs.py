@@ -166,6 +166,8 @@ class BlobWriter:
         self._expected = expected
         self._hash = hashlib.sha256()
         self.size_bytes = 0
+        self.is_new = False
+        """After `commit`: whether there was no such blob before."""
         self._aside = aside
         with writing(self._folder):
             self._file = aside.open("xb", buffering=0)
@@ -202,7 +204,9 @@ class BlobWriter:
             with writing(self._folder):
                 os.fsync(self._file.fileno())
                 self._file.close()
-                self._aside.replace(self._folder / digest.replace(":", "-"))
+                place = self._folder / digest.replace(":", "-")
+                self.is_new = not place.exists()
+                self._aside.replace(place)
         except BaseException:
             self.give_up()
             raise

@@ -6,14 +6,20 @@ clients can follow. Nothing gets the new name before all of it is there.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.errors import BadRequest, BlobMissing, ModelBroken, RecipeRefused
+from paddock.engine.errors import (
+    BadRequest,
+    BlobMissing,
+    EngineError,
+    ModelBroken,
+    RecipeRefused,
+)
 from paddock.engine.gguf import Header, read_header
 from paddock.engine.request import Message
 
@@ -43,6 +49,9 @@ class _Draft:
     layers: list[Layer] = field(default_factory=list)
     statuses: list[str] = field(default_factory=list)
     """What is said of each layer."""
+
+    made: list[str] = field(default_factory=list)
+    """Digests of blobs that were not there before: if nothing comes of it, they go."""
 
     def add(self, layer: Layer, *, is_new: bool) -> None:
         self.layers.append(layer)
@@ -77,20 +86,31 @@ def create(store: Store, finder: Finder, recipe: Recipe, report: Report) -> Mode
     name = parse_name(recipe.name)
     _check(recipe)
     before = store.digests(name)
-    draft = _begun(store, finder, recipe, report)
+    draft = _Draft()
+    try:
+        _fill(store, finder, recipe, draft, report)
+        config = _stored(store, draft, manifests.CONFIG, draft.config.dump(draft.layers))
+        for status in draft.statuses:
+            report(Progress(status))
+        report(Progress("writing manifest"))
+        there = store.put_manifest(name, make_manifest(config, draft.layers))
+    except BaseException:
+        with suppress(EngineError):
+            store.prune(draft.made, keep=finder.kept())
+        raise
+    store.prune(before, keep=finder.kept())
+    report(Progress("success"))
+    return there
+
+
+def _fill(store: Store, finder: Finder, recipe: Recipe, draft: _Draft, report: Report) -> None:
+    """Bring a model's layers together."""
+    _begin(store, finder, recipe, draft, report)
     if recipe.adapters:
         _add_files(store, draft, recipe.adapters, report, wanted=manifests.ADAPTER)
     if recipe.quantize:
         _quantise(store, draft, format_named(recipe.quantize), report)
     _overlay(store, draft, recipe)
-    config = _add(store, manifests.CONFIG, draft.config.dump(draft.layers))
-    for status in draft.statuses:
-        report(Progress(status))
-    report(Progress("writing manifest"))
-    there = store.put_manifest(name, make_manifest(config, draft.layers))
-    store.prune(before, keep=finder.kept())
-    report(Progress("success"))
-    return there
 
 
 def _check(recipe: Recipe) -> None:
@@ -140,27 +160,25 @@ def _check_template(source: str) -> None:
         raise RecipeRefused(f"template error: {error}") from error
 
 
-def _begun(store: Store, finder: Finder, recipe: Recipe, report: Report) -> _Draft:
+def _begin(store: Store, finder: Finder, recipe: Recipe, draft: _Draft, report: Report) -> None:
     """Start from another model, or from files."""
-    draft = _Draft()
     if not recipe.base:
         _add_files(store, draft, recipe.files, report, wanted=manifests.MODEL)
         if not any(layer.media_type == manifests.MODEL for layer in draft.layers):
             raise RecipeRefused("no files provided to convert")
-        return draft
+        return
     # A name and never a path: the recipe may come from another machine.
     found = finder.named(parse_name(recipe.base))
-    if found.manifest is None:
-        files = {path.name: path for path in (found.path, found.projector) if path}
-        _add_files(store, draft, files, report, wanted=manifests.MODEL, source=found.name)
-        if found.params:
-            _add_json(store, draft, manifests.PARAMS, dict(sorted(found.params.items())))
-        return draft
-    draft.config = read_contents(store.blobs, found.manifest).config
-    for layer in found.manifest.layers:
-        # What weights are told to be made from is their name in the store.
-        draft.add(replace(layer, source=found.name), is_new=False)
-    return draft
+    if found.manifest is not None:
+        draft.config = read_contents(store.blobs, found.manifest).config
+        for layer in found.manifest.layers:
+            # What weights are told to be made from is their name in the store.
+            draft.add(replace(layer, source=found.name), is_new=False)
+        return
+    files = {path.name: path for path in (found.path, found.projector) if path}
+    _add_files(store, draft, files, report, wanted=manifests.MODEL, source=found.name)
+    if found.params:
+        _add_json(store, draft, manifests.PARAMS, dict(sorted(found.params.items())))
 
 
 def _add_files(
@@ -182,9 +200,11 @@ def _add_files(
         header = _header(name, path)
         kind = _kind(header)
         _check_kind(name, header, kind, wanted, draft)
-        is_new = isinstance(given, Path)
-        digest = _copied(store, given, report) if isinstance(given, Path) else given
-        digest = digest.replace("-", ":").lower()
+        if isinstance(given, Path):
+            digest, is_new = _copied(store, given, report)
+            draft.made += [digest] if is_new else []
+        else:
+            digest, is_new = given.replace("-", ":").lower(), False
         size_bytes = store.blobs.size_bytes(digest)
         draft.add(Layer(kind, digest, size_bytes, source), is_new=is_new)
         if kind == manifests.MODEL:
@@ -240,14 +260,15 @@ def _check_kind(name: str, header: Header, kind: str, wanted: str, draft: _Draft
         raise RecipeRefused(f"{name} is a second model file; a model has one")
 
 
-def _copied(store: Store, path: Path, report: Report) -> str:
-    """Copy a file among the blobs; gives its digest."""
+def _copied(store: Store, path: Path, report: Report) -> tuple[str, bool]:
+    """Copy a file among the blobs; gives its digest, and whether it was not there before."""
     total = path.stat().st_size
     with path.open("rb") as file, store.new_blob() as writer:
         while piece := file.read(_PIECE_BYTES):
             writer.write(piece)
             report(Progress("copying file", total=total, completed=min(writer.size_bytes, total)))
-        return writer.commit()
+        digest = writer.commit()
+    return digest, writer.is_new
 
 
 def _described(config: Config, header: Header) -> Config:
@@ -284,10 +305,13 @@ def _quantise(store: Store, draft: _Draft, target: str, report: Report) -> None:
         return
     status = f"quantizing {now} model to {target}"
     report(Progress(status))
+    known = set(store.blobs.digests())
     digest = quantised(store.blobs, path, header, target, report, status)
     size_bytes = store.blobs.size_bytes(digest)
     draft.layers[number] = replace(layer, digest=digest, size_bytes=size_bytes)
     draft.statuses[number] = f"creating new layer {digest}"
+    if digest not in known:
+        draft.made.append(digest)
     report(Progress("verifying conversion"))
     draft.config = _described(draft.config, read_header(store.blob_path(digest)))
 
@@ -330,13 +354,20 @@ def _params(store: Store, draft: _Draft) -> dict[str, Any]:
 
 def _add_text(store: Store, draft: _Draft, media_type: str, text: str) -> None:
     raw = text.encode("utf-8", errors="replace")
-    is_new = not store.has_blob(f"sha256:{hashlib.sha256(raw).hexdigest()}")
-    draft.add(_add(store, media_type, raw), is_new=is_new)
+    n_made = len(draft.made)
+    layer = _stored(store, draft, media_type, raw)
+    draft.add(layer, is_new=len(draft.made) > n_made)
 
 
 def _add_json(store: Store, draft: _Draft, media_type: str, value: object) -> None:
     _add_text(store, draft, media_type, go_json(value).decode())
 
 
-def _add(store: Store, media_type: str, raw: bytes) -> Layer:
-    return Layer(media_type, store.add_blob(raw), len(raw))
+def _stored(store: Store, draft: _Draft, media_type: str, raw: bytes) -> Layer:
+    """Write a small blob; what was not there before is noted in the draft."""
+    with store.new_blob() as writer:
+        writer.write(raw)
+        digest = writer.commit()
+    if writer.is_new:
+        draft.made.append(digest)
+    return Layer(media_type, digest, len(raw))

@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paddock.engine.errors import ModelBroken
-from paddock.engine.gguf import read_header
+from paddock.engine.gguf import read_arrays, read_header
 from paddock.engine.models import ModelFinder
+from tests.fakes.gguf import LLAMA, Value, write_gguf
 
 REAL = ModelFinder(Path("nowhere"), Path("nowhere")).locate("all-minilm").path
 
@@ -47,6 +48,36 @@ def test_a_real_model_is_read() -> None:
     assert header.architecture == "bert"
     assert header.number("embedding_length") == 384
     assert header.array_lengths["tokenizer.ggml.tokens"] == 30522
+
+
+def test_short_arrays_are_kept_and_long_ones_are_read_on_request(tmp_path: Path) -> None:
+    values: dict[str, Value] = {**LLAMA, "five": [1, 2, 3, 4, 5], "six": list("abcdef"), "none": []}
+    path = write_gguf(tmp_path / "m.gguf", values)
+    header = read_header(path)
+    assert header.arrays == {"five": (1, 2, 3, 4, 5), "none": ()}
+    assert header.array_lengths == {"five": 5, "six": 6, "none": 0}
+    assert read_arrays(path)["six"] == tuple("abcdef")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "filling"),
+    [
+        (["<PRE>", "<SUF>", "<MID>", "x", "y", "z"], ("<PRE>", "<SUF>", "<MID>")),
+        (["<fim_prefix>", "<fim_suffix>", "x", "y", "z", "w"], None),
+        (["a <PRE>", "<SUF> b", "<MID>", "x", "y", "z"], None),
+    ],
+)
+def test_tokens_for_filling_in_are_found_whole_or_not_at_all(
+    tmp_path: Path, tokens: list[str], filling: tuple[str, str, str] | None
+) -> None:
+    path = write_gguf(tmp_path / "m.gguf", {**LLAMA, "tokenizer.ggml.tokens": tokens})
+    assert read_header(path).filling == filling
+
+
+def test_arrays_within_arrays_without_end_are_refused(tmp_path: Path) -> None:
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"k"
+    content = head + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 100_000
+    assert fault(tmp_path / "m.gguf", content) == "the file is corrupt: arrays within arrays"
 
 
 def test_a_truncated_file_is_named_with_both_numbers(tmp_path: Path) -> None:

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.errors import ModelBroken, ModelNotFound
-from paddock.engine.models import ModelFinder, with_context
+from paddock.engine.errors import InvalidName, ModelBroken, ModelNotFound
+from paddock.engine.models import ModelFinder, sampling_params, with_context
+from paddock.engine.request import Message
+from paddock.engine.store.creation import create
+from paddock.engine.store.names import parse_name
+from paddock.engine.store.recipe import Recipe
+from paddock.engine.tuning.tuned import Speeds, Tuned
 
 
 def finder(tmp_path: Path) -> ModelFinder:
@@ -130,3 +135,67 @@ def test_a_projector_is_found_in_the_manifest_or_beside_the_file(tmp_path: Path)
     (folder / "other-1b.gguf").write_bytes(b"GGUF")
     found = finder(tmp_path).find(str(model)).projector
     assert found == str(folder / "mmproj-gemma-3-4b.gguf")
+
+
+def test_what_a_manifests_layers_say_is_the_models_own(tmp_path: Path) -> None:
+    models = finder(tmp_path)
+    recipe = Recipe(
+        "mine",
+        base="smollm2:135m",
+        template="{{ .System }}{{ .Prompt }}",
+        system="Be brief.",
+        parameters={"temperature": 0.5, "num_ctx": 1024, "num_predict": 9, "num_gpu": 0},
+        messages=(Message("user", "hi"),),
+    )
+    create(models.store, models, recipe, lambda _: None)
+    facts = models.find("mine")
+    assert facts.params == {"repeat_penalty": 1.1, "temperature": 0.5, "max_tokens": 9}
+    assert facts.template == "{{ .System }}{{ .Prompt }}"
+    assert (facts.system, facts.messages) == ("Be brief.", (Message("user", "hi"),))
+    assert facts.n_ctx_tokens == 1024
+    assert models.find("mine", 2048).n_ctx_tokens == 1024
+    assert with_context(facts, 4096).n_ctx_tokens == 4096
+
+
+def test_a_parameter_that_cannot_be_used_is_no_reason_to_refuse_requests() -> None:
+    params = {"temperature": "hot", "seed": 7, "stop": "x", "top_k": 1.5, "penalize_newline": True}
+    assert sampling_params(params) == {"seed": 7, "stop": ("x",)}
+
+
+def test_a_name_is_found_in_any_case_and_never_taken_for_a_path(tmp_path: Path) -> None:
+    assert finder(tmp_path).locate("SmolLM2:135M").name == "smollm2:135m"
+    with pytest.raises(ModelNotFound):
+        finder(tmp_path).locate("mine:x.gguf")
+    with pytest.raises(ModelNotFound):
+        finder(tmp_path).named(parse_name("a.gguf"))
+    with pytest.raises(InvalidName):
+        finder(tmp_path).find("a b")
+
+
+def test_a_deleted_model_goes_with_its_blobs_and_its_tuned_copy(tmp_path: Path) -> None:
+    models = finder(tmp_path)
+    original = store(tmp_path, "registry.ollama.ai", "library", "mini", "latest")
+    copy = models.store.add_blob(b"tuned").removeprefix("sha256:")
+    speeds = Speeds(1.0, 1.0, 1.0)
+    tuned = Tuned(
+        name="mini:latest",
+        original=original,
+        digest=copy,
+        path=str(models.store.blob_path(f"sha256:{copy}")),
+        format="Q8_0",
+        size_bytes=5,
+        more_bytes=0,
+        agreement=1.0,
+        n_compared=1,
+        before=speeds,
+        after=speeds,
+        made_at=0.0,
+    )
+    models.tuned.keep(tuned)
+    assert models.kept() == {copy}
+    assert models.store.prune(min_age_s=0, keep=models.kept()) == []
+    assert models.delete("Mini") == [f"sha256:{original}"]
+    assert models.tuned.find(original) is None
+    assert models.store.blobs.digests() == ()
+    with pytest.raises(ModelNotFound):
+        models.delete("smollm2:135m")

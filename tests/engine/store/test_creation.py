@@ -1,0 +1,378 @@
+"""Models are made in Ollama's layout and words, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engine.errors import (
+    BlobMissing,
+    EngineError,
+    InvalidName,
+    ModelNotFound,
+    RecipeRefused,
+    StoreFull,
+)
+from paddock.engine.gguf import read_header
+from paddock.engine.models import ModelFinder
+from paddock.engine.profile import trial
+from paddock.engine.request import Message
+from paddock.engine.store import quantising
+from paddock.engine.store.creation import create
+from paddock.engine.store.names import parse_name
+from paddock.engine.store.progress import Progress
+from paddock.engine.store.recipe import Recipe
+from tests.fakes.adapter import write_adapter
+from tests.fakes.gguf import LLAMA, write_gguf
+
+GO = "{{ .System }}|{{ .Prompt }}|{{ .Response }}"
+
+
+@pytest.fixture
+def finder(tmp_path: Path) -> ModelFinder:
+    return ModelFinder(tmp_path / "models", tmp_path / "cache")
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    return write_gguf(tmp_path / "m.gguf", {**LLAMA, "general.file_type": 1}, kind=1)
+
+
+def made(finder: ModelFinder, recipe: Recipe) -> list[Progress]:
+    lines: list[Progress] = []
+    create(finder.store, finder, recipe, lines.append)
+    return lines
+
+
+def statuses(lines: Sequence[Progress]) -> list[str]:
+    return [line.status for line in lines]
+
+
+def refusal(finder: ModelFinder, recipe: Recipe) -> str:
+    with pytest.raises(RecipeRefused) as caught:
+        made(finder, recipe)
+    assert finder.store.names() == []
+    assert finder.store.blobs.digests() == ()
+    return str(caught.value)
+
+
+def layers(finder: ModelFinder, name: str) -> dict[str, bytes]:
+    manifest = finder.store.manifest(parse_name(name))
+    assert manifest is not None
+    return {
+        layer.media_type.rsplit(".", 1)[-1]: finder.store.blobs.read(layer.digest)
+        for layer in manifest.layers
+    }
+
+
+def config(finder: ModelFinder, name: str) -> dict[str, Any]:
+    manifest = finder.store.manifest(parse_name(name))
+    assert manifest is not None
+    assert manifest.config is not None
+    told: dict[str, Any] = json.loads(finder.store.blobs.read(manifest.config.digest))
+    return told
+
+
+def digest_of(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def test_a_file_becomes_a_model_as_ollama_would_write_it(
+    finder: ModelFinder, weights: Path
+) -> None:
+    lines = made(finder, Recipe("mine", files={"m.gguf": weights}, system="Be brief."))
+    model, system = digest_of(weights.read_bytes()), digest_of(b"Be brief.")
+    size = weights.stat().st_size
+    assert lines == [
+        Progress("parsing GGUF"),
+        Progress("copying file", total=size, completed=size),
+        Progress(f"creating new layer {model}"),
+        Progress(f"creating new layer {system}"),
+        Progress("writing manifest"),
+        Progress("success"),
+    ]
+    manifest = finder.store.manifest(parse_name("mine"))
+    assert manifest is not None
+    assert manifest.config is not None
+    assert finder.store.blobs.read(manifest.config.digest).decode() == (
+        '{"model_format":"gguf","model_family":"llama","model_families":["llama"],'
+        '"model_type":"512","file_type":"F16","architecture":"amd64","os":"linux",'
+        f'"rootfs":{{"type":"layers","diff_ids":["{model}","{system}"]}}}}\n'
+    )
+    assert manifest.config.media_type == "application/vnd.docker.container.image.v1+json"
+    assert [layer.media_type for layer in manifest.layers] == [
+        "application/vnd.ollama.image.model",
+        "application/vnd.ollama.image.system",
+    ]
+    assert finder.store.check() == []
+
+
+def test_a_blob_that_was_sent_before_becomes_a_model(finder: ModelFinder, weights: Path) -> None:
+    digest = finder.store.add_blob(weights.read_bytes())
+    sent = digest.replace("sha256:", "sha256-")
+    lines = made(finder, Recipe("mine", files={"m.gguf": sent}))
+    assert statuses(lines) == [
+        "parsing GGUF",
+        f"using existing layer {digest}",
+        "writing manifest",
+        "success",
+    ]
+    with pytest.raises(BlobMissing):
+        made(finder, Recipe("other", files={"m.gguf": f"sha256:{'0' * 64}"}))
+
+
+def test_a_model_is_made_from_another_and_says_so(finder: ModelFinder, weights: Path) -> None:
+    base = Recipe(
+        "base",
+        files={"m.gguf": weights},
+        template=GO,
+        system="Be brief.",
+        licenses=("MIT",),
+        parameters={"temperature": 0.5, "stop": ["a", "b"]},
+        messages=(Message("user", "hi"),),
+        parser="p",
+    )
+    made(finder, base)
+    lines = made(
+        finder,
+        Recipe(
+            "mine",
+            base="BASE",
+            system="Be <kind>.",
+            licenses=("Apache",),
+            parameters={"stop": ["c"], "num_ctx": 1024},
+            messages=(Message("assistant", "ho"),),
+        ),
+    )
+    assert statuses(lines)[-2:] == ["writing manifest", "success"]
+    told = layers(finder, "mine")
+    assert told["template"].decode() == GO
+    assert told["system"] == b"Be <kind>."
+    assert told["params"] == b'{"num_ctx":1024,"stop":["c"],"temperature":0.5}\n'
+    assert told["messages"] == b'[{"role":"assistant","content":"ho"}]\n'
+    manifest = finder.store.manifest(parse_name("mine"))
+    assert manifest is not None
+    assert len(manifest.all_of("application/vnd.ollama.image.license")) == 2
+    assert manifest.layers[0].source == "base:latest"
+    assert config(finder, "mine")["parser"] == "p"
+    assert config(finder, "mine")["rootfs"]["diff_ids"] == [one.digest for one in manifest.layers]
+
+
+def test_the_packaged_model_can_be_the_base_with_its_own_parameters(finder: ModelFinder) -> None:
+    made(finder, Recipe("my-reviewer", base="smollm2:135m", system="You review."))
+    assert json.loads(layers(finder, "my-reviewer")["params"]) == {"repeat_penalty": 1.1}
+    facts = finder.find("my-reviewer")
+    assert facts.digest == finder.find("smollm2:135m").digest
+    assert (facts.params, facts.system) == ({"repeat_penalty": 1.1}, "You review.")
+    assert config(finder, "my-reviewer")["model_type"] == "134.52M"
+    assert config(finder, "my-reviewer")["file_type"] == "Q4_1"
+
+
+def test_a_model_that_is_made_anew_leaves_nothing_of_the_old_one(
+    finder: ModelFinder, weights: Path
+) -> None:
+    made(finder, Recipe("mine", files={"m.gguf": weights}, system="old"))
+    made(finder, Recipe("Mine", base="mine", system="new"))
+    assert [name.short for name in finder.store.names()] == ["mine:latest"]
+    assert layers(finder, "mine")["system"] == b"new"
+    assert len(finder.store.blobs.digests()) == 3
+    assert finder.store.check() == []
+
+
+def test_projectors_and_adapters_are_known_by_their_headers(
+    finder: ModelFinder, weights: Path, tmp_path: Path
+) -> None:
+    eyes = write_gguf(tmp_path / "mmproj.gguf", {"general.architecture": "clip"})
+    lora = write_adapter(tmp_path / "lora.gguf", "blk.0.attn_q.weight", 8, 8, strength=1)
+    recipe = Recipe("mine", files={"a.gguf": weights, "b.gguf": eyes}, adapters={"lora.gguf": lora})
+    made(finder, recipe)
+    assert list(layers(finder, "mine")) == ["model", "projector", "adapter"]
+    assert config(finder, "mine")["model_families"] == ["llama", "clip"]
+    facts = finder.find("mine")
+    assert facts.projector == str(finder.store.blob_path(digest_of(eyes.read_bytes())))
+    assert facts.adapters == (str(finder.store.blob_path(digest_of(lora.read_bytes()))),)
+
+
+def test_what_cannot_be_made_is_refused_in_ollamas_words(
+    finder: ModelFinder, weights: Path, tmp_path: Path
+) -> None:
+    lora = write_adapter(tmp_path / "lora.gguf", "blk.0.attn_q.weight", 8, 8, strength=1)
+    whole = Recipe("mine", files={"m.gguf": weights})
+    assert refusal(finder, Recipe("mine")) == "neither 'from' or 'files' was specified"
+    for path in ("../m.gguf", "/m.gguf", "a/../../b", "C:\\m.gguf", ""):
+        assert (
+            refusal(finder, replace(whole, files={path: weights})) == "file path must be relative"
+        )
+    for digest in ("sha256:12", "../x", ""):
+        assert refusal(finder, replace(whole, files={"m": digest})) == "invalid digest format"
+    two = replace(whole, adapters={"a": lora, "b": lora})
+    assert refusal(finder, two) == "only one adapter is currently supported"
+    assert refusal(finder, replace(whole, adapters={"a": weights})) == "a is not a LoRA adapter"
+    only_adapter = Recipe("mine", files={"lora.gguf": lora})
+    assert refusal(finder, only_adapter) == "no files provided to convert"
+    assert refusal(finder, replace(whole, requires="new")) == (
+        "requires must be a valid semver (e.g. 0.14.0)"
+    )
+    assert refusal(finder, replace(whole, parameters={"top_k": "many"})) == (
+        "parameter 'top_k' must be a whole number, not 'many'"
+    )
+    assert refusal(finder, replace(whole, template="{{ if .System }}")).startswith(
+        "template error: "
+    )
+    assert refusal(finder, replace(whole, template="{% for %}")).startswith("template error: ")
+    twice = replace(whole, files={"a.gguf": weights, "b.gguf": weights})
+    assert refusal(finder, twice) == "b.gguf is a second model file; a model has one"
+    assert refusal(finder, replace(whole, quantize="q9_z")).startswith(
+        "unsupported quantization type 'q9_z' - supported types are Q8_0, Q6_K,"
+    )
+
+
+def test_unknown_names_are_told_apart_from_impossible_ones(finder: ModelFinder) -> None:
+    with pytest.raises(InvalidName):
+        made(finder, Recipe("../x", base="smollm2:135m"))
+    with pytest.raises(InvalidName):
+        made(finder, Recipe("mine", base="/etc/passwd"))
+    with pytest.raises(ModelNotFound) as caught:
+        made(finder, Recipe("mine", base="llama3.2:3b"))
+    assert caught.value.ref == "llama3.2:3b"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("m.gguf", b"something else" * 9, "supplied file was not in GGUF format"),
+        ("m.bin", b"something else" * 9, "unknown type"),
+        (
+            "model.safetensors",
+            struct.pack("<Q", 30) + b'{"a":{"dtype":"F16","shape":[]}}',
+            "supplied file was not in GGUF format: model.safetensors: this is a safetensors file; "
+            "convert it with llama.cpp's convert_hf_to_gguf.py",
+        ),
+        (
+            "m.bin",
+            b"tjgg" + b"\0" * 50,
+            "supplied file was not in GGUF format: m.bin: this is an old GGJT file; llama.cpp "
+            "reads only GGUF. Convert it or take a newer one (it begins with b'tjgg')",
+        ),
+        (
+            "pytorch_model.bin",
+            b"PK\x03\x04" + b"\0" * 50,
+            "supplied file was not in GGUF format: pytorch_model.bin: this is a zip archive or a "
+            "PyTorch checkpoint, not a GGUF file (it begins with b'PK\\x03\\x04')",
+        ),
+        (
+            "m.gguf",
+            b"",
+            "supplied file was not in GGUF format: m.gguf: too short for a model (0 bytes)",
+        ),
+    ],
+)
+def test_files_of_other_formats_are_refused_by_name(
+    finder: ModelFinder, tmp_path: Path, name: str, content: bytes, why: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert refusal(finder, Recipe("mine", files={name: path})) == why
+
+
+def test_truncated_and_split_files_are_refused(
+    finder: ModelFinder, weights: Path, tmp_path: Path
+) -> None:
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(weights.read_bytes()[:-100])
+    assert refusal(finder, Recipe("mine", files={"cut.gguf": cut})).startswith(
+        "cut.gguf: the file is truncated: tensor 'token_embd.weight' ends at byte "
+    )
+    part = write_gguf(tmp_path / "p.gguf", {**LLAMA, "split.count": 3})
+    assert refusal(finder, Recipe("mine", files={"p.gguf": part})) == (
+        "p.gguf is one of 3 parts of a split GGUF; join them first: llama-gguf-split --merge"
+    )
+
+
+def test_whoever_listens_can_stop_the_work_and_nothing_is_made(
+    finder: ModelFinder, weights: Path
+) -> None:
+    class GoneError(Exception):
+        pass
+
+    def listen(line: Progress) -> None:
+        if line.status == "writing manifest":
+            raise GoneError
+
+    with pytest.raises(GoneError):
+        create(finder.store, finder, Recipe("mine", files={"m": weights}), listen)
+    assert finder.store.names() == []
+    assert not finder.store.has_blob(digest_of(weights.read_bytes()))
+
+
+# Quantising
+
+
+@pytest.fixture
+def loadable(tmp_path: Path) -> Path:
+    """A model of one layer that llama.cpp can read, in F16."""
+    path = tmp_path / "trial.gguf"
+    trial.write(path, "F16")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("wish", "kind"), [("q8_0", "Q8_0"), ("q4_K_M", "Q4_K_M"), ("Q4_0", "Q4_0")]
+)
+def test_weights_are_written_in_another_format(
+    finder: ModelFinder, loadable: Path, wish: str, kind: str
+) -> None:
+    lines = made(finder, Recipe("mine", files={"trial.gguf": loadable}, quantize=wish))
+    working = [line for line in lines if line.status == f"quantizing F16 model to {kind}"]
+    assert working[0] == Progress(f"quantizing F16 model to {kind}")
+    assert working[-1].completed == working[-1].total != 0
+    assert "verifying conversion" in statuses(lines)
+    facts = finder.find("mine")
+    assert read_header(Path(facts.path)).file_type == kind
+    assert facts.size_bytes < loadable.stat().st_size
+    assert config(finder, "mine")["file_type"] == kind
+    assert f"creating new layer sha256:{facts.digest}" in statuses(lines)
+    assert [path.name for path in (finder.store.root / "blobs").glob(".*")] == []
+
+
+def test_only_unquantised_weights_are_quantised(finder: ModelFinder) -> None:
+    recipe = Recipe("mine", base="smollm2:135m", quantize="q4_0")
+    assert refusal(finder, recipe) == (
+        "quantization is only supported for F16, BF16 and F32 models"
+    )
+
+
+def test_the_format_that_it_has_already_is_no_work(finder: ModelFinder, weights: Path) -> None:
+    lines = made(finder, Recipe("mine", files={"m": weights}, quantize="f16"))
+    assert not any("quantizing" in line.status for line in lines)
+    assert finder.find("mine").digest == digest_of(weights.read_bytes()).removeprefix("sha256:")
+
+
+def test_a_quantiser_that_dies_is_told_with_its_last_words_and_leaves_nothing(
+    finder: ModelFinder, loadable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = "import os, sys; sys.stdin.readline(); sys.stderr.write('GGML_ASSERT'); os.abort()"
+    monkeypatch.setattr(quantising, "_COMMAND", ("python3", "-c", script))
+    with pytest.raises(EngineError) as caught:
+        made(finder, Recipe("mine", files={"trial.gguf": loadable}, quantize="q8_0"))
+    assert str(caught.value).endswith(
+        "cannot be written in Q8_0: the process ended with status -6 (GGML_ASSERT)"
+    )
+    assert finder.store.names() == []
+    assert [path.name for path in (finder.store.root / "blobs").glob(".*")] == []
+
+
+def test_there_is_no_beginning_where_there_is_no_room(
+    finder: ModelFinder, loadable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantising, "free_bytes", lambda _: 1_000_000)
+    with pytest.raises(StoreFull):
+        made(finder, Recipe("mine", files={"trial.gguf": loadable}, quantize="q8_0"))
+    assert finder.store.names() == []

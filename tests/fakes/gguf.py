@@ -1,0 +1,70 @@
+"""Write small GGUF files: any values, and float tensors of zeros."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+Value = str | int | float | bool | Sequence[str] | Sequence[int]
+
+_ALIGNMENT = 32
+_U32, _F32, _BOOL, _STRING, _ARRAY = 4, 6, 7, 8, 9
+LLAMA: Mapping[str, Value] = {
+    "general.architecture": "llama",
+    "llama.block_count": 2,
+    "llama.context_length": 2048,
+    "llama.embedding_length": 64,
+}
+
+
+def write_gguf(
+    path: Path,
+    values: Mapping[str, Value] = LLAMA,
+    axes: Mapping[str, tuple[int, ...]] | None = None,
+    *,
+    kind: int = 0,
+) -> Path:
+    """Write a file of these values and of one tensor of zeros for each name in `axes`.
+
+    `kind` is the number of its type: 0 float32, 1 float16.
+    """
+    shapes = {"token_embd.weight": (64, 8)} if axes is None else axes
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(shapes), len(values))
+    for key, value in values.items():
+        head += _text(key) + _value(value)
+    at = 0
+    for name, shape in shapes.items():
+        head += _text(name) + struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
+        head += struct.pack("<IQ", kind, at)
+        at += _padded(_n_bytes(shape, kind))
+    path.write_bytes(head.ljust(_padded(len(head)), b"\0") + b"\0" * at)
+    return path
+
+
+def _n_bytes(shape: tuple[int, ...], kind: int) -> int:
+    return math.prod(shape) * (2 if kind == 1 else 4)
+
+
+def _value(value: Value) -> bytes:
+    if isinstance(value, bool):
+        return struct.pack("<I?", _BOOL, value)
+    if isinstance(value, str):
+        return struct.pack("<I", _STRING) + _text(value)
+    if isinstance(value, int):
+        return struct.pack("<II", _U32, value)
+    if isinstance(value, float):
+        return struct.pack("<If", _F32, value)
+    kind = _STRING if value and isinstance(value[0], str) else _U32
+    items = (_text(one) if isinstance(one, str) else struct.pack("<I", one) for one in value)
+    return struct.pack("<IIQ", _ARRAY, kind, len(value)) + b"".join(items)
+
+
+def _text(text: str) -> bytes:
+    raw = text.encode()
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def _padded(n_bytes: int) -> int:
+    return -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
