@@ -38,7 +38,24 @@ def arguments_text(call: ToolCall) -> str:
     return json.dumps(call.arguments, ensure_ascii=False)
 
 
-def total_usage(replies: Sequence[Reply], n_choices: int) -> Usage:
+def usage_value(replies: Sequence[Reply], n_choices: int) -> dict[str, Any]:
+    """Write what an answer cost, as chat and completions have it."""
+    usage = _total(replies, n_choices)
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.prompt_reused_tokens},
+        "completion_tokens_details": {
+            "reasoning_tokens": sum(one.n_reasoning_tokens for one in replies),
+            "accepted_prediction_tokens": usage.accepted_tokens,
+            "rejected_prediction_tokens": usage.drafted_tokens - usage.accepted_tokens,
+        },
+        "queue_duration": nanoseconds(usage.queue_s),
+    }
+
+
+def _total(replies: Sequence[Reply], n_choices: int) -> Usage:
     """Add up what replies cost; a prompt counts once, however many choices it has."""
     prompts = [reply.usage for reply in replies[::n_choices]]
     every = [reply.usage for reply in replies]
@@ -50,21 +67,6 @@ def total_usage(replies: Sequence[Reply], n_choices: int) -> Usage:
         drafted_tokens=sum(one.drafted_tokens for one in every),
         queue_s=max((one.queue_s for one in every), default=0.0),
     )
-
-
-def usage_value(usage: Usage) -> dict[str, Any]:
-    """Write what an answer cost, as chat and completions have it."""
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.prompt_reused_tokens},
-        "completion_tokens_details": {
-            "accepted_prediction_tokens": usage.accepted_tokens,
-            "rejected_prediction_tokens": usage.drafted_tokens - usage.accepted_tokens,
-        },
-        "queue_duration": nanoseconds(usage.queue_s),
-    }
 
 
 def cut_value(replies: Iterable[Reply]) -> dict[str, Any]:

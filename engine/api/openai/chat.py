@@ -38,7 +38,6 @@ class ChatCall(Call):
 
     def body(self, replies: Sequence[Reply], stamp: Stamp) -> Body:
         """Write a `chat.completion`."""
-        usage = answers.total_usage(replies, self.n_choices)
         return {
             "id": stamp.id,
             "object": "chat.completion",
@@ -46,7 +45,7 @@ class ChatCall(Call):
             "model": self.model,
             "system_fingerprint": answers.FINGERPRINT,
             "choices": [self._choice(index, reply) for index, reply in enumerate(replies)],
-            "usage": answers.usage_value(usage),
+            "usage": answers.usage_value(replies, self.n_choices),
             **answers.cut_value(replies),
         }
 
@@ -168,7 +167,7 @@ class _ChatSpeaker:
     def end(self) -> Iterator[bytes]:
         replies = [self._replies[index] for index in sorted(self._replies)]
         if self._call.includes_usage:
-            usage = answers.usage_value(answers.total_usage(replies, self._call.n_choices))
+            usage = answers.usage_value(replies, self._call.n_choices)
             told = {**self._head, "choices": [], "usage": usage, **answers.cut_value(replies)}
             yield plain_event(told)
         yield plain_event("[DONE]")

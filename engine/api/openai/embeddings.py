@@ -14,15 +14,15 @@ from typing import Literal, cast
 import numpy as np
 
 from paddock.engine.api.clock import nanoseconds
-from paddock.engine.api.service import Service
 from paddock.engine.api.streaming import dumps
+from paddock.engine.pool import LocalPool
 from paddock.engine.request import EmbedReply, EmbedRequest
 
 from . import wishes
 from .calls import Caller
 from .completions import Prompt, read_prompts
 from .fields import Fields
-from .refusals import InvalidValue, told
+from .refusals import InvalidValue, in_openais_words
 
 Encoding = Literal["float", "base64"]
 _ENCODINGS = ("float", "base64")
@@ -63,23 +63,18 @@ def read_embedding(body: Fields, caller: Caller) -> EmbeddingCall:
     return EmbeddingCall(model, inputs, request, cast(Encoding, encoding))
 
 
-async def embedded(service: Service, call: EmbeddingCall, caller: Caller) -> EmbedReply:
+async def embedded(pool: LocalPool, call: EmbeddingCall, caller: Caller) -> EmbedReply:
     """Ask the pool for the vectors.
 
     Raises:
         ApiError: in OpenAI's words.
     """
     spec = call.request.model
-    try:
+    with in_openais_words():
         texts = [
-            one if isinstance(one, str) else await service.pool.detokenise(spec, list(one))
-            for one in call.inputs
+            one if isinstance(one, str) else await pool.detokenise(spec, one) for one in call.inputs
         ]
-        return await service.pool.embed(
-            replace(call.request, texts=tuple(texts)), waits=caller.waits
-        )
-    except Exception as error:
-        raise told(error) from error
+        return await pool.embed(replace(call.request, texts=tuple(texts)), waits=caller.waits)
 
 
 def embedding_body(call: EmbeddingCall, reply: EmbedReply) -> bytes:

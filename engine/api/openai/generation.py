@@ -13,37 +13,35 @@ from dataclasses import replace
 
 from paddock.engine.answer import Answer
 from paddock.engine.api.errors import ApiError
-from paddock.engine.api.service import Service
+from paddock.engine.pool import LocalPool
 from paddock.engine.request import ChatRequest, Chunk, ModelSpec, Reply
 
 from .calls import Body, Call, Caller, Speaker, Stamp, failed_event
 from .completions import CompletionCall
-from .refusals import told
+from .refusals import in_openais_words
 
 CUT = '299 paddock "the prompt was shortened to fit the context"'
 """Of the header `Warning`."""
 
 
-async def answered(service: Service, call: Call, caller: Caller) -> tuple[Body, list[Reply]]:
+async def answered(pool: LocalPool, call: Call, caller: Caller) -> tuple[Body, list[Reply]]:
     """Give the whole answer, and the replies that it was made of.
 
     Raises:
         ApiError: in OpenAI's words.
     """
-    try:
-        ready = await _ready(service, call)
-        async with _asked(service, ready, caller) as answers:
+    with in_openais_words():
+        ready = await _ready(pool, call)
+        async with _asked(pool, ready, caller) as answers:
             replies = list(await asyncio.gather(*(answer.reply() for answer in answers)))
-    except Exception as error:
-        raise told(error) from error
     return ready.body(replies, Stamp.new(call.prefix)), replies
 
 
 class Talk:
     """One answer that is told while it comes."""
 
-    def __init__(self, service: Service, call: Call, caller: Caller) -> None:
-        self._service = service
+    def __init__(self, pool: LocalPool, call: Call, caller: Caller) -> None:
+        self._pool = pool
         self._call = call
         self._caller = caller
         self._speaker: Speaker | None = None
@@ -59,10 +57,10 @@ class Talk:
         Raises:
             ApiError: in OpenAI's words.
         """
-        try:
-            ready = await _ready(self._service, self._call)
+        with in_openais_words():
+            ready = await _ready(self._pool, self._call)
             async with (
-                _asked(self._service, ready, self._caller) as answers,
+                _asked(self._pool, ready, self._caller) as answers,
                 aclosing(_pieces(answers)) as pieces,
             ):
                 async for index, piece in pieces:
@@ -71,8 +69,6 @@ class Talk:
             if self._speaker is not None:
                 for event in self._speaker.end():
                     yield event
-        except Exception as error:
-            raise told(error) from error
 
     def fail(self, error: ApiError) -> bytes:
         """Say that there will be no more, and why."""
@@ -93,9 +89,9 @@ class Talk:
 
 
 @asynccontextmanager
-async def _asked(service: Service, call: Call, caller: Caller) -> AsyncIterator[list[Answer]]:
+async def _asked(pool: LocalPool, call: Call, caller: Caller) -> AsyncIterator[list[Answer]]:
     """Ask for every answer of a call; none goes on when the call is over."""
-    answers = [service.pool.chat(one, waits=caller.waits) for one in call.requests]
+    answers = [pool.chat(one, waits=caller.waits) for one in call.requests]
     try:
         yield answers
     finally:
@@ -110,14 +106,14 @@ async def _pieces(answers: list[Answer]) -> AsyncGenerator[tuple[int, Chunk | Re
             yield 0, chunk
         yield 0, await answers[0].reply()
         return
-    coming: asyncio.Queue[tuple[int, Chunk | Reply | Exception]] = asyncio.Queue()
+    coming: asyncio.Queue[tuple[int, Chunk | Reply | BaseException]] = asyncio.Queue()
 
     async def feed(index: int, answer: Answer) -> None:
         try:
             async for chunk in answer:
                 coming.put_nowait((index, chunk))
             coming.put_nowait((index, await answer.reply()))
-        except Exception as error:
+        except BaseException as error:  # a pool that ends cancels its answers, not their readers
             coming.put_nowait((index, error))
 
     feeders = [asyncio.create_task(feed(*one)) for one in enumerate(answers)]
@@ -125,7 +121,7 @@ async def _pieces(answers: list[Answer]) -> AsyncGenerator[tuple[int, Chunk | Re
         n_left = len(answers)
         while n_left:
             index, piece = await coming.get()
-            if isinstance(piece, Exception):
+            if isinstance(piece, BaseException):
                 raise piece
             n_left -= isinstance(piece, Reply)
             yield index, piece
@@ -135,16 +131,16 @@ async def _pieces(answers: list[Answer]) -> AsyncGenerator[tuple[int, Chunk | Re
         await asyncio.gather(*feeders, return_exceptions=True)
 
 
-async def _ready(service: Service, call: Call) -> Call:
+async def _ready(pool: LocalPool, call: Call) -> Call:
     """Put the texts of echoed token ids into a call, where it wants them."""
     if not isinstance(call, CompletionCall) or not call.echoes:
         return call
     prompts = call.requests[:: call.n_choices]
-    texts = [await _text_of(service, one) for one in prompts]
+    texts = [await _text_of(pool, one) for one in prompts]
     return replace(call, echoed=tuple(texts))
 
 
-async def _text_of(service: Service, request: ChatRequest) -> str:
+async def _text_of(pool: LocalPool, request: ChatRequest) -> str:
     if not request.prompt_tokens:
         return request.prompt or ""
-    return await service.pool.detokenise(ModelSpec(request.model.ref), list(request.prompt_tokens))
+    return await pool.detokenise(ModelSpec(request.model.ref), list(request.prompt_tokens))

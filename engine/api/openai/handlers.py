@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from paddock.engine.api.errors import ApiError
 from paddock.engine.api.journal import note_model
-from paddock.engine.api.service import Service, priority_of, service_of
+from paddock.engine.api.service import priority_of, service_of
 from paddock.engine.api.streaming import json_response, sse, while_connected
+from paddock.engine.pool import LocalPool
 
 from .bodies import read_fields
 from .calls import Call, Caller
@@ -26,7 +26,7 @@ from .completions import read_completion
 from .embeddings import embedded, embedding_body, read_embedding
 from .fields import Fields
 from .generation import CUT, Talk, answered
-from .refusals import told
+from .refusals import in_openais_words
 from .responses import read_response
 
 _T = TypeVar("_T")
@@ -52,9 +52,9 @@ def generating(read: Read) -> Callable[[Request], Awaitable[Response]]:
         note_model(body.text("model"))
         call = _read(read, body, caller)
         if call.streams:
-            talk = Talk(service, call, caller)
+            talk = Talk(service.pool, call, caller)
             return await sse(request, talk.events(), talk.fail, talk.headers)
-        value, replies = await while_connected(request, answered(service, call, caller))
+        value, replies = await while_connected(request, answered(service.pool, call, caller))
         is_cut = any(one.prompt_tokens_original is not None for one in replies)
         return json_response(value, headers={"Warning": CUT} if is_cut else None)
 
@@ -68,14 +68,14 @@ async def embeddings(request: Request) -> Response:
     body = await read_fields(request, service.settings.max_body_bytes)
     note_model(body.text("model"))
     call = _read(read_embedding, body, caller)
-    reply = await while_connected(request, embedded(service, call, caller))
+    reply = await while_connected(request, embedded(service.pool, call, caller))
     written = await asyncio.to_thread(embedding_body, call, reply)
     headers = {"Warning": CUT} if any(reply.n_cut_tokens) else None
     return Response(written, 200, headers, "application/json; charset=utf-8")
 
 
 async def line_answer(
-    service: Service, url: str, fields: Mapping[str, Any], caller: Caller
+    pool: LocalPool, url: str, fields: Mapping[str, Any], caller: Caller
 ) -> dict[str, Any]:
     """Answer one body as its endpoint would, as a whole.
 
@@ -85,17 +85,13 @@ async def line_answer(
     body = Fields({**fields, "stream": False})
     if url == EMBEDDINGS:
         call = _read(read_embedding, body, caller)
-        reply = await embedded(service, call, caller)
+        reply = await embedded(pool, call, caller)
         value = await asyncio.to_thread(lambda: json.loads(embedding_body(call, reply)))
         return dict(value)
-    value, _ = await answered(service, _read(GENERATING[url], body, caller), caller)
+    value, _ = await answered(pool, _read(GENERATING[url], body, caller), caller)
     return value
 
 
 def _read(read: Callable[[Fields, Caller], _T], body: Fields, caller: Caller) -> _T:
-    try:
+    with in_openais_words():
         return read(body, caller)
-    except ApiError:
-        raise
-    except Exception as error:
-        raise told(error) from error

@@ -13,7 +13,7 @@ from paddock.engine.api.streaming import json_response
 from paddock.engine.store.cards import Card, cards, describe
 from paddock.engine.store.names import parse_name
 
-from .refusals import told
+from .refusals import in_openais_words
 from .wishes import ref_of
 
 
@@ -26,10 +26,8 @@ async def listing(request: Request) -> Response:
 async def one(request: Request) -> Response:
     """Look at a model, by the name that it was asked for."""
     name: str = request.path_params["name"]
-    try:
+    with in_openais_words():
         card = await asyncio.to_thread(describe, service_of(request).finder, ref_of(name))
-    except Exception as error:
-        raise told(error) from error
     return json_response(_value(name, card))
 
 

@@ -6,6 +6,8 @@ Knows which field it is where the frame's errors know only the status. Source: o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from paddock.engine.api.errors import ApiError, api_error, error_body
@@ -48,6 +50,21 @@ def told(error: Exception) -> ApiError:
         f'{n_given} tokens. Please shorten it, or ask for `"truncate": true`.',
         code=TOO_LONG,
     )
+
+
+@contextmanager
+def in_openais_words() -> Iterator[None]:
+    """Turn whatever goes wrong within into what a client is told of it.
+
+    Raises:
+        ApiError: in OpenAI's words.
+    """
+    try:
+        yield
+    except ApiError:
+        raise
+    except Exception as error:
+        raise told(error) from error
 
 
 def error_value(error: Exception) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paddock.engine.api.clock import nanoseconds
-from paddock.engine.request import ChatRequest, Reply, Usage
+from paddock.engine.request import ChatRequest, Reply
 
 from . import answers, wishes
 from .calls import Body, Call, Caller, Speaker, Stamp, choices_of, new_id
@@ -143,7 +143,7 @@ def response_value(
         "top_logprobs": given["top_logprobs"] or 0,
         "top_p": _or(given["top_p"], 1.0),
         "truncation": "auto" if call.truncates else "disabled",
-        "usage": _usage_value(reply.usage, 0) if reply is not None else None,
+        "usage": _usage_value(reply) if reply is not None else None,
         "user": given["user"],
         **(answers.cut_value([reply]) if reply is not None else {}),
     }
@@ -170,15 +170,14 @@ def _incomplete(reply: Reply | None) -> Body | None:
     return {"reason": "max_output_tokens"}
 
 
-def _usage_value(usage: Usage, n_reasoning: int) -> Body:
+def _usage_value(reply: Reply) -> Body:
+    usage = reply.usage
+    read = {"cached_tokens": usage.prompt_reused_tokens, "cache_write_tokens": 0}
     return {
         "input_tokens": usage.prompt_tokens,
-        "input_tokens_details": {
-            "cached_tokens": usage.prompt_reused_tokens,
-            "cache_write_tokens": 0,
-        },
+        "input_tokens_details": read,
         "output_tokens": usage.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": n_reasoning},
+        "output_tokens_details": {"reasoning_tokens": reply.n_reasoning_tokens},
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "queue_duration": nanoseconds(usage.queue_s),
     }

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from contextlib import aclosing, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -48,6 +48,7 @@ class _Run:
     """Runs its lines; tells whether its time was up."""
     carrier: asyncio.Task[None] | None = None
     is_called_off: bool = False
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Batches:
@@ -100,10 +101,11 @@ class Batches:
         if run is None or run.facts.status not in ("validating", "in_progress"):
             return None
         run.is_called_off = True
-        await self._move(run, "cancelling")
+        facts = run.facts = moved(run.facts, "cancelling")
         if run.work is not None:
             run.work.cancel()
-        return run.facts
+        await self._note(run)
+        return facts
 
     def _sweep(self) -> None:
         """Take away what killed uploads left half done."""
@@ -194,7 +196,7 @@ class Batches:
                 run.facts = replace(run.facts, total=total)
                 await self._move(run, "in_progress")
             noted_at = time.monotonic()
-            tallies = run_lines(self._service, source, results, n_lines=run.facts.total)
+            tallies = run_lines(self._service.pool, source, results, n_lines=run.facts.total)
             try:
                 async with asyncio.timeout(facts.expires_at - time.time()) as limit:
                     async with aclosing(tallies):
@@ -202,7 +204,7 @@ class Batches:
                             done = {"completed": tally.completed, "failed": tally.failed}
                             run.facts = replace(run.facts, **done)
                             if time.monotonic() - noted_at > NOTED_S:
-                                await asyncio.to_thread(book.write, run.facts)
+                                await self._note(run)
                                 noted_at = time.monotonic()
             except TimeoutError:
                 if not limit.expired():
@@ -212,7 +214,12 @@ class Batches:
 
     async def _move(self, run: _Run, status: Status) -> None:
         run.facts = moved(run.facts, status)
-        await asyncio.to_thread(self.book.write, run.facts)
+        await self._note(run)
+
+    async def _note(self, run: _Run) -> None:
+        """Bring how a batch stands now to the disk; never an older state after a newer one."""
+        async with run.writing:
+            await asyncio.to_thread(self.book.write, run.facts)
 
 
 def _is_cancelled_itself() -> bool:

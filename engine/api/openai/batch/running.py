@@ -1,4 +1,4 @@
-"""Run the lines of a batch through the service: many at once, each once, whatever dies meanwhile.
+"""Run the lines of a batch through a pool: many at once, each once, whatever dies meanwhile.
 
 Results are written in the order in which they come, not in that of the lines (`custom_id` says
 which is which): so each is safe on the disk as soon as there is one. A run that is begun again on
@@ -16,7 +16,7 @@ from pathlib import Path
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.openai.calls import Caller
 from paddock.engine.api.openai.handlers import ENDPOINTS, line_answer
-from paddock.engine.api.service import Service
+from paddock.engine.pool import LocalPool
 
 from .documents import append
 from .lines import Line, answer_line, check_lines, failure_line, read_lines, recover
@@ -49,7 +49,7 @@ class Interrupted(Exception):
 
 
 async def run_lines(
-    service: Service,
+    pool: LocalPool,
     source: Path,
     results: Path,
     *,
@@ -63,7 +63,7 @@ async def run_lines(
     cannot be answered have their error as their result.
 
     Args:
-        service: whose pool is asked, at the priority of batches.
+        pool: is asked, at the priority of batches.
         source: OpenAI's Batch lines.
         results: gets a line for each, in the order in which they come; made if it is not there.
         urls: the endpoints that the lines may ask.
@@ -83,7 +83,7 @@ async def run_lines(
     left = _Left(read_lines(source, done))
     coming: asyncio.Queue[tuple[bytes, bool] | None] = asyncio.Queue()
     runners = [
-        asyncio.create_task(_run(service, left, coming))
+        asyncio.create_task(_run(pool, left, coming))
         for _ in range(min(n_at_once, total - len(done)))
     ]
     try:
@@ -128,13 +128,13 @@ class _Left:
 
 
 async def _run(
-    service: Service, left: _Left, coming: asyncio.Queue[tuple[bytes, bool] | None]
+    pool: LocalPool, left: _Left, coming: asyncio.Queue[tuple[bytes, bool] | None]
 ) -> None:
     """Run lines, one after the other, until there are no more; says None at its end."""
     try:
         while (line := await left.next()) is not None:
             try:
-                body = await line_answer(service, line.url, line.body, _CALLER)
+                body = await line_answer(pool, line.url, line.body, _CALLER)
                 coming.put_nowait((answer_line(line, body), True))
             except ApiError as error:
                 coming.put_nowait((failure_line(line, error), False))

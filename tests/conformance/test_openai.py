@@ -1,0 +1,235 @@
+"""OpenAI's API as tables: what is sent, and what must come back; and what nobody should send."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.conformance.rows import Row, check, ids
+from tests.live import CHAT, VECTORS, Live
+
+TURN = [{"role": "user", "content": "Hi"}]
+JSON = {"content-type": "application/json; charset=utf-8"}
+SENT: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"model": CHAT, "messages": TURN, "max_tokens": 2},
+    "/v1/completions": {"model": CHAT, "prompt": "Hi", "max_tokens": 2},
+    "/v1/responses": {"model": CHAT, "input": "Hi", "max_output_tokens": 2},
+    "/v1/embeddings": {"model": VECTORS, "input": "Hi"},
+}
+
+
+def error(message: str, param: str | None = None, code: str | None = None, kind: str = "") -> Any:
+    kind = kind or "invalid_request_error"
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+@pytest.fixture(scope="module")
+def client(live: Live) -> Iterator[httpx.Client]:
+    with live.client() as client:
+        yield client
+
+
+EVERYWHERE = [
+    row
+    for path, good in SENT.items()
+    for row in (
+        Row("the plain call", f"POST {path}", good, headers=JSON),
+        Row("curl -d sends a form's type", f"POST {path}", good,
+            with_headers={"content-type": "application/x-www-form-urlencoded"}),
+        Row("names in another case, unknown fields", f"POST {path}",
+            {**{name.upper(): value for name, value in good.items()}, "foo": [1]}),
+        Row("no body", f"POST {path}", None, 400, error("missing request body"), headers=JSON),
+        Row("half an object", f"POST {path}", b'{"model": ', 400,
+            re.compile('"type":"invalid_request_error"')),
+        Row("a list", f"POST {path}", b"[]", 400, re.compile("must be a JSON object")),
+        Row("a depth", f"POST {path}", b"[" * 100_000, 400, re.compile("nested too deeply")),
+        Row("bytes", f"POST {path}", bytes(range(256)), 400, re.compile("malformed JSON")),
+        Row("no model", f"POST {path}", {**good, "model": None}, 400,
+            error("Missing required parameter: 'model'.", "model", "missing_required_parameter")),
+        Row("a model that is not there", f"POST {path}", {**good, "model": "nobody"}, 404,
+            error("model 'nobody' not found", "model", "model_not_found", "not_found_error")),
+        Row("a model that is a path", f"POST {path}", {**good, "model": "../../etc/passwd"}, 400,
+            error("invalid model name", "model", "invalid_model")),
+        Row("a model of 10 kB", f"POST {path}", {**good, "model": "x" * 10_000}, 400,
+            error("invalid model name", "model", "invalid_model")),
+        Row("a model that is a number", f"POST {path}", {**good, "model": 7}, 400,
+            error("Invalid type for 'model': expected a string, but got an integer instead.",
+                  "model", "invalid_type")),
+        Row("the wrong method", f"DELETE {path}", None, 405, "405 method not allowed"),
+        Row("packed as nobody reads it", f"POST {path}", good, 415,
+            re.compile("Content-Encoding: br"), with_headers={"content-encoding": "br"}),
+    )
+]  # fmt: skip
+
+CHATS = [
+    Row(claim, "POST /v1/chat/completions", {**SENT["/v1/chat/completions"], **sent}, 400, answer)
+    for claim, sent, answer in (
+        ("no messages", {"messages": []}, error("[] is too short - 'messages'", "messages")),
+        ("messages left out", {"messages": None},
+         error("[] is too short - 'messages'", "messages")),
+        ("an image elsewhere",
+         {"messages": [{"role": "user", "content": [
+             {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}]}]},
+         re.compile("image URLs are not fetched")),
+        ("an image to a model that cannot see",
+         {"messages": [{"role": "user", "content": [
+             {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}]}]},
+         re.compile("image")),
+        ("a role of its own", {"messages": [{"role": "x", "content": "Hi"}]},
+         re.compile("Supported values are: 'system', 'developer', 'user', 'assistant', 'tool'")),
+        ("a schema that cannot be",
+         {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "x"}}}},
+         re.compile('"type":"invalid_request_error"')),
+        ("a token that the model does not have", {"logit_bias": {"99999999": 1}},
+         re.compile('"type":"invalid_request_error"')),
+        ("an embedding model", {"model": VECTORS},
+         error(f'"{VECTORS}" does not support chat')),
+    )
+]  # fmt: skip
+
+OTHERS = [
+    Row("an embedding of a chat model", "POST /v1/embeddings", {"model": CHAT, "input": "Hi"},
+        400, error(f'"{CHAT}" does not support embeddings')),
+    Row("an encoding of its own", "POST /v1/embeddings",
+        {**SENT["/v1/embeddings"], "encoding_format": "hex"}, 400,
+        error("Invalid value for 'encoding_format' = hex. Supported values: "
+              "['float', 'base64'].", "encoding_format")),
+    Row("no input", "POST /v1/embeddings", {"model": VECTORS}, 400,
+        error("invalid input", "input")),
+    Row("an empty list", "POST /v1/embeddings", {"model": VECTORS, "input": []}, 400,
+        error("invalid input", "input")),
+    Row("an empty text", "POST /v1/embeddings", {"model": VECTORS, "input": ""}, 200),
+    Row("more dimensions than there are", "POST /v1/embeddings",
+        {**SENT["/v1/embeddings"], "dimensions": 0}, 400, re.compile("dimensions")),
+    Row("an empty prompt", "POST /v1/completions", {"model": CHAT, "prompt": [], "max_tokens": 1},
+        400, error("invalid prompt", "prompt")),
+    Row("nothing to answer", "POST /v1/responses", {"model": CHAT}, 400,
+        error("Missing required parameter: 'input'.", "input")),
+    Row("a model's page", f"GET /v1/models/{CHAT}", None, 200, re.compile('"owned_by":"library"')),
+    Row("nobody's page", "GET /v1/models/nobody", None, 404,
+        error("model 'nobody' not found", "model", "model_not_found", "not_found_error")),
+    Row("a path's page", "GET /v1/models/..%2F..%2Fetc%2Fpasswd", None, 400,
+        error("invalid model name", "model", "invalid_model")),
+    Row("a file that is none", "GET /v1/files/file-..%2Fx", None, 404),
+    Row("a batch that is none", "GET /v1/batches/batch_x", None, 404,
+        error("No such Batch object: 'batch_x'", "id", "not_found", "not_found_error")),
+    Row("no such page", "GET /v1/nothing", None, 404, "404 page not found"),
+    Row("a page of nothing", "GET /v1/batches?limit=0", None, 400,
+        error("Invalid value for 'limit': expected an integer from 1 to 100.", "limit")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", EVERYWHERE, ids=ids(EVERYWHERE))
+def test_every_endpoint_answers_by_the_table(client: httpx.Client, row: Row) -> None:
+    check(client, row)
+
+
+@pytest.mark.parametrize("row", CHATS, ids=ids(CHATS))
+def test_chats_are_refused_by_the_table(client: httpx.Client, row: Row) -> None:
+    check(client, row)
+
+
+@pytest.mark.parametrize("row", OTHERS, ids=ids(OTHERS))
+def test_the_rest_answers_by_the_table(client: httpx.Client, row: Row) -> None:
+    check(client, row)
+
+
+def test_streams_are_server_sent_events_and_end_as_clients_expect(client: httpx.Client) -> None:
+    for path, sent in SENT.items():
+        if path == "/v1/embeddings":
+            continue
+        answer = client.post(path, json={**sent, "stream": True})
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert answer.headers["cache-control"] == "no-cache"
+        events = answer.text.removesuffix("\n\n").split("\n\n")
+        lines = [line for event in events for line in event.split("\n")]
+        assert all(line.startswith(("data: ", "event: ")) for line in lines)
+        if path == "/v1/responses":
+            last = json.loads(lines[-1].removeprefix("data: "))
+            assert last["type"] in ("response.completed", "response.incomplete")
+        else:
+            assert events[-1] == "data: [DONE]"
+
+
+def test_an_error_before_the_first_piece_has_its_status(client: httpx.Client) -> None:
+    for path, sent in SENT.items():
+        answer = client.post(path, json={**sent, "model": "nobody", "stream": True})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+
+
+def test_a_packed_body_is_read(client: httpx.Client) -> None:
+    zstandard = pytest.importorskip("zstandard", reason="zstandard is not installed")
+    body = json.dumps(SENT["/v1/responses"]).encode()
+    packed = {"content-encoding": "zstd"}
+    answer = client.post(
+        "/v1/responses", content=zstandard.ZstdCompressor().compress(body), headers=packed
+    )
+    assert answer.status_code == 200, answer.text
+    assert client.post("/v1/responses", content=b"no zstd", headers=packed).status_code == 400
+    bomb = zstandard.ZstdCompressor().compress(b" " * (65 * 1024 * 1024))
+    assert len(bomb) < 100_000
+    assert client.post("/v1/responses", content=bomb, headers=packed).status_code == 413
+
+
+# Anything at all: never a 5xx, never a dead worker
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20)
+    | st.sampled_from(["user", "auto", "json_schema", "text", CHAT, "\ud800"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from(["type", "role", "content", "text", "url", "image_url", "function", "name",
+                         "arguments", "schema", "json_schema", "format", "effort", "x"]),
+        inner, max_size=4,
+    ),
+    max_leaves=12,
+)  # fmt: skip
+NAMES = (
+    "messages", "prompt", "input", "stream", "n", "stop", "tools", "tool_choice", "logit_bias",
+    "response_format", "logprobs", "top_logprobs", "temperature", "seed", "text", "reasoning",
+    "reasoning_effort", "suffix", "echo", "dimensions", "encoding_format", "instructions",
+    "stream_options", "truncate", "include", "metadata",
+)  # fmt: skip
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    path=st.sampled_from(sorted(SENT)),
+    fields=st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=4),
+)
+def test_no_field_of_any_kind_breaks_the_service(
+    client: httpx.Client, path: str, fields: dict[str, Any]
+) -> None:
+    limits = {"max_tokens": 2, "max_output_tokens": 2}
+    n = fields.get("n")
+    if isinstance(n, int | float) and n > 2:
+        fields["n"] = 2
+    body = json.dumps({**SENT[path], **fields, **limits})
+    answer = client.post(path, content=body)
+    assert answer.status_code < 500, f"{path} {body}\n{answer.text}"
+    if answer.status_code != 200:
+        assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_after_all_that_the_same_worker_still_answers(client: httpx.Client, live: Live) -> None:
+    check(client, EVERYWHERE[0])
+    assert live.n_users() == 0
+    stats = live.call(_loads(live))
+    assert all(count == 1 for count in stats.values()), f"a worker died: {stats}"
+
+
+async def _loads(live: Live) -> dict[str, int]:
+    return {name: one.loads for name, one in live.service.pool.stats().loads.items()}

@@ -1,0 +1,94 @@
+"""Files and batches on disk."""
+
+from __future__ import annotations
+
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.api.openai.batch.book import BatchBook, BatchFacts, moved
+from paddock.engine.api.openai.batch.pages import page
+from paddock.engine.api.openai.batch.shelf import FileFacts, FileShelf
+from paddock.engine.api.openai.calls import new_id
+from paddock.engine.api.openai.refusals import InvalidValue
+
+
+def put(shelf: FileShelf, expires_at: int | None = None) -> FileFacts:
+    aside = shelf.documents.aside()
+    with shelf.documents.opened(aside) as file:
+        file.write(b"abc")
+    facts = FileFacts(new_id("file-"), "a.jsonl", "batch", 3, time.time_ns(), expires_at)
+    shelf.add(facts, aside)
+    return facts
+
+
+def test_a_file_is_found_until_it_is_deleted(tmp_path: Path) -> None:
+    shelf = FileShelf(tmp_path)
+    facts = put(shelf)
+    assert shelf.find(facts.id) == facts
+    assert shelf.path(facts.id).read_bytes() == b"abc"
+    assert FileShelf(tmp_path).list() == [facts], "another process sees it too"
+    shelf.delete(facts.id)
+    assert shelf.find(facts.id) is None
+    assert list(shelf.documents.folder.iterdir()) == []
+
+
+def test_a_file_whose_time_is_up_is_gone(tmp_path: Path) -> None:
+    shelf = FileShelf(tmp_path)
+    old, new = put(shelf, int(time.time()) - 1), put(shelf, int(time.time()) + 60)
+    assert shelf.list() == [new]
+    assert shelf.find(old.id) is None
+    assert not shelf.path(old.id).exists()
+
+
+@pytest.mark.parametrize("file_id", ["../x", "file-../../etc", "", "file-", "FILE-" + "a" * 24])
+def test_an_id_that_is_none_of_ours_is_no_path(tmp_path: Path, file_id: str) -> None:
+    assert FileShelf(tmp_path).find(file_id) is None
+    assert BatchBook(tmp_path).find(file_id) is None
+
+
+def test_nobody_else_may_read_what_people_send(tmp_path: Path) -> None:
+    shelf = FileShelf(tmp_path)
+    facts = put(shelf)
+    assert stat.S_IMODE(shelf.documents.folder.stat().st_mode) == 0o700
+    for path in (shelf.path(facts.id), shelf.documents.path(facts.id, "json")):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_half_a_document_is_none(tmp_path: Path) -> None:
+    shelf = FileShelf(tmp_path)
+    facts = put(shelf)
+    path = shelf.documents.path(facts.id, "json")
+    path.write_bytes(path.read_bytes()[:20])
+    assert shelf.list() == []
+    assert shelf.find(facts.id) is None
+
+
+def test_a_batch_keeps_its_lines_whatever_becomes_of_their_file(tmp_path: Path) -> None:
+    shelf, book = FileShelf(tmp_path), BatchBook(tmp_path)
+    file = put(shelf)
+    facts = BatchFacts(new_id("batch_"), "/v1/embeddings", file.id, "24h", 7_000_000_000, 99)
+    book.begin(facts, shelf.path(file.id))
+    shelf.delete(file.id)
+    assert book.source(facts.id).read_bytes() == b"abc"
+    later = moved(facts, "in_progress")
+    book.write(later)
+    assert BatchBook(tmp_path).list() == [later]
+    assert later.value()["created_at"] == 7
+    assert later.value()["in_progress_at"] >= int(time.time()) - 5
+    book.close(facts.id)
+    assert [path.suffix for path in book.documents.folder.iterdir()] == [".json"]
+
+
+def test_a_list_is_read_page_by_page() -> None:
+    values = [{"id": str(number)} for number in range(5)]
+    first = page(values, {"limit": "2"}, 20, 100)
+    assert ([one["id"] for one in first["data"]], first["has_more"]) == (["0", "1"], True)
+    last = page(values, {"limit": "2", "after": "3"}, 20, 100)
+    assert ([one["id"] for one in last["data"]], last["has_more"]) == (["4"], False)
+    assert page([], {}, 20, 100)["data"] == []
+    for query in ({"limit": "0"}, {"limit": "x"}, {"limit": "101"}, {"after": "nobody"}):
+        with pytest.raises(InvalidValue):
+            page(values, query, 20, 100)

@@ -1,0 +1,313 @@
+"""How answers are written, whole and piece by piece."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from paddock.engine.api.openai.calls import Call, Caller, Stamp
+from paddock.engine.api.openai.chat import read_chat
+from paddock.engine.api.openai.completions import read_completion
+from paddock.engine.api.openai.fields import Fields
+from paddock.engine.api.openai.responses import read_response
+from paddock.engine.errors import WorkerLost
+from paddock.engine.request import Chunk, Reply, TokenLogprob, ToolCall, Usage
+
+STAMP = Stamp("id-1", 1_700_000_000)
+TOOL = {"type": "function", "function": {"name": "add"}}
+FLAT = {"type": "function", "name": "add"}
+CALLS = (ToolCall("add", {"a": "ü"}, "c1"), ToolCall("add", {}, "c2"))
+LOGPROB = TokenLogprob("Hi", -0.5, b"Hi", (("Hi", -0.5, b"Hi"), ("Ho", -1.5, b"Ho")))
+
+
+def chat(**fields: Any) -> Call:
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **fields}
+    return read_chat(Fields(body), Caller())
+
+
+def completion(**fields: Any) -> Call:
+    return read_completion(Fields({"model": "m", "prompt": "Hi", **fields}), Caller())
+
+
+def response(**fields: Any) -> Call:
+    return read_response(Fields({"model": "m", "input": "Hi", **fields}), Caller())
+
+
+def reply(text: str = "", **more: Any) -> Reply:
+    usage = Usage(prompt_tokens=10, prompt_reused_tokens=4, completion_tokens=3, queue_s=0.5)
+    return Reply(text, more.pop("done_reason", "stop"), usage, "digest", **more)
+
+
+def spoken(call: Call, *pieces: tuple[int, Chunk | Reply]) -> list[Any]:
+    """Give the data of every event; names must be what the data calls itself."""
+    speaker = call.speaker(STAMP)
+    events = [*speaker.begin()]
+    for index, piece in pieces:
+        heard = speaker.reply if isinstance(piece, Reply) else speaker.chunk
+        events += heard(index, piece)  # type: ignore[operator]
+    return read([*events, *speaker.end()])
+
+
+def read(events: list[bytes]) -> list[Any]:
+    told: list[Any] = []
+    for event in b"".join(events).decode().strip().split("\n\n"):
+        name, _, data = event.rpartition("data: ")
+        value = data if data == "[DONE]" else json.loads(data)
+        if name:
+            assert name == f"event: {value['type']}\n"
+        told.append(value)
+    return told
+
+
+def deltas(events: list[Any]) -> list[Any]:
+    return [one["choices"][0]["delta"] for one in events if one != "[DONE]" and one["choices"]]
+
+
+def test_a_whole_answer_has_every_member() -> None:
+    body = chat().body([reply("Hello", reasoning="Hm.", n_reasoning_tokens=2)], STAMP)
+    assert body == {
+        "id": "id-1",
+        "object": "chat.completion",
+        "created": 1_700_000_000,
+        "model": "m",
+        "system_fingerprint": "fp_ollama",
+        "choices": [
+            {
+                "index": 0,
+                "message": {
+                    "role": "assistant",
+                    "content": "Hello",
+                    "refusal": None,
+                    "reasoning": "Hm.",
+                },
+                "logprobs": None,
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {
+            "prompt_tokens": 10,
+            "completion_tokens": 3,
+            "total_tokens": 13,
+            "prompt_tokens_details": {"cached_tokens": 4},
+            "completion_tokens_details": {
+                "reasoning_tokens": 2,
+                "accepted_prediction_tokens": 0,
+                "rejected_prediction_tokens": 0,
+            },
+            "queue_duration": 500_000_000,
+        },
+    }
+
+
+def test_calls_are_written_as_json_texts_and_end_the_answer() -> None:
+    (choice,) = chat(tools=[TOOL]).body([reply(tool_calls=CALLS)], STAMP)["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["content"] is None
+    assert choice["message"]["tool_calls"] == [
+        {"index": 0, "id": "c1", "type": "function",
+         "function": {"name": "add", "arguments": '{"a": "ü"}'}},
+        {"index": 1, "id": "c2", "type": "function",
+         "function": {"name": "add", "arguments": "{}"}},
+    ]  # fmt: skip
+
+
+def test_one_call_is_told_where_they_may_not_be_parallel() -> None:
+    call = chat(tools=[TOOL], parallel_tool_calls=False)
+    (choice,) = call.body([reply(tool_calls=CALLS)], STAMP)["choices"]
+    assert [one["id"] for one in choice["message"]["tool_calls"]] == ["c1"]
+    told = deltas(spoken(call, (0, Chunk("", tool_calls=CALLS)), (0, reply(tool_calls=CALLS))))
+    assert [one["tool_calls"][0]["id"] for one in told if "tool_calls" in one] == ["c1"]
+    items = response(tools=[FLAT], parallel_tool_calls=False).body(
+        [reply(tool_calls=CALLS)], STAMP
+    )["output"]
+    assert [one["call_id"] for one in items] == ["c1"]
+
+
+def test_a_prompt_counts_once_for_all_its_choices() -> None:
+    usage = chat(n=3).body([reply("a"), reply("b"), reply("c")], STAMP)["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (10, 9)
+    many = completion(prompt=["x", "y"], n=2).body([reply("a")] * 4, STAMP)["usage"]
+    assert (many["prompt_tokens"], many["completion_tokens"]) == (20, 12)
+
+
+def test_an_answer_that_went_in_circles_was_not_finished() -> None:
+    (choice,) = chat().body([reply("la la", done_reason="repetition")], STAMP)["choices"]
+    assert choice["finish_reason"] == "length"
+
+
+def test_a_shortened_prompt_is_told() -> None:
+    body = chat(truncate=True).body([reply("a", prompt_tokens_original=9000)], STAMP)
+    assert (body["truncated"], body["prompt_tokens_original"]) == (True, 9000)
+    assert "truncated" not in chat().body([reply("a")], STAMP)
+
+
+def test_a_stream_opens_with_the_role_parts_reasoning_and_closes_with_the_reason() -> None:
+    mixed = Chunk("Hel", reasoning="Hm.")
+    events = spoken(chat(stream=True), (0, mixed), (0, Chunk("lo")), (0, reply("Hello")))
+    assert events[-1] == "[DONE]"
+    assert deltas(events) == [
+        {"role": "assistant", "content": ""},
+        {"reasoning": "Hm."},
+        {"content": "Hel"},
+        {"content": "lo"},
+        {},
+    ]
+    heads = [{key: one[key] for key in ("id", "object", "created", "model")} for one in events[:-1]]
+    assert all(
+        one == {"id": "id-1", "object": "chat.completion.chunk",
+                "created": 1_700_000_000, "model": "m"} for one in heads
+    )  # fmt: skip
+    reasons = [one["choices"][0]["finish_reason"] for one in events[:-1]]
+    assert reasons == [None, None, None, None, "stop"]
+    assert all("usage" not in one for one in events[:-1])
+
+
+def test_an_empty_answer_still_opens_with_its_role() -> None:
+    events = spoken(chat(stream=True), (0, reply("")))
+    assert deltas(events) == [{"role": "assistant", "content": ""}, {}]
+
+
+def test_usage_comes_last_and_only_where_it_is_wanted() -> None:
+    wanted = {"include_usage": True}
+    *chunks, last, done = spoken(chat(stream=True, stream_options=wanted), (0, reply("")))
+    assert done == "[DONE]"
+    assert last["choices"] == []
+    assert last["usage"]["total_tokens"] == 13
+    assert all(one["usage"] is None for one in chunks)
+
+
+def test_choices_of_one_stream_are_told_apart() -> None:
+    events = spoken(
+        chat(stream=True, n=2),
+        (1, Chunk("b")),
+        (0, Chunk("a")),
+        (1, reply("b")),
+        (0, reply("a", done_reason="length")),
+    )
+    texts: dict[int, str] = {0: "", 1: ""}
+    ends = {}
+    for one in events[:-1]:
+        (choice,) = one["choices"]
+        texts[choice["index"]] += choice["delta"].get("content", "")
+        if choice["finish_reason"]:
+            ends[choice["index"]] = choice["finish_reason"]
+    assert texts == {0: "a", 1: "b"}
+    assert ends == {0: "length", 1: "stop"}
+
+
+def test_probabilities_are_written_per_endpoint() -> None:
+    (choice,) = chat(logprobs=True).body([reply("Hi", logprobs=(LOGPROB,))], STAMP)["choices"]
+    (one,) = choice["logprobs"]["content"]
+    assert one["token"] == "Hi"
+    assert one["bytes"] == [72, 105]
+    assert [top["token"] for top in one["top_logprobs"]] == ["Hi", "Ho"]
+    (choice,) = completion(logprobs=2).body([reply("HiHi", logprobs=(LOGPROB,) * 2)], STAMP)[
+        "choices"
+    ]
+    assert choice["logprobs"] == {
+        "tokens": ["Hi", "Hi"],
+        "token_logprobs": [-0.5, -0.5],
+        "top_logprobs": [{"Hi": -0.5, "Ho": -1.5}] * 2,
+        "text_offset": [0, 2],
+    }
+    events = spoken(
+        completion(logprobs=2, stream=True),
+        (0, Chunk("Hi", logprobs=(LOGPROB,))),
+        (0, Chunk("", logprobs=(LOGPROB,))),
+        (0, reply("Hi")),
+    )
+    told = [one["choices"][0]["logprobs"] for one in events[:-1]]
+    assert [one["text_offset"] for one in told if one] == [[0], [2]]
+
+
+# Responses
+
+
+def test_a_response_in_events_has_the_order_that_clients_expect() -> None:
+    events = spoken(
+        response(stream=True, tools=[FLAT]),
+        (0, Chunk("", reasoning="Hm.")),
+        (0, Chunk("Hel")),
+        (0, Chunk("lo")),
+        (0, Chunk("", tool_calls=CALLS[:1])),
+        (0, reply("Hello", reasoning="Hm.", tool_calls=CALLS[:1])),
+    )
+    assert [one["type"].removeprefix("response.") for one in events] == [
+        "created",
+        "in_progress",
+        "output_item.added",
+        "reasoning_summary_part.added",
+        "reasoning_summary_text.delta",
+        "reasoning_summary_text.done",
+        "reasoning_summary_part.done",
+        "output_item.done",
+        "output_item.added",
+        "content_part.added",
+        "output_text.delta",
+        "output_text.delta",
+        "output_text.done",
+        "content_part.done",
+        "output_item.done",
+        "output_item.added",
+        "function_call_arguments.delta",
+        "function_call_arguments.done",
+        "output_item.done",
+        "completed",
+    ]
+    assert [one["sequence_number"] for one in events] == list(range(20))
+    places = [one["output_index"] for one in events if "output_index" in one]
+    assert places == [0] * 6 + [1] * 7 + [2] * 4
+    done = [one["item"] for one in events if one["type"] == "response.output_item.done"]
+    assert events[-1]["response"]["output"] == done
+    assert [one["type"] for one in done] == ["reasoning", "message", "function_call"]
+    assert {one["response"]["id"] for one in events if "response" in one} == {"id-1"}
+
+
+def test_an_empty_response_has_an_empty_message() -> None:
+    events = spoken(response(stream=True), (0, reply("")))
+    (item,) = events[-1]["response"]["output"]
+    assert item["content"][0]["text"] == ""
+    assert "response.output_text.delta" not in [one["type"] for one in events]
+
+
+def test_a_response_at_its_limit_is_incomplete() -> None:
+    call = response(stream=True)
+    cut = reply("Hel", done_reason="length")
+    events = spoken(call, (0, Chunk("Hel")), (0, cut))
+    assert events[-1]["type"] == "response.incomplete"
+    for told in (events[-1]["response"], call.body([cut], STAMP)):
+        assert told["status"] == "incomplete"
+        assert told["incomplete_details"] == {"reason": "max_output_tokens"}
+        assert told["output"][0]["status"] == "incomplete"
+
+
+def test_a_response_repeats_what_was_asked() -> None:
+    asked = {"temperature": 0.0, "top_p": 0.5, "instructions": "Be brief.", "max_output_tokens": 9,
+             "metadata": {"a": "b"}, "tools": [FLAT], "tool_choice": "none"}  # fmt: skip
+    body = response(**asked).body([reply("Hi")], STAMP)
+    assert {name: body[name] for name in asked} == asked
+    assert body["usage"] == {
+        "input_tokens": 10,
+        "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 0},
+        "output_tokens": 3,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 13,
+        "queue_duration": 500_000_000,
+    }
+
+
+# Failures
+
+
+def test_a_stream_that_fails_says_so_in_words_that_clients_raise() -> None:
+    error = WorkerLost("m", "killed by signal 9")
+    for call in (chat(stream=True), completion(stream=True)):
+        (told,) = read([call.speaker(STAMP).fail(error)])
+        assert told["error"]["type"] == "api_error"
+        assert told["error"]["message"].endswith(": killed by signal 9")
+    speaker = response(stream=True).speaker(STAMP)
+    events = read([*speaker.begin(), speaker.fail(error)])
+    assert [one["type"] for one in events[-2:]] == ["response.failed", "error"]
+    assert events[-2]["response"]["status"] == "failed"
+    assert events[-1]["error"]["message"] == events[-1]["message"]
+    assert [one["sequence_number"] for one in events] == [0, 1, 2, 3]

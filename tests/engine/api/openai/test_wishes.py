@@ -1,0 +1,206 @@
+"""The fields that generating endpoints share."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from paddock.engine.api.openai import wishes
+from paddock.engine.api.openai.calls import Caller
+from paddock.engine.api.openai.chat import read_chat
+from paddock.engine.api.openai.completions import read_completion, read_prompts
+from paddock.engine.api.openai.fields import Fields
+from paddock.engine.api.openai.refusals import InvalidValue
+from paddock.engine.errors import InvalidName
+from paddock.engine.request import ChatRequest, Constraint, resolve_sampling
+
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+OTHER = {"type": "function", "function": {"name": "subtract"}}
+
+
+def asked(**fields: Any) -> tuple[ChatRequest, ...]:
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **fields}
+    return read_chat(Fields(body), Caller()).requests
+
+
+def first(**fields: Any) -> ChatRequest:
+    return asked(**fields)[0]
+
+
+def refused(**fields: Any) -> InvalidValue:
+    with pytest.raises(InvalidValue) as caught:
+        asked(**fields)
+    return caught.value
+
+
+def test_what_nobody_says_is_openais_after_the_models_own() -> None:
+    request = first()
+    assert request.params == {}
+    assert {"temperature": 1.0, "top_p": 1.0, "max_tokens": -1}.items() <= request.defaults.items()
+    sampling = resolve_sampling(request.params, {"temperature": 0.2}, request.defaults)
+    assert (sampling.temperature, sampling.top_p) == (0.2, 1.0)
+    assert not request.reserves_answer
+    assert not request.truncates
+
+
+def test_the_newer_name_of_the_limit_goes_before_the_older() -> None:
+    assert first(max_tokens=5).params["max_tokens"] == 5
+    assert first(max_tokens=5, max_completion_tokens=7).params["max_tokens"] == 7
+
+
+def test_every_choice_has_dice_of_its_own() -> None:
+    seeds = [one.params.get("seed", one.defaults.get("seed")) for one in asked(n=4)]
+    assert len(set(seeds)) == 4
+    assert [one.params["seed"] for one in asked(n=3, seed=7)] == [7, 8, 9]
+    assert "seed" not in first().params, "a model's own seed goes before ours"
+    assert first().defaults["seed"] != first().defaults["seed"]
+
+
+def test_tokens_may_be_favoured_by_their_ids() -> None:
+    assert first(logit_bias={"50": -100, "7": 2.5}).params["logit_bias"] == {"50": -100, "7": 2.5}
+    assert refused(logit_bias={"fifty": 1}).param == "logit_bias.fifty"
+    assert refused(logit_bias={"5": 101}).param == "logit_bias.5"
+    assert refused(logit_bias={"5": True}).param == "logit_bias.5"
+
+
+@pytest.mark.parametrize(
+    ("stop", "kept"), [("END", ("END",)), (["a", "", "b"], ("a", "b")), ([], ())]
+)
+def test_stop_is_a_text_or_a_list_of_them(stop: Any, kept: tuple[str, ...]) -> None:
+    assert first(stop=stop).params["stop"] == kept
+
+
+@pytest.mark.parametrize(
+    ("effort", "think"),
+    [("none", False), ("minimal", "low"), ("low", "low"), ("medium", "medium"), ("high", "high"),
+     ("xhigh", "high"), ("ultra", "high")],
+)  # fmt: skip
+def test_effort_is_said_in_two_ways(effort: str, think: Any) -> None:
+    assert first(reasoning_effort=effort).think == think
+    assert first(reasoning={"effort": effort}).think == think
+    assert first().think is None
+
+
+def test_a_format_is_a_constraint() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
+    constraint = first(response_format=wanted).constraint
+    assert constraint is not None
+    assert (constraint.kind, json.loads(constraint.source)) == ("json_schema", schema)
+    assert first(response_format={"type": "json_object"}).constraint == Constraint("json")
+    assert first(response_format={"type": "text"}).constraint is None
+    flat = Fields({"type": "json_schema", "name": "x", "schema": schema})
+    assert wishes.constraint_of(flat) == constraint
+
+
+@pytest.mark.parametrize(
+    ("choice", "engines", "names"),
+    [
+        (None, "auto", ["add", "subtract"]),
+        ("none", "none", ["add", "subtract"]),
+        ("required", "required", ["add", "subtract"]),
+        ({"type": "function", "function": {"name": "add"}}, "add", ["add", "subtract"]),
+        ({"type": "function", "name": "add"}, "add", ["add", "subtract"]),
+        ({"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [TOOL]}},
+         "required", ["add"]),
+    ],
+)  # fmt: skip
+def test_a_tool_may_be_chosen(choice: Any, engines: str, names: list[str]) -> None:
+    request = first(tools=[TOOL, OTHER], tool_choice=choice)
+    assert request.tool_choice == engines
+    assert [tool.name for tool in request.tools] == names
+
+
+def test_a_choice_that_cannot_be_met_is_refused() -> None:
+    wanted = {"type": "function", "function": {"name": "divide"}}
+    error = refused(tools=[TOOL], tool_choice=wanted)
+    assert error.message == ("the tool 'divide' must be called, but is not offered. Known: 'add'.")
+    assert refused(tool_choice="required").param == "tool_choice"
+    assert refused(tools=[TOOL], tool_choice="sometimes").param == "tool_choice"
+
+
+def test_tools_that_only_openai_has_are_refused_by_name_but_a_web_search() -> None:
+    assert [tool.name for tool in first(tools=[{"type": "web_search"}, TOOL]).tools] == ["add"]
+    error = refused(tools=[{"type": "code_interpreter"}])
+    assert "'code_interpreter' are not supported here" in error.message
+
+
+def test_probabilities_are_wanted_by_two_fields() -> None:
+    assert first().n_logprobs is None
+    assert first(logprobs=True).n_logprobs == 0
+    assert first(logprobs=True, top_logprobs=3).n_logprobs == 3
+    assert refused(top_logprobs=3).param == "top_logprobs"
+    assert refused(logprobs=True, top_logprobs=21).param == "top_logprobs"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"temperature": 3},
+         "Invalid value for 'temperature': expected a number from 0 to 2, not 3."),
+        ({"temperature": "hot"},
+         "Invalid type for 'temperature': expected a number, but got a string instead."),
+        ({"n": 0}, "Invalid value for 'n': expected an integer from 1 to 128, not 0."),
+        ({"n": 1.5}, "Invalid type for 'n': expected an integer, but got a number instead."),
+        ({"max_tokens": 0},
+         "Invalid value for 'max_tokens': expected an integer from 1 to 2147483647, not 0."),
+        ({"stream": "yes"},
+         "Invalid type for 'stream': expected a boolean, but got a string instead."),
+        ({"stop": [1]}, "Invalid value for 'stop': expected a string or an array of strings."),
+        ({"tools": {}}, "Invalid type for 'tools': expected an array, but got an object instead."),
+        ({"response_format": {"type": "xml"}},
+         "Invalid value for 'response_format.type': 'xml'. Supported values are: 'text', "
+         "'json_object', 'json_schema'."),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+         "Invalid value for 'response_format.json_schema.schema': expected a JSON Schema as an "
+         "object."),
+        ({"model": ""}, "Missing required parameter: 'model'."),
+        ({"model": 7}, "Invalid type for 'model': expected a string, but got an integer instead."),
+    ],
+)  # fmt: skip
+def test_a_wrong_field_is_named_with_what_was_there(fields: dict[str, Any], said: str) -> None:
+    assert refused(**fields).message == said
+
+
+def test_a_model_is_a_name_and_never_a_path() -> None:
+    for path in ("/etc/passwd", "./x.gguf", "~/x.gguf", "..\\x", "a b"):
+        with pytest.raises(InvalidName):
+            first(model=path)
+    assert first(model="x.gguf").model.ref == "x.gguf:latest", "no file of the working folder"
+    assert first(model="hf.co/team/m:Q4").model.ref == "hf.co/team/m:Q4"
+
+
+@pytest.mark.parametrize(
+    ("value", "prompts"),
+    [
+        ("a", ("a",)),
+        ("", ("",)),
+        (["a", "b"], ("a", "b")),
+        ([1, 2], ((1, 2),)),
+        ([[1], [2, 3]], ((1,), (2, 3))),
+    ],
+)
+def test_a_prompt_has_four_forms(value: Any, prompts: Any) -> None:
+    assert read_prompts(Fields({"prompt": value}), "prompt") == prompts
+
+
+@pytest.mark.parametrize("value", [None, [], 7, ["a", 1], [[]], [1.5], [-1], [True], {"a": 1}])
+def test_other_prompts_are_refused(value: Any) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        read_prompts(Fields({"prompt": value}), "prompt")
+    assert caught.value.param == "prompt"
+
+
+def test_each_prompt_of_a_completion_has_its_choices_beside_one_another() -> None:
+    body = {"model": "m", "prompt": ["a", "b"], "n": 2, "seed": 1}
+    call = read_completion(Fields(body), Caller())
+    told = [(one.prompt, one.params["seed"]) for one in call.requests]
+    assert told == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
+
+
+def test_what_cannot_be_told_of_a_prompt_is_refused() -> None:
+    for fields in ({"echo": True, "logprobs": 1}, {"best_of": 3}):
+        with pytest.raises(InvalidValue):
+            read_completion(Fields({"model": "m", "prompt": "a", **fields}), Caller())
