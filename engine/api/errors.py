@@ -7,13 +7,14 @@ ours would retry in vain, `x-should-retry: false` says so.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from paddock.engine.errors import (
     AdapterBroken,
@@ -182,13 +183,9 @@ def _anthropic_kind(status: int) -> str:
 
 def error_response(path: str, error: ApiError) -> Response:
     """Answer a request for `path` with an error."""
-    body = error_body(dialect_of(path), error)
-    return JSONResponse(
-        body,
-        error.status,
-        error.headers,
-        media_type="application/json; charset=utf-8",
-    )
+    body = json.dumps(error_body(dialect_of(path), error), ensure_ascii=False)
+    raw = body.encode("utf-8", "replace")  # a client's own words may be no text
+    return Response(raw, error.status, error.headers, "application/json; charset=utf-8")
 
 
 def guarded(handler: Handler) -> Handler:

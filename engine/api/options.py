@@ -81,7 +81,7 @@ def read_options(options: Mapping[str, Any]) -> Options:
     return Options(
         params,
         n_ctx if n_ctx is None or n_ctx <= 0 else max(n_ctx, MIN_CTX_TOKENS),
-        known.get("num_keep", 4),
+        min(known.get("num_keep", 4), _INT32),
         known.get("draft_num_predict", 1) != 0,
     )
 

@@ -98,6 +98,7 @@ async def sse(
     headers: Headers = None,
 ) -> Response:
     """Answer with server-sent events (see `event`); `on_error` writes the last one of a failure."""
+
     def more() -> dict[str, str]:
         return {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **_told(headers)}
 

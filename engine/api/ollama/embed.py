@@ -24,6 +24,9 @@ from paddock.engine.request import EmbedReply, EmbedRequest
 from .asking import Asked, ask, fields_of
 from .telling import warning
 
+_MOST_DIMENSIONS = 2**31 - 1
+"""More than any vector has, few enough for a worker's numbers."""
+
 
 async def embed(request: Request) -> Response:
     """Give a vector for each text."""
@@ -92,7 +95,7 @@ async def _load(request: Request, asked: Asked) -> None:
 
 
 async def _vectors(request: Request, asked: Asked, texts: tuple[str, ...]) -> EmbedReply:
-    n_dimensions = integer_of(asked.body, "dimensions") or 0
+    n_dimensions = min(integer_of(asked.body, "dimensions") or 0, _MOST_DIMENSIONS)
     wanted = EmbedRequest(
         asked.spec,
         texts,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from paddock.engine.api.bodies import fields, object_of, objects_of, text_of
+from paddock.engine.api.bodies import fields, object_of, objects_of, parse, text_of
 from paddock.engine.api.errors import ApiError
 from paddock.engine.request import Chunk, Message, Tool, ToolCall
 
@@ -37,10 +36,7 @@ def _read_call(raw: Mapping[str, Any]) -> ToolCall:
     function = fields(object_of(body, "function"))
     arguments = function.get("arguments")
     if isinstance(arguments, str):  # as OpenAI writes them; many programs pass on what they got
-        try:
-            arguments = json.loads(arguments or "{}")
-        except (ValueError, RecursionError):
-            raise ApiError(400, "the `arguments` of a tool call are no JSON object") from None
+        arguments = parse(arguments or "{}")
     if arguments is None:
         arguments = {}
     if not isinstance(arguments, dict):

@@ -41,6 +41,16 @@ def test_what_is_no_text_becomes_a_replacement_character() -> None:
     assert parse_object(b'{"a": "\xff"}') == {"a": "�"}
 
 
+@pytest.mark.parametrize("n", [129, 500, 980, 5000, 200_000])
+def test_what_is_nested_too_deeply_is_refused(n: int) -> None:
+    for begins, ends in ((b"[", b"]"), (b'{"\\u0061":', b"}")):
+        body = b'{"a":' + begins * n + b"1" + ends * n + b"}"
+        with pytest.raises(ApiError) as caught:
+            parse_object(body)
+        assert caught.value.message == "malformed JSON: it is nested too deeply"
+    assert parse_object(b'{"a":' + b"[" * 100 + b'"\\u0062"' + b"]" * 100 + b"}")
+
+
 @given(some.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     try:
