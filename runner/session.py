@@ -153,12 +153,13 @@ async def _models(
     if pool is not None:
         digests = Digests(pool.facts)
     else:
-        from paddock.engine.models import ModelFinder
+        from paddock.engine.models import ModelFinder, with_context
 
         finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
 
         async def facts(spec: ModelSpec) -> ModelFacts:
-            return await asyncio.to_thread(finder.find, spec.ref, spec.n_ctx_tokens)
+            found = await asyncio.to_thread(finder.find, spec.ref, settings.pool.n_ctx_tokens)
+            return with_context(found, spec.n_ctx_tokens)
 
         digests = Digests(facts)
         pool = NoPool()

@@ -24,8 +24,14 @@ _DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
 _BLOB = re.compile(r"sha256-[0-9a-f]{64}")
 _PIECE_BYTES = 1024 * 1024
 
-# A file that is being written changes; one that did not for so long was left behind.
+# A file that is being written changes; one that did not for so long was left behind. What is left
+# of a download can be gone on with, so it waits for longer.
 _LEFT_BEHIND_S = 3600.0
+_GIVEN_UP_S = 7 * 24 * 3600.0
+_HALF = (
+    (re.compile(r"\..*\.part"), _LEFT_BEHIND_S),
+    (re.compile(r"sha256-[0-9a-f]{64}-partial(-\d+)?"), _GIVEN_UP_S),
+)
 
 
 class Blobs:
@@ -144,13 +150,13 @@ class Blobs:
         return 0
 
     def sweep(self) -> None:
-        """Remove what killed writers left half."""
+        """Remove what killed writers left half, and downloads that nobody went on with."""
         for name in self._names():
             path = self.folder / name
-            with suppress(OSError):
-                is_ours = name.startswith(".") and name.endswith(".part")
-                if is_ours and time.time() - path.stat().st_mtime > _LEFT_BEHIND_S:
-                    path.unlink(missing_ok=True)
+            for form, waits_s in _HALF:
+                with suppress(OSError):
+                    if form.fullmatch(name) and time.time() - path.stat().st_mtime > waits_s:
+                        path.unlink(missing_ok=True)
 
     def _names(self) -> list[str]:
         with suppress(OSError):

@@ -143,12 +143,16 @@ def test_a_full_disk_leaves_no_half_blob_and_what_was_there(small_disk: Path) ->
     assert blobs.true_digest(digest) == digest
 
 
-def test_what_a_killed_writer_left_is_swept_away_when_it_is_old(tmp_path: Path) -> None:
+def test_what_is_half_is_swept_away_when_nobody_goes_on_with_it(tmp_path: Path) -> None:
     blobs = Blobs(tmp_path)
     blobs.add(CONTENT)
-    for name in (".12-old.part", ".12-new.part", "sha256-partial"):
+    hour, partial = 3600, f"sha256-{'a' * 64}-partial"
+    ages = {".12-old.part": 2 * hour, ".12-new.part": 0, partial: 48 * hour, f"{partial}-0": 0,
+            f"{partial}-1": 200 * hour, "notes.txt": 900 * hour}  # fmt: skip
+    for name, age in ages.items():
         (blobs.folder / name).write_bytes(b"half")
-    hours_ago = time.time() - 7200
-    os.utime(blobs.folder / ".12-old.part", (hours_ago, hours_ago))
+        then = time.time() - age
+        os.utime(blobs.folder / name, (then, then))
     blobs.sweep()
-    assert files(tmp_path) == [".12-new.part", DIGEST.replace(":", "-"), "sha256-partial"]
+    left = [".12-new.part", "notes.txt", DIGEST.replace(":", "-"), partial, f"{partial}-0"]
+    assert files(tmp_path) == sorted(left)
