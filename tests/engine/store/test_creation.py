@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import replace
@@ -223,6 +224,9 @@ def test_what_cannot_be_made_is_refused_in_ollamas_words(
     assert refusal(finder, replace(whole, parameters={"top_k": "many"})) == (
         "parameter 'top_k' must be a whole number, not 'many'"
     )
+    assert refusal(finder, replace(whole, parameters={"top_p": math.nan})) == (
+        "parameter 'top_p' must be a number, not nan"
+    )
     assert refusal(finder, replace(whole, template="{{ if .System }}")).startswith(
         "template error: "
     )
@@ -232,6 +236,23 @@ def test_what_cannot_be_made_is_refused_in_ollamas_words(
     assert refusal(finder, replace(whole, quantize="q9_z")).startswith(
         "unsupported quantization type 'q9_z' - supported types are Q8_0, Q6_K,"
     )
+
+
+def test_an_adapter_for_another_kind_of_model_is_refused(
+    finder: ModelFinder, weights: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "lora.gguf"
+    lora = write_adapter(path, "a.weight", 8, 8, strength=1, architecture="qwen2")
+    recipe = Recipe("mine", files={"m": weights}, adapters={"lora.gguf": lora})
+    assert refusal(finder, recipe) == (
+        "lora.gguf is an adapter for 'qwen2' models, and this one is 'llama'"
+    )
+
+
+def test_parameters_are_stored_as_ollama_reads_them(finder: ModelFinder, weights: Path) -> None:
+    params = {"stop": "x", "top_k": 5.0, "temperature": 1, "unheard_of": 7}
+    made(finder, Recipe("mine", files={"m": weights}, parameters=params))
+    assert layers(finder, "mine")["params"] == b'{"stop":["x"],"temperature":1,"top_k":5}\n'
 
 
 def test_unknown_names_are_told_apart_from_impossible_ones(finder: ModelFinder) -> None:
@@ -340,6 +361,7 @@ def test_weights_are_written_in_another_format(
     assert config(finder, "mine")["file_type"] == kind
     assert f"creating new layer sha256:{facts.digest}" in statuses(lines)
     assert [path.name for path in (finder.store.root / "blobs").glob(".*")] == []
+    assert len(finder.store.blobs.digests()) == 2
 
 
 def test_only_unquantised_weights_are_quantised(finder: ModelFinder) -> None:
