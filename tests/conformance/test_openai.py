@@ -87,8 +87,6 @@ CHATS = [
         ("a schema that cannot be",
          {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "x"}}}},
          re.compile('"type":"invalid_request_error"')),
-        ("a token that the model does not have", {"logit_bias": {"99999999": 1}},
-         re.compile('"type":"invalid_request_error"')),
         ("an embedding model", {"model": VECTORS},
          error(f'"{VECTORS}" does not support chat')),
     )

@@ -6,11 +6,13 @@ same as nothing, since clients write it for what they leave out.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .refusals import InvalidValue
+
+MOST_LEVELS = 64
+"""As many as a JSON Schema may have."""
 
 
 class Fields:
@@ -86,7 +88,7 @@ class Fields:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._wrong(name, "a number")
-        if math.isnan(value) or not least <= value <= most:
+        if not least <= value <= most:
             raise self.refused(name, f"expected a number from {least:g} to {most:g}, not {value}.")
         return float(value)
 
@@ -121,6 +123,18 @@ class Fields:
             )
         return found
 
+    def tree(self, name: str) -> dict[str, Any] | None:
+        """Give an object that goes on as it is, such as a schema; None where it is not there.
+
+        Only so deep that whatever walks through it later can.
+        """
+        found = self.object(name)
+        if found is None:
+            return None
+        if not is_shallow(found.values):
+            raise self.refused(name, f"it is nested more than {MOST_LEVELS} levels deep.")
+        return dict(found.values)
+
     def list(self, name: str) -> list[Any]:
         """Give an array; empty where it is not there."""
         value = self.values.get(name)
@@ -140,6 +154,17 @@ class Fields:
                 )
                 raise InvalidValue(said, at, code="invalid_type")
             yield Fields(value, at)
+
+
+def is_shallow(value: Any) -> bool:
+    """Tell whether a value has at most 64 levels."""
+    level = [value]
+    for _ in range(MOST_LEVELS):
+        inner = [one.values() if isinstance(one, Mapping) else one for one in level]
+        level = [child for one in inner for child in one if isinstance(child, Mapping | list)]
+        if not level:
+            return True
+    return False
 
 
 def _kind(value: Any) -> str:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from paddock.engine.answer import Answer
 from paddock.engine.api.errors import ApiError
 from paddock.engine.pool import LocalPool
-from paddock.engine.request import ChatRequest, Chunk, ModelSpec, Reply
+from paddock.engine.request import ChatRequest, Chunk, Reply
 
 from .calls import Body, Call, Caller, Speaker, Stamp, failed_event
 from .completions import CompletionCall
@@ -143,4 +143,4 @@ async def _ready(pool: LocalPool, call: Call) -> Call:
 async def _text_of(pool: LocalPool, request: ChatRequest) -> str:
     if not request.prompt_tokens:
         return request.prompt or ""
-    return await pool.detokenise(ModelSpec(request.model.ref), list(request.prompt_tokens))
+    return await pool.detokenise(request.model, request.prompt_tokens)

@@ -56,7 +56,8 @@ def generating(read: Read) -> Callable[[Request], Awaitable[Response]]:
             return await sse(request, talk.events(), talk.fail, talk.headers)
         value, replies = await while_connected(request, answered(service.pool, call, caller))
         is_cut = any(one.prompt_tokens_original is not None for one in replies)
-        return json_response(value, headers={"Warning": CUT} if is_cut else None)
+        with in_openais_words():
+            return json_response(value, headers={"Warning": CUT} if is_cut else None)
 
     return handler
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from paddock.engine.request import Message, ToolCall
 
-from .fields import Fields
+from .fields import Fields, is_shallow
 from .pictures import picture_of
 from .refusals import InvalidValue
 
@@ -121,7 +121,7 @@ def arguments_of(fields: Fields, name: str) -> Mapping[str, Any]:
         value = json.loads(text)
     except (ValueError, RecursionError):
         raise fields.refused(name, "invalid tool call arguments: not valid JSON.") from None
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not is_shallow(value):
         raise fields.refused(name, "invalid tool call arguments: not a JSON object.")
     return value
 

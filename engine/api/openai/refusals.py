@@ -42,6 +42,8 @@ def told(error: Exception) -> ApiError:
             return ApiError(404, said, code="model_not_found", param="model")
         case InvalidName():
             return ApiError(400, "invalid model name", code="invalid_model", param="model")
+        case RecursionError():
+            return ApiError(400, "the request is nested too deeply")
         case _:
             return api_error(error)
     return ApiError(

@@ -58,6 +58,7 @@ def read_response(body: Fields, caller: Caller) -> ResponseCall:
     Raises:
         InvalidValue: a field that cannot be used.
     """
+    body.tree("metadata")
     for name in _REMEMBERING:
         if body.has(name):
             raise body.refused(
@@ -116,7 +117,6 @@ def response_value(
 ) -> Body:
     """Write a `response` with the items that there are; no reply: it is in progress."""
     given = call.given
-    text = given["text"] or {}
     return {
         "id": stamp.id,
         "object": "response",
@@ -133,11 +133,11 @@ def response_value(
         "output": list(items),
         "parallel_tool_calls": call.calls_in_parallel,
         "previous_response_id": None,
-        "reasoning": {"effort": None, "summary": None, **(given["reasoning"] or {})},
+        "reasoning": {"effort": (given["reasoning"] or {}).get("effort"), "summary": None},
         "service_tier": "default",
         "store": False,
         "temperature": _or(given["temperature"], 1.0),
-        "text": {"format": {"type": "text"}, **text},
+        "text": {"format": (given["text"] or {}).get("format") or {"type": "text"}},
         "tool_choice": _or(given["tool_choice"], "auto"),
         "tools": given["tools"] or [],
         "top_logprobs": given["top_logprobs"] or 0,

@@ -122,8 +122,8 @@ def constraint_of(format_: Fields | None) -> Constraint | None:
     if kind == "json_object":
         return Constraint("json")
     named = format_.object("json_schema") or format_
-    schema = named.any("schema")
-    if not isinstance(schema, Mapping):
+    schema = named.tree("schema")
+    if schema is None:
         raise named.refused("schema", "expected a JSON Schema as an object.")
     return Constraint("json_schema", json.dumps(schema, ensure_ascii=False))
 
@@ -141,23 +141,19 @@ def tools_of(body: Fields) -> tuple[Tool, ...]:
     """
     tools: list[Tool] = []
     for one in body.objects("tools"):
-        kind = one.needed_text("type")
-        if kind == "namespace":
-            tools += tools_of(one)
-        elif kind == "function":
-            tools.append(_tool(one.object("function") or one))
-        elif not kind.startswith("web_search"):  # offered by habit; a model that lacks it gets on
-            raise one.refused("type", f"tools of type '{kind[:40]}' are not supported here.")
+        in_namespace = one.needed_text("type") == "namespace"
+        for tool in one.objects("tools") if in_namespace else (one,):
+            kind = tool.needed_text("type")
+            if kind == "function":
+                tools.append(_tool(tool.object("function") or tool))
+            elif not kind.startswith("web_search"):  # offered by habit; answers do without
+                raise tool.refused("type", f"tools of type '{kind[:40]}' are not supported here.")
     return tuple(tools)
 
 
 def _tool(function: Fields) -> Tool:
-    parameters = function.object("parameters")
-    return Tool(
-        function.needed_text("name"),
-        function.text("description"),
-        parameters.values if parameters else {},
-    )
+    name, description = function.needed_text("name"), function.text("description")
+    return Tool(name, description, function.tree("parameters") or {})
 
 
 def choice_of(body: Fields, tools: tuple[Tool, ...]) -> tuple[str, tuple[Tool, ...]]:

@@ -8,10 +8,12 @@ the same files goes on where it was.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.openai.calls import Caller
@@ -28,6 +30,9 @@ _PORTION = 64
 """Lines that a thread reads at a time."""
 
 _CALLER = Caller("batch", waits=True)
+
+Answering = Callable[[Line], Awaitable[Mapping[str, Any]]]
+"""Gives the body that answers a line, or raises `ApiError` with what is answered instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +62,33 @@ async def run_lines(
     n_lines: int | None = None,
     n_at_once: int = AT_ONCE,
 ) -> AsyncGenerator[Tally, None]:
+    """Answer every line by a pool, at the priority of batches; see `run_lines_by`."""
+
+    async def answer(line: Line) -> Mapping[str, Any]:
+        return await line_answer(pool, line.url, line.body, _CALLER)
+
+    tallies = run_lines_by(answer, source, results, urls=urls, n_lines=n_lines, n_at_once=n_at_once)
+    async with aclosing(tallies):
+        async for tally in tallies:
+            yield tally
+
+
+async def run_lines_by(
+    answer: Answering,
+    source: Path,
+    results: Path,
+    *,
+    urls: Sequence[str] = ENDPOINTS,
+    n_lines: int | None = None,
+    n_at_once: int = AT_ONCE,
+) -> AsyncGenerator[Tally, None]:
     """Answer every line of `source` that has no result in `results` yet.
 
     Tells how far it is at the beginning, and whenever results were brought to the disk. Lines that
     cannot be answered have their error as their result.
 
     Args:
-        pool: is asked, at the priority of batches.
+        answer: is asked for each line.
         source: OpenAI's Batch lines.
         results: gets a line for each, in the order in which they come; made if it is not there.
         urls: the endpoints that the lines may ask.
@@ -83,7 +108,7 @@ async def run_lines(
     left = _Left(read_lines(source, done))
     coming: asyncio.Queue[tuple[bytes, bool] | None] = asyncio.Queue()
     runners = [
-        asyncio.create_task(_run(pool, left, coming))
+        asyncio.create_task(_run(answer, left, coming))
         for _ in range(min(n_at_once, total - len(done)))
     ]
     try:
@@ -128,13 +153,13 @@ class _Left:
 
 
 async def _run(
-    pool: LocalPool, left: _Left, coming: asyncio.Queue[tuple[bytes, bool] | None]
+    answer: Answering, left: _Left, coming: asyncio.Queue[tuple[bytes, bool] | None]
 ) -> None:
     """Run lines, one after the other, until there are no more; says None at its end."""
     try:
         while (line := await left.next()) is not None:
             try:
-                body = await line_answer(pool, line.url, line.body, _CALLER)
+                body = await answer(line)
                 coming.put_nowait((answer_line(line, body), True))
             except ApiError as error:
                 coming.put_nowait((failure_line(line, error), False))
