@@ -129,11 +129,20 @@ def parse_config(raw: bytes) -> Config:
     told = json.loads(raw)
     if not isinstance(told, dict):
         raise ValueError("it is not a JSON object")  # noqa: TRY004 - bad content, not a bad call
-    families = told.get("model_families") or ()
-    texts = {name: str(told.get(name) or "") for name in _FIELDS if name != "model_families"}
+    families = told.get("model_families")
+
+    def text(name: str) -> str:
+        return str(told.get(name) or "")
+
     return Config(
-        **texts,
+        model_format=text("model_format"),
+        model_family=text("model_family"),
         model_families=tuple(map(str, families)) if isinstance(families, list) else (),
+        model_type=text("model_type"),
+        file_type=text("file_type"),
+        renderer=text("renderer"),
+        parser=text("parser"),
+        requires=text("requires"),
         more={name: told[name] for name in told if name not in (*_FIELDS, *_REQUIRED)},
     )
 
