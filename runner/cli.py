@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from .commands import (
+    batch,
     chat,
     config,
     create,
@@ -60,7 +61,7 @@ def _root(
 
 _GROUPS = (
     *(pipelines, machine, config),
-    *(chat, embed),
+    *(chat, embed, batch),
     *(transfers, store, show, create, tune),
     *(serve, running, later),
 )

@@ -137,9 +137,11 @@ class Client:
         import httpx
 
         self.url = url
+        self.trusts_proxies = trusts_proxies
+        self.headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._http = httpx.Client(
             base_url=url,
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            headers=self.headers,
             timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
             transport=transport,
             trust_env=trusts_proxies,

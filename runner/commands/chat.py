@@ -91,6 +91,8 @@ def chat(
         "shows_thinking": not hide_thinking,
         "draws_markdown": not plain and format_ is None,
     }
+    if model.endswith(".gguf"):
+        raise CommandError(f"A file is brought into the store first:\n  paddock pull {model}")
     text = _asked(prompt or [], files or [])
     from paddock.runner.hosting import serving
     from paddock.runner.settings import read_settings

@@ -92,7 +92,7 @@ def rm(
             if client is not None:
                 client.delete("/api/delete", {"model": model})
             else:
-                _remove(settings, model)
+                _finder(settings).delete(model)
         except (EngineError, service.ServiceError) as error:
             faults.append(str(error))
             console.tell(str(error))
@@ -102,13 +102,6 @@ def rm(
     if as_json:
         console.say_json({"ok": not faults, "removed": removed, "errors": faults})
     return FAILED if faults else DONE
-
-
-def _remove(settings: Settings, model: str) -> None:
-    from paddock.engine.store.names import parse_name
-
-    finder = _finder(settings)
-    finder.store.delete(parse_name(model), keep=finder.kept())
 
 
 def check(

@@ -168,7 +168,7 @@ class Desk:
     def _parameter(self, value: str) -> None:
         from paddock.engine.store.parameters import read_parameter
 
-        name, *words = value.split()
+        name, *words = value.split() or [""]
         if not name or not words:
             raise ServiceError("Write it as /set parameter temperature 0.2.")
         try:

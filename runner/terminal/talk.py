@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from paddock.runner.display import console
 from paddock.runner.service import ServiceError
@@ -17,23 +17,12 @@ from paddock.runner.service import ServiceError
 from . import pictures
 from .keyboard import Keyboard
 from .session import Session
-from .slash import Desk, is_command
+from .slash import Desk, Service, is_command
 from .timings import timings
 from .views import View, view
 
+NOT_FOUND = 404
 HOW_TO_LEAVE = "Ctrl-D or /bye leaves."
-
-
-class Service(Protocol):
-    """What is asked: `paddock.runner.service.Client` is the real one."""
-
-    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Send an object, get one."""
-        ...
-
-    def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Send an object, get one after the other."""
-        ...
 
 
 class Interrupted(Exception):
@@ -55,7 +44,14 @@ def abilities_of(service: Service, model: str) -> frozenset[str]:
     Raises:
         ServiceError: there is none of this name, or it cannot chat.
     """
-    told = service.post("/api/show", {"model": model})
+    try:
+        told = service.post("/api/show", {"model": model})
+    except ServiceError as error:
+        if error.status != NOT_FOUND:
+            raise
+        raise ServiceError(
+            f"There is no model '{model}' here.\n  paddock pull {model}", NOT_FOUND
+        ) from None
     abilities = frozenset(map(str, told.get("capabilities") or ()))
     if abilities and "completion" not in abilities:
         raise ServiceError(

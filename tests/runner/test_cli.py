@@ -104,7 +104,7 @@ def test_help_names_every_command_of_this_version_and_none_of_a_later_one() -> N
     lines = paddock("--help").stdout.partition("Commands:")[2].splitlines()
     assert [line.split()[0] for line in lines if line.strip()] == [
         *("validate", "plan", "run", "init", "schema", "steps", "doctor", "config"),
-        *("chat", "embed", "pull", "push", "list", "cp", "rm", "check", "prune", "show"),
+        *("chat", "embed", "batch", "pull", "push", "list", "cp", "rm", "check", "prune", "show"),
         *("create", "tune", "serve", "ps", "stop"),
     ]
 

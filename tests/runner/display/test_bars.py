@@ -40,7 +40,9 @@ def test_in_a_pipe_what_is_new_is_told_at_once_and_the_rest_now_and_then() -> No
 
 def test_on_a_terminal_each_step_has_a_line_and_a_bar_where_its_size_is_known() -> None:
     out, now = io.StringIO(), [0.0]
-    screen = Console(file=out, force_terminal=True, width=100, color_system=None)
+    screen = Console(
+        file=out, force_terminal=True, width=100, color_system=None, _environ={"TERM": "xterm"}
+    )
     with Bars(screen, lambda: now[0]) as bars:
         bars.tell("pulling manifest")
         bars.tell("pulling abc", 10_000_000, 1_000_000)
