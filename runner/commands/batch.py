@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +18,6 @@ from .machine import Json
 
 if TYPE_CHECKING:
     from paddock.engine.api.openai.batch.running import Tally
-    from paddock.runner.settings import Settings
 
 SOME_FAILED = 3  # as for a run: done, but not all of it well
 EVERY_S = 5.0
@@ -48,18 +46,16 @@ def batch(
         raise CommandError(f"There is no folder '{Path(results).parent}'.")
     if Path(source).resolve() == Path(results).resolve():
         raise CommandError("The results would be written over the requests: name another file.")
+    from paddock.runner import batches
     from paddock.runner.settings import read_settings
 
     settings = read_settings(Path.cwd())
-    last: list[Tally] = []
     try:
         with _following() as follow:
-            work = _run(settings, Path(source), Path(results), at_once)
-            asyncio.run(_followed(work, follow, last))
+            tally = batches.answer(settings, Path(source), Path(results), at_once, follow)
     except KeyboardInterrupt:
         console.tell(f"Interrupted. `paddock batch {source} {results}` goes on where it stopped.")
         return INTERRUPTED
-    tally = last[-1]
     if as_json:
         told = {"total": tally.total, "completed": tally.completed, "failed": tally.failed}
         console.say_json({"ok": not tally.failed, **told})
@@ -73,97 +69,6 @@ def words(tally: Tally) -> str:
     failed = f", {tally.failed:,} failed" if tally.failed else ""
     done = tally.completed + tally.failed
     return f"{done:,} of {console.counted(tally.total, 'request')} answered{failed}"
-
-
-async def _followed(
-    work: AsyncGenerator[Tally, None], follow: Callable[[Tally], None], last: list[Tally]
-) -> None:
-    async with aclosing(work):
-        async for tally in work:
-            last[:] = [tally]
-            follow(tally)
-
-
-async def _run(
-    settings: Settings, source: Path, results: Path, at_once: int
-) -> AsyncGenerator[Tally, None]:
-    """Answer by the running service, else by a pool of our own.
-
-    Raises:
-        CommandError: the service or the pool ended meanwhile.
-    """
-    from paddock.engine.api.openai.batch.running import Interrupted, run_lines, run_lines_by
-    from paddock.runner import service
-
-    client = service.find(settings)
-    try:
-        if client is not None:
-            with client:
-                asking = _asking(client.url, client.headers, client.trusts_proxies)
-            async with asking as answer:
-                tallies = run_lines_by(answer, source, results, n_at_once=at_once)
-                async with aclosing(tallies):
-                    async for tally in tallies:
-                        yield tally
-            return
-        from paddock.engine.pool import LocalPool
-
-        async with LocalPool(settings.pool) as pool:
-            tallies = run_lines(pool, source, results, n_at_once=at_once)
-            async with aclosing(tallies):
-                async for tally in tallies:
-                    yield tally
-    except Interrupted:
-        raise CommandError(
-            "The service went away; the same command goes on where it stopped."
-        ) from None
-
-
-@asynccontextmanager
-async def _asking(url: str, headers: dict[str, str], trusts_proxies: bool) -> AsyncIterator[Any]:
-    """Give what asks the service for one line, again where it is busy."""
-    import httpx
-
-    from paddock.engine.api.errors import ApiError
-    from paddock.engine.api.openai.batch.lines import Line
-    from paddock.runner.service import CONNECT_S, SILENCE_S
-
-    timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_S, pool=None)
-    headers = {**headers, "X-Paddock-Priority": "batch"}
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(
-        base_url=url, headers=headers, timeout=timeout, limits=limits, trust_env=trusts_proxies
-    ) as http:
-
-        async def answer(line: Line) -> dict[str, Any]:
-            while True:
-                asked = await http.post(line.url, json={**line.body, "stream": False})
-                if asked.status_code not in (429, 503):
-                    break
-                await asyncio.sleep(_wait_s(asked.headers.get("retry-after", "")))
-            told = asked.json()
-            if asked.status_code >= 400:
-                error = told.get("error") if isinstance(told, dict) else None
-                said = error if isinstance(error, dict) else {"message": str(error)}
-                raise ApiError(
-                    asked.status_code,
-                    str(said.get("message")),
-                    kind=str(said.get("type") or ""),
-                    code=said.get("code"),
-                    param=said.get("param"),
-                )
-            return dict(told)
-
-        yield answer
-
-
-def _wait_s(retry_after: str) -> float:
-    """Tell how long a busy service is left alone.
-
-    >>> _wait_s("5"), _wait_s("3600"), _wait_s("soon")
-    (5.0, 30.0, 2.0)
-    """
-    return min(30.0, float(retry_after)) if retry_after.isdecimal() else 2.0
 
 
 @contextmanager

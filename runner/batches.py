@@ -1,0 +1,126 @@
+"""Answer a file of requests: by the service that runs, else by a pool of our own.
+
+Knows no terminal. What is answered is on the disk, and is not asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from paddock.engine.api.errors import ApiError
+from paddock.engine.api.openai.batch.lines import Line
+from paddock.engine.api.openai.batch.running import (
+    Answering,
+    Interrupted,
+    Tally,
+    run_lines,
+    run_lines_by,
+)
+from paddock.engine.pool import LocalPool
+
+from . import service
+from .settings import Settings
+
+
+def answer(
+    settings: Settings,
+    source: Path,
+    results: Path,
+    at_once: int,
+    follow: Callable[[Tally], None],
+) -> Tally:
+    """Answer every line of `source` that has no result yet; `follow` is told how far it is.
+
+    Raises:
+        BadLines: nothing was asked, and `results` is as it was.
+        ServiceError: the service or the pool ended meanwhile.
+        EngineError: the results cannot be written.
+    """
+    return asyncio.run(_followed(_run(settings, source, results, at_once), follow))
+
+
+async def _followed(work: AsyncGenerator[Tally, None], follow: Callable[[Tally], None]) -> Tally:
+    last: Tally | None = None
+    async with aclosing(work):
+        async for last in work:
+            follow(last)
+    assert last is not None  # it begins with one
+    return last
+
+
+async def _run(
+    settings: Settings, source: Path, results: Path, at_once: int
+) -> AsyncGenerator[Tally, None]:
+    """Answer by the running service, else by a pool of our own.
+
+    Raises:
+        ServiceError: the service or the pool ended meanwhile.
+    """
+    client = service.find(settings)
+    try:
+        if client is not None:
+            with client:
+                asking = _asking(client.url, client.headers, client.trusts_proxies)
+            async with asking as answer:
+                tallies = run_lines_by(answer, source, results, n_at_once=at_once)
+                async with aclosing(tallies):
+                    async for tally in tallies:
+                        yield tally
+            return
+        async with LocalPool(settings.pool) as pool:
+            tallies = run_lines(pool, source, results, n_at_once=at_once)
+            async with aclosing(tallies):
+                async for tally in tallies:
+                    yield tally
+    except Interrupted:
+        words = "The service went away; the same command goes on where it stopped."
+        raise service.ServiceError(words) from None
+
+
+@asynccontextmanager
+async def _asking(
+    url: str, headers: dict[str, str], trusts_proxies: bool
+) -> AsyncIterator[Answering]:
+    """Give what asks the service for one line, again where it is busy."""
+    timeout = httpx.Timeout(service.SILENCE_S, connect=service.CONNECT_S, pool=None)
+    headers = {**headers, "X-Paddock-Priority": "batch"}
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(
+        base_url=url, headers=headers, timeout=timeout, limits=limits, trust_env=trusts_proxies
+    ) as http:
+
+        async def answer(line: Line) -> dict[str, Any]:
+            while True:
+                asked = await http.post(line.url, json={**line.body, "stream": False})
+                if asked.status_code not in (429, 503):
+                    break
+                await asyncio.sleep(_wait_s(asked.headers.get("retry-after", "")))
+            told = asked.json()
+            if asked.status_code >= 400:
+                error = told.get("error") if isinstance(told, dict) else None
+                said = error if isinstance(error, dict) else {"message": str(error)}
+                raise ApiError(
+                    asked.status_code,
+                    str(said.get("message")),
+                    kind=str(said.get("type") or ""),
+                    code=said.get("code"),
+                    param=said.get("param"),
+                )
+            return dict(told)
+
+        yield answer
+
+
+def _wait_s(retry_after: str) -> float:
+    """Tell how long a busy service is left alone.
+
+    >>> _wait_s("5"), _wait_s("3600"), _wait_s("soon")
+    (5.0, 30.0, 2.0)
+    """
+    return min(30.0, float(retry_after)) if retry_after.isdecimal() else 2.0
