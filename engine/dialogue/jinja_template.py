@@ -1,8 +1,8 @@
 """Run a chat template in Jinja2. Knows nothing of what templates mean.
 
-The template comes with the model file, so it is code from elsewhere: it runs in Jinja2's sandbox.
-Some (Kimi's) append to their own lists, which the immutable sandbox forbids; what a template is
-given is a copy made for it, so it may change that.
+The template comes with the model file, or with a request, so it is code from elsewhere: it runs in
+a sandbox that bounds its steps, its time and what it makes. Some (Kimi's) append to their own
+lists; what a template is given is a copy made for it, so it may change that.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 from jinja2 import TemplateError, Undefined, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.sandbox import SandboxedEnvironment
 
 from paddock.engine.errors import BadRequest
 
+from .jinja_sandbox import Sandbox
 from .template import Refused, Turn
 
 # For models without a template: ChatML, which most instruction-tuned models have seen.
@@ -34,17 +34,18 @@ class JinjaTemplate:
 
     def __init__(self, source: str | None, *, bos: str, eos: str) -> None:
         self.source = source or CHATML
-        environment = SandboxedEnvironment(
+        environment = Sandbox(
             trim_blocks=True,
             lstrip_blocks=True,
             extensions=["jinja2.ext.loopcontrols", _Generation],
         )
-        environment.filters["tojson"] = _to_json
+        environment.add_filter("tojson", _to_json)
         environment.globals.update(raise_exception=_refuse, strftime_now=_now)
         try:
-            self._template = environment.from_string(self.source)
-        except TemplateError as error:
+            self._template = environment.from_string(environment.counted(self.source))
+        except (TemplateError, RecursionError) as error:
             raise BadRequest(f"the model's chat template cannot be read: {error}") from error
+        self._environment = environment
         self._special = {"bos_token": bos, "eos_token": eos}
 
     def render(
@@ -73,6 +74,7 @@ class JinjaTemplate:
             return self._rendered(turns, {**told, "tools": []})
 
     def _rendered(self, turns: Sequence[Turn], told: Mapping[str, Any]) -> str:
+        self._environment.begin()
         try:
             return self._template.render(copy.deepcopy({**told, "messages": list(turns)}))
         except (TemplateError, ArithmeticError, AttributeError, LookupError) as error:

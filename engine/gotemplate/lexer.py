@@ -84,7 +84,8 @@ def tokens(source: str) -> Iterator[Token]:
             yield Token("end", "", line)
             return
         inside = start + (3 if trims else 2)
-        commented = _comment_end(source, inside)
+        # The space after a trimming minus sign is part of the mark.
+        commented = _comment_end(source, inside + 1 if trims else inside)
         if commented is None:
             action = _Action(source, inside, line)
             yield from action.tokens()
@@ -103,12 +104,11 @@ def _line(source: str, at: int) -> int:
 
 def _comment_end(source: str, at: int) -> tuple[int, bool] | None:
     """Give where a comment's action ends and whether it trims what follows; None: no comment."""
-    begins = at + 1 if _is_space(source, at) and source.startswith("/*", at + 1) else at
-    if not source.startswith("/*", begins):
+    if not source.startswith("/*", at):
         return None
-    closes = source.find("*/", begins + 2)
+    closes = source.find("*/", at + 2)
     if closes < 0:
-        raise GoTemplateSyntaxError(_line(source, begins), "unclosed comment")
+        raise GoTemplateSyntaxError(_line(source, at), "unclosed comment")
     end = closes + 2
     if source.startswith("}}", end):
         return end + 2, False

@@ -55,26 +55,26 @@ def _part(found: re.Match[str], left: list[Any], making: Callable[[int], None]) 
         return "%!(NOVERB)"
     if found["verb"] == "%":
         return "%"
-    form = _Form(found["flags"], None, None, found["verb"])
+    form, faults = _Form(found["flags"], None, None, found["verb"]), ""
     for name in ("width", "precision"):
         text = found[name]
         if text is None:
             continue
         number: Any = int(text[:9] or 0) if text != "*" else left.pop(0) if left else None
         if not isinstance(number, int) or not -MAX_WIDTH <= number <= MAX_WIDTH:
-            return f"%!(BAD{name[:4].upper() if name == 'precision' else 'WIDTH'})"
-        if name == "width":
+            faults += "%!(BADWIDTH)" if name == "width" else "%!(BADPREC)"
+        elif name == "width":
             form.width, form.flags = abs(number), form.flags + ("-" if number < 0 else "")
         else:
             form.precision = max(number, 0)
     if not left:
-        return f"%!{form.verb}(MISSING)"
+        return f"{faults}%!{form.verb}(MISSING)"
     value = left.pop(0)
     text = _written(form, value)
     if text is None:
-        return f"%!{form.verb}({type_name(value)}={show(value)})"
+        return f"{faults}%!{form.verb}({type_name(value)}={show(value)})"
     making(max(len(text), form.width or 0))
-    return _padded(form, text, is_number=isinstance(value, int | float))
+    return faults + _padded(form, text, is_number=isinstance(value, int | float))
 
 
 def _padded(form: _Form, text: str, *, is_number: bool) -> str:
@@ -129,9 +129,7 @@ def _text(form: _Form, value: Any) -> str | None:
 
 def quoted(text: str) -> str:
     """Write a text as Go's `%q` does, everything but control characters as it is."""
-    written = json.dumps(text, ensure_ascii=False)
-    written = written.replace("\\b", "\\b").replace("\\f", "\\f")
-    return re.sub(r"\\u00([01][0-9a-f])", r"\\x\1", written)
+    return re.sub(r"\\u00([01][0-9a-f])", r"\\x\1", json.dumps(text, ensure_ascii=False))
 
 
 def _whole(form: _Form, value: int) -> str | None:

@@ -208,7 +208,7 @@ def test_tools_are_objects_and_print_as_json() -> None:
     source = (
         "{{ range .Tools }}{{ .Type }} {{ .Function.Name }} {{ .Function.Parameters.Required }} "
         "{{ range $k, $v := .Function.Parameters.Properties }}{{ $k }}:{{ $v.Type }},{{ end }} "
-        "{{ json .Function.Parameters.Properties.unit.Enum }} {{ . }}{{ end }}"
+        "{{ with .Function.Parameters.Properties.unit }}{{ json .Enum }}{{ end }} {{ . }}{{ end }}"
         "{{ range .Messages }}{{ .Content }}{{ end }}"
     )
     prompt = rendered(ChatTemplate(source, bos="", eos=""), [Message("user", "x")], WEATHER)

@@ -34,7 +34,7 @@ def formatted(form: str, *values: Any) -> str:
         ("a", [1, "b"], "a%!(EXTRA int=1, string=b)"),
         ("%", [], "%!(NOVERB)"),
         ("%z", [1], "%!z(int=1)"),
-        ("%9999999d", [1], "%!(BADWIDTH)"),
+        ("%9999999d", [1], "%!(BADWIDTH)1"),
         ("%#v", ["a"], '"a"'),
     ],
 )

@@ -92,7 +92,8 @@ def test_an_answer_that_is_begun_stays_the_last_turn() -> None:
         ({"messages": [user({"type": "video"})]},
          'messages.0.content.0.type: content blocks of type "video" are not supported'),
         ({"messages": [user({"type": "image", "source": {"type": "url", "url": "http://x"}})]},
-         "messages.0.content.0.source: image URLs are not fetched; send the image itself as base64"),
+         "messages.0.content.0.source: image URLs are not fetched; "
+         "send the image itself as base64"),
         ({"messages": [user({"type": "image", "source": {"type": "base64", "data": "%"}})]},
          "`messages.0.content.0.source.data` is not base64: illegal base64 data"),
         ({"messages": [user({"type": "document", "source":

@@ -1,0 +1,250 @@
+"""Jinja2's sandbox with a meter: what a chat template may cost. Knows nothing of chats.
+
+Jinja2's own sandbox guards attributes. Time and memory are guarded here: each turn of a loop, call,
+filter, operator and literal is counted, and what would make a huge value is refused before it does.
+Other than the one of pipelines it lets a template change its own lists, as some do.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import wraps
+from typing import Any
+
+from jinja2 import TemplateRuntimeError, nodes
+from jinja2.compiler import CodeGenerator, Frame
+from jinja2.runtime import Context
+from jinja2.sandbox import SandboxedEnvironment
+
+from paddock.engine.gotemplate.meter import DEADLINE_S, MAX_ALL_CHARS, MAX_CHARS, MAX_STEPS
+
+MAX_VALUES = 1_000_000  # of one list or mapping, those within it counted too
+MAX_WIDTH = 10_000  # of what is filled up with spaces
+MAX_BITS = 4096  # of a whole number
+
+_WIDTH = re.compile(r"\d{4,}|\*|\{[^{}]*\{")
+"""In a format: a width that is large, or that is told elsewhere."""
+_FILLING = frozenset(
+    ("batch", "center", "expandtabs", "indent", "ljust", "rjust", "slice", "tojson", "truncate",
+     "wordwrap", "zfill")
+)  # fmt: skip
+"""Filters and methods to which a number says how much they make."""
+_DEEP = frozenset(("join", "pprint", "string", "tojson", "urlencode", "xmlattr"))
+"""Filters that walk through everything in a value."""
+
+
+class TooMuch(TemplateRuntimeError):
+    """The template asked for more than it may have; the text is a plain sentence."""
+
+
+class Sandbox(SandboxedEnvironment):
+    """One template's environment; one thread renders in it at a time."""
+
+    intercepted_binops = frozenset(("+", "*", "**", "%"))
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(optimized=False, finalize=self._written, **options)
+        self.code_generator_class = _Generator
+        del self.globals["lipsum"]
+        self.filters = {name: self._bounded(name, one) for name, one in self.filters.items()}
+        self.filters["_turns"] = self._turns
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from nothing: a rendering begins."""
+        self._n_steps = 0
+        self._n_chars = 0
+        self._deadline = time.monotonic() + DEADLINE_S
+
+    def add_filter(self, name: str, act: Callable[..., Any]) -> None:
+        """Make a filter known."""
+        self.filters[name] = self._bounded(name, act)
+
+    def counted(self, source: str) -> nodes.Template:
+        """Parse a template, and put the meter around what its loops go through."""
+        tree = self.parse(source)
+        for loop in tree.find_all(nodes.For):
+            loop.iter = nodes.Filter(loop.iter, "_turns", [], [], None, None, lineno=loop.lineno)
+        return tree.set_environment(self)  # type: ignore[return-value]
+
+    # What is counted.
+
+    def _step(self) -> None:
+        self._n_steps += 1
+        if self._n_steps > MAX_STEPS:
+            raise TooMuch(f"it takes more than {MAX_STEPS:,} steps")
+        if time.monotonic() > self._deadline:
+            raise TooMuch(f"it takes longer than {DEADLINE_S:g} s")
+
+    def made(self, value: Any) -> Any:
+        """Account for a value that was made, and hand it on."""
+        self._step()
+        if isinstance(value, str):
+            self._make_text(len(value))
+        elif isinstance(value, list | tuple | dict):
+            _weigh(value)
+        elif isinstance(value, int) and value.bit_length() > MAX_BITS:
+            raise TooMuch("it makes a huge number")
+        return value
+
+    def _make_text(self, n_chars: int) -> None:
+        """Account for a text, if possible before it is made."""
+        self._n_chars += n_chars
+        if n_chars > MAX_CHARS or self._n_chars > MAX_ALL_CHARS:
+            raise TooMuch("it makes too large texts")
+
+    def _turns(self, values: Any) -> Iterator[Any]:
+        for value in values:
+            self._step()
+            yield value
+
+    # Where values are made.
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Do `left operator right`."""
+        self._before_binop(operator, left, right)
+        return self.made(super().call_binop(context, operator, left, right))
+
+    def _before_binop(self, operator: str, left: Any, right: Any) -> None:
+        if operator == "*":
+            for one, times in ((left, right), (right, left)):
+                if isinstance(one, str | list | tuple) and isinstance(times, int):
+                    self._make_text(len(one) * max(times, 0))
+        elif operator == "**" and isinstance(left, int) and isinstance(right, int):
+            if left.bit_length() * abs(right) > MAX_BITS:
+                raise TooMuch("it makes a huge number")
+        elif operator == "%" and isinstance(left, str):
+            _check_format(left)
+        elif operator == "+" and isinstance(left, str) and isinstance(right, str):
+            self._make_text(len(left) + len(right))
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **named: Any) -> Any:
+        """Call something from a template."""
+        owner, name = _owner(__obj), getattr(__obj, "__name__", "")
+        if isinstance(owner, str):
+            __self._before_text(name, owner, [*args, *named.values()])
+        elif isinstance(owner, list | dict):
+            for one in (*args, *named.values()):
+                _weigh_if_any(one)  # it goes into what is there
+        return __self.made(super().call(__context, __obj, *args, **named))
+
+    def _bounded(self, name: str, act: Callable[..., Any]) -> Callable[..., Any]:
+        """Put the meter around a filter."""
+
+        @wraps(act)
+        def bounded(*args: Any, **named: Any) -> Any:
+            given = [*args, *named.values()]
+            texts = [one for one in given if isinstance(one, str)]
+            if name in _DEEP:
+                for one in given:
+                    _weigh_if_any(one)
+            if texts:
+                rest = [one for one in given if one is not texts[0]]
+                self._before_text(name, texts[0], rest)
+            elif name in _FILLING:
+                _check_widths(given)
+            return self.made(act(*args, **named))
+
+        return bounded
+
+    def _before_text(self, name: str, text: str, others: Sequence[Any]) -> None:
+        """Refuse what would make too much of a text."""
+        if name in _FILLING:
+            _check_widths(others)
+        elif name in ("format", "format_map"):
+            _check_format(text)
+        elif name == "join" and len(text) > MAX_WIDTH:
+            raise TooMuch("it joins by too long a text")
+        elif name == "replace":
+            words = [one for one in others if isinstance(one, str)]
+            if len(words) > 1:
+                self._make_text(len(text) + text.count(words[0]) * len(words[1]))
+
+    def _written(self, value: Any) -> Any:
+        """Account for what `{{ }}` writes."""
+        return self.made(value)
+
+    def joined(self, parts: Iterable[Any]) -> str:
+        """Do `a ~ b`."""
+        return self.concat([str(self.made(part)) for part in parts])
+
+    def concat(self, parts: Iterable[str]) -> str:  # type: ignore[override]
+        """Join what was written, by the template, a macro or a block."""
+        kept, n_chars = [], 0
+        for part in parts:
+            self._step()
+            n_chars += len(part)
+            if n_chars > MAX_CHARS:
+                break
+            kept.append(part)
+        self._make_text(n_chars)
+        return "".join(kept)
+
+
+class _Generator(CodeGenerator):
+    """Jinja2's code generator, with the meter around what makes values."""
+
+    def _metered(self, visit: Callable[[Any, Frame], None], node: Any, frame: Frame) -> None:
+        self.write("environment.made(")
+        visit(node, frame)
+        self.write(")")
+
+    def visit_List(self, node: nodes.List, frame: Frame) -> None:
+        self._metered(super().visit_List, node, frame)
+
+    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:
+        self._metered(super().visit_Dict, node, frame)
+
+    def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:
+        if node.ctx == "load":
+            self._metered(super().visit_Tuple, node, frame)
+        else:
+            super().visit_Tuple(node, frame)
+
+    def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:
+        self._metered(super().visit_Compare, node, frame)
+
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
+        self.write("environment.joined((")
+        for part in node.nodes:
+            self.visit(part, frame)
+            self.write(", ")
+        self.write("))")
+
+
+def _owner(method: Any) -> Any:
+    """Give whose method it is; those that format texts are wrapped by Jinja2's sandbox."""
+    return getattr(getattr(method, "__wrapped__", method), "__self__", None)
+
+
+def _check_widths(values: Iterable[Any]) -> None:
+    if any(isinstance(one, int | float) and not one <= MAX_WIDTH for one in values):
+        raise TooMuch(f"widths above {MAX_WIDTH:,} are not possible here")
+
+
+def _check_format(text: str) -> None:
+    if _WIDTH.search(text):
+        raise TooMuch("large widths in a format are not possible here")
+
+
+def _weigh_if_any(value: Any) -> None:
+    if isinstance(value, list | tuple | dict):
+        _weigh(value)
+
+
+def _weigh(value: Any) -> None:
+    """Count the values in a list or mapping, shared ones each time, as printing would meet them."""
+    count, n_chars, waiting = 0, 0, [value]
+    while waiting:
+        item = waiting.pop()
+        count += 1
+        if isinstance(item, str):
+            n_chars += len(item)
+        elif isinstance(item, dict):
+            waiting.extend(item.values())
+        elif isinstance(item, list | tuple):
+            waiting.extend(item)
+        if count + len(waiting) > MAX_VALUES or n_chars > MAX_ALL_CHARS:
+            raise TooMuch(f"it makes a list or mapping of more than {MAX_VALUES:,} values")
