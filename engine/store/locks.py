@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from paddock.engine.errors import EngineError, StoreFull, StoreReadOnly
 
 FOLDER = ".locks"
@@ -34,6 +32,8 @@ def held(root: Path, what: str, wait_s: float = -1.0) -> Iterator[None]:
         EngineError: another one has it and `wait_s` is over.
         StoreReadOnly: the folder cannot be written.
     """
+    from filelock import FileLock, Timeout  # 50 ms that `list` and `show` need not pay
+
     path = root / FOLDER / f"{hashlib.sha256(what.encode()).hexdigest()[:32]}.lock"
     with writing(root):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -265,5 +265,5 @@ def _begins_anew(block: str, following: str) -> bool:
         return False  # it may become anything
     if head[:1] in (" ", "\t"):
         return False
-    is_list = any(_LIST.match(line) for line in block.splitlines()[:1])
+    is_list = any(_LIST.match(line) for line in block.splitlines())
     return not (is_list and _LIST.match(head))
