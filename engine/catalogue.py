@@ -15,7 +15,6 @@ from paddock.engine.errors import InvalidName
 from paddock.engine.models import ModelFinder
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
-from paddock.engine.store.layout import Store
 from paddock.engine.store.names import parse_name
 
 _Mark = tuple[object, ...]
@@ -37,7 +36,7 @@ class Catalogue:
     def __init__(self, models: ModelFinder, settings: PoolSettings) -> None:
         self._models = models
         self._settings = settings
-        self._store = Store(models.models_dir)
+        self._store = models.store
         self._known: OrderedDict[str, _Known] = OrderedDict()
 
     async def facts(self, ref: str) -> ModelFacts:
