@@ -19,6 +19,9 @@ from .errors import HostNotTrusted, NotEncrypted, ProxyBroken, Refused, Transfer
 from .options import TransferOptions
 from .retries import Retries
 
+Origin = tuple[str, str, int | None]
+"""Scheme, host and port (None: the scheme's usual one)."""
+
 Body = Callable[[], AsyncIterator[bytes]]
 """Gives a request's body anew for each try."""
 
@@ -26,7 +29,11 @@ _N_REDIRECTS = 10
 
 
 class Auth(Protocol):
-    """Says who we are to one origin."""
+    """Says who we are to one origin, and to no other one."""
+
+    @property
+    def origin(self) -> Origin:
+        """Whom it may be said to."""
 
     @property
     def header(self) -> str | None:
@@ -96,11 +103,10 @@ class Connection:
             httpx.TransportError: for `Retries`.
         """
         target = httpx.URL(url)
-        first = origin(target)
         was_asked = False
         for n_hop in range(_N_REDIRECTS + 1):
             self.check(target, is_first=n_hop == 0, is_verified=is_verified)
-            own = auth if auth is not None and origin(target) == first else None
+            own = auth if auth is not None and auth.origin == origin(target) else None
             response = await self._send(method, target, headers or {}, body, own)
             try:
                 if response.status_code == 401 and own is not None and not was_asked:
@@ -189,7 +195,7 @@ class Connection:
             raise HostNotTrusted(host_of(url), self.options.trusted_hosts)
 
 
-def origin(url: httpx.URL) -> tuple[str, str, int | None]:
+def origin(url: httpx.URL) -> Origin:
     """Give what a secret belongs to."""
     return url.scheme, url.host, url.port
 

@@ -54,7 +54,7 @@ class Wanted:
         if self.digest:
             return store.blob_path(self.digest)
         told = hashlib.sha256(f"{self.url} {self.validator} {self.size_bytes}".encode())
-        return store.blobs.folder / f"address-{told.hexdigest()}"
+        return store.blob_path(f"sha256:{told.hexdigest()}")
 
     @property
     def label(self) -> str:

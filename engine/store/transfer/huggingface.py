@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from .connection import origin
 from .errors import NotPublished, Refused, TransferError, Unreachable
 from .options import TransferOptions
 
@@ -35,13 +36,13 @@ class Listing:
 
     files: tuple[HubFile, ...]
     auth: HubToken
-    hub: str
 
 
 class HubToken:
     """Who we are to the hub; see `connection.Auth`."""
 
-    def __init__(self, token: str | None) -> None:
+    def __init__(self, token: str | None, hub: str) -> None:
+        self.origin = origin(httpx.URL(hub))
         self.header = f"Bearer {token}" if token else None
 
     async def answer(self, response: httpx.Response) -> bool:
@@ -104,7 +105,7 @@ def _list_files(repository: str, revision: str | None, options: TransferOptions)
         )
         for one in info.siblings or ()
     )
-    return Listing(files, HubToken(token), hub)
+    return Listing(files, HubToken(token, hub))
 
 
 def _accept(where: str) -> str:

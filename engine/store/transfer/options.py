@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 MIB = 1024 * 1024
+
+# Ollama's registry and no other: a signature tells who we are.
+OLLAMA_HOSTS = frozenset({"registry.ollama.ai", "ollama.com"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,10 @@ class TransferOptions:
     """Digests that are never removed, whoever names them."""
     credentials: Mapping[str, Credentials] | None = None
     """By registry's host; None: what `docker login` or `podman login` left on this machine."""
+    ollama_key: Path | None = None
+    """What Ollama's own registry knows us by; None: `~/.ollama/id_ed25519`."""
+    ollama_hosts: frozenset[str] = OLLAMA_HOSTS
+    """The registries that want such a key's signature."""
     hub: str | None = None
     """Hugging Face's address; None: `HF_ENDPOINT`, else huggingface.co."""
     n_parts: int = 4

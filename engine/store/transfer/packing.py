@@ -5,10 +5,12 @@ The config is what Ollama writes beside a model; llama.cpp reads everything from
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from paddock.engine.gguf import Header, read_header
+from paddock.engine.store.contents import Config
+from paddock.engine.store.intake import described
 from paddock.engine.store.layout import Store
 from paddock.engine.store.manifests import (
     CONFIG,
@@ -16,7 +18,6 @@ from paddock.engine.store.manifests import (
     PROJECTOR,
     Layer,
     Manifest,
-    go_json,
     make_manifest,
 )
 
@@ -41,13 +42,15 @@ def pack(store: Store, parcel: Parcel) -> Manifest:
         StoreFull, StoreReadOnly: the config could not be written.
     """
     header = check_model(store.blob_path(parcel.model))
+    config = described(Config(), header)
     layers = [_layer(store, MODEL, parcel.model)]
     for digest in parcel.projectors:
-        read_header(store.blob_path(digest))
+        family = read_header(store.blob_path(digest)).architecture
+        config = replace(config, model_families=(*config.model_families, family))
         layers.append(_layer(store, PROJECTOR, digest))
     layers += [_layer(store, kind, digest) for kind, digest in parcel.texts]
-    config = store.add_blob(go_json(_config(header, [layer.digest for layer in layers])))
-    return make_manifest(_layer(store, CONFIG, config), layers)
+    digest = store.add_blob(config.dump(layers))
+    return make_manifest(_layer(store, CONFIG, digest), layers)
 
 
 def check_model(path: Path) -> Header:
@@ -70,31 +73,5 @@ JOIN_THEM = (
 )
 
 
-def human(n_weights: int) -> str:
-    """Write a model's size as its makers do.
-
-    >>> human(134_515_008), human(7_241_732_096), human(70_553_706_496), human(22_713_216)
-    ('135M', '7.2B', '70.6B', '23M')
-    """
-    if n_weights >= 1_000_000_000:
-        return f"{n_weights / 1e9:.1f}B"
-    if n_weights >= 1_000_000:
-        return f"{n_weights / 1e6:.0f}M"
-    return f"{n_weights / 1e3:.0f}K" if n_weights >= 1000 else str(n_weights)
-
-
 def _layer(store: Store, kind: str, digest: str) -> Layer:
     return Layer(kind, digest, store.blobs.size_bytes(digest))
-
-
-def _config(header: Header, digests: list[str]) -> dict[str, object]:
-    return {
-        "model_format": "gguf",
-        "model_family": header.architecture,
-        "model_families": [header.architecture],
-        "model_type": human(header.n_weights),
-        "file_type": header.file_type,
-        "architecture": "amd64",
-        "os": "linux",
-        "rootfs": {"type": "layers", "diff_ids": digests},
-    }

@@ -103,9 +103,10 @@ class _Pull:
                 await self._be_content(name, report, error)
                 return
             _check_kinds(name, manifest)
+            blobs = {one.digest: one.size_bytes for one in manifest.blobs}
             wanted = [
-                Wanted(registry.blob_url(one.digest), one.size_bytes, one.digest, registry.auth)
-                for one in manifest.blobs
+                Wanted(registry.blob_url(digest), size_bytes, digest, registry.auth)
+                for digest, size_bytes in blobs.items()
             ]
             while True:
                 await self._bring(connection, wanted, report)

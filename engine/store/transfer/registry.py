@@ -26,16 +26,23 @@ class Registry:
     """One model's place in one registry."""
 
     def __init__(self, connection: Connection, name: ModelName) -> None:
-        """Raises: NotEncrypted: the name says http://, and that was not allowed."""
+        """Find the place; asks nobody.
+
+        Raises:
+            NotEncrypted: the name says http://, and that was not allowed.
+            InvalidName: its host cannot be one.
+        """
         if name.scheme == "http" and not connection.options.insecure:
             raise NotEncrypted(f"http://{name.host}")
         scheme = "http" if connection.options.insecure and name.scheme != "https" else "https"
         self.connection = connection
         self.name = name
-        self.auth = Tokens(connection, name.host)
         self.repository = f"{name.namespace}/{name.model}"
         self.base = f"{scheme}://{name.host}/v2/{self.repository}"
-        self._check_host()
+        try:
+            self.auth = Tokens(connection, httpx.URL(self.base))
+        except httpx.InvalidURL as error:
+            raise InvalidName(name.full, f"its host is none: {error}") from error
 
     @property
     def manifest_url(self) -> str:
@@ -91,9 +98,3 @@ class Registry:
             return False
         check_answer(response, digest)
         return True
-
-    def _check_host(self) -> None:
-        try:
-            httpx.URL(self.base)
-        except httpx.InvalidURL as error:
-            raise InvalidName(self.name.full, f"its host is none: {error}") from error

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import httpx
 
 from .answers import check_answer
-from .connection import Connection
+from .connection import Connection, host_of, origin
 from .credentials import places, read_credentials
 from .errors import Refused
+from .ollama_key import key_file, signed
 from .options import Credentials
 
 _PAIR = re.compile(r'(\w+)="([^"]*)"')
@@ -34,10 +35,11 @@ class Challenge:
 class Tokens:
     """Who we are to one registry; see `connection.Auth`."""
 
-    def __init__(self, connection: Connection, host: str) -> None:
+    def __init__(self, connection: Connection, base: httpx.URL) -> None:
         self.header: str | None = None
+        self.origin = origin(base)
         self._connection = connection
-        self._host = host
+        self._host = host_of(base)
         self._lock = asyncio.Lock()
 
     async def answer(self, response: httpx.Response) -> bool:
@@ -69,8 +71,16 @@ class Tokens:
     async def _fetch(self, challenge: Challenge, ours: Credentials | None) -> str:
         query = [("service", challenge.service)] if challenge.service else []
         query += [("scope", scope) for scope in challenge.scopes]
-        url = httpx.URL(challenge.realm).copy_merge_params(query)
+        try:
+            url = httpx.URL(challenge.realm).copy_merge_params(query)
+        except httpx.InvalidURL as error:
+            raise Refused(self._host, 401, f"its token server has no address: {error}") from error
         headers = {"Authorization": _basic(ours)} if ours is not None else {}
+        options = self._connection.options
+        if ours is None and self._host in options.ollama_hosts:
+            file = options.ollama_key or key_file()
+            url, signature = await asyncio.to_thread(signed, url, file) or (url, None)
+            headers = {"Authorization": signature} if signature else {}
         response = await self._connection.read("GET", str(url), headers=headers)
         check_answer(response, f"token of {self._host}")
         try:

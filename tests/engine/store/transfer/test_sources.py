@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from paddock.engine.errors import InvalidName
+from paddock.engine.store.transfer.errors import Unusable
+from paddock.engine.store.transfer.quants import choose, choose_projector, label
+from paddock.engine.store.transfer.sources import (
+    FromAddress,
+    FromFile,
+    FromHub,
+    FromRegistry,
+    read_source,
+)
+
+
+@dataclass(frozen=True)
+class File:
+    name: str
+
+
+def files(*names: str) -> list[File]:
+    return [File(name) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "name", "asked"),
+    [
+        ("smollm2:135m", FromRegistry, "smollm2:135m", "registry.ollama.ai/library/smollm2:135m"),
+        (
+            "localhost:5000/t/m",
+            FromRegistry,
+            "localhost:5000/t/m:latest",
+            "localhost:5000/t/m:latest",
+        ),
+        ("http://reg/t/m:v", FromRegistry, "reg/t/m:v", "reg/t/m:v"),
+        ("hf:o/r", FromHub, "hf.co/o/r:latest", "huggingface.co/o/r"),
+        ("hf:o/r:Q8_0", FromHub, "hf.co/o/r:Q8_0", "huggingface.co/o/r"),
+        ("hf.co/o/R-GGUF:Q4_K_M", FromHub, "hf.co/o/R-GGUF:Q4_K_M", "huggingface.co/o/R-GGUF"),
+        ("huggingface.co/o/r", FromHub, "huggingface.co/o/r:latest", "huggingface.co/o/r"),
+        ("https://huggingface.co/o/r", FromHub, "hf.co/o/r:latest", "huggingface.co/o/r"),
+        (
+            "https://huggingface.co/o/r/resolve/main/sub/m-Q6_K.gguf?download=true",
+            FromHub,
+            "hf.co/o/r:Q6_K",
+            "huggingface.co/o/r",
+        ),
+        ("hf.co/o/r:m-Q6_K.gguf", FromHub, "hf.co/o/r:m-Q6_K.gguf", "huggingface.co/o/r"),
+        (
+            "https://e.org/a%20b/My%20Model-7B.Q5_K_S.gguf",
+            FromAddress,
+            "my-model-7b:Q5_K_S",
+            "https://e.org/a%20b/My%20Model-7B.Q5_K_S.gguf",
+        ),
+        ("./Mini.gguf", FromFile, "mini:latest", "Mini.gguf"),
+        ("/srv/m/Mini-F16.gguf", FromFile, "mini:F16", "/srv/m/Mini-F16.gguf"),
+        ("file:///srv/m/Q8_0.gguf", FromFile, "q8_0:latest", "/srv/m/Q8_0.gguf"),
+    ],
+)
+def test_what_a_person_writes_is_understood(text: str, kind: type, name: str, asked: str) -> None:
+    source = read_source(text)
+    assert (type(source), source.name.short, str(source)) == (kind, name, asked)
+
+
+def test_a_name_can_be_given_where_the_source_has_none() -> None:
+    for text in ("hf:o/r", "https://e.org/x.gguf", "./x.gguf"):
+        assert read_source(text, "team/mine:1").name.short == "team/mine:1"
+    with pytest.raises(InvalidName, match="a model of a registry keeps its name"):
+        read_source("smollm2", "mine")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["hf:o", "hf:", "hf.co/o/r/x", "https://u:p@e.org/x.gguf", "ftp://e.org/x", "hf:../..", "ü"],
+)
+def test_what_cannot_be_is_refused(text: str) -> None:
+    with pytest.raises(InvalidName) as caught:
+        read_source(text)
+    assert "u:p" not in str(caught.value)
+
+
+def test_the_asked_quantisation_is_taken_whatever_its_case() -> None:
+    listed = files("m-Q4_K_M.gguf", "m-Q8_0.gguf", "m-f16.gguf")
+    assert choose(listed, "q8_0", "r").name == "m-Q8_0.gguf"
+    assert choose(listed, "F16", "r").name == "m-f16.gguf"
+    assert choose(listed, "m-F16.GGUF", "r").name == "m-f16.gguf"
+
+
+def test_without_a_wish_it_is_q4_k_m_or_the_first() -> None:
+    assert choose(files("m-Q2_K.gguf", "m-Q4_K_M.gguf"), "", "r").name == "m-Q4_K_M.gguf"
+    assert choose(files("README.md", "m-Q2_K.gguf", "m-Q8_0.gguf"), "", "r").name == "m-Q2_K.gguf"
+    assert choose(files("imatrix.gguf", "mmproj-F16.gguf", "m.gguf"), "", "r").name == "m.gguf"
+
+
+def test_a_wish_that_is_not_there_is_answered_with_what_is() -> None:
+    with pytest.raises(Unusable) as caught:
+        choose(files("m-Q2_K.gguf", "m-Q8_0.gguf", "mmproj.gguf"), "Q4_0", "huggingface.co/o/r")
+    assert str(caught.value) == "huggingface.co/o/r: it has no Q4_0; it has Q2_K, Q8_0"
+    with pytest.raises(Unusable, match="there is no GGUF file in it; look for a repository named"):
+        choose(files("model.safetensors"), "", "huggingface.co/o/r")
+
+
+def test_split_models_are_refused_by_name_and_passed_over_where_there_is_a_choice() -> None:
+    split = ["Q8_0/m-Q8_0-00001-of-00002.gguf", "Q8_0/m-Q8_0-00002-of-00002.gguf"]
+    assert choose(files(*split, "m-Q2_K.gguf"), "", "r").name == "m-Q2_K.gguf"
+    with pytest.raises(
+        Unusable, match=r"00001-of-00002\.gguf: it is one of 2 files of a split model"
+    ):
+        choose(files(*split), "Q8_0", "r")
+
+
+def test_a_projector_comes_along_at_half_precision() -> None:
+    listed = files("m-Q8_0.gguf", "mmproj-m-F32.gguf", "mmproj-m-f16.gguf")
+    found = choose_projector(listed)
+    assert found is not None
+    assert found.name == "mmproj-m-f16.gguf"
+    assert choose_projector(files("m-Q8_0.gguf")) is None
+
+
+def test_labels_are_read_from_names() -> None:
+    told = {
+        "Qwen3-30B-A3B-UD-Q4_K_XL.gguf": "UD-Q4_K_XL",
+        "gpt-oss-20b-mxfp4.gguf": "MXFP4",
+        "gemma-3-4b-it-q4_0.gguf": "Q4_0",
+        "bge-small-en-v1.5-f32.gguf": "F32",
+        "BF16/model-BF16-00001-of-00002.gguf": "BF16",
+        "all-minilm-l6-v2.gguf": "",
+        "SmolLM2-135M-Instruct.Q4_1.gguf": "Q4_1",
+        "model-IQ3_XXS.gguf": "IQ3_XXS",
+    }
+    assert {name: label(name) for name in told} == told

@@ -1,0 +1,129 @@
+"""What lies between two machines: a wire that is cut after some bytes, and a proxy for HTTP."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+
+@dataclass
+class Wire:
+    """A way to another port; its next connections end after `cuts` bytes, up and down."""
+
+    port: int = 0
+    cuts: list[int] = field(default_factory=list)
+    n_connections: int = 0
+    n_cut: int = 0
+    asked: list[str] = field(default_factory=list)
+    """Of a proxy: what it was asked for."""
+
+
+@contextmanager
+def cutting_wire(target_port: int) -> Iterator[Wire]:
+    """Pass every connection on to a port of this machine."""
+    wire = Wire()
+
+    def serve(client: socket.socket) -> None:
+        wire.n_connections += 1
+        limit = wire.cuts.pop(0) if wire.cuts else None
+        with client, socket.create_connection(("127.0.0.1", target_port)) as target:
+            wire.n_cut += _pass_on(client, target, limit)
+
+    with _listening(serve) as port:
+        wire.port = port
+        yield wire
+
+
+@contextmanager
+def http_proxy() -> Iterator[Wire]:
+    """A proxy that speaks CONNECT, and plain requests with whole addresses."""
+    wire = Wire()
+
+    def serve(client: socket.socket) -> None:
+        wire.n_connections += 1
+        with client:
+            head = _head(client)
+            if not head:
+                return
+            method, address, _ = head.split(b" ", 2)
+            wire.asked.append(f"{method.decode()} {address.decode()}")
+            if method == b"CONNECT":
+                host, _, port = address.decode().rpartition(":")
+                with socket.create_connection((host, int(port))) as target:
+                    client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                    _pass_on(client, target, None)
+                return
+            parts = urlsplit(address.decode())
+            with socket.create_connection((parts.hostname or "", parts.port or 80)) as target:
+                target.sendall(
+                    head.replace(address, parts._replace(scheme="", netloc="").geturl().encode(), 1)
+                )
+                _pass_on(client, target, None)
+
+    with _listening(serve) as port:
+        wire.port = port
+        yield wire
+
+
+@contextmanager
+def _listening(serve: object) -> Iterator[int]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(0.05)
+    is_over = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def guarded(client: socket.socket) -> None:
+        with suppress(OSError):
+            serve(client)  # type: ignore[operator]
+
+    def accept() -> None:
+        while not is_over.is_set():
+            with suppress(TimeoutError):
+                client, _ = listener.accept()
+                client.settimeout(None)
+                thread = threading.Thread(target=guarded, args=(client,), daemon=True)
+                threads.append(thread)
+                thread.start()
+
+    accepting = threading.Thread(target=accept)
+    accepting.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        is_over.set()
+        accepting.join()
+        listener.close()
+        for thread in threads:
+            thread.join(timeout=5)
+
+
+def _head(client: socket.socket) -> bytes:
+    head = b""
+    while b"\r\n\r\n" not in head:
+        piece = client.recv(4096)
+        if not piece:
+            return b""
+        head += piece
+    return head
+
+
+def _pass_on(client: socket.socket, target: socket.socket, limit: int | None) -> bool:
+    """Pass bytes both ways until one side ends, or `limit` is reached: then both are cut."""
+    n_bytes = 0
+    while True:
+        ready, _, _ = select.select([client, target], [], [], 20)
+        if not ready:
+            return False
+        for one in ready:
+            piece = one.recv(16 * 1024)
+            if not piece:
+                return False
+            (target if one is client else client).sendall(piece)
+            n_bytes += len(piece)
+            if limit is not None and n_bytes >= limit:
+                return True
