@@ -118,7 +118,6 @@ NAMES: Mapping[str, _Name] = {
     "trusted_hosts": _Name(values.listed, "service.trusted_hosts"),
     "access_log": _Name(values.flag, "service.access_log"),
     "log_json": _Name(values.flag, "service.is_log_json"),
-    "access_log_json": _Name(values.flag, "service.is_log_json"),
     "nohistory": _Name(values.flag, "keeps_no_history", in_ollama=True),
     "debug": _Name(values.flag, "is_debug", in_ollama=True),
     # llama.cpp has what it was built for, and chooses by itself; Ollama has several to choose from.

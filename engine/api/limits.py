@@ -56,7 +56,7 @@ class BodyLimit:
             return await self._app(scope, receive, send)
         limit = limit_of(scope["path"], self._max_body_bytes)
         told = Headers(scope=scope).get("content-length", "")
-        if told.isdigit() and int(told[:20]) > limit:
+        if told.isascii() and told.isdigit() and int(told[:20]) > limit:
             return await self._refuse(scope, receive, send, _too_large(limit))
         body = _Body(receive, send, limit, self._idle_s)
         try:

@@ -1,0 +1,76 @@
+"""A small application behind the service's real doors, and ways to ask it without a socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from paddock.engine.api import security
+from paddock.engine.api.journal import Journal
+from paddock.engine.settings import ServiceSettings
+
+EVERY = ["GET", "POST", "PUT", "DELETE"]
+
+
+@dataclass
+class House:
+    """An application with `routes` that tell how much they were sent, and its doors."""
+
+    settings: ServiceSettings = field(default_factory=ServiceSettings)
+
+    def __post_init__(self) -> None:
+        self.journal = Journal()
+        self.app = Starlette(
+            routes=[
+                Route("/", _told),
+                Route("/healthz", _told),
+                Route("/ui", _told),
+                Route("/api/slow", _slow),
+                Route("/api/blobs/{digest}", _told, methods=EVERY),
+                Route("/{path:path}", _told, methods=EVERY),
+            ],
+            middleware=security.middleware(self.settings, self.journal),
+        )
+
+    def ask(
+        self,
+        path: str = "/api/tags",
+        method: str = "GET",
+        *,
+        client: str = "127.0.0.1",
+        **more: Any,
+    ) -> httpx.Response:
+        """Send one request; `Host` is `localhost:11434` unless the headers say otherwise."""
+
+        async def go() -> httpx.Response:
+            door = httpx.ASGITransport(self.app, client=(client, 5000))
+            async with httpx.AsyncClient(
+                transport=door, base_url="http://localhost:11434"
+            ) as asking:
+                return await asking.request(method, path, **more)
+
+        return asyncio.run(go())
+
+    def metrics(self) -> str:
+        return self.journal.metrics.text().decode()
+
+
+async def _told(request: Request) -> Response:
+    return PlainTextResponse(f"{len(await request.body())}")
+
+
+async def _slow(request: Request) -> Response:
+    async def pieces() -> AsyncIterator[bytes]:
+        for piece in (b"one ", b"two ", b"three"):
+            yield piece
+            await asyncio.sleep(0.01)
+
+    return StreamingResponse(pieces())

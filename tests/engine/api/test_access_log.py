@@ -1,0 +1,114 @@
+"""The access log: one line a request, which nobody outside can forge."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.api import access_log
+from paddock.engine.api.access_log import as_json, as_text
+from paddock.engine.api.journal import Exchange
+from paddock.engine.settings import ServiceSettings
+from tests.engine.api.doors import House
+
+
+def chat(**more: object) -> Exchange:
+    one = Exchange("POST", "/api/chat", "10.0.0.9", at=1_800_000_000.25, key="alice")
+    one.model, one.status, one.sent_bytes, one.n_answers = "smollm2:135m", 200, 900, 1
+    one.n_prompt_tokens, one.n_completion_tokens = 35, 120
+    for name, value in more.items():
+        setattr(one, name, value)
+    one.end("answered")
+    one._seconds = 1.2345
+    return one
+
+
+def test_a_line_for_people() -> None:
+    assert as_text(chat()) == (
+        "2027-01-15T08:00:00Z 10.0.0.9 alice POST /api/chat 200 1.234s smollm2:135m 35+120"
+    )
+
+
+def test_a_line_for_machines() -> None:
+    assert json.loads(as_json(chat())) == {
+        "time": "2027-01-15T08:00:00.250+00:00",
+        "client": "10.0.0.9",
+        "key": "alice",
+        "method": "POST",
+        "path": "/api/chat",
+        "status": 200,
+        "seconds": 1.2345,
+        "first_byte_seconds": 0.0,
+        "bytes": 900,
+        "model": "smollm2:135m",
+        "prompt_tokens": 35,
+        "completion_tokens": 120,
+        "fate": "answered",
+    }
+
+
+def test_a_client_that_left_is_marked() -> None:
+    one = Exchange("POST", "/api/chat", "", at=0.0)
+    one.status = 499
+    one.end("gone")
+    assert as_text(one).split()[1:6] == ["-", "-", "POST", "/api/chat", "499"]
+    assert as_text(one).endswith(" - - gone")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/a\n1970-01-01T00:00:00Z 6.6.6.6", "/a b", "/\x1b[31m", "/\u202e", "/\ud800", "/" * 9999],
+)
+def test_nothing_from_outside_makes_another_line_or_field(path: str) -> None:
+    for line in (as_text(chat(path=path, model=path)), as_json(chat(path=path, model=path))):
+        assert len(line) < 900
+        assert line.encode("ascii", "backslashreplace").decode().isprintable()
+    assert len(as_text(chat(path=path, model=path)).split(" ")) == 9
+
+
+def lines_of(settings: ServiceSettings, *paths: str, **more: object) -> list[str]:
+    stream = io.StringIO()
+    with access_log.to_stream(stream):
+        house = House(settings)
+        for path in paths:
+            house.ask(path, **more)
+    return stream.getvalue().splitlines()
+
+
+def test_each_request_leaves_one_line_without_its_query_or_body() -> None:
+    lines = lines_of(
+        ServiceSettings(), "/api/tags?key=secret", "/api/show", method="POST", content=b"secret"
+    )
+    assert [line.split()[4:6] for line in lines] == [["/api/tags", "200"], ["/api/show", "200"]]
+    assert "secret" not in "".join(lines)
+
+
+def test_refused_requests_leave_one_as_well(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("right\n")
+    settings = ServiceSettings(api_keys_file=file, is_log_json=True)
+    lines = lines_of(settings, "/api/tags", headers={"x-api-key": "a-guess"})
+    assert [json.loads(line)["status"] for line in lines] == [401]
+    assert "a-guess" not in lines[0]
+
+
+def test_monitors_leave_none_unless_something_is_wrong() -> None:
+    assert lines_of(ServiceSettings(), "/metrics", "/healthz", "/ui/state.json") == []
+    stranger = {"headers": {"Host": "evil.example"}}
+    assert len(lines_of(ServiceSettings(), "/metrics", **stranger)) == 1
+
+
+def test_it_can_be_switched_off() -> None:
+    assert lines_of(ServiceSettings(access_log=False), "/api/tags") == []
+
+
+def test_afterwards_the_logger_is_as_it_was() -> None:
+    logger = logging.getLogger("paddock.access")
+    before = (logger.level, logger.propagate, list(logger.handlers))
+    with access_log.to_stream(io.StringIO()):
+        assert logger.handlers != before[2]
+    assert (logger.level, logger.propagate, list(logger.handlers)) == before

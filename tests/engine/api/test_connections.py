@@ -1,0 +1,152 @@
+"""Connections whose other side does not go on: they are ended, and nobody else's is."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from paddock.engine.api.connections import protocol
+
+HEADER_S, IDLE_S = 0.4, 0.6
+REQUEST = b"GET /quick HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@dataclass
+class Application:
+    """Answers at once, slowly, or with more than a socket holds."""
+
+    ended: list[str] = field(default_factory=list)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        if path == "/slow":
+            await asyncio.sleep(2 * IDLE_S)
+        piece = b"x" * 1_000_000
+        for _ in range(60 if path == "/large" else 0):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"done"})
+        self.ended.append(path)
+
+
+@contextmanager
+def served() -> Iterator[tuple[int, Application]]:
+    app = Application()
+    door = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app,
+        http=protocol(header_s=HEADER_S, idle_s=IDLE_S),
+        lifespan="off",
+        log_config=None,
+        ws="none",
+        timeout_keep_alive=1,
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=lambda: server.run(sockets=[door]))
+    thread.start()
+    try:
+        yield door.getsockname()[1], app
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[tuple[int, Application]]:
+    with served() as one:
+        yield one
+
+
+def call(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=10)
+
+
+def until_closed(wire: socket.socket) -> tuple[bytes, float]:
+    """Read until the other side closes; gives what came and how long it took."""
+    began, got = time.monotonic(), b""
+    try:
+        while part := wire.recv(65536):
+            got += part
+    except ConnectionResetError:
+        pass
+    return got, time.monotonic() - began
+
+
+def test_who_says_nothing_is_cut_off(service: tuple[int, Application]) -> None:
+    with call(service[0]) as wire:
+        got, seconds = until_closed(wire)
+    assert (got, HEADER_S <= seconds < HEADER_S + 3) == (b"", True)
+
+
+def test_headers_that_trickle_do_not_win_time(service: tuple[int, Application]) -> None:
+    with call(service[0]) as wire:
+        began = time.monotonic()
+        wire.sendall(b"GET /quick HTTP/1.1\r\n")
+        with pytest.raises(OSError):
+            for n in range(100):
+                wire.sendall(f"X-{n}: y\r\n".encode())
+                time.sleep(0.1)
+        assert time.monotonic() - began < HEADER_S + 3
+
+
+def test_a_second_request_that_does_not_come_to_an_end_is_cut_off(
+    service: tuple[int, Application],
+) -> None:
+    with call(service[0]) as wire:
+        wire.sendall(REQUEST + REQUEST + b"GET /quick HT")
+        got, seconds = until_closed(wire)
+    assert got.count(b"done") == 2
+    assert seconds < HEADER_S + 3
+
+
+def test_an_answer_may_take_as_long_as_it_takes(service: tuple[int, Application]) -> None:
+    with call(service[0]) as wire:
+        wire.sendall(REQUEST.replace(b"quick", b"slow"))
+        assert b"done" in until_closed(wire)[0]
+
+
+def test_who_takes_nothing_of_an_answer_is_cut_off_and_its_work_ends(
+    service: tuple[int, Application],
+) -> None:
+    port, app = service
+    app.ended.clear()
+    with call(port) as wire:
+        wire.sendall(REQUEST.replace(b"quick", b"large"))
+        for _ in range(100):
+            time.sleep(0.1)
+            if app.ended:
+                break
+        assert app.ended == ["/large"], "the application came free"
+        assert len(until_closed(wire)[0]) < 60_000_000
+
+
+def test_who_takes_it_slowly_gets_all_of_it(service: tuple[int, Application]) -> None:
+    with call(service[0]) as wire:
+        wire.sendall(REQUEST.replace(b"quick", b"large"))
+        size = 0
+        while part := wire.recv(4_000_000):
+            size += len(part)
+            time.sleep(0.02)
+            if size > 60_000_000:
+                break
+    assert size > 60_000_000
+
+
+def test_a_connection_serves_one_request_after_another(service: tuple[int, Application]) -> None:
+    with call(service[0]) as wire:
+        for _ in range(3):
+            wire.sendall(REQUEST)
+            got = b""
+            while not got.endswith(b"0\r\n\r\n"):
+                got += wire.recv(65536)
+            assert b"done" in got
+            time.sleep(0.2)

@@ -1,0 +1,86 @@
+"""The journal, and what a pool's events tell it of the request that they are for."""
+
+from __future__ import annotations
+
+import asyncio
+
+from paddock.engine.api.journal import Exchange, Journal, JournalEars, note_model
+from paddock.engine.request import Usage
+
+EARS = JournalEars()
+
+
+def begun(journal: Journal, path: str = "/api/chat") -> Exchange:
+    exchange = Exchange("POST", path, "")
+    journal.begin(exchange, {})
+    return exchange
+
+
+def test_tokens_are_noted_with_the_request_that_they_are_for() -> None:
+    journal = Journal()
+
+    async def serve(n: int) -> Exchange:
+        exchange = begun(journal)
+
+        async def answer() -> None:  # a task, as a pool's answers are
+            await asyncio.sleep(0.01 * (3 - n))
+            EARS.answered("smol", "stop", Usage(n, n, 10 * n), 0.1)
+
+        await asyncio.gather(*(asyncio.create_task(answer()) for _ in range(n)))
+        return exchange
+
+    async def go() -> list[Exchange]:
+        return await asyncio.gather(*(asyncio.create_task(serve(n)) for n in (1, 2)))
+
+    told = [
+        (
+            one.model,
+            one.n_answers,
+            one.n_prompt_tokens,
+            one.n_reused_tokens,
+            one.n_completion_tokens,
+        )
+        for one in asyncio.run(go())
+    ]
+    assert told == [("smol", 1, 1, 1, 10), ("smol", 2, 4, 4, 40)]
+
+
+def test_what_comes_after_the_end_is_nobody_s() -> None:
+    async def go() -> Exchange:
+        journal = Journal()
+        exchange = begun(journal)
+        journal.end(exchange, "answered", "")
+        EARS.answered("smol", "stop", Usage(1, 1, 1), 0.1)
+        EARS.embedded("smol", 1, 1, 0.1)
+        return exchange
+
+    assert asyncio.run(go()).n_answers == 0
+
+
+def test_a_model_that_nobody_has_is_noted_as_it_was_named() -> None:
+    async def go() -> Exchange:
+        exchange = begun(Journal())
+        note_model("none-such")
+        return exchange
+
+    assert asyncio.run(go()).model == "none-such"
+
+
+def test_outside_of_a_request_nothing_is_noted() -> None:
+    note_model("smol")
+    EARS.answered("smol", "stop", Usage(1, 1, 1), 0.1)
+
+
+def test_only_so_many_are_kept_and_none_that_only_looked() -> None:
+    async def go() -> Journal:
+        journal = Journal()
+        for n in range(300):
+            for path in ("/api/tags", "/ui/state.json", "/metrics"):
+                one = begun(journal, path)
+                one.status = n
+                journal.end(one, "answered", "")
+        return journal
+
+    journal = asyncio.run(go())
+    assert [one.status for one in journal.last] == list(range(200, 300))
+    assert not journal.running

@@ -1,0 +1,168 @@
+"""What is written down of a request: all of it but what was said."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
+
+from paddock.engine.api.journal import Exchange, Journal
+from paddock.engine.api.recording import Recording, client_of, route_of
+from paddock.engine.settings import ServiceSettings
+from tests.engine.api.doors import House
+
+
+def scope(path: str = "/api/chat", **more: Any) -> Scope:
+    return {"type": "http", "method": "POST", "path": path, "headers": [], **more}
+
+
+def record(app: Any, *told: str) -> tuple[Exchange, Journal, list[Message]]:
+    """Send a request through; `told` is what the client's side says after the request."""
+    journal, ended, sent = Journal(), [], []
+    messages = iter(("http.request", *told))
+
+    async def receive() -> Message:
+        return {"type": next(messages), "body": b"secret words"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    door = Recording(app, journal=journal, written=ended.append)
+    with contextlib.suppress(ZeroDivisionError):
+        asyncio.run(door(scope(client=("10.0.0.9", 1)), receive, send))
+    return ended[0], journal, sent
+
+
+async def answering(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "http.response.start", "status": 201, "headers": []})
+    await send({"type": "http.response.body", "body": b"one", "more_body": True})
+    await send({"type": "http.response.body", "body": b"four"})
+
+
+def test_an_answered_request_has_its_status_size_and_time() -> None:
+    one, journal, sent = record(answering)
+    assert (one.method, one.path, one.client, one.status) == ("POST", "/api/chat", "10.0.0.9", 201)
+    assert (one.fate, one.sent_bytes) == ("answered", 7)
+    assert 0 < one.first_s <= one.seconds < 5
+    assert (list(journal.last), journal.running) == ([one], {})
+    assert len(sent) == 3, "pieces go through as they come"
+    assert "secret" not in repr(one)
+
+
+def test_a_client_that_leaves_is_seen() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await receive()
+
+    one, journal, _ = record(app, "http.disconnect")
+    assert (one.status, one.fate) == (200, "gone")
+    assert "paddock_http_clients_gone_total 1.0" in journal.metrics.text().decode()
+
+
+def test_a_client_that_leaves_before_anything_was_said_is_a_499() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await receive()
+
+    assert record(app, "http.disconnect")[0].status == 499
+
+
+def test_a_disconnect_after_the_answer_is_none() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answering(scope, receive, send)
+        await receive()
+
+    assert record(app, "http.disconnect")[0].fate == "answered"
+
+
+def test_a_handler_that_breaks_is_a_500() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise ZeroDivisionError
+
+    one, journal, _ = record(app)
+    assert (one.status, one.fate, journal.running) == (500, "failed", {})
+
+
+@pytest.mark.parametrize(
+    ("peer", "passed_on", "client"),
+    [
+        ("127.0.0.1", "", "127.0.0.1"),
+        ("127.0.0.1", "203.0.113.5", "203.0.113.5"),
+        ("127.0.0.1", "6.6.6.6, 203.0.113.5", "203.0.113.5"),  # the first was the client's word
+        ("::1", "2001:db8::7", "2001:db8::7"),
+        ("127.0.0.1", "six\nlines", "127.0.0.1"),
+        ("192.168.1.9", "203.0.113.5", "192.168.1.9"),
+        ("", "203.0.113.5", ""),
+    ],
+)
+def test_only_a_proxy_on_this_machine_is_believed_whose_request_it_is(
+    peer: str, passed_on: str, client: str
+) -> None:
+    headers = [(b"x-forwarded-for", passed_on.encode())] if passed_on else []
+    asked = scope(client=(peer, 1) if peer else None, headers=headers)
+    assert client_of(asked) == client
+
+
+def test_a_route_is_told_by_its_pattern() -> None:
+    async def told(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(route_of(request.scope))
+
+    routes = [Route("/api/blobs/{digest}", told), Route("/v1/models/{name:path}", told)]
+    app, seen = Starlette(routes=routes), []
+
+    async def ask(path: str) -> None:
+        async def send(message: Message) -> None:
+            seen.append(message.get("body", b"").decode())
+
+        async def receive() -> Message:
+            return {"type": "http.request"}
+
+        await app(scope(path, method="GET"), receive, send)
+
+    asyncio.run(ask("/api/blobs/sha256:12"))
+    asyncio.run(ask("/v1/models/a/b"))
+    assert [one for one in seen if one] == ["/api/blobs/{digest}", "/v1/models/{name}"]
+    assert route_of(scope("/nowhere")) == ""
+
+
+def test_words_from_outside_make_no_new_series() -> None:
+    house = House(ServiceSettings())
+    for n in range(20):
+        house.ask(f"/random/{n}", "GET")
+        house.ask("/", f"METHOD{n}")
+    lines = [line for line in house.metrics().splitlines() if "requests_total{" in line]
+    assert len(lines) < 6
+
+
+def test_streams_go_through_every_door_piece_by_piece(tmp_path: Any) -> None:
+    file = tmp_path / "keys"
+    file.write_text("k\n")
+    house = House(ServiceSettings(api_keys_file=file, rate_per_minute=100, origins=("*",)))
+    pieces: list[tuple[float, bytes]] = []
+
+    async def go() -> None:
+        loop = asyncio.get_running_loop()
+        body: asyncio.Queue[Message] = asyncio.Queue()
+        body.put_nowait({"type": "http.request", "body": b""})
+        receive = body.get  # then it waits, as for a client that stays
+
+        async def send(message: Message) -> None:
+            if message.get("body"):
+                pieces.append((loop.time(), message["body"]))
+
+        headers = [(b"host", b"localhost"), (b"x-api-key", b"k"), (b"origin", b"http://a.example")]
+        asked = {**scope("/api/slow"), "method": "GET", "headers": headers}
+        await house.app({**asked, "query_string": b"", "server": ("localhost", 1)}, receive, send)
+
+    asyncio.run(go())
+    assert [piece for _, piece in pieces] == [b"one ", b"two ", b"three"]
+    assert pieces[2][0] - pieces[0][0] >= 0.015
