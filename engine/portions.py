@@ -47,9 +47,7 @@ async def embed_in_portions(texts: tuple[str, ...], send: Send) -> Whole:
         async with ahead:
             return await _portion(texts, start, send)
 
-    tasks = [
-        asyncio.create_task(portion(start)) for start in range(0, len(texts), PORTION_TEXTS)
-    ]
+    tasks = [asyncio.create_task(portion(start)) for start in range(0, len(texts), PORTION_TEXTS)]
     try:
         parts = await asyncio.gather(*tasks)
     finally:
