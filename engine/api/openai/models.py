@@ -1,4 +1,4 @@
-"""/v1/models: which models there are."""
+"""/v1/models: which models there are. Anthropic's clients ask here, too."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from paddock.engine.api.anthropic.listed import is_anthropics, list_value, model_value
 from paddock.engine.api.service import service_of
 from paddock.engine.api.streaming import json_response
 from paddock.engine.store.cards import Card, cards, describe
@@ -20,6 +21,8 @@ from .wishes import ref_of
 async def listing(request: Request) -> Response:
     """List the models, the newest first."""
     listed = await asyncio.to_thread(cards, service_of(request).finder)
+    if is_anthropics(request):
+        return json_response(list_value(listed))
     return json_response({"object": "list", "data": [_value(one.name, one) for one in listed]})
 
 
@@ -28,6 +31,8 @@ async def one(request: Request) -> Response:
     name: str = request.path_params["name"]
     with in_openais_words():
         card = await asyncio.to_thread(describe, service_of(request).finder, ref_of(name))
+    if is_anthropics(request):
+        return json_response(model_value(name, card))
     return json_response(_value(name, card))
 
 

@@ -189,6 +189,15 @@ def test_an_error_before_the_first_event_has_its_status(client: Anthropic) -> No
         pass
 
 
+def test_models_are_listed_and_found(client: Anthropic) -> None:
+    listed = {model.id: model for model in client.models.list()}
+    assert listed[CHAT].type == "model"
+    found = client.models.retrieve(CHAT)
+    assert (found.id, found.lifecycle) == (CHAT, "active")
+    assert found.created_at == listed[CHAT].created_at
+    assert found.max_input_tokens == 2048
+
+
 def test_a_client_that_goes_frees_its_place(live: Live, client: Anthropic) -> None:
     with client.messages.stream(
         model=CHAT, max_tokens=2000, messages=[{"role": "user", "content": "Write a long story."}]
