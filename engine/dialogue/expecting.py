@@ -60,9 +60,7 @@ def listener_for(
     return AnswerListener(ways, sampling.stop, new_call_id)
 
 
-def shown_tokens(
-    manner: Manner, specials: Mapping[str, int], *, has_tools: bool
-) -> frozenset[int]:
+def shown_tokens(manner: Manner, specials: Mapping[str, int], *, has_tools: bool) -> frozenset[int]:
     """Give the control tokens that stand in anything that is listened for."""
     if manner.is_harmony:
         return frozenset(specials[text] for text in HARMONY_TOKENS if text in specials)
