@@ -245,7 +245,7 @@ class Store:
             ManifestBroken: a file that cannot be read, and may name anything.
         """
         users: dict[str, tuple[str, ...]] = {}
-        for name, path in self._shelf.all():
+        for name, path in sorted(self._shelf.all(), key=lambda one: one[0].full):
             with suppress(FileNotFoundError, ManifestBroken, BadDigest):
                 for layer in self._shelf.read(path).blobs:
                     digest = f"sha256:{hex_of(layer.digest)}"
