@@ -164,7 +164,7 @@ class ResponseSpeaker:
         self._items.append(item)
         return written
 
-    def _of_item(self, name: str, item: _Open, **more: Any) -> bytes:
+    def _of_item(self, name: str, item: _Open, /, **more: Any) -> bytes:
         part = "summary_index" if item.kind == "reasoning" else "content_index"
         return self._event(
             name, item_id=item.id, output_index=len(self._items), **{part: 0}, **more
@@ -173,7 +173,7 @@ class ResponseSpeaker:
     def _response(self, reply: Reply | None) -> Body:
         return response_value(self._call, self._stamp, self._items, reply)
 
-    def _event(self, name: str, **fields: Any) -> bytes:
+    def _event(self, name: str, /, **fields: Any) -> bytes:
         value = {"type": name, "sequence_number": self._n_events, **fields}
         self._n_events += 1
         return event(value, name)

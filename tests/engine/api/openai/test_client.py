@@ -256,7 +256,7 @@ def test_completions_take_token_ids_and_tell_probabilities(client: OpenAI, live:
 
 
 def test_a_model_that_cannot_fill_in_says_so(client: OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="insert"):
+    with pytest.raises(openai.BadRequestError, match="cannot fill in the middle"):
         client.completions.create(model=CHAT, prompt="def f(", suffix=")", max_tokens=4)
 
 
