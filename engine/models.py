@@ -234,8 +234,9 @@ def sampling_params(params: Mapping[str, Any]) -> dict[str, Any]:
 def _own_context(params: Mapping[str, Any]) -> int | None:
     """Give a model's own `num_ctx`."""
     value = params.get("num_ctx")
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return int(value) if is_number and 0 < value < 2**31 else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if 0 < value < 2**31 else None
 
 
 def _is_path(ref: str) -> bool:

@@ -108,18 +108,20 @@ class _Reader:
         rest = line[len(word) :].lstrip(" \t")
         if name not in INSTRUCTIONS:
             self._at += 1
-            return self._fault(number, _unknown(word))
+            self.faults.append((number, _unknown(word)))
+            return None
         key = ""
         if name in ("PARAMETER", "MESSAGE"):
             match = _WORD.match(rest)
             key = match.group() if match else ""
             rest = rest[len(key) :].lstrip(" \t")
         value = self._value(rest)
-        if value is None:
-            return self._fault(number, f"the text that {name} opens here is never closed")
-        why = _fault(name, key, value)
-        if why:
-            return self._fault(number, why)
+        why = f"the text that {name} opens here is never closed"
+        if value is not None:
+            why = _fault(name, key, value)
+        if value is None or why:
+            self.faults.append((number, why))
+            return None
         return Command(name, value, key, number)
 
     def _value(self, first: str) -> str | None:
@@ -132,9 +134,6 @@ class _Reader:
             pieces.append(self._lines[self._at])
             self._at += 1
         return value
-
-    def _fault(self, number: int, why: str) -> None:
-        self.faults.append((number, why))
 
 
 def _unknown(word: str) -> str:
