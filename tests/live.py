@@ -120,12 +120,12 @@ async def _serve(
         service = Service(pool, Store(pool_settings.models_dir), finder, settings, "0.1.0")
         server = make_server(service)
         serving = asyncio.create_task(server.serve(sockets=[door]))
-        while not server.started and not serving.done():
+        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells no event
             await asyncio.sleep(0.005)
         url = f"http://127.0.0.1:{settings.port}"
         started.append(Live(url, service, asyncio.get_running_loop(), root))
         ready.set()
-        while not ends.is_set() and not serving.done():
+        while not ends.is_set() and not serving.done():  # noqa: ASYNC110 - of another thread
             await asyncio.sleep(0.05)
         server.should_exit = True
         await serving

@@ -284,7 +284,8 @@ def decode_base64(text: str, name: str) -> bytes:
     Raises:
         ApiError: 400, it is no base64.
     """
+    bare = "".join(text.split())
     try:
-        return base64.b64decode("".join(text.split()) + "=" * (-len(text) % 4), validate=True)
+        return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise ApiError(400, f"`{name}` is not base64: illegal base64 data", param=name) from None

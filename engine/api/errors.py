@@ -168,17 +168,22 @@ def error_body(dialect: Dialect, error: ApiError) -> dict[str, Any]:
     return {"error": error.message}
 
 
+_KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+
+
 def _openai_kind(status: int) -> str:
-    kinds = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error",
-             404: "not_found_error", 413: "invalid_request_error", 429: "rate_limit_error"}  # fmt: skip
-    return kinds.get(status, "api_error")
+    return {**_KINDS, 413: "invalid_request_error"}.get(status, "api_error")
 
 
 def _anthropic_kind(status: int) -> str:
-    kinds = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error",
-             404: "not_found_error", 413: "request_too_large", 429: "rate_limit_error",
-             503: "overloaded_error"}  # fmt: skip
-    return kinds.get(status, "api_error")
+    own = {413: "request_too_large", 503: "overloaded_error"}
+    return {**_KINDS, **own}.get(status, "api_error")
 
 
 def error_response(path: str, error: ApiError) -> Response:

@@ -18,7 +18,7 @@ FOREVER_S = -1.0
 _MICRO, _MU = "\u00b5", "\u03bc"
 _UNITS_S: dict[str, float] = {"ns": 1e-9, "us": 1e-6, f"{_MICRO}s": 1e-6, f"{_MU}s": 1e-6,
                               "ms": 1e-3, "s": 1, "m": 60, "h": 3600}  # fmt: skip
-_PART = re.compile(r"(\d+\.?\d*|\.\d+)([^\d.]*)")
+_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([^0-9.]*)")
 _MOST_S = (2**63 - 1) / 1e9
 _GO_KINDS = {bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}
 

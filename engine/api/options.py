@@ -80,7 +80,7 @@ def read_options(options: Mapping[str, Any]) -> Options:
     n_ctx = known.get("num_ctx")
     return Options(
         params,
-        n_ctx if n_ctx is None or n_ctx <= 0 else max(n_ctx, MIN_CTX_TOKENS),
+        None if n_ctx is None or n_ctx <= 0 else max(n_ctx, MIN_CTX_TOKENS),
         min(known.get("num_keep", 4), _INT32),
         known.get("draft_num_predict", 1) != 0,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -215,7 +216,7 @@ def test_chat_streams_by_default_and_ends_with_its_numbers(client: httpx.Client)
         assert piece["done"] is False
     assert (last["done"], last["done_reason"]) == (True, "length")
     assert last["message"] == {"role": "assistant", "content": ""}
-    assert METRICS <= set(last)
+    assert set(last) >= METRICS
     assert "context" not in last
 
 
@@ -306,9 +307,7 @@ def test_nothing_asked_loads_a_model_and_lets_it_go(
 
 def test_keep_alive_overwrites_and_its_absence_leaves(client: httpx.Client) -> None:
     def expires_in_s() -> float:
-        [one] = [
-            one for one in client.get("/api/ps").json()["models"] if one["name"] == CHAT
-        ]
+        [one] = [one for one in client.get("/api/ps").json()["models"] if one["name"] == CHAT]
         moment = datetime.fromisoformat(one["expires_at"])
         return (moment - datetime.now(moment.tzinfo)).total_seconds()
 
@@ -322,7 +321,10 @@ def test_keep_alive_overwrites_and_its_absence_leaves(client: httpx.Client) -> N
     client.post("/api/generate", json={**body, "keep_alive": 1800})
     assert 1790 < expires_in_s() <= 1800
     client.post("/api/generate", json={**body, "keep_alive": 0})
-    assert CHAT not in {one["name"] for one in client.get("/api/ps").json()["models"]}
+    until = time.monotonic() + 10
+    while CHAT in {one["name"] for one in client.get("/api/ps").json()["models"]}:
+        assert time.monotonic() < until, "it goes as soon as it is idle"
+        time.sleep(0.05)
 
 
 def test_two_clients_with_different_contexts_do_not_reload_the_model(

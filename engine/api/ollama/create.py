@@ -94,10 +94,11 @@ async def _made(service: Service, recipe: Recipe) -> AsyncGenerator[Progress, No
     try:
         async for line in _tried(service, recipe):
             yield line
-        return
     except ModelNotFound:
         if not recipe.base:
             raise
+    else:
+        return
     options = await options_of(service)
     async with aclosing(pull(service.store, parse_name(recipe.base), options=options)) as lines:
         async for line in lines:

@@ -9,6 +9,7 @@ import asyncio
 import math
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -18,14 +19,11 @@ from paddock.engine.api.bodies import flag_of, integer_of, text_of
 from paddock.engine.api.clock import nanoseconds
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.streaming import dumps, json_response, while_connected
-from paddock.engine.errors import ModelNotFound, WrongRole
+from paddock.engine.errors import WrongRole
 from paddock.engine.request import EmbedReply, EmbedRequest
 
 from .asking import Asked, ask, fields_of
 from .telling import warning
-
-_MOST_DIMENSIONS = 2**31 - 1
-"""More than any vector has, few enough for a worker's numbers."""
 
 
 async def embed(request: Request) -> Response:
@@ -95,11 +93,10 @@ async def _load(request: Request, asked: Asked) -> None:
 
 
 async def _vectors(request: Request, asked: Asked, texts: tuple[str, ...]) -> EmbedReply:
-    n_dimensions = min(integer_of(asked.body, "dimensions") or 0, _MOST_DIMENSIONS)
     wanted = EmbedRequest(
         asked.spec,
         texts,
-        n_dimensions if n_dimensions > 0 else None,
+        await _dimensions(asked),
         asked.priority,
         on_overflow="cut" if flag_of(asked.body, "truncate", True) else "error",
     )
@@ -110,6 +107,16 @@ async def _vectors(request: Request, asked: Asked, texts: tuple[str, ...]) -> Em
     if not all(math.isfinite(sum(vector)) for vector in reply.vectors):
         raise ApiError(400, "embedding contains NaN or Inf values")
     return reply
+
+
+async def _dimensions(asked: Asked) -> int | None:
+    """Give how many are wanted; None: all of them, as where more are wanted than there are."""
+    n = integer_of(asked.body, "dimensions") or 0
+    if n <= 0:
+        return None
+    files, path = asked.service.finder.files, Path(asked.facts.path)
+    header = await asyncio.to_thread(files.header, path)
+    return n if n < header.number("embedding_length", n) else None
 
 
 def written(vectors: Sequence[Sequence[float]]) -> bytes:

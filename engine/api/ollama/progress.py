@@ -41,8 +41,8 @@ async def _written(lines: AsyncGenerator[Progress, None]) -> AsyncGenerator[dict
 async def _last(lines: AsyncGenerator[dict[str, Any], None]) -> dict[str, Any]:
     last: dict[str, Any] = {}
     async with aclosing(lines):
-        async for last in lines:
-            pass
+        async for line in lines:
+            last = line
     return last
 
 

@@ -12,10 +12,12 @@ from starlette.responses import Response
 
 from paddock.engine.api.bodies import flag_of, text_of
 from paddock.engine.api.service import Service, service_of
+from paddock.engine.errors import InvalidName
+from paddock.engine.store.names import parse_name
 from paddock.engine.store.transfer.options import TransferOptions
 from paddock.engine.store.transfer.pull import pull as brought
 from paddock.engine.store.transfer.push import push as sent
-from paddock.engine.store.names import parse_name
+from paddock.engine.store.transfer.sources import FromFile, read_source
 
 from .asking import fields_of
 from .models import wanted_name
@@ -29,6 +31,8 @@ async def pull(request: Request) -> Response:
     source = text_of(body, "model") or text_of(body, "name")
     options = await options_of(service, insecure=flag_of(body, "insecure"))
     own_name = text_of(body, "as") or None
+    if isinstance(read_source(source, own_name), FromFile):
+        raise InvalidName(source, "it is the path of a file")  # of ours, not of who asks
     lines = brought(service.store, source, options=options, as_name=own_name)
     return await tell_progress(request, lines, streams=flag_of(body, "stream", True))
 

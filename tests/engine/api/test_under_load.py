@@ -27,11 +27,9 @@ def ask(number: int, n_tokens: int) -> dict[str, Any]:
 async def streamed(client: httpx.AsyncClient, number: int, n_tokens: int) -> dict[str, Any]:
     """Ask, read line by line, and give the last line, with the status."""
     async with client.stream("POST", "/api/chat", json=ask(number, n_tokens)) as answer:
-        last = ""
-        async for last in answer.aiter_lines():
-            pass
+        lines = [line async for line in answer.aiter_lines()]
         headers = dict(answer.headers)
-        return {**json.loads(last), "status": answer.status_code, "headers": headers}
+        return {**json.loads(lines[-1]), "status": answer.status_code, "headers": headers}
 
 
 async def all_at_once(live: Live, n: int, n_tokens: int) -> list[dict[str, Any]]:
