@@ -105,6 +105,11 @@ class FarSide:
         """Tell how many bytes were sent for paths that end so."""
         return sum(one.n_sent for one in self.seen if one.path.endswith(ending))
 
+    def settle(self) -> None:
+        """Wait until nobody is being answered, so that the counts are final."""
+        while self.open_now:
+            time.sleep(0.01)
+
     def asked(self, ending: str) -> list[Seen]:
         return [one for one in self.seen if one.path.endswith(ending)]
 

@@ -19,6 +19,8 @@ class Wire:
     cuts: list[int] = field(default_factory=list)
     n_connections: int = 0
     n_cut: int = 0
+    n_bytes: int = 0
+    """Up and down, over all connections that have ended."""
     asked: list[str] = field(default_factory=list)
     """Of a proxy: what it was asked for."""
 
@@ -32,7 +34,9 @@ def cutting_wire(target_port: int) -> Iterator[Wire]:
         wire.n_connections += 1
         limit = wire.cuts.pop(0) if wire.cuts else None
         with client, socket.create_connection(("127.0.0.1", target_port)) as target:
-            wire.n_cut += _pass_on(client, target, limit)
+            n_bytes, is_cut = _pass_on(client, target, limit)
+            wire.n_cut += is_cut
+            wire.n_bytes += n_bytes
 
     with _listening(serve) as port:
         wire.port = port
@@ -112,18 +116,18 @@ def _head(client: socket.socket) -> bytes:
     return head
 
 
-def _pass_on(client: socket.socket, target: socket.socket, limit: int | None) -> bool:
+def _pass_on(client: socket.socket, target: socket.socket, limit: int | None) -> tuple[int, bool]:
     """Pass bytes both ways until one side ends, or `limit` is reached: then both are cut."""
     n_bytes = 0
     while True:
         ready, _, _ = select.select([client, target], [], [], 20)
         if not ready:
-            return False
+            return n_bytes, False
         for one in ready:
             piece = one.recv(16 * 1024)
             if not piece:
-                return False
+                return n_bytes, False
             (target if one is client else client).sendall(piece)
             n_bytes += len(piece)
             if limit is not None and n_bytes >= limit:
-                return True
+                return n_bytes, True

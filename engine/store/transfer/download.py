@@ -30,7 +30,7 @@ from .parts import Part, Partial, arrived_bytes
 from .retries import Retries
 
 _FLUSH_BYTES = 1024 * 1024
-_FLUSH_S = 0.5  # a slow line's bytes are kept this often
+_FLUSH_S = 0.2  # a slow line's bytes are kept this often
 _TELL_S = 0.1
 _HASH_BYTES = 32 * 1024 * 1024  # of one visit to a thread, so that it can be cancelled between two
 

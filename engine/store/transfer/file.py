@@ -9,28 +9,21 @@ from paddock.engine.store.layout import Store
 from paddock.engine.store.progress import Progress, Report
 
 from .disk import beside, check_room
-from .errors import NotPublished, TransferError
-from .options import TransferOptions
+from .errors import NotPublished
 from .packing import Parcel, check_model
 from .quants import is_projector
 
 _PIECE_BYTES = 4 * 1024 * 1024
 
 
-async def take_file(store: Store, path: Path, options: TransferOptions, report: Report) -> Parcel:
+async def take_file(store: Store, path: Path, report: Report) -> Parcel:
     """Copy a model's file, and the projector beside it; gives what they became.
 
     Raises:
-        TransferError: files of this machine are not to be taken.
         NotPublished: there is no such file.
         ModelBroken: it is no whole GGUF file; nothing was copied.
         NotEnoughRoom, StoreFull, StoreReadOnly: the disk refuses.
     """
-    if not options.accepts_paths:
-        raise TransferError(
-            f"{path}: a file is taken only from the machine itself: `paddock pull {path}` there, "
-            f"or send it as a blob and create the model from it"
-        )
     files = await beside(_belonging, path)
     n_bytes = await beside(lambda: sum(file.stat().st_size for file in files))
     await beside(check_room, store.root, n_bytes)

@@ -93,6 +93,8 @@ def _list_files(repository: str, revision: str | None, options: TransferOptions)
     except HFValidationError as error:
         raise TransferError(f"{where}: {error}") from error
     except HfHubHTTPError as error:
+        if error.response.status_code == 404:
+            raise NotPublished(where) from error
         raise Refused(host, error.response.status_code, error.server_message or "") from error
     except (*HfHubHTTPError.__bases__, OSError) as error:  # its HTTP library's, whichever it is
         raise Unreachable(host, str(error).partition("] ")[2] or str(error)) from error

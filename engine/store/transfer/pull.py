@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import httpx
 
-from paddock.engine.errors import BlobMissing, ManifestBroken, ModelBroken
+from paddock.engine.errors import BlobMissing, InvalidName, ManifestBroken, ModelBroken
 from paddock.engine.gguf import read_header
 from paddock.engine.store.layout import Store
 from paddock.engine.store.manifests import (
@@ -62,11 +62,16 @@ async def pull(
     work at once and keeps what arrived for the next time.
 
     Raises:
-        InvalidName: before the first line.
+        InvalidName: before the first line; also for a path, where none are accepted.
         TransferError, EngineError: after the last line; the store is as it was.
     """
     meant = FromRegistry(source) if isinstance(source, ModelName) else None
     found = meant or read_source(str(source), as_name)
+    if isinstance(found, FromFile) and not options.accepts_paths:
+        raise InvalidName(
+            str(source),
+            f"a file is taken only by who sits at this machine, with `paddock pull {source}`",
+        )
     work = _Pull(store, options)
     match found:
         case FromRegistry(name):
@@ -156,7 +161,7 @@ class _Pull:
     async def from_file(self, source: FromFile, report: Report) -> None:
         """Take a file of this machine, and the projector that lies beside it."""
         report(Progress("pulling manifest"))
-        parcel = await take_file(self.store, source.path, self.options, report)
+        parcel = await take_file(self.store, source.path, report)
         report(Progress("verifying sha256 digest"))
         await self._pack(source.name, parcel, report)
 

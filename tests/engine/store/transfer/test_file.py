@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.errors import EngineError, ModelBroken
+from paddock.engine.errors import EngineError, InvalidName, ModelBroken
 from paddock.engine.store.layout import Store
 from paddock.engine.store.manifests import CONFIG, MODEL, PROJECTOR
 from paddock.engine.store.names import parse_name
@@ -15,7 +15,6 @@ from paddock.engine.store.transfer.errors import (
     NotEncrypted,
     NotPublished,
     SourceChanged,
-    TransferError,
     Unusable,
 )
 from tests.engine.store.transfer.pulling import a_store, leftovers, model_of, pulled, statuses
@@ -84,7 +83,7 @@ def test_who_asks_over_the_network_gets_no_file_of_this_machine(
 ) -> None:
     path = tmp_path / "mini.gguf"
     path.write_bytes(BIG)
-    with pytest.raises(TransferError, match="a file is taken only from the machine itself"):
+    with pytest.raises(InvalidName, match="a file is taken only by who sits at this machine"):
         pulled(store, str(path))
 
 
@@ -114,7 +113,7 @@ def test_a_url_of_a_file_becomes_a_model_in_parts_that_resume(far: FarSide, stor
     ]
     assert model_of(store, parse_name("mini-2b:Q8_0")) == BIG
     assert far.sent() == len(BIG) + 4, "no byte came twice but the first ones, looked at before"
-    assert far.most_open > 1
+    assert len({one.headers.get("range", "").partition("-")[0] for one in far.seen}) > 5
     assert leftovers(store) == []
 
 
@@ -123,7 +122,7 @@ def test_a_file_that_changes_on_the_way_is_not_put_together_of_two(
 ) -> None:
     path = "/mini.gguf"
     far.files[path], far.etags[path] = BIG, '"one"'
-    far.cuts = [7_000] * 100
+    far.cuts = [7_000] * 5 + [0] * 100
     with pytest.raises(EngineError):
         pulled(store, far.url + path)
     far.cuts = []

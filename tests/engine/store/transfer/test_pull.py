@@ -6,14 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from paddock.engine.errors import DigestMismatch, InvalidName
 from paddock.engine.store.layout import Store
-from paddock.engine.store.names import parse_name
+from paddock.engine.store.manifests import Manifest
+from paddock.engine.store.names import ModelName, parse_name
 from paddock.engine.store.progress import Progress
 from paddock.engine.store.transfer.errors import (
     HostNotTrusted,
@@ -91,7 +91,7 @@ def test_a_large_blob_comes_in_parts_side_by_side(far: FarSide, store: Store) ->
     far.publish("team/mini", "v1", model=BIG)
     pulled(store, named(far))
     blob = far.asked(digest_of(BIG))
-    assert sorted(one.headers["range"] for one in blob)[0] == "bytes=0-20007"
+    assert sorted(one.headers["range"] for one in blob)[0] == "bytes=0-20024"
     assert len(blob) == 5
     assert far.most_open == 4
     assert far.sent(digest_of(BIG)) == len(BIG)
@@ -235,7 +235,7 @@ def test_unused_layers_stay_where_that_is_wished(far: FarSide, store: Store) -> 
 
 
 def test_two_pulls_at_once_bring_a_model_once(far: FarSide, store: Store) -> None:
-    far.bytes_per_s = 100_000
+    far.bytes_per_s = 30_000
     far.publish("team/mini", "v1", model=BIG)
 
     async def one() -> list[Progress]:
@@ -265,6 +265,7 @@ def test_who_stops_listening_ends_the_work_and_keeps_what_came(far: FarSide, sto
 
     asyncio.run(main())
     assert store.names() == []
+    far.settle()
     at_first = far.sent(digest_of(BIG))
     assert 10_000 < at_first < len(BIG)
     far.bytes_per_s = 0
@@ -306,6 +307,7 @@ def test_a_killed_pull_is_gone_on_with(far: FarSide, store: Store, how: signal.S
         process.wait(timeout=20)
     assert store.names() == []
     assert not store.has_blob(digest_of(BIG))
+    far.settle()
     before = far.sent(digest_of(BIG))
     far.bytes_per_s = 0
     pulled(store, named(far))
@@ -501,25 +503,24 @@ def test_an_invalid_name_is_said_before_the_first_line(store: Store) -> None:
             pulled(store, name)
 
 
+class Pruned(Store):
+    """A store of which another one removes a blob at the last moment, as long as it is unnamed."""
+
+    unlucky: str | None = None
+
+    def put_manifest(self, name: ModelName, manifest: Manifest) -> ModelName:
+        if self.unlucky is not None:
+            assert self.prune([self.unlucky]) == [self.unlucky]
+            self.unlucky = None
+        return super().put_manifest(name, manifest)
+
+
 def test_a_blob_that_is_pruned_while_others_come_is_brought_again(
-    far: FarSide, store: Store
+    far: FarSide, tmp_path: Path
 ) -> None:
     far.publish("team/mini", "v1", model=BIG, template=b"x")
-    template = digest_of(b"x")
-
-    async def main() -> str:
-        last = ""
-        was_taken = False
-        async for line in pull(store, named(far), options=replace(QUICK, n_parts=1)):
-            last = line.status
-            if last == "verifying sha256 digest" and not was_taken:
-                was_taken = True
-                for _ in range(100):
-                    if store.has_blob(template):
-                        store.blobs.remove(template)
-                        break
-                    await asyncio.sleep(0.001)
-        return last
-
-    assert asyncio.run(main()) == "success"
+    store = Pruned(tmp_path / "models")
+    store.unlucky = digest_of(b"x")
+    assert pulled(store, named(far))[-1].status == "success"
     assert store.check() == []
+    assert far.sent(digest_of(b"x")) == 2

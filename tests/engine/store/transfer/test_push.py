@@ -157,7 +157,8 @@ def test_a_cut_download_is_resumed_by_range(
         other = Store(tmp_path / "other")
         pulled(other, name, PUSHED)
         assert model_of(other, name) == model
-        assert wire.n_cut >= 6
+        assert wire.n_cut >= 3
+    assert wire.n_bytes < 1.1 * len(model), "what came is not brought again"
     ranged = [line for line in registry.requests() if "blobs" in line and line.endswith(" 206")]
     assert len(ranged) >= 6
 
