@@ -75,7 +75,10 @@ def chat(
         typer.Option("--param", "-p", metavar="NAME=VALUE", help="Such as temperature=0.2."),
     ] = None,
     keep_alive: Annotated[
-        str | None, typer.Option("--keepalive", metavar="TIME", help="How long the model stays.")
+        str | None,
+        typer.Option(
+            "--keepalive", "--keep-alive", metavar="TIME", help="How long the model stays."
+        ),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Tell times.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Do not draw Markdown.")] = False,

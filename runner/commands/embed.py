@@ -36,7 +36,10 @@ def embed(
         bool, typer.Option("--truncate", help="Cut texts that are too long, rather than fail.")
     ] = False,
     keep_alive: Annotated[
-        str | None, typer.Option("--keepalive", metavar="TIME", help="How long the model stays.")
+        str | None,
+        typer.Option(
+            "--keepalive", "--keep-alive", metavar="TIME", help="How long the model stays."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +47,8 @@ def serve(
         str | None, typer.Option(metavar="N[/s]", help="Requests a minute of one key.")
     ] = None,
     keep_alive: Annotated[
-        str | None, typer.Option("--keepalive", metavar="TIME", help="How long a model stays.")
+        str | None,
+        typer.Option("--keepalive", "--keep-alive", metavar="TIME", help="How long a model stays."),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Log more.")] = False,
 ) -> int:
@@ -177,6 +177,6 @@ def _ready(settings: Settings, door: socket.socket) -> None:
     if not service.is_loopback:
         who = "whoever has a key" if service.api_keys_file else "ANYBODY, WITHOUT A KEY"
         console.tell(f"It listens on {real.service.netloc}: {who} may use it.")
-    if os.environ.get("OLLAMA_LLM_LIBRARY"):
-        console.tell("OLLAMA_LLM_LIBRARY has no effect: llama.cpp is as it was built.")
+    if "llm_library" in (settings.origins or {}):
+        console.tell("LLM_LIBRARY has no effect: llama.cpp is as it was built.")
     console.tell("Ctrl-C ends it.")

@@ -5,6 +5,7 @@ By the running service, where one answers; else on the store itself.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -86,19 +87,20 @@ def rm(
     settings = read_settings(Path.cwd())
     client = service.find(settings)
     removed, faults = [], []
-    for model in models:
-        # One that is not there keeps nobody from removing the others.
-        try:
-            if client is not None:
-                client.delete("/api/delete", {"model": model})
+    with client or nullcontext():
+        for model in models:
+            # One that is not there keeps nobody from removing the others.
+            try:
+                if client is not None:
+                    client.delete("/api/delete", {"model": model})
+                else:
+                    _finder(settings).delete(model)
+            except (EngineError, service.ServiceError) as error:
+                faults.append(str(error))
+                console.tell(str(error))
             else:
-                _finder(settings).delete(model)
-        except (EngineError, service.ServiceError) as error:
-            faults.append(str(error))
-            console.tell(str(error))
-        else:
-            removed.append(model)
-            console.tell(f"Removed '{model}'.")
+                removed.append(model)
+                console.tell(f"Removed '{model}'.")
     if as_json:
         console.say_json({"ok": not faults, "removed": removed, "errors": faults})
     return FAILED if faults else DONE

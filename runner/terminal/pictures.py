@@ -15,7 +15,7 @@ MOST_BYTES = 100 * 1024 * 1024
 _ENDING = r"\.(?:png|jpe?g|webp|gif|bmp)"
 # In quotes; or without, where spaces have backslashes as shells and terminals write them.
 _NAMED = re.compile(
-    rf"'([^'\n]+{_ENDING})'|\"([^\"\n]+{_ENDING})\"|((?:[^\s\\'\"]|\\.)+{_ENDING})(?![\w/])",
+    rf"'([^'\n]+{_ENDING})'|\"([^\"\n]+{_ENDING})\"|((?:[^\s\\'\"]|\\.)+{_ENDING})(?![\w/]|\.\w)",
     re.IGNORECASE,
 )
 

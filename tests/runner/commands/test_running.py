@@ -29,7 +29,7 @@ def test_what_is_in_memory_reads_as_with_ollama() -> None:
         "NAME       ID             SIZE     PROCESSOR         CONTEXT   RUNNING   QUEUE   "
         "TOKENS/S   UNTIL\n"
         "qwen3:4b   abababababab   4.0 GB   25%/75% CPU/GPU   4096      3         2       "
-        "41         in 5 min 0 s"
+        "41         in 5 min"
     )
 
 
