@@ -95,8 +95,8 @@ class FarSide:
         manifest = {"schemaVersion": 2, "mediaType": MANIFEST}
         config = [layer for layer in told if layer["mediaType"] == CONFIG]
         if config:
-            manifest["config"] = config[0]  # type: ignore[assignment]
-        manifest["layers"] = [layer for layer in told if layer not in config]  # type: ignore[assignment]
+            manifest["config"] = config[0]
+        manifest["layers"] = [layer for layer in told if layer not in config]
         path = f"/v2/{repository}/manifests/{tag}"
         self.files[path] = json.dumps(manifest).encode()
         return path

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import cast
 
 import httpx
 
@@ -78,6 +79,8 @@ def _list_files(repository: str, revision: str | None, options: TransferOptions)
         RevisionNotFoundError,
     )
 
+    # Errors of its HTTP library, whichever it is; those of answers derive from them.
+    unreached: tuple[type[Exception], ...] = (*_bases(HfHubHTTPError), OSError)
     hub, token = hub_address(options), get_token()
     host = httpx.URL(hub).netloc.decode("ascii")
     where = f"{host}/{repository}"
@@ -96,7 +99,7 @@ def _list_files(repository: str, revision: str | None, options: TransferOptions)
         if error.response.status_code == 404:
             raise NotPublished(where) from error
         raise Refused(host, error.response.status_code, error.server_message or "") from error
-    except (*HfHubHTTPError.__bases__, OSError) as error:  # its HTTP library's, whichever it is
+    except unreached as error:
         raise Unreachable(host, str(error).partition("] ")[2] or str(error)) from error
     files = tuple(
         HubFile(
@@ -108,6 +111,10 @@ def _list_files(repository: str, revision: str | None, options: TransferOptions)
         for one in info.siblings or ()
     )
     return Listing(files, HubToken(token, hub))
+
+
+def _bases(kind: type[Exception]) -> tuple[type[Exception], ...]:
+    return cast("tuple[type[Exception], ...]", kind.__bases__)
 
 
 def _accept(where: str) -> str:

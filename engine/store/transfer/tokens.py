@@ -69,8 +69,8 @@ class Tokens:
         return known.get(self._host)
 
     async def _fetch(self, challenge: Challenge, ours: Credentials | None) -> str:
-        query = [("service", challenge.service)] if challenge.service else []
-        query += [("scope", scope) for scope in challenge.scopes]
+        query: dict[str, list[str]] = {"service": [challenge.service]} if challenge.service else {}
+        query["scope"] = list(challenge.scopes)
         try:
             url = httpx.URL(challenge.realm).copy_merge_params(query)
         except httpx.InvalidURL as error:
