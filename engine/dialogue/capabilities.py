@@ -49,7 +49,9 @@ def capabilities_of_template(source: str | None) -> frozenset[TemplateCapability
 def _shows_tools(template: Template) -> bool:
     if isinstance(template, OllamaTemplate):
         return "Tools" in template.names
-    return bool(_variables(template.source) & {"tools", "xml_tools", "functions"})
+    # Some (DeepSeek's) show calls alone; what can be called is then told in words.
+    shown = {"tools", "xml_tools", "functions"}
+    return "tool_calls" in template.source or bool(_variables(template.source) & shown)
 
 
 def _variables(source: str) -> set[str]:

@@ -34,5 +34,4 @@ def model_value(name: str, card: Card) -> dict[str, Any]:
         "display_name": card.name,
         "created_at": rfc3339(card.modified_at),
         "lifecycle": "active",
-        "max_input_tokens": card.details.context_length or None,
     }

@@ -15,7 +15,7 @@ from paddock.engine.api.errors import ApiError, error_body
 from paddock.engine.api.journal import note_model
 from paddock.engine.api.service import Service, priority_of, service_of
 from paddock.engine.api.streaming import event, json_response, sse, while_connected
-from paddock.engine.errors import EngineError, PromptTooLong
+from paddock.engine.errors import EngineError, ModelNotFound, PromptTooLong
 from paddock.engine.request import Reply
 
 from .asking import Question, Wish, read_question, read_wish
@@ -30,7 +30,7 @@ async def messages(request: Request) -> Response:
     service = service_of(request)
     body = await read_json(request, max_bytes=service.settings.max_body_bytes)
     wish = read_wish(body, priority_of(request))
-    note_model(wish.question.spec.ref)
+    await _find(service, wish.question)
     headers = {"request-id": f"req_{secrets.token_hex(12)}"}
     if wish.streams:
         return await sse(request, _events(service, wish), _last, headers)
@@ -43,9 +43,18 @@ async def count_tokens(request: Request) -> Response:
     service = service_of(request)
     body = await read_json(request, max_bytes=service.settings.max_body_bytes)
     question = read_question(body)
-    note_model(question.spec.ref)
+    await _find(service, question)
     n_tokens = await while_connected(request, _count(service, question))
     return json_response({"input_tokens": n_tokens})
+
+
+async def _find(service: Service, question: Question) -> None:
+    """Look for the model, whose name is told as the client wrote it."""
+    note_model(question.spec.ref)
+    try:
+        await service.pool.facts(question.spec)
+    except ModelNotFound:
+        raise ApiError(404, f"model '{question.model}' not found") from None
 
 
 async def _count(service: Service, question: Question) -> int:

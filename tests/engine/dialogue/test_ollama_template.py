@@ -96,8 +96,8 @@ def test_a_template_without_messages_is_carried_out_turn_by_turn(name: str, want
 )
 def test_it_says_what_the_same_models_jinja_template_says(name: str, jinja: str) -> None:
     for talk in (TALK, TALK[1:]):
-        go = rendered(go_template(name), talk)
-        assert go == rendered(template(jinja), talk).removeprefix("<BOS>")
+        go = rendered(go_template(name), talk, think=True)
+        assert go == rendered(template(jinja), talk, think=True).removeprefix("<BOS>")
 
 
 @pytest.mark.parametrize("think", [None, False, True])
