@@ -1,0 +1,44 @@
+"""A program in Go, with `net/http` and `encoding/json` alone, against a live service."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.live import Live
+
+SOURCE = Path(__file__).parent / "go" / "main.go"
+TRIED = ("chat", "stream", "structured", "tools", "embeddings", "errors", "cancel")
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("go") is None,
+    reason="NO GO HERE: install Debian's golang-go to try the service with Go's net/http",
+)
+
+
+def test_a_program_in_go_chats_streams_calls_tools_embeds_and_cancels(
+    live: Live, tmp_path: Path
+) -> None:
+    program = tmp_path / "client"
+    settings = {
+        **os.environ,
+        "GOCACHE": str(tmp_path / "cache"),
+        "GOFLAGS": "-mod=mod",
+        "GO111MODULE": "off",
+        "CGO_ENABLED": "0",
+    }
+    subprocess.run(
+        ["go", "build", "-o", str(program), str(SOURCE)], env=settings, check=True, timeout=240
+    )
+
+    ran = subprocess.run(
+        [str(program), live.url], capture_output=True, text=True, timeout=120, check=False
+    )
+
+    assert ran.stdout.splitlines() == [f"{name} ok" for name in TRIED]
+    assert ran.returncode == 0
+    assert live.n_users_within(2.0) == 0
