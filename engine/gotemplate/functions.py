@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from types import FunctionType
+from collections.abc import Callable
 from typing import Any
 
 from .meter import Meter
 from .printing import sprint, sprintf
 from .values import is_true, show, type_name
 
-Function = FunctionType
-"""Takes its arguments; raises `FunctionFault`."""
+Function = Callable[..., Any]
+"""Written in Python, with places for its arguments alone; raises `FunctionFault`."""
 
 
 class FunctionFault(Exception):

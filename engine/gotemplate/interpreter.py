@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from types import FunctionType
+from typing import Any, Literal, cast
 
 from . import tree
 from .errors import GoTemplateError
@@ -255,8 +256,9 @@ class _Run:
 
 def _check(function: Function, values: list[Any]) -> None:
     """Refuse too few and too many arguments."""
-    code = function.__code__
-    n_least = code.co_argcount - len(function.__defaults__ or ())
+    plain = cast(FunctionType, function)
+    code = plain.__code__
+    n_least = code.co_argcount - len(plain.__defaults__ or ())
     takes_any = bool(code.co_flags & inspect.CO_VARARGS)
     if len(values) < n_least or (len(values) > code.co_argcount and not takes_any):
         wanted = f"at least {n_least}" if takes_any else str(code.co_argcount)

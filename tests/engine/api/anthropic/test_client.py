@@ -60,7 +60,7 @@ def test_a_stream_says_what_a_whole_message_says(client: Anthropic) -> None:
         pieces = list(stream.text_stream)
         message = stream.get_final_message()
     assert len(pieces) > 1
-    assert "".join(pieces) == whole.content[0].text  # type: ignore[union-attr]
+    assert "".join(pieces) == whole.content[0].text
     assert [block.type for block in message.content] == ["text"]
     assert message.stop_reason == whole.stop_reason
     n_prompt = message.usage.input_tokens + (message.usage.cache_read_input_tokens or 0)
@@ -245,19 +245,19 @@ def test_any_body_gets_an_answer_that_can_be_read(live: Live, path: str) -> None
     @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
     @given(BODIES)
     def fuzz(body: dict[str, Any]) -> None:
-        answer = client.post(path, content=json.dumps({**body, "max_tokens": 1}))
+        answer = http.post(path, content=json.dumps({**body, "max_tokens": 1}))
         assert answer.status_code in (200, 400, 404)
         if answer.status_code != 200:
             assert answer.json()["type"] == "error"
             assert answer.json()["error"]["message"]
 
-    with live.client() as client:
+    with live.client() as http:
         fuzz()
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff\xfe", b'"x"', b"{" * 100_000])
 def test_a_body_that_is_no_object_is_refused(live: Live, body: bytes) -> None:
-    with live.client() as client:
-        answer: httpx.Response = client.post("/v1/messages", content=body)
+    with live.client() as http:
+        answer: httpx.Response = http.post("/v1/messages", content=body)
     assert answer.status_code == 400
     assert answer.json()["error"]["type"] == "invalid_request_error"
