@@ -186,8 +186,9 @@ def _overlay(draft: Draft, recipe: Recipe) -> None:
     if recipe.system:
         draft.drop(manifests.SYSTEM)
         draft.add_text(manifests.SYSTEM, recipe.system)
-    for text in recipe.licenses:
-        draft.add_text(manifests.LICENSE, text)
+    for text in dict.fromkeys(recipe.licenses):
+        if text not in _licenses(draft):
+            draft.add_text(manifests.LICENSE, text)
     known = {key: _plain(key, value) for key, value in recipe.parameters.items() if key in KINDS}
     if known:
         params = {**_params(draft), **known}
@@ -214,6 +215,11 @@ def _plain(key: str, value: Any) -> Any:
 
 def _turn(message: Message) -> dict[str, str]:
     return {"role": message.role, "content": message.content}
+
+
+def _licenses(draft: Draft) -> tuple[str, ...]:
+    """Give the licences that the draft has so far."""
+    return read_contents(draft.store.blobs, make_manifest(None, draft.layers)).licenses
 
 
 def _params(draft: Draft) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def test_a_model_is_made_from_another_and_says_so(finder: ModelFinder, weights: 
             "mine",
             base="BASE",
             system="Be <kind>.",
-            licenses=("Apache",),
+            licenses=("Apache", "MIT"),
             parameters={"stop": ["c"], "num_ctx": 1024},
             messages=(Message("assistant", "ho"),),
         ),
