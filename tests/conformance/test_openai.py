@@ -47,7 +47,7 @@ EVERYWHERE = [
             {**{name.upper(): value for name, value in good.items()}, "foo": [1]}),
         Row("no body", f"POST {path}", None, 400, error("missing request body"), headers=JSON),
         Row("half an object", f"POST {path}", b'{"model": ', 400,
-            re.compile('"type":"invalid_request_error"')),
+            re.compile('"type": ?"invalid_request_error"')),
         Row("a list", f"POST {path}", b"[]", 400, re.compile("must be a JSON object")),
         Row("a depth", f"POST {path}", b"[" * 100_000, 400, re.compile("nested too deeply")),
         Row("bytes", f"POST {path}", bytes(range(256)), 400, re.compile("malformed JSON")),
@@ -86,7 +86,7 @@ CHATS = [
          re.compile("Supported values are: 'system', 'developer', 'user', 'assistant', 'tool'")),
         ("a schema that cannot be",
          {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "x"}}}},
-         re.compile('"type":"invalid_request_error"')),
+         re.compile('"type": ?"invalid_request_error"')),
         ("an embedding model", {"model": VECTORS},
          error(f'"{VECTORS}" does not support chat')),
     )
@@ -199,7 +199,7 @@ NAMES = (
 
 
 @settings(
-    max_examples=150,
+    max_examples=80,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

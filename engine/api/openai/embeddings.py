@@ -86,7 +86,7 @@ def embedding_body(call: EmbeddingCall, reply: EmbedReply) -> bytes:
         "total_tokens": reply.usage.prompt_tokens,
         "queue_duration": nanoseconds(reply.usage.queue_s),
     }
-    rest = {"model": call.model, "usage": usage}
+    rest: dict[str, object] = {"model": call.model, "usage": usage}
     if any(reply.n_cut_tokens):
         rest["truncated"] = True
     return b'{"object":"list","data":[' + rows + b"]," + dumps(rest)[1:]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from typing import cast
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
@@ -31,7 +30,7 @@ _UNIT_S = {"m": 60, "h": 3600, "d": 86400}
 def batches_of(request: HTTPConnection) -> Batches:
     """Give the batches of the service that a request came to."""
     companions = request.app.state.companions
-    return cast(Batches, next(one for one in companions if isinstance(one, Batches)))
+    return next(one for one in companions if isinstance(one, Batches))
 
 
 async def create(request: Request) -> Response:

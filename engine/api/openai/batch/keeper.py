@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -156,7 +157,7 @@ class Batches:
             return await self._failed(run, (fault,))
         return True
 
-    async def _failed(self, run: _Run, faults: tuple[dict[str, object], ...]) -> bool:
+    async def _failed(self, run: _Run, faults: tuple[Mapping[str, object], ...]) -> bool:
         run.facts = replace(run.facts, errors=faults)
         try:
             await self._move(run, "failed")
@@ -201,8 +202,8 @@ class Batches:
                 async with asyncio.timeout(facts.expires_at - time.time()) as limit:
                     async with aclosing(tallies):
                         async for tally in tallies:
-                            done = {"completed": tally.completed, "failed": tally.failed}
-                            run.facts = replace(run.facts, **done)
+                            n_good, n_bad = tally.completed, tally.failed
+                            run.facts = replace(run.facts, completed=n_good, failed=n_bad)
                             if time.monotonic() - noted_at > NOTED_S:
                                 await self._note(run)
                                 noted_at = time.monotonic()

@@ -100,7 +100,7 @@ async def run_lines_by(
         Interrupted: the pool ended.
         EngineError: the results cannot be written.
     """
-    total = n_lines or await asyncio.to_thread(check_lines, source, urls)
+    total = n_lines if n_lines is not None else await asyncio.to_thread(check_lines, source, urls)
     done = await asyncio.to_thread(recover, results)
     n_good = sum(done.values())
     n_bad = len(done) - n_good

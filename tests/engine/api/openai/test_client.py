@@ -152,8 +152,9 @@ def test_a_tool_that_must_be_called_is_called(client: OpenAI) -> None:
     asked: Any = {"model": CHAT, "messages": HI, "tools": [WEATHER], "max_tokens": 60,
                   "temperature": 0}  # fmt: skip
     named = {"type": "function", "function": {"name": "get_weather"}}
-    for choice in ("required", named):
-        (told,) = client.chat.completions.create(**asked, tool_choice=choice).choices
+    wanted: Any
+    for wanted in ("required", named):
+        (told,) = client.chat.completions.create(**asked, tool_choice=wanted).choices
         assert told.finish_reason == "tool_calls"
         (call, *_) = told.message.tool_calls or ()
         assert call.type == "function"
@@ -348,7 +349,7 @@ def test_a_response_calls_tools_and_takes_their_results(client: OpenAI) -> None:
 def test_what_would_need_a_memory_is_refused(client: OpenAI) -> None:
     for more in ({"previous_response_id": "resp_1"}, {"background": True}):
         with pytest.raises(openai.BadRequestError, match="stored here"):
-            client.responses.create(model=CHAT, input="Hi", **more)  # type: ignore[call-overload]
+            client.responses.create(model=CHAT, input="Hi", **more)
 
 
 # Everything at once, and going away

@@ -43,8 +43,10 @@ def spoken(call: Call, *pieces: tuple[int, Chunk | Reply]) -> list[Any]:
     speaker = call.speaker(STAMP)
     events = [*speaker.begin()]
     for index, piece in pieces:
-        heard = speaker.reply if isinstance(piece, Reply) else speaker.chunk
-        events += heard(index, piece)  # type: ignore[operator]
+        if isinstance(piece, Reply):
+            events += speaker.reply(index, piece)
+        else:
+            events += speaker.chunk(index, piece)
     return read([*events, *speaker.end()])
 
 
@@ -52,7 +54,7 @@ def read(events: list[bytes]) -> list[Any]:
     told: list[Any] = []
     for event in b"".join(events).decode().strip().split("\n\n"):
         name, _, data = event.rpartition("data: ")
-        value = data if data == "[DONE]" else json.loads(data)
+        value: Any = data if data == "[DONE]" else json.loads(data)
         if name:
             assert name == f"event: {value['type']}\n"
         told.append(value)
