@@ -22,13 +22,19 @@ class NotPublished(TransferError):
 class Unreachable(TransferError):
     """No connection to a host could be made at all."""
 
-    def __init__(self, host: str, why: str) -> None:
+    def __init__(self, host: str, why: str, advice: str = "") -> None:
         self.host = host
         self.why = why
-        super().__init__(
-            f"{host} cannot be reached: {why}. Behind a proxy, set HTTPS_PROXY; without a network, "
-            f"bring the GGUF file here and `paddock pull ./file.gguf`."
-        )
+        self.advice = advice or BEHIND_A_PROXY
+        super().__init__(f"{host} cannot be reached: {why}. {self.advice}")
+
+
+BEHIND_A_PROXY = "Behind a proxy, set HTTPS_PROXY."
+WITHOUT_A_NETWORK = (
+    "Behind a proxy, set HTTPS_PROXY; without a network, bring the GGUF file here and "
+    "`paddock pull ./file.gguf`."
+)
+SPEAKS_NO_TLS = 'Say `--insecure` (`"insecure": true`) if you trust every machine on the way.'
 
 
 class Interrupted(TransferError):

@@ -34,7 +34,13 @@ from .answers import check_answer
 from .connection import Connection
 from .disk import beside, check_room
 from .download import Download, Wanted
-from .errors import NotPublished, Unreachable, Unusable
+from .errors import (
+    BEHIND_A_PROXY,
+    WITHOUT_A_NETWORK,
+    NotPublished,
+    Unreachable,
+    Unusable,
+)
 from .file import take_file
 from .huggingface import TEXT_FILES, HubFile, Listing, hub_address, list_files
 from .options import TransferOptions
@@ -239,7 +245,11 @@ class _Pull:
 
     async def _be_content(self, name: ModelName, report: Report, error: Exception) -> None:
         """Without a network, a model that is here and whole is success; else raise `error`."""
+        if isinstance(error, Unreachable) and error.advice != BEHIND_A_PROXY:
+            raise error  # there is a network, and something else to be done
         if not await beside(self._is_whole, name):
+            if isinstance(error, Unreachable):
+                raise Unreachable(error.host, error.why, WITHOUT_A_NETWORK) from error
             raise error
         if isinstance(error, Unreachable):
             report(Progress(f"{error.host} cannot be reached; {name.short} is here already"))

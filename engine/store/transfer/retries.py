@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import httpx
 
-from .errors import Interrupted, TransferError, Unreachable
+from .errors import SPEAKS_NO_TLS, Interrupted, TransferError, Unreachable
 from .options import TransferOptions
 
 # What may pass by itself: a timeout, too early, too often, and the server's own troubles.
@@ -20,6 +20,9 @@ PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses."""
 
 _LONGEST_ASKED_S = 60.0  # who wants us to wait for longer is answered with an error
+
+# What OpenSSL says of a server that answered in plain text.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST")
 
 # A machine without a network should know it within seconds, not after every retry.
 _N_FIRST_TRIES = 3
@@ -96,6 +99,8 @@ def plain(error: httpx.HTTPError, host: str, options: TransferOptions) -> Transf
         return Unreachable(host, f"the proxy said: {text}")
     if isinstance(error, httpx.ConnectTimeout):
         return Unreachable(host, f"no answer within {options.connect_s:g} s")
+    if any(word in text for word in _NO_TLS):
+        return Unreachable(host, "it does not speak TLS", SPEAKS_NO_TLS)
     if isinstance(error, httpx.ConnectError):
         return Unreachable(host, _refusal(error, text))
     if isinstance(error, httpx.TimeoutException):
@@ -132,5 +137,5 @@ def _is_about_meeting(error: httpx.HTTPError) -> bool:
 def _is_final(error: httpx.HTTPError) -> bool:
     """Tell whether no waiting can help."""
     return isinstance(error, (httpx.UnsupportedProtocol, httpx.LocalProtocolError)) or (
-        "CERTIFICATE_VERIFY_FAILED" in str(error)
+        any(word in str(error) for word in ("CERTIFICATE_VERIFY_FAILED", *_NO_TLS))
     )

@@ -174,6 +174,18 @@ def test_a_push_needs_leave_for_plain_http(registry: DockerRegistry, store: Stor
         pushed(store, f"http://{registry.host}/team/plain:v1", replace(PUSHED, insecure=False))
 
 
+def test_a_registry_without_tls_is_told_from_one_that_is_not_there(
+    registry: DockerRegistry, store: Store
+) -> None:
+    make(store, f"{registry.host}/team/plain:v2", gguf(3_000, seed=8))
+    with pytest.raises(Unreachable) as caught:
+        pushed(store, f"{registry.host}/team/plain:v2", replace(PUSHED, insecure=False))
+    assert str(caught.value) == (
+        f"{registry.host} cannot be reached: it does not speak TLS. Say `--insecure` "
+        f'(`"insecure": true`) if you trust every machine on the way.'
+    )
+
+
 def test_a_registry_that_is_not_there_is_named(store: Store) -> None:
     make(store, "127.0.0.1:9/team/mini:v1", gguf(3_000, seed=9))
     with pytest.raises(
