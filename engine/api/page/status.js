@@ -257,22 +257,52 @@ function lives(model) {
   const ready = model.ready_s === null ? "" : `for ${long(model.ready_s)}`;
   const loaded = model.load_s ? `, loaded in ${span(model.load_s)}` : "";
   if (model.pinned) return `here ${ready}${loaded}; pinned`;
-  if (model.expires_s !== null) return `here ${ready}${loaded}; goes in ${long(model.expires_s)} if nobody asks`;
+  if (model.expires_s !== null) return `here ${ready}${loaded}; goes in ${long(model.expires_s)} unless asked`;
   return `here ${ready}${loaded}; ${model.users ? "in use" : "stays"}`;
 }
 
 function seats(card, model) {
   const n = Math.min(model.parallel, 32);
-  const taken = Math.min(model.running || 0, model.parallel);
+  // A model's last step may be over: what nobody uses, rests.
+  const taken = model.users ? Math.min(model.running || 0, model.parallel) : 0;
   const box = card.querySelector(".seats");
   box.hidden = !n;
   while (box.children.length > n) box.lastChild.remove();
   while (box.children.length < n) box.append(document.createElement("i"));
-  [...box.children].forEach((seat, i) => seat.classList.toggle("taken", i < Math.ceil((taken * n) / model.parallel)));
+  const shown = Math.ceil((taken * n) / model.parallel);
+  [...box.children].forEach((seat, i) => seat.classList.toggle("taken", i < shown));
   const waiting = model.waiting ? `, ${whole.format(model.waiting)} waiting` : "";
-  const text = n ? `${taken} of ${model.parallel} places answer${waiting}` : "";
+  const text = n ? `${taken} of ${model.parallel} places taken${waiting}` : "";
   box.setAttribute("aria-label", text);
   say(card.querySelector(".seats-note"), text);
+}
+
+function figures(model, pace) {
+  const quantiles = (told) => [told ? span(told.p50) : "–", told ? `95 %: ${span(told.p95)}` : ""];
+  const share = (part, all) => (all ? `${whole.format((100 * part) / all)} %` : "–");
+  const held = bytes(model.device_bytes || model.host_bytes).join(" ");
+  const beside = model.device_bytes && model.host_bytes ? `and ${bytes(model.host_bytes).join(" ")} main` : "";
+  if (model.role === "embed") {
+    return [
+      ["Tokens/s", rate(pace), ""],
+      ["Texts embedded", short.format(model.texts || 0), `${short.format(model.text_tokens || 0)} tokens`],
+      ["Memory", held, beside],
+    ];
+  }
+  return [
+    ["Tokens/s", rate(pace), ""],
+    ["First token", ...quantiles(model.first_token_s)],
+    ["Each next", ...quantiles(model.between_tokens_s)],
+    ["Memory", held, beside],
+    ["KV cache in use", share(model.cells || 0, model.n_cells), model.n_cells ? `of ${short.format(model.n_cells)} tokens` : ""],
+    ["Prompts from it", share(model.reused || 0, model.prompt), ""],
+  ];
+}
+
+function newFigure() {
+  const box = document.createElement("div");
+  box.append(document.createElement("dt"), document.createElement("dd"));
+  return box;
 }
 
 function modelCard(card, model, pace) {
@@ -282,24 +312,21 @@ function modelCard(card, model, pace) {
   part("state").dataset.is = model.state;
   say(part("lives"), lives(model));
   seats(card, model);
-  say(part("pace"), rate(pace || 0));
-  const first = model.first_token_s, between = model.between_tokens_s;
-  sayParts(part("first"), first ? span(first.p50) : "–", first ? `95 %: ${span(first.p95)}` : "");
-  sayParts(part("between"), between ? span(between.p50) : "–", between ? `95 %: ${span(between.p95)}` : "");
-  const share = model.prompt ? `${whole.format((100 * model.reused) / model.prompt)} %` : "–";
-  const cells = model.cells && model.n_cells ? `${whole.format((100 * model.cells) / model.n_cells)} % full` : "";
-  sayParts(part("cache"), share, cells);
-  sayParts(part("memory"), bytes(model.device_bytes || model.host_bytes).join(" "),
-    model.device_bytes && model.host_bytes ? `+ ${bytes(model.host_bytes).join(" ")} main` : "");
-  sayParts(part("context"), model.context ? whole.format(model.context) : "–", "");
-  const more = [model.placed, model.adapters.length ? `with ${count(model.adapters.length, "adapter")}` : "", model.leased ? "leased by a run" : ""];
-  say(part("placed"), more.filter(Boolean).join("; "));
+  keyed(card.querySelector("dl"), figures(model, pace), ([name]) => name, newFigure, (box, [name, main, small]) => {
+    say(box.firstChild, name);
+    sayParts(box.lastChild, main, small);
+  });
+  const more = [
+    model.placed, model.context && `context ${whole.format(model.context)}`,
+    model.adapters.length && `with ${count(model.adapters.length, "adapter")}`, model.leased && "leased by a run",
+  ];
+  say(part("placed"), more.filter(Boolean).join(" · "));
 }
 
 function models(state, told) {
   keyed($("models"), state.models, keyOf,
     () => $("model-card").content.firstElementChild.cloneNode(true),
-    (card, model) => modelCard(card, model, told.of.get(keyOf(model))));
+    (card, model) => modelCard(card, model, told.of.get(keyOf(model)) || 0));
   $("models-empty").hidden = state.models.length > 0;
   say($("models-count"), state.models.length ? count(state.models.length, "model") : "");
 }

@@ -1,0 +1,221 @@
+"""A real Chromium for tests: pages opened, asked and photographed over the DevTools protocol.
+
+It speaks through two pipes (`--remote-debugging-pipe`), so it needs no library and opens no port.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None,
+    reason="NOT tried in a browser: no Chromium is installed (Debian: apt-get install chromium)",
+)
+
+_FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-extensions", "--disable-dev-shm-usage", "--hide-scrollbars", "--mute-audio",
+    "--remote-debugging-pipe",
+)  # fmt: skip
+_PATIENCE_S = 30.0
+
+
+class BrowserError(Exception):
+    """The browser refused a command, ended, or did not answer in time."""
+
+
+class Browser:
+    """One process; make it with `browser`."""
+
+    def __init__(self, to_it: int, from_it: int) -> None:
+        self._to_it = to_it
+        self._from_it = from_it
+        self._n_sent = 0
+        self._unread = b""
+        self.events: list[dict[str, Any]] = []
+
+    def send(self, method: str, session: str = "", **params: Any) -> dict[str, Any]:
+        """Carry out a command and give its result."""
+        self._n_sent += 1
+        message: dict[str, Any] = {"id": self._n_sent, "method": method, "params": params}
+        if session:
+            message["sessionId"] = session
+        os.write(self._to_it, json.dumps(message).encode() + b"\0")
+        until = time.monotonic() + _PATIENCE_S
+        while True:
+            told = self._next(until)
+            if told.get("id") != self._n_sent:
+                self.events.append(told)
+                continue
+            if "error" in told:
+                raise BrowserError(f"{method}: {told['error']['message']}")
+            result: dict[str, Any] = told["result"]
+            return result
+
+    def _next(self, until: float) -> dict[str, Any]:
+        while b"\0" not in self._unread:
+            ready, _, _ = select.select([self._from_it], [], [], max(0.0, until - time.monotonic()))
+            part = os.read(self._from_it, 1 << 20) if ready else b""
+            if not part:
+                raise BrowserError("the browser ended" if ready else "the browser does not answer")
+            self._unread += part
+        message, _, self._unread = self._unread.partition(b"\0")
+        told: dict[str, Any] = json.loads(message)
+        return told
+
+    def page(self, url: str, *, width: int = 1200, height: int = 900) -> Page:
+        """Open a page of its own, with its own storage."""
+        context = self.send("Target.createBrowserContext")["browserContextId"]
+        target = self.send("Target.createTarget", url="about:blank", browserContextId=context)
+        attached = self.send("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        page = Page(self, attached["sessionId"])
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            page.send(f"{domain}.enable")
+        page.resize(width, height)
+        page.open(url)
+        return page
+
+
+class Page:
+    """One page."""
+
+    def __init__(self, browser: Browser, session: str) -> None:
+        self._browser = browser
+        self._session = session
+
+    def send(self, method: str, **params: Any) -> dict[str, Any]:
+        return self._browser.send(method, self._session, **params)
+
+    def open(self, url: str) -> None:
+        """Go there and wait until it is loaded."""
+        self.send("Page.navigate", url=url)
+        self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
+
+    def ask(self, expression: str) -> Any:
+        """Evaluate JavaScript in the page; a promise is waited for."""
+        told = self.send(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
+        )
+        if "exceptionDetails" in told:
+            raise BrowserError(json.dumps(told["exceptionDetails"])[:500])
+        return told["result"].get("value")
+
+    def wait(self, expression: str, patience_s: float = _PATIENCE_S) -> Any:
+        """Wait until an expression is true; gives its value."""
+        until = time.monotonic() + patience_s
+        while time.monotonic() < until:
+            value = self.ask(expression)
+            if value:
+                return value
+            time.sleep(0.05)
+        raise BrowserError(f"not within {patience_s:g} s: {expression}")
+
+    def text(self, selector: str) -> str:
+        """Give what a person reads there."""
+        return str(self.ask(f"document.querySelector({json.dumps(selector)}).innerText"))
+
+    def press(self, key: str, *, text: str = "") -> None:
+        """Press a key, such as `Tab`, `Enter` or a letter."""
+        more: Mapping[str, Any] = {"text": text} if text else {}
+        code = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowRight": 39}.get(key, 0)
+        told = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        self.send("Input.dispatchKeyEvent", type="keyDown", **told, **more)
+        self.send("Input.dispatchKeyEvent", type="keyUp", **told)
+
+    def type(self, text: str) -> None:
+        """Write into what has the focus."""
+        self.send("Input.insertText", text=text)
+
+    def resize(self, width: int, height: int, scale: float = 1) -> None:
+        self.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width, height=height, deviceScaleFactor=scale, mobile=False,
+        )  # fmt: skip
+
+    def prefer(self, scheme: str) -> None:
+        """Have the system prefer `light` or `dark` colours."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.send("Emulation.setEmulatedMedia", features=features)
+
+    def photograph(self, *, whole: bool = False) -> bytes:
+        """Give a PNG of what is seen, or of the whole page."""
+        told = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+        return base64.b64decode(told["data"])
+
+    def complaints(self) -> list[str]:
+        """Give the errors of the console: exceptions, refused resources, breaches of the CSP."""
+        said = []
+        for event in self._browser.events:
+            if event.get("sessionId") != self._session:
+                continue
+            if event["method"] == "Runtime.exceptionThrown":
+                said.append(json.dumps(event["params"]["exceptionDetails"])[:400])
+            elif event["method"] == "Log.entryAdded":
+                entry = event["params"]["entry"]
+                if entry["level"] in ("error", "warning"):
+                    said.append(f"{entry['source']}: {entry['text']} {entry.get('url', '')}")
+        return said
+
+    def asked_for(self) -> set[str]:
+        """Give every address that the page loaded something from."""
+        return {
+            event["params"]["request"]["url"]
+            for event in self._browser.events
+            if event["method"] == "Network.requestWillBeSent"
+            and event.get("sessionId") == self._session
+        }
+
+
+@contextmanager
+def browser(*flags: str) -> Iterator[Browser]:
+    """Run a Chromium without a window until the block ends."""
+    assert CHROMIUM is not None
+    its_in, to_it = os.pipe()
+    from_it, its_out = os.pipe()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        command = [CHROMIUM, *_FLAGS, f"--user-data-dir={folder}", *flags, "about:blank"]
+        # Its pipes are descriptors 3 and 4, whatever ours are.
+        wires = [(os.POSIX_SPAWN_DUP2, its_in, 3), (os.POSIX_SPAWN_DUP2, its_out, 4)]
+        quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (1, 2)]
+        for fd in (its_in, its_out):  # above 4, or one would be written over by the other
+            os.set_inheritable(fd, True)
+        if {3, 4} & {its_in, its_out}:
+            raise BrowserError("descriptors 3 and 4 are in use")
+        pid = os.posix_spawn(
+            CHROMIUM, command, {**os.environ, "HOME": folder}, file_actions=wires + quiet
+        )
+        os.close(its_in)
+        os.close(its_out)
+        try:
+            yield Browser(to_it, from_it)
+        finally:
+            os.close(to_it)  # it ends when nobody speaks to it any more
+            _wait(pid)
+            os.close(from_it)
+
+
+def _wait(pid: int) -> None:
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            return
+        time.sleep(0.05)
+    subprocess.run(["kill", "-9", str(pid)], check=False)
+    os.waitpid(pid, 0)

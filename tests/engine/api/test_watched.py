@@ -1,0 +1,102 @@
+"""What machines look at, on a running service: /metrics, /healthz, /readyz."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.live import CHAT, Live
+
+pytestmark = pytest.mark.timeout(120)
+
+ASKED = {"model": CHAT, "prompt": "Why is the sky blue?", "stream": False,
+         "options": {"num_predict": 8}}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def loaded(live: Live) -> Live:
+    with live.client() as client:
+        assert client.post("/api/generate", json=ASKED).status_code == 200
+    return live
+
+
+def numbers(live: Live) -> dict[str, float]:
+    """Give every sample of /metrics by its name and labels."""
+    with live.client() as client:
+        answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    return {
+        f"{sample.name}{sorted(sample.labels.items())}": sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def test_metrics_have_the_pool_s_numbers_and_the_service_s(loaded: Live) -> None:
+    told = numbers(loaded)
+    assert told[f"paddock_loads_total[('model', '{CHAT}')]"] == 1
+    assert told[f"paddock_said_tokens_total[('model', '{CHAT}')]"] >= 8
+    route = "[('method', 'POST'), ('route', '/api/generate'), ('status', '200')]"
+    assert told[f"paddock_http_requests_total{route}"] == 1
+    assert told["paddock_http_requests_running[]"] == 1, "this very one"
+
+
+def test_every_family_is_told_once(loaded: Live) -> None:
+    with loaded.client() as client:
+        kinds = [line for line in client.get("/metrics").text.splitlines() if line[:6] == "# TYPE"]
+    assert len(kinds) == len(set(kinds))
+
+
+def test_health_asks_each_worker_for_a_token(loaded: Live) -> None:
+    before = numbers(loaded)[f"paddock_said_tokens_total[('model', '{CHAT}')]"]
+    with loaded.client() as client:
+        answer = client.get("/healthz")
+    assert answer.status_code == 200
+    (worker,) = answer.json()["workers"]
+    assert (worker["model"], worker["ok"]) == (CHAT, True)
+    assert worker["seconds"] > 0
+    assert numbers(loaded)[f"paddock_said_tokens_total[('model', '{CHAT}')]"] == before + 1
+
+
+def test_a_worker_that_hangs_is_told_with_the_reason(loaded: Live) -> None:
+    async def pids() -> tuple[int, ...]:
+        return loaded.service.pool.worker_pids()
+
+    (pid,) = loaded.call(pids())
+    time.sleep(1.1)  # no report of before
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with loaded.client() as client, ThreadPoolExecutor() as threads:
+            many = list(threads.map(lambda _: client.get("/healthz"), range(5)))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    for answer in many:
+        assert answer.status_code == 503
+        assert answer.json()["error"] == f"{CHAT}: no token within 10 s"
+        assert answer.headers["retry-after"]
+    with loaded.client() as client:
+        time.sleep(1.1)
+        assert client.get("/healthz").status_code == 200
+
+
+def test_ready_means_that_requests_are_taken(live: Live) -> None:
+    with live.client() as client:
+        assert client.get("/readyz").json() == {"status": "ready"}
+        live.service.is_stopping = True
+        try:
+            answer = client.get("/readyz")
+        finally:
+            live.service.is_stopping = False
+    assert (answer.status_code, answer.json()) == (503, {"status": "stopping"})
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
+def test_they_answer_head_and_refuse_the_rest(live: Live, path: str) -> None:
+    with live.client() as client:
+        assert client.head(path).status_code == 200
+        assert client.post(path).status_code == 405
