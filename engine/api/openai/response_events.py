@@ -16,8 +16,8 @@ from paddock.engine.request import Chunk, Reply, ToolCall
 from . import answers
 from .calls import Body, Stamp, new_id
 from .refusals import error_value, told
-from .responses import (
-    ResponseCall,
+from .response_values import (
+    Frame,
     call_item,
     is_incomplete,
     message_item,
@@ -43,8 +43,8 @@ class _Open:
 class ResponseSpeaker:
     """Writes one stream; every event has its number."""
 
-    def __init__(self, call: ResponseCall, stamp: Stamp) -> None:
-        self._call = call
+    def __init__(self, frame: Frame, stamp: Stamp) -> None:
+        self._frame = frame
         self._stamp = stamp
         self._n_events = 0
         self._n_calls = 0
@@ -61,12 +61,12 @@ class ResponseSpeaker:
         """Tell a piece of the answer."""
         if chunk.reasoning:
             yield from self._add("reasoning", chunk.reasoning, [])
-        logprobs = answers.logprob_values(chunk.logprobs) if self._call.wants_logprobs else []
+        logprobs = answers.logprob_values(chunk.logprobs) if self._frame.wants_logprobs else []
         if chunk.text or (logprobs and not chunk.reasoning):
             yield from self._add("message", chunk.text, logprobs)
         for call in chunk.tool_calls:
             self._n_calls += 1
-            if self._n_calls == 1 or self._call.calls_in_parallel:
+            if self._n_calls == 1 or self._frame.calls_in_parallel:
                 yield from self._tell_call(call)
 
     def reply(self, index: int, reply: Reply) -> Iterator[bytes]:
@@ -171,7 +171,7 @@ class ResponseSpeaker:
         )
 
     def _response(self, reply: Reply | None) -> Body:
-        return response_value(self._call, self._stamp, self._items, reply)
+        return response_value(self._frame, self._stamp, self._items, reply)
 
     def _event(self, name: str, /, **fields: Any) -> bytes:
         value = {"type": name, "sequence_number": self._n_events, **fields}

@@ -156,7 +156,8 @@ def test_a_tool_that_must_be_called_is_called(client: OpenAI) -> None:
     for wanted in ("required", named):
         (told,) = client.chat.completions.create(**asked, tool_choice=wanted).choices
         assert told.finish_reason == "tool_calls"
-        (call, *_) = told.message.tool_calls or ()
+        assert told.message.tool_calls
+        call = told.message.tool_calls[0]
         assert call.type == "function"
         assert call.function.name == "get_weather"
         assert set(json.loads(call.function.arguments)) == {"city"}
