@@ -7,39 +7,51 @@ import (Prefect, llama.cpp, SQLAlchemy, Rich) is imported by the command that ne
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import signal
+import sys
 from typing import Annotated
 
 import typer
 
-from .commands import (
-    batch,
-    chat,
-    config,
-    create,
-    embed,
-    later,
-    machine,
-    pipelines,
-    running,
-    serve,
-    show,
-    store,
-    transfers,
-    tune,
-)
 from .display import console
 
-app = typer.Typer(
-    name="paddock",
-    help="Declarative YAML pipelines for local language models.",
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,  # plain help: drawing it costs 0.15 s of imports
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+# The modules of `commands`, and the commands of each: only the one that is asked for is imported,
+# and only its options are laid out, which saves `validate` a quarter of its time.
+GROUPS = {
+    "pipelines": ("validate", "plan", "run"),
+    "machine": ("init", "schema", "steps", "doctor"),
+    "config": ("config",),
+    "chat": ("chat",),
+    "embed": ("embed",),
+    "batch": ("batch",),
+    "transfers": ("pull", "push"),
+    "store": ("list", "ls", "cp", "rm", "check", "prune"),
+    "show": ("show",),
+    "create": ("create",),
+    "tune": ("tune",),
+    "serve": ("serve",),
+    "running": ("ps", "stop"),
+}
+_ALL = (*GROUPS, "later")
+
+
+def application(command: str | None = None) -> typer.Typer:
+    """Give the command line, or as much of it as this command needs."""
+    app = typer.Typer(
+        name="paddock",
+        help="Declarative YAML pipelines for local language models.",
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,  # plain help: drawing it costs 0.15 s of imports
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for name in [name for name, commands in GROUPS.items() if command in commands] or _ALL:
+        importlib.import_module(f"paddock.runner.commands.{name}").register(app)
+    return app
 
 
 def _version(wanted: bool) -> None:
@@ -50,23 +62,12 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Declarative YAML pipelines for local language models."""
-
-
-_GROUPS = (
-    *(pipelines, machine, config),
-    *(chat, embed, batch),
-    *(transfers, store, show, create, tune),
-    *(serve, running, later),
-)
-for _group in _GROUPS:
-    _group.register(app)
 
 
 def main() -> None:
@@ -80,6 +81,6 @@ def main() -> None:
     gc.set_threshold(50_000, 20, 20)
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
-        app()
+        application(sys.argv[1] if len(sys.argv) > 1 else None)()
     finally:
         gc.freeze()

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from paddock.runner.display import console
-from paddock.runner.settings import NAMES, Settings
+from paddock.runner.settings import NAMES, Settings, read_settings
 
 from .exits import DONE, guarded
 from .machine import Json
@@ -37,10 +37,7 @@ def register(app: typer.Typer) -> None:
 
 def config(as_json: Json = False) -> int:
     """Show each setting, and where it came from."""
-    from paddock.runner.settings import read_settings
-
-    settings = read_settings(Path.cwd())
-    found = rows(settings)
+    found = rows(read_settings(Path.cwd()))
     if as_json:
         told = {row.name: {"value": row.value, "from": row.origin} for row in found}
         console.say_json({"settings": told})

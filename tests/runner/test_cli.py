@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from paddock.runner.cli import app
+from paddock.runner.cli import GROUPS, application
 from paddock.runner.commands import exits, later
 from paddock.runner.commands.exits import CommandError, guarded
 from paddock.runner.commands.pipelines import parse_inputs, pipeline_file
@@ -31,7 +31,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 
 def paddock(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments))
+    return CliRunner().invoke(application(), list(arguments))
 
 
 def imported_by(*arguments: str, cwd: Path) -> set[str]:
@@ -107,6 +107,16 @@ def test_help_names_every_command_of_this_version_and_none_of_a_later_one() -> N
         *("chat", "embed", "batch", "pull", "push", "list", "cp", "rm", "check", "prune", "show"),
         *("create", "tune", "serve", "ps", "stop"),
     ]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_command_is_found_in_its_group(group: str) -> None:
+    import typer.main
+
+    for command in GROUPS[group]:
+        alone = typer.main.get_command(application(command))
+        assert isinstance(alone, typer.core.TyperGroup)
+        assert set(alone.commands) == set(GROUPS[group])
 
 
 @pytest.mark.parametrize("command", later.COMMANDS)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from paddock.runner.cli import app
+from paddock.runner.cli import application
 from paddock.runner.commands import config
 from paddock.runner.settings import NAMES, read_settings
 
@@ -47,7 +47,9 @@ def test_what_has_no_effect_says_so(tmp_path: Path) -> None:
 def test_a_machine_gets_an_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "paddock.toml").write_text("max_queue = 7\nrate = 60")
-    settings = json.loads(CliRunner().invoke(app, ["config", "--json"]).stdout)["settings"]
+    settings = json.loads(CliRunner().invoke(application(), ["config", "--json"]).stdout)[
+        "settings"
+    ]
     assert settings["max_queue"] == {
         "value": 7,
         "from": f"{tmp_path / 'paddock.toml'}: max_queue",

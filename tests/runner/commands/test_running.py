@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from typer.testing import CliRunner
 
-from paddock.runner.cli import app
+from paddock.runner.cli import application
 from paddock.runner.commands import running
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -56,7 +56,7 @@ def test_when_a_model_goes_is_told(expires_at: str, words: str) -> None:
 
 @pytest.mark.parametrize("arguments", [("ps",), ("stop", "x")])
 def test_without_a_service_it_is_told_how_to_start_one(arguments: tuple[str, ...]) -> None:
-    result = CliRunner().invoke(app, list(arguments))
+    result = CliRunner().invoke(application(), list(arguments))
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
         "No service of Paddock's answers at http://127.0.0.1:1.\n  Start one: paddock serve\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from paddock.runner.cli import app
+from paddock.runner.cli import application
 from tests.fakes.gguf import write_gguf
 from tests.live import live_service
 
@@ -32,7 +32,7 @@ def root(
 
 
 def paddock(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments))
+    return CliRunner().invoke(application(), list(arguments))
 
 
 def names() -> set[str]:

@@ -12,7 +12,7 @@ from paddock.engine.gguf import TYPE_NAMES
 from paddock.engine.models import ModelFinder
 from paddock.engine.profile.store import ProfileBook
 from paddock.engine.settings import PoolSettings
-from paddock.runner.cli import app
+from paddock.runner.cli import application
 from paddock.runner.commands import doctor, listing
 from paddock.runner.commands.tune import texts
 from paddock.runner.settings import read_settings
@@ -29,7 +29,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def paddock(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments))
+    return CliRunner().invoke(application(), list(arguments))
 
 
 def digest(home: Path) -> str:
