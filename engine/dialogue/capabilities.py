@@ -15,7 +15,7 @@ from paddock.engine.errors import BadRequest
 
 from .ollama_template import OllamaTemplate
 from .probes import study
-from .template import Template
+from .template import Refused, Template
 from .templates import read_template
 
 TemplateCapability = Literal["tools", "insert", "thinking"]
@@ -68,5 +68,8 @@ def _reasons(template: Template) -> bool:
         return False
     if isinstance(template, OllamaTemplate) and not template.names & {"Thinking", "Think"}:
         return False
-    manner = study(template)
+    try:
+        manner = study(template)
+    except Refused:
+        return False
     return manner.may_reason or manner.is_harmony

@@ -20,7 +20,7 @@ from paddock.engine.request import Message, Think, Tool, ToolCall
 from .forms import Tags
 from .ollama_template import OllamaTemplate
 from .probes import Manner, study
-from .template import Refused
+from .template import Refused, Template
 from .templates import read_template
 from .turns import MEDIA_MARK, build_turns, tool_turns
 
@@ -68,13 +68,17 @@ class ChatTemplate:
     @cached_property
     def manner(self) -> Manner:
         """How the model speaks, by its template."""
-        return study(self._tools, self._control_tokens, self._ends)
+        return self._studied(self._tools)
 
     @cached_property
     def _plain_manner(self) -> Manner:
-        if self._tools is self._plain:
-            return self.manner
-        return study(self._plain, self._control_tokens, self._ends)
+        return self.manner if self._tools is self._plain else self._studied(self._plain)
+
+    def _studied(self, template: Template) -> Manner:
+        try:
+            return study(template, self._control_tokens, self._ends)
+        except Refused as error:
+            raise BadRequest(f"the model's chat template refuses this: {error}") from error
 
     def render(
         self, messages: Sequence[Message], *, tools: Sequence[Tool] = (), think: Think | None = None

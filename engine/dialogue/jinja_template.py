@@ -19,8 +19,8 @@ from jinja2.parser import Parser
 
 from paddock.engine.errors import BadRequest
 
-from .jinja_sandbox import Sandbox
-from .template import Refused, Turn
+from .jinja_sandbox import Sandbox, TooMuch
+from .template import Exhausted, Refused, Turn
 
 # For models without a template: ChatML, which most instruction-tuned models have seen.
 CHATML = (
@@ -43,7 +43,7 @@ class JinjaTemplate:
         environment.globals.update(raise_exception=_refuse, strftime_now=_now)
         try:
             self._template = environment.from_string(environment.counted(self.source))
-        except (TemplateError, RecursionError) as error:
+        except Exception as error:  # code from elsewhere: whatever ends it is its own fault
             raise BadRequest(f"the model's chat template cannot be read: {error}") from error
         self._environment = environment
         self._special = {"bos_token": bos, "eos_token": eos}
@@ -69,6 +69,8 @@ class JinjaTemplate:
             return self._rendered(turns, {**told, "tools": list(tools), "xml_tools": list(tools)})
         try:
             return self._rendered(turns, {**told, "tools": None})
+        except Exhausted:
+            raise
         except Refused:
             # Some were written for requests with tools only, and walk over what is not there.
             return self._rendered(turns, {**told, "tools": []})
@@ -77,9 +79,9 @@ class JinjaTemplate:
         self._environment.begin()
         try:
             return self._template.render(copy.deepcopy({**told, "messages": list(turns)}))
-        except (TemplateError, ArithmeticError, AttributeError, LookupError) as error:
-            raise Refused(str(error)) from error
-        except (RecursionError, TypeError, ValueError) as error:
+        except TooMuch as error:
+            raise Exhausted(str(error)) from error
+        except Exception as error:  # the same: a TypeError in it is none of ours
             raise Refused(str(error)) from error
 
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from paddock.engine.errors import BadRequest
-from paddock.engine.gotemplate.errors import GoTemplateError
+from paddock.engine.gotemplate.errors import GoTemplateError, GoTemplateExhausted
 from paddock.engine.gotemplate.template import GoTemplate
 from paddock.engine.gotemplate.values import JsonList, JsonMap, Struct, to_json
 
-from .template import Refused, Turn
+from .template import Exhausted, Refused, Turn
 from .turns import MEDIA_MARK
 
 
@@ -63,7 +63,7 @@ class OllamaTemplate:
                 return self._template.execute(_conversation(joined, tools, told))
             return self._turn_by_turn(joined, told)
         except GoTemplateError as error:
-            raise Refused(str(error)) from error
+            raise _refused(error) from error
 
     def render_insert(self, prompt: str, suffix: str, **variables: Any) -> str:
         """Render what stands before and after the answer, for a template that knows `.Suffix`.
@@ -77,13 +77,18 @@ class OllamaTemplate:
                 {"Prompt": prompt, "Suffix": suffix, "Response": "", **told}
             )
         except GoTemplateError as error:
-            raise Refused(str(error)) from error
+            raise _refused(error) from error
 
     def _turn_by_turn(self, turns: Sequence[Turn], told: Mapping[str, Any]) -> str:
         *whole, last = _exchanges(turns)
         parts = [self._template.execute({**one.data(), **told}) for one in whole]
         parts.append(self._template.execute_until("Response", {**last.data(), **told}))
         return "".join(parts)
+
+
+def _refused(error: GoTemplateError) -> Refused:
+    kind = Exhausted if isinstance(error, GoTemplateExhausted) else Refused
+    return kind(str(error))
 
 
 @dataclass(slots=True)

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Collection, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from paddock.engine.gotemplate.meter import DEADLINE_S
+
 from .calls import CallForm
 from .deriving import ARGUMENTS, CALL_ID, NAME, SECOND_ARGUMENTS, TOOL, derive
 from .forms import HERMES, KNOWN_FORMS, KNOWN_TAGS, THINK, Tags
-from .template import Refused, Template, Turn
+from .template import Exhausted, Refused, Template, Turn
 from .turns import Wants
 
 _SYSTEM, _ASKED, _SAID, _THOUGHT, _RESULT = "qxsys", "qxask", "qxsaid", "qxthought", "qxresult"
@@ -40,12 +43,15 @@ class Manner:
 
 
 def study(template: Template, vocabulary: Collection[str] = (), ends: Sequence[str] = ()) -> Manner:
-    """Find a template's manner; some thirty renderings, 2 to 15 ms.
+    """Find a template's manner; some thirty renderings, 2 to 15 ms, seconds at worst.
 
     Args:
         template: what is studied.
         vocabulary: the model's control tokens, which hint at its form where the template does not.
         ends: what ends an answer.
+
+    Raises:
+        Exhausted: the template takes more than it may have.
     """
     probe = _Probe(template, ends)
     wants = probe.wants()
@@ -76,12 +82,17 @@ class _Probe:
         self._template = template
         self._ends = [end for end in ends if end]
         self._is_typed = False
+        self._until = time.monotonic() + DEADLINE_S
 
     def _try(self, *turns: Turn, tools: bool = False, is_open: bool = False) -> str:
         """Render, or give an empty text where the template refuses."""
+        if time.monotonic() > self._until:
+            raise Exhausted(f"it takes longer than {DEADLINE_S:g} s")
         own = [_typed(turn) for turn in turns] if self._is_typed else list(turns)
         try:
             return self._template.render(own, [TOOL] if tools else [], is_open=is_open)
+        except Exhausted:
+            raise
         except Refused:
             return ""
 

@@ -12,6 +12,10 @@ class Refused(Exception):
     """The template does not take this conversation; the message is its own."""
 
 
+class Exhausted(Refused):
+    """The template took more time or memory than it may: it will do so again."""
+
+
 class Template(Protocol):
     """One compiled template."""
 

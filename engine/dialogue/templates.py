@@ -8,7 +8,7 @@ from .jinja_template import JinjaTemplate
 from .ollama_template import OllamaTemplate
 from .template import Template
 
-_ACTION = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+_ACTION = re.compile(r"\{\{(.*?)(?:\}\}|\Z)", re.DOTALL)
 _TEXT = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|`[^`]*`", re.DOTALL)
 # What only Go's templates have: a field with nothing before its dot, a variable with `$`, and
 # words that Jinja has between other brackets.

@@ -14,3 +14,7 @@ class GoTemplateError(Exception):
 
 class GoTemplateSyntaxError(GoTemplateError):
     """A template that cannot be read."""
+
+
+class GoTemplateExhausted(GoTemplateError):
+    """A template that takes more than it may have."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-from .errors import GoTemplateError
+from .errors import GoTemplateExhausted
 
-# As generous as the bounds of the pipelines' expressions: a conversation of 1,000 turns takes
-# some 50,000 steps, and a second goes by after about a million.
-MAX_STEPS = 2_000_000
-DEADLINE_S = 5.0
+# A conversation of 1,000 turns takes some 50,000 steps; a million take about a second, in which
+# the same worker hears nobody else.
+MAX_STEPS = 1_000_000
+DEADLINE_S = 3.0
 MAX_CHARS = 32 * 1024 * 1024  # of one text, the output included
 MAX_ALL_CHARS = 128 * 1024 * 1024  # of all texts that are made
 MAX_DEPTH = 100  # of blocks and templates within each other; 6 frames of Python each at most
@@ -33,33 +33,33 @@ class Meter:
         """Count one step.
 
         Raises:
-            GoTemplateError: too many, or too late.
+            GoTemplateExhausted: too many, or too late.
         """
         self._n_steps += 1
         if self._n_steps % _LOOK_EVERY:
             return
         if self._n_steps > MAX_STEPS:
-            raise GoTemplateError(self.line, f"it takes more than {MAX_STEPS:,} steps")
+            raise GoTemplateExhausted(self.line, f"it takes more than {MAX_STEPS:,} steps")
         if time.monotonic() > self._deadline:
-            raise GoTemplateError(self.line, f"it takes longer than {DEADLINE_S:g} s")
+            raise GoTemplateExhausted(self.line, f"it takes longer than {DEADLINE_S:g} s")
 
     def printed(self, text: str) -> None:
         """Account for a part of the output."""
         self._n_chars += len(text)
         if self._n_chars > MAX_CHARS:
-            raise GoTemplateError(self.line, f"it prints more than {MAX_CHARS:,} characters")
+            raise GoTemplateExhausted(self.line, f"it prints more than {MAX_CHARS:,} characters")
 
     def making(self, n_chars: int) -> None:
         """Account for a text, if possible before it is made."""
         self._n_all_chars += n_chars
         if n_chars > MAX_CHARS or self._n_all_chars > MAX_ALL_CHARS:
-            raise GoTemplateError(self.line, "it makes too large texts")
+            raise GoTemplateExhausted(self.line, "it makes too large texts")
 
     def enter(self) -> None:
         """Go one level deeper."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise GoTemplateError(self.line, f"it goes deeper than {MAX_DEPTH} levels")
+            raise GoTemplateExhausted(self.line, f"it goes deeper than {MAX_DEPTH} levels")
 
     def leave(self) -> None:
         """Come back."""

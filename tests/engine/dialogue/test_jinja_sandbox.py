@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
 
 from paddock.engine.dialogue.jinja_template import JinjaTemplate
 from paddock.engine.dialogue.template import Refused
+from paddock.engine.errors import BadRequest
 
 BIG = "{% set ns = namespace(x='ab') %}{% for _ in range(60) %}"
 
@@ -14,7 +18,7 @@ BIG = "{% set ns = namespace(x='ab') %}{% for _ in range(60) %}"
     ("source", "why"),
     [
         ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-         "it takes (more than 2,000,000 steps|longer than 5 s)"),
+         "it takes (more than 1,000,000 steps|longer than 3 s)"),
         ("{{ 'x' * 1000000000 }}", "it makes too large texts"),
         ("{{ 1000000000 * [1] }}", "it makes too large texts"),
         ("{{ 10 ** (10 ** 10) }}", "it makes a huge number"),
@@ -27,7 +31,7 @@ BIG = "{% set ns = namespace(x='ab') %}{% for _ in range(60) %}"
          "it makes a list or mapping of more than 1,000,000 values"),
         ("{% set a = [[1]] %}{% for _ in range(60) %}{% set b = [] %}{{ b.append(a[-1]) or '' }}"
          "{{ b.append(a[-1]) or '' }}{{ a.append(b) or '' }}{% endfor %}{{ a }}",
-         "it makes a list or mapping of more than|it takes longer than 5 s"),
+         "it makes a list or mapping of more than|it takes longer than 3 s"),
         ("{{ 'x'.center(1000000000) }}", "widths above 10,000 are not possible here"),
         ("{{ 'x' | center(1000000000) }}", "widths above 10,000 are not possible here"),
         ("{{ 'x' | indent(1000000000) }}", "widths above 10,000 are not possible here"),
@@ -77,3 +81,27 @@ def test_a_long_conversation_is_no_burden() -> None:
     source = "{% for m in messages %}{{ m.role }}: {{ m.content | trim }}\n{% endfor %}"
     turns = [{"role": "user", "content": "word " * 1000}] * 3000
     assert len(JinjaTemplate(source, bos="", eos="").render(turns)) > 15_000_000
+
+
+WORDS = (
+    "for", "x", "in", "if", "else", "endif", "endfor", "set", "macro", "endmacro", "messages",
+    "messages[0]", ".content", ".items()", "['role']", "|", "tojson", "trim", "join", "(", ")",
+    "[", "]", "{", "}", "~", "+", "*", "**", "%", "==", "not", "is", "defined", "1", "99999999999",
+    "'y'", ",", ":", "loop", "namespace()", "range(3)", "raise_exception('no')", "none", "=",
+)  # fmt: skip
+PARTS = some.one_of(
+    some.text(max_size=4),
+    some.lists(some.sampled_from(WORDS), max_size=6).map(
+        lambda all_: f"{{{{ {' '.join(all_)} }}}}"
+    ),
+    some.lists(some.sampled_from(WORDS), max_size=6).map(lambda all_: f"{{% {' '.join(all_)} %}}"),
+    some.sampled_from(["{% for x in messages %}", "{% endfor %}", "{% if x %}", "{% endif %}"]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(some.lists(PARTS, max_size=8).map("".join))
+def test_no_template_ends_otherwise_than_by_a_text_or_a_refusal(source: str) -> None:
+    with suppress(BadRequest, Refused):
+        template = JinjaTemplate(source, bos="", eos="")
+        assert isinstance(template.render([{"role": "user", "content": "x"}]), str)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import time
 
 import pytest
 
@@ -249,3 +250,17 @@ def test_what_a_template_cannot_do_is_told_with_its_line() -> None:
     one = ChatTemplate("{{ range .Messages }}\n{{ .Contents }}{{ end }}", bos="", eos="")
     with pytest.raises(BadRequest, match=re.escape("refuses this: line 2: can't evaluate field")):
         one.render(TALK)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ range 99999999 }}{{ end }}{{ .Prompt }}",
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    ],
+)
+def test_a_template_that_takes_too_much_is_tried_once(source: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(BadRequest, match=r"refuses this: .*(1,000,000 steps|longer than 3 s)"):
+        ChatTemplate(source, bos="", eos="").render(TALK)
+    assert time.monotonic() - began < 15  # a loaded machine's; a second where nothing else runs

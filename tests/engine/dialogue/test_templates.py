@@ -22,6 +22,7 @@ def test_every_jinja_template_is_known_as_one(path: object) -> None:
     [
         "{{ .Prompt }}",
         "{{.Prompt}}",
+        "{{ .Prompt",
         "{{- .System -}}",
         "x{{ range .Messages }}{{ .Content }}{{ end }}",
         "{{ if true }}x{{ end }}",
