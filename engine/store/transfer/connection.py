@@ -102,7 +102,7 @@ class Connection:
             HostNotTrusted, NotEncrypted: nothing was sent there.
             httpx.TransportError: for `Retries`.
         """
-        target = httpx.URL(url)
+        target = address(url)
         was_asked = False
         for n_hop in range(_N_REDIRECTS + 1):
             self.check(target, is_first=n_hop == 0, is_verified=is_verified)
@@ -153,7 +153,7 @@ class Connection:
         self, url: str, ask: Callable[[], Awaitable[httpx.Response]]
     ) -> httpx.Response:
         """Ask until there is an answer that will not change by waiting."""
-        host = host_of(httpx.URL(url))
+        host = host_of(address(url))
         retries = Retries(host, self.options, was_there=host in self._met)
         while True:
             try:
@@ -195,6 +195,22 @@ class Connection:
             raise HostNotTrusted(host_of(url), self.options.trusted_hosts)
 
 
+def address(url: str) -> httpx.URL:
+    """Read an address.
+
+    Raises:
+        TransferError: it is none.
+    """
+    try:
+        read = httpx.URL(url)
+        if read.host and (read.port is None or 0 < read.port < 65536):  # a bad host raises here
+            return read
+        why = "it needs a host, and a port that can be"
+    except (httpx.InvalidURL, ValueError) as error:
+        why = str(error)
+    raise TransferError(f"{url[:200]} is no address: {why}")
+
+
 def origin(url: httpx.URL) -> Origin:
     """Give what a secret belongs to."""
     return url.scheme, url.host, url.port
@@ -218,12 +234,16 @@ def is_trusted(url: httpx.URL, trusted: tuple[str, ...]) -> bool:
 
 
 def _next(url: httpx.URL, response: httpx.Response) -> httpx.URL:
+    """Give where a redirect leads.
+
+    Raises:
+        Refused: nowhere.
+    """
     try:
-        return url.join(response.headers["location"])
-    except httpx.InvalidURL as error:
-        raise Refused(
-            host_of(url), response.status_code, f"a redirect to nowhere: {error}"
-        ) from error
+        return address(str(url.join(response.headers["location"])))
+    except (httpx.InvalidURL, ValueError, TransferError) as error:
+        said = f"a redirect to nowhere: {error}"
+        raise Refused(host_of(url), response.status_code, said) from error
 
 
 def _body(content: bytes) -> Body:

@@ -11,8 +11,6 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-import httpx
-
 from paddock.engine.errors import BlobMissing, InvalidName, ManifestBroken, ModelBroken
 from paddock.engine.gguf import read_header
 from paddock.engine.store.layout import Store
@@ -31,7 +29,7 @@ from paddock.engine.store.progress import Progress, Report
 
 from .address import look_at
 from .answers import check_answer
-from .connection import Connection
+from .connection import Connection, address
 from .disk import beside, check_room
 from .download import Download, Wanted
 from .errors import (
@@ -138,14 +136,14 @@ class _Pull:
         # The hub's address is the owner's own setting, as a local mirror's may be.
         options = replace(self.options, insecure=self.options.insecure or hub.startswith("http://"))
         async with Connection(options) as connection:
-            connection.check(httpx.URL(hub))
+            connection.check(address(hub))
             try:
                 listing = await list_files(source.repository, source.revision, options)
             except Unreachable as error:
                 await self._be_content(source.name, report, error)
                 return
             model = choose(listing.files, source.wanted, str(source))
-            report(Progress(f"found {model.name} at {httpx.URL(hub).host}/{source.repository}"))
+            report(Progress(f"found {model.name} at {address(hub).host}/{source.repository}"))
             projector = choose_projector(listing.files)
             files = [model, projector] if projector else [model]
             wanted = [Wanted(one.url, one.size_bytes, one.digest, listing.auth) for one in files]

@@ -5,14 +5,11 @@ The protocol is the containers' (github.com/opencontainers/distribution-spec, `s
 
 from __future__ import annotations
 
-import httpx
-
-from paddock.engine.errors import InvalidName
 from paddock.engine.store.manifests import MANIFEST, Manifest, parse_manifest
 from paddock.engine.store.names import ModelName
 
 from .answers import check_answer
-from .connection import Connection
+from .connection import Connection, address
 from .errors import NotEncrypted, Unusable
 from .tokens import Tokens
 
@@ -30,7 +27,7 @@ class Registry:
 
         Raises:
             NotEncrypted: the name says http://, and that was not allowed.
-            InvalidName: its host cannot be one.
+            TransferError: its host cannot be one.
         """
         if name.scheme == "http" and not connection.options.insecure:
             raise NotEncrypted(f"http://{name.host}")
@@ -39,10 +36,7 @@ class Registry:
         self.name = name
         self.repository = f"{name.namespace}/{name.model}"
         self.base = f"{scheme}://{name.host}/v2/{self.repository}"
-        try:
-            self.auth = Tokens(connection, httpx.URL(self.base))
-        except httpx.InvalidURL as error:
-            raise InvalidName(name.full, f"its host is none: {error}") from error
+        self.auth = Tokens(connection, address(self.base))
 
     @property
     def manifest_url(self) -> str:

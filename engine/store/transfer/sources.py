@@ -87,6 +87,13 @@ def read_source(text: str, as_name: str | None = None) -> Source:
         InvalidName: it is neither.
     """
     own = parse_name(as_name) if as_name else None
+    try:
+        return _read(text, own)
+    except (ValueError, RuntimeError) as error:  # urlsplit's, and a home that nobody has
+        raise InvalidName(text, str(error)) from error
+
+
+def _read(text: str, own: ModelName | None) -> Source:
     if text.startswith("hf:"):
         return _hub("hf.co", text.removeprefix("hf:").lstrip("/"), own)
     if text.startswith("file://"):
@@ -140,6 +147,8 @@ def _hub(host: str, rest: str, own: ModelName | None) -> FromHub:
 
 def _address(text: str, own: ModelName | None) -> Source:
     parts = urlsplit(text)
+    if not parts.hostname or parts.port == 0:  # a port that is none raises
+        raise InvalidName(text, "an address needs a host")
     if parts.username is not None:
         raise InvalidName(text.replace(parts.netloc, "…"), "an address may hold no password")
     if (parts.hostname or "").lower() in _HUB_HOSTS:

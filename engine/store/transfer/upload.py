@@ -186,7 +186,10 @@ class _Lost(Exception):
 def _place(response: httpx.Response) -> str:
     """Give where the upload goes on; registries say it relatively or in full."""
     told = response.headers.get("docker-upload-location") or response.headers.get("location")
-    return str(response.url.join(told)) if told else ""
+    try:
+        return str(response.url.join(told)) if told else ""
+    except (httpx.InvalidURL, ValueError):
+        return ""
 
 
 def _read(path: Path, at: int, n_bytes: int) -> bytes:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -10,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.errors import DigestMismatch, InvalidName
+from paddock.engine.errors import DigestMismatch, EngineError, InvalidName
 from paddock.engine.store.layout import Store
-from paddock.engine.store.manifests import Manifest
+from paddock.engine.store.manifests import MODEL, Manifest
 from paddock.engine.store.names import ModelName, parse_name
 from paddock.engine.store.progress import Progress
 from paddock.engine.store.transfer.errors import (
@@ -23,6 +24,7 @@ from paddock.engine.store.transfer.errors import (
     NotPublished,
     RanFull,
     Refused,
+    TransferError,
     Unreachable,
     Unusable,
 )
@@ -393,6 +395,13 @@ def test_redirects_in_a_circle_end(far: FarSide, store: Store) -> None:
         pulled(store, named(far))
 
 
+@pytest.mark.parametrize("place", ["http://[", "ftp://e.org/x", "http://127.0.0.1:99999/x"])
+def test_redirects_to_nowhere_are_said(far: FarSide, store: Store, place: str) -> None:
+    far.redirects["/v2/team/mini/manifests/v1"] = place
+    with pytest.raises(TransferError):
+        pulled(store, named(far))
+
+
 def test_a_challenge_is_answered_with_a_token(far: FarSide, store: Store) -> None:
     far.token = "first"
     far.publish("team/mini", "v1", model=BIG)
@@ -495,6 +504,38 @@ def test_a_proxy_that_cannot_be_is_said_before_anything(
     monkeypatch.setenv("HTTPS_PROXY", "gopher://proxy")
     with pytest.raises(Exception, match="a proxy that the environment names cannot be used"):
         pulled(store, "smollm2:135m", insecure=False)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [{"mediaType": MODEL, "digest": "sha256:../../../etc/passwd", "size": 3}],
+        [{"mediaType": MODEL, "digest": "sha256:" + "0" * 64, "size": -1}],
+        [{"mediaType": MODEL, "digest": "sha256:" + "0" * 64, "size": "x"}],
+        [{"mediaType": MODEL, "digest": None}],
+        [{"mediaType": MODEL, "digest": "md5:" + "0" * 32, "size": 3}],
+        [],
+        [[]],
+        {},
+        None,
+    ],
+)
+def test_a_hostile_manifest_is_refused_and_leaves_nothing(
+    far: FarSide, store: Store, layers: object
+) -> None:
+    far.files["/v2/team/mini/manifests/v1"] = json.dumps({"layers": layers}).encode()
+    with pytest.raises(EngineError):
+        pulled(store, named(far))
+    assert store.names() == []
+    assert leftovers(store) == []
+    assert list(store.blobs.digests()) == []
+
+
+@pytest.mark.parametrize("answer", [b"", b"<html>", b"[" * 100_000, b"\xff\xfe", b"null"])
+def test_what_is_no_manifest_is_said(far: FarSide, store: Store, answer: bytes) -> None:
+    far.files["/v2/team/mini/manifests/v1"] = answer
+    with pytest.raises(Unusable, match="no manifest of a model"):
+        pulled(store, named(far))
 
 
 def test_an_invalid_name_is_said_before_the_first_line(store: Store) -> None:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from paddock.engine.errors import InvalidName
+from paddock.engine.store.names import parse_name
 from paddock.engine.store.transfer.errors import Unusable
 from paddock.engine.store.transfer.quants import choose, choose_projector, label
 from paddock.engine.store.transfer.sources import (
@@ -12,6 +16,7 @@ from paddock.engine.store.transfer.sources import (
     FromFile,
     FromHub,
     FromRegistry,
+    name_of_file,
     read_source,
 )
 
@@ -73,7 +78,19 @@ def test_a_name_can_be_given_where_the_source_has_none() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["hf:o", "hf:", "hf.co/o/r/x", "https://u:p@e.org/x.gguf", "ftp://e.org/x", "hf:../..", "ü"],
+    [
+        "hf:o",
+        "hf:",
+        "hf.co/o/r/x",
+        "https://u:p@e.org/x.gguf",
+        "ftp://e.org/x",
+        "hf:../..",
+        "ü",
+        "http://[x",
+        "~nobody99/x.gguf",
+        "https://e.org:99999/x.gguf",
+        "https:///x.gguf",
+    ],
 )
 def test_what_cannot_be_is_refused(text: str) -> None:
     with pytest.raises(InvalidName) as caught:
@@ -131,3 +148,20 @@ def test_labels_are_read_from_names() -> None:
         "model-IQ3_XXS.gguf": "IQ3_XXS",
     }
     assert {name: label(name) for name in told} == told
+
+
+@given(st.one_of(st.text(max_size=300), st.from_regex(r"(hf:|https?://|hf\.co/|\./)?\S{0,60}")))
+def test_whatever_is_written_is_a_source_or_an_invalid_name(text: str) -> None:
+    try:
+        source = read_source(text)
+    except InvalidName:
+        return
+    assert parse_name(source.name.full) == source.name
+    assert str(source)
+
+
+@given(st.text(max_size=100))
+def test_every_files_name_gives_a_models_name_or_an_invalid_one(file: str) -> None:
+    with suppress(InvalidName):
+        name = name_of_file(f"{file}.gguf")
+        assert parse_name(name.full) == name
