@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from paddock.engine.request import ChatRequest, Chunk, Reply
 from paddock.engine.workers.ticket import Ended
 
-# A reader that is slower than the model gets what has gathered in one piece, and what all readers
-# have seen is kept as one: a chunk takes 150 bytes more than its text.
+# A reader that is slower than the model gets what has gathered in one piece, and what was read is
+# kept as one: a chunk takes 150 bytes more than its text.
 _MOST_CHUNKS = 256
 
 
@@ -80,14 +81,12 @@ class Answer:
         self._moved.set()
 
     def _fold(self) -> None:
-        """Make one chunk of those that every reader has seen, and one of those that none has."""
-        seen = [reader.n_seen for reader in self._readers] or [0]
-        first, last = min(seen), max(seen)
-        folded = [_joined(self._chunks[:first])] if first else []
-        unread = [_joined(self._chunks[last:])] if last < len(self._chunks) else []
-        self._chunks[:] = [*folded, *self._chunks[first:last], *unread]
+        """Make one chunk of all that lies between the places of two readers."""
+        places = {0, len(self._chunks), *(reader.n_seen for reader in self._readers)}
+        borders = sorted(places)
+        self._chunks[:] = [_joined(self._chunks[start:end]) for start, end in pairwise(borders)]
         for reader in self._readers:
-            reader.n_seen -= first - len(folded)
+            reader.n_seen = borders.index(reader.n_seen)
 
     def shortened(self, n_tokens: int) -> None:
         """Note what the prompt had before it was shortened."""

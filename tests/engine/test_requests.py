@@ -174,7 +174,7 @@ def test_text_becomes_tokens_and_text_again(go: Callable[[Work], None]) -> None:
             assert await pool.detokenise(MODEL, ids) == text
         assert await pool.tokenise(MODEL, "<|im_start|>") == [1]
         words = await pool.tokenise(VECTORS, "a llama")
-        assert await pool.detokenise(VECTORS, words) == "a llama"
+        assert (await pool.detokenise(VECTORS, words)).strip() == "a llama"
         with pytest.raises(BadRequest):
             await pool.detokenise(MODEL, [-1])
 
@@ -360,12 +360,12 @@ def test_vectors_are_refused_to_who_does_not_wait_where_the_queue_is_full() -> N
 
 def test_a_text_may_be_cut_and_the_reply_says_by_how_much(go: Callable[[Work], None]) -> None:
     async def work(pool: LocalPool) -> None:
-        texts = ("short", "llama " * 700)
+        texts = ("short", "boat " * 700)
         reply = await pool.embed(EmbedRequest(VECTORS, texts, on_overflow="cut"))
         n_long = (await pool.count_texts(VECTORS, texts))[1]
         assert reply.n_cut_tokens == (0, n_long - 510)
         assert reply.n_pieces == ()
-        same = await pool.embed(EmbedRequest(VECTORS, ("short", "llama " * 510)))
+        same = await pool.embed(EmbedRequest(VECTORS, ("short", "boat " * 510)))
         for one, other in zip(reply.vectors[1], same.vectors[1], strict=True):
             assert abs(one - other) < 1e-3
         assert same.n_cut_tokens == ()
