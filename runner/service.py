@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -192,7 +192,7 @@ class Client:
             answer = self._http.post(f"/api/blobs/{digest}", content=pieces, timeout=timeout)
             _refused(answer)
 
-    def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def stream(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
         """Send an object, get one after the other; closing the iterator ends the request."""
         import httpx
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,12 +16,9 @@ if TYPE_CHECKING:
     from paddock.engine.store.progress import Progress
     from paddock.engine.store.recipe import Recipe
     from paddock.runner.display.bars import Teller
-    from paddock.runner.service import Client
     from paddock.runner.settings import Settings
 
 MODELFILE = "Modelfile"
-Tell = Callable[[str, int | None, int | None], None]
-"""Takes a status, and how much of how much."""
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +40,7 @@ def create(
 ) -> int:
     """Make a model by a Modelfile."""
     from paddock.engine.store.names import parse_name
-    from paddock.runner import service
+    from paddock.runner import making, service
     from paddock.runner.display.bars import following
     from paddock.runner.settings import read_settings
 
@@ -55,7 +51,7 @@ def create(
     with following() as teller:
         if client is not None:
             with client:
-                make_by_service(client, recipe, teller.tell)
+                making.make_by_service(client, recipe, teller.tell)
         else:
             _by_ourselves(settings, recipe, teller)
     if as_json:
@@ -119,49 +115,3 @@ def _by_ourselves(settings: Settings, recipe: Recipe, teller: Teller) -> None:
             raise
         asyncio.run(bring(recipe.base))
         make(finder.store, finder, recipe, report)
-
-
-def make_by_service(client: Client, recipe: Recipe, tell: Tell) -> None:
-    """Send what the service lacks, and let it make the model."""
-    from contextlib import closing
-
-    body = as_body(recipe) | {
-        "files": {name: _sent(client, source, tell) for name, source in recipe.files.items()},
-        "adapters": {name: _sent(client, source, tell) for name, source in recipe.adapters.items()},
-    }
-    wanted = {name: value for name, value in body.items() if value}
-    with closing(client.stream("/api/create", wanted)) as lines:
-        for line in lines:
-            tell(str(line.get("status", "")), line.get("total"), line.get("completed"))
-
-
-def _sent(client: Client, source: str | Path, tell: Tell) -> str:
-    """Give a file's digest, once the service has its content."""
-    import hashlib
-
-    if isinstance(source, str):
-        return source
-    tell(f"reading {source.name}", None, None)
-    with source.open("rb") as content:
-        digest = f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}"
-    if not client.has_blob(digest):
-        tell(f"sending {source.name}", None, None)
-        client.upload(digest, source)
-    return digest
-
-
-def as_body(recipe: Recipe) -> dict[str, Any]:
-    """Give what `/api/create` takes, files aside."""
-    return {
-        "model": recipe.name,
-        "from": recipe.base,
-        "template": recipe.template,
-        "system": recipe.system,
-        "license": list(recipe.licenses),
-        "parameters": dict(recipe.parameters),
-        "messages": [{"role": one.role, "content": one.content} for one in recipe.messages],
-        "quantize": recipe.quantize,
-        "renderer": recipe.renderer,
-        "parser": recipe.parser,
-        "requires": recipe.requires,
-    }

@@ -128,8 +128,7 @@ def _by_service(client: Client, wish: _Wish, tell: _Tell) -> None:
     if isinstance(source, FromFile):
         # A service takes no paths: what lies here is sent to it.
         from paddock.engine.store.recipe import Recipe
-
-        from .create import make_by_service
+        from paddock.runner.making import make_by_service
 
         files: dict[str, str | Path] = {source.path.name: source.path.expanduser()}
         make_by_service(client, Recipe(source.name.short, files=files), tell)

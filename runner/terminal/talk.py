@@ -86,7 +86,7 @@ def answer(service: Service, session: Session, out: View) -> None:
     """
     said: list[str] = []
     thought: list[str] = []
-    last: dict[str, Any] = {}
+    last: Mapping[str, Any] = {}
     try:
         out.wait(f"{session.model} ...")
         last = _shown(service, session, out, said, thought)
@@ -103,9 +103,9 @@ def answer(service: Service, session: Session, out: View) -> None:
 
 def _shown(
     service: Service, session: Session, out: View, said: list[str], thought: list[str]
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """Show the pieces as they come; give the last object."""
-    with closing(_stream(service, session.body())) as pieces:
+    with closing(service.stream("/api/chat", session.body())) as pieces:
         for piece in pieces:
             message = piece.get("message") or {}
             text, thinking = message.get("content") or "", message.get("thinking") or ""
@@ -119,10 +119,6 @@ def _shown(
             if piece.get("done") or not is_read:
                 return piece
     return {}
-
-
-def _stream(service: Service, body: Mapping[str, Any]) -> Any:
-    return service.stream("/api/chat", body)
 
 
 def _tell_of(last: Mapping[str, Any], session: Session) -> None:

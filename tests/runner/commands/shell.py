@@ -29,15 +29,13 @@ def paddock(
 ) -> Ended:
     """Run it to its end; without `given` its input is empty."""
     raw = given.encode() if isinstance(given, str) else given
-    source = {"stdin": subprocess.DEVNULL} if raw is None else {}
     answer = subprocess.run(
         [PADDOCK, *arguments],
-        input=raw,
+        input=raw or b"",
         capture_output=True,
         cwd=cwd,
         env={**os.environ, **(environ or {})},
         timeout=120,
         check=False,
-        **source,
     )
     return Ended(answer.returncode, answer.stdout.decode(), answer.stderr.decode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class Service:
         self.asked.append((path, body))
         return dict(CARD)
 
-    def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def stream(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
         self.asked.append((path, body))
         yield {"status": "success"}
 
@@ -62,8 +62,7 @@ def test_settings_change_the_session(tmp_path: Path) -> None:
     assert not session.draws_markdown
     for text in ("/set noformat", "/set nothink", "/set quiet", "/set markdown", "/set system"):
         one.carry_out(text)
-    assert (session.format, session.think, session.is_verbose) == (None, False, False)
-    assert (session.draws_markdown, session.system) == (True, "")
+    assert session == Session("m", frozenset({"thinking"}), options=session.options, think=False)
 
 
 @pytest.mark.parametrize(
