@@ -42,3 +42,10 @@ def test_half_a_character_at_the_end_is_left_out() -> None:
     answer = AnswerText()
     assert answer.feed("né".encode()[:2]) == "n"
     assert answer.close() == ""
+
+
+def test_the_stop_string_that_comes_first_is_told() -> None:
+    text = AnswerText(stop=("END", "stop", "top"))
+    assert text.stopped_by == ""
+    assert text.feed(b"a stop, END") == "a "
+    assert text.stopped_by == "stop"

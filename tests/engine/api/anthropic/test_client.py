@@ -164,6 +164,44 @@ def test_thinking_is_no_error_for_a_model_that_cannot(client: Anthropic) -> None
     assert [block.type for block in message.content] == ["text"]
 
 
+THINKER = """{{ range .Messages }}<|im_start|>{{ .Role }}
+{{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}<|im_end|>
+{{ end }}<|im_start|>assistant
+{{ if .Think }}<think>
+{{ end }}"""
+
+
+def test_a_model_that_can_thinks_where_it_is_asked_to(live: Live, client: Anthropic) -> None:
+    with live.client() as http:
+        made = http.post(
+            "/api/create", json={"model": "thinker", "from": CHAT, "template": THINKER}
+        )
+        assert '"success"' in made.text
+    asked: Any = {"model": "thinker", "max_tokens": 12, "messages": HI, "extra_body": GREEDY}
+    assert [one.type for one in client.messages.create(**asked).content] == ["text"]
+    asked["thinking"] = {"type": "adaptive"}
+    whole = client.messages.create(**asked)
+    (thought,) = whole.content
+    assert thought.type == "thinking"
+    assert thought.thinking
+    with client.messages.stream(**asked) as stream:
+        (again,) = stream.get_final_message().content
+    assert again.type == "thinking"
+    assert (again.thinking, again.signature) == (thought.thinking, thought.signature)
+    told: Any = [*HI, {"role": "assistant", "content": whole.content}, *HI]
+    n_with = client.messages.count_tokens(model="thinker", messages=told).input_tokens
+    told[1] = {"role": "assistant", "content": ""}
+    n_without = client.messages.count_tokens(model="thinker", messages=told).input_tokens
+    assert n_with > n_without
+
+
+def test_a_model_without_eyes_says_so(client: Anthropic) -> None:
+    source = {"type": "base64", "media_type": "image/gif", "data": "R0lGODlhAQABAAAAACw="}
+    turn: Any = {"role": "user", "content": [{"type": "image", "source": source}]}
+    with pytest.raises(anthropic.BadRequestError, match="cannot see images"):
+        client.messages.create(model=CHAT, max_tokens=4, messages=[turn])
+
+
 def test_errors_have_anthropics_shape(client: Anthropic) -> None:
     with pytest.raises(anthropic.NotFoundError) as missing:
         client.messages.create(model="nobody", max_tokens=4, messages=HI)
@@ -242,7 +280,7 @@ BODIES = some.fixed_dictionaries(
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
 def test_any_body_gets_an_answer_that_can_be_read(live: Live, path: str) -> None:
-    @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
     @given(BODIES)
     def fuzz(body: dict[str, Any]) -> None:
         answer = http.post(path, content=json.dumps({**body, "max_tokens": 1}))
