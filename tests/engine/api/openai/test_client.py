@@ -8,14 +8,18 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 
-from tests.live import CHAT, VECTORS, Live
+from paddock.engine.settings import PoolSettings
+from tests.live import CHAT, VECTORS, Live, live_service
 
 HI: Any = [{"role": "user", "content": "Say hello."}]
 WEATHER: Any = {
@@ -387,6 +391,48 @@ def test_a_client_that_goes_away_frees_its_place(client: OpenAI, live: Live) -> 
                 break
             time.sleep(0.05)
         assert live.n_users() == 0
+
+
+def test_who_no_longer_waits_for_a_whole_answer_frees_his_place(live: Live) -> None:
+    body = {"model": CHAT, "messages": HI, "max_tokens": 4000, "temperature": 1.3, "n": 2}
+    with live.client() as http, pytest.raises(httpx.ReadTimeout):
+        http.post("/v1/chat/completions", json=body, timeout=1.0)
+    for _ in range(100):
+        if live.n_users() == 0:
+            break
+        time.sleep(0.05)
+    assert live.n_users() == 0
+
+
+def test_a_full_queue_is_told_with_when_to_come_back(tmp_path: Path) -> None:
+    pool = PoolSettings(n_threads=1, num_parallel=1, max_queue=1)
+    with live_service(tmp_path, pool) as live:
+        answers: list[Any] = []
+
+        def ask(number: int) -> None:
+            body = {"model": CHAT, "messages": HI, "max_tokens": 60, "stream": number % 2 == 0}
+            with live.client() as http:
+                answers.append(http.post("/v1/chat/completions", json=body))
+
+        with ThreadPoolExecutor(12) as threads:
+            list(threads.map(ask, range(12)))
+        refused = [one for one in answers if one.status_code != 200]
+        assert refused and len(refused) < len(answers)
+        for one in refused:
+            assert one.status_code == 503
+            assert int(one.headers["retry-after"]) > 0
+            assert one.json()["error"]["type"] == "api_error"
+        patient = OpenAI(
+            base_url=f"{live.url}/v1",
+            api_key="none",
+            max_retries=20,
+            http_client=openai.DefaultHttpxClient(trust_env=False),
+        )
+        with patient as client, ThreadPoolExecutor(4) as threads:
+            told = threads.map(
+                lambda _: client.completions.create(model=CHAT, prompt="A", max_tokens=2), range(4)
+            )
+            assert all(one.choices for one in told), "clients come back by themselves"
 
 
 def test_a_worker_that_dies_ends_a_stream_with_an_error(client: OpenAI, live: Live) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 import openai
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from openai import OpenAI
 
 from paddock.engine.api.openai.batch.book import OVER, BatchFacts
@@ -116,6 +118,26 @@ def test_a_form_that_is_none_is_refused(live: Live) -> None:
         assert many.status_code == 413
     folder = live.service.settings.state_dir / "files"
     assert not list(folder.glob("*.part")), "nothing is left of what was refused"
+
+
+WHOLE = (
+    b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+    b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n{}\r\n'
+    b"--b--\r\n"
+)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(at=st.integers(0, len(WHOLE)), n=st.integers(0, 40), more=st.binary(max_size=20))
+def test_no_form_of_any_kind_breaks_the_service(live: Live, at: int, n: int, more: bytes) -> None:
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    with live.client() as client:
+        answer = client.post(
+            "/v1/files", content=WHOLE[:at] + more + WHOLE[at + n :], headers=headers
+        )
+        assert answer.status_code < 500, answer.text
+        if answer.status_code == 200:
+            client.delete(f"/v1/files/{answer.json()['id']}")
 
 
 def test_a_batch_has_an_answer_for_each_line(client: OpenAI) -> None:
@@ -239,6 +261,16 @@ def test_a_chat_does_not_wait_for_a_batch(client: OpenAI) -> None:
     assert took < 5
     client.batches.cancel(batch.id)
     over(client, batch.id)
+
+
+def test_a_batch_is_run_by_one_process_at_a_time(client: OpenAI, live: Live) -> None:
+    batch = begun(client, [chat_line(number) for number in range(6)])
+    other = Batches(live.service)
+    live.call(other.start())
+    done = over(client, batch.id)
+    assert done.request_counts.completed == 6
+    assert len(results(client, done.output_file_id)) == 6
+    live.call(other.stop())
 
 
 # Survival
