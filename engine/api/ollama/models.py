@@ -163,7 +163,7 @@ async def delete(request: Request) -> Response:
 
 def _delete(service: Service, name: ModelName) -> None:
     try:
-        service.store.delete(name, keep=service.finder.kept())
+        service.finder.delete(name.short)
     except ModelNotFound:
         found = service.finder.named(name)
         why = f"model '{name.short}' is not in the store, but in {found.path}: remove it there"
