@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from paddock.runner.display import console
@@ -224,12 +224,22 @@ class Drawn(Typed):
         from rich.markdown import Markdown
 
         page = Markdown(text, code_theme="ansi_dark", hyperlinks=False)
-        return self.screen.render_lines(page, pad=False)
+        lines = self.screen.render_lines(page, pad=False)
+        # Empty lines around some kinds of blocks; those between blocks are ours to leave.
+        while lines and _is_empty(lines[0]):
+            lines.pop(0)
+        while lines and _is_empty(lines[-1]):
+            lines.pop()
+        return lines
 
     def _print_lines(self, lines: list[list[Segment]]) -> None:
         from rich.segment import SegmentLines
 
         self.screen.print(SegmentLines(lines, new_lines=True), end="")
+
+
+def _is_empty(line: Iterable[Segment]) -> bool:
+    return not any(part.text.strip() for part in line)
 
 
 def settled(text: str) -> int:
