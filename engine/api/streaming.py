@@ -28,11 +28,14 @@ NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
 
 
+# httpx, and with it Ollama's own client for Python, ends a line of text at these, too.
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
+
+
 def dumps(value: Any) -> bytes:
-    """Write JSON without spaces, in UTF-8."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(
-        "utf-8", "replace"
-    )
+    """Write JSON without spaces, in UTF-8, on what every client takes for one line."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.translate(_LINE_ENDS).encode("utf-8", "replace")
 
 
 def json_response(

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from paddock.engine.api.errors import ApiError, ClientGone
-from paddock.engine.api.streaming import event, ndjson, sse, while_connected
+from paddock.engine.api.streaming import dumps, event, ndjson, sse, while_connected
 from paddock.engine.errors import Busy, WorkerLost
 from tests.live import CHAT, Live
 
@@ -50,6 +50,12 @@ class Client:
 async def told(client: Client, items: AsyncGenerator[dict[str, Any], None]) -> None:
     response = await ndjson(client.request, items)
     await response(client.request.scope, client.receive, client.send)
+
+
+def test_a_piece_is_one_line_to_clients_that_know_more_line_ends() -> None:
+    value = {"text": "a\u2028b\u2029c\x85d\nü"}
+    assert dumps(value).decode().splitlines() == [dumps(value).decode()]
+    assert json.loads(dumps(value)) == value
 
 
 def test_an_error_before_the_first_piece_keeps_its_status() -> None:
