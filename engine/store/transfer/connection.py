@@ -131,6 +131,7 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
         auth: Auth | None = None,
+        is_verified: bool = False,
     ) -> httpx.Response:
         """Ask for something small, trying again while it may help; gives the answer whole.
 
@@ -143,7 +144,9 @@ class Connection:
         body = None if content is None else _body(content)
 
         async def once() -> httpx.Response:
-            async with self.open(method, url, headers=told, body=body, auth=auth) as response:
+            async with self.open(
+                method, url, headers=told, body=body, auth=auth, is_verified=is_verified
+            ) as response:
                 await response.aread()
             return response
 

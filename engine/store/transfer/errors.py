@@ -14,9 +14,9 @@ class TransferError(EngineError):
 class NotPublished(TransferError):
     """The other side has no such model, file or blob."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, advice: str = "") -> None:
         self.what = what
-        super().__init__(f"{what}: file does not exist")
+        super().__init__(f"{what}: file does not exist{f'. {advice}' if advice else ''}")
 
 
 class Unreachable(TransferError):

@@ -19,6 +19,8 @@ from .options import TransferOptions
 # Instructions for Ollama that a repository may hold, and what they become.
 TEXT_FILES = ("template", "system", "params")
 
+_PRIVATE = "Look how it is written; a private one is shown only to its people, by HF_TOKEN."
+
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
@@ -92,12 +94,12 @@ def _list_files(repository: str, revision: str | None, options: TransferOptions)
     except GatedRepoError as error:
         raise Refused(host, 403, "", _accept(where)) from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise NotPublished(f"{where}{f' at {revision}' if revision else ''}") from error
+        raise NotPublished(f"{where}{f' at {revision}' if revision else ''}", _PRIVATE) from error
     except HFValidationError as error:
         raise TransferError(f"{where}: {error}") from error
     except HfHubHTTPError as error:
         if error.response.status_code == 404:
-            raise NotPublished(where) from error
+            raise NotPublished(where, _PRIVATE) from error
         raise Refused(host, error.response.status_code, error.server_message or "") from error
     except unreached as error:
         raise Unreachable(host, str(error).partition("] ")[2] or str(error)) from error

@@ -87,7 +87,9 @@ class Registry:
         Raises:
             Refused, Unreachable, Interrupted: it cannot be told.
         """
-        response = await self.connection.read("HEAD", self.blob_url(digest), auth=self.auth)
+        response = await self.connection.read(
+            "HEAD", self.blob_url(digest), auth=self.auth, is_verified=True
+        )
         if response.status_code == 404:
             return False
         check_answer(response, digest)

@@ -124,7 +124,9 @@ def test_the_token_goes_to_the_hub_alone(
 
 
 def test_what_is_not_there_or_not_open_is_said(hub: FarSide, store: Store) -> None:
-    with pytest.raises(NotPublished, match=r"127\.0\.0\.1:\d+/team/None: file does not exist"):
+    with pytest.raises(
+        NotPublished, match=r"127\.0\.0\.1:\d+/team/None: file does not exist\. Look how"
+    ):
         pulled(store, "hf:team/None", hub=hub.url)
     hub.statuses["/api/models/team/Mini-GGUF"] = [403]
     with pytest.raises(Refused) as caught:

@@ -389,6 +389,16 @@ def test_a_redirect_to_another_host_carries_no_token(far: FarSide, store: Store)
     assert all(one.headers["authorization"] == "Bearer secret" for one in far.asked(digest_of(BIG)))
 
 
+def test_what_has_no_digest_comes_from_trusted_hosts_alone(far: FarSide, store: Store) -> None:
+    path = far.publish("team/mini", "v1", model=BIG)
+    with far_side() as elsewhere:
+        elsewhere.files[path] = far.files[path]
+        far.redirects[path] = elsewhere.url + path
+        with pytest.raises(HostNotTrusted):
+            pulled(store, named(far), trusted_hosts=(far.host,))
+        assert elsewhere.seen == []
+
+
 def test_redirects_in_a_circle_end(far: FarSide, store: Store) -> None:
     far.redirects["/v2/team/mini/manifests/v1"] = "/v2/team/mini/manifests/v1"
     with pytest.raises(Refused, match="more than 10 redirects"):
