@@ -35,7 +35,7 @@ async def streamed(client: httpx.AsyncClient, number: int, n_tokens: int) -> dic
 async def all_at_once(live: Live, n: int, n_tokens: int) -> list[dict[str, Any]]:
     limits = httpx.Limits(max_connections=n)
     async with httpx.AsyncClient(
-        base_url=live.url, timeout=200, limits=limits, trust_env=False
+        base_url=live.url, timeout=280, limits=limits, trust_env=False
     ) as client:
         return list(
             await asyncio.gather(*(streamed(client, number, n_tokens) for number in range(n)))
@@ -45,10 +45,10 @@ async def all_at_once(live: Live, n: int, n_tokens: int) -> list[dict[str, Any]]
 def test_two_hundred_streams_at_once_are_all_answered_in_bounded_memory(live: Live) -> None:
     asyncio.run(all_at_once(live, 4, 2))
     before = psutil.Process().memory_info().rss
-    answers = asyncio.run(all_at_once(live, N_STREAMS, 8))
+    answers = asyncio.run(all_at_once(live, N_STREAMS, 4))
     assert [one["status"] for one in answers] == [200] * N_STREAMS
     assert all(one["done"] for one in answers)
-    assert all(0 < one["eval_count"] <= 8 for one in answers)
+    assert all(0 < one["eval_count"] <= 4 for one in answers)
     grown = psutil.Process().memory_info().rss - before
     assert grown < 200 * 1024 * 1024, f"{grown / 1e6:.0f} MB more"
     assert live.n_users_within(5) == 0
