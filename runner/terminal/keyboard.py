@@ -85,7 +85,11 @@ class Keyboard:
 
 
 def unwrapped(text: str) -> str:
-    """Take the marks away: around a question, or around a command's value."""
+    r"""Take the marks away: around a question, or around a command's value.
+
+    >>> unwrapped(f"{MARK}one\ntwo{MARK}"), unwrapped(f"/set system {MARK}Be\nbrief.{MARK}")
+    ('one\ntwo', '/set system Be\nbrief.')
+    """
     head, mark, rest = text.partition(MARK)
     if not mark:
         return text
