@@ -318,6 +318,36 @@ def test_a_killed_pull_is_gone_on_with(far: FarSide, store: Store, how: signal.S
     assert leftovers(store) == []
 
 
+def test_a_pull_that_waits_for_another_process_takes_over_when_that_is_killed(
+    far: FarSide, store: Store
+) -> None:
+    far.bytes_per_s = 20_000
+    far.publish("team/mini", "v1", model=BIG)
+    command = [sys.executable, "-c", KILLED, str(store.root), str(named(far))]
+    root = Path(__file__).parents[4]
+    with subprocess.Popen(
+        command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+
+        async def main() -> list[Progress]:
+            lines = []
+            async for line in pull(store, named(far), options=QUICK):
+                lines.append(line)
+                if line.completed and line.completed > 20_000 and process.poll() is None:
+                    process.kill()
+                    far.bytes_per_s = 0
+            return lines
+
+        lines = asyncio.run(main())
+        process.wait(timeout=20)
+    assert lines[-1].status == "success"
+    assert model_of(store, named(far)) == BIG
+    far.settle()
+    assert far.sent(digest_of(BIG)) < len(BIG) * 1.3
+
+
 LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
