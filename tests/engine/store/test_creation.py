@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -398,3 +399,33 @@ def test_there_is_no_beginning_where_there_is_no_room(
     with pytest.raises(StoreFull):
         made(finder, Recipe("mine", files={"trial.gguf": loadable}, quantize="q8_0"))
     assert finder.store.names() == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[ModelFinder]:
+    """A store on a disk of 1 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"a full disk needs the right to mount one: {done.stderr.strip()}")
+    yield ModelFinder(place, tmp_path / "cache")
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_leaves_the_old_model_and_nothing_half_of_the_new_one(
+    small_disk: ModelFinder, weights: Path, loadable: Path
+) -> None:
+    made(small_disk, Recipe("mine", files={"m.gguf": weights}, system="old"))
+    before = small_disk.store.blobs.digests()
+    for recipe in (
+        Recipe("mine", base="smollm2:135m"),
+        Recipe("mine", base="mine", system="new" * 400_000),
+        Recipe("mine", files={"trial.gguf": loadable}, quantize="q4_0"),
+    ):
+        with pytest.raises(StoreFull):
+            made(small_disk, recipe)
+        assert small_disk.store.blobs.digests() == before
+        assert list(small_disk.store.blobs.folder.glob(".*")) == []
+    assert small_disk.find("mine").system == "old"

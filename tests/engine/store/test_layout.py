@@ -5,12 +5,16 @@ import json
 import multiprocessing
 import os
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from paddock.engine.errors import (
     BlobMissing,
@@ -281,7 +285,7 @@ def test_a_link_that_leads_nowhere_is_no_model_and_hides_none(store: Store) -> N
 
 def rewrite(root: Path, number: int) -> None:
     store = Store(root)
-    for turn in range(10):
+    for turn in range(5):
         put(store, f"m{number}", b"{}", f"weights {number} {turn}".encode())
         store.copy(parse_name(f"m{number}"), parse_name("shared"))
         store.delete(parse_name(f"m{number}"))
@@ -320,3 +324,56 @@ def test_a_lock_is_for_one_thread_at_a_time_and_says_whose_turn_it_is(store: Sto
             order.append("first")
     other.join(10)
     assert order == ["first", "second"]
+
+
+NAMES = st.sampled_from(["a", "A:latest", "b", "eva/a", "h:1/eva/a:x"])
+
+
+class StoreRules(RuleBasedStateMachine):
+    """Whatever is done in whatever order: every model stays whole, and nothing is kept for none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.store = Store(Path(self.folder.name))
+        self.models: dict[str, set[str]] = {}
+
+    def key(self, name: str) -> str:
+        return parse_name(name).key
+
+    @rule(name=NAMES, contents=st.lists(st.sampled_from([b"1", b"2", b"3", b"4"]), min_size=1))
+    def make(self, name: str, contents: list[bytes]) -> None:
+        digests = put(self.store, name, b"{}", *contents)
+        self.store.prune(self.models.get(self.key(name), set()))
+        self.models[self.key(name)] = set(digests)
+
+    @rule(source=NAMES, other=NAMES)
+    def copy(self, source: str, other: str) -> None:
+        if self.key(source) in self.models:
+            self.store.copy(parse_name(source), parse_name(other))
+            self.store.prune(self.models.get(self.key(other), set()))
+            self.models[self.key(other)] = self.models[self.key(source)]
+        else:
+            with pytest.raises(ModelNotFound):
+                self.store.copy(parse_name(source), parse_name(other))
+
+    @rule(name=NAMES)
+    def delete(self, name: str) -> None:
+        if self.models.pop(self.key(name), None) is None:
+            with pytest.raises(ModelNotFound):
+                self.store.delete(parse_name(name))
+        else:
+            self.store.delete(parse_name(name))
+
+    @invariant()
+    def every_model_is_whole_and_nothing_else_is_kept(self) -> None:
+        assert {name.key for name in self.store.names()} == set(self.models)
+        assert self.store.check() == []
+        assert set(self.store.blobs.digests()) == set().union(*self.models.values())
+
+    def teardown(self) -> None:
+        self.folder.cleanup()
+
+
+TestStoreRules = StoreRules.TestCase
+TestStoreRules.settings = settings(max_examples=8, stateful_step_count=12, deadline=None)
