@@ -118,7 +118,7 @@ class Answering:
         rest = self.job.listener.close()
         if rest:
             told.chunk(self.job.request_id, rest, None)
-        done = {
+        done: dict[str, Any] = {
             "id": self.job.request_id,
             "reason": self.ended,
             "usage": self._usage(),

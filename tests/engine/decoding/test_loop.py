@@ -239,7 +239,7 @@ def test_an_answer_without_an_end_gets_room_as_it_grows(
     def told(bench: Bench) -> dict[int, str]:
         return bench.run(
             replace(
-                job(model, n, f"{NEWS}\nMore news:", max_tokens=180, sampling=forever),
+                job(model, n, f"{NEWS}\nMore news:", max_tokens=280, sampling=forever),
                 is_open=True,
             )
             for n in range(2)
@@ -248,7 +248,7 @@ def test_an_answer_without_an_end_gets_room_as_it_grows(
     bench = Bench(model, layout, n_parallel=2)
     assert bench.cache.limits.n_cells < 1024
     said = told(bench)
-    assert [usage["completion_tokens"] for usage in bench.usages.values()] == [180, 180]
+    assert [usage["completion_tokens"] for usage in bench.usages.values()] == [280, 280]
     assert sum(usage["n_preempted"] for usage in bench.usages.values()) > 0
     monkeypatch.undo()
     roomy = Bench(model, layout, n_parallel=2)
