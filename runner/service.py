@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .address import Address
+from .display import console
 from .settings import FILE_NAME, Settings
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ def find(settings: Settings) -> Client | None:
     address = settings.address
     who = identify(address)
     if who == "paddock":
+        if not is_near(address) and _is_from_here(settings, "host"):
+            where = (settings.origins or {})["host"]
+            console.tell(f"Asking {address.url}, as {where} says.")
         return Client(address.url, _key(settings), trusts_proxies=not is_near(address))
     if is_near(address):
         return None
@@ -116,11 +120,13 @@ def _key(settings: Settings) -> str:
 
     Such a file may come from a stranger along with a pipeline, and must not send keys anywhere.
     """
-    origins = settings.origins or {}
-    here = str(Path.cwd() / FILE_NAME)
-    is_from_here = origins.get("host", "").startswith(here)
-    is_own = is_near(settings.address) or not is_from_here
-    return settings.api_key if is_own or origins.get("api_key", "").startswith(here) else ""
+    is_strange = not is_near(settings.address) and _is_from_here(settings, "host")
+    return "" if is_strange and not _is_from_here(settings, "api_key") else settings.api_key
+
+
+def _is_from_here(settings: Settings, name: str) -> bool:
+    """Tell whether a setting comes from a file in the working folder."""
+    return (settings.origins or {}).get(name, "").startswith(str(Path.cwd() / FILE_NAME))
 
 
 class Client:

@@ -148,6 +148,20 @@ def test_a_file_of_the_working_folder_sends_no_key_to_a_stranger(
     assert service._key(own) == "secret"
 
 
+def test_a_stranger_that_is_asked_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(service, "is_near", lambda address: False)
+    with serving(readyz=READY) as server:
+        file = tmp_path / "paddock.toml"
+        file.write_text(f'host = "{server.host}"')
+        client = service.find(read_settings(tmp_path, environ={}, home=tmp_path))
+    assert client is not None
+    with client:
+        assert capsys.readouterr().err == f"Asking http://{server.host}, as {file}: host says.\n"
+
+
 @pytest.mark.parametrize(
     ("status", "body", "words"),
     [
