@@ -4,10 +4,13 @@ redirects, asks for tokens, knows no ranges; and it counts what it sent."""
 from __future__ import annotations
 
 import base64
+import datetime
 import hashlib
+import ipaddress
 import json
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -15,7 +18,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 MODEL = "application/vnd.ollama.image.model"
@@ -81,7 +89,7 @@ class FarSide:
 
     @property
     def host(self) -> str:
-        return self.url.removeprefix("http://")
+        return self.url.partition("://")[2]
 
     def publish(self, repository: str, tag: str, **layers: bytes) -> str:
         """Put a model there, its `model` layer first; gives the manifest's path."""
@@ -114,9 +122,34 @@ class FarSide:
         return [one for one in self.seen if one.path.endswith(ending)]
 
 
+def certificate(folder: Path) -> Path:
+    """Make a certificate for this machine, signed by nobody else; gives it with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=False,
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / "certificate.pem"
+    encoding = serialization.Encoding.PEM
+    secret = key.private_bytes(
+        encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    file.write_bytes(secret + made.public_bytes(encoding))
+    return file
+
+
 @contextmanager
-def far_side() -> Iterator[FarSide]:
-    """Serve on a free port of this machine."""
+def far_side(tls: Path | None = None) -> Iterator[FarSide]:
+    """Serve on a free port of this machine; `tls`: a certificate with its key."""
     side = FarSide()
 
     class Handler(_Handler):
@@ -124,8 +157,14 @@ def far_side() -> Iterator[FarSide]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if tls is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls)
+        server.socket = context.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
     server.handle_error = lambda *_: None  # type: ignore[method-assign]
-    side.url = f"http://127.0.0.1:{server.server_port}"
+    side.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:

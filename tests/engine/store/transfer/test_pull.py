@@ -39,7 +39,7 @@ from tests.engine.store.transfer.pulling import (
     pulled,
     statuses,
 )
-from tests.fakes.far_side import FarSide, digest_of, far_side, gguf
+from tests.fakes.far_side import FarSide, certificate, digest_of, far_side, gguf
 from tests.fakes.wires import http_proxy
 
 BIG = gguf(100_000)
@@ -536,6 +536,25 @@ def test_the_environments_proxy_is_used_and_its_exceptions_too(
         with pytest.raises((Unreachable, Interrupted)):  # far speaks no TLS; the way is what counts
             pulled(store, f"https://{far.host}/team/other:v1")
         assert proxy.asked[-1] == f"CONNECT {far.host}"
+
+
+def test_certificates_are_looked_at_also_through_a_proxy(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ALL_PROXY", "all_proxy", "no_proxy", "https_proxy", "SSL_CERT_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "")
+    file = certificate(tmp_path)
+    with far_side(tls=file) as far, http_proxy() as proxy:
+        far.publish("team/mini", "v1", model=BIG)
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+        with pytest.raises(Unreachable, match=r"its certificate is not trusted .* SSL_CERT_FILE"):
+            pulled(store, named(far), insecure=False)
+        assert far.seen == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(file))
+        assert pulled(store, named(far), insecure=False)[-1].status == "success"
+        assert model_of(store, named(far)) == BIG
+        assert set(proxy.asked) == {f"CONNECT {far.host}"}
 
 
 def test_a_proxy_that_cannot_be_is_said_before_anything(
