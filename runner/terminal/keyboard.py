@@ -7,9 +7,11 @@ come.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType, TracebackType
+from typing import Any
 
 MARK = '"""'
 PROMPT, MORE = ">>> ", "... "
@@ -82,6 +84,36 @@ class Keyboard:
         """Give the `state`-th word that begins so; only at a line's beginning and after `/set`."""
         matches = [word for word in self._words if text.startswith("/") and word.startswith(text)]
         return matches[state] if state < len(matches) else None
+
+
+@contextlib.contextmanager
+def unechoed() -> Iterator[None]:
+    """Let what is typed meanwhile wait for the next question, rather than stand in the answer."""
+    before = _terminal_state()
+    if before is None:
+        yield
+        return
+    import termios
+
+    silent = [*before]
+    silent[3] &= ~termios.ECHO
+    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, silent)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def _terminal_state() -> list[Any] | None:
+    """Give what a terminal's settings are; None: standard input is none that has any."""
+    try:
+        import termios
+    except ImportError:
+        return None
+    try:
+        return termios.tcgetattr(sys.stdin)
+    except (termios.error, OSError, ValueError):
+        return None
 
 
 def unwrapped(text: str) -> str:

@@ -15,7 +15,7 @@ from paddock.runner.display import console
 from paddock.runner.service import ServiceError
 
 from . import pictures
-from .keyboard import Keyboard
+from .keyboard import Keyboard, unechoed
 from .session import Session
 from .slash import Desk, Service, is_command
 from .timings import timings
@@ -163,7 +163,8 @@ def _take(service: Service, session: Session, desk: Desk, text: str) -> None:
             desk.carry_out(text)
         else:
             question(session, text)
-            answer(service, session, view(draws_markdown=session.draws_markdown))
+            with unechoed():
+                answer(service, session, view(draws_markdown=session.draws_markdown))
     except Interrupted:
         console.tell("(Stopped.)")
     except (ServiceError, pictures.NotAnImage) as error:

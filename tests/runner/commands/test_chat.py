@@ -77,6 +77,23 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(
         assert screen.ended() == 0
 
 
+def test_what_is_typed_during_an_answer_waits_for_the_next_question(
+    environ: dict[str, str], live: Live, tmp_path: Path
+) -> None:
+    with terminal("chat", CHAT, "-p", "num_predict=40", environ=environ, cwd=tmp_path) as screen:
+        screen.wait_for(">>> ")
+        screen.type("Write a long story.\n")
+        asked_at = time.monotonic()
+        while not live.n_users():
+            assert time.monotonic() - asked_at < 60
+            time.sleep(0.02)
+        screen.type("/clear\n")
+        assert "/clear" not in screen.wait_for("(The answer reached its limit")
+        screen.wait_for("The conversation is forgotten.")
+        screen.type(CTRL_D)
+        assert screen.ended() == 0
+
+
 def test_sigterm_ends_the_chat(environ: dict[str, str], tmp_path: Path) -> None:
     with terminal("chat", CHAT, environ=environ, cwd=tmp_path) as screen:
         screen.wait_for(">>> ")
