@@ -114,9 +114,10 @@ class Blobs:
         Raises:
             StoreFull, StoreReadOnly: the file stays where it is.
         """
-        with writing(self.folder), path.open("rb+") as file:
-            digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-            os.fsync(file.fileno())
+        with writing(self.folder):
+            with path.open("rb+") as file:
+                digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+                os.fsync(file.fileno())
             path.replace(self.path(digest))
         bring_to_disk(self.folder)
         return digest

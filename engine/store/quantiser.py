@@ -26,6 +26,8 @@ def main() -> None:
     library.quiet_logs()
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with, args=(sys.stdin,), daemon=True).start()
+    if hasattr(os, "nice"):
+        os.nice(5)  # answers that are being written meanwhile go first
     n_threads = order["n_threads"] or os.cpu_count() or 1
     why = ""
     try:

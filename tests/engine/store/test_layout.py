@@ -293,12 +293,12 @@ def rewrite(root: Path, number: int) -> None:
 
 def test_processes_that_change_a_store_at_once_leave_it_whole(store: Store) -> None:
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=rewrite, args=(store.root, number)) for number in range(3)]
+    workers = [context.Process(target=rewrite, args=(store.root, number)) for number in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join(60)
-    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert [worker.exitcode for worker in workers] == [0, 0]
     assert shorts(store) == ["shared:latest"]
     assert store.check() == []
     store.prune(min_age_s=0)
