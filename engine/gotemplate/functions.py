@@ -81,6 +81,8 @@ def _length(value: Any) -> int:
 
 def _index(value: Any, *places: Any) -> Any:
     """Give `value[1][2][3]` for `index value 1 2 3`; a map gives nil for what it does not have."""
+    if value is None:
+        raise FunctionFault("index of untyped nil")
     for place in places:
         match value:
             case dict():
@@ -93,7 +95,7 @@ def _index(value: Any, *places: Any) -> Any:
                 raw = value.encode("utf-8", "surrogatepass")
                 value = raw[_place(place, len(raw) - 1)]
             case None:
-                raise FunctionFault("index of untyped nil")
+                raise FunctionFault("index of nil pointer")
             case _:
                 raise FunctionFault(f"can't index item of type {type_name(value)}")
     return value

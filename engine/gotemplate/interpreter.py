@@ -196,9 +196,9 @@ class _Run:
             case tree.Field(names):
                 return self._fields(dot, names)
             case tree.Variable(name, names):
-                return self._fields(self._variable(name), names)
+                return self._fields_if_any(self._variable(name), names)
             case tree.Chain(inner, names):
-                return self._fields(self._value(inner, dot), names)
+                return self._fields_if_any(self._value(inner, dot), names)
             case tree.Function(name):
                 return self._function(name, [], dot, _NOTHING)
             case tree.Pipe():
@@ -212,6 +212,10 @@ class _Run:
             if known == name:
                 return value
         raise self._fail(f"undefined variable: {name}")
+
+    def _fields_if_any(self, value: Any, names: Iterable[str]) -> Any:
+        """Give fields of what may be nothing: other than a field's, its fields are nothing, too."""
+        return None if value is None else self._fields(value, names)
 
     def _fields(self, value: Any, names: Iterable[str]) -> Any:
         for name in names:

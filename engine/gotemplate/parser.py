@@ -230,6 +230,7 @@ class _Parser:
         """Read a pipeline up to a closing mark, which is left."""
         line = self._skip_space().line
         variables, assigns = self._declared(where)
+        self._variables += variables
         commands = [self._command(where)]
         while self._is_mark("|"):
             self._next()
@@ -237,7 +238,6 @@ class _Parser:
         for number, command in enumerate(commands[1:], start=2):
             if isinstance(command.operands[0], tree.Constant | tree.Dot | tree.Nil):
                 self._fail(self._peek(), f"non executable command in pipeline stage {number}")
-        self._variables += variables
         return tree.Pipe(line, tuple(commands), variables, assigns)
 
     def _declared(self, where: str) -> tuple[tuple[str, ...], bool]:

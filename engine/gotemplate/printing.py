@@ -44,7 +44,7 @@ def sprintf(form: str, values: Sequence[Any], making: Callable[[int], None]) -> 
         parts.append(_part(found, left, making))
     parts.append(form[at:])
     if left:
-        extra = ", ".join(f"{type_name(one)}={show(one)}" for one in left)
+        extra = ", ".join(map(_typed, left))
         parts.append(f"%!(EXTRA {extra})")
     making(sum(map(len, parts)))
     return "".join(parts)
@@ -71,18 +71,23 @@ def _part(found: re.Match[str], left: list[Any], making: Callable[[int], None]) 
         return f"{faults}%!{form.verb}(MISSING)"
     value = left.pop(0)
     text = _written(form, value)
+    making(max(len(text or ""), form.width or 0))
     if text is None:
-        return f"{faults}%!{form.verb}({type_name(value)}={show(value)})"
-    making(max(len(text), form.width or 0))
-    return faults + _padded(form, text, is_number=isinstance(value, int | float))
+        shown = "" if value is None else f"{type_name(value)}="
+        return f"{faults}%!{form.verb}({shown}{_padded(form, show(value))})"
+    return faults + _padded(form, text)
 
 
-def _padded(form: _Form, text: str, *, is_number: bool) -> str:
+def _typed(value: Any) -> str:
+    return "<nil>" if value is None else f"{type_name(value)}={show(value)}"
+
+
+def _padded(form: _Form, text: str) -> str:
     if form.width is None:
         return text
     if "-" in form.flags:
         return text.ljust(form.width)
-    if "0" in form.flags and is_number:
+    if "0" in form.flags:
         return text.zfill(form.width)
     return text.rjust(form.width)
 
@@ -144,7 +149,10 @@ def _whole(form: _Form, value: int) -> str | None:
         case "c" | "q":
             is_character = 0 <= value < 0xD800 or 0xE000 <= value <= 0x10FFFF
             character = chr(value) if is_character else "\ufffd"
-            return character if form.verb == "c" else f"'{character}'"
+            if form.verb == "c":
+                return character
+            own = {"'": "\\'", '"': '"'}
+            return f"'{own.get(character, quoted(character)[1:-1])}'"
     return None
 
 
