@@ -121,7 +121,21 @@ def _key(settings: Settings) -> str:
     Such a file may come from a stranger along with a pipeline, and must not send keys anywhere.
     """
     is_strange = not is_near(settings.address) and _is_from_here(settings, "host")
-    return "" if is_strange and not _is_from_here(settings, "api_key") else settings.api_key
+    if is_strange and not _is_from_here(settings, "api_key"):
+        return ""
+    if not settings.api_key and is_near(settings.address) and settings.service.api_keys_file:
+        return _first_of(settings.service.api_keys_file)
+    return settings.api_key
+
+
+def _first_of(keys: Path) -> str:
+    """Give a key of the service on this machine, to whoever may read its file; none of hashes."""
+    try:
+        lines = [line.partition("#")[0].split() for line in keys.read_text("utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError):
+        return ""
+    plain = (words[0] for words in lines if words and not words[0].startswith("sha256:"))
+    return next(plain, "")
 
 
 def _is_from_here(settings: Settings, name: str) -> bool:

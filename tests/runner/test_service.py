@@ -148,6 +148,19 @@ def test_a_file_of_the_working_folder_sends_no_key_to_a_stranger(
     assert service._key(own) == "secret"
 
 
+def test_whoever_may_read_the_services_keys_needs_no_other(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    environ = {"PADDOCK_API_KEYS": str(keys)}
+    assert service._key(read_settings(environ=environ, home=tmp_path)) == ""
+    keys.write_text(f"# ours\nsha256:{'0' * 64} ops\nplain me # mine\n")
+    assert service._key(read_settings(environ=environ, home=tmp_path)) == "plain"
+    environ["PADDOCK_API_KEY"] = "own"
+    assert service._key(read_settings(environ=environ, home=tmp_path)) == "own"
+    del environ["PADDOCK_API_KEY"]
+    environ["PADDOCK_HOST"] = "gpu.example"
+    assert service._key(read_settings(environ=environ, home=tmp_path)) == ""
+
+
 def test_a_stranger_that_is_asked_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
