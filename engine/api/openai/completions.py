@@ -28,7 +28,7 @@ from .refusals import InvalidValue
 
 Prompt = str | tuple[int, ...]
 
-MOST_PROMPTS = 2048
+MOST_ANSWERS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,8 @@ def read_completion(body: Fields, caller: Caller) -> CompletionCall:
     model, spec = wishes.model_of(body, "chat")
     prompts = read_prompts(body, "prompt")
     n = body.whole("n", 1, wishes.MOST_CHOICES) or 1
+    if len(prompts) * n > MOST_ANSWERS:
+        raise body.refused("prompt", f"at most {MOST_ANSWERS} answers are made at once.")
     n_logprobs = body.whole("logprobs", 0, wishes.MOST_LOGPROBS)
     echoes = body.flag("echo")
     if body.whole("best_of", 1, wishes.MOST_CHOICES) not in (None, n):
@@ -137,8 +139,6 @@ def read_prompts(body: Fields, name: str) -> tuple[Prompt, ...]:
         raise _no_prompt(body, name)
     if _are_tokens(value):
         return (_tokens(body, name, value),)
-    if len(value) > MOST_PROMPTS:
-        raise body.refused(name, f"at most {MOST_PROMPTS} are taken at once, not {len(value)}.")
     if all(isinstance(one, str) for one in value):
         return tuple(value)
     if all(isinstance(one, list) and one and _are_tokens(one) for one in value):

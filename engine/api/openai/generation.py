@@ -90,8 +90,13 @@ class Talk:
 
 @asynccontextmanager
 async def _asked(pool: LocalPool, call: Call, caller: Caller) -> AsyncIterator[list[Answer]]:
-    """Ask for every answer of a call; none goes on when the call is over."""
-    answers = [pool.chat(one, waits=caller.waits) for one in call.requests]
+    """Ask for every answer of a call; none goes on when the call is over.
+
+    A call is let in as a whole: the queue is full for the first of its answers, or for none.
+    """
+    answers = [
+        pool.chat(one, waits=caller.waits or number > 0) for number, one in enumerate(call.requests)
+    ]
     try:
         yield answers
     finally:

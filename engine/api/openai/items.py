@@ -65,7 +65,7 @@ def _turn(item: Fields) -> Message | None:
     if kind == "reasoning":
         summary, _ = content_of(item, "summary")
         content, _ = content_of(item, "content")
-        return Message("assistant", "", reasoning=content or summary)
+        return Message("assistant", "", reasoning=text) if (text := content or summary) else None
     if kind == "web_search_call":  # what was searched elsewhere; its result stands in the answer
         return None
     raise item.refused("type", f"items of type '{kind[:40]}' are not supported.")

@@ -429,6 +429,8 @@ def test_a_full_queue_is_told_with_when_to_come_back(tmp_path: Path) -> None:
             http_client=openai.DefaultHttpxClient(trust_env=False),
         )
         with patient as client, ThreadPoolExecutor(4) as threads:
+            many = client.completions.create(model=CHAT, prompt=["A"] * 6, max_tokens=1)
+            assert len(many.choices) == 6, "a call is let in as a whole"
             told = threads.map(
                 lambda _: client.completions.create(model=CHAT, prompt="A", max_tokens=2), range(4)
             )

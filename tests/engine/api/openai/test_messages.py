@@ -158,6 +158,11 @@ def test_images_of_items_are_read_too() -> None:
 UPLOADED = {"type": "input_image", "file_id": "file-1"}
 
 
+def test_reasoning_that_says_nothing_is_no_turn() -> None:
+    hidden = {"type": "reasoning", "summary": [], "encrypted_content": "…"}
+    assert items([{"role": "user", "content": "Hi"}, hidden]) == (Message("user", "Hi"),)
+
+
 @pytest.mark.parametrize(
     "value",
     [None, [], 7, [{"type": "computer_call"}], [{"role": "user", "content": [UPLOADED]}]],
