@@ -18,7 +18,7 @@ QUICK = TransferOptions(
     credentials={},
     min_part_bytes=20_000,
     connect_s=2.0,
-    stall_s=0.5,
+    stall_s=3.0,
     n_retries=3,
     first_wait_s=0.01,
 )
