@@ -11,13 +11,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from . import security, watched
-from .anthropic import routes as anthropic
-from .errors import api_error, error_response
-from .ollama import routes as ollama
-from .openai import routes as openai
-from .openai.batch.keeper import companions
-from .service import Service
+from paddock.engine.api import security, watched
+from paddock.engine.api.anthropic import routes as anthropic
+from paddock.engine.api.errors import api_error, error_response
+from paddock.engine.api.ollama import routes as ollama
+from paddock.engine.api.openai import routes as openai
+from paddock.engine.api.openai.batch.keeper import companions
+from paddock.engine.api.service import Service
 
 
 def make_app(service: Service) -> Starlette:

@@ -16,11 +16,10 @@ from types import FrameType
 
 import uvicorn
 
+from paddock.engine.api.app import make_app
+from paddock.engine.api.connections import protocol
+from paddock.engine.api.service import Companion, Service
 from paddock.engine.errors import EngineError
-
-from .app import make_app
-from .connections import protocol
-from .service import Companion, Service
 
 BACKLOG = 2048
 

@@ -63,7 +63,7 @@ def test_generate(client: ollama.Client) -> None:
     assert answer.response
     assert answer.context
     streamed = list(client.generate(CHAT, "Say hello.", options=SHORT, stream=True))
-    assert "".join(one.response for one in streamed) == answer.response
+    assert "".join(one.response or "" for one in streamed) == answer.response
     assert client.generate(CHAT, "1 + 1 =", raw=True, options=SHORT).response
     assert client.generate(CHAT).done_reason == "load"
     assert client.generate(CHAT, keep_alive=0).done_reason == "unload"

@@ -188,6 +188,7 @@ CHATS = [
         error="a tool needs a `function` with a `name`"),
 ]  # fmt: skip
 
+ODD_INPUTS: tuple[object, ...] = (5, True, {}, [1], ["a", None], [["a"]])
 EMBEDS = [
     Row("missing model", "POST /api/embed", {"model": "x", "input": "Hi"}, 404,
         error='model "x" not found, try pulling it first'),
@@ -196,7 +197,7 @@ EMBEDS = [
     *(
         Row(f"input {value!r}", "POST /api/embed", {"model": VECTORS, "input": value}, 400,
             error="invalid input type")
-        for value in (5, True, {}, [1], ["a", None], [["a"]])
+        for value in ODD_INPUTS
     ),
     Row("too long", "POST /api/embed", {"model": VECTORS, "input": LONG, "truncate": False}, 400,
         error="the input length exceeds the context length"),

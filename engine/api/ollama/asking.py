@@ -179,20 +179,24 @@ def read_think(value: Any, model: str, abilities: frozenset[str]) -> Think | Non
     Raises:
         ApiError: 400, no such value, or the model cannot.
     """
-    if isinstance(value, str):
-        if value not in _THINKS:
-            levels = '"high", "medium", "low", "max", true, or false'
-            shown = json.dumps(value, ensure_ascii=False)
-            raise ApiError(400, f"invalid think value: {shown} (must be {levels})")
-        value = _THINKS[value]
-    elif value is not None and not isinstance(value, bool):
-        raise ApiError(400, "think must be a boolean or string "
-                            '("high", "medium", "low", "max", true, or false)')  # fmt: skip
+    think = _think(value)
     if "thinking" in abilities:
-        return True if value is None else value
-    if value:
+        return True if think is None else think
+    if think:
         raise ApiError(400, f'"{model}" does not support thinking')
-    return value
+    return think
+
+
+def _think(value: Any) -> Think | None:
+    if value is None or isinstance(value, bool):
+        return value
+    levels = '"high", "medium", "low", "max", true, or false'
+    if not isinstance(value, str):
+        raise ApiError(400, f"think must be a boolean or string ({levels})")
+    if value not in _THINKS:
+        shown = json.dumps(value, ensure_ascii=False)
+        raise ApiError(400, f"invalid think value: {shown} (must be {levels})")
+    return _THINKS[value]
 
 
 def read_images(body: Mapping[str, Any]) -> tuple[bytes, ...]:

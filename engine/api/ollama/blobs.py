@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from starlette.requests import Request
@@ -49,9 +50,9 @@ async def post_blob(request: Request) -> Response:
         async for part in request.stream():
             waiting += part
             if len(waiting) >= _PIECE_BYTES:
-                await _to_its_end(lambda piece=bytes(waiting): writer.write(piece))
+                await _to_its_end(partial(writer.write, bytes(waiting)))
                 waiting.clear()
-        await _to_its_end(lambda: writer.write(bytes(waiting)))
+        await _to_its_end(partial(writer.write, bytes(waiting)))
         await _to_its_end(writer.commit)
     finally:
         await asyncio.to_thread(writer.give_up)

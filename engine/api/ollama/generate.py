@@ -55,10 +55,9 @@ async def generate(request: Request) -> Response:
     elif suffix:
         wanted = replace(wanted, prompt=prompt, suffix=suffix, template=template or None)
     else:
-        messages = (Message("user", prompt, images=images),)
-        if system:
-            messages = (Message("system", system), *messages)
-        wanted = replace(wanted, messages=messages, template=template or None)
+        said = (Message("system", system),) if system else ()
+        turns = (*said, Message("user", prompt, images=images))
+        wanted = replace(wanted, messages=turns, template=template or None)
     wanted = replace(wanted, prompt_tokens=tuple(context), wants_tokens=not is_raw)
     if flag_of(body, "_debug_render_only"):
         return json_response({**await rendered(request, asked, wanted), "response": ""})
