@@ -6,6 +6,7 @@ import io
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,7 @@ def test_nothing_from_outside_makes_another_line_or_field(path: str) -> None:
     assert len(as_text(chat(path=path, model=path)).split(" ")) == 9
 
 
-def lines_of(settings: ServiceSettings, *paths: str, **more: object) -> list[str]:
+def lines_of(settings: ServiceSettings, *paths: str, **more: Any) -> list[str]:
     stream = io.StringIO()
     with access_log.to_stream(stream):
         house = House(settings)

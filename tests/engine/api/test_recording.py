@@ -25,7 +25,9 @@ def scope(path: str = "/api/chat", **more: Any) -> Scope:
 
 def record(app: Any, *told: str) -> tuple[Exchange, Journal, list[Message]]:
     """Send a request through; `told` is what the client's side says after the request."""
-    journal, ended, sent = Journal(), [], []
+    journal = Journal()
+    ended: list[Exchange] = []
+    sent: list[Message] = []
     messages = iter(("http.request", *told))
 
     async def receive() -> Message:
