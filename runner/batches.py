@@ -25,6 +25,7 @@ from paddock.engine.api.openai.batch.running import (
 from paddock.engine.pool import LocalPool
 
 from . import service
+from .client import CONNECT_S, SILENCE_S, ServiceError
 from .settings import Settings
 
 
@@ -80,7 +81,7 @@ async def _run(
                     yield tally
     except Interrupted:
         words = "The service went away; the same command goes on where it stopped."
-        raise service.ServiceError(words) from None
+        raise ServiceError(words) from None
 
 
 @asynccontextmanager
@@ -88,7 +89,7 @@ async def _asking(
     url: str, headers: dict[str, str], trusts_proxies: bool
 ) -> AsyncIterator[Answering]:
     """Give what asks the service for one line, again where it is busy."""
-    timeout = httpx.Timeout(service.SILENCE_S, connect=service.CONNECT_S, pool=None)
+    timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_S, pool=None)
     headers = {**headers, "X-Paddock-Priority": "batch"}
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import service as services
+from .client import Client
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ async def hosted(settings: Settings) -> AsyncIterator[Service]:
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[services.Client]:
+def serving(settings: Settings) -> Iterator[Client]:
     """Give the service that runs, else one inside this process for as long as this lasts.
 
     Raises:
@@ -62,7 +63,7 @@ def serving(settings: Settings) -> Iterator[services.Client]:
 
 
 @contextmanager
-def embedded(settings: Settings) -> Iterator[services.Client]:
+def embedded(settings: Settings) -> Iterator[Client]:
     """Run the service in a thread of this process, reached through a private socket alone."""
     import httpx
 
@@ -90,7 +91,7 @@ def embedded(settings: Settings) -> Iterator[services.Client]:
         )
         with _Host(replace(settings, service=alone), door):
             transport = httpx.HTTPTransport(uds=str(path))
-            with services.Client("http://localhost", transport=transport) as client:
+            with Client("http://localhost", transport=transport) as client:
                 yield client
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from paddock.engine.store.recipe import Recipe
 
-    from .service import Client
+    from .client import Client
 
 Tell = Callable[[str, int | None, int | None], None]
 """Takes a status, and how much of how much."""

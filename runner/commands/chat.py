@@ -12,7 +12,7 @@ from typer.core import TyperCommand
 from .exits import DONE, INTERRUPTED, CommandError, guarded
 
 if TYPE_CHECKING:
-    from paddock.runner.service import Client
+    from paddock.runner.client import Client
     from paddock.runner.settings import Settings
     from paddock.runner.terminal.session import Session
 

@@ -52,8 +52,8 @@ def embed(
         body["dimensions"] = dimensions
     if keep_alive is not None:
         body["keep_alive"] = spoken_keep_alive(keep_alive)
+    from paddock.runner.client import SILENCE_S
     from paddock.runner.hosting import serving
-    from paddock.runner.service import SILENCE_S
     from paddock.runner.settings import read_settings
 
     with serving(read_settings(Path.cwd())) as client:

@@ -37,7 +37,7 @@ _PLAIN = {
     ("paddock.runner.ledger.locks", "Locked"): FAILED,
     ("paddock.runner.tracking", "TrackingError"): FAILED,
     ("paddock.runner.settings", "SettingsError"): WRONG,
-    ("paddock.runner.service", "ServiceError"): FAILED,
+    ("paddock.runner.client", "ServiceError"): FAILED,
     ("paddock.runner.commands.exits", "CommandError"): WRONG,
 }
 

@@ -16,7 +16,7 @@ from paddock.engine.store.cards import Card, cards
 from paddock.runner.display import console
 
 if TYPE_CHECKING:
-    from paddock.runner.service import Client
+    from paddock.runner.client import Client
 
 _WIDTH = 96
 _ID_CHARS = 12  # of the digest, as `ollama list` has it

@@ -82,6 +82,7 @@ def rm(
     """Remove models; what others need stays."""
     from paddock.engine.errors import EngineError
     from paddock.runner import service
+    from paddock.runner.client import ServiceError
     from paddock.runner.settings import read_settings
 
     settings = read_settings(Path.cwd())
@@ -95,7 +96,7 @@ def rm(
                     client.delete("/api/delete", {"model": model})
                 else:
                     _finder(settings).delete(model)
-            except (EngineError, service.ServiceError) as error:
+            except (EngineError, ServiceError) as error:
                 faults.append(str(error))
                 console.tell(str(error))
             else:

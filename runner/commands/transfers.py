@@ -17,7 +17,7 @@ from .machine import Json
 if TYPE_CHECKING:
     from paddock.engine.store.progress import Progress
     from paddock.engine.store.transfer.options import TransferOptions
-    from paddock.runner.service import Client
+    from paddock.runner.client import Client
     from paddock.runner.settings import Settings
 
 _Insecure = Annotated[bool, typer.Option("--insecure", help="Speak to registries by plain HTTP.")]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from paddock.runner.client import ServiceError
 from paddock.runner.display import card, console
-from paddock.runner.service import ServiceError
 
 from .keyboard import Keyboard
 from .session import Session

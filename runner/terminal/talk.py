@@ -11,8 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from paddock.runner.client import ServiceError
 from paddock.runner.display import console
-from paddock.runner.service import ServiceError
 
 from . import pictures
 from .keyboard import Keyboard, unechoed

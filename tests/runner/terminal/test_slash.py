@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from paddock.runner.service import ServiceError
+from paddock.runner.client import ServiceError
 from paddock.runner.terminal.session import Session
 from paddock.runner.terminal.slash import Desk
 
