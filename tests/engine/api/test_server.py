@@ -164,5 +164,3 @@ def test_idle_it_ends_at_once(tmp_path: Path) -> None:
         assert client.get("/").text == "Ollama is running"
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
-
-
