@@ -357,6 +357,39 @@ def test_what_would_need_a_memory_is_refused(client: OpenAI) -> None:
             client.responses.create(model=CHAT, input="Hi", **more)
 
 
+THINKER = """{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content }}<|im_end|>
+{% endfor %}<|im_start|>assistant
+<think>
+"""
+
+
+def test_what_a_model_thinks_is_told_apart_from_what_it_says(client: OpenAI, live: Live) -> None:
+    made = {"model": "thinker", "from": CHAT, "template": THINKER, "stream": False}
+    with live.client() as http:
+        assert http.post("/api/create", json=made).status_code == 200
+    asked: Any = {"model": "thinker", "messages": HI, "max_tokens": 8, "temperature": 0}
+    whole = client.chat.completions.create(**asked)
+    thought = whole.choices[0].message.model_dump()["reasoning"]
+    assert thought and whole.choices[0].message.content == ""
+    assert whole.usage is not None and whole.usage.completion_tokens_details is not None
+    assert whole.usage.completion_tokens_details.reasoning_tokens == 8
+    chunks = client.chat.completions.create(**asked, stream=True)
+    deltas = [chunk.choices[0].delta.model_dump() for chunk in chunks]
+    assert "".join(delta.get("reasoning", "") for delta in deltas) == thought
+    spoken = client.chat.completions.create(**asked, reasoning_effort="none")
+    assert spoken.choices[0].message.content
+    with client.responses.stream(
+        model="thinker", input="Say hello.", max_output_tokens=8, temperature=0
+    ) as stream:
+        events = list(stream)
+    last: Any = events[-1]
+    assert last.type == "response.incomplete"
+    assert [item.type for item in last.response.output] == ["reasoning", "message"]
+    assert last.response.usage.output_tokens_details.reasoning_tokens == 8
+    assert last.response.output[0].summary[0].text
+
+
 # Everything at once, and going away
 
 
