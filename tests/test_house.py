@@ -19,7 +19,7 @@ ROOMS = ("pipelines", "steps", "engine", "runner")
 MOST_LINES = 400
 
 # Tests of a room as a whole, beside those that mirror its modules.
-JOURNEYS = {"test_interruptions.py"}
+JOURNEYS = {"test_interruptions.py", "test_under_load.py", "test_client.py"}
 
 # Who may import what is not ours: one module knows each outside thing.
 ONLY_IN = {
