@@ -3,7 +3,7 @@
     python tests/recording/status_page.py                # the light one, as the README has it
     python tests/recording/status_page.py --all /tmp/x   # light, dark, narrow, and asking for a key
 
-The service is real and so is what it does: eight readers of short stories, and one who embeds. It
+The service is real and so is what it does: four readers of short stories, and one who embeds. It
 needs Chromium; with `pngquant` installed the picture is a third as large.
 """
 
@@ -30,9 +30,9 @@ from tests.browser import Page, browser
 from tests.live import CHAT, VECTORS, Live, live_service
 
 OUT = Path(__file__).with_name("status-page.png")
-WIDE, NARROW = (1180, 1180), (390, 1700)
-READERS = 6
-WATCHED_S = 75.0  # so long is looked on before the picture is taken
+WIDE, NARROW = (1180, 1300), (390, 1700)
+READERS = 4
+WATCHED_S = 125.0  # so long is looked on before the picture is taken
 
 SYSTEM = "You are a storyteller who writes for children, in plain words and short sentences. " * 4
 THINGS = ("ferry", "llama", "boiler", "lighthouse", "orchard", "violin", "glacier", "paddock")
@@ -53,7 +53,7 @@ def traffic(live: Live) -> Iterator[None]:
                         {"role": "system", "content": SYSTEM},
                         {"role": "user", "content": f"A story of a {chance.choice(THINGS)}."},
                     ],
-                    "max_tokens": chance.randint(30, 220),
+                    "max_tokens": chance.randint(20, 120),
                     "stream": True,
                 }
                 path = "/v1/chat/completions" if n % 2 else "/api/chat"

@@ -285,7 +285,7 @@ function figures(model, pace) {
   if (model.role === "embed") {
     return [
       ["Tokens/s", rate(pace), ""],
-      ["Texts embedded", short.format(model.texts || 0), `${short.format(model.text_tokens || 0)} tokens`],
+      ["Texts", short.format(model.texts || 0), `${short.format(model.text_tokens || 0)} tokens`],
       ["Memory", held, beside],
     ];
   }
@@ -294,7 +294,7 @@ function figures(model, pace) {
     ["First token", ...quantiles(model.first_token_s)],
     ["Each next", ...quantiles(model.between_tokens_s)],
     ["Memory", held, beside],
-    ["KV cache in use", share(model.cells || 0, model.n_cells), model.n_cells ? `of ${short.format(model.n_cells)} tokens` : ""],
+    ["KV cache used", share(model.cells || 0, model.n_cells), model.n_cells ? `of ${short.format(model.n_cells)} tokens` : ""],
     ["Prompts from it", share(model.reused || 0, model.prompt), ""],
   ];
 }

@@ -1,0 +1,49 @@
+"""The official JavaScript clients, `ollama` and `openai` of npm, against a live service."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.test_ollama_clients import TOOLS_TEMPLATE
+from tests.live import Live
+
+HERE = Path(__file__).parent / "javascript"
+NODE = shutil.which("node")
+PARTS = {
+    "ollama": ("chat", "stream", "generate", "structured", "create", "tools", "embed", "lists",
+               "errors", "cancel"),
+    "openai": ("chat", "stream", "choices", "structured", "tools", "completions", "embeddings",
+               "responses", "models", "errors", "cancel"),
+}  # fmt: skip
+
+pytestmark = [
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(
+        NODE is None or not (HERE / "node_modules" / "openai").is_dir(),
+        reason=f"NO JAVASCRIPT CLIENTS HERE: install Node.js, then npm install --prefix {HERE}",
+    ),
+]
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_javascript_client_does_all_that_its_users_do(live: Live, name: str) -> None:
+    with live.client() as client:  # a model that knows tools, for either
+        made = {"model": "caller-js", "from": "smollm2:135m", "template": TOOLS_TEMPLATE}
+        assert client.post("/api/create", json={**made, "stream": False}).status_code == 200
+    ran = subprocess.run(
+        [NODE or "", f"{name}.mjs", live.url, TOOLS_TEMPLATE],
+        cwd=HERE, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert tuple(line.removeprefix("ok ") for line in ran.stdout.splitlines()) == PARTS[name]
+    until = time.monotonic() + 5
+    while live.n_users() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert live.n_users() == 0, "whoever left has freed their place"
+    last = live.service.journal.last[-1]
+    assert (last.fate, last.status) == ("gone", 200)
