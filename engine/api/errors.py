@@ -188,7 +188,8 @@ def _anthropic_kind(status: int) -> str:
 
 def error_response(path: str, error: ApiError) -> Response:
     """Answer a request for `path` with an error."""
-    body = json.dumps(error_body(dialect_of(path), error), ensure_ascii=False)
+    told = error_body(dialect_of(path), error)
+    body = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
     raw = body.encode("utf-8", "replace")  # a client's own words may be no text
     return Response(raw, error.status, error.headers, "application/json; charset=utf-8")
 

@@ -6,10 +6,12 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ollama
 import pytest
@@ -89,23 +91,58 @@ def get_weather(city: str) -> str:
     return f"22 °C in {city}"
 
 
+def turns_of(city: str) -> list[dict[str, Any]]:
+    """Give a question, a call, its result and the answer: a small model goes on alike."""
+    call = {"function": {"name": "get_weather", "arguments": {"city": city}}}
+    return [
+        {"role": "user", "content": f"The weather in {city}?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": get_weather(city), "tool_name": "get_weather"},
+        {"role": "assistant", "content": "It is 22 degrees."},
+    ]
+
+
 def test_tools(client: ollama.Client) -> None:
     client.create("caller", from_=CHAT, template=TOOLS_TEMPLATE)
     assert "tools" in (client.show("caller").capabilities or ())
-    messages: list[dict[str, object]] = [{"role": "user", "content": "The weather in Rome?"}]
-    first = client.chat("caller", messages, tools=[get_weather], options=SHORT)
-    assert first.done
-    call = {"function": {"name": "get_weather", "arguments": {"city": "Rome"}}}
-    messages += [
-        {"role": "assistant", "content": "", "tool_calls": [call]},
-        {"role": "tool", "content": get_weather("Rome"), "tool_name": "get_weather"},
-    ]
-    told = client.chat("caller", messages, tools=[get_weather], options=SHORT)
-    assert told.message.content is not None
+    messages = [turn for city in ("Rome", "Oslo", "Bern", "Lima") for turn in turns_of(city)]
+    messages.append({"role": "user", "content": "The weather in Paris?"})
+    options = {"num_predict": 60, "temperature": 0, "repeat_penalty": 1.0}
+    answer = client.chat("caller", messages, tools=[get_weather], options=options)
+    [call] = answer.message.tool_calls or []
+    assert (call.function.name, call.function.arguments) == ("get_weather", {"city": "Paris"})
+    assert answer.done_reason == "stop"
+    assert not answer.message.content
+    streamed = list(
+        client.chat("caller", messages, tools=[get_weather], options=options, stream=True)
+    )
+    assert [one for part in streamed for one in part.message.tool_calls or []] == [call]
+    assert all(part.message.content or part.message.tool_calls or part.done for part in streamed)
+    messages += [answer.message, {"role": "tool", "content": "7 °C", "tool_name": "get_weather"}]
+    told = client.chat("caller", messages, tools=[get_weather], options=options)
+    assert told.message.content
     with pytest.raises(ollama.ResponseError) as caught:
         client.chat(CHAT, messages, tools=[get_weather])
     assert caught.value.status_code == 400
     assert caught.value.error == "registry.ollama.ai/library/smollm2:135m does not support tools"
+
+
+def test_the_id_of_a_call_looks_as_ollamas_do(live: Live, client: ollama.Client) -> None:
+    client.create("caller", from_=CHAT, template=TOOLS_TEMPLATE)
+    messages = [turn for city in ("Rome", "Oslo", "Bern", "Lima") for turn in turns_of(city)]
+    messages.append({"role": "user", "content": "The weather in Paris?"})
+    tool = {"type": "function", "function": {"name": "get_weather", "parameters": {}}}
+    with live.client() as bare:
+        told = bare.post(
+            "/api/chat",
+            json={"model": "caller", "messages": messages, "tools": [tool], "stream": False,
+                  "options": {"num_predict": 60, "temperature": 0, "repeat_penalty": 1.0}},
+        ).json()  # fmt: skip
+    [call] = told["message"]["tool_calls"]
+    assert re.fullmatch("call_[0-9a-z]{8}", call["id"])
+    assert call["function"] == {
+        "index": 0, "name": "get_weather", "arguments": {"city": "Paris"},
+    }  # fmt: skip
 
 
 def test_embeddings(client: ollama.Client) -> None:

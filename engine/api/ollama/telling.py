@@ -52,11 +52,17 @@ async def _pieces(
 ) -> AsyncGenerator[dict[str, Any], None]:
     try:
         async for chunk in answer:
+            if not _says_something(chunk):  # a call that is not whole yet, a half character
+                continue
             yield {**head(asked.model), **put(chunk), "done": False}
         reply = await answer.reply()
         yield {**head(asked.model), **put(Chunk("", 0)), **_last(asked, reply), **end(reply)}
     finally:
         answer.cancel()
+
+
+def _says_something(chunk: Chunk) -> bool:
+    return bool(chunk.text or chunk.reasoning or chunk.tool_calls or chunk.logprobs)
 
 
 def head(model: str) -> dict[str, Any]:
