@@ -266,7 +266,7 @@ def test_the_command_that_makes_a_key_makes_one_that_is_known(tmp_path: Path) ->
     done = subprocess.run(
         ["bash", "-euc", "\n".join(lines)], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    key = KeyRing(tmp_path / "keys").find(done.stdout.strip())
+    key = KeyRing(tmp_path / "keys").find(done.stdout.strip().encode())
     assert key is not None
     assert key.name == "alice"
 

@@ -95,13 +95,13 @@ def _keys(file: Path, text: str) -> Iterator[Key]:
         if len(words) > 1 or (words and not _NAME.fullmatch(words[0])):
             problem = "what follows the key is not a name."
             raise KeysBroken(f"{file}:{number}", problem, "Write a key, a space, and one word.")
-        digest = bytes.fromhex(hashed.group(1)) if hashed else digest_of(written)
+        digest = bytes.fromhex(hashed.group(1)) if hashed else digest_of(written.encode())
         yield Key(digest, words[0] if words else f"key-{digest.hex()[:8]}")
 
 
-def digest_of(key: str) -> bytes:
+def digest_of(key: bytes) -> bytes:
     """Hash a key. Keys are long and random, so a slow hash would protect nothing."""
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+    return hashlib.sha256(key).digest()
 
 
 class KeyRing:
@@ -113,7 +113,7 @@ class KeyRing:
         self._seen: object = None
         self._keys: tuple[Key, ...] = ()
 
-    def find(self, key: str) -> Key | None:
+    def find(self, key: bytes) -> Key | None:
         """Give the known key that this is, or None; takes equally long for all that are none."""
         self._refresh()
         digest, found = digest_of(key), None
@@ -183,12 +183,13 @@ def key_name_of(scope: MutableMapping[str, Any]) -> str:
     return str(scope.get(_IN_SCOPE, ""))
 
 
-def given_keys(headers: Headers) -> tuple[str, ...]:
-    """Give the keys that a request names, none of them empty.
+def given_keys(headers: Headers) -> tuple[bytes, ...]:
+    """Give the keys that a request names, none of them empty, as they were sent.
 
     >>> given_keys(Headers({"authorization": "bearer abc", "x-api-key": "def"}))
-    ('abc', 'def')
+    (b'abc', b'def')
     """
     scheme, _, token = headers.get("authorization", "").strip().partition(" ")
     bearer = token.strip() if scheme.lower() == "bearer" else ""
-    return tuple(filter(None, (bearer, headers.get("x-api-key", "").strip())))
+    named = (bearer, headers.get("x-api-key", "").strip())
+    return tuple(one.encode("latin-1") for one in named if one)

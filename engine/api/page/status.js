@@ -123,7 +123,10 @@ function speeds(state) {
   before = state;
   history.push({ at: state.now, answers, prompts });
   while (history.length && history[0].at < state.now - SPAN_S - 2) history.shift();
-  return { answers, prompts, of: told };
+  // The large number is a mean of some seconds: one that jumps cannot be read.
+  const lately = history.slice(-4);
+  const steady = lately.reduce((sum, one) => sum + one.answers, 0) / lately.length;
+  return { answers, prompts, steady, of: told };
 }
 
 /* The chart */
@@ -132,7 +135,7 @@ const WIDE = 1000, HIGH = 100;
 
 function topOf(most) {
   const size = 10 ** Math.floor(Math.log10(Math.max(most, 1)));
-  return [1, 2, 3, 4, 5, 6, 8, 10].map((n) => n * size).find((n) => n >= most) || 10 * size;
+  return [1, 1.2, 1.5, 2, 3, 4, 5, 6, 8, 10].map((n) => n * size).find((n) => n >= most) || 10 * size;
 }
 
 function place(point, now, top) {
@@ -141,15 +144,16 @@ function place(point, now, top) {
 }
 
 function draw(now) {
-  const most = Math.max(...history.map((one) => Math.max(one.answers, one.prompts)), 0);
+  const seen = history.filter((one) => one.at >= now - SPAN_S);
+  const most = Math.max(...seen.map((one) => Math.max(one.answers, one.prompts)), 0);
   const top = topOf(Math.max(most * 1.05, 10));
   const plot = $("plot");
   plot.setAttribute("viewBox", `0 0 ${WIDE} ${HIGH}`);
   for (const name of ["answers", "prompts"]) {
-    const points = history.map((one) => place(one, now, top)(one[name]));
+    const points = seen.map((one) => place(one, now, top)(one[name]));
     $(`${name}-line`).setAttribute("d", points.length > 1 ? `M${points.join("L")}` : "");
-    const first = history.length && place(history[0], now, top)(0);
-    const last = history.length && place(history[history.length - 1], now, top)(0);
+    const first = seen.length && place(seen[0], now, top)(0);
+    const last = seen.length && place(seen[seen.length - 1], now, top)(0);
     $(`${name}-area`).setAttribute("d", points.length > 1 ? `M${first}L${points.join("L")}L${last}Z` : "");
   }
   if (plot.dataset.top !== String(top)) {
@@ -211,7 +215,7 @@ $("chart").addEventListener("keydown", (event) => {
 /* The parts of the page */
 
 function tiles(state, told) {
-  say($("rate"), rate(told.answers));
+  say($("rate"), rate(told.steady));
   say($("answers-now"), rate(told.answers));
   say($("prompts-now"), rate(told.prompts));
   const all = state.totals;
@@ -379,7 +383,8 @@ function fillRow(row, one) {
 }
 
 function requests(state) {
-  const rows = [...state.running].reverse().concat(state.last);
+  const newest = (some) => [...some].sort((a, b) => b.id - a.id);
+  const rows = [...newest(state.running), ...newest(state.last)];
   keyed($("rows"), rows, (one) => one.id, newRow, fillRow);
   $("rows-empty").hidden = rows.length > 0;
   say($("requests-count"), state.running.length ? `${whole.format(state.running.length)} running` : "");
