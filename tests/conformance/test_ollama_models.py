@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from tests.conformance.rows import Row, check, ids
@@ -134,6 +138,43 @@ def test_a_blob_is_sent_once_and_is_what_its_digest_says(live: Live, client: htt
     assert not any(name.endswith(".part") or "111111" in name for name in left)
     check(client, Row("no model", "POST /api/create", {
         "model": "y", "stream": False, "files": {"x.gguf": digest}}, 400))  # fmt: skip
+
+
+def test_a_large_blob_is_never_whole_in_memory(live: Live, client: httpx.Client) -> None:
+    piece, n = os.urandom(1024 * 1024), 96
+    whole = hashlib.sha256()
+    for _ in range(n):
+        whole.update(piece)
+    process, before, most = psutil.Process(), psutil.Process().memory_info().rss, 0
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal most
+        for _ in range(n):
+            yield piece
+            most = max(most, process.memory_info().rss)
+
+    answer = client.post(f"/api/blobs/sha256:{whole.hexdigest()}", content=pieces())
+    assert answer.status_code == 201
+    assert most - before < 40 * 1024 * 1024, f"{(most - before) / 1e6:.0f} MB"
+
+
+def test_half_a_blob_leaves_nothing(live: Live, client: httpx.Client) -> None:
+    blobs = live.root / "models" / "blobs"
+    digest = "sha256:" + "2" * 64
+    head = f"POST /api/blobs/{digest} HTTP/1.1\r\nHost: localhost\r\n"
+    head += "Content-Length: 9999999\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", live.service.settings.port), 30) as wire:
+        wire.sendall(head.encode() + bytes(2_000_000))
+        wait_until(lambda: any(path.name.endswith(".part") for path in blobs.iterdir()))
+    wait_until(lambda: not any(path.name.endswith(".part") for path in blobs.iterdir()))
+    check(client, Row("nothing", f"HEAD /api/blobs/{digest}", None, 404))
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def statuses(client: httpx.Client, body: dict[str, Any]) -> list[dict[str, Any]]:

@@ -11,13 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
 from paddock.engine.api.server import CannotListen, PortTaken, listen
+from paddock.engine.store.layout import Store
 
 CHAT = "smollm2:135m"
 
@@ -146,6 +147,22 @@ def test_a_second_signal_ends_at_once_and_leaves_no_worker(tmp_path: Path) -> No
         assert workers
         for pid in workers:
             wait_gone(pid)
+
+
+def test_a_signal_during_a_creation_leaves_nothing_broken(tmp_path: Path) -> None:
+    with served(tmp_path, 0.2) as (process, client):
+        asked = {"model": "twin", "from": CHAT}
+        with client.stream("POST", "/api/create", json=asked) as answer:
+            lines = answer.iter_lines()
+            for _ in range(3):
+                next(lines)
+            process.send_signal(signal.SIGTERM)
+            with suppress(httpx.TransportError):
+                list(lines)
+        assert process.wait(20) == 0
+    store = Store(tmp_path)
+    assert store.check() == []
+    assert [name.short for name in store.names()] in ([], ["twin:latest"])
 
 
 def wait_gone(pid: int) -> None:
