@@ -118,7 +118,10 @@ def test_tools(client: ollama.Client) -> None:
     )
     assert [one for part in streamed for one in part.message.tool_calls or []] == [call]
     assert all(part.message.content or part.message.tool_calls or part.done for part in streamed)
-    messages += [answer.message, {"role": "tool", "content": "7 °C", "tool_name": "get_weather"}]
+    messages += [
+        answer.message.model_dump(exclude_none=True),
+        {"role": "tool", "content": "7 °C", "tool_name": "get_weather"},
+    ]
     told = client.chat("caller", messages, tools=[get_weather], options=options)
     assert told.message.content
     with pytest.raises(ollama.ResponseError) as caught:
