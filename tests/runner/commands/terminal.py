@@ -49,6 +49,10 @@ class Terminal:
         found, self._seen = self.text[self._seen : at], at
         return found
 
+    def rest(self) -> None:
+        """Wait as a person does who sees a prompt: Python misses signals just before it reads."""
+        time.sleep(0.5)
+
     def ended(self, timeout_s: float = 30) -> int:
         """Wait for the end; gives the exit status."""
         ends = time.monotonic() + timeout_s

@@ -66,6 +66,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(
             assert time.monotonic() - stopped_at < 5
             time.sleep(0.05)
         screen.wait_for(">>> ")
+        screen.rest()
         screen.type(CTRL_C)
         screen.wait_for("Ctrl-D or /bye leaves.")
         screen.wait_for(">>> ")
@@ -97,6 +98,7 @@ def test_what_is_typed_during_an_answer_waits_for_the_next_question(
 def test_sigterm_ends_the_chat(environ: dict[str, str], tmp_path: Path) -> None:
     with terminal("chat", CHAT, environ=environ, cwd=tmp_path) as screen:
         screen.wait_for(">>> ")
+        screen.rest()
         screen.process.send_signal(signal.SIGTERM)
         assert screen.ended() == 128 + signal.SIGTERM
 
