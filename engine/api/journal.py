@@ -23,6 +23,9 @@ Fate = Literal["answered", "gone", "failed"]
 # What the status page shows, and more than anybody scrolls through.
 _N_LAST = 100
 
+# Of what clients name: it is kept for a while, and must not be as large as they like.
+_LONGEST = 200
+
 _IN_SCOPE = "paddock.exchange"
 
 # Of the task that serves a request and of those that it starts. A pool's answer is such a task, so
@@ -66,6 +69,10 @@ class Exchange:
         """How long it took from the headers to the last byte, or takes by now."""
         return self._seconds if self.fate else time.monotonic() - self._began
 
+    def __post_init__(self) -> None:
+        """Keep no more of it than a log shows."""
+        self.method, self.path = self.method[:_LONGEST], self.path[:_LONGEST]
+
     def sent(self, n_bytes: int) -> None:
         """Note that a part of the answer's body went out."""
         if n_bytes and not self.sent_bytes:
@@ -87,7 +94,7 @@ def note_model(name: str) -> None:
     """Note which model the request of this task names, before it is known whether there is one."""
     exchange = _CURRENT.get()
     if exchange is not None:
-        exchange.model = name
+        exchange.model = name[:_LONGEST]
 
 
 class JournalEars(Deaf):

@@ -66,6 +66,16 @@ def test_a_model_that_nobody_has_is_noted_as_it_was_named() -> None:
     assert asyncio.run(go()).model == "none-such"
 
 
+def test_a_journal_stays_small_whatever_clients_name() -> None:
+    async def go() -> Exchange:
+        exchange = begun(Journal(), "/" * 60_000)
+        note_model("x" * 10_000_000)
+        return exchange
+
+    one = asyncio.run(go())
+    assert (len(one.path), len(one.model)) == (200, 200)
+
+
 def test_outside_of_a_request_nothing_is_noted() -> None:
     note_model("smol")
     EARS.answered("smol", "stop", Usage(1, 1, 1), 0.1)
