@@ -169,12 +169,11 @@ class LocalPool:
 
         Works for models that are not on disk any more. Other names of the same file go with it.
         """
-        path = ""
+        name, key = _full(ref), ""
         with suppress(EngineError):
-            path = (await self._catalogue.facts(ref)).path
-        name = _full(ref)
+            key = (await self._ask(ModelSpec(ref))).key
         return await self._residents.dismiss(
-            lambda facts: facts.path == path or _full(facts.name) == name
+            lambda one: one.key == key or _full(one.facts.name) == name
         )
 
     async def count_chat(

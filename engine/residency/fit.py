@@ -293,8 +293,3 @@ def _like(room: Room, n_bytes: int) -> Room:
     if not on_devices:
         return Room(n_bytes)
     return Room(0, tuple(n_bytes * one // on_devices for one in room.gpus))
-
-
-def lay_out(facts, header, settings, device, n_ctx_tokens):  # type: ignore
-    """Shim, gone in minutes."""
-    return layouts(Wanted(facts, n_ctx_tokens), header, settings, device)[0].load

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Generic
 
 from paddock.engine.errors import Busy, EngineError, NoPlace
-from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
 
 from .books import LoadCount, too_large
@@ -129,13 +128,13 @@ class Residents(Generic[W]):
             self._leases.discard(lease)
             self._stirred.set()
 
-    async def dismiss(self, is_meant: Callable[[ModelFacts], bool]) -> bool:
+    async def dismiss(self, is_meant: Callable[[Resident[W]], bool]) -> bool:
         """Let models go as soon as nobody uses them; tells whether there were any.
 
         Returns when those that were idle are gone. Who comes before a model has gone may keep it
         with a `keep_alive` of its own.
         """
-        going = [one for one in self.resident() if is_meant(one.facts)]
+        going = [one for one in self.resident() if is_meant(one)]
         for one in going:
             one.keep_alive_s = 0
             if not self.n_waiting(one.key):

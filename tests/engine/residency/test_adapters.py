@@ -11,7 +11,7 @@ import pytest
 from paddock.engine.errors import AdapterBroken, ModelBroken
 from paddock.engine.models import ModelFinder
 from paddock.engine.pool import LocalPool
-from paddock.engine.request import ChatRequest, Message, ModelSpec
+from paddock.engine.request import ChatRequest, Message, ModelFacts, ModelSpec
 from paddock.engine.residency.adapters import resolve_adapters
 from paddock.engine.settings import PoolSettings
 from tests.fakes.adapter import write_adapter
@@ -26,24 +26,43 @@ def test_an_adapter_that_adds_nothing_changes_nothing_and_another_one_does(
     nothing = write_adapter(tmp_path / "nothing.gguf", TENSOR, 576, 576, strength=0)
     much = write_adapter(tmp_path / "much.gguf", TENSOR, 576, 576, strength=0.5)
     settings = PoolSettings(n_threads=1, num_parallel=1, cache_dir=tmp_path / "cache", profile_s=0)
+    finder = Made(tmp_path, tmp_path / "cache", str(much))
 
     async def work() -> None:
-        async with asyncio.timeout(100), LocalPool(settings) as pool:
+        async with asyncio.timeout(100), LocalPool(settings, models=finder) as pool:
 
-            async def answer(*adapters: Path) -> str:
-                spec = replace(CHAT, adapters=tuple(map(str, adapters)))
+            async def answer(*adapters: Path, ref: str = CHAT.ref) -> str:
+                spec = replace(CHAT, ref=ref, adapters=tuple(map(str, adapters)))
                 message = Message("user", "Name three animals.")
                 request = ChatRequest(spec, (message,), {"max_tokens": 12})
                 return (await pool.chat(request).reply()).text
 
             plain = await answer()
             assert await answer(nothing) == plain
-            assert await answer(much) != plain
+            other = await answer(much)
+            assert other != plain
             assert await answer() == plain
             held = {one.adapters for one in pool.stats().resident}
             assert held == {(), (str(nothing),), (str(much),)}, "each is a model of its own"
+            assert await answer(ref="made") == other, "what was made with one has it always"
+            assert await pool.unload("made")
+            left = {one.adapters for one in pool.stats().resident}
+            assert left == {(), (str(nothing),)}
 
     asyncio.run(work())
+
+
+class Made(ModelFinder):
+    """Knows a model that was made from the small one, with an adapter."""
+
+    def __init__(self, models_dir: Path, cache_dir: Path, adapter: str) -> None:
+        super().__init__(models_dir, cache_dir)
+        self._adapter = adapter
+
+    def find(self, ref: str, n_ctx_tokens: int | None = None) -> ModelFacts:
+        if ref != "made":
+            return super().find(ref, n_ctx_tokens)
+        return replace(super().find(CHAT.ref, n_ctx_tokens), name="made", adapters=(self._adapter,))
 
 
 def test_an_adapter_for_another_model_is_named(tmp_path: Path) -> None:
