@@ -74,6 +74,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(
         screen.wait_for(">>> ")
         screen.type("And then?\n")
         screen.wait_for(">>> ")
+        screen.rest()
         screen.type(CTRL_D)
         assert screen.ended() == 0
 
@@ -91,6 +92,8 @@ def test_what_is_typed_during_an_answer_waits_for_the_next_question(
         screen.type("/clear\n")
         assert "/clear" not in screen.wait_for("(The answer reached its limit")
         screen.wait_for("The conversation is forgotten.")
+        screen.wait_for(">>> ")
+        screen.rest()
         screen.type(CTRL_D)
         assert screen.ended() == 0
 
