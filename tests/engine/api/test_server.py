@@ -132,6 +132,19 @@ def test_what_does_not_finish_in_time_is_told(tmp_path: Path) -> None:
         assert time.monotonic() - began < 15
 
 
+def test_who_waits_for_a_whole_answer_is_told_to_come_back(tmp_path: Path) -> None:
+    with served(tmp_path, 1) as (process, client):
+        client.post("/api/generate", json={"model": CHAT})
+        timer = threading.Timer(0.5, process.send_signal, (signal.SIGTERM,))
+        timer.start()
+        answer = client.post("/api/generate", json={**body(4000), "stream": False})
+        timer.join()
+        assert answer.status_code == 503
+        assert answer.json() == {"error": "the server is shutting down"}
+        assert answer.headers["retry-after"]
+        assert process.wait(20) == 0
+
+
 def test_a_second_signal_ends_at_once_and_leaves_no_worker(tmp_path: Path) -> None:
     with served(tmp_path, 60) as (process, client):
         children = f"/proc/{process.pid}/task/{process.pid}/children"
