@@ -1,0 +1,70 @@
+"""What Ollama's clients ask, in the engine's words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from paddock.engine.api.errors import ApiError
+from paddock.engine.api.ollama.asking import meant, read_format, read_think
+from paddock.engine.errors import InvalidName
+from paddock.engine.request import Constraint
+
+THINKER, OTHER = frozenset({"completion", "thinking"}), frozenset({"completion"})
+
+
+@pytest.mark.parametrize(
+    ("value", "abilities", "think"),
+    [
+        (None, THINKER, True),
+        (True, THINKER, True),
+        (False, THINKER, False),
+        ("low", THINKER, "low"),
+        ("max", THINKER, "high"),
+        (None, OTHER, None),
+        (False, OTHER, False),
+    ],
+)
+def test_a_model_that_can_think_does_unless_it_is_told_otherwise(
+    value: Any, abilities: frozenset[str], think: Any
+) -> None:
+    assert read_think(value, "m", abilities) == think
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (True, '"m" does not support thinking'),
+        ("medium", '"m" does not support thinking'),
+        ("", 'invalid think value: "" (must be "high", "medium", "low", "max", true, or false)'),
+        (1, 'think must be a boolean or string ("high", "medium", "low", "max", true, or false)'),
+    ],
+)
+def test_what_cannot_be_thought_is_refused(value: Any, message: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        read_think(value, "m", OTHER)
+    assert (caught.value.status, caught.value.message) == (400, message)
+
+
+@pytest.mark.parametrize(
+    ("value", "constraint"),
+    [
+        (None, None),
+        ("", None),
+        ("json", Constraint("json")),
+        ({"type": "object"}, Constraint("json_schema", '{"type": "object"}')),
+        ({}, Constraint("json_schema", "{}")),
+    ],
+)
+def test_a_format_is_json_or_a_schema(value: Any, constraint: Constraint | None) -> None:
+    assert read_format(value) == constraint
+
+
+def test_a_name_may_say_that_the_model_is_here() -> None:
+    assert [name.short for name in meant("a")] == ["a:latest"]
+    assert [name.short for name in meant("a:local")] == ["a:local", "a:latest"]
+    assert [name.short for name in meant("a:7b:local")] == ["a:7b"]
+    assert meant("") == []
+    with pytest.raises(InvalidName):
+        meant(":local")
