@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from paddock.engine.settings import PoolSettings, ServiceSettings
-from paddock.runner.settings import Settings, SettingsError, read_settings
+from paddock.runner.settings import NAMES, Settings, SettingsError, read_settings
 
 
 def read(tmp_path: Path, **environ: str) -> Settings:
@@ -138,6 +139,12 @@ def test_every_setting_of_the_service_can_be_set(tmp_path: Path) -> None:
     assert settings.pool.load_timeout_s == 300
     assert settings.api_key == "secret"
     assert "secret" not in repr(settings)
+
+
+def test_no_setting_of_the_service_is_without_a_name() -> None:
+    named = {name.field.removeprefix("service.") for name in NAMES.values()}
+    own = {field.name for field in fields(ServiceSettings)}
+    assert own - named == {"host", "port", "state_dir"}  # the address and the home have them
 
 
 def test_ollamas_library_is_accepted_to_no_effect(tmp_path: Path) -> None:
