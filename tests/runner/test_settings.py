@@ -144,7 +144,7 @@ def test_every_setting_of_the_service_can_be_set(tmp_path: Path) -> None:
 def test_no_setting_of_the_service_is_without_a_name() -> None:
     named = {name.field.removeprefix("service.") for name in NAMES.values()}
     own = {field.name for field in fields(ServiceSettings)}
-    assert own - named == {"host", "port", "state_dir"}  # the address and the home have them
+    assert own - named == {"host", "port"}  # the address has them
 
 
 def test_ollamas_library_is_accepted_to_no_effect(tmp_path: Path) -> None:
