@@ -77,6 +77,8 @@ class KvCache:
         self.n_computed = 0
         """Tokens that were computed since the cells were last in order."""
         self._n_stream_tokens = min(wishes.n_ctx_tokens, LEAST_STREAM_TOKENS)
+        self._n_longest_tokens = 0
+        """Of all requests so far: one alone must find room."""
         n_usual = min(512, self._n_stream_tokens // 2)
         self._layout = self._chosen(Workload(wishes.n_parallel, n_usual, n_usual // 8))
         self.limits = self._limits()
@@ -154,17 +156,22 @@ class KvCache:
 
     def fits(self, sequence: Sequence) -> bool:
         """Whether a sequence fits into this context as it is."""
+        if self.limits.is_unified and sequence.n_most_tokens > self.limits.n_cells:
+            return False
         return sequence.n_likely_tokens <= self._n_stream_tokens
 
     def suits(self, sequences: Items[Sequence], *, is_running: bool) -> bool:
         """Tell whether the present layout is good enough for this work."""
         if not all(map(self.fits, sequences)):
             return False
+        grows = self._may_outgrow(sequences)
+        if grows and not is_running and not self._layout.is_unified:
+            return False
         if len(sequences) < 2:
             return True
         workload = _workload(sequences)
         bounds = self._bounds(self._n_stream_for(sequences))
-        better = self._chosen(workload)
+        better = self._chosen(workload, grows=grows)
         if better == self._layout or self._profile is None:
             return better == self._layout or is_running
         present_s = estimate(self._profile, workload, self._layout, bounds)
@@ -175,7 +182,9 @@ class KvCache:
     def suit(self, sequences: Items[Sequence]) -> None:
         """Make the context anew for this work; nobody may be in the cache."""
         self._n_stream_tokens = self._n_stream_for(sequences)
-        self._layout = self._chosen(_workload(sequences))
+        longest = (one.n_most_tokens for one in sequences)
+        self._n_longest_tokens = max((self._n_longest_tokens, *longest))
+        self._layout = self._chosen(_workload(sequences), grows=self._may_outgrow(sequences))
         self.limits = self._limits()
         self._shelf.clear()
         self._prices.clear()
@@ -191,10 +200,21 @@ class KvCache:
             length *= 2
         return min(length, self._wishes.n_ctx_tokens)
 
-    def _chosen(self, workload: Workload) -> Layout:
+    def _may_outgrow(self, sequences: Items[Sequence]) -> bool:
+        """Whether an answer may become longer than a stream, where the layout may be chosen.
+
+        In a unified cache it takes what others leave; in a split one it would have to be computed
+        anew, in a context with longer streams, while whoever reads it waits.
+        """
+        longest = max((one.n_most_tokens for one in sequences), default=0)
+        return self._wishes.layout == "auto" and longest > self._n_stream_tokens
+
+    def _chosen(self, workload: Workload, *, grows: bool = False) -> Layout:
         bounds = self._bounds(self._n_stream_tokens)
         layout = choose(self._profile, workload, bounds)
-        if self._wishes.layout != "auto":
+        if grows:
+            layout = replace(layout, is_unified=True, n_parallel=self._wishes.n_parallel)
+        elif self._wishes.layout != "auto":
             layout = replace(layout, is_unified=self._wishes.layout == "unified")
         if not layout.is_unified:
             n_streams = bounds.n_cells // self._n_stream_tokens
@@ -210,7 +230,8 @@ class KvCache:
     def _limits(self) -> Limits:
         layout, each = self._layout, _padded(self._n_stream_tokens)
         n_reserved = min(MOST_RESERVED, self._wishes.n_parallel // 2)
-        n_cells = _padded(self._bounds(self._n_stream_tokens).n_cells)
+        n_cells = self._bounds(self._n_stream_tokens).n_cells
+        n_cells = _padded(max(n_cells, min(self._n_longest_tokens, self._wishes.n_ctx_tokens)))
         n_parallel = layout.n_parallel
         if not layout.is_unified:
             n_parallel, n_reserved = self._streams(n_parallel, n_reserved, each)

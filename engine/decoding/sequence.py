@@ -15,9 +15,9 @@ RANK: dict[Priority, int] = {"interactive": 0, "normal": 1, "batch": 2}
 # minute is served before a chat that comes just then; chats have a place of their own besides.
 PATIENCE_S: dict[Priority, float] = {"interactive": 0.0, "normal": 15.0, "batch": 60.0}
 
-# An answer that may go on to the context's end is given room for so many tokens first: hardly one
-# is longer, and room for all of it would be 100 MB for each of a small model's answers.
-LIKELY_ANSWER_TOKENS = 1024
+# An answer that may go on to the context's end is given room for so many tokens first: most are
+# shorter, and room for all of it would be 100 MB for each of a small model's answers.
+LIKELY_ANSWER_TOKENS = 512
 
 
 @dataclass(slots=True, eq=False)
