@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import importlib
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -250,7 +249,6 @@ async def transformer(setup: Setup) -> AsyncIterator[Embedding]:
 
 def _has_transformer() -> bool:
     """Tell whether it is installed and its weights are at hand, without asking any network."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
     try:
         _transformer()
     except (ImportError, OSError):
@@ -260,7 +258,7 @@ def _has_transformer() -> bool:
 
 def _transformer() -> Any:
     package = importlib.import_module("sentence_transformers")  # not ours to depend on
-    return package.SentenceTransformer(TRANSFORMER, device="cpu")
+    return package.SentenceTransformer(TRANSFORMER, device="cpu", local_files_only=True)
 
 
 # The table
