@@ -190,9 +190,11 @@ async def _show_progress(pipeline: str, progress: _Progress, ended: asyncio.Even
     key = f"{_slug(pipeline)}-progress"
     artefact = await acreate_progress_artifact(progress=0.0, key=key, description="Items done")
     shown = 0.0
-    while not ended.is_set():
+    is_over = False
+    while not is_over:  # once more behind the end, which may come while the artefact is made
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(ended.wait(), UPDATE_S)
+        is_over = ended.is_set()
         if progress.percent != shown:
             shown = progress.percent
             await aupdate_progress_artifact(artefact, shown)
