@@ -19,6 +19,7 @@ from paddock.engine.settings import PoolSettings, ServiceSettings
 
 from . import values
 from .address import Address, address
+from .unattended_settings import UnattendedSettings
 
 FILE_NAME = "paddock.toml"
 
@@ -47,6 +48,15 @@ class Settings:
     """What commands show a service that asks for a key."""
     chat_model: str = "smollm2:135m"
     embed_model: str = "all-minilm"
+    pool_urls: tuple[str, ...] = ()
+    """Servers that answer in place of this machine's pool."""
+    pool_key: str = field(default="", repr=False)
+    """What those servers are shown."""
+    allow: frozenset[str] = frozenset()
+    """What pipelines may reach besides files and models: `network`, `run`, `secrets` and so on."""
+    ledger_url: str = field(default="", repr=False)
+    """A PostgreSQL database that several machines share; empty: a file beside each pipeline."""
+    unattended: UnattendedSettings = field(default_factory=UnattendedSettings)
     is_debug: bool = False
     """Show tracebacks."""
     keeps_no_history: bool = False
@@ -61,6 +71,8 @@ class Settings:
             return self.address.written
         if field in _POOL_FIELDS:
             return getattr(self.pool, field)
+        if field.startswith(_UNATTENDED):
+            return getattr(self.unattended, field.removeprefix(_UNATTENDED))
         part = self.service if field.startswith(_SERVICE) else self
         return getattr(part, field.removeprefix(_SERVICE))
 
@@ -118,17 +130,31 @@ NAMES: Mapping[str, _Name] = {
     "trusted_hosts": _Name(values.listed, "service.trusted_hosts"),
     "access_log": _Name(values.flag, "service.access_log"),
     "log_json": _Name(values.flag, "service.is_log_json"),
+    "pool": _Name(values.listed, "pool_urls"),
+    "pool_key": _Name(values.text, "pool_key", is_secret=True),
+    "allow": _Name(values.consents, "allow"),
+    "ledger": _Name(values.text, "ledger_url", is_secret=True),
+    "service_idle": _Name(values.seconds, "unattended.service_idle_s"),
+    "up_host": _Name(address, "unattended.address"),
+    "work_pool": _Name(values.text, "unattended.work_pool"),
+    "max_runs": _Name(values.count, "unattended.max_runs"),
+    "max_attempts": _Name(values.count, "unattended.max_attempts"),
+    "max_restarts": _Name(values.count, "unattended.max_restarts"),
+    "smtp": _Name(values.text, "unattended.smtp_url", is_secret=True),
+    "mail_from": _Name(values.text, "unattended.mail_from"),
+    "keep_runs": _Name(values.seconds, "unattended.keep_runs_s"),
+    "keep_calls": _Name(values.seconds, "unattended.keep_calls_s"),
+    "keep_tracking": _Name(values.seconds, "unattended.keep_tracking_s"),
+    "max_ledger": _Name(values.size, "unattended.max_ledger_bytes"),
     "nohistory": _Name(values.flag, "keeps_no_history", in_ollama=True),
     "debug": _Name(values.flag, "is_debug", in_ollama=True),
     # llama.cpp has what it was built for, and chooses by itself; Ollama has several to choose from.
     "llm_library": _Name(values.ignored, "", in_ollama=True),
 }
 
-# Part of the language's pages, but not carried out yet: accepted, so that a file can be shared.
-_LATER = frozenset(["pool", "allow"])
-
 _POOL_FIELDS = frozenset(field.name for field in fields(PoolSettings))
 _SERVICE = "service."
+_UNATTENDED = "unattended."
 
 
 def read_settings(
@@ -175,8 +201,14 @@ def _settings(chosen: dict[str, Any], origins: dict[str, str], home: Path) -> Se
         for field in list(chosen)
         if field.startswith(_SERVICE)
     }
+    unattended = {
+        field.removeprefix(_UNATTENDED): chosen.pop(field)
+        for field in list(chosen)
+        if field.startswith(_UNATTENDED)
+    }
     return Settings(
         pool=PoolSettings(**pool),
+        unattended=UnattendedSettings(**unattended),
         service=ServiceSettings(
             host=where.host, port=where.port, state_dir=state_dir / "service", **service
         ),
@@ -198,22 +230,30 @@ def _everything(
             if value and (known.in_ollama or prefix == "PADDOCK_"):
                 yield name, prefix + name.upper(), value
     for file in _files(folder, environ, home):
-        yield from _in_file(file)
+        for name, origin, value in _in_file(file):
+            if name == "allow" and file.parent == folder:
+                problem = (
+                    "a file beside a pipeline cannot allow anything: both may be a stranger's."
+                )
+                remedy = f"Write it into {_config(environ, home) / FILE_NAME}, or use `--allow`."
+                raise SettingsError(origin, problem, remedy)
+            yield name, origin, value
 
 
 def _files(folder: Path | None, environ: Mapping[str, str], home: Path) -> Iterator[Path]:
     """Yield the settings files that there are, the nearest first."""
-    config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
-    for place in (folder, config / "paddock"):
+    for place in (folder, _config(environ, home)):
         if place is not None and (place / FILE_NAME).is_file():
             yield place / FILE_NAME
+
+
+def _config(environ: Mapping[str, str], home: Path) -> Path:
+    return Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "paddock"
 
 
 def _in_file(file: Path) -> Iterator[tuple[str, str, object]]:
     """Yield what one settings file says; its relative folders are relative to it."""
     for name, value in _parsed(file).items():
-        if name in _LATER:
-            continue
         if name not in NAMES:
             near = difflib.get_close_matches(name, NAMES, n=1)
             hint = f" Did you mean '{near[0]}'?" if near else ""

@@ -60,6 +60,21 @@ def listed(value: object) -> tuple[str, ...]:
     return tuple(part.strip() for part in parts if part.strip())
 
 
+CONSENTS = ("run", "tool", "mcp", "network", "secrets")
+
+
+def consents(value: object) -> frozenset[str]:
+    """Give what pipelines may reach besides files and models.
+
+    >>> sorted(consents("network, run"))
+    ['network', 'run']
+    """
+    given = frozenset(listed(value))
+    if not given.issubset(CONSENTS):
+        raise BadValue("is not known", f"Known: {', '.join(CONSENTS)}.")
+    return given
+
+
 def rate(value: object) -> int | None:
     """Give requests a minute; `none` and 0 are None.
 

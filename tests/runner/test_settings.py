@@ -214,9 +214,19 @@ def test_an_unknown_name_in_a_file_is_told_with_the_nearest_known_one(tmp_path: 
     assert str(caught.value).endswith("Did you mean 'keep_alive'?")
 
 
-def test_a_setting_of_a_later_version_is_no_fault(tmp_path: Path) -> None:
-    toml(tmp_path / "pipeline", 'pool = "http://other:11434"\nallow = ["network"]')
-    assert read(tmp_path).origins == {}
+def test_a_file_beside_a_pipeline_cannot_allow_anything(tmp_path: Path) -> None:
+    file = toml(tmp_path / "pipeline", 'allow = ["network"]')
+    with pytest.raises(SettingsError) as caught:
+        read(tmp_path)
+    assert str(caught.value).startswith(f"{file}: allow: a file beside a pipeline cannot allow")
+
+
+def test_what_the_person_allows_comes_from_their_own_file_or_the_environment(
+    tmp_path: Path,
+) -> None:
+    toml(tmp_path / ".config" / "paddock", 'allow = ["network"]')
+    assert read(tmp_path).allow == {"network"}
+    assert read(tmp_path, PADDOCK_ALLOW="run,secrets").allow == {"run", "secrets"}
 
 
 def test_a_file_that_is_not_toml_is_told_with_the_place(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Pools that are not ours: OpenAI-compatible servers, several of them balanced."""

@@ -1,0 +1,1 @@
+"""Several machines: what they need, checked; their workers; runs shared among them."""

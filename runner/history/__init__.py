@@ -1,0 +1,1 @@
+"""What happened: runs, their logs, and for how long both are kept."""

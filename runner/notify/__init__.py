@@ -1,0 +1,1 @@
+"""Telling somebody how a run ended: by webhook, mail or command."""

@@ -1,0 +1,1 @@
+"""`paddock up`: what starts runs by itself, and what carries them out."""

@@ -1,0 +1,1 @@
+"""Folders whose changes start runs: events as hints, the rescan as truth."""
