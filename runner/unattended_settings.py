@@ -1,4 +1,4 @@
-"""What a person wants of runs that nobody watches: how many, how often again, how long kept. Plain."""
+"""What a person wants of runs that nobody watches: how many, how often, how long kept. Plain."""
 
 from __future__ import annotations
 
