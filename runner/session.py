@@ -11,25 +11,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from paddock.engine.errors import EngineError
-from paddock.engine.request import (
-    ChatRequest,
-    EmbedReply,
-    EmbedRequest,
-    ModelFacts,
-    ModelSpec,
-    Pool,
-    Stream,
-)
+from paddock.engine.request import Pool
 
 from .binding.bound import BoundPlan
-from .body import steps_of
-from .calls import Digests
 from .freshness import canonical
 from .ledger.ledger import Ledger
 from .ledger.outputs import Index
 from .names import run_name
 from .observer import Observer
+from .pools import opened_pool
 from .report import Report
 from .settings import Settings
 from .speed import SpeedBook
@@ -121,9 +111,11 @@ async def opened(
             )
             await stack.enter_async_context(held)
         index = Index(ledger, bound.roots.base, ledger.scopes_of(bound.file.name))
-        digests, opened_pool = await _models(bound, settings, pool, stack, is_plan)
+        digests, served = await stack.enter_async_context(
+            opened_pool(bound, settings, given=pool, is_plan=is_plan)
+        )
         work = Work(bound, ledger, index, digests, options)
-        toolbox = Toolbox(bound, opened_pool, ledger, index, digests, tally, options)
+        toolbox = Toolbox(bound, served, ledger, index, digests, tally, options)
         speeds = SpeedBook(settings.pool) if pool is None else None
         yield Session(bound, work, toolbox, time.time(), speeds)
 
@@ -136,65 +128,3 @@ def held_name(bound: BoundPlan) -> str:
         if bound.input_types.get(name) in ("dir", "path")
     }
     return hashlib.sha256(canonical([bound.file.name, places]).encode()).hexdigest()[:32]
-
-
-async def _models(
-    bound: BoundPlan,
-    settings: Settings,
-    pool: Pool | None,
-    stack: AsyncExitStack,
-    is_plan: bool,
-) -> tuple[Digests, Pool]:
-    """Give the models' digests and the pool; every named model is looked up before the start."""
-    models = (step.model for step in steps_of(bound.nodes))
-    specs = {spec.ref: spec for spec in models if spec is not None}
-    if pool is None and not specs:
-        pool = NoPool()
-    if pool is not None:
-        digests = Digests(pool.facts)
-    else:
-        from paddock.engine.models import ModelFinder, with_context
-
-        finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
-
-        async def facts(spec: ModelSpec) -> ModelFacts:
-            found = await asyncio.to_thread(finder.find, spec.ref, settings.pool.n_ctx_tokens)
-            return with_context(found, spec.n_ctx_tokens)
-
-        digests = Digests(facts)
-        pool = NoPool()
-        if not is_plan:
-            from paddock.engine.pool import LocalPool
-
-            pool = await stack.enter_async_context(LocalPool(settings.pool, models=finder))
-    for spec in specs.values():
-        await digests.of(spec)
-    return digests, pool
-
-
-class NoPool:
-    """The pool of pipelines that name no model."""
-
-    async def facts(self, model: ModelSpec) -> ModelFacts:
-        """Refuse."""
-        raise self._refusal(model)
-
-    async def count_chat(self, model: ModelSpec, messages: object) -> int:
-        """Refuse."""
-        raise self._refusal(model)
-
-    async def count_texts(self, model: ModelSpec, texts: object) -> list[int]:
-        """Refuse."""
-        raise self._refusal(model)
-
-    def chat(self, request: ChatRequest) -> Stream:
-        """Refuse."""
-        raise self._refusal(request.model)
-
-    async def embed(self, request: EmbedRequest) -> EmbedReply:
-        """Refuse."""
-        raise self._refusal(request.model)
-
-    @staticmethod
-    def _refusal(model: ModelSpec) -> EngineError:
-        return EngineError(f"model '{model.ref}' is asked for by a step that declares no model.")
