@@ -16,7 +16,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Read by Prefect when it is imported, so they come first. No ephemeral server (8 to 13 s), no
 # telemetry, no result cache (the ledger has the key), and no log lines in the live table.
@@ -47,6 +47,9 @@ from .observer import ItemState, Several, Silent  # noqa: E402
 from .report import Report  # noqa: E402
 from .session import Session  # noqa: E402
 
+if TYPE_CHECKING:
+    from .border import Border
+
 UPDATE_S = 1.0  # an artefact costs the server 4 to 7 ms
 MOST_ROWS = 500
 
@@ -57,6 +60,7 @@ class _Journey:
 
     session: Session
     stop: asyncio.Event
+    border: Border | None
     on_sigterm: Any
     """The handler that was there before Prefect's."""
     report: Report | None = None
@@ -67,13 +71,13 @@ _journey: ContextVar[_Journey] = ContextVar("journey")
 _chunk_work: ContextVar[Callable[[], Awaitable[str]]] = ContextVar("chunk_work")
 
 
-async def run(session: Session, stop: asyncio.Event) -> Report:
+async def run(session: Session, stop: asyncio.Event, border: Border | None = None) -> Report:
     """Carry out an open session as a flow run that has the ledger's name for it.
 
     Raises:
         PipelineError: the YAML turned out to be wrong for the data at hand.
     """
-    journey = _Journey(session, stop, signal.getsignal(signal.SIGTERM))
+    journey = _Journey(session, stop, border, signal.getsignal(signal.SIGTERM))
     token = _journey.set(journey)
     try:
         named = run_pipeline.with_options(name=session.bound.name, flow_run_name=session.tally.run)
@@ -93,25 +97,35 @@ async def run(session: Session, stop: asyncio.Event) -> Report:
 async def run_pipeline(path: str, inputs: dict[str, Any]) -> State[Any]:
     """Run the pipeline that `path` names; the state says how it ended."""
     journey = _journey.get()
-    session = journey.session
     _give_back_sigterm(journey)
+    try:
+        report = await within(journey.session, journey.stop, journey.border)
+    except Exception as error:
+        journey.error = error
+        raise
+    journey.report = report
+    return state_of(report)
+
+
+async def within(session: Session, stop: asyncio.Event, border: Border | None = None) -> Report:
+    """Carry out an open session inside the flow run that is current: chunks are its tasks.
+
+    Raises:
+        PipelineError: the YAML turned out to be wrong for the data at hand.
+    """
     progress = _Progress()
     session.tally.observer = Several(session.tally.observer, progress)
     ended = asyncio.Event()
     shown = asyncio.create_task(_show_progress(session.bound.name, progress, ended))
     try:
-        report = await execute.run(session.work, session.toolbox, _as_task, journey.stop)
-    except Exception as error:
-        journey.error = error
-        raise
+        report = await execute.run(session.work, session.toolbox, _as_task, stop)
     finally:
         ended.set()
         with _only_for_looking_at(session):
             await shown
-    journey.report = report
     with _only_for_looking_at(session):
         await _show_results(session.bound.name, report)
-    return _state(report)
+    return report
 
 
 @contextlib.contextmanager
@@ -152,7 +166,7 @@ def _shown_inputs(session: Session) -> dict[str, Any]:
     return {name: "***" if name in secret else v for name, v in session.bound.inputs.items()}
 
 
-def _state(report: Report) -> State[Any]:
+def state_of(report: Report) -> State[Any]:
     """Say in a flow's state how the run ended; quarantined items don't make it a failure."""
     words = ", ".join(f"{n} {state}" for state, n in report.counts.items() if n) or "nothing to do"
     if report.status == "failed":

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from paddock.engine.request import Pool, Role
 
     from .binding.bound import BoundPlan
+    from .border import Border
     from .observer import Observer
     from .session import Session
     from .settings import Settings
@@ -146,8 +147,16 @@ async def run_async(
     wait_s: float | None = None,
     pool: Pool | None = None,
     stop: asyncio.Event | None = None,
+    border: Border | None = None,
+    allow: Iterable[str] = (),
+    trigger: str = "hand",
 ) -> Report:
-    """Run a pipeline in a running loop; `stop`, once set, ends it in order."""
+    """Run a pipeline in a running loop; `stop`, once set, ends it in order.
+
+    A closed `border` lets items in flight finish and begins no new one. `allow` is what the
+    pipeline may reach besides what the settings allow; `trigger` is what made it run. Inside a
+    Prefect flow run it is that run's.
+    """
     import asyncio
 
     from .ledger.locks import Locked
@@ -173,7 +182,7 @@ async def run_async(
     session = opened(bound, settings, observer, options, pool=pool, stop=stop, wait_s=wait_s)
     try:
         async with session as open_session:
-            return await _journey(open_session, stop, with_prefect=with_prefect)
+            return await _journey(open_session, stop, border, with_prefect=with_prefect)
     except Locked as error:
         if not stop.is_set():
             raise
@@ -182,7 +191,9 @@ async def run_async(
         return report
 
 
-async def _journey(session: Session, stop: asyncio.Event, *, with_prefect: bool) -> Report:
+async def _journey(
+    session: Session, stop: asyncio.Event, border: Border | None, *, with_prefect: bool
+) -> Report:
     """Carry out an open session, as a Prefect flow or plainly, and tell how it ended."""
     from . import execute
     from .blocks import plain_chunks
@@ -192,7 +203,7 @@ async def _journey(session: Session, stop: asyncio.Event, *, with_prefect: bool)
     if with_prefect:
         from . import flow
 
-        report = await flow.run(session, stop)
+        report = await flow.run(session, stop, border)
     else:
         report = await execute.run(session.work, session.toolbox, plain_chunks, stop)
     report = replace(report, models=session.loads())
