@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
+import socket
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -60,6 +62,7 @@ class Session:
         summary = {name: value for name, value in report.as_json().items() if name != "items"}
         summary["returns"] = None  # may be large, and may hold what the author wants kept nowhere
         row = {"ended": time.time(), "status": report.status, "summary": json.dumps(summary)}
+        row["message"] = report.message
         if self.work.ledger.error is None:
             self._note(row)
         self.tally.observer.ended(report)
@@ -76,6 +79,7 @@ class Session:
     def _note(self, row: Mapping[str, Any]) -> None:
         tally, file = self.tally, self.bound.file
         head = {"run": tally.run, "pipeline": tally.pipeline, "file": file.name}
+        head |= {"host": socket.gethostname(), "pid": os.getpid()}
         self.work.ledger.record_run({**head, "started": self.began, **row})
 
 

@@ -59,6 +59,44 @@ class Entry:
     tokens: int = 0
     gone: str | None = None
     """The run that found its source deleted."""
+    attempts: int = 0
+    """How often in a row it failed for a reason that may pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRow:
+    """An entry with the step that it belongs to."""
+
+    scope: str
+    step: str
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One run, as it was recorded."""
+
+    run: str
+    pipeline: str
+    file: str
+    """The pipeline's file, relative to the ledger's folder of pipelines."""
+    started: float
+    """Seconds since 1970."""
+    ended: float | None
+    """None while it runs, and for ever where it was killed."""
+    status: str
+    """`running` or how it ended."""
+    summary: str | None
+    """JSON: its report without the items."""
+    trigger: str = "hand"
+    """What began it: `hand`, `schedule`, `watch`, `webhook`."""
+    host: str | None = None
+    pid: int | None = None
+    attempt: int = 1
+    """Counts how often this work was begun, where a run that crashed is begun again."""
+    message: str | None = None
+    parent: str | None = None
+    """The run of which this one is another attempt, or a part on another machine."""
 
 
 @dataclass(frozen=True, slots=True)

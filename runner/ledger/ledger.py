@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from .entries import CallRow, Entry, LedgerError, OutputRow, unwritable
+from .entries import CallRow, Entry, ItemRow, LedgerError, OutputRow, RunRow, unwritable
 from .objects import Objects
 
 if TYPE_CHECKING:
@@ -220,10 +220,59 @@ class Ledger:
         return None
 
     def record_run(self, row: Mapping[str, Any]) -> None:
-        """Write a run's row, at its start and at its end."""
-        self._put("runs", {"ended": None, "summary": None, **row})
+        """Write a run's row, at its start and at its end; what is not given is a default."""
+        self._put("runs", {**_NEW_RUN, **row})
 
-    def _rows(self, query: str, **values: str) -> Sequence[Sequence[Any]]:
+    def runs(self, limit: int = 100, *, failed_only: bool = False) -> list[RunRow]:
+        """Give the latest runs, the newest first."""
+        where = "where status not in ('completed', 'running')" if failed_only else ""
+        query = f"select {', '.join(RunRow.__slots__)} from runs {where} order by started desc"
+        return [RunRow(*row) for row in self._rows(f"{query} limit :limit", limit=limit)]
+
+    def run(self, name: str) -> RunRow | None:
+        """Give one run."""
+        query = f"select {', '.join(RunRow.__slots__)} from runs where run = :run"
+        found = self._rows(query, run=name)
+        return RunRow(*found[0]) if found else None
+
+    def items_of(self, run: str) -> list[ItemRow]:
+        """Give the items that this run was the last to record, by step and key."""
+        columns = ", ".join(f"items.{name}" for name in Entry.__slots__)
+        query = (
+            f"select items.scope, scopes.step, {columns} from items "
+            f"left join scopes on scopes.scope = items.scope "
+            f"where items.run = :run order by scopes.step, items.key"
+        )
+        rows = self._rows(query, run=run)
+        return [ItemRow(row[0], row[1] or "", Entry(*row[2:])) for row in rows]
+
+    # --- watches
+
+    def watched(self, watch: str) -> dict[str, tuple[int, int]]:
+        """Give what a watch has seen through: path → (size, mtime_ns)."""
+        query = "select path, size, mtime_ns from watched where watch = :watch"
+        return {path: (size, mtime) for path, size, mtime in self._rows(query, watch=watch)}
+
+    def record_watched(
+        self,
+        watch: str,
+        run: str,
+        files: Mapping[str, tuple[int, int]],
+        gone: Iterable[str] = (),
+    ) -> None:
+        """Write which versions of files, path → (size, mtime_ns), `run` has seen through.
+
+        Of the paths in `gone` nothing is known any more. Await `durable` to know that it stands.
+        """
+        at = time.time()
+        for path, (size, mtime_ns) in files.items():
+            row = {"watch": watch, "path": path, "size": size, "mtime_ns": mtime_ns}
+            self._put("watched", {**row, "run": run, "at": at})
+        if self._writer is not None:
+            for path in gone:
+                self._writer.drop("watched", {"watch": watch, "path": path})
+
+    def _rows(self, query: str, **values: str | int) -> Sequence[Sequence[Any]]:
         return self._reader.rows(query, values) if self._reader is not None else ()
 
     def _put(self, table: str, row: Mapping[str, Any]) -> None:
@@ -231,6 +280,10 @@ class Ledger:
             self._writer.put(table, row)
 
 
+_NEW_RUN = {
+    "ended": None, "summary": None, "trigger": "hand", "host": None, "pid": None, "attempt": 1,
+    "message": None, "parent": None,
+}  # fmt: skip
 _CALL_COLUMNS = (
     "hash", "kind", "model", "digest", "served_digest", "done_reason", "scope", "step", "key",
     "usage", "reply", "reply_object",

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from .entries import too_new, unreadable
 
-VERSION = 1
+VERSION = 2
 """Of the tables; see `tables` for how older ones become this one."""
 
 WAIT_S = 30.0
@@ -18,7 +18,7 @@ WAIT_S = 30.0
 class Reader(Protocol):
     """Answers a portable query with named values (`:name`)."""
 
-    def rows(self, query: str, values: Mapping[str, str]) -> Sequence[Sequence[Any]]:
+    def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """Give the rows."""
         ...
 
@@ -54,7 +54,7 @@ class FileReader:
         """Tell whether the tables must be brought up to date first."""
         return self._version < VERSION
 
-    def rows(self, query: str, values: Mapping[str, str]) -> Sequence[Sequence[Any]]:
+    def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """Give the rows."""
         return self._connection.execute(query, dict(values)).fetchall()
 

@@ -5,12 +5,14 @@ Knows SQLAlchemy Core and nothing of items or steps. The SQL is portable: Postgr
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     Connection,
@@ -18,7 +20,6 @@ from sqlalchemy import (
     Float,
     Integer,
     MetaData,
-    String,
     Table,
     Text,
     create_engine,
@@ -37,26 +38,32 @@ _metadata = MetaData()
 meta = Table(
     "meta",
     _metadata,
-    Column("name", String(64), primary_key=True),
+    Column("name", Text, primary_key=True),
     Column("value", Text, nullable=False),
 )
 
 runs = Table(
     "runs",
     _metadata,
-    Column("run", String(64), primary_key=True),
+    Column("run", Text, primary_key=True),
     Column("pipeline", Text, nullable=False),
     Column("file", Text, nullable=False),
     Column("started", Float, nullable=False),
     Column("ended", Float),
-    Column("status", String(16), nullable=False),
+    Column("status", Text, nullable=False),
     Column("summary", Text),
+    Column("trigger", Text, nullable=False, server_default="hand"),
+    Column("host", Text),
+    Column("pid", Integer),
+    Column("attempt", Integer, nullable=False, server_default="1"),
+    Column("message", Text),
+    Column("parent", Text),
 )
 
 scopes = Table(
     "scopes",
     _metadata,
-    Column("scope", String(64), primary_key=True),
+    Column("scope", Text, primary_key=True),
     Column("file", Text, nullable=False),
     Column("step", Text, nullable=False),
     Column("inputs", Text, nullable=False),
@@ -65,64 +72,115 @@ scopes = Table(
 items = Table(
     "items",
     _metadata,
-    Column("scope", String(64), primary_key=True),
+    Column("scope", Text, primary_key=True),
     Column("key", Text, primary_key=True),
-    Column("hash", String(64), nullable=False),
+    Column("hash", Text, nullable=False),
     Column("parts", Text, nullable=False),
-    Column("state", String(16), nullable=False),
+    Column("state", Text, nullable=False),
     Column("error", Text),
     Column("returns", Text),
-    Column("returns_object", String(64)),
+    Column("returns_object", Text),
     Column("reads", Text),
     Column("outputs", Text),
     Column("has_inner_failures", Boolean, nullable=False),
     Column("seconds", Float, nullable=False),
     Column("calls", Integer, nullable=False),
     Column("tokens", Integer, nullable=False),
-    Column("run", String(64), nullable=False),
+    Column("run", Text, nullable=False),
     Column("at", Float, nullable=False),
-    Column("gone", String(64)),
+    Column("gone", Text),
+    Column("attempts", Integer, nullable=False, server_default="0"),
     sqlite_with_rowid=False,
 )
 
 calls = Table(
     "calls",
     _metadata,
-    Column("hash", String(64), primary_key=True),
-    Column("kind", String(8), nullable=False),
+    Column("hash", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
     Column("model", Text, nullable=False),
-    Column("digest", String(64), nullable=False),
-    Column("served_digest", String(64), nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("served_digest", Text, nullable=False),
     Column("request", Text),
-    Column("request_object", String(64)),
+    Column("request_object", Text),
     Column("reply", Text),
-    Column("reply_object", String(64)),
-    Column("done_reason", String(16)),
+    Column("reply_object", Text),
+    Column("done_reason", Text),
     Column("usage", Text, nullable=False),
-    Column("scope", String(64), nullable=False),
+    Column("scope", Text, nullable=False),
     Column("step", Text, nullable=False),
     Column("key", Text, nullable=False),
-    Column("run", String(64), nullable=False),
+    Column("run", Text, nullable=False),
     Column("at", Float, nullable=False),
 )
 
 outputs = Table(
     "outputs",
     _metadata,
-    Column("scope", String(64), primary_key=True),
+    Column("scope", Text, primary_key=True),
     Column("path", Text, primary_key=True),
     Column("key", Text, nullable=False),
-    Column("sha256", String(64)),
+    Column("sha256", Text),
     Column("intended", Text, nullable=False),
-    Column("size", Integer),
-    Column("mtime_ns", Integer),
-    Column("run", String(64), nullable=False),
+    Column("size", BigInteger),
+    Column("mtime_ns", BigInteger),
+    Column("run", Text, nullable=False),
     Column("at", Float, nullable=False),
     sqlite_with_rowid=False,
 )
 
+watched = Table(
+    "watched",
+    _metadata,
+    Column("watch", Text, primary_key=True),
+    Column("path", Text, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+    Column("run", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+claims = Table(
+    "claims",
+    _metadata,
+    Column("scope", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+holders = Table(
+    "holders",
+    _metadata,
+    Column("holder", Text, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("run", Text, nullable=False),
+    Column("seen", Float, nullable=False),
+)
+
 Migration = Callable[[Connection], None]
-MIGRATIONS: Mapping[int, Migration] = {}
+
+
+def _to_2(connection: Connection) -> None:
+    """Add what unattended runs need: attempts, who began a run and where, what watches saw."""
+    for statement in (
+        "alter table items add column attempts integer not null default 0",
+        "alter table runs add column trigger text not null default 'hand'",
+        "alter table runs add column host text",
+        "alter table runs add column pid integer",
+        "alter table runs add column attempt integer not null default 1",
+        "alter table runs add column message text",
+        "alter table runs add column parent text",
+    ):
+        connection.exec_driver_sql(statement)
+    for table in (watched, claims, holders):
+        table.create(connection)
+
+
+MIGRATIONS: Mapping[int, Migration] = {1: _to_2}
 """From which version → what brings it to the next one."""
 
 
@@ -136,7 +194,7 @@ class EngineReader:
         self._engine = engine
         self._connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
-    def rows(self, query: str, values: Mapping[str, str]) -> Sequence[Sequence[Any]]:
+    def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """Give the rows."""
         return self._connection.execute(text(query), dict(values)).all()
 
@@ -196,10 +254,22 @@ def _create(engine: Engine) -> None:
 
 
 def _migrate(engine: Engine, file: Path, found: int, migrations: Mapping[int, Migration]) -> None:
-    with engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-    shutil.copy2(file, file.with_name(f"{file.name}.v{found}"))
+    _copy(file, file.with_name(f"{file.name}.v{found}"))
     with engine.begin() as connection:
+        # Said aloud, since Python begins no transaction for `alter table`: all of it or nothing.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
         for version in range(found, VERSION):
             migrations[version](connection)
         connection.execute(meta.update().where(meta.c.name == "version").values(value=str(VERSION)))
+
+
+def _copy(file: Path, copy: Path) -> None:
+    """Copy a ledger that others may be writing to; what lies at `copy` is always a whole one."""
+    aside = copy.with_name(f".{copy.name}.part")
+    aside.unlink(missing_ok=True)
+    with (
+        contextlib.closing(sqlite3.connect(file, timeout=WAIT_S)) as source,
+        contextlib.closing(sqlite3.connect(aside)) as target,
+    ):
+        source.backup(target)
+    aside.replace(copy)

@@ -28,7 +28,7 @@ class Writer:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._wake = threading.Condition()
-        self._pending: dict[Table, dict[_Key, Row]] = {}
+        self._pending: dict[Table, dict[_Key, Row | None]] = {}
         self._waiters: list[_Waiter] = []
         self._error: LedgerError | None = None
         self._is_busy = False
@@ -42,12 +42,23 @@ class Writer:
         Raises:
             LedgerError: an earlier write failed; nothing more is taken.
         """
+        self._take(name, row, row)
+
+    def drop(self, name: str, key: Row) -> None:
+        """Take the row with this primary key out of a table.
+
+        Raises:
+            LedgerError: an earlier write failed; nothing more is taken.
+        """
+        self._take(name, key, None)
+
+    def _take(self, name: str, key: Row, row: Row | None) -> None:
         table = TABLES[name]
-        key = tuple(row[column.name] for column in table.primary_key)
+        values = tuple(key[column.name] for column in table.primary_key)
         with self._wake:
             if self._error is not None:
                 raise self._error
-            self._pending.setdefault(table, {})[key] = row
+            self._pending.setdefault(table, {})[values] = row
             self._wake.notify()
 
     async def durable(self) -> None:
@@ -99,7 +110,7 @@ class Writer:
                     self._waiters = []
             _answer(waiters, error)
 
-    def _commit(self, pending: Mapping[Table, Mapping[_Key, Row]]) -> LedgerError | None:
+    def _commit(self, pending: Mapping[Table, Mapping[_Key, Row | None]]) -> LedgerError | None:
         try:
             with self._engine.begin() as connection:
                 for table, rows in pending.items():
@@ -111,7 +122,9 @@ class Writer:
                         table.delete().where(*where),
                         [dict(zip(at, key, strict=True)) for key in rows],
                     )
-                    connection.execute(table.insert(), list(rows.values()))
+                    kept = [row for row in rows.values() if row is not None]
+                    if kept:
+                        connection.execute(table.insert(), kept)
         except (DBAPIError, OSError) as error:
             cause = error.orig if isinstance(error, DBAPIError) else error
             return unwritable(cause)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def test_the_ledger_of_a_newer_paddock_is_refused(tmp_path: Path) -> None:
         pass
     assert str(caught.value) == (
         f"{tmp_path / 'ledger.sqlite'}: this ledger was written by a newer Paddock (its version "
-        f"is 9, this one reads 1). Update Paddock, or move that file away to start anew."
+        f"is 9, this one reads 2). Update Paddock, or move that file away to start anew."
     )
 
 
@@ -101,8 +102,11 @@ def test_an_older_ledger_is_migrated_after_a_copy(tmp_path: Path) -> None:
     def add(connection: Connection) -> None:
         connection.exec_driver_sql("create table added (x integer)")
 
+    def add_no_more(connection: Connection) -> None:
+        pass
+
     engine = connect(file)
-    prepare(engine, file, {0: add})
+    prepare(engine, file, {0: add, 1: add_no_more})
     prepare(engine, file, {})
     engine.dispose()
     assert (tmp_path / "ledger.sqlite.v0").exists()
@@ -144,3 +148,80 @@ def test_a_ledger_that_is_just_being_made_can_be_read(tmp_path: Path) -> None:
         connection.execute("delete from meta where name = 'version'")
     with Ledger(folder, is_readonly=True) as ledger:
         assert ledger.scopes_of("pipeline.yaml") == set()
+
+
+def released(version: int, folder: Path) -> Path:
+    """Give a copy of the folder that a released Paddock worked in, with its ledger in place."""
+    shutil.copytree(Path(__file__).parent / "released" / str(version), folder)
+    (folder / "ledger").rename(folder / ".paddock")
+    return folder
+
+
+def test_the_ledger_of_version_1_becomes_this_one_with_all_that_it_knew(tmp_path: Path) -> None:
+    folder = released(1, tmp_path / "letters") / ".paddock"
+    with Ledger(folder) as ledger:
+        runs = ledger.runs()
+        assert [(run.status, run.trigger, run.attempt) for run in runs] == [
+            ("quarantined", "hand", 1)
+        ] * 3
+        items = ledger.items_of(runs[-1].run)
+        assert {(item.step, item.entry.key, item.entry.attempts) for item in items} >= {
+            ("each", "broken.pdf", 0)
+        }
+        assert ledger.watched("w") == {}
+    with contextlib.closing(sqlite3.connect(folder / "ledger.sqlite.v1")) as copy:
+        assert copy.execute("select value from meta").fetchone() == ("1",)
+    assert not list(folder.glob(".*.part"))
+
+
+def test_a_migration_that_is_cut_short_leaves_the_older_ledger(tmp_path: Path) -> None:
+    from sqlalchemy import Connection
+
+    from paddock.runner.ledger.tables import MIGRATIONS, connect, prepare
+
+    file = released(1, tmp_path / "letters") / ".paddock" / "ledger.sqlite"
+
+    def cut_short(connection: Connection) -> None:
+        MIGRATIONS[1](connection)
+        raise KeyboardInterrupt
+
+    engine = connect(file)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(engine, file, {1: cut_short})
+    prepare(engine, file)
+    engine.dispose()
+    with Ledger(file.parent) as ledger:
+        assert len(ledger.runs()) == 3
+
+
+def test_a_run_is_found_by_its_name_and_by_how_it_ended(tmp_path: Path) -> None:
+    async def write() -> None:
+        with Ledger(tmp_path) as ledger:
+            for number, status in enumerate(("completed", "failed", "running")):
+                row = {"run": status, "pipeline": "p", "file": "p.yaml", "started": number}
+                ledger.record_run({**row, "status": status, "trigger": "watch"})
+            await ledger.durable()
+
+    asyncio.run(write())
+    with Ledger(tmp_path, is_readonly=True) as ledger:
+        assert [run.run for run in ledger.runs()] == ["running", "failed", "completed"]
+        assert [run.run for run in ledger.runs(1)] == ["running"]
+        assert [run.run for run in ledger.runs(failed_only=True)] == ["failed"]
+        run = ledger.run("failed")
+        assert run is not None and run.trigger == "watch"
+        assert ledger.run("none") is None
+
+
+def test_what_a_watch_has_seen_through_is_known_until_it_is_gone(tmp_path: Path) -> None:
+    async def write() -> None:
+        with Ledger(tmp_path) as ledger:
+            ledger.record_watched("w", "run", {"a": (1, 10), "b": (2, 20)})
+            ledger.record_watched("v", "run", {"a": (9, 90)})
+            await ledger.durable()
+            ledger.record_watched("w", "run", {"a": (3, 2**62)}, gone=["b"])
+            await ledger.durable()
+
+    asyncio.run(write())
+    with Ledger(tmp_path, is_readonly=True) as ledger:
+        assert ledger.watched("w") == {"a": (3, 2**62)}
+        assert ledger.watched("v") == {"a": (9, 90)}
