@@ -25,6 +25,8 @@ class BlockRun:
     failed: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
     changed: list[dict[str, str]] = field(default_factory=list)
+    ended: set[int] = field(default_factory=set)
+    """The indexes of the items that were done, or failed, in this run."""
 
     def shown(self, key: str) -> str:
         """Give an item's key with those of the items around it."""
@@ -56,8 +58,8 @@ class BlockRun:
         return ItemReport(self.block.id, shown, state, seconds, error, item.verdict.why)
 
     def in_words(self, chunk: Sequence[ItemWork]) -> str:
-        """Count what became of some of the items."""
-        indexes = {item.index for item in chunk}
+        """Count what became of some of the items; those that a border left are not counted."""
+        indexes = {item.index for item in chunk} & self.ended
         n_failed = sum(index in indexes for index, _ in self.failed)
-        done = f"{len(chunk) - n_failed} done"
+        done = f"{len(indexes) - n_failed} done"
         return f"{done}, {n_failed} quarantined" if n_failed else done

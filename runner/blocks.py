@@ -17,7 +17,8 @@ from paddock.pipelines.expressions import ExpressionError
 from .attempt import StepFailed, Stopped, reads_skipped
 from .binding.bound import BoundBlock, BoundNode
 from .block_run import BlockRun
-from .body import steps_of
+from .body import blocks_of, steps_of
+from .border import Border, BorderReached
 from .clashes import refuse_clashes
 from .groups import start, together
 from .items import ItemRun, Items
@@ -43,7 +44,10 @@ async def plain_chunks(block: str, keys: Sequence[str], run: Callable[[], Awaita
 class Blocks:
     """Carries out the blocks of one run."""
 
-    def __init__(self, work: Work, toolbox: Toolbox, run_chunk: ChunkRunner) -> None:
+    def __init__(
+        self, work: Work, toolbox: Toolbox, run_chunk: ChunkRunner, border: Border
+    ) -> None:
+        self._border = border
         self._work = work
         self._toolbox = toolbox
         self._tally = toolbox.tally
@@ -51,6 +55,7 @@ class Blocks:
         self._run_chunk = run_chunk
         self.partial: set[str] = set()
         """Blocks of which `--only` left something undone; what reads them is left as it is."""
+        self._n_left = 0
 
     async def run(
         self, block: BoundBlock, scope: Scope, *, keeps_results: bool, outer: tuple[str, ...] = ()
@@ -60,6 +65,7 @@ class Blocks:
         Raises:
             PipelineError: two items have the same key, or would write the same file.
             Stopped: nothing else will succeed; or an item failed, with `on_error: fail`.
+            BorderReached: some items were not begun; those that were are finished.
         """
         run = await self.settle(block, scope, keeps_results=keeps_results, outer=outer)
         todo = run.todo()
@@ -68,11 +74,22 @@ class Blocks:
             self._tally.observer.step(block.id, n_items, n_items - len(todo))
         self._tell_edited(run)
         await self._chunks(run, todo)
+        n_left = len(todo) - len(run.ended)
+        if n_left:
+            self._n_left += 0 if outer else n_left
+            raise BorderReached
         if not self._toolbox.options.only:
             self._mark_deleted(run)
         if run.is_partial:
             self.partial.add(block.id)
         return run.offered()
+
+    def at_border(self, words: str) -> str:
+        """Say why a run stopped at a border, and what is left, as far as it is known."""
+        n_left = self._n_left
+        items = "1 item is" if n_left == 1 else f"{n_left:,} items are"
+        left = items if n_left else "Some steps are"
+        return f"{words}. {left} left; the same command goes on."
 
     async def settle(
         self, block: BoundBlock, scope: Scope, *, keeps_results: bool, outer: tuple[str, ...] = ()
@@ -129,15 +146,22 @@ class Blocks:
         async with together() as group:
             for chunk in _cut(todo, size):
                 await window.acquire()
+                if self._border.is_closed:
+                    break
                 start(group, self._chunk(run, chunk, room), window.release)
 
     async def _chunk(
         self, run: BlockRun, chunk: Sequence[ItemWork], room: asyncio.Semaphore
     ) -> None:
+        is_whole = next(blocks_of(run.block.body), None) is None
+
         async def work() -> str:
             async with together() as group:
                 for item in chunk:
                     await room.acquire()
+                    if not self._border.may_begin(is_whole=is_whole):
+                        room.release()
+                        break
                     start(group, self._item(run, item), room.release)
             return run.in_words(chunk)
 
@@ -164,6 +188,8 @@ class Blocks:
                 run.block.body, run.scope.child(run.block.var, item.item), record
             )
             result = _result(run.block, scope, record)
+        except BorderReached:  # in a block within: its finished items spare their work later
+            return
         except StepFailed as error:
             await self._failed(run, item, record, error, time.monotonic() - began)
             return
@@ -213,6 +239,7 @@ class Blocks:
             self._count(run, item.key, report)
             raise
         self._count(run, item.key, report)
+        run.ended.add(item.index)
         told: ItemState = "done"
         if report.state in ("skipped", "failed", "quarantined"):
             told = report.state

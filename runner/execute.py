@@ -16,6 +16,7 @@ from paddock.pipelines.expressions import ExpressionError
 from .attempt import StepFailed, Stopped, is_skipped
 from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .blocks import Blocks, ChunkRunner, is_block_skipped
+from .border import Border, BorderReached
 from .groups import together
 from .items import ItemRun
 from .ledger.entries import LedgerError
@@ -26,18 +27,25 @@ from .work import ItemWork, Work
 
 
 async def run(
-    work: Work, toolbox: Toolbox, run_chunk: ChunkRunner, stop: asyncio.Event | None = None
+    work: Work,
+    toolbox: Toolbox,
+    run_chunk: ChunkRunner,
+    stop: asyncio.Event | None = None,
+    border: Border | None = None,
 ) -> Report:
     """Do all that must be done and give the report.
 
     When `stop` is set, nothing new is begun, what is in flight is cancelled, and the report says
-    `interrupted`; what is finished stays finished.
+    `interrupted`; what is finished stays finished. When `border` is closed, nothing new is begun,
+    what is in flight is finished, and the report has the border's status.
 
     Raises:
         PipelineError: the YAML turned out to be wrong for the data at hand.
     """
     tally = toolbox.tally
-    journey = asyncio.create_task(_Journey(work, toolbox, run_chunk).walk())
+    border = border or Border()
+    walker = _Journey(work, toolbox, run_chunk, border)
+    journey = asyncio.create_task(walker.walk())
     stopped = asyncio.create_task((stop or asyncio.Event()).wait())
     try:
         await asyncio.wait({journey, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -50,7 +58,10 @@ async def run(
     for key in sorted(work.options.only - work.seen_keys):
         tally.note(f"no item has the key '{key}'.")
     try:
-        return tally.report("completed", returns=journey.result())
+        returns = journey.result()
+        if walker.has_left:
+            return tally.report(border.status, message=walker.blocks.at_border(border.words))
+        return tally.report("completed", returns=returns)
     except (Stopped, LedgerError) as error:
         return tally.report("failed", message=str(error))
 
@@ -58,12 +69,17 @@ async def run(
 class _Journey:
     """One walk over the top-level steps and blocks."""
 
-    def __init__(self, work: Work, toolbox: Toolbox, run_chunk: ChunkRunner) -> None:
+    def __init__(
+        self, work: Work, toolbox: Toolbox, run_chunk: ChunkRunner, border: Border
+    ) -> None:
         self._work = work
         self._bound = toolbox.bound
         self._toolbox = toolbox
         self._tally = toolbox.tally
-        self._blocks = Blocks(work, toolbox, run_chunk)
+        self._border = border
+        self.blocks = Blocks(work, toolbox, run_chunk, border)
+        self.has_left = False
+        """Whether something was not begun, or not finished, since the border was closed."""
         self._scope = Scope.of(self._bound.inputs)
         self._ended = {node.id: asyncio.Event() for node in self._bound.nodes}
         self._wanted = blocks_whose_results_are_read(self._bound)
@@ -73,7 +89,7 @@ class _Journey:
         async with together() as group:
             for node in self._bound.nodes:
                 group.create_task(self._node(node))
-        if self._bound.returns is None or self._blocks.partial:
+        if self._bound.returns is None or self.blocks.partial or self.has_left:
             return None
         try:
             return self._bound.returns.render(self._scope)
@@ -83,7 +99,10 @@ class _Journey:
     async def _node(self, node: BoundNode) -> None:
         for before in self._bound.edges.get(node.id, ()):
             await self._ended[before].wait()
-        partial = self._blocks.partial.intersection(self._bound.edges.get(node.id, ()))
+        if self._border.is_closed:
+            self._leave_for_later(node)
+            return
+        partial = self.blocks.partial.intersection(self._bound.edges.get(node.id, ()))
         if partial:
             self._leave(node, min(partial))
             return
@@ -92,6 +111,9 @@ class _Journey:
                 outputs = await self._block(node)
             else:
                 outputs = await self._step(node)
+        except BorderReached:
+            self._leave_for_later(node)
+            return
         except (StepFailed, ExpressionError) as error:
             text = str(error) if isinstance(error, StepFailed) else f"'{node.id}': {error}"
             self._tally.item(ItemReport(node.id, node.id, "failed", error=text))
@@ -102,9 +124,14 @@ class _Journey:
         self._scope = self._scope.with_step(node.id, outputs)
         self._ended[node.id].set()
 
+    def _leave_for_later(self, node: BoundNode) -> None:
+        """Leave a node as it is at the border: what waits for it leaves itself then."""
+        self.has_left = True
+        self._ended[node.id].set()
+
     def _leave(self, node: BoundNode, partial: str) -> None:
         """Leave a node as it is that reads what `--only` did in part."""
-        self._blocks.partial.add(node.id)
+        self.blocks.partial.add(node.id)
         self._tally.note(f"'{node.id}' is left as it is: only some items of '{partial}' were done.")
         self._tally.tell(node.id, "", "skipped")
         self._ended[node.id].set()
@@ -114,7 +141,7 @@ class _Journey:
             self._tally.tell(block.id, "", "skipped")
             return None
         keeps = block.id in self._wanted
-        return await self._blocks.run(block, self._scope, keeps_results=keeps)
+        return await self.blocks.run(block, self._scope, keeps_results=keeps)
 
     async def _step(self, step: BoundStep) -> Any:
         """Run a top-level step; one that calls a model is an item of its own in the ledger."""
@@ -126,7 +153,7 @@ class _Journey:
             return await self._model_step(step)
         self._tally.tell(step.id, "", "running")
         scope_id = self._work.scope_id(step.id)
-        outputs = await self._blocks.items.step(step, self._scope, self._record(scope_id, step))
+        outputs = await self.blocks.items.step(step, self._scope, self._record(scope_id, step))
         self._tally.tell(step.id, "", "skipped" if outputs is None else "done")
         return outputs
 
@@ -139,12 +166,14 @@ class _Journey:
         return await self._fresh_step(step, item, self._record(scope_id, step))
 
     async def _fresh_step(self, step: BoundStep, item: ItemWork, record: ItemRun) -> Any:
+        if not self._border.may_begin():
+            raise BorderReached
         self._tally.tell(step.id, "", "running")
         began = time.monotonic()
-        outputs = await self._blocks.items.step(step, self._scope, record)
+        outputs = await self.blocks.items.step(step, self._scope, record)
         seconds = time.monotonic() - began
         state = "skipped" if outputs is None else "done"
-        await self._blocks.items.record(item, record, state, None, outputs, seconds)
+        await self.blocks.items.record(item, record, state, None, outputs, seconds)
         shown = "skipped" if outputs is None else item.verdict.state
         self._tally.item(ItemReport(step.id, step.id, shown, seconds, why=item.verdict.why))
         self._tally.tell(step.id, "", "skipped" if outputs is None else "done")

@@ -19,6 +19,7 @@ from .binding.bound import BoundBlock, BoundNode, BoundStep
 from .block_run import BlockRun
 from .blocks import Blocks, is_block_skipped, plain_chunks
 from .body import steps_of
+from .border import Border
 from .items import ItemRun
 from .ledger.entries import Entry
 from .report import PlanItem, PlanReport
@@ -64,7 +65,7 @@ class _Foresight:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._work = session.work
-        self._blocks = Blocks(session.work, session.toolbox, plain_chunks)
+        self._blocks = Blocks(session.work, session.toolbox, plain_chunks, Border())
         self._scope = Scope.of(session.bound.inputs)
         self._unknown: dict[str, str] = {}
         """Node → the one that must run before its outputs are known."""

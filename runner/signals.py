@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first ends a run in order, the second at once."""
+"""Ctrl-C and SIGTERM: the first ends a run in order, the second at once. SIGUSR1: a gentle stop."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .border import ASKED, Border
+
 INTERRUPTED = 130
 
 
 @contextmanager
-def stopping(stop: asyncio.Event) -> Iterator[None]:
-    """Set `stop` on the first signal, end the process on the second; inside a running loop."""
+def stopping(stop: asyncio.Event, border: Border | None = None) -> Iterator[None]:
+    """Set `stop` on the first signal, end the process on the second; inside a running loop.
+
+    With a `border`, SIGUSR1 closes it.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals belong to the main thread; whoever runs us there handles them
         return
@@ -32,6 +37,10 @@ def stopping(stop: asyncio.Event) -> Iterator[None]:
         with contextlib.suppress(NotImplementedError):  # Windows: the loop takes no handlers
             loop.add_signal_handler(number, handle)
             handled.append(number)
+    gentle = getattr(signal, "SIGUSR1", None)  # Windows has none
+    if border is not None and gentle is not None:
+        loop.add_signal_handler(gentle, border.close, ASKED)
+        handled.append(gentle)
     try:
         yield
     finally:

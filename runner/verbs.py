@@ -109,12 +109,13 @@ def run(
     import asyncio
     from concurrent.futures import ThreadPoolExecutor
 
+    from .border import Border
     from .signals import stopping
 
     async def main() -> Report:
-        stop = asyncio.Event()
+        stop, border = asyncio.Event(), Border()
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(FILE_THREADS))
-        with stopping(stop):
+        with stopping(stop, border):
             return await run_async(
                 path,
                 inputs,
@@ -128,6 +129,7 @@ def run(
                 wait_s=wait_s,
                 pool=pool,
                 stop=stop,
+                border=border,
             )
 
     return asyncio.run(main())
@@ -159,6 +161,7 @@ async def run_async(
     """
     import asyncio
 
+    from .border import Border
     from .ledger.locks import Locked
     from .observer import Silent
     from .session import opened
@@ -178,6 +181,7 @@ async def run_async(
     if with_prefect:
         await reach(os.environ)
     stop = stop or asyncio.Event()
+    border = border or Border()
     observer = observer or Silent()
     session = opened(bound, settings, observer, options, pool=pool, stop=stop, wait_s=wait_s)
     try:
@@ -192,7 +196,7 @@ async def run_async(
 
 
 async def _journey(
-    session: Session, stop: asyncio.Event, border: Border | None, *, with_prefect: bool
+    session: Session, stop: asyncio.Event, border: Border, *, with_prefect: bool
 ) -> Report:
     """Carry out an open session, as a Prefect flow or plainly, and tell how it ended."""
     from . import execute
@@ -205,7 +209,7 @@ async def _journey(
 
         report = await flow.run(session, stop, border)
     else:
-        report = await execute.run(session.work, session.toolbox, plain_chunks, stop)
+        report = await execute.run(session.work, session.toolbox, plain_chunks, stop, border)
     report = replace(report, models=session.loads())
     session.end(report)
     return report

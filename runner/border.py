@@ -1,0 +1,66 @@
+"""The gentle stop: once the border is closed, no new item begins; those in flight are finished.
+
+Knows no signals and no pipeline: whoever has a reason closes it, or gives it a limit that is asked
+before each item. `blocks` and `execute` ask it before they begin anything. Lives in one loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from .report import Status
+
+ASKED = "It was asked to stop at an item's border"
+
+
+class BorderReached(Exception):
+    """Something was not begun, since the border is closed; what was in flight is finished."""
+
+
+class Border:
+    """Open until somebody closes it; what was said first stands."""
+
+    def __init__(self) -> None:
+        self._closed = asyncio.Event()
+        self._limits: list[Callable[[], str | None]] = []
+        self._has_begun = False
+        self.words = ""
+        """Why it was closed, a sentence without its full stop."""
+        self.status: Status = "budget"
+        """How the run that stops here ends; one that has finished all the same is `completed`."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing new may begin."""
+        return self._closed.is_set()
+
+    def close(self, words: str, status: Status = "budget") -> None:
+        """Let nothing new begin; `words` say why, without a full stop."""
+        if not self.is_closed:
+            self.words, self.status = words, status
+            self._closed.set()
+
+    async def wait(self) -> None:
+        """Wait until it is closed."""
+        await self._closed.wait()
+
+    def limit(self, reached: Callable[[], str | None]) -> None:
+        """Ask `reached` before each item: the words with which the border closes, or None."""
+        self._limits.append(reached)
+
+    def may_begin(self, *, is_whole: bool = True) -> bool:
+        """Tell whether an item may begin; `is_whole`: it has no blocks with items of their own.
+
+        The first whole item may begin whatever the limits say: a budget that is used up before
+        anything is done would never get anywhere, however often the run is started again.
+        """
+        if self.is_closed:
+            return False
+        if self._has_begun:
+            words = next(filter(None, (reached() for reached in self._limits)), None)
+            if words is not None:
+                self.close(words)
+                return False
+        self._has_begun = self._has_begun or is_whole
+        return True
