@@ -17,6 +17,7 @@ from .attempt import StepFailed, Stopped, is_skipped
 from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .blocks import Blocks, ChunkRunner, is_block_skipped
 from .border import Border, BorderReached
+from .budget import reached
 from .groups import together
 from .items import ItemRun
 from .ledger.entries import LedgerError
@@ -44,6 +45,8 @@ async def run(
     """
     tally = toolbox.tally
     border = border or Border()
+    began = time.monotonic()
+    border.limit(lambda: reached(toolbox.bound.budget, time.monotonic() - began, tally.n_tokens))
     walker = _Journey(work, toolbox, run_chunk, border)
     journey = asyncio.create_task(walker.walk())
     stopped = asyncio.create_task((stop or asyncio.Event()).wait())

@@ -40,6 +40,11 @@ class Tally:
         self._notes: dict[str, None] = {}
         self._written: dict[str, None] = {}
 
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens the run has spent, of prompts and answers."""
+        return self._tokens["prompt"] + self._tokens["completion"]
+
     def note(self, text: str) -> None:
         """Show one line and keep it for the report; the same line once."""
         if text in self._notes:

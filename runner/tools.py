@@ -121,6 +121,7 @@ class Toolbox:
             roots=self.bound.roots,
             outputs=outputs,
             log=ItemLog(self.tally, caller.step, caller.key),
+            priority=self.bound.priority,
             total_s=step.timeout.total_s,
             idle_s=step.timeout.idle_s,
         )

@@ -18,6 +18,7 @@ from paddock.pipelines.shape import Retry as RetryKeys
 from paddock.pipelines.shape import Timeout as TimeoutKeys
 from paddock.pipelines.tree import Block, Node, Pipeline
 from paddock.pipelines.tree import Step as WrittenStep
+from paddock.runner.budget import Budget
 from paddock.steps import registry
 from paddock.steps.step import Step
 
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 BLOCK_OUTPUTS = ("results", "counts", "changed", "failed")
-NOT_CARRIED_OUT = ("on", "tests", "concurrency", "budget")
+NOT_CARRIED_OUT = ("on", "tests")
 
 
 def bind(
@@ -135,6 +136,8 @@ class Binder:
             models=self._models.by_alias,
             defaults=self._models.defaults,
             returns=pipeline.returns,
+            budget=_budget(pipeline),
+            priority=pipeline.concurrency.priority if pipeline.concurrency else "batch",
             not_carried_out=tuple(_not_carried_out(pipeline)),
         )
 
@@ -289,6 +292,11 @@ def _outputs(kind: type[Step[Any, Any]], step: WrittenStep) -> tuple[str, ...] |
     if step.returns is None:
         return tuple(kind.output.model_fields)
     return tuple(step.returns.data) if isinstance(step.returns.data, dict) else None
+
+
+def _budget(pipeline: Pipeline) -> Budget:
+    keys = pipeline.budget
+    return Budget(keys.time, keys.tokens) if keys else Budget()
 
 
 def _not_carried_out(pipeline: Pipeline) -> Iterator[str]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from paddock.engine.request import ModelSpec, Role
+from paddock.engine.request import ModelSpec, Priority, Role
 from paddock.pipelines.expressions import Expression, Reference, Value
 from paddock.pipelines.keys import OnError
 from paddock.pipelines.marks import Mark
 from paddock.pipelines.tree import Pipeline
+from paddock.runner.budget import Budget
 from paddock.steps.roots import Roots
 from paddock.steps.step import Step
 
@@ -99,5 +100,8 @@ class BoundPlan:
     defaults: Mapping[Role, ModelSpec]
     """The model of a step that names none."""
     returns: Value | None = None
+    budget: Budget = field(default_factory=Budget)
+    priority: Priority = "batch"
+    """Whose requests the pool takes first."""
     not_carried_out: tuple[str, ...] = ()
     """What the file asks for and this version only checks."""

@@ -25,6 +25,7 @@ from paddock.runner.binding.bind import (
     check,
     plan_of,
 )
+from paddock.runner.budget import Budget
 from paddock.runner.scope import Scope
 
 DEFAULTS: Mapping[Role, str] = {"chat": "smollm2:135m", "embed": "all-minilm"}
@@ -217,7 +218,7 @@ steps: [{uses: prompt, with: {template: x}}]
 """,
         tmp_path,
     )
-    assert made.not_carried_out == ("on", "budget")
+    assert made.not_carried_out == ("on",)
 
 
 # --- what is a fault
@@ -409,3 +410,18 @@ steps:
     for _ in range(500):
         item()
     assert (time.perf_counter() - started) / 500 < 0.003  # 0.1 ms where nothing else runs
+
+
+def test_a_budget_and_a_priority_are_bound(tmp_path: Path) -> None:
+    made = bound(
+        """
+concurrency: {priority: interactive}
+budget: {time: 2h, tokens: 5000}
+steps: [{uses: prompt, with: {template: x}}]
+""",
+        tmp_path,
+    )
+    assert made.budget == Budget(time_s=7200.0, tokens=5000)
+    assert made.priority == "interactive"
+    plain = bound("steps: [{uses: prompt, with: {template: x}}]", tmp_path)
+    assert (plain.budget, plain.priority) == (Budget(), "batch")

@@ -1,0 +1,223 @@
+"""The gentle stop: what is in flight is finished, nothing new begins, the same command goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paddock.engine.request import ChatRequest
+from paddock.runner.border import Border
+from paddock.runner.report import Report
+from paddock.runner.verbs import run_async
+from tests.fakes.pool import FakePool, echo
+from tests.runner.test_blocks import NESTED
+from tests.runner.test_interruptions import finished, start
+from tests.runner.world import World, settings, states
+
+CLI = "from paddock.runner.cli import main; main()"
+BUDGET = "name: summaries\nbudget: {tokens: 40}\n"
+
+
+def bordered(world: World, border: Border, pool: FakePool) -> Report:
+    """Run with a border that somebody may close."""
+    world.pool = pool
+    running = run_async(
+        world.file, pool=pool, local=True, settings=settings(world.folder), border=border
+    )
+    return asyncio.run(running)
+
+
+@given(st.lists(st.sampled_from(["whole", "outer", "limit", "close"])))
+def test_after_the_border_is_closed_nothing_begins_and_the_first_words_stand(
+    events: Sequence[str],
+) -> None:
+    border = Border()
+    over: list[str] = []
+    border.limit(lambda: over[0] if over else None)
+    has_begun = False
+    for number, event in enumerate(events):
+        if event == "close":
+            border.close(f"close {number}", "interrupted")
+        elif event == "limit":
+            over.append(f"limit {number}")
+        else:
+            was_closed = border.is_closed
+            may = border.may_begin(is_whole=event == "whole")
+            assert may == (not was_closed and not (over and has_begun))
+            has_begun = has_begun or (may and event == "whole")
+    if border.is_closed:
+        words, status = border.words, border.status
+        border.close("later")
+        assert (border.words, border.status) == (words, status)
+        assert not border.may_begin()
+
+
+def test_a_closed_border_finishes_what_is_in_flight_and_begins_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.edit("    do:\n", "    max_parallel: 2\n    do:\n")
+    world.documents(6)
+    border = Border()
+
+    def answer(request: ChatRequest) -> str:
+        if "Document 1" in request.messages[-1].content:
+            border.close("The window is closed", "budget")
+        return echo(request)
+
+    report = bordered(world, border, FakePool(answer=answer))
+    assert (report.status, report.exit_status()) == ("budget", 5)
+    assert report.message == ("The window is closed. 4 items are left; the same command goes on.")
+    assert states(report) == {"0.txt": "new", "1.txt": "new"}
+    assert world.output("0.txt") and world.output("1.txt")
+    assert not (tmp_path / "out/DIGEST.md").exists()
+    assert report.returns is None
+    again = world.run()
+    assert again.status == "completed"
+    assert again.counts == {"fresh": 2, "new": 5}  # four documents and the digest
+    assert again.cached_calls == 0
+
+
+def test_a_border_closed_before_the_start_begins_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(2)
+    border = Border()
+    border.close("Another run of its group has begun", "interrupted")
+    report = bordered(world, border, FakePool())
+    assert (report.status, report.exit_status(), report.calls) == ("interrupted", 130, 0)
+    assert report.message == (
+        "Another run of its group has begun. Some steps are left; the same command goes on."
+    )
+
+
+def test_a_run_that_is_done_all_the_same_is_completed(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(1)
+    border = Border()
+
+    def answer(request: ChatRequest) -> str:
+        if request.messages[-1].content.startswith("All"):
+            border.close("Too late", "budget")
+        return echo(request)
+
+    world.edit("  - {id: report, uses: files.write, with: {path: out/DIGEST.md, ", "  - {x-was: {")
+    world.edit('{x-was: {text: "{{ steps.digest.text }}"}}', "{uses: prompt, with: {template: x}}")
+    world.edit("returns: {report: steps.report.path, counts: steps.each.counts}\n", "")
+    report = bordered(world, border, FakePool(answer=answer))
+    assert report.status == "completed"
+
+
+def test_a_block_within_an_item_stops_at_its_own_items(tmp_path: Path) -> None:
+    world = World(tmp_path, NESTED)
+    world.edit("      - id: colours\n", "      - id: colours\n        max_parallel: 1\n")
+    world.documents(1)
+    border = Border()
+
+    def answer(request: ChatRequest) -> str:
+        border.close("The window is closed")
+        return echo(request)
+
+    report = bordered(world, border, FakePool(answer=answer))
+    assert report.status == "budget"
+    assert states(report, "colours") == {"0.txt/red": "new"}
+    assert states(report) == {}  # the document is not done, and not in the ledger
+    assert report.message == "The window is closed. 1 item is left; the same command goes on."
+    again = world.run()
+    assert (again.status, again.calls) == ("completed", 1)
+    assert again.returns == [{"n": 2, "failed": []}]
+
+
+def test_a_budget_of_tokens_stops_the_run_and_each_further_run_gets_on(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.edit("name: summaries\n", BUDGET)
+    world.edit("    do:\n", "    max_parallel: 1\n    do:\n")
+    world.documents(4)
+    report = world.run()
+    spent = report.tokens["prompt"] + report.tokens["completion"]
+    assert (report.status, report.exit_status()) == ("budget", 5)
+    assert spent >= 40 and report.calls < 4
+    n_left = 4 - report.calls
+    assert report.message == (
+        f"The budget of 40 tokens is used up ({spent} so far). "
+        f"{n_left} items are left; the same command goes on."
+    )
+    calls = report.calls
+    n_runs = 1
+    while report.status == "budget":
+        report = world.run()
+        calls += report.calls
+        n_runs += 1
+    assert report.status == "completed"
+    assert calls == 5  # none was made twice
+    assert n_runs > 2
+
+
+def test_a_budget_smaller_than_anything_gets_on_item_by_item(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.edit("name: summaries\n", "name: summaries\nbudget: {time: 1ms}\n")
+    world.documents(3)
+    ends = []
+    for _ in range(4):
+        report = world.run(pool=FakePool(delay_s=0.01))
+        ends.append((report.status, report.calls))
+    assert ends == [("budget", 1)] * 3 + [("completed", 1)]
+
+
+def test_the_words_of_a_budget_of_time(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.edit("name: summaries\n", "name: summaries\nbudget: {time: 1ms}\n")
+    world.documents(2)
+    report = world.run(pool=FakePool(delay_s=0.01))
+    assert report.message == (
+        "The budget of 0.001 s is used up. 1 item is left; the same command goes on."
+    )
+
+
+def test_sigusr1_closes_the_border_of_a_run(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.edit("    do:\n", "    max_parallel: 2\n    do:\n")
+    world.documents(12)
+    process = start(world, delay_s=0.2)
+    while not finished(world) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGUSR1)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 5, err
+    report = json.loads(out)
+    done = finished(world)
+    assert report["status"] == "budget"
+    assert len(done) == report["counts"]["new"] < 12
+    assert report["message"] == (
+        f"It was asked to stop at an item's border. {12 - len(done)} items are left; "
+        f"the same command goes on."
+    )
+    assert world.run().counts == {"fresh": len(done), "new": 12 - len(done) + 1}
+
+
+def test_the_command_says_what_is_left_and_ends_with_5(tmp_path: Path) -> None:
+    world = World(
+        tmp_path,
+        "budget: {time: 1ms}\n"
+        "steps:\n"
+        "  - {id: docs, uses: files.scan, with: {root: inbox}}\n"
+        "  - for_each: doc in steps.docs.files\n"
+        "    max_parallel: 1\n"
+        "    do: [{uses: files.read, with: {path: '{{ doc.path }}'}}]\n",
+    )
+    world.documents(3)
+    done = subprocess.run(
+        [sys.executable, "-c", CLI, "run", "--local", str(world.file)],
+        capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "PADDOCK_HOME": str(tmp_path / "home")},
+    )  # fmt: skip
+    assert done.returncode == 5, done.stderr
+    assert "The budget of 0.001 s is used up. " in done.stdout
+    assert " left; the same command goes on." in done.stdout
