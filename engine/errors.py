@@ -26,6 +26,21 @@ class ModelNotFound(EngineError):
         )
 
 
+class NotServed(ModelNotFound):
+    """A server elsewhere has no model of this name."""
+
+    def __init__(self, ref: str, known: Sequence[str], url: str) -> None:
+        self.ref = ref
+        self.known = tuple(known)
+        self.url = url
+        names = ", ".join(repr(name) for name in self.known[:20]) or "none"
+        EngineError.__init__(
+            self,
+            f"the server at {url} has no model '{ref}'. It has: {names}. "
+            f"Write one of them as the model's `ref`.",
+        )
+
+
 class ModelBroken(EngineError):
     """A model file that cannot be used, with its path and the reason."""
 
@@ -155,6 +170,43 @@ class WorkerLost(EngineError):
         self.ref = ref
         self.reason = reason
         super().__init__(f"the worker of model '{ref}' died: {reason}")
+
+
+class ServerLost(WorkerLost):
+    """A server elsewhere went away with this request in it, too often to try again."""
+
+    def __init__(self, ref: str, reason: str) -> None:
+        self.ref = ref
+        self.reason = reason
+        EngineError.__init__(self, f"no server answered for model '{ref}': {reason}")
+
+
+class NoServer(EngineError):
+    """None of a model's servers can be reached, and none came back in time."""
+
+    def __init__(self, ref: str, reason: str, waited_s: float) -> None:
+        self.ref = ref
+        self.reason = reason
+        self.waited_s = waited_s
+        waited = f", waited {waited_s:g} s" if waited_s else ""
+        super().__init__(
+            f"no server can be reached for model '{ref}': {reason}{waited}. "
+            f"Start one, or correct the address; the same command goes on."
+        )
+
+
+class PromptCut(EngineError):
+    """A server read less of a prompt than it was sent, and said nothing."""
+
+    def __init__(self, url: str, n_read_tokens: int, n_sent_tokens: int) -> None:
+        self.url = url
+        self.n_read_tokens = n_read_tokens
+        self.n_sent_tokens = n_sent_tokens
+        super().__init__(
+            f"the server at {url} read {n_read_tokens} tokens of a prompt of at least "
+            f"{n_sent_tokens}: it cut the rest without a word. Give the model the `ctx` that the "
+            f"server really has, or raise the server's."
+        )
 
 
 class InvalidName(EngineError):

@@ -1,1 +1,1 @@
-"""Pools that are not ours: OpenAI-compatible servers, several of them balanced."""
+"""Models on other servers: any that speaks OpenAI's API, one or several, as a pool."""

@@ -1,0 +1,85 @@
+"""The address of another server: read, written in one way, and whether it is this machine's.
+
+Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, urlsplit
+
+
+class BadAddress(ValueError):
+    """What is wrong with an address, as the end of a sentence, and what to write."""
+
+    def __init__(self, why: str, remedy: str) -> None:
+        self.why = why
+        self.remedy = remedy
+        super().__init__(f"{why}. {remedy}")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAddress:
+    """Where a server is, and what it is shown."""
+
+    url: str
+    """Without a slash at its end, and without `/v1`."""
+    key: str = field(default="", repr=False)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is this machine's own."""
+        return is_here(self.url)
+
+
+def base_url(text: str) -> str:
+    """Write an address in one way: what stands before `/v1/chat/completions`.
+
+    >>> base_url(" HTTP://GPU-1:8000/v1/ "), base_url("https://example.org/api")
+    ('http://gpu-1:8000', 'https://example.org/api')
+
+    Raises:
+        BadAddress: it is none.
+    """
+    written = text.strip()
+    try:
+        parts = urlsplit(written)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise BadAddress(f"is no address: {error}", _REMEDY) from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise BadAddress("is no address of a server", _REMEDY)
+    if port == 0 or any(sign.isspace() or not sign.isprintable() for sign in written):
+        raise BadAddress("is no address of a server", _REMEDY)
+    if "@" in parts.netloc:
+        raise BadAddress("has a password in it", "Give the key as `pool.key`, from a secret.")
+    if parts.query or parts.fragment:
+        raise BadAddress("has more than a server's address in it", _REMEDY)
+    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
+    return SplitResult(parts.scheme, _netloc(host, port), path, "", "").geturl()
+
+
+_REMEDY = "Write it like `http://gpu-1:8000`."
+
+
+def _netloc(host: str, port: int | None) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return shown if port is None else f"{shown}:{port}"
+
+
+def is_here(url: str) -> bool:
+    """Tell whether an address can only be this machine's own.
+
+    A name that might lead anywhere counts as another machine, whatever it resolves to now.
+
+    >>> is_here("http://127.0.0.1:8080"), is_here("http://[::1]:80"), is_here("http://gpu-1:8000")
+    (True, True, False)
+    """
+    host = (urlsplit(url).hostname or "").lower().rstrip(".")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
