@@ -1,0 +1,348 @@
+"""A pool in another process, as steps see it. Knows no settings and starts nothing.
+
+A request is idempotent, so one whose connection breaks is sent again, to whoever serves by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from paddock.engine.answer import Answer
+from paddock.engine.errors import EngineError, WorkerLost
+from paddock.engine.remote.wire import PREFIX, Counting, Line, Wire, read_error
+from paddock.engine.request import (
+    ChatRequest,
+    Chunk,
+    EmbedReply,
+    EmbedRequest,
+    Message,
+    ModelFacts,
+    ModelSpec,
+    Reply,
+)
+from paddock.engine.residency.books import LoadCount
+from paddock.engine.residency.stats import PoolStats
+
+if TYPE_CHECKING:
+    import httpx
+
+CONNECT_S = 5.0
+SILENCE_S = 60.0  # the other side gives a sign of life every 5 s
+MAX_ATTEMPTS = 4
+STATS_S = 1.0
+
+AGAIN = Line(number=-1.0)
+"""Stands between two attempts; no pool says it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a pool is asked: over a socket in the file system, or over the network with a key."""
+
+    url: str = "http://paddock"
+    socket: Path | None = None
+    key: str = ""
+
+
+FindPlace = Callable[[Place | None], Awaitable[Place]]
+"""Gives where to ask; what it is given has just failed. Raises `EngineError`: there is nobody."""
+
+
+class _Broken(Exception):
+    """The connection, or what serves at its end, is gone."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Link:
+    """A place, and the connections to it."""
+
+    place: Place
+    client: httpx.AsyncClient
+
+
+class RemotePool:
+    """Implements `paddock.engine.request.Pool`. Use it as `async with RemotePool(…) as pool`."""
+
+    def __init__(self, find: FindPlace) -> None:
+        self._find = find
+        self._wire = Wire()
+        self._link: _Link | None = None
+        self._old: list[_Link] = []
+        self._finding = asyncio.Lock()
+        self._answers: set[Answer] = set()
+        self._stats = PoolStats((), {})
+        self._first_loads: dict[str, LoadCount] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._used: set[str] = set()
+        self.first_call = asyncio.Event()
+        """Set when the first request is on its way."""
+
+    async def __aenter__(self) -> RemotePool:
+        """Connect; what is resident is asked for from now on."""
+        self._stats = await self._asked_stats()
+        self._first_loads = dict(self._stats.loads)
+        self._watching = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End what runs, and the connections."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
+        for answer in tuple(self._answers):
+            answer.cancel()
+        await asyncio.gather(*(answer.ended() for answer in self._answers))
+        for link in (*self._old, *([self._link] if self._link else ())):
+            await link.client.aclose()
+
+    def stats(self) -> PoolStats:
+        """Tell what was resident a moment ago; loads are of this pool's own time and models."""
+        before = self._first_loads or {}
+        loads = {
+            name: _since(count, before.get(name))
+            for name, count in self._stats.loads.items()
+            if name in self._used
+        }
+        loads |= {name: LoadCount() for name in self._used if name not in loads}
+        return replace(self._stats, loads=loads)
+
+    async def facts(self, model: ModelSpec) -> ModelFacts:
+        """Tell what is known of a model without loading it."""
+        line = await self._ask("facts", self._wire.write(model), model.ref)
+        assert line.facts is not None
+        return line.facts
+
+    async def count_chat(self, model: ModelSpec, messages: Sequence[Message]) -> int:
+        """Count the prompt's tokens, the model's chat template included."""
+        asked = Counting(model, messages=tuple(messages))
+        return (await self._numbers(asked))[0]
+
+    async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
+        """Count each text's tokens with the model's own tokenizer, without special tokens."""
+        return await self._numbers(Counting(model, tuple(texts)))
+
+    async def load(self, model: ModelSpec) -> float:
+        """Bring a model into memory; gives the seconds that it took, 0 if it was there."""
+        return (await self._ask("load", self._wire.write(model), model.ref)).number or 0.0
+
+    async def unload(self, ref: str) -> bool:
+        """Let a model go as soon as nobody uses it; tells whether it was there at all."""
+        return bool((await self._ask("unload", self._wire.write(ModelSpec(ref)), ref)).number)
+
+    def chat(self, request: ChatRequest) -> Answer:
+        """Queue a request; errors come out of the stream."""
+        self._used.add(request.model.ref)
+        answer = Answer(request, self._serve)
+        self._answers.add(answer)
+        answer.when_ended(self._answers.discard)
+        return answer
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        """Embed whole texts."""
+        self._used.add(request.model.ref)
+        line = await self._ask("embed", self._wire.write(request), request.model.ref)
+        assert line.embedded is not None
+        return line.embedded
+
+    async def _numbers(self, asked: Counting) -> list[int]:
+        line = await self._ask("count", self._wire.write(asked), asked.model.ref)
+        return list(line.numbers or ())
+
+    async def _serve(self, answer: Answer) -> Reply:
+        """Carry one chat through; what a reader has seen of a broken answer is not said again."""
+        request = answer.request
+        said = _Said()
+        async with aclosing(
+            self._lines("chat", self._wire.write(request), request.model.ref)
+        ) as lines:
+            async for line in lines:
+                if line.reply is not None:
+                    return line.reply
+                if line.chunk is not None:
+                    chunk = said.new_of(line.chunk)
+                    if chunk is not None:
+                        answer.add(chunk)
+                elif line == AGAIN and not answer.was_read:
+                    answer.forget()
+                    said = _Said()
+                elif line == AGAIN:
+                    said.begin_again(request.model.ref)
+        raise AssertionError
+
+    # asking
+
+    async def _ask(self, verb: str, body: bytes, ref: str) -> Line:
+        """Give an answer's last line."""
+        async with aclosing(self._lines(verb, body, ref)) as lines:
+            async for line in lines:
+                if line.is_last and line != AGAIN:
+                    return line
+        raise AssertionError
+
+    async def _lines(self, verb: str, body: bytes, ref: str) -> AsyncGenerator[Line, None]:
+        """Yield an answer's lines; after a break `AGAIN`, and then from the first one.
+
+        Raises:
+            EngineError: what the pool said.
+            WorkerLost: the connection broke too often.
+        """
+        why = ""
+        for _ in range(MAX_ATTEMPTS):
+            link = await self._linked()
+            try:
+                async with aclosing(self._sent(link, verb, body)) as lines:
+                    async for line in lines:
+                        if line.error is not None:
+                            raise read_error(line.error)
+                        yield line
+                        if line.is_last:
+                            return
+            except _Broken as error:
+                why = str(error)
+            await self._lost(link)
+            yield AGAIN
+        raise WorkerLost(ref, f"the service that has it went away {MAX_ATTEMPTS} times ({why})")
+
+    async def _sent(self, link: _Link, verb: str, body: bytes) -> AsyncGenerator[Line, None]:
+        import httpx
+
+        try:
+            async with link.client.stream("POST", f"{PREFIX}/{verb}", content=body) as answer:
+                self.first_call.set()
+                if answer.status_code != 200:
+                    raise _refused(link.place, answer.status_code, await answer.aread())
+                rest = b""
+                async for piece in answer.aiter_raw():
+                    *whole, rest = (rest + piece).split(b"\n")
+                    for raw in whole:
+                        yield self._wire.line(raw)
+        except httpx.HTTPError as error:
+            raise _Broken(str(error) or type(error).__name__) from None
+        raise _Broken("its answer broke off")
+
+    async def _linked(self) -> _Link:
+        """Give where to ask, connected."""
+        async with self._finding:
+            if self._link is None:
+                place = await self._find(None)
+                self._link = _Link(place, _client(place))
+            return self._link
+
+    async def _lost(self, link: _Link) -> None:
+        """Find another place, once for all whose connection broke."""
+        async with self._finding:
+            if self._link is not link:
+                return
+            place = await self._find(link.place)
+            # Answers may still come over the old one; it is closed in the end.
+            self._old.append(link)
+            self._link = _Link(place, _client(place))
+
+    # what is resident
+
+    async def _asked_stats(self) -> PoolStats:
+        line = await self._ask("stats", b"", "")
+        assert line.stats is not None
+        return line.stats
+
+    async def _watch(self) -> None:
+        """Keep what is resident up to date; a fresh service begins to count at nothing."""
+        while True:
+            await asyncio.sleep(STATS_S)
+            try:
+                self._stats = await self._asked_stats()
+            except EngineError:
+                return  # who asks for more than numbers is told
+
+
+class _Said:
+    """What a reader has been given of an answer, when that is asked for a second time."""
+
+    def __init__(self) -> None:
+        self._seen = Chunk("")
+        self._now: Chunk | None = None
+        """The answer as it comes again; None: it is the first time, or has caught up."""
+
+    def begin_again(self, ref: str) -> None:
+        """Expect the same from its beginning.
+
+        Raises:
+            WorkerLost: what was seen cannot be compared.
+        """
+        if self._seen.tool_calls or self._seen.logprobs:
+            raise WorkerLost(ref, "the service that has it went away in the middle of an answer")
+        self._now = Chunk("", 0)
+
+    def new_of(self, chunk: Chunk) -> Chunk | None:
+        """Give what of this chunk was not seen yet.
+
+        Raises:
+            WorkerLost: the answer is another one now.
+        """
+        if self._now is None:
+            self._seen = _with(self._seen, chunk)
+            return chunk
+        self._now = now = _with(self._now, chunk)
+        seen = self._seen
+        if not (_is_start(now.text, seen.text) and _is_start(now.reasoning, seen.reasoning)):
+            raise WorkerLost("", "its service went away, and the answer began otherwise afterwards")
+        if len(now.text) < len(seen.text) or len(now.reasoning) < len(seen.reasoning):
+            return None
+        self._seen, self._now = now, None
+        rest = now.text[len(seen.text) :], now.reasoning[len(seen.reasoning) :]
+        return replace(chunk, text=rest[0], n_tokens=max(0, now.n_tokens - seen.n_tokens),
+                       reasoning=rest[1])  # fmt: skip
+
+
+def _with(whole: Chunk, more: Chunk) -> Chunk:
+    return Chunk(
+        whole.text + more.text,
+        whole.n_tokens + more.n_tokens,
+        whole.reasoning + more.reasoning,
+        whole.tool_calls + more.tool_calls,
+        whole.logprobs + more.logprobs,
+    )
+
+
+def _is_start(one: str, other: str) -> bool:
+    return one.startswith(other) or other.startswith(one)
+
+
+def _since(now: LoadCount, before: LoadCount | None) -> LoadCount:
+    """Give what was counted since then; a service that is newer than that counts from nothing."""
+    if before is None or now.loads < before.loads:
+        return now
+    return LoadCount(now.loads - before.loads, now.load_s - before.load_s)
+
+
+def _client(place: Place) -> httpx.AsyncClient:
+    import httpx
+
+    # How many requests go at a time is for whoever asks and for the pool to decide.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=30)
+    socket = str(place.socket) if place.socket is not None else None
+    return httpx.AsyncClient(
+        base_url=place.url,
+        headers={"Authorization": f"Bearer {place.key}"} if place.key else {},
+        timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S, pool=None),
+        transport=httpx.AsyncHTTPTransport(uds=socket, limits=limits),
+    )
+
+
+def _refused(place: Place, status: int, body: bytes) -> Exception:
+    """Say what an answer means that is none of a pool's."""
+    said = body.decode("utf-8", "replace").strip()[:300]
+    if status in (502, 503, 504):
+        return _Broken(f"status {status}: {said}")
+    return EngineError(f"the pool at {place.url} refused the request (status {status}): {said}")
