@@ -6,6 +6,8 @@ Knows no blocks and no ledger; gives the step's outputs as plain data.
 from __future__ import annotations
 
 import asyncio
+import itertools
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,9 +27,8 @@ from paddock.steps.step import StepError, StepSkipped, Tools
 from .binding.bound import BoundStep
 from .binding.parameters import BindError
 from .ledger.entries import LedgerError
+from .retries import PASSING, pause_s, times
 from .scope import Scope
-
-MOST_BACKOFF_S = 60.0
 
 
 class Stopped(Exception):
@@ -37,11 +38,11 @@ class Stopped(Exception):
 class StepFailed(Exception):
     """A step did not succeed, after its retries: the sentence names the step."""
 
-    def __init__(self, step: str, reason: str, *, is_transient: bool = False) -> None:
+    def __init__(self, step: str, reason: str, *, is_passing: bool = False) -> None:
         self.step = step
         self.reason = reason
-        self.is_transient = is_transient
-        """Another run may well succeed: it is not remembered as known to fail."""
+        self.is_passing = is_passing
+        """Another try may well succeed, with nothing changed."""
         super().__init__(f"step '{step}': {reason}")
 
 
@@ -62,7 +63,7 @@ async def attempt(
     """
     if is_skipped(step, scope):
         return None
-    for turn in range(step.retry.times + 1):
+    for turn in itertools.count():
         try:
             return await _once(step, scope, tools(), reads)
         except StepSkipped:
@@ -70,9 +71,9 @@ async def attempt(
         except (StepError, EngineError) as error:
             _stop_if_hopeless(error)
             cause = cause_of(error)
-            if cause not in step.retry.on or turn == step.retry.times:
-                raise _failed(step, error, cause) from error
-            await asyncio.sleep(min(step.retry.backoff_s * 2**turn, MOST_BACKOFF_S))
+            if turn >= times(step.retry, cause):
+                raise StepFailed(step.id, str(error), is_passing=cause in PASSING) from error
+            await asyncio.sleep(pause_s(cause, turn, step.retry.backoff_s, random.random()))
         except (ExpressionError, BindError, OutsideRoots) as error:
             raise StepFailed(step.id, str(error)) from error
         except LedgerError as error:
@@ -146,7 +147,3 @@ def _stop_if_hopeless(error: StepError | EngineError) -> None:
     is_fatal = error.is_fatal if isinstance(error, StepError) else False
     if is_fatal or isinstance(error, (ModelNotFound, ModelBroken, ModelTooLarge)):
         raise Stopped(str(error)) from error
-
-
-def _failed(step: BoundStep, error: Exception, cause: str) -> StepFailed:
-    return StepFailed(step.id, str(error), is_transient=cause in ("timeout", "worker", "busy"))

@@ -27,6 +27,8 @@ class BlockRun:
     changed: list[dict[str, str]] = field(default_factory=list)
     ended: set[int] = field(default_factory=set)
     """The indexes of the items that were done, or failed, in this run."""
+    attempts: int = 0
+    """Above zero where items failed for a reason that may pass: the next run tries them again."""
 
     def shown(self, key: str) -> str:
         """Give an item's key with those of the items around it."""

@@ -24,6 +24,7 @@ from .groups import start, together
 from .items import ItemRun, Items
 from .observer import ItemState
 from .report import ItemReport
+from .retries import given_up
 from .scope import Scope
 from .tools import Toolbox
 from .work import ItemWork, Work
@@ -67,6 +68,12 @@ class Blocks:
             Stopped: nothing else will succeed; or an item failed, with `on_error: fail`.
             BorderReached: some items were not begun; those that were are finished.
         """
+        run = await self._carried_out(block, scope, keeps_results, outer)
+        return run.offered()
+
+    async def _carried_out(
+        self, block: BoundBlock, scope: Scope, keeps_results: bool, outer: tuple[str, ...]
+    ) -> BlockRun:
         run = await self.settle(block, scope, keeps_results=keeps_results, outer=outer)
         todo = run.todo()
         if not outer:
@@ -82,7 +89,7 @@ class Blocks:
             self._mark_deleted(run)
         if run.is_partial:
             self.partial.add(block.id)
-        return run.offered()
+        return run
 
     def at_border(self, words: str) -> str:
         """Say why a run stopped at a border, and what is left, as far as it is known."""
@@ -209,9 +216,16 @@ class Blocks:
     ) -> None:
         """Do with a failed item what its block says."""
         text = str(error)
+        kept, record.attempts = given_up(
+            item.attempts, self._toolbox.options.max_attempts, is_passing=error.is_passing
+        )
+        if kept == "quarantined" and record.attempts > 1:
+            text += f" (failed {record.attempts} times in a row)"
         if run.block.on_error == "skip":
             report = run.report(item, "skipped", seconds, text)
-            await self._end(run, item, record, report, "skipped", None)
+            await self._end(
+                run, item, record, report, "failed" if kept == "failed" else "skipped", None
+            )
         elif run.block.on_error == "fail":
             report = run.report(item, "failed", seconds, text)
             await self._end(run, item, record, report, "failed", None)
@@ -219,7 +233,6 @@ class Blocks:
         else:
             run.failed.append((item.index, {"key": item.key, "error": text}))
             report = run.report(item, "quarantined", seconds, text)
-            kept = "failed" if error.is_transient else "quarantined"
             await self._end(run, item, record, report, kept, None)
 
     async def _end(
@@ -240,6 +253,8 @@ class Blocks:
             raise
         self._count(run, item.key, report)
         run.ended.add(item.index)
+        if kept in ("failed", "done"):
+            run.attempts = max(run.attempts, record.attempts)
         told: ItemState = "done"
         if report.state in ("skipped", "failed", "quarantined"):
             told = report.state
@@ -266,11 +281,12 @@ class Blocks:
         try:
             if is_block_skipped(block, scope):
                 return None
-            outputs = await self.run(block, scope, keeps_results=True, outer=record.outer)
+            run = await self._carried_out(block, scope, True, record.outer)
         except ExpressionError as error:
             raise StepFailed(block.id, str(error)) from error
-        record.has_inner_failures = record.has_inner_failures or bool(outputs["failed"])
-        return outputs
+        record.has_inner_failures = record.has_inner_failures or bool(run.failed)
+        record.attempts = max(record.attempts, run.attempts)
+        return run.offered()
 
 
 def is_block_skipped(block: BoundBlock, scope: Scope) -> bool:

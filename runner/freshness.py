@@ -143,6 +143,8 @@ def judge(entry: Entry | None, hash_: str, parts: Mapping[str, str]) -> Verdict:
         return Verdict("quarantined", entry.error)
     if entry.state == "failed":
         return Verdict("stale", f"it failed before: {entry.error}")
+    if entry.state == "done" and entry.attempts:
+        return Verdict("stale", "what failed within it is tried again")
     return Verdict("fresh")
 
 

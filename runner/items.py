@@ -31,6 +31,8 @@ class ItemRun:
     callers: list[Caller] = field(default_factory=list)
     reads: dict[str, list[Any]] = field(default_factory=dict)
     has_inner_failures: bool = False
+    attempts: int = 0
+    """How often in a row it, or an item within it, has failed for a reason that may pass."""
     last: Any = None
     is_last_skipped: bool = False
 
@@ -92,6 +94,7 @@ class Items:
             seconds=seconds,
             calls=sum(caller.n_calls for caller in record.callers),
             tokens=sum(caller.n_tokens for caller in record.callers),
+            attempts=record.attempts,
         )
         try:
             ledger.record(record.scope, entry, self._tally.run)

@@ -176,6 +176,8 @@ async def run_async(
         force=force,
         retry_failed=retry_failed,
         no_cache=no_cache,
+        trigger=trigger,
+        max_attempts=settings.unattended.max_attempts,
     )
     with_prefect = wants_prefect(local, os.environ)
     if with_prefect:
@@ -198,21 +200,31 @@ async def run_async(
 async def _journey(
     session: Session, stop: asyncio.Event, border: Border, *, with_prefect: bool
 ) -> Report:
-    """Carry out an open session, as a Prefect flow or plainly, and tell how it ended."""
-    from . import execute
-    from .blocks import plain_chunks
-
+    """Carry out an open session, and tell how it ended, by an error too."""
     _tell_what_is_left_out(session)
     session.begin()
-    if with_prefect:
-        from . import flow
-
-        report = await flow.run(session, stop, border)
-    else:
-        report = await execute.run(session.work, session.toolbox, plain_chunks, stop, border)
+    try:
+        report = await _carried_out(session, stop, border, with_prefect=with_prefect)
+    except Exception as error:
+        session.end(session.tally.report("failed", message=str(error) or type(error).__name__))
+        raise
     report = replace(report, models=session.loads())
     session.end(report)
     return report
+
+
+async def _carried_out(
+    session: Session, stop: asyncio.Event, border: Border, *, with_prefect: bool
+) -> Report:
+    """Carry out an open session, as a Prefect flow or plainly."""
+    if with_prefect:
+        from . import flow
+
+        return await flow.run(session, stop, border)
+    from . import execute
+    from .blocks import plain_chunks
+
+    return await execute.run(session.work, session.toolbox, plain_chunks, stop, border)
 
 
 def _check_ids(bound: BoundPlan, force: frozenset[str]) -> None:

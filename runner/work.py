@@ -52,6 +52,10 @@ class Options:
     retry_failed: bool = False
     no_cache: bool = False
     """Ask the models again, also for requests whose replies are known."""
+    max_attempts: int = 3
+    """After so many failures for a passing reason an item is quarantined."""
+    trigger: str = "hand"
+    """What made it run: `hand`, `schedule`, `watch`, `webhook`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,12 @@ class ItemWork:
     hash: str
     parts: str
     entry: Entry | None
+
+    @property
+    def attempts(self) -> int:
+        """How often in a row this very item failed for a reason that may pass."""
+        entry = self.entry
+        return entry.attempts if entry is not None and entry.hash == self.hash else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -271,7 +271,7 @@ class _Controls:
 
     def bound_retry(self) -> Retry:
         keys = self.retry
-        return Retry(keys.times, frozenset(keys.on), keys.backoff) if keys else Retry()
+        return Retry(keys.times, frozenset(keys.on), keys.backoff, True) if keys else Retry()
 
     def bound_timeout(self) -> Timeout:
         keys = self.timeout

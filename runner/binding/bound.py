@@ -26,6 +26,8 @@ class Retry:
     times: int = 0
     on: frozenset[str] = frozenset(("timeout", "worker", "busy"))
     backoff_s: float = 1.0
+    is_given: bool = field(default=False, compare=False)
+    """Whether the author said so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,178 @@
+"""Failures that may pass are tried again, with pauses, and not for ever."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paddock.engine.errors import Busy, DeadlineExceeded, EngineError, WorkerLost
+from paddock.engine.request import ChatRequest
+from paddock.runner import run
+from paddock.runner.report import Report
+from paddock.runner.retries import MOST_PAUSE_S, given_up, pause_s
+from paddock.runner.unattended_settings import UnattendedSettings
+from tests.fakes.pool import FakePool, echo
+from tests.runner.test_blocks import NESTED
+from tests.runner.world import World, settings, states
+
+Answer = Callable[[ChatRequest], str]
+
+
+def failing(error: EngineError, times: int, words: str = "Sum up: Document 1,") -> FakePool:
+    """Answer, except that requests with these words fail so often."""
+    left = [times]
+
+    def answer(request: ChatRequest) -> str:
+        if request.messages[-1].content.startswith(words) and left[0]:
+            left[0] -= 1
+            raise error
+        return echo(request)
+
+    return FakePool(answer=answer)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path)
+    world.documents(2)
+    return world
+
+
+def error_of(report: Report, key: str = "1.txt") -> str | None:
+    return next(item.error for item in report.items if item.key == key)
+
+
+@given(
+    st.sampled_from(["timeout", "worker", "busy", "io", "check"]),
+    st.integers(0, 100),
+    st.floats(0, 100),
+    st.floats(0, 1),
+)
+def test_a_pause_is_never_longer_than_a_minute_and_never_below_zero(
+    cause: str, turn: int, backoff_s: float, chance: float
+) -> None:
+    assert 0 <= pause_s(cause, turn, backoff_s, chance) <= MOST_PAUSE_S
+    assert pause_s(cause, turn, backoff_s, 0.0) <= pause_s(cause, turn, backoff_s, chance)
+
+
+@given(st.integers(1, 10), st.integers(0, 20))
+def test_an_item_is_given_up_after_exactly_so_many_failures(most: int, n_more: int) -> None:
+    n_before, kept = 0, []
+    for _ in range(most + n_more):
+        state, n_before = given_up(n_before, most, is_passing=True)
+        kept.append(state)
+    assert kept == ["failed"] * (most - 1) + ["quarantined"] * (n_more + 1)
+
+
+def test_a_full_queue_is_waited_out_without_a_word_from_the_author(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paddock.runner.retries._DOUBLES", 0.01)
+    report = world.run(pool=failing(Busy.of("smollm2:135m", 512), 3))
+    assert report.status == "completed"
+
+
+def test_each_cause_is_tried_again_only_where_the_author_says_so(world: World) -> None:
+    lost, late = WorkerLost("m", "signal 9"), DeadlineExceeded("idle", 5)
+    report = world.run(pool=failing(lost, 1))
+    assert states(report)["1.txt"] == "quarantined"
+    assert error_of(report) == "step 'sum': the worker of model 'm' died: signal 9"
+    world.edit("{id: sum,", "{id: sum, retry: {times: 1, on: [worker], backoff: 1ms},")
+    assert world.run(pool=failing(lost, 1)).status == "completed"
+    world.write("inbox/1.txt", "Document 1, changed.")
+    assert states(world.run(pool=failing(late, 1)))["1.txt"] == "quarantined"
+
+
+def test_a_document_that_keeps_failing_is_quarantined_after_three_runs(world: World) -> None:
+    late = DeadlineExceeded("total", 5)
+    tries = [world.run(pool=failing(late, 1)) for _ in range(3)]
+    assert [error_of(report) for report in tries] == [
+        "step 'sum': no answer within 5 s (timeout.total)",
+        "step 'sum': no answer within 5 s (timeout.total)",
+        "step 'sum': no answer within 5 s (timeout.total) (failed 3 times in a row)",
+    ]
+    assert [report.exit_status() for report in tries] == [3, 3, 3]
+    known = world.run()
+    assert (known.calls, known.exit_status(), states(known)) == (0, 0, {"1.txt": "quarantined"})
+    asked = world.run(retry_failed=True, pool=failing(late, 1))
+    assert error_of(asked) == (
+        "step 'sum': no answer within 5 s (timeout.total) (failed 4 times in a row)"
+    )
+    assert world.run(retry_failed=True).status == "completed"
+
+
+def test_a_success_or_another_content_begins_the_count_anew(world: World) -> None:
+    late = DeadlineExceeded("total", 5)
+    for _ in range(2):
+        world.run(pool=failing(late, 1))
+    world.write("inbox/1.txt", "Document 1, changed.")
+    for _ in range(2):
+        assert "in a row" not in str(error_of(world.run(pool=failing(late, 1))))
+    assert world.run().status == "completed"
+    world.write("inbox/1.txt", "Document 1, changed again.")
+    assert "in a row" not in str(error_of(world.run(pool=failing(late, 1))))
+
+
+def test_how_often_is_a_setting(world: World) -> None:
+    once = replace(settings(world.folder), unattended=UnattendedSettings(max_attempts=1))
+    pool = failing(DeadlineExceeded("total", 5), 1)
+    run(world.file, pool=pool, settings=once, local=True)
+    assert states(world.run())["1.txt"] == "quarantined"
+
+
+def test_a_file_that_cannot_be_read_now_is_tried_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Path.open
+
+    def broken(self: Path, *args: object, **more: object) -> object:
+        if self.name == "1.txt":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(self))
+        return opened(self, *args, **more)  # type: ignore[call-overload]
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "open", broken)
+        report = world.run()
+    assert states(report).get("1.txt") == "quarantined"
+    assert states(world.run())["1.txt"] in ("stale", "changed")
+
+
+def test_what_failed_within_an_item_is_tried_again_and_given_up_as_well(tmp_path: Path) -> None:
+    world = World(tmp_path, NESTED)
+    world.documents(2)
+    late, words = DeadlineExceeded("total", 5), "red of Document 1"
+    first = world.run(pool=failing(late, 1, words))
+    assert [one["n"] for one in first.returns] == [2, 1]
+    again = world.run(pool=failing(late, 1, words))
+    assert (again.calls, [one["n"] for one in again.returns]) == (0, [2, 1])
+    assert states(again) == {"1.txt": "stale"}
+    mended = world.run()
+    assert (mended.calls, [one["n"] for one in mended.returns]) == (1, [2, 2])
+    assert world.run().counts == {"fresh": 2}
+
+
+def test_what_failed_within_an_item_too_often_leaves_it_alone(tmp_path: Path) -> None:
+    world = World(tmp_path, NESTED)
+    world.documents(1)
+    late, words = DeadlineExceeded("total", 5), "red of Document 0"
+    for _ in range(3):
+        report = world.run(pool=failing(late, 1, words))
+    failed = report.returns[0]["failed"]
+    assert failed[0]["error"].endswith("(timeout.total) (failed 3 times in a row)")
+    assert world.run().counts == {"fresh": 1}
+    assert world.run(retry_failed=True).returns[0]["n"] == 2
+
+
+def test_a_skipped_item_that_failed_for_a_passing_reason_is_tried_again(world: World) -> None:
+    world.edit("    do:\n", "    on_error: skip\n    do:\n")
+    late = DeadlineExceeded("total", 5)
+    for _ in range(3):
+        assert states(world.run(pool=failing(late, 1)))["1.txt"] == "skipped"
+    assert world.run().counts == {"fresh": 3}  # it was given up
