@@ -7,17 +7,15 @@ its name when it is whole.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 from paddock.engine.errors import EngineError, RecipeRefused, StoreFull
 from paddock.engine.gguf import Header
+from paddock.engine.tuning import apart
 from paddock.engine.tuning.tuner import copy_bytes
 
 from .blobs import Blobs
@@ -93,39 +91,14 @@ def _check_room(blobs: Blobs, needed: int) -> None:
 
 def _carried_out(order: dict[str, object], aside: Path, look: Callable[[int], None]) -> str:
     """Let the process work; gives why it could not, or nothing."""
-    # To a file: nobody reads a pipe while the process works, and a full one would stop it.
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
-        process = subprocess.Popen(
-            _COMMAND,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            encoding="utf-8",
-            start_new_session=True,  # a Ctrl-C in the terminal is for the one who asked
-            env={**os.environ, "PYTHONUTF8": "1"},
-        )
-        try:
-            assert process.stdin is not None
-            with suppress(BrokenPipeError):  # it tells by its status why it does not read
-                process.stdin.write(json.dumps(order) + "\n")
-                process.stdin.flush()
-            while process.poll() is None:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(_LOOKED_AT_S)
-                with suppress(FileNotFoundError):
-                    look(aside.stat().st_size)
-            return _outcome(process, log)
-        finally:
-            process.kill()
-            process.communicate()
-
-
-def _outcome(process: subprocess.Popen[str], log: IO[str]) -> str:
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    log.seek(0)
-    last = "".join(f" ({line.strip()})" for line in log.readlines()[-1:])
-    if not line:
-        return f"the process ended with status {process.returncode}{last}"
-    why = str(json.loads(line)["why"])
-    return f"{why}{last}" if why else ""
+    with apart.started(_COMMAND, order) as one:
+        while one.process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                one.process.wait(_LOOKED_AT_S)
+            with suppress(FileNotFoundError):
+                look(aside.stat().st_size)
+        line = one.lines.readline()
+        if not line:
+            return one.why_it_ended()
+        why = str(json.loads(line)["why"])
+        return f"{why}{one.last_line()}" if why else ""

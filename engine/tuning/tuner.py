@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -27,6 +25,7 @@ from paddock.engine.hardware import read_disk
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
 
+from . import apart
 from .tuned import Speeds, Tuned, TunedBook
 
 # As `native.quantise` has them, which only the process that works can import.
@@ -177,44 +176,12 @@ def _carried_out(wish: Wish, aside: Path, note: Note) -> dict[str, Any]:
         "is_forced": wish.is_forced,
         "texts": list(wish.texts),
     }
-    # To a file: nobody reads a pipe while the process works, and a full one would stop it.
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
-        process = subprocess.Popen(
-            _COMMAND,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            encoding="utf-8",
-            start_new_session=True,  # a Ctrl-C in the terminal is for the one who asked
-            env={**os.environ, "PYTHONUTF8": "1"},
-        )
-        try:
-            return _heard(process, order, wish, note)
-        except _Ended as ended:
-            log.seek(0)
-            last = "".join(f" ({line.strip()})" for line in log.readlines()[-1:])
-            why = f"the process ended with status {ended.status}{last}"
-            raise EngineError(f"'{wish.facts.name}' cannot be tuned: {why}") from None
-        finally:
-            process.kill()
-            process.communicate()
+    with apart.started(_COMMAND, order) as process:
+        return _heard(process, wish, note)
 
 
-class _Ended(Exception):
-    def __init__(self, status: int) -> None:
-        self.status = status
-        super().__init__()
-
-
-def _heard(
-    process: subprocess.Popen[str], order: dict[str, Any], wish: Wish, note: Note
-) -> dict[str, Any]:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with suppress(BrokenPipeError):  # it tells by its status why it does not read
-        process.stdin.write(json.dumps(order) + "\n")
-        process.stdin.flush()
-    for line in process.stdout:
+def _heard(process: apart.Apart, wish: Wish, note: Note) -> dict[str, Any]:
+    for line in process.lines:
         told: dict[str, Any] = json.loads(line)
         if told["event"] == "note":
             note(told["text"])
@@ -226,7 +193,7 @@ def _heard(
             )
         else:
             raise EngineError(f"'{wish.facts.name}' cannot be tuned: {told['why']}")
-    raise _Ended(process.wait())
+    raise EngineError(f"'{wish.facts.name}' cannot be tuned: {process.why_it_ended()}")
 
 
 def _placed(wish: Wish, aside: Path, folder: Path, told: dict[str, Any]) -> Tuned:
