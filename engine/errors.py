@@ -50,6 +50,17 @@ class ModelBroken(EngineError):
         super().__init__(f"{path}: {why}")
 
 
+class ModelReplaced(EngineError):
+    """A model that is another one than it was when the work that names it began."""
+
+    def __init__(self, ref: str) -> None:
+        self.ref = ref
+        super().__init__(
+            f"model '{ref}' was replaced while this run was at work with it. What it did with the "
+            f"old one is recorded; the same command goes on with the new one."
+        )
+
+
 class ModelTooLarge(EngineError):
     """A model that does not fit into memory, with both numbers."""
 

@@ -17,6 +17,7 @@ from paddock.engine.errors import (
     EngineError,
     ModelBroken,
     ModelNotFound,
+    ModelReplaced,
     ModelTooLarge,
     WorkerLost,
 )
@@ -145,5 +146,5 @@ def cause_of(error: StepError | EngineError) -> str:
 
 def _stop_if_hopeless(error: StepError | EngineError) -> None:
     is_fatal = error.is_fatal if isinstance(error, StepError) else False
-    if is_fatal or isinstance(error, (ModelNotFound, ModelBroken, ModelTooLarge)):
+    if is_fatal or isinstance(error, (ModelNotFound, ModelBroken, ModelReplaced, ModelTooLarge)):
         raise Stopped(str(error)) from error

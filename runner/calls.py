@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from paddock.engine.errors import ModelReplaced
 from paddock.engine.request import (
     ChatRequest,
     Chunk,
@@ -106,6 +107,7 @@ class LedgerPool:
         row = self._known(hash_)
         if row is None:
             reply = await self._pool.embed(request)
+            await self._still(request.model, digest)
             usage = {**asdict(reply.usage), "n_vectors": len(reply.vectors)}
             usage |= {"n_pieces": list(reply.n_pieces)} if reply.n_pieces else {}
             packed = array("f", [x for vector in reply.vectors for x in vector]).tobytes()
@@ -142,6 +144,7 @@ class LedgerPool:
         except BaseException:
             stream.cancel()
             raise
+        await self._still(request.model, digest)
         row = replace(
             self._row(hash_, "chat", request.model, digest, asked),
             reply=reply.text.encode(),
@@ -152,6 +155,17 @@ class LedgerPool:
         self._ledger.record_call(row, self._tally.run)
         self._count(reply.usage, is_cached=False)
         yield reply
+
+    async def _still(self, model: ModelSpec, digest: str) -> None:
+        """Make sure that a reply is of the model by whose digest it will be known.
+
+        Asked afterwards: a worker that was started anew in the middle has read the new file.
+
+        Raises:
+            ModelReplaced: its name stands for another one by now.
+        """
+        if (await self._pool.facts(model)).identity != digest:
+            raise ModelReplaced(model.ref)
 
     def _known(self, hash_: str) -> CallRow | None:
         return self._ledger.call(hash_) if self._caller.looks_up else None
