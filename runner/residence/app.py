@@ -1,0 +1,200 @@
+"""What the local service answers over its socket: the pool's routes, and its own.
+
+Whoever can open the socket is its owner: nothing more is asked of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from paddock.engine.api.errors import ApiError
+from paddock.engine.api.streaming import stream
+from paddock.engine.pool import LocalPool
+from paddock.engine.remote import wire
+from paddock.engine.remote.door import routes as pool_routes
+
+from .control import PREFIX
+from .leases import Lease, Leases
+from .prefect_server import PrefectServer
+from .record import Residence
+
+BEAT_S = 5.0
+WAIT_S = 150.0
+"""The longest that somebody is let wait for Prefect."""
+
+
+@dataclass
+class Desk:
+    """What the routes work with."""
+
+    residence: Residence
+    pool: LocalPool
+    prefect: PrefectServer
+    leases: Leases
+    idle_s: float
+    on_crash: Callable[[Lease], Awaitable[None]]
+    ends: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it is asked to end."""
+
+    def told(self) -> dict[str, Any]:
+        """Say how it is."""
+        now, stats = time.monotonic(), self.pool.stats()
+        return {
+            "version": self.residence.version,
+            "pid": self.residence.pid,
+            "kind": self.residence.kind,
+            "since_s": round(time.time() - self.residence.began, 1),
+            "is_retired": self.leases.is_retired,
+            "leases": [lease.as_json(now) for lease in self.leases.held],
+            "requests": self.leases.n_requests,
+            "quiet_s": round(self.leases.quiet_s, 1),
+            "idle_s": self.idle_s,
+            "prefect": self.prefect.told.as_json(),
+            "models": [
+                {
+                    "name": one.name,
+                    "state": one.state,
+                    "users": one.n_users,
+                    "host_bytes": one.host_bytes,
+                    "device_bytes": one.device_bytes,
+                    "expires_s": one.expires_s,
+                    "pid": one.pid,
+                }
+                for one in stats.resident
+            ],
+        }
+
+
+def make_app(desk: Desk) -> ASGIApp:
+    """Put the routes together."""
+    own: Mapping[str, tuple[str, Callable[[Request], Awaitable[Response]]]] = {
+        "": ("GET", _told),
+        "/prefect": ("POST", _prefect),
+        "/lease": ("POST", _lease),
+        "/farewell": ("POST", _farewell),
+        "/retire": ("POST", _retire),
+        "/rest": ("POST", _rest),
+        "/stop": ("POST", _stop),
+    }
+    routes = [Route(PREFIX + path, act, methods=[method]) for path, (method, act) in own.items()]
+    app = Starlette(routes=[*routes, *pool_routes(desk.pool)])
+    app.state.desk = desk
+    return _Counted(app, desk.leases)
+
+
+def _desk(request: Request) -> Desk:
+    desk = request.app.state.desk
+    assert isinstance(desk, Desk)
+    return desk
+
+
+async def _told(request: Request) -> Response:
+    return JSONResponse(_desk(request).told())
+
+
+async def _prefect(request: Request) -> Response:
+    """Have Prefect started, and wait for it as long as is wished."""
+    within_s = min(WAIT_S, float((await _body(request)).get("within_s", 0.0)))
+    server = _desk(request).prefect
+    server.want()
+    told = await server.ready(within_s) if within_s > 0 else server.told
+    return JSONResponse(told.as_json())
+
+
+async def _lease(request: Request) -> Response:
+    """Hold the service as long as the connection stays; a broken one may be a crashed run's."""
+    body, desk = await _body(request), _desk(request)
+
+    async def beats() -> AsyncGenerator[bytes, None]:
+        with desk.leases.lease(
+            str(body.get("run", "")), int(body.get("pid", 0)), str(body.get("pipeline", ""))
+        ) as lease:
+            try:
+                while not desk.ends.is_set():
+                    yield b"{}\n"
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(desk.ends.wait(), BEAT_S)
+            finally:
+                if lease.flow_run and not lease.is_left and not desk.ends.is_set():
+                    await asyncio.shield(desk.on_crash(lease))
+
+    return await stream(request, beats(), wire.MEDIA_TYPE, _nothing)
+
+
+async def _farewell(request: Request) -> Response:
+    """Note a run's name in Prefect, or that it has ended in order."""
+    body, desk = await _body(request), _desk(request)
+    for lease in desk.leases.held:
+        if lease.pid == body.get("pid") and lease.run == body.get("run"):
+            lease.flow_run = str(body.get("flow_run", ""))
+            lease.is_left = bool(body.get("is_left", False))
+    return JSONResponse({})
+
+
+async def _retire(request: Request) -> Response:
+    """Make room for another version: end when nobody needs this one any more."""
+    desk = _desk(request)
+    if desk.residence.kind != "background":
+        words = f"`paddock {desk.residence.kind}` (process {desk.residence.pid}) holds it."
+        return JSONResponse({"error": words}, 409)
+    desk.leases.is_retired = True
+    return JSONResponse({"leases": len(desk.leases.held)})
+
+
+async def _rest(request: Request) -> Response:
+    """Let every model go that nobody uses."""
+    pool = _desk(request).pool
+    idle = [one.name for one in pool.stats().resident if not one.n_users and not one.n_waiting]
+    gone = [name for name in idle if await pool.unload(name)]
+    return JSONResponse({"unloaded": gone})
+
+
+async def _stop(request: Request) -> Response:
+    desk = _desk(request)
+    if desk.residence.kind != "background":
+        words = (
+            f"`paddock {desk.residence.kind}` (process {desk.residence.pid}) holds it; end that."
+        )
+        return JSONResponse({"error": words}, 409)
+    desk.ends.set()
+    return JSONResponse({"leases": len(desk.leases.held)})
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    try:
+        body = json.loads(await request.body() or b"{}")
+    except ValueError:
+        body = {}
+    return body if isinstance(body, dict) else {}
+
+
+def _nothing(error: ApiError) -> bytes:
+    return b""
+
+
+class _Counted:
+    """Counts the pool's requests, so that the service does not end under them."""
+
+    def __init__(self, app: ASGIApp, leases: Leases) -> None:
+        self._app = app
+        self._leases = leases
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let through."""
+        path = scope.get("path", "")
+        if not path.startswith(wire.PREFIX) or path.endswith("/stats"):
+            return await self._app(scope, receive, send)
+        with self._leases.request():
+            await self._app(scope, receive, send)

@@ -1,0 +1,285 @@
+"""Keep one Prefect server for a state folder alive: start it, watch it, start it again.
+
+Whoever holds its lock runs it; others take the address from its record, and take over when the
+holder ends. It keeps its port over restarts, so that runs in their middle find it again. What runs
+in its process is Prefect's (`prefect_process`); this knows no more of Prefect than settings' names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from . import record
+
+HOST = "127.0.0.1"
+COMMAND = (sys.executable, "-m", "paddock.runner.residence.prefect_process")
+START_S = 120.0  # a new database: 12 s, on a machine with much else to do
+LOOK_S = 2.0
+ANSWER_S = 10.0
+N_SILENT = 6  # so many looks in a row without an answer, and it is started again
+STOP_S = 8.0
+PAUSES_S = (0.5, 2.0, 5.0, 15.0, 30.0)
+"""Before it is started again, where it ends soon each time."""
+STEADY_S = 60.0
+
+TUNED: Mapping[str, str] = {
+    # 4 to 5 ms of its CPU a task in place of 15 to 18.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "500",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "2",
+    "PREFECT_SERVER_SERVICES_TRIGGERS_READ_BATCH_SIZE": "200",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_TASKS_DEFAULT_NO_CACHE": "true",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+}
+
+State = Literal["off", "starting", "ready", "failing"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is known of the server."""
+
+    state: State
+    url: str
+    pid: int | None = None
+    why: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Give it as it goes over the socket."""
+        return {"state": self.state, "url": self.url, "pid": self.pid, "why": self.why}
+
+
+class PrefectServer:
+    """One server, wanted or not. Use it as `async with PrefectServer(…) as server`."""
+
+    def __init__(self, state_dir: Path, folder: Path) -> None:
+        self._home = state_dir / "prefect"
+        self._record = folder / "prefect.server"
+        self._lock = FileLock(folder / "prefect.lock", blocking=False)
+        self._log_file = folder / "prefect.log"
+        self._wanted = asyncio.Event()
+        self._changed = asyncio.Condition()
+        self._told = Told("off", "")
+        self._port: int | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> PrefectServer:
+        """Begin to keep it; it is started when it is wanted."""
+        self._task = asyncio.create_task(self._keep())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """End it."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    @property
+    def told(self) -> Told:
+        """What is known of it now."""
+        return self._told
+
+    def want(self) -> str:
+        """Ask that it runs; gives the address that it will have."""
+        if not self._told.url:
+            self._told = Told("starting", _url(self._chosen()))
+        self._wanted.set()
+        return self._told.url
+
+    async def ready(self, within_s: float = START_S) -> Told:
+        """Wait until it answers, or the time is up."""
+        self.want()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s), self._changed:
+                await self._changed.wait_for(lambda: self._told.state == "ready")
+        return self._told
+
+    async def _say(self, state: State, pid: int | None = None, why: str = "") -> None:
+        async with self._changed:
+            self._told = Told(state, self._told.url, pid, why)
+            self._changed.notify_all()
+
+    # keeping it
+
+    async def _keep(self) -> None:
+        """Run it, or look on while somebody else does, until cancelled."""
+        await self._wanted.wait()
+        n_falls = 0
+        while True:
+            began = time.monotonic()
+            try:
+                with self._lock:
+                    await self._run()
+            except Timeout:
+                await self._look_on()
+                continue
+            n_falls = 0 if time.monotonic() - began > STEADY_S else n_falls + 1
+            await asyncio.sleep(PAUSES_S[min(n_falls, len(PAUSES_S)) - 1] if n_falls else 0)
+
+    async def _look_on(self) -> None:
+        """Tell of the server that somebody else runs."""
+        known = record.read(self._record)
+        port = known.get("port")
+        if isinstance(port, int):
+            self._told = Told(self._told.state, _url(port), known.get("pid"))
+            is_there = await _answers(port)
+            await self._say("ready" if is_there else "starting", known.get("pid"))
+        await asyncio.sleep(LOOK_S / 4 if self._told.state != "ready" else LOOK_S)
+
+    async def _run(self) -> None:
+        """Start it and watch it until it ends."""
+        port = self._chosen()
+        self._told = Told("starting", _url(port))
+        async with self._process(port) as process:
+            record.write(self._record, {"port": port, "pid": process.pid})
+            ended = asyncio.create_task(process.wait())
+            try:
+                await self._watch(port, process, ended)
+            finally:
+                ended.cancel()
+        why = f"it ended with status {process.returncode}" + self._last_words()
+        log.warning("the Prefect server: %s", why)
+        await self._say("failing", None, why)
+
+    async def _watch(
+        self, port: int, process: asyncio.subprocess.Process, ended: asyncio.Future[int]
+    ) -> None:
+        """Return when it has ended, or has not answered for too long."""
+        n_silent, deadline = 0, time.monotonic() + START_S
+        while not ended.done():
+            if await _answers(port):
+                n_silent = 0
+                if self._told.state != "ready":
+                    await self._say("ready", process.pid)
+            elif self._told.state == "ready":
+                n_silent += 1
+            if n_silent >= N_SILENT or (
+                self._told.state != "ready" and time.monotonic() > deadline
+            ):
+                log.warning("the Prefect server does not answer and is started again")
+                return
+            pause_s = LOOK_S if self._told.state == "ready" else 0.1
+            await asyncio.wait({ended}, timeout=pause_s)
+
+    @asynccontextmanager
+    async def _process(self, port: int) -> AsyncIterator[asyncio.subprocess.Process]:
+        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._log_file.open("wb") as out:  # of one start: it says little, and that matters
+            process = await asyncio.create_subprocess_exec(
+                *COMMAND, HOST, str(port),
+                env=environment(self._home, port, os.environ), stdin=asyncio.subprocess.PIPE,
+                stdout=out, stderr=out, start_new_session=True, cwd=self._home,
+            )  # fmt: skip
+        try:
+            yield process
+        finally:
+            await _ended(process)
+
+    def _chosen(self) -> int:
+        """Choose the port that it had before, if that is free, so that its address stays."""
+        known = record.read(self._record).get("port")
+        if isinstance(known, int) and (_is_free(known) or self._lock_is_taken()):
+            self._port = known
+        elif self._port is None or not _is_free(self._port):
+            with socket.socket() as free:
+                free.bind((HOST, 0))
+                self._port = int(free.getsockname()[1])
+        return self._port
+
+    def _lock_is_taken(self) -> bool:
+        if self._lock.is_locked:
+            return False
+        try:
+            with self._lock:
+                return False
+        except Timeout:
+            return True
+
+    def _last_words(self) -> str:
+        with suppress(OSError):
+            lines = self._log_file.read_text("utf-8", "replace").strip().splitlines()
+            return f" ({lines[-1].strip()[:200]})" if lines else ""
+        return ""
+
+
+def environment(home: Path, port: int, environ: Mapping[str, str]) -> dict[str, str]:
+    """Give the server's environment: ours but for the client's settings, and what is tuned."""
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith("PREFECT_")
+        or name.startswith(("PREFECT_SERVER_", "PREFECT_API_DATABASE"))
+    }
+    own = {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": _url(port),
+        "PREFECT_UI_API_URL": _url(port),
+        # Pages of other origins must not read it, or start runs.
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",
+    }
+    return {**TUNED, **kept, **own}
+
+
+def _url(port: int) -> str:
+    return f"http://{HOST}:{port}/api"
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+async def _answers(port: int) -> bool:
+    """Ask whether it is well."""
+    writer = None
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            reader, writer = await asyncio.open_connection(HOST, port)
+            writer.write(b"GET /api/health HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            await writer.drain()
+            return b" 200 " in await reader.readline()
+    except (OSError, TimeoutError, ValueError):
+        return False
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """End it, in order if it will."""
+    if process.stdin is not None:
+        process.stdin.close()
+    with suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(STOP_S):
+            await process.wait()
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
