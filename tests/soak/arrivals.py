@@ -1,0 +1,239 @@
+"""Files that arrive in every bad way that folders have seen, and what is there when all is quiet.
+
+Knows no Paddock: it writes, moves, rewrites and deletes, and remembers the last version of each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.soak.judge import Arrival
+
+NAMES = (
+    "{n}", "{n} with spaces", "-{n}", "été {n}", "{n} 日本", "{n}'s \"own\"", "{n} {{ braces }}",
+    "{n}%20&#x;", "deep/er/{n}", "{n}" + "x" * 150,
+)  # fmt: skip
+WORDS = ("ferry", "noon", "nobody", "pier", "knows", "whether", "it", "will", "come", "back")
+
+
+@dataclass
+class Folder:
+    """A folder that is watched, and what has arrived in it."""
+
+    pipeline: str
+    root: Path
+    elsewhere: Path
+    """A folder of the same file system that nobody watches."""
+    words: int = 30
+    known: dict[str, Arrival] = field(default_factory=dict)
+    """The last version of each file, by its relative path."""
+    is_taken: bool = False
+    """Files leave by themselves (a hot folder): nothing that has arrived is touched again."""
+    is_there: asyncio.Event = field(default_factory=asyncio.Event)
+    """Cleared while the root is away."""
+
+    def settled(self, relpath: str, content: bytes, *, is_broken: bool = False) -> None:
+        """Remember what lies there from now on."""
+        sha256 = hashlib.sha256(content).hexdigest()
+        self.known[relpath] = Arrival(self.pipeline, relpath, sha256, time.time(), is_broken)
+
+
+class Arrivals:
+    """Lets files arrive in one folder after another."""
+
+    def __init__(self, folders: Sequence[tuple[Folder, int]], seed: int) -> None:
+        self._folders = folders
+        """Each with its weight."""
+        self._random = random.Random(seed)
+        self._n = 0
+        self.by_way: dict[str, int] = {}
+
+    async def one(self) -> None:
+        """Let one file arrive, or change, or go."""
+        folders = [folder for folder, _ in self._folders]
+        weights = [weight for _, weight in self._folders]
+        (folder,) = self._random.choices(folders, weights)
+        await folder.is_there.wait()
+        gentle, rough = (at_once, in_pieces, by_part_name, moved_in, with_an_old_time, broken), ()
+        if not folder.is_taken:
+            rough = (rewritten, appended, touched, deleted, moved_within, a_folder_of_them, litter)
+        way = self._random.choice((*gentle, *rough))
+        try:
+            await way(self, folder)
+        except FileNotFoundError:
+            if folder.is_there.is_set():
+                raise
+            return  # the root went away in the middle; what it had is still its last version
+        self.by_way[way.__name__] = self.by_way.get(way.__name__, 0) + 1
+
+    def name(self, suffix: str = ".txt") -> str:
+        """Give a name that nobody has."""
+        self._n += 1
+        return self._random.choice(NAMES).replace("{n}", f"{self._n:05}") + suffix
+
+    def content(self, folder: Folder) -> bytes:
+        """Give a text like no other."""
+        self._n += 1
+        words = self._random.choices(WORDS, k=folder.words)
+        return f"{self._n}: {' '.join(words)}.\n".encode()
+
+    def pick(self, folder: Folder) -> str | None:
+        """Give one of the files that are whole."""
+        there = [path for path, one in folder.known.items() if not one.is_broken]
+        return self._random.choice(there) if there else None
+
+    async def pause(self, most_s: float) -> None:
+        """Wait for a while."""
+        await asyncio.sleep(self._random.uniform(0.02, most_s))
+
+
+Way = Callable[[Arrivals, Folder], Awaitable[None]]
+
+
+def _room(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+async def at_once(all_: Arrivals, folder: Folder) -> None:
+    """Write it whole."""
+    name, content = all_.name(), all_.content(folder)
+    _room(folder.root / name).write_bytes(content)
+    folder.settled(name, content)
+
+
+async def in_pieces(all_: Arrivals, folder: Folder) -> None:
+    """Write it slowly, with pauses that may be longer than a watch waits."""
+    name, content = all_.name(), all_.content(folder)
+    with _room(folder.root / name).open("wb", buffering=0) as file:
+        for start in range(0, len(content), 1 + len(content) // 4):
+            file.write(content[start : start + 1 + len(content) // 4])
+            # A hot folder takes what looks settled, and a writer that goes on writes to what was
+            # taken: there it must be quick.
+            await all_.pause(0.2 if folder.is_taken else 1.5)
+    folder.settled(name, content)
+
+
+async def by_part_name(all_: Arrivals, folder: Folder) -> None:
+    """Download it under another name, then give it its own."""
+    name, content = all_.name(), all_.content(folder)
+    part = _room(folder.root / f"{name}.part")
+    part.write_bytes(content[:20])
+    await all_.pause(1.0)
+    part.write_bytes(content)
+    part.replace(folder.root / name)
+    folder.settled(name, content)
+
+
+async def moved_in(all_: Arrivals, folder: Folder) -> None:
+    """Bring it from elsewhere: only one event tells."""
+    name, content = all_.name(), all_.content(folder)
+    there = folder.elsewhere / "coming"
+    there.write_bytes(content)
+    there.replace(_room(folder.root / name))
+    folder.settled(name, content)
+
+
+async def with_an_old_time(all_: Arrivals, folder: Folder) -> None:
+    """Copy it with the time that it had, which is long ago."""
+    name, content = all_.name(), all_.content(folder)
+    file = _room(folder.root / name)
+    file.write_bytes(content)
+    os.utime(file, (1_000_000_000, 1_000_000_000 + all_._random.random()))
+    folder.settled(name, content)
+
+
+async def broken(all_: Arrivals, folder: Folder) -> None:
+    """Bring what nobody can read: nothing in it, or the beginning of a PDF."""
+    is_pdf = all_._random.random() < 0.5
+    name = all_.name(".pdf" if is_pdf else ".txt")
+    content = b"%PDF-1.7\n" + all_.content(folder) if is_pdf else b""
+    if all_._random.random() < 0.5:  # not too many of them
+        return
+    _room(folder.root / name).write_bytes(content)
+    folder.settled(name, content, is_broken=True)
+
+
+async def rewritten(all_: Arrivals, folder: Folder) -> None:
+    """Write another version into a file that may be under way."""
+    name = all_.pick(folder)
+    if name is None:
+        return
+    content = all_.content(folder)
+    (folder.root / name).write_bytes(content)
+    folder.settled(name, content)
+
+
+async def appended(all_: Arrivals, folder: Folder) -> None:
+    """Add to it, several times, as a log does."""
+    name = all_.pick(folder)
+    if name is None:
+        return
+    file = folder.root / name
+    for _ in range(3):
+        with file.open("ab") as end:
+            end.write(all_.content(folder))
+        folder.settled(name, file.read_bytes())
+        await all_.pause(0.6)
+
+
+async def touched(all_: Arrivals, folder: Folder) -> None:
+    """Give it a new time and nothing else: there is nothing to do again."""
+    name = all_.pick(folder)
+    if name is not None:
+        (folder.root / name).touch()
+
+
+async def deleted(all_: Arrivals, folder: Folder) -> None:
+    """Take it away, at whatever moment."""
+    name = all_.pick(folder)
+    if name is not None and all_._random.random() < 0.3:
+        del folder.known[name]
+        (folder.root / name).unlink()
+
+
+async def moved_within(all_: Arrivals, folder: Folder) -> None:
+    """Give it another name: another file, for a pipeline."""
+    name = all_.pick(folder)
+    if name is None:
+        return
+    there = all_.name()
+    (folder.root / name).replace(_room(folder.root / there))
+    del folder.known[name]
+    folder.settled(there, (folder.root / there).read_bytes())
+
+
+async def a_folder_of_them(all_: Arrivals, folder: Folder) -> None:
+    """Move in a folder with files in it: no event tells of those."""
+    name = all_.name("")
+    made = folder.elsewhere / "folder"
+    made.mkdir()
+    contents = {f"{i}.txt": all_.content(folder) for i in range(5)}
+    for inner, content in contents.items():
+        (made / inner).write_bytes(content)
+    (folder.root / name).parent.mkdir(parents=True, exist_ok=True)
+    made.rename(folder.root / name)
+    for inner, content in contents.items():
+        folder.settled(f"{name}/{inner}", content)
+
+
+async def litter(all_: Arrivals, folder: Folder) -> None:
+    """Leave what is no document: other programs' traces, links in a circle, links to nothing."""
+    name = all_.name("")
+    place = _room(folder.root / name)
+    kind = all_._random.randrange(4)
+    if kind == 0:
+        place.with_name(f".{place.name[:40]}.swp").write_bytes(b"editor")
+    elif kind == 1:
+        place.with_name(f".~lock.{place.name[:40]}#").write_bytes(b"office")
+    elif kind == 2:
+        place.symlink_to(folder.root)
+    else:
+        place.symlink_to("nowhere")

@@ -1,0 +1,235 @@
+"""Twenty bad minutes: files arrive, processes are killed, models are swapped, under `paddock up`.
+
+python tests/soak/soak.py [--minutes 20] [--seed 1] [--keep]
+
+Prints one table; status 0 if nothing was lost and nothing done twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HOUSE = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(HOUSE))
+
+from tests.soak.arrivals import Arrivals  # noqa: E402
+from tests.soak.judge import Verdict, table, verdict  # noqa: E402
+from tests.soak.killer import Killer  # noqa: E402
+from tests.soak.world import World  # noqa: E402
+
+# How often which of them dies.
+VICTIMS = {"run": 5, "model's worker": 3, "Prefect's server": 1, "up": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long, how much, how bad."""
+
+    arrive_s: float
+    files_per_s: float
+    kill_every_s: float
+    quiet_s: float
+    """How long after the last arrival all must be done."""
+    seed: int = 1
+    surely: tuple[str, ...] = ("run", "model's worker", "Prefect's server", "up")
+    """Who is killed once each, before chance decides."""
+    mishaps: bool = True
+    """Whether a root goes away, a YAML is half saved, and commands are run by hand."""
+    weights: Mapping[str, int] = field(
+        default_factory=lambda: {"texts": 20, "drop": 6, "notes": 3, "letters": 1}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a soak found."""
+
+    verdict: Verdict
+    table: str
+    missing: tuple[str, ...]
+    """The first of what was lost or repeated, in words."""
+
+
+async def soak(world: World, plan: Plan) -> Told:
+    """Let it all happen, wait until it is quiet, judge."""
+    arrivals = Arrivals([(world.folders[name], n) for name, n in plan.weights.items()], plan.seed)
+    killer = Killer(lambda: world.pid, plan.seed)
+    ended, by_hand = asyncio.Event(), Counter[int]()
+    supervisor = asyncio.create_task(world.supervise(ended))
+    try:
+        await world.until_ready()
+        before = world.memory_mb()
+        await _bad_times(world, plan, arrivals, killer, by_hand)
+        said = await _quiet(world, plan, killer)
+        after = world.memory_mb()
+        ended.set()
+        await supervisor
+        stop_s = await world.stop()
+    finally:
+        ended.set()
+        supervisor.cancel()
+        world.sweep()
+    more = {
+        "killed": killer.words,
+        "starts of `paddock up`": str(world.n_starts),
+        "run by hand meanwhile, by exit status": _counted(by_hand),
+        "ticks of the clock that ran": str(sum(one.path == "tick" for one in world.marks())),
+        "memory of `up` alone, at the start and at the end": _both(before, after, "up"),
+        "memory of all that it holds, at the start and at the end": _both(before, after, "all"),
+        "temporary files left": str(len(world.leftovers())),
+        "stopped within": f"{stop_s:.1f} s",
+    }
+    wrong = [f"lost: {one}" for one in said.lost] + [f"repeated: {one}" for one in said.repeated]
+    return Told(said, table(said, more), tuple(wrong[:20]))
+
+
+async def _bad_times(
+    world: World, plan: Plan, arrivals: Arrivals, killer: Killer, by_hand: Counter[int]
+) -> None:
+    async with asyncio.TaskGroup() as group:
+        end = time.monotonic() + plan.arrive_s
+        group.create_task(_arrive(plan, arrivals, end))
+        group.create_task(_kill(plan, killer, end))
+        if plan.mishaps:
+            group.create_task(_root_goes_away(world, plan, end))
+            group.create_task(_half_saved(world, plan, end))
+            group.create_task(_run_by_hand(world, plan, end, by_hand))
+
+
+async def _arrive(plan: Plan, arrivals: Arrivals, end: float) -> None:
+    """Let files arrive, many at a time: some of them take seconds."""
+    pace = random.Random(plan.seed)
+    async with asyncio.TaskGroup() as group:
+        while time.monotonic() < end:
+            group.create_task(arrivals.one())
+            await asyncio.sleep(pace.expovariate(plan.files_per_s))
+
+
+async def _kill(plan: Plan, killer: Killer, end: float) -> None:
+    pace = random.Random(plan.seed)
+    surely = list(plan.surely)
+    while time.monotonic() + plan.kill_every_s / 2 < end:
+        await asyncio.sleep(pace.uniform(0.5, 1.5) * plan.kill_every_s)
+        # Runs are short: look for one for a while.
+        for _ in range(40):
+            if role := killer.strike({surely[0]: 1} if surely else VICTIMS):
+                surely = surely[1:]
+                print(f"killed: {role}", file=sys.stderr)
+                break
+            await asyncio.sleep(0.1)
+
+
+async def _root_goes_away(world: World, plan: Plan, end: float) -> None:
+    """Take a watched folder away and bring it back, as a network does; nothing in it is gone."""
+    folder = world.folders["texts"]
+    while time.monotonic() + plan.arrive_s / 4 < end:
+        await asyncio.sleep(plan.arrive_s / 4)
+        folder.is_there.clear()
+        away = folder.root.with_name("away")
+        folder.root.rename(away)
+        await asyncio.sleep(3)
+        if folder.root.exists():  # somebody made it again
+            shutil.rmtree(folder.root)
+        away.rename(folder.root)
+        folder.is_there.set()
+
+
+async def _half_saved(world: World, plan: Plan, end: float) -> None:
+    """Save a pipeline half, and whole again later: the old version goes on."""
+    file = world.pipelines / "notes.yaml"
+    text = file.read_text()
+    while time.monotonic() + plan.arrive_s / 3 < end:
+        await asyncio.sleep(plan.arrive_s / 3)
+        file.write_text(text[: len(text) // 2])
+        await asyncio.sleep(5)
+        file.write_text(text)
+
+
+async def _run_by_hand(world: World, plan: Plan, end: float, by_hand: Counter[int]) -> None:
+    """Run the same pipelines from a terminal: they share the ledger, the pool and the outputs."""
+    choose = random.Random(plan.seed)
+    while time.monotonic() + plan.arrive_s / 6 < end:
+        await asyncio.sleep(plan.arrive_s / 6)
+        name = choose.choice(("texts", "letters", "notes"))
+        process = await asyncio.create_subprocess_exec(
+            *world.command("run", str(world.pipelines / f"{name}.yaml"), "--json"),
+            env=world.environ, cwd=world.home, start_new_session=True,
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            by_hand[await asyncio.wait_for(process.wait(), 120)] += 1
+        except TimeoutError:
+            process.kill()
+            by_hand[-1] += 1
+
+
+async def _quiet(world: World, plan: Plan, killer: Killer) -> Verdict:
+    """Wait until all is done, or until it should have been."""
+    until = time.monotonic() + plan.quiet_s
+    while True:
+        said = await asyncio.to_thread(_judged, world, killer)
+        if not said.lost or time.monotonic() > until:
+            return said
+        await asyncio.sleep(1)
+
+
+def _judged(world: World, killer: Killer) -> Verdict:
+    arrived = [one for folder in world.folders.values() for one in folder.known.values()]
+    marks = [one for one in world.marks() if one.path != "tick"]
+    return verdict(arrived, marks, killer.kills, world.outputs(), world.quarantined())
+
+
+def _counted(counter: Counter[int]) -> str:
+    return ", ".join(f"{n} with {status}" for status, n in sorted(counter.items())) or "none"
+
+
+def _both(before: Mapping[str, float], after: Mapping[str, float], which: str) -> str:
+    return f"{before[which]:.0f} MB, {after[which]:.0f} MB"
+
+
+def main() -> None:
+    """Read the command line, soak, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=20.0, help="of arrivals; quiet comes after"
+    )
+    parser.add_argument("--files-per-s", type=float, default=4.0)
+    parser.add_argument("--kill-every-s", type=float, default=20.0)
+    parser.add_argument(
+        "--quiet-s", type=float, default=300.0, help="the most that it may take then"
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--home", type=Path, help="a folder for all of it; else a temporary one")
+    parser.add_argument("--keep", action="store_true", help="leave the folder there")
+    args = parser.parse_args()
+    home = (args.home or Path(tempfile.mkdtemp(prefix="paddock-soak-"))).resolve()
+    plan = Plan(60 * args.minutes, args.files_per_s, args.kill_every_s, args.quiet_s, args.seed)
+    try:
+        told = asyncio.run(soak(World(home), plan))
+    finally:
+        if args.keep:
+            print(f"all of it lies in {home}", file=sys.stderr)
+        else:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(home)
+    print(told.table)
+    for line in told.missing:
+        print(line, file=sys.stderr)
+    sys.exit(0 if told.verdict.is_good else 1)
+
+
+if __name__ == "__main__":
+    main()

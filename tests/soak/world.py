@@ -1,0 +1,300 @@
+"""A folder of pipelines that start by themselves, and `paddock up` over it, as under systemd."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import psutil
+
+from tests.benchmarks.processes import free_port
+from tests.soak.arrivals import Folder
+from tests.soak.judge import Mark
+
+HERE = Path(__file__).parent
+READY_S = 120.0
+# Runs have 30 s to come to a border, then they are ended.
+STOP_S = 75.0
+
+# Every pipeline does the same around what makes it different: read, do, mark, write.
+PIPELINE = """\
+pipeline: 1
+name: {name}
+{models}
+inputs:
+  folder: {{type: dir, default: ./{folder}}}
+on:
+  watch: [{{path: "{{{{ inputs.folder }}}}", settle: 1s, batch: 2s, reconcile: {reconcile}{claim}}}]
+defaults: {{retry: {{times: 2, on: [timeout, worker]}}}}
+steps:
+  - {{id: docs, uses: files.scan, with: {{root: {root}}}}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {{id: text, uses: files.read, with: {{path: "{{{{ doc.path }}}}"}}}}
+{step}      - id: mark
+        uses: soak.mark
+        with:
+          book: {book}
+          pipeline: {name}
+          path: "{{{{ doc.relpath }}}}"
+          sha256: "{{{{ doc.sha256 }}}}"
+      - uses: files.write
+        with:
+          path: "out/{folder}/{{{{ doc.relpath }}}}.md"
+          text: "{{{{ doc.sha256 }}}}\\n{{{{ steps.text.text }}}}"
+returns: {{counts: steps.each.counts}}
+"""
+
+CHAT = "models:\n  writer: {ref: smollm2:135m, ctx: 2k, params: {max_tokens: 8}}"
+EMBED = "models:\n  vec: {ref: all-minilm, role: embed}"
+CHAT_STEP = """\
+      - uses: chat
+        with: {model: writer, prompt: "In one word: {{ steps.text.text }}"}
+"""
+EMBED_STEP = """\
+      - uses: embed
+        with: {model: vec, texts: ["{{ steps.text.text }}"]}
+"""
+
+TICK = """\
+pipeline: 1
+name: tick
+on: {{schedule: [{{cron: "* * * * *", catch_up: latest}}]}}
+steps:
+  - uses: soak.mark
+    with: {{book: {book}, pipeline: tick, path: tick, sha256: tick}}
+"""
+
+
+@dataclass
+class World:
+    """The folder, its watched folders, and the process over them."""
+
+    home: Path
+    port: int = field(default_factory=free_port)
+    folders: dict[str, Folder] = field(default_factory=dict)
+    up: subprocess.Popen[bytes] | None = None
+    n_starts: int = 0
+
+    def __post_init__(self) -> None:
+        for part in ("pipelines", "state", "plugin", "elsewhere"):
+            (self.home / part).mkdir(parents=True, exist_ok=True)
+        self._plug_in()
+        self._pipeline("texts", "texts", 30)
+        self._pipeline("letters", "letters", 40, CHAT, CHAT_STEP)
+        self._pipeline("notes", "notes", 40, EMBED, EMBED_STEP)
+        self._pipeline("drop", "drop", 30, is_hot=True)
+        (self.pipelines / "tick.yaml").write_text(TICK.format(book=self.book))
+
+    @property
+    def pipelines(self) -> Path:
+        """The folder that `paddock up` is given."""
+        return self.home / "pipelines"
+
+    @property
+    def book(self) -> Path:
+        """The journal of `soak.mark`."""
+        return self.home / "marks.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """What `paddock up` says."""
+        return self.home / "up.log"
+
+    def _pipeline(
+        self,
+        name: str,
+        folder: str,
+        words: int,
+        models: str = "",
+        step: str = "",
+        *,
+        is_hot: bool = False,
+    ) -> None:
+        root = self.pipelines / folder
+        root.mkdir(exist_ok=True)
+        text = PIPELINE.format(
+            name=name, folder=folder, models=models, step=step, book=self.book,
+            root=f"./{folder}/processing" if is_hot else '"{{ inputs.folder }}"',
+            claim=", claim: move" if is_hot else "", reconcile="15s",
+        )  # fmt: skip
+        (self.pipelines / f"{name}.yaml").write_text(text)
+        made = Folder(name, root, self.home / "elsewhere", words, is_taken=is_hot)
+        made.is_there.set()
+        self.folders[name] = made
+
+    def _plug_in(self) -> None:
+        """Install the step as a package of somebody else's."""
+        plugin = self.home / "plugin"
+        (plugin / "soak_mark.py").write_bytes((HERE / "mark.py").read_bytes())
+        facts = plugin / "soak_mark-1.0.dist-info"
+        facts.mkdir(exist_ok=True)
+        (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: soak-mark\nVersion: 1.0\n")
+        (facts / "entry_points.txt").write_text("[paddock.steps]\nsoak.mark = soak_mark:Mark\n")
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The environment of every command: a state of its own, room for one model at a time."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PADDOCK_", "PREFECT_"))}
+        kept.pop("CI", None)
+        return {
+            **kept,
+            "PYTHONPATH": str(self.home / "plugin"),
+            "PADDOCK_HOME": str(self.home / "state"),
+            "PADDOCK_UP_HOST": f"127.0.0.1:{self.port}",
+            "PADDOCK_HOST": "127.0.0.1:1",
+            "PADDOCK_PROFILE_S": "0",
+            "PADDOCK_MAX_LOADED_MODELS": "1",
+            "PADDOCK_MAX_WAIT": "2s",
+        }
+
+    def command(self, *words: str) -> list[str]:
+        """Give a command line of Paddock's."""
+        return [str(Path(sys.executable).with_name("paddock")), *words]
+
+    # `paddock up`
+
+    def start(self) -> None:
+        """Start it, as a group of its own, so that one can end all that it left."""
+        with self.log.open("ab") as log:
+            self.up = subprocess.Popen(
+                self.command("up", str(self.pipelines)),
+                cwd=self.home, env=self.environ, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        self.n_starts += 1
+
+    @property
+    def pid(self) -> int | None:
+        """Its process; None while there is none."""
+        return self.up.pid if self.up is not None and self.up.poll() is None else None
+
+    async def supervise(self, stop: asyncio.Event, after_s: float = 1.0) -> None:
+        """Start it again whenever it has ended, until told otherwise."""
+        while not stop.is_set():
+            if self.pid is None:
+                self.start()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), after_s)
+
+    async def until_ready(self, limit_s: float = READY_S) -> None:
+        """Wait until it says that it is ready.
+
+        Raises:
+            RuntimeError: it did not within the limit; the message has the end of its log.
+        """
+        until = time.monotonic() + limit_s
+        async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+            while time.monotonic() < until:
+                with contextlib.suppress(httpx.HTTPError):
+                    answer = await client.get(f"http://127.0.0.1:{self.port}/readyz")
+                    if answer.status_code == 200:
+                        return
+                await asyncio.sleep(0.2)
+        raise RuntimeError(f"`paddock up` is not ready within {limit_s:g} s:\n{self.last_words()}")
+
+    async def stop(self) -> float:
+        """Ask it to end; give the seconds that this took.
+
+        Raises:
+            RuntimeError: it did not end in time; it is killed then.
+        """
+        if self.up is None or self.up.poll() is not None:
+            return 0.0
+        began = time.monotonic()
+        self.up.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.to_thread(self.up.wait, STOP_S)
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"did not stop within {STOP_S:g} s:\n{self.last_words()}") from None
+        finally:
+            self.sweep()
+        return time.monotonic() - began
+
+    def sweep(self) -> list[str]:
+        """End all that is left of this world; give the command lines of what was."""
+        left: list[str] = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("PADDOCK_HOME") == str(self.home / "state"):
+                    left.append(" ".join(process.cmdline())[:120])
+                    process.kill()
+        return left
+
+    def last_words(self, n: int = 3000) -> str:
+        """Give the end of what it said."""
+        return self.log.read_text("utf-8", errors="replace")[-n:] if self.log.exists() else ""
+
+    # What can be seen from outside
+
+    def marks(self) -> list[Mark]:
+        """Read the journal, save for a line that a kill has cut."""
+        found = []
+        for line in self.book.read_bytes().splitlines() if self.book.exists() else ():
+            with contextlib.suppress(ValueError, TypeError):
+                found.append(Mark(**json.loads(line)))
+        return found
+
+    def outputs(self) -> dict[tuple[str, str], str]:
+        """Tell of which version each output was made; one that is not whole, of none."""
+        found = {}
+        for name, file in self._output_files():
+            written, _, text = file.read_bytes().partition(b"\n")
+            relpath = file.relative_to(self.pipelines / "out" / name).as_posix()
+            is_whole = hashlib.sha256(text).hexdigest().encode() == written
+            found[name, relpath.removesuffix(".md")] = written.decode() if is_whole else "torn"
+        return found
+
+    def _output_files(self) -> Iterator[tuple[str, Path]]:
+        for name in self.folders:
+            for file in (self.pipelines / "out" / name).rglob("*.md"):
+                if file.is_file():
+                    yield name, file
+
+    def leftovers(self) -> list[str]:
+        """Name the temporary files that lie among the outputs."""
+        return [str(file) for file in self.pipelines.rglob("*.paddock-tmp*")]
+
+    def quarantined(self) -> frozenset[tuple[str, str]]:
+        """Tell which items are quarantined, as the ledger has it and hot folders show it."""
+        from paddock.runner.ledger.ledger import Ledger
+
+        found: set[tuple[str, str]] = set()
+        with Ledger(self.pipelines / ".paddock", is_readonly=True) as ledger:
+            for name, folder in self.folders.items():
+                for scope in ledger.scopes_of(f"{name}.yaml"):
+                    found |= {
+                        (name, key)
+                        for key, entry in ledger.entries(scope).items()
+                        if entry.state == "quarantined"
+                    }
+                if folder.is_taken:
+                    failed = folder.root / "failed"
+                    found |= {
+                        (name, file.relative_to(failed).as_posix()) for file in failed.rglob("*")
+                    }
+        return frozenset(found)
+
+    def memory_mb(self) -> dict[str, float]:
+        """Give the private memory of `up` itself, and of all that it holds, in MB."""
+        own = all_ = 0
+        with contextlib.suppress(psutil.Error):
+            if self.pid is not None:
+                top = psutil.Process(self.pid)
+                own = top.memory_full_info().uss
+                all_ = own
+                for child in top.children(recursive=True):
+                    with contextlib.suppress(psutil.Error):
+                        all_ += child.memory_full_info().uss
+        return {"up": own / 1e6, "all": all_ / 1e6}
