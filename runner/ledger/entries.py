@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -27,11 +27,12 @@ def unreadable(file: object, cause: object) -> LedgerError:
     )
 
 
-def too_new(file: object, found: int, ours: int) -> LedgerError:
+def too_new(place: object, found: int, ours: int, way_out: str | None = None) -> LedgerError:
     """Say that a newer Paddock wrote the ledger."""
     return LedgerError(
-        f"{file}: this ledger was written by a newer Paddock (its version is {found}, "
-        f"this one reads {ours}). Update Paddock, or move that file away to start anew."
+        f"{place}: this ledger was written by a newer Paddock (its version is {found}, "
+        f"this one reads {ours}). Update Paddock"
+        f"{way_out or ', or move that file away to start anew'}."
     )
 
 
@@ -61,6 +62,12 @@ class Entry:
     """The run that found its source deleted."""
     attempts: int = 0
     """How often in a row it failed for a reason that may pass."""
+    was: str | None = None
+    """What it was before it was done: `new`, `changed` or `stale`."""
+    run: str = field(default="", compare=False)
+    """The run that recorded it; the ledger fills it in."""
+    at: float = field(default=0.0, compare=False)
+    """When, in seconds since 1970, by the clock of the machine that recorded it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,26 +1,32 @@
 """What is done, from what, and how to get it again: the truth about every item.
 
-One SQLite file beside the pipeline (WAL, one writer thread), large values in `objects/`. Knows
-no steps and no Prefect; who may work on a scope is decided in `locks`, what is stale in `work`.
+One SQLite file beside the pipeline (WAL, one writer thread), or a schema in PostgreSQL where
+several machines share the folder; large values in `objects/`. Knows no steps and no Prefect; who
+may work on what is decided in `locks` and `claims`, what is stale in `work`.
 What is written goes through SQLAlchemy; what is only read does not, since importing it takes
 longer than a whole `plan` may (0.45 s of 1 s).
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from . import reader
 from .entries import CallRow, Entry, ItemRow, LedgerError, OutputRow, RunRow, unwritable
+from .identity import identity, known_identity
 from .objects import Objects
 
 if TYPE_CHECKING:
     from .reader import Reader
     from .writer import Writer
+
+T = TypeVar("T")
 
 INLINE_CHARS = 16_384  # larger values go to objects/: a row stays within a few SQLite pages
 
@@ -28,17 +34,25 @@ INLINE_CHARS = 16_384  # larger values go to objects/: a row stays within a few 
 class Ledger:
     """The ledger of one folder of pipelines. Reads at once; writes through one thread."""
 
-    def __init__(self, folder: Path, *, is_readonly: bool = False) -> None:
+    def __init__(self, folder: Path, *, is_readonly: bool = False, url: str = "") -> None:
         self.folder = folder
+        self.url = url
+        """Of PostgreSQL; empty for a file in `folder`."""
         self._is_readonly = is_readonly
         self.objects = Objects(folder / "objects")
         self._reader: Reader | None = None
         self._writer: Writer | None = None
+        self._tell: Callable[[str], None] | None = None
 
     @property
     def file(self) -> Path:
-        """The database."""
+        """The database, where it is a file."""
         return self.folder / "ledger.sqlite"
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other machines may write at the same time; reading it takes a network's time."""
+        return bool(self.url)
 
     def __enter__(self) -> Self:
         """Open it; make folder and tables where they are not there yet.
@@ -55,8 +69,9 @@ class Ledger:
         return self
 
     def _open_to_read(self) -> None:
-        from . import reader
-
+        if self.is_shared:
+            self._open_shared_to_read()
+            return
         if not self.file.exists():
             return
         self._reader = reader.FileReader(self.file)
@@ -64,16 +79,33 @@ class Ledger:
             self._reader.close()
             self._open_to_write()
 
+    def _open_shared_to_read(self) -> None:
+        postgres = _postgres()
+        known = known_identity(self.folder)
+        if known is None:
+            return
+        found = postgres.PostgresReader(postgres.server(self.url, known))
+        version = found.version()
+        if version == reader.VERSION:
+            self._reader = found
+            return
+        found.close()
+        if version is not None:
+            self._open_to_write()
+
     def _open_to_write(self) -> None:
         from filelock import FileLock
-
-        from . import tables, writer
 
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             ignore = self.folder / ".gitignore"
             if not ignore.exists():
                 ignore.write_text("*\n", "utf-8")
+            if self.is_shared:
+                self._open_shared_to_write()
+                return
+            from . import tables, writer
+
             with FileLock(self.folder / "ledger.lock"):
                 engine = tables.connect(self.file)
                 tables.prepare(engine, self.file)
@@ -82,7 +114,29 @@ class Ledger:
                 f"{self.folder}: the ledger's folder cannot be written ({error.strerror or error})."
             ) from error
         self._reader = tables.EngineReader(engine)
-        self._writer = writer.Writer(engine)
+        self._writer = writer.Writer(writer.file_commit(engine))
+
+    def _open_shared_to_write(self) -> None:
+        postgres = _postgres()
+        from . import postgres_tables, postgres_writer, writer
+
+        server = postgres.server(self.url, identity(self.folder))
+        postgres_tables.prepare(server, self.file)
+        self._reader = postgres.PostgresReader(server, self._told)
+        commit = postgres_writer.PostgresCommit(server, self._told)
+        self._writer = writer.Writer(commit, commit.close)
+
+    def listen(self, tell: Callable[[str], None]) -> None:
+        """Hear in a line what the ledger waits for; called from other threads."""
+        self._tell = tell
+
+    def _told(self, text: str) -> None:
+        if self._tell is not None:
+            self._tell(text)
+
+    async def ask(self, read: Callable[..., T], *values: Any) -> T:
+        """Call one of the methods that read, in a thread where that takes a network's time."""
+        return await asyncio.to_thread(read, *values) if self.is_shared else read(*values)
 
     def __exit__(
         self,
@@ -121,7 +175,7 @@ class Ledger:
     def record(self, scope: str, entry: Entry, run: str) -> None:
         """Write an item's entry; await `durable` to know that it stands."""
         row = {name: getattr(entry, name) for name in Entry.__slots__}
-        self._put("items", {"scope": scope, "run": run, "at": time.time(), **row})
+        self._put("items", {**row, "scope": scope, "run": run, "at": time.time()})
 
     def keep(self, value: Any) -> tuple[str | None, str | None]:
         """Give (text, object) for an item's value: one of them, by its size."""
@@ -182,7 +236,7 @@ class Ledger:
         self._put("calls", {**row, "run": run, "at": time.time()})
 
     def _split(self, name: str, value: bytes, *, is_text: bool) -> dict[str, str | None]:
-        if is_text and len(value) <= INLINE_CHARS:
+        if is_text and len(value) <= INLINE_CHARS and b"\0" not in value:
             return {name: value.decode(), f"{name}_object": None}
         return {name: None, f"{name}_object": self._object(value)}
 
@@ -278,6 +332,17 @@ class Ledger:
     def _put(self, table: str, row: Mapping[str, Any]) -> None:
         if self._writer is not None:
             self._writer.put(table, row)
+
+
+def _postgres() -> ModuleType:
+    try:
+        from . import postgres
+    except ImportError as error:
+        raise LedgerError(
+            f"A ledger in PostgreSQL needs psycopg, which cannot be used here ({error}). "
+            f"Install it: pip install 'paddock[cluster]'"
+        ) from error
+    return postgres
 
 
 _NEW_RUN = {

@@ -1,6 +1,6 @@
 """The ledger's tables, how they are made, and how an older ledger becomes a newer one.
 
-Knows SQLAlchemy Core and nothing of items or steps. The SQL is portable: PostgreSQL comes later.
+Knows SQLAlchemy Core and nothing of items or steps. `postgres_tables` makes the same in PostgreSQL.
 """
 
 from __future__ import annotations
@@ -33,18 +33,19 @@ from sqlalchemy.exc import DatabaseError
 from .entries import too_new, unreadable
 from .reader import VERSION, WAIT_S
 
-_metadata = MetaData()
+METADATA = MetaData()
+
 
 meta = Table(
     "meta",
-    _metadata,
+    METADATA,
     Column("name", Text, primary_key=True),
     Column("value", Text, nullable=False),
 )
 
 runs = Table(
     "runs",
-    _metadata,
+    METADATA,
     Column("run", Text, primary_key=True),
     Column("pipeline", Text, nullable=False),
     Column("file", Text, nullable=False),
@@ -62,7 +63,7 @@ runs = Table(
 
 scopes = Table(
     "scopes",
-    _metadata,
+    METADATA,
     Column("scope", Text, primary_key=True),
     Column("file", Text, nullable=False),
     Column("step", Text, nullable=False),
@@ -71,7 +72,7 @@ scopes = Table(
 
 items = Table(
     "items",
-    _metadata,
+    METADATA,
     Column("scope", Text, primary_key=True),
     Column("key", Text, primary_key=True),
     Column("hash", Text, nullable=False),
@@ -90,12 +91,13 @@ items = Table(
     Column("at", Float, nullable=False),
     Column("gone", Text),
     Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("was", Text),
     sqlite_with_rowid=False,
 )
 
 calls = Table(
     "calls",
-    _metadata,
+    METADATA,
     Column("hash", Text, primary_key=True),
     Column("kind", Text, nullable=False),
     Column("model", Text, nullable=False),
@@ -116,7 +118,7 @@ calls = Table(
 
 outputs = Table(
     "outputs",
-    _metadata,
+    METADATA,
     Column("scope", Text, primary_key=True),
     Column("path", Text, primary_key=True),
     Column("key", Text, nullable=False),
@@ -131,7 +133,7 @@ outputs = Table(
 
 watched = Table(
     "watched",
-    _metadata,
+    METADATA,
     Column("watch", Text, primary_key=True),
     Column("path", Text, primary_key=True),
     Column("size", BigInteger, nullable=False),
@@ -143,7 +145,7 @@ watched = Table(
 
 claims = Table(
     "claims",
-    _metadata,
+    METADATA,
     Column("scope", Text, primary_key=True),
     Column("key", Text, primary_key=True),
     Column("holder", Text, nullable=False),
@@ -153,7 +155,7 @@ claims = Table(
 
 holders = Table(
     "holders",
-    _metadata,
+    METADATA,
     Column("holder", Text, primary_key=True),
     Column("host", Text, nullable=False),
     Column("pid", Integer, nullable=False),
@@ -168,6 +170,7 @@ def _to_2(connection: Connection) -> None:
     """Add what unattended runs need: attempts, who began a run and where, what watches saw."""
     for statement in (
         "alter table items add column attempts integer not null default 0",
+        "alter table items add column was text",
         "alter table runs add column trigger text not null default 'hand'",
         "alter table runs add column host text",
         "alter table runs add column pid integer",
@@ -184,7 +187,7 @@ MIGRATIONS: Mapping[int, Migration] = {1: _to_2}
 """From which version → what brings it to the next one."""
 
 
-TABLES: Mapping[str, Table] = _metadata.tables
+TABLES: Mapping[str, Table] = METADATA.tables
 
 
 class EngineReader:
@@ -249,7 +252,7 @@ def _version(connection: Connection) -> int | None:
 
 def _create(engine: Engine) -> None:
     with engine.begin() as connection:
-        _metadata.create_all(connection)
+        METADATA.create_all(connection)
         connection.execute(meta.insert(), {"name": "version", "value": str(VERSION)})
 
 

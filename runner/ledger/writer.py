@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import Engine, Table, bindparam
@@ -19,14 +19,19 @@ from .tables import TABLES
 
 Row = Mapping[str, Any]
 _Key = tuple[Any, ...]
+Pending = Mapping[Table, Mapping[_Key, Row | None]]
+"""Table → primary key → the row to write, None to take it out."""
+Commit = Callable[[Pending], None]
+"""Writes all of it or nothing; raises LedgerError where it cannot."""
 _Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
 
 
 class Writer:
     """Rows go in from any thread; `durable` waits until they are on the disk."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, commit: Commit, let_go: Callable[[], None] = lambda: None) -> None:
+        self._commit = commit
+        self._let_go = let_go
         self._wake = threading.Condition()
         self._pending: dict[Table, dict[_Key, Row | None]] = {}
         self._waiters: list[_Waiter] = []
@@ -84,6 +89,7 @@ class Writer:
             self._is_closed = True
             self._wake.notify()
         self._thread.join()
+        self._let_go()
 
     @property
     def error(self) -> LedgerError | None:
@@ -101,7 +107,7 @@ class Writer:
                 pending, self._pending = self._pending, {}
                 waiters, self._waiters = self._waiters, []
                 self._is_busy = True
-            error = self._commit(pending)
+            error = self._try(pending)
             if error is not None:
                 with self._wake:
                     self._error = error
@@ -110,25 +116,37 @@ class Writer:
                     self._waiters = []
             _answer(waiters, error)
 
-    def _commit(self, pending: Mapping[Table, Mapping[_Key, Row | None]]) -> LedgerError | None:
+    def _try(self, pending: Pending) -> LedgerError | None:
         try:
-            with self._engine.begin() as connection:
+            self._commit(pending)
+        except LedgerError as error:
+            return error
+        return None
+
+
+def file_commit(engine: Engine) -> Commit:
+    """Give what commits to an SQLite file."""
+
+    def commit(pending: Pending) -> None:
+        try:
+            with engine.begin() as connection:
                 for table, rows in pending.items():
-                    columns = list(table.primary_key)
-                    where = [column == bindparam(f"at_{column.name}") for column in columns]
-                    at = [f"at_{column.name}" for column in columns]
-                    # Delete and insert is the one "upsert" that every database understands.
+                    names = [column.name for column in table.primary_key]
+                    where = [
+                        column == bindparam(f"at_{column.name}") for column in table.primary_key
+                    ]
+                    # Delete and insert is the one "upsert" that every SQLite understands.
                     connection.execute(
                         table.delete().where(*where),
-                        [dict(zip(at, key, strict=True)) for key in rows],
+                        [{f"at_{n}": v for n, v in zip(names, key, strict=True)} for key in rows],
                     )
                     kept = [row for row in rows.values() if row is not None]
                     if kept:
                         connection.execute(table.insert(), kept)
         except (DBAPIError, OSError) as error:
-            cause = error.orig if isinstance(error, DBAPIError) else error
-            return unwritable(cause)
-        return None
+            raise unwritable(error.orig if isinstance(error, DBAPIError) else error) from error
+
+    return commit
 
 
 def _answer(waiters: Iterable[_Waiter], error: LedgerError | None) -> None:

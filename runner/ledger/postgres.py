@@ -1,0 +1,282 @@
+"""Connect to PostgreSQL and read the ledger from it, with plain words for what goes wrong.
+
+The only importer of psycopg besides `claims`; knows no SQLAlchemy, since `plan` only reads. Each
+folder of pipelines has a schema of its own. A connection that breaks is made anew for a while.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import sql
+
+from .entries import LedgerError, too_new
+from .reader import VERSION
+
+OLDEST = 13
+"""The oldest PostgreSQL that its makers supported when this was written, less one."""
+
+RETRY_S = 60.0
+"""A server that restarts or a cable that is put back is waited for so long."""
+
+PAUSE_S = 0.25
+MOST_PAUSE_S = 4.0
+
+# A peer that died without a word is noticed within about 20 s, not after the kernel's two hours.
+_KEPT_ALIVE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 20_000,
+    "application_name": "paddock",
+}
+
+# SQLSTATEs with which a server says that it, not what was asked of it, is the reason: it shuts
+# down or starts up (57P01 to 57P05), has too many connections; or two transactions met.
+_PASSING = ("08", "57P", "53300", "40001", "40P01")
+_PASSING_WORDS = (
+    "is starting up", "is shutting down", "in recovery mode", "not yet accepting", "too many",
+    "remaining connection slots", "terminating connection",
+)  # fmt: skip
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A database, and the schema of one folder in it."""
+
+    url: str
+    schema: str
+
+    @property
+    def place(self) -> str:
+        """Name the database for people, without a password."""
+        return place_of(self.url)
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """Connect, each statement a transaction of its own.
+
+        Raises:
+            psycopg.Error: it cannot be reached; see `refusal`.
+        """
+        connection = psycopg.connect(self.url, autocommit=True, **_fitting(self.url))
+        try:
+            path = sql.SQL("set search_path to {}").format(sql.Identifier(self.schema))
+            connection.execute(path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def server(url: str, identity: str) -> Server:
+    """Name the database of a folder with this identity.
+
+    Raises:
+        LedgerError: the URL is of another kind.
+    """
+    scheme = url.partition("://")[0]
+    if scheme not in ("postgresql", "postgres") or "://" not in url:
+        raise LedgerError(
+            f"The setting 'ledger' names '{scheme}': it takes postgresql://user@host/database, "
+            f"or nothing for a file beside the pipeline."
+        )
+    return Server(url, f"paddock_{identity}")
+
+
+def place_of(url: str) -> str:
+    """Name a database for people, without a password.
+
+    >>> place_of("postgresql://me:secret@db.example:5433/work?sslmode=require")
+    "PostgreSQL's database 'work' at db.example:5433"
+    """
+    try:
+        parts = psycopg.conninfo.conninfo_to_dict(url)
+    except psycopg.Error:
+        return "PostgreSQL"
+    host = parts.get("host") or parts.get("hostaddr") or "this machine"
+    port = f":{parts['port']}" if parts.get("port") else ""
+    name = parts.get("dbname") or parts.get("user") or "?"
+    return f"PostgreSQL's database '{name}' at {host}{port}"
+
+
+def is_passing(error: BaseException) -> bool:
+    """Tell whether the same may succeed later: the connection broke, or two transactions met."""
+    if not isinstance(error, psycopg.Error):
+        return False
+    if error.sqlstate is not None:
+        return error.sqlstate.startswith(_PASSING)
+    # Said by the client's own library, which has no numbers: the socket is gone, or the server
+    # would not have us ("FATAL": a wrong password, an unknown database), which stays so.
+    said = str(error)
+    if "FATAL:" in said:
+        return any(words in said for words in _PASSING_WORDS)
+    return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+
+
+def refusal(url: str, error: psycopg.Error) -> LedgerError:
+    """Say in plain words why the ledger cannot be used, and what to do."""
+    place = place_of(url)
+    said = " ".join(str(error).split())
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return _no_rights(url, said)
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        return LedgerError(
+            f"{place} takes no writes ({said}): it is a standby. "
+            f"Name the primary server in the setting 'ledger'."
+        )
+    if error.sqlstate is None or error.sqlstate.startswith(("08", "57P", "28", "3D")):
+        return LedgerError(
+            f"{place} cannot be reached ({said}). Start it, or correct the setting 'ledger' "
+            f"(PADDOCK_LEDGER). What the ledger says is done is done."
+        )
+    return LedgerError(
+        f"{place}: the ledger cannot be used ({said}). What it says is done is done: "
+        f"mend that, then run the same command again."
+    )
+
+
+def _no_rights(url: str, said: str) -> LedgerError:
+    parts = psycopg.conninfo.conninfo_to_dict(url)
+    user = parts.get("user") or "paddock"
+    name = parts.get("dbname") or user
+    return LedgerError(
+        f"{place_of(url)} does not let '{user}' make or use the ledger's tables ({said}). "
+        f'Have its owner say: grant create on database "{name}" to "{user}"; '
+        f"where another user made the tables, let all machines use that one."
+    )
+
+
+def check_server(connection: psycopg.Connection[Any], url: str) -> None:
+    """Refuse a server that the ledger cannot live on.
+
+    Raises:
+        LedgerError: it is too old, or its database is not UTF-8.
+    """
+    version = connection.info.server_version
+    if version < OLDEST * 10_000:
+        raise LedgerError(
+            f"{place_of(url)} is version {version // 10_000}; "
+            f"the ledger needs PostgreSQL {OLDEST} or newer."
+        )
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise LedgerError(
+            f"{place_of(url)} keeps its texts as {encoding}; the ledger needs UTF8. "
+            f"Make another: create database paddock encoding 'UTF8' template template0;"
+        )
+
+
+def lasting(
+    action: Callable[[], T],
+    *,
+    url: str,
+    again: Callable[[], None],
+    tell: Callable[[str], None] | None = None,
+    retry_s: float = RETRY_S,
+) -> T:
+    """Do something whose connection may break: `again` lets the old one go, then once more.
+
+    Blocks; belongs into a thread.
+
+    Raises:
+        LedgerError: it did not succeed within `retry_s`, or would never.
+    """
+    deadline = time.monotonic() + retry_s
+    pause_s = PAUSE_S
+    while True:
+        try:
+            return action()
+        except psycopg.Error as error:
+            again()
+            if not is_passing(error) or time.monotonic() + pause_s > deadline:
+                raise refusal(url, error) from error
+            if tell is not None and pause_s > PAUSE_S:
+                tell(f"{place_of(url)} went away; waiting for it")
+        time.sleep(pause_s)
+        pause_s = min(MOST_PAUSE_S, 2 * pause_s)
+
+
+class Link:
+    """One connection, made on first use and anew where it broke. Any thread, one at a time."""
+
+    def __init__(
+        self,
+        server: Server,
+        tell: Callable[[str], None] | None = None,
+        retry_s: float = RETRY_S,
+    ) -> None:
+        self.server = server
+        self._tell = tell
+        self._retry_s = retry_s
+        self._lock = threading.Lock()
+        self._connection: psycopg.Connection[Any] | None = None
+
+    def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """Give the rows of a query with named values (`:name`); a statement may give none.
+
+        Raises:
+            LedgerError: the server did not answer within the bound, or refuses.
+        """
+        asked = _NAME.sub(r"%(\1)s", query)
+
+        def ask() -> Sequence[Sequence[Any]]:
+            if self._connection is None:
+                self._connection = self.server.connect()
+            cursor = self._connection.execute(asked, values)
+            return cursor.fetchall() if cursor.description else ()
+
+        with self._lock:
+            return lasting(
+                ask,
+                url=self.server.url,
+                again=self._let_go,
+                tell=self._tell,
+                retry_s=self._retry_s,
+            )
+
+    def close(self) -> None:
+        """Let the connection go."""
+        with self._lock:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class PostgresReader(Link):
+    """Implements `paddock.runner.ledger.reader.Reader` over a schema."""
+
+    def version(self) -> int | None:
+        """Give the version of the tables, None where there are none.
+
+        Raises:
+            LedgerError: a newer Paddock made them; the server cannot be used.
+        """
+        made = "select to_regclass(:name) is not null"
+        if not self.rows(made, {"name": f"{self.server.schema}.meta"})[0][0]:
+            return None
+        row = self.rows("select value from meta where name = 'version'", {})
+        found = int(row[0][0])
+        if found > VERSION:
+            raise too_new(self.server.place, found, VERSION, " on this machine")
+        return found
+
+
+_NAME = re.compile(r"(?<!:):([a-z_]+)\b")  # not the `::` of a cast
+
+
+def _fitting(url: str) -> dict[str, Any]:
+    """Give what the URL does not say itself."""
+    said = psycopg.conninfo.conninfo_to_dict(url)
+    return {name: value for name, value in _KEPT_ALIVE.items() if name not in said}

@@ -1,0 +1,256 @@
+"""The ledger in PostgreSQL: the same as in a file, for several machines; and what can go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from paddock.runner.ledger.entries import CallRow, Entry, LedgerError, OutputRow
+from paddock.runner.ledger.identity import identity
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.postgres import Server, check_server, place_of, server
+from tests.postgres import Postgres, postgres
+
+
+def entry(key: str, **fields: object) -> Entry:
+    return Entry(key=key, hash="h", parts="{}", state="done", **fields)  # type: ignore[arg-type]
+
+
+def call(hash_: str, reply: bytes) -> CallRow:
+    return CallRow(
+        hash_, "chat", "m", "d", "d", "{}", reply, "stop", {"n": 1}, "scope", "step", "key"
+    )
+
+
+def test_what_was_awaited_is_read_on_another_machine(url: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        with Ledger(tmp_path, url=url) as here, Ledger(tmp_path, url=url) as there:
+            here.record("scope", entry("a", seconds=1.5, has_inner_failures=True), "run")
+            output = OutputRow("scope", "out/a", "a", None, ("x",), 2**40, 2**62)
+            here.record_output(output, "run")
+            here.record_call(call("h", b"a NUL: \0"), "run")
+            here.record_run(
+                {"run": "r", "pipeline": "p", "file": "f", "started": 1.0, "status": "s"}
+            )
+            here.record_watched("w", "r", {"a": (1, 2**62), "b": (2, 2)})
+            await here.durable()
+            here.record_watched("w", "r", {}, gone=["b"])
+            await here.durable()
+            found = await there.ask(there.entries, "scope")
+            assert found == {"a": entry("a", seconds=1.5, has_inner_failures=True)}
+            assert found["a"].run == "run" and found["a"].at > 0
+            assert list(there.outputs()) == [output]
+            told = there.call("h")
+            assert told is not None and told.reply == b"a NUL: \0" and told.usage == {"n": 1}
+            assert [run.run for run in there.runs()] == ["r"]
+            assert there.watched("w") == {"a": (1, 2**62)}
+        with Ledger(tmp_path, url=url, is_readonly=True) as reading:
+            assert reading.run_names() == {"r"}
+        assert not (tmp_path / "ledger.sqlite").exists()
+
+    asyncio.run(main())
+
+
+def test_machines_that_write_the_same_rows_in_any_order_wait_for_one_another(
+    url: str, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async def write(ledger: Ledger, number: int) -> None:
+            keys = [f"{n}" for n in range(40)]
+            for _ in range(10):
+                for key in keys if number % 2 else reversed(keys):
+                    ledger.record("scope", entry(key, calls=number), "run")
+                    ledger.record_scope(key, "f", "s", "{}")
+                await ledger.durable()
+
+        with Ledger(tmp_path, url=url) as a, Ledger(tmp_path, url=url) as b:
+            await asyncio.gather(write(a, 1), write(b, 2))
+            assert len(a.entries("scope")) == 40
+
+    asyncio.run(main())
+
+
+def test_folders_have_ledgers_of_their_own_in_one_database(url: str, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        with Ledger(tmp_path / name, url=url) as ledger:
+            ledger.record("scope", entry(name), "run")
+    for name in ("a", "b"):
+        with Ledger(tmp_path / name, url=url, is_readonly=True) as ledger:
+            assert set(ledger.entries("scope")) == {name}
+
+
+def test_many_machines_that_begin_at_once_make_one_ledger(url: str, tmp_path: Path) -> None:
+    errors: list[BaseException] = []
+
+    def begin() -> None:
+        try:
+            with Ledger(tmp_path, url=url) as ledger:
+                ledger.record("scope", entry(threading.current_thread().name), "run")
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=begin) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    with Ledger(tmp_path, url=url, is_readonly=True) as ledger:
+        assert len(ledger.entries("scope")) == 6
+
+
+def test_the_ledger_begins_with_what_the_folders_file_knows(url: str, tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.record("scope", entry("a", has_inner_failures=True), "run")
+        ledger.record_call(call("h", b"yes"), "run")
+    with Ledger(tmp_path, url=url) as ledger:
+        assert ledger.entries("scope") == {"a": entry("a", has_inner_failures=True)}
+        assert ledger.call("h") is not None
+        ledger.record("scope", entry("b"), "run")
+    with Ledger(tmp_path, is_readonly=True) as ledger:
+        assert set(ledger.entries("scope")) == {"a"}
+
+
+def test_reading_needs_no_ledger_and_makes_none(url: str, tmp_path: Path) -> None:
+    with Ledger(tmp_path / ".paddock", url=url, is_readonly=True) as ledger:
+        assert ledger.entries("scope") == {}
+    assert not (tmp_path / ".paddock").exists()
+    identity(tmp_path)
+    with Ledger(tmp_path, url=url, is_readonly=True) as ledger:
+        assert ledger.entries("scope") == {}
+
+
+@pytest.fixture(scope="module")
+def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A server that tests stop and start."""
+    with postgres(tmp_path_factory.mktemp("fragile") / "server") as running:
+        yield running
+
+
+def test_a_server_that_restarts_is_waited_for(fragile: Postgres, tmp_path: Path) -> None:
+    async def main() -> None:
+        told: list[str] = []
+        has_told = threading.Event()
+
+        def tell(text: str) -> None:
+            told.append(text)
+            has_told.set()
+
+        with Ledger(tmp_path, url=fragile.url()) as ledger:
+            ledger.listen(tell)
+            ledger.record("scope", entry("a"), "run")
+            await ledger.durable()
+            fragile.stop()
+            ledger.record("scope", entry("b"), "run")
+            written = asyncio.create_task(ledger.durable())
+            read = asyncio.create_task(ledger.ask(ledger.entries, "scope"))
+            assert await asyncio.to_thread(has_told.wait, 20)
+            fragile.start()
+            await written
+            await read
+            assert set(ledger.entries("scope")) == {"a", "b"}
+        place = f"PostgreSQL's database 'postgres' at 127.0.0.1:{fragile.port}"
+        assert set(told) == {f"{place} went away; waiting for it"}
+
+    asyncio.run(main())
+
+
+def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path: Path) -> None:
+    url = "postgresql://me:secret@127.0.0.1:1/work?connect_timeout=2"
+    reading = server(url, identity(tmp_path))
+    with pytest.raises(LedgerError) as caught:
+        from paddock.runner.ledger.postgres import PostgresReader
+
+        PostgresReader(reading, retry_s=0.1).version()
+    text = str(caught.value)
+    assert text.startswith(
+        "PostgreSQL's database 'work' at 127.0.0.1:1 cannot be reached (connection failed: "
+    )
+    assert text.endswith(
+        "Start it, or correct the setting 'ledger' (PADDOCK_LEDGER). "
+        "What the ledger says is done is done."
+    )
+    assert "secret" not in text
+
+
+def test_a_database_that_is_not_there_is_told_at_once(server: Postgres, tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match='database "none" does not exist'):
+        Ledger(tmp_path, url=server.url("none")).__enter__()
+
+
+def test_a_user_without_rights_is_told_what_to_ask_for(server: Postgres, tmp_path: Path) -> None:
+    server.say("create role guest login")
+    server.make("guarded")
+    with pytest.raises(LedgerError) as caught, Ledger(tmp_path, url=server.url("guarded", "guest")):
+        pass
+    assert str(caught.value) == (
+        f"PostgreSQL's database 'guarded' at 127.0.0.1:{server.port} does not let 'guest' make or "
+        f"use the ledger's tables (permission denied for database guarded). Have its owner say: "
+        f'grant create on database "guarded" to "guest"; where another user made the tables, '
+        f"let all machines use that one."
+    )
+
+
+def test_a_database_that_is_not_utf8_is_refused(server: Postgres, tmp_path: Path) -> None:
+    url = server.make("ascii", "encoding 'SQL_ASCII' template template0")
+    with pytest.raises(LedgerError) as caught, Ledger(tmp_path, url=url):
+        pass
+    assert str(caught.value) == (
+        f"PostgreSQL's database 'ascii' at 127.0.0.1:{server.port} keeps its texts as SQL_ASCII; "
+        f"the ledger needs UTF8. Make another: "
+        f"create database paddock encoding 'UTF8' template template0;"
+    )
+
+
+def test_an_old_server_is_refused(url: str) -> None:
+    class Old:
+        class info:
+            server_version = 120_004
+
+    with pytest.raises(LedgerError) as caught:
+        check_server(Old(), url)  # type: ignore[arg-type]
+    assert str(caught.value) == (
+        f"{place_of(url)} is version 12; the ledger needs PostgreSQL 13 or newer."
+    )
+
+
+def test_another_kind_of_database_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError) as caught, Ledger(tmp_path, url="mysql://me@host/work"):
+        pass
+    assert str(caught.value) == (
+        "The setting 'ledger' names 'mysql': it takes postgresql://user@host/database, "
+        "or nothing for a file beside the pipeline."
+    )
+
+
+def test_the_ledger_of_a_newer_paddock_is_refused(url: str, tmp_path: Path) -> None:
+    with Ledger(tmp_path, url=url):
+        pass
+    schema = Server(url, f"paddock_{identity(tmp_path)}").schema
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"update {schema}.meta set value = '9' where name = 'version'".encode())
+    for is_readonly in (False, True):
+        with (
+            pytest.raises(LedgerError) as caught,
+            Ledger(tmp_path, url=url, is_readonly=is_readonly),
+        ):
+            pass
+        assert str(caught.value) == (
+            f"{place_of(url)}: this ledger was written by a newer Paddock (its version is 9, "
+            f"this one reads 2). Update Paddock on this machine."
+        )
+
+
+def test_an_identity_that_was_edited_is_named(tmp_path: Path) -> None:
+    (tmp_path / "id").write_text("my folder\n")
+    with pytest.raises(LedgerError) as caught:
+        identity(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path / 'id'}: this is no identity. Put back what it was, which names the ledger in "
+        f"PostgreSQL, or remove it to begin a ledger anew."
+    )
