@@ -39,6 +39,7 @@ from prefect.artifacts import (  # noqa: E402
 )
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.client.schemas.objects import State  # noqa: E402
+from prefect.context import FlowRunContext  # noqa: E402
 from prefect.exceptions import PrefectException  # noqa: E402
 from prefect.states import Cancelled, Completed, Failed  # noqa: E402
 
@@ -74,9 +75,13 @@ _chunk_work: ContextVar[Callable[[], Awaitable[str]]] = ContextVar("chunk_work")
 async def run(session: Session, stop: asyncio.Event, border: Border | None = None) -> Report:
     """Carry out an open session as a flow run that has the ledger's name for it.
 
+    Inside a flow run it is that one's.
+
     Raises:
         PipelineError: the YAML turned out to be wrong for the data at hand.
     """
+    if FlowRunContext.get() is not None:
+        return await within(session, stop, border)
     journey = _Journey(session, stop, border, signal.getsignal(signal.SIGTERM))
     token = _journey.set(journey)
     try:

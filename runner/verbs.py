@@ -152,12 +152,13 @@ async def run_async(
     border: Border | None = None,
     allow: Iterable[str] = (),
     trigger: str = "hand",
+    text: str | None = None,
 ) -> Report:
     """Run a pipeline in a running loop; `stop`, once set, ends it in order.
 
     A closed `border` lets items in flight finish and begins no new one. `allow` is what the
-    pipeline may reach besides what the settings allow; `trigger` is what made it run. Inside a
-    Prefect flow run it is that run's.
+    pipeline may reach besides what the settings allow; `trigger` is what made it run; `text` is the
+    file's, where it was read before. Inside a Prefect flow run it is that run's.
     """
     import asyncio
 
@@ -168,7 +169,7 @@ async def run_async(
     from .tracking import reach, wants_prefect
     from .work import Options
 
-    settings, bound = _bound(Path(path), inputs, settings)
+    settings, bound = _bound(Path(path), inputs, settings, text)
     force = frozenset(force)
     _check_ids(bound, force)
     options = Options(
@@ -251,13 +252,16 @@ def _tell_what_is_left_out(session: Session) -> None:
 
 
 def _bound(
-    path: Path, inputs: Mapping[str, Any] | None, settings: Settings | None
+    path: Path,
+    inputs: Mapping[str, Any] | None,
+    settings: Settings | None,
+    text: str | None = None,
 ) -> tuple[Settings, BoundPlan]:
     """Read, check and bind a pipeline file."""
     from .binding.bind import bind, plan_of
     from .settings import read_settings
 
     settings = settings or read_settings(path.parent)
-    made = plan_of(path)
+    made = plan_of(path, text)
     models: dict[Role, str] = {"chat": settings.chat_model, "embed": settings.embed_model}
     return settings, bind(made, inputs or {}, cwd=Path.cwd(), default_models=models)

@@ -79,13 +79,16 @@ def check(plan: Plan) -> None:
         raise PipelineError(binder.faults)
 
 
-def plan_of(path: Path) -> Plan:
+def plan_of(path: Path, text: str | None = None) -> Plan:
     """Read a file as far as it can be read; `bind` and `check` then tell every fault at once.
+
+    `text` is what it holds, where that was read before.
 
     Raises:
         PipelineError: it cannot be read as YAML, or is no mapping.
     """
-    return plans.examine(model.examine(source.read(path)))
+    document = source.read(path) if text is None else source.parse(text, str(path))
+    return plans.examine(model.examine(document))
 
 
 class Binder:

@@ -1,0 +1,125 @@
+"""The one flow that is deployed: a pipeline's file, its inputs, and what made it run.
+
+Run by `paddock up` in a process of its own, or by a Prefect worker on any machine. The journey is
+the same as that of `paddock run`; what is decided about it (when, how often, again) is decided by
+who starts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import flow as flows  # sets what Prefect reads when it is imported
+from .border import Border
+from .observer import Several, Silent
+from .report import Report
+from .signals import stopping
+
+import httpx  # noqa: E402, I001
+from prefect import flow  # noqa: E402
+from prefect.client.orchestration import get_client  # noqa: E402
+from prefect.client.schemas.objects import State  # noqa: E402
+from prefect.context import FlowRunContext  # noqa: E402
+from prefect.exceptions import PrefectException  # noqa: E402
+
+
+@dataclass
+class Orders:
+    """What the process that carries out a run was told, besides the flow's parameters."""
+
+    text: str | None = None
+    """The pipeline's text, where it was read before; else the file is."""
+    flags: dict[str, object] = field(default_factory=dict)
+    """Settings given by hand."""
+    allow: frozenset[str] = frozenset()
+    border: Border = field(default_factory=Border)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    began: Callable[[str], None] | None = None
+    """Told the run's name in the ledger."""
+    report: Report | None = None
+    """How it ended."""
+
+
+_orders: ContextVar[Orders] = ContextVar("orders")
+
+
+@contextlib.contextmanager
+def under(orders: Orders) -> Iterator[None]:
+    """Let the flow runs within know what was told."""
+    token = _orders.set(orders)
+    try:
+        yield
+    finally:
+        _orders.reset(token)
+
+
+@flow(name="paddock", validate_parameters=False, persist_result=False)
+async def run_pipeline(
+    path: str,
+    inputs: dict[str, Any] | None = None,
+    trigger: str = "Prefect",
+    attempt: int = 1,
+    retry_failed: bool = False,
+    share: int = 0,
+    parent: str = "",
+) -> State[Any]:
+    """Run the pipeline that `path` names; the state says how it ended.
+
+    `attempt` counts the starts after crashes, `parent` names the flow run that it goes on with.
+    `share` tells apart the flow runs that work on one job together.
+    """
+    from . import verbs
+    from .settings import read_settings
+
+    orders = _orders.get(None) or Orders()
+    named = _Named(orders.began)
+    with stopping(orders.stop, orders.border):
+        try:
+            orders.report = await verbs.run_async(
+                path,
+                inputs or {},
+                settings=read_settings(Path(path).parent, flags=orders.flags),
+                observer=Several(named),
+                retry_failed=retry_failed,
+                stop=orders.stop,
+                border=orders.border,
+                allow=orders.allow,
+                trigger=trigger,
+                text=orders.text,
+            )
+        finally:
+            await named.shown()
+    return flows.state_of(orders.report)
+
+
+class _Named(Silent):
+    """Gives the flow run the ledger's name for the run, as soon as it has one."""
+
+    def __init__(self, began: Callable[[str], None] | None) -> None:
+        self._began = began
+        self._task: asyncio.Task[None] | None = None
+
+    def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
+        """Tell it, and show it beside the work."""
+        if self._began is not None:
+            self._began(run)
+        context = FlowRunContext.get()
+        if context is not None and context.flow_run is not None:
+            self._task = asyncio.create_task(_rename(context.flow_run.id, run))
+
+    async def shown(self) -> None:
+        """Wait until it is shown; it need not be."""
+        if self._task is not None:
+            await self._task
+
+
+async def _rename(flow_run: Any, name: str) -> None:
+    with contextlib.suppress(PrefectException, httpx.HTTPError):
+        async with get_client() as client:
+            await client.update_flow_run(flow_run, name=name)

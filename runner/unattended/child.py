@@ -1,0 +1,129 @@
+"""A run in a process of its own, forked from one that has imported everything already.
+
+Told through a pipe what to do, when to stop and why; tells through it how the run is called and how
+it ended. When nobody holds the other end any more (`paddock up` was killed), the run goes on: the
+ledger has what it does, and Prefect how it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+from paddock.runner import deployed
+from paddock.runner.deployed import Orders
+from paddock.runner.report import Report
+from paddock.runner.tracking import reach
+from paddock.runner.verbs import FILE_THREADS
+
+from prefect.client.orchestration import get_client  # isort: skip
+from prefect.flow_engine import run_flow  # isort: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One run to carry out."""
+
+    flow_run: str
+    text: str
+    flags: Mapping[str, object] = field(default_factory=dict)
+    allow: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """The run has this name."""
+
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The run is over; `report` is None where it ended by an error, which `words` tell."""
+
+    report: Report | None
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Stop: at an item's border, or at once."""
+
+    words: str
+    is_gentle: bool
+    is_interrupted: bool = False
+    """It was cancelled for good, rather than held back for a while."""
+
+
+def carry_out(task: Task, link: Connection) -> None:
+    """Carry out a run, and end the process."""
+    with contextlib.suppress(OSError):
+        os.setsid()  # Ctrl-C at the terminal is for `paddock up`, which tells us what it means
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a descriptor is wanted
+        os.dup2(nothing.fileno(), 0)
+    asyncio.run(_carried_out(task, link))
+    sys.stdout.flush()
+    os._exit(0)  # threads of Prefect's that wait for a server which is gone hold up nobody
+
+
+async def _carried_out(task: Task, link: Connection) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(FILE_THREADS))
+    orders = Orders(text=task.text, flags=dict(task.flags), allow=task.allow)
+    orders.began = lambda run: _send(link, Began(run))
+    with deployed.under(orders), _listening(link, orders):
+        words = await _flow_run(task.flow_run)
+    _send(link, Ended(orders.report, "" if orders.report else words))
+
+
+async def _flow_run(flow_run: str) -> str:
+    """Carry out a flow run; gives its last state's message."""
+    await reach(os.environ)
+    async with get_client() as client:
+        found = await client.read_flow_run(flow_run)  # type: ignore[arg-type]
+    state: Any = await run_flow(
+        deployed.run_pipeline,
+        flow_run=found,
+        parameters=dict(found.parameters),
+        return_type="state",
+    )  # type: ignore[misc]
+    return str(state.message or "")
+
+
+@contextmanager
+def _listening(link: Connection, orders: Orders) -> Iterator[None]:
+    """Do what comes through the pipe, as long as somebody holds its other end."""
+    loop = asyncio.get_running_loop()
+
+    def hear() -> None:
+        try:
+            said = link.recv()
+        except (EOFError, OSError):
+            loop.remove_reader(link.fileno())
+            return
+        if isinstance(said, Halt) and said.is_gentle:
+            status = "interrupted" if said.is_interrupted else "budget"
+            orders.border.close(said.words, status)  # type: ignore[arg-type]
+        elif isinstance(said, Halt):
+            orders.stop.set()
+
+    loop.add_reader(link.fileno(), hear)
+    try:
+        yield
+    finally:
+        loop.remove_reader(link.fileno())
+
+
+def _send(link: Connection, said: Began | Ended) -> None:
+    with contextlib.suppress(OSError):  # nobody listens any more
+        link.send(said)

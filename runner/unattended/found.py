@@ -1,0 +1,198 @@
+"""The pipelines under some folders: which files there are, what changed, what is at fault.
+
+Looks again every few seconds rather than waiting to be told: events are lost on network folders.
+A file counts once it has stayed the same for a moment, so that one saved half is not taken for
+the whole; one with faults is told once, and what was sound before stays. A folder that is gone as a
+whole takes nothing with it: it may have been unmounted. Runs in a thread; knows no Prefect.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.settings import Settings, SettingsError, read_settings
+
+from .standing import Standing, read_standing
+
+SETTLE_S = 1.0  # editors write in one go, or aside and rename
+TRY_AGAIN_S = 10.0  # what a faulty file lacks may be another file, such as a prompt
+GONE_AFTER = 2  # looks without a file: version control removes and writes anew
+MOST_BYTES = 1 << 20
+MOST_FILES = 5_000
+_LEFT_ALONE = ("node_modules", "__pycache__")
+
+Stamp = tuple[int, int, int]
+"""Size, time of change and inode: what changes when a file does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What one look found. `standing` is all there is now."""
+
+    standing: tuple[Standing, ...]
+    added: tuple[Standing, ...] = ()
+    """New ones, and changed ones in their new form."""
+    removed: tuple[Standing, ...] = ()
+    told: tuple[str, ...] = ()
+    """What a person should know, each once."""
+
+
+@dataclass
+class _Known:
+    stamp: Stamp
+    since: float
+    standing: Standing | None = None
+    read_at: float | None = None
+    is_sound: bool = True
+    n_missed: int = 0
+
+
+@dataclass
+class Finder:
+    """Looks for pipelines. `flags` are settings given by hand."""
+
+    folders: Sequence[Path]
+    flags: dict[str, object] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self._known: dict[Path, _Known] = {}
+        self._said: dict[str, str] = {}
+
+    def look(self) -> Changes:
+        """Look once. What changed is read when it has settled; the first look waits for nothing."""
+        now = self.clock()
+        is_first = not self._known
+        told: list[str] = []
+        seen = dict(self._files(told))
+        added: list[Standing] = []
+        removed: list[Standing] = []
+        for path, stamp in seen.items():
+            known = self._known.get(path)
+            if known is None or known.stamp != stamp:
+                old = known.standing if known else None
+                known = self._known[path] = _Known(stamp, now, old)
+            known.n_missed = 0
+            if self._is_to_be_read(known, now, is_first=is_first):
+                known.read_at = now
+                self._read(path, known, added, removed, told)
+        self._gone(set(seen), removed)
+        return Changes(self._standing(), tuple(added), tuple(removed), tuple(told))
+
+    def _is_to_be_read(self, known: _Known, now: float, *, is_first: bool) -> bool:
+        if known.read_at is None:
+            return is_first or now - known.since >= SETTLE_S
+        return not known.is_sound and now - known.read_at >= TRY_AGAIN_S
+
+    def _standing(self) -> tuple[Standing, ...]:
+        return tuple(known.standing for known in self._known.values() if known.standing)
+
+    def _read(
+        self,
+        path: Path,
+        known: _Known,
+        added: list[Standing],
+        removed: list[Standing],
+        told: list[str],
+    ) -> None:
+        """Read a file that has settled."""
+        known.is_sound = False
+        try:
+            text = path.read_text("utf-8-sig")
+            made = read_standing(path, text, read_settings(path.parent, flags=self.flags))
+        except (PipelineError, SettingsError, OSError, UnicodeDecodeError) as error:
+            kept = " What it said before goes on." if known.standing else ""
+            self._tell(str(path), f"{_words(path, error)}\n  It is not carried out.{kept}", told)
+            return
+        known.is_sound = True
+        self._said.pop(str(path), None)
+        old, known.standing = known.standing, made
+        if made is not None and (old is None or old.text != made.text):
+            added.append(made)
+        elif made is None and old is not None:
+            removed.append(old)
+
+    def _gone(self, seen: set[Path], removed: list[Standing]) -> None:
+        """Let go of files that are gone for good, unless their whole folder is."""
+        away = [folder for folder in self.folders if not _is_there(folder)]
+        for path in [path for path in self._known if path not in seen]:
+            if any(path.is_relative_to(folder) for folder in away):
+                continue
+            known = self._known[path]
+            known.n_missed += 1
+            if known.n_missed >= GONE_AFTER:
+                del self._known[path]
+                self._said.pop(str(path), None)
+                if known.standing is not None:
+                    removed.append(known.standing)
+
+    def _files(self, told: list[str]) -> Iterator[tuple[Path, Stamp]]:
+        """Give every YAML file and its stamp."""
+        n_files = 0
+        for folder in self.folders:
+            if not _is_there(folder):
+                kept = "What stood in it is kept until it is back."
+                self._tell(str(folder), f"{folder}: this folder cannot be read. {kept}", told)
+                continue
+            self._said.pop(str(folder), None)
+            for path, stamp in _walk(folder):
+                n_files += 1
+                if n_files > MOST_FILES:
+                    words = f"{folder}: has more than {MOST_FILES} YAML files; the rest is left out."
+                    self._tell("too many", words, told)
+                    return
+                yield path, stamp
+
+    def _tell(self, about: str, words: str, told: list[str]) -> None:
+        """Say it once, until it changes."""
+        if self._said.get(about) != words:
+            self._said[about] = words
+            told.append(words)
+
+
+def _is_there(folder: Path) -> bool:
+    try:
+        with os.scandir(folder):
+            return True
+    except OSError:
+        return False
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, Stamp]]:
+    """Give the YAML files below a folder; links to folders are not followed, so no circle ends."""
+    stack = [folder]
+    while stack:
+        try:
+            entries = list(os.scandir(stack.pop()))
+        except OSError:
+            continue  # not ours to read, or gone since
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name in _LEFT_ALONE:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                stack.append(Path(entry.path))
+            elif entry.name.endswith((".yaml", ".yml")) and entry.is_file():
+                stamp = _stamp(entry)
+                if stamp is not None and stamp[0] <= MOST_BYTES:
+                    yield Path(entry.path), stamp
+
+
+def _stamp(entry: os.DirEntry[str]) -> Stamp | None:
+    try:
+        facts = entry.stat()
+    except OSError:
+        return None
+    return facts.st_size, facts.st_mtime_ns, facts.st_ino
+
+
+def _words(path: Path, error: Exception) -> str:
+    if isinstance(error, PipelineError | SettingsError):
+        return str(error)
+    if isinstance(error, UnicodeDecodeError):
+        return f"{path}: is not UTF-8 text."
+    return f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})."

@@ -1,0 +1,178 @@
+"""A pipeline that stands ready: its file's text as it was found sound, and what starts it.
+
+Knows no Prefect and no clock. A file that asks for nothing by itself is none, nor is a YAML file
+of another kind; a faulty one raises every fault at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from paddock.pipelines import model, source
+from paddock.pipelines import plan as plans
+from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.pipelines.plan import Plan
+from paddock.pipelines.tree import Pipeline
+from paddock.pipelines.triggers import Concurrency, Schedule, Watch, Webhook
+from paddock.runner.binding import given
+from paddock.runner.binding.bind import bind, check
+from paddock.runner.settings import Settings
+
+from .dispatch import Rule
+from .schedules import Timed
+from .windows import Window
+
+_LOOKS_MEANT = re.compile(r"^on\s*:", re.MULTILINE), re.compile(r"^steps\s*:", re.MULTILINE)
+_RANKS = {"interactive": 0, "normal": 1, "batch": 2}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One pipeline under `paddock up`."""
+
+    file: Path
+    """Absolute."""
+    text: str
+    """What the file held when it was found sound; its runs are of this."""
+    pipeline: Pipeline
+    schedules: tuple[Timed, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Name it among the others, as long as its file stays where it is."""
+        return str(self.file)
+
+    @property
+    def version(self) -> str:
+        """A hash of its text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
+    @property
+    def watches(self) -> tuple[Watch, ...]:
+        """The folders whose changes start it."""
+        return tuple(self.pipeline.on.watch) if self.pipeline.on else ()
+
+    @property
+    def webhooks(self) -> tuple[Webhook, ...]:
+        """The addresses whose calls start it."""
+        return tuple(self.pipeline.on.webhook) if self.pipeline.on else ()
+
+    @property
+    def concurrency(self) -> Concurrency:
+        """How its runs share the machine."""
+        return self.pipeline.concurrency or Concurrency.model_validate({})
+
+    @property
+    def rule(self) -> Rule:
+        """What the dispatcher has to know of it."""
+        return Rule(
+            window=self.window,
+            on_conflict=self.concurrency.on_conflict,
+            rank=_RANKS[self.concurrency.priority],
+            catch_up={timed.key: timed.catch_up for timed in self.schedules},
+        )
+
+    @property
+    def window(self) -> Window | None:
+        """When it may work; on the clock of its schedules where these agree on one."""
+        written = self.pipeline.on.window if self.pipeline.on else None
+        if written is None:
+            return None
+        zones = {timed.timezone for timed in self.schedules}
+        name = zones.pop() if len(zones) == 1 else None
+        return Window.of(written, ZoneInfo(name) if name else None)
+
+    def inputs(self, given_inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Give every input's value; paths are absolute.
+
+        Raises:
+            PipelineError: one is missing, unknown or of the wrong kind.
+        """
+        base = self.file.parent
+        read = given.read(self.pipeline, given_inputs, base=base, cwd=base)
+        if read.faults:
+            raise PipelineError(read.faults)
+        return read.values
+
+    def group(self, given_inputs: Mapping[str, Any]) -> str:
+        """Name the group that a run with these inputs belongs to.
+
+        Raises:
+            PipelineError: an input is wrong, or the name cannot be made.
+        """
+        inputs = self.inputs(given_inputs)
+        written = self.concurrency.group
+        if written is None:
+            places = {n: inputs[n] for n, one in self.pipeline.inputs.items()
+                      if one.type in ("dir", "path")}  # fmt: skip
+            return json.dumps([self.key, places], sort_keys=True)
+        return str(self.rendered(written, {"inputs": inputs}, ("concurrency", "group")))
+
+    def rendered(
+        self, written: Any, scope: Mapping[str, Any], at: tuple[str | int, ...]
+    ) -> Any:
+        """Fill in what stands at `at` outside of the steps.
+
+        Raises:
+            PipelineError: it cannot be filled in.
+        """
+        try:
+            return Value.of(written).render(scope)
+        except ExpressionError as error:
+            what = f"`{'.'.join(str(part) for part in (*at, *error.path))}`: {error.message}."
+            fault = Fault(what, error.remedy, self.pipeline.mark((*at, *error.path)))
+            raise PipelineError([fault]) from error
+
+
+def read_standing(file: Path, text: str, settings: Settings) -> Standing | None:
+    """Read a file's text; None: nothing starts it by itself, or it is no pipeline.
+
+    Raises:
+        PipelineError: it is meant to be one, and has faults.
+    """
+    if not all(pattern.search(text) for pattern in _LOOKS_MEANT):
+        return None
+    document = source.parse(text, str(file))
+    if not isinstance(document.data, dict) or not {"on", "steps"} <= document.data.keys():
+        return None
+    plan = plans.examine(model.examine(document))
+    on = plan.pipeline.on
+    if on is None or not (on.schedule or on.watch or on.webhook):
+        check(plan)
+        return None
+    _check(plan, file, settings)
+    return Standing(file, text, plan.pipeline, tuple(map(_timed, on.schedule)))
+
+
+def _check(plan: Plan, file: Path, settings: Settings) -> None:
+    """Find every fault; what starts by time or by a folder must need nobody's inputs."""
+    on = plan.pipeline.on
+    if on is not None and (on.schedule or on.watch):
+        models = {"chat": settings.chat_model, "embed": settings.embed_model}
+        missing = list(_missing(plan.pipeline))
+        if missing:
+            raise PipelineError(missing)
+        bind(plan, {}, cwd=file.parent, default_models=models)  # type: ignore[arg-type]
+    else:
+        check(plan)
+
+
+def _missing(pipeline: Pipeline) -> Iterator[Fault]:
+    """Name the inputs that nobody gives to a run which starts by itself."""
+    for name, one in pipeline.inputs.items():
+        if one.is_required and not one.has_default:
+            what = f"input '{name}' has no value, and the pipeline is to start by itself."
+            mark = pipeline.document.key_mark(one.at)
+            yield Fault(what, "Give it a default.", mark)
+
+
+def _timed(schedule: Schedule) -> Timed:
+    return Timed(schedule.cron, schedule.timezone, schedule.catch_up)

@@ -1,0 +1,272 @@
+"""Prefect as the queue of unattended runs: deployments, runs that wait, and what they show.
+
+A deployment for each pipeline's file, all of one static flow; a run that waits is a scheduled flow
+run, which survives whatever happens to this process. Whether it starts is decided elsewhere; here
+it is only written down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import re
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.settings import get_current_settings
+from prefect.states import AwaitingConcurrencySlot, Cancelled, Crashed, Pending, Scheduled
+
+ENTRYPOINT = "paddock.runner.deployed.run_pipeline"
+TAG = "paddock"
+ANSWER_S = 30.0  # a server on a busy machine took 8 s at worst
+PAGE, MOST_READ = 200, 1_000
+HELD = "AwaitingConcurrencySlot"
+
+Phase = Literal["waiting", "running", "cancelling", "ended"]
+_OPEN = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING,
+         StateType.PAUSED]  # fmt: skip
+
+
+class TrackedError(Exception):
+    """Prefect's API did not do what it was asked; it may be away for a moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """A flow run, as Prefect has it."""
+
+    id: str
+    name: str
+    deployment: str
+    phase: Phase
+    shown: str
+    """The state's name and message, to be changed only when it differs."""
+    at: datetime
+    """When it was meant to start."""
+    next_at: datetime
+    """When it is to be looked at again."""
+    is_held: bool = False
+    is_claimed: bool = False
+    """Somebody has begun to start it."""
+    process: str = ""
+    """`host:pid:since` of who carries it out."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    is_completed: bool = False
+
+
+class Board:
+    """Prefect's API, asked for what `up` needs. One for a process; lives in its loop."""
+
+    def __init__(self, client: PrefectClient) -> None:
+        self._client = client
+        self._flows: dict[str, UUID] = {}
+
+    async def deploy(
+        self, file: str, name: str, version: str, description: str, *, work_pool: str = ""
+    ) -> str:
+        """Make or change the deployment of a pipeline's file, and give its id."""
+        async with _asking():
+            flow = self._flows.get(name) or await self._client.create_flow_from_name(_plain(name))
+            self._flows[name] = flow
+            pool = {"work_pool_name": work_pool} if work_pool else {}
+            made = await self._client.create_deployment(
+                flow,
+                deployment_name(file),
+                version=version,
+                description=description,
+                parameters={"path": file, "inputs": {}, "trigger": "Prefect"},
+                tags=[TAG],
+                entrypoint=ENTRYPOINT,
+                enforce_parameter_schema=False,
+                **pool,
+            )
+        return str(made)
+
+    async def undeploy(self, deployment: str) -> None:
+        """Take a deployment away; one that is gone already is as good."""
+        async with _asking():
+            with contextlib.suppress(ObjectNotFound):
+                await self._client.delete_deployment(UUID(deployment))
+
+    async def submit(
+        self,
+        deployment: str,
+        parameters: Mapping[str, Any],
+        *,
+        key: str,
+        at: datetime,
+        words: str,
+    ) -> Tracked:
+        """Put a run into the queue, or give the one that has this key already."""
+        async with _asking():
+            made = await self._client.create_flow_run_from_deployment(
+                UUID(deployment),
+                parameters=dict(parameters),
+                state=Scheduled(scheduled_time=at, message=words),
+                idempotency_key=key,
+                tags=[TAG, str(parameters.get("trigger", ""))],
+            )
+        return _tracked(made)
+
+    async def open_runs(self, deployments: Collection[str]) -> list[Tracked]:
+        """Give what waits and what runs, the oldest first."""
+        if not deployments:
+            return []
+        wanted = FlowRunFilter(
+            deployment_id=FlowRunFilterDeploymentId(any_=[UUID(one) for one in deployments]),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OPEN)),
+        )
+        found: list[FlowRun] = []
+        async with _asking():
+            while len(found) < MOST_READ:
+                page = await self._client.read_flow_runs(
+                    flow_run_filter=wanted,
+                    sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+                    limit=PAGE,
+                    offset=len(found),
+                )
+                found += page
+                if len(page) < PAGE:
+                    break
+        return [_tracked(one) for one in found]
+
+    async def last_before(self, deployment: str, trigger: str, now: datetime) -> datetime | None:
+        """Give the time of the last run of a schedule that was due before now."""
+        wanted = FlowRunFilter(
+            deployment_id=FlowRunFilterDeploymentId(any_=[UUID(deployment)]),
+            tags=FlowRunFilterTags(all_=[trigger]),
+            expected_start_time=FlowRunFilterExpectedStartTime(before_=now),
+        )
+        async with _asking():
+            found = await self._client.read_flow_runs(
+                flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=1
+            )
+        return found[0].expected_start_time if found else None
+
+    async def read(self, run: str) -> Tracked:
+        """Give one run as it is now."""
+        async with _asking():
+            return _tracked(await self._client.read_flow_run(UUID(run)))
+
+    async def delete(self, run: str) -> None:
+        """Take away a run that has never begun."""
+        async with _asking():
+            with contextlib.suppress(ObjectNotFound):
+                await self._client.delete_flow_run(UUID(run))
+
+    async def claim(self, run: str) -> None:
+        """Show that a run is about to start."""
+        await self._state(run, Pending(message="starts"))
+
+    async def started(self, run: str, process: str) -> None:
+        """Write down who carries it out."""
+        async with _asking():
+            await self._client.update_flow_run(UUID(run), infrastructure_pid=process)
+
+    async def hold(self, run: str, words: str, until: datetime | None) -> None:
+        """Show why a run waits."""
+        at = until or datetime.now(UTC)
+        await self._state(run, AwaitingConcurrencySlot(scheduled_time=at, message=words))
+
+    async def skip(self, run: str, words: str) -> None:
+        """Leave a run out for good."""
+        await self._state(run, Cancelled(name="Skipped", message=words))
+
+    async def cancelled(self, run: str, words: str) -> None:
+        """Show that a run was stopped."""
+        await self._state(run, Cancelled(message=words))
+
+    async def crashed(self, run: str, words: str) -> None:
+        """Show that the process of a run is gone."""
+        await self._state(run, Crashed(message=words))
+
+    async def _state(self, run: str, state: State[Any]) -> None:
+        async with _asking():
+            with contextlib.suppress(ObjectNotFound):  # somebody deleted it
+                await self._client.set_flow_run_state(UUID(run), state, force=True)
+
+
+@asynccontextmanager
+async def board(api_url: str) -> AsyncIterator[Board]:
+    """Open Prefect's API at this address."""
+    api = get_current_settings().api
+    key = api.key.get_secret_value() if api.key else None
+    auth = api.auth_string.get_secret_value() if api.auth_string else None
+    async with PrefectClient(api_url, api_key=key, auth_string=auth) as client:
+        yield Board(client)
+
+
+def deployment_name(file: str) -> str:
+    """Name a file's deployment: its last two names, and a hash of the whole path.
+
+    >>> deployment_name("/home/ada/digest/pipeline.yaml")
+    'digest pipeline.yaml b3d04b'
+    """
+    digest = hashlib.sha256(file.encode()).hexdigest()[:6]
+    return f"{_plain(' '.join(file.strip('/').split('/')[-2:]))} {digest}"
+
+
+def _plain(name: str) -> str:
+    """Leave out what Prefect takes in no name."""
+    return re.sub(r"[/%&<>]+", " ", name).strip() or "pipeline"
+
+
+@asynccontextmanager
+async def _asking() -> AsyncIterator[None]:
+    """Turn what may go wrong with the API into one error, and bound the time.
+
+    Raises:
+        TrackedError: it is away, slow or refuses.
+    """
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            yield
+    except (PrefectException, httpx.HTTPError, TimeoutError) as error:
+        words = str(error).strip() or type(error).__name__
+        raise TrackedError(f"Prefect's API: {words}") from error
+
+
+_PHASES: Mapping[StateType, Phase] = {
+    StateType.SCHEDULED: "waiting",
+    StateType.PAUSED: "waiting",
+    StateType.PENDING: "running",
+    StateType.RUNNING: "running",
+    StateType.CANCELLING: "cancelling",
+}
+
+
+def _tracked(run: FlowRun) -> Tracked:
+    kind = run.state_type or StateType.SCHEDULED
+    at = run.expected_start_time or run.created or datetime.now(UTC)
+    return Tracked(
+        id=str(run.id),
+        name=run.name or "",
+        deployment=str(run.deployment_id or ""),
+        phase=_PHASES.get(kind, "ended"),
+        shown=f"{run.state_name}: {run.state.message or ''}" if run.state else "",
+        at=at,
+        next_at=run.next_scheduled_start_time or at,
+        is_held=run.state_name == HELD,
+        is_claimed=kind == StateType.PENDING,
+        process=run.infrastructure_pid or "",
+        parameters=dict(run.parameters or {}),
+        is_completed=kind == StateType.COMPLETED,
+    )
