@@ -17,10 +17,12 @@ from paddock.engine.request import Pool
 
 from .binding.bound import BoundPlan
 from .freshness import canonical
+from .journal import Journal, Lines
 from .ledger.ledger import Ledger
 from .ledger.outputs import Index
+from .leftovers import sweep
 from .names import run_name
-from .observer import Observer
+from .observer import Observer, Several
 from .pools import opened_pool
 from .report import Report
 from .settings import Settings
@@ -80,6 +82,7 @@ class Session:
         tally, file = self.tally, self.bound.file
         head = {"run": tally.run, "pipeline": tally.pipeline, "file": file.name}
         head |= {"host": socket.gethostname(), "pid": os.getpid()}
+        head |= {"trigger": self.work.options.trigger}
         self.work.ledger.record_run({**head, "started": self.began, **row})
 
 
@@ -105,6 +108,10 @@ async def opened(
     async with AsyncExitStack() as stack:
         ledger = stack.enter_context(Ledger(state, is_readonly=is_plan))
         run = run_name(ledger.run_names())
+        has_died = False
+        if not is_plan:
+            lines = stack.enter_context(Lines(state / "runs" / f"{run}.jsonl"))
+            observer = Several(observer, Journal(lines, trigger=options.trigger))
         tally = Tally(run, bound.name, observer, state / "runs" / f"{run}.log")
         if not is_plan:
             from .ledger import locks  # `plan` holds no lock, and filelock takes 0.05 s to import
@@ -113,8 +120,10 @@ async def opened(
             held = locks.held(
                 state / "locks", lock, run=run, deadline_s=wait_s, stop=stop, note=tally.note
             )
-            await stack.enter_async_context(held)
+            has_died = await stack.enter_async_context(held)
         index = Index(ledger, bound.roots.base, ledger.scopes_of(bound.file.name))
+        if has_died:
+            stack.push_async_callback(asyncio.to_thread, sweep, index)
         digests, served = await stack.enter_async_context(
             opened_pool(bound, settings, given=pool, is_plan=is_plan)
         )

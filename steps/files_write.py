@@ -18,12 +18,10 @@ from pydantic import Field
 from paddock.engine.request import Role
 from paddock.pipelines.expressions import Template
 
+from .aside import Aside
 from .places import place, refusal, shown
 from .prompt import render
 from .step import Output, Params, StepError, Tools
-
-TEMPORARY_SUFFIX = ".paddock-tmp"
-_MAX_NAME_BYTES = 255  # of every common file system
 
 
 class FilesWriteParams(Params):
@@ -135,44 +133,29 @@ async def _may_replace(path: Path, there: str, on_edited: str, tools: Tools) -> 
 
 
 async def _replace(path: Path, data: bytes, sha256: str, tools: Tools) -> None:
-    """Bring the new content into place; on any failure the temporary file goes."""
+    """Bring the new content into place; on any failure the file aside goes."""
     import asyncio
 
     # Waiting for the disk takes milliseconds, during which other items can go on.
-    temporary = await asyncio.to_thread(_write_aside, path, data)
+    aside = await asyncio.to_thread(_write_aside, path, data)
     try:
         await tools.outputs.intend(path, sha256)
         # The folder is not synced: a rename that a power cut undoes shows as stale in the next run.
-        temporary.replace(path)
+        aside.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise refusal(f"'{shown(path)}' cannot be written", error) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    finally:
+        aside.close()
     await tools.outputs.wrote(path, sha256, len(data))
 
 
-def _write_aside(path: Path, data: bytes) -> Path:
+def _write_aside(path: Path, data: bytes) -> Aside:
     """Write and sync a hidden file beside `path`; it is gone again if that fails."""
-    temporary = path.with_name(_hidden(path.name))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_synced(temporary, data, _mode_of(path))
+        return Aside.written(path, data, _mode_of(path))
     except OSError as error:
         raise refusal(f"'{shown(path)}' cannot be written", error) from error
-    return temporary
-
-
-def _hidden(name: str) -> str:
-    """Name the temporary file: hidden from scans, and no longer than `name` needs."""
-    import secrets
-
-    tail = f".{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
-    whole = os.fsencode(name)
-    if len(whole) > _MAX_NAME_BYTES:
-        return name  # lets the system refuse it in its own words
-    return "." + whole[: _MAX_NAME_BYTES - 1 - len(tail)].decode("utf-8", "ignore") + tail
 
 
 def _mode_of(path: Path) -> int | None:
@@ -181,24 +164,3 @@ def _mode_of(path: Path) -> int | None:
         return stat.S_IMODE(path.stat().st_mode)
     except OSError:
         return None
-
-
-def _write_synced(path: Path, data: bytes, mode: int | None) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        try:
-            _write_all(handle, data)
-            if mode is not None:
-                os.fchmod(handle, mode)
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-
-
-def _write_all(handle: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[os.write(handle, left) :]

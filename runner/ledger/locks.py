@@ -35,8 +35,10 @@ async def held(
     deadline_s: float | None,
     stop: asyncio.Event,
     note: Callable[[str], None],
-) -> AsyncIterator[None]:
+) -> AsyncIterator[bool]:
     """Hold the lock `name` in `folder`; wait for it, and `note` for whom, at most `deadline_s`.
+
+    Yields whether the one before died with it.
 
     Raises:
         Locked: the deadline passed, or `stop` was set.
@@ -44,9 +46,10 @@ async def held(
     lock = FileLock(_made(folder) / f"{name}.lock", thread_local=False)
     who = folder / f"{name}.json"
     await _acquire(lock, who, deadline_s, stop, note)
+    has_died = who.exists()
     try:
         who.write_text(json.dumps(_holder(run)), "utf-8")
-        yield
+        yield has_died
     finally:
         who.unlink(missing_ok=True)
         lock.release()

@@ -114,6 +114,7 @@ def test_a_killed_run_continues_and_repeats_nothing_that_is_finished(tmp_path: P
     assert process.returncode == 0, err
     assert done and done.isdisjoint(calls(world)[before:])
     assert outputs(world) == want
+    assert not list(world.folder.rglob("*.paddock-tmp"))  # what was left half written is gone
     again = world.run()
     assert (again.calls, again.counts) == (0, {"fresh": N_DOCUMENTS + 1})
 
@@ -187,7 +188,7 @@ def test_a_full_disk_stops_the_run_and_it_goes_on_later(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as disk:
-        disk.setattr("paddock.steps.files_write._write_all", full)
+        disk.setattr("paddock.steps.aside._write_all", full)
         report = world.run()
     assert report.status == "failed" and report.exit_status() == 1
     assert report.message is not None and "the disk is full" in report.message

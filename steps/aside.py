@@ -1,0 +1,137 @@
+"""Files that are written beside the one they will replace, so that nobody ever sees half of one.
+
+Whoever writes one holds a lock on it until it is in place. A file that nobody holds was left by a
+process that was killed, whichever machine that ran on, and can go. Knows no step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+SUFFIX = ".paddock-tmp"
+_MAX_NAME_BYTES = 255  # of every common file system
+# A file is made and then locked; whoever looks in between must not take it for one that was left.
+_YOUNG_S = 1.0
+_IS_WINDOWS = os.name == "nt"
+
+
+class Aside:
+    """A whole file under a hidden name, synced, and held by us."""
+
+    def __init__(self, file: Path, handle: int) -> None:
+        self.file = file
+        self._handle: int | None = handle
+        self._is_in_place = False
+
+    @classmethod
+    def written(cls, path: Path, data: bytes, mode: int | None = None) -> Aside:
+        """Write and sync a hidden file in the folder of `path`; it is gone again if that fails.
+
+        Raises:
+            OSError: the system refused it.
+        """
+        file = path.with_name(_hidden(path.name))
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        aside = cls(file, handle)
+        try:
+            _held(handle)
+            _write_all(handle, data)
+            if mode is not None:
+                os.fchmod(handle, mode)
+            os.fsync(handle)
+        except BaseException:
+            aside.close()
+            raise
+        return aside
+
+    def replace(self, path: Path) -> None:
+        """Bring it into place, at once and as a whole.
+
+        Raises:
+            OSError: the system refused it.
+        """
+        if _IS_WINDOWS:  # an open file cannot be renamed there
+            self._let_go()
+        self.file.replace(path)
+        self._is_in_place = True
+
+    def close(self) -> None:
+        """Let it go; it is removed unless it was brought into place."""
+        self._let_go()
+        if not self._is_in_place:
+            self.file.unlink(missing_ok=True)
+
+    def _let_go(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Remove the files aside that nobody will bring into place; what cannot be looked at stays.
+
+    Gives those that went. Files inside deeper folders are not looked for.
+    """
+    return [file for file in _aside(folder) if _is_left(file) and _removed(file)]
+
+
+def _aside(folder: Path) -> Iterator[Path]:
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            is_ours = entry.name.startswith(".") and entry.name.endswith(SUFFIX)
+            if is_ours and entry.is_file(follow_symlinks=False):
+                yield Path(entry.path)
+
+
+def _is_left(file: Path) -> bool:
+    """Tell whether nobody holds a file."""
+    try:
+        handle = os.open(file, os.O_RDWR)  # a lock over the network asks for the right to write
+    except OSError:
+        return False
+    try:
+        is_young = abs(time.time() - os.fstat(handle).st_mtime) < _YOUNG_S
+        return not is_young and _held(handle)
+    finally:
+        os.close(handle)
+
+
+def _held(handle: int) -> bool:
+    """Lock a file, without waiting; tells whether that went well. The lock goes with the handle."""
+    if _IS_WINDOWS:  # there an open file cannot be removed, which is all that is needed
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # somebody else holds it, or the file system knows no locks
+        return False
+    return True
+
+
+def _removed(file: Path) -> bool:
+    try:
+        file.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _hidden(name: str) -> str:
+    """Name the file aside: hidden from scans, and no longer than `name` needs."""
+    tail = f".{secrets.token_hex(4)}{SUFFIX}"
+    whole = os.fsencode(name)
+    if len(whole) > _MAX_NAME_BYTES:
+        return name  # lets the system refuse it in its own words
+    return "." + whole[: _MAX_NAME_BYTES - 1 - len(tail)].decode("utf-8", "ignore") + tail
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(handle, left) :]

@@ -1,0 +1,88 @@
+"""Files aside: in place as a whole, or gone; those of a killed process are found and removed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from paddock.steps.aside import SUFFIX, Aside, sweep
+
+DIES = """
+import os, sys
+from pathlib import Path
+from paddock.steps.aside import Aside
+Aside.written(Path(sys.argv[1]), b"half")
+os.kill(os.getpid(), 9)
+"""
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def grown_old(folder: Path) -> None:
+    """Make the files aside look as if they were written a minute ago."""
+    for file in folder.glob(f".*{SUFFIX}"):
+        os.utime(file, (file.stat().st_mtime - 60,) * 2)
+
+
+def test_a_file_aside_comes_into_place_whole(tmp_path: Path) -> None:
+    aside = Aside.written(tmp_path / "a.md", b"whole", 0o640)
+    assert names(tmp_path) == [aside.file.name]
+    aside.replace(tmp_path / "a.md")
+    aside.close()
+    assert names(tmp_path) == ["a.md"]
+    assert (tmp_path / "a.md").stat().st_mode & 0o777 == 0o640
+
+
+def test_one_that_is_not_brought_into_place_goes(tmp_path: Path) -> None:
+    Aside.written(tmp_path / "a.md", b"x").close()
+    assert names(tmp_path) == []
+
+
+def test_one_that_is_being_written_is_never_swept(tmp_path: Path) -> None:
+    aside = Aside.written(tmp_path / "a.md", b"x")
+    grown_old(tmp_path)
+    assert sweep(tmp_path) == []
+    aside.replace(tmp_path / "a.md")
+    aside.close()
+    assert names(tmp_path) == ["a.md"]
+
+
+def test_one_of_a_killed_process_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", DIES, str(tmp_path / "a.md")], check=False)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".a.md.") and left.name.endswith(SUFFIX)
+    assert sweep(tmp_path) == []  # it may be just about to be held
+    for other in (".hidden", f"shown{SUFFIX}", "a.md"):
+        (tmp_path / other).write_text("x")
+    (tmp_path / f".folder{SUFFIX}").mkdir()
+    (tmp_path / f".link{SUFFIX}").symlink_to(tmp_path / "a.md")
+    grown_old(tmp_path)
+    assert sweep(tmp_path) == [left]
+    assert not left.exists()
+    assert len(names(tmp_path)) == 5
+
+
+def test_a_folder_that_is_not_there_has_nothing_to_sweep(tmp_path: Path) -> None:
+    assert sweep(tmp_path / "nowhere") == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows removes no open file")
+def test_where_locks_are_not_known_nothing_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    def unknown(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unknown)
+    Aside.written(tmp_path / "a.md", b"x").replace(tmp_path / "a.md")
+    (tmp_path / f".b.md.1234{SUFFIX}").write_text("x")
+    grown_old(tmp_path)
+    assert sweep(tmp_path) == []
