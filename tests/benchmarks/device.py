@@ -9,15 +9,15 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from tests.benchmarks import arena, chat, decode, job, overflow, peers
+from tests.benchmarks import arena, chat, decode, device_checks, job, overflow, peers
 from tests.benchmarks.arena import FAILURES
 from tests.benchmarks.contenders import PADDOCK, Contender, Setup, llama_server, present
-from tests.benchmarks.harness import NOTHING, circumstances, n_threads, percentile, table
+from tests.benchmarks.device_rows import Bench, Row, report
+from tests.benchmarks.harness import circumstances, n_threads, percentile
 from tests.benchmarks.loads import summaries
 from tests.benchmarks.raw import Speed, bench_speeds
 
@@ -30,30 +30,10 @@ N_CTX_TOKENS = 2048
 N_CHAT_TOKENS = 24
 
 # Together under 8 minutes, whatever happens.
-LIMIT_S = {"look": 40.0, "raw": 160.0, "job": 120.0, "chat": 80.0, "overflow": 60.0}
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One measurement: a number or a word for each of the columns that have one."""
-
-    what: str
-    cells: Mapping[str, float | str]
-    is_better_more: bool | None = None
-    """None: nothing to be compared."""
-
-
-@dataclass(slots=True)
-class Bench:
-    """What the parts share."""
-
-    args: argparse.Namespace
-    setup: Setup
-    batched_bench: Path | None
-    servers: Sequence[Contender]
-    best: Contender | None = None
-    """The quickest llama-server of the job."""
-    rows: list[Row] = field(default_factory=list)
+LIMIT_S = {
+    "look": 40.0, "raw": 140.0, "job": 110.0, "chat": 60.0, "overflow": 40.0, "answers": 60.0,
+    "rooms": 30.0,
+}  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> None:
@@ -64,6 +44,8 @@ def run(args: argparse.Namespace) -> None:
         "job": a_job,
         "chat": a_chat,
         "overflow": an_overflow,
+        "answers": device_checks.answers,
+        "rooms": device_checks.rooms,
     }
 
     async def measure() -> None:
@@ -266,34 +248,3 @@ def _note_failures(bench: Bench, part: str, found: arena.Contest[Any]) -> None:
     for name in found.turns:
         if why := found.failure(name):
             bench.rows.append(Row(f"{part}, {name}: {why}", {}))
-
-
-# The table
-
-
-def report(rows: Sequence[Row]) -> str:
-    """Give the table: a column for each contender, and ours to the best of the others.
-
-    >>> print(report([Row("speed", {"paddock": 3.0, "other": 2.0}, True)]))
-    |  | paddock | other | to the best peer |
-    |---|--:|--:|--:|
-    | speed | 3 | 2 | 1.50 |
-    """
-    names = list(dict.fromkeys(name for row in rows for name in row.cells))
-    names.sort(key=lambda name: name != OURS)
-    lines = [
-        [row.what, *(row.cells.get(name, NOTHING) for name in names), _ratio(row)] for row in rows
-    ]
-    return table(["", *names, "to the best peer"], lines)
-
-
-def _ratio(row: Row) -> str:
-    """Give ours to the best peer, above 1 where ours is better."""
-    mine = row.cells.get(OURS)
-    others = [
-        value for name, value in row.cells.items() if name != OURS and isinstance(value, float)
-    ]
-    if row.is_better_more is None or not isinstance(mine, float) or not others or not mine:
-        return NOTHING
-    best = max(others) if row.is_better_more else min(others)
-    return f"{mine / best if row.is_better_more else best / mine:.2f}"

@@ -4,8 +4,9 @@ python3 tests/benchmarks/gpu.py --model FILE.gguf --server PATH --batched-bench 
 
 Raw prefill and decode with 1, 16, 64 and 128 sequences against `llama-batched-bench`, then
 documents a minute of a job, a chat beside it, and more documents than the cache holds, each against
-llama-server. Every part has a time limit; together they end within 8 minutes. `--quick --layers 0`
-is for a processor: it shows that the command works.
+llama-server; whether answers in company are those given alone, and memory is as foreseen. Every
+part has a time limit; together they end within 8 minutes. `--quick --layers 0` is for a processor:
+it shows that the command works.
 
 It runs from a clone too, with nothing of Paddock installed. Python needs numpy, psutil, jinja2 and
 llama-cpp-python (with typing-extensions and diskcache); nothing is fetched from anywhere.
@@ -79,7 +80,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=-1, help="on the device; -1: all")
     parser.add_argument("--threads", type=int, help="None: the cores that this process may use")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
-    parser.add_argument("--parts", default="raw,job,chat,overflow", help="some of them")
+    parser.add_argument(
+        "--parts", default="raw,job,chat,overflow,answers,rooms", help="some of them"
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of our pool"
     )

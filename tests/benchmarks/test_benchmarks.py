@@ -24,7 +24,8 @@ from tests.benchmarks import (
     client,
     contenders,
     decode,
-    device,
+    device_checks,
+    device_rows,
     embed,
     gauge,
     gone,
@@ -172,7 +173,7 @@ def test_a_command_measures_our_pool_and_prints_one_table(
 
 
 def test_the_graphics_command_runs_on_a_processor(tmp_path: Path) -> None:
-    options = "--quick --layers 0 --threads 1 --parts raw --sequences 1,2 --set profile_s=0"
+    options = "--quick --layers 0 --threads 1 --parts raw,rooms --sequences 1,2 --set profile_s=0"
     done = subprocess.run(
         [sys.executable, str(HERE / "gpu.py"), *options.split()],
         text=True,
@@ -183,6 +184,7 @@ def test_the_graphics_command_runs_on_a_processor(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "supports gpu False" in done.stdout or "supports gpu True" in done.stdout
     assert "| decode, 2 sequences, tokens/s |" in done.stdout
+    assert "| room for one, asked chat, embed, chat: there are | chat; embed; chat |" in done.stdout
 
 
 def test_the_graphics_command_finds_the_house_where_nothing_is_installed() -> None:
@@ -307,11 +309,11 @@ def test_the_gauge_counts_only_steps_that_follow_one_another() -> None:
 
 def test_the_device_table_puts_ours_first_and_compares_in_the_right_direction() -> None:
     rows = [
-        device.Row("speed", {"other": 100.0, "paddock": 150.0}, True),
-        device.Row("wait", {"paddock": 150.0, "other": 300.0}, False),
-        device.Row("job: not done within 9 s", {}),
+        device_rows.Row("speed", {"other": 100.0, "paddock": 150.0}, True),
+        device_rows.Row("wait", {"paddock": 150.0, "other": 300.0}, False),
+        device_rows.Row("job: not done within 9 s", {}),
     ]
-    assert device.report(rows).replace(NOTHING, "-").splitlines() == [
+    assert device_rows.report(rows).replace(NOTHING, "-").splitlines() == [
         "|  | paddock | other | to the best peer |",
         "|---|--:|--:|--:|",
         "| speed | 150 | 100 | 1.50 |",
@@ -321,7 +323,9 @@ def test_the_device_table_puts_ours_first_and_compares_in_the_right_direction() 
 
 
 @pytest.mark.parametrize(
-    "module", [arena, device, embed, gauge, harness, job, loads, raw], ids=lambda one: one.__name__
+    "module",
+    [arena, device_checks, device_rows, embed, gauge, harness, job, loads, raw],
+    ids=lambda one: one.__name__,
 )
 def test_examples_in_docstrings_hold(module: ModuleType) -> None:
     found = doctest.testmod(module)

@@ -1,4 +1,4 @@
-"""The soak's judge is judged first: it finds what is lost, torn and repeated, and excuses no more."""
+"""The judge is judged first: it finds what is lost, torn or repeated, and excuses no more."""
 
 from __future__ import annotations
 

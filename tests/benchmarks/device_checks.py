@@ -1,0 +1,147 @@
+"""What `gpu.py` checks besides speed: like answers in company, valid forms, memory as foreseen.
+
+Kernels for batches of other sizes round in other places, on processors as on graphics devices, so
+that greedy answers of a small model part somewhere; the table says how many do, and how early.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+from paddock.engine.errors import EngineError
+from paddock.engine.models import ModelFinder
+from paddock.engine.pool import LocalPool
+from paddock.engine.request import EmbedRequest, ModelSpec
+from paddock.engine.residency.survey import Survey
+from tests.benchmarks import arena
+from tests.benchmarks.contenders import PADDOCK, ours
+from tests.benchmarks.device_rows import Bench, Row
+from tests.benchmarks.loads import documents, extractions, summaries
+
+OURS = PADDOCK.name
+EMBEDDER = "all-minilm"
+_MB = 1e6
+# More than nothing, less than what any second model takes.
+_NARROW_BYTES = 150_000_000
+
+
+async def answers(bench: Bench) -> None:
+    """Compare greedy answers alone and in company, in either cache, and count valid forms."""
+    args = bench.args
+    n = args.at_once
+    # Of different lengths, so that no two rows of a batch are alike.
+    asks = [ask for i in range(n) for ask in summaries(7 + i, 1, args.job_tokens, 60 + 20 * i)]
+    for layout in ("unified", "split"):
+        setup = replace(
+            bench.setup, n_parallel=n, more={**bench.setup.more, "cache_layout": layout}
+        )
+        async with ours(setup) as running:
+            alone = [(await running.ask(ask)).text for ask in asks]
+        async with ours(setup) as running:
+            together = [one.text for one in await arena.ask_all(running, asks, n)]
+            again = [one.text for one in await arena.ask_all(running, asks, n)]
+            if layout == "unified":
+                forms = await arena.ask_all(running, extractions(7, n, 96, 60), n)
+                n_valid = sum(is_form(one.text) for one in forms)
+                bench.rows.append(Row(f"forms of {n} that are valid", {OURS: f"{n_valid} of {n}"}))
+        for what, found in (("in company", together), ("with their prompts in the cache", again)):
+            row = f"greedy answers {what} as alone, {layout}"
+            bench.rows.append(Row(row, {OURS: alike(alone, found)}))
+
+
+def alike(alone: Sequence[str], found: Sequence[str]) -> str:
+    """Say how many are the same, and where the earliest parts.
+
+    >>> alike(["abc", "abd"], ["abc", "axd"]), alike(["a"], ["a"])
+    ('1 of 2, the earliest parts after 1 characters', '1 of 1')
+    """
+    pairs = list(zip(alone, found, strict=True))
+    same = f"{sum(one == other for one, other in pairs)} of {len(pairs)}"
+    partings = [_n_common(one, other) for one, other in pairs if one != other]
+    return f"{same}, the earliest parts after {min(partings)} characters" if partings else same
+
+
+def _n_common(one: str, other: str) -> int:
+    """Tell how long two different texts are the same."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def is_form(text: str) -> bool:
+    """Tell whether an answer has the three fields of `loads.SCHEMA`, of their types.
+
+    >>> is_form('{"person": "A", "place": "B", "pounds": 3}'), is_form('{"person": "A"')
+    (True, False)
+    """
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return False
+    kinds = {name: type(value) for name, value in found.items()}
+    return kinds == {"person": str, "place": str, "pounds": int}
+
+
+async def rooms(bench: Bench) -> None:
+    """Compare the memory that was foreseen with what was taken; let one model make room."""
+    setup = bench.setup
+    settings = setup.settings(profile_s=0.0)
+    device = await Survey(settings).look()
+    finder = ModelFinder(settings.models_dir, settings.cache_dir)
+    chat = ModelSpec(str(setup.model), n_ctx_tokens=setup.n_ctx_tokens)
+    embed = ModelSpec(EMBEDDER)
+    async with LocalPool(settings, models=finder) as pool:
+        before = await Survey(settings).look()
+        await pool.load(chat)
+        (one,) = pool.stats().resident
+        after = await Survey(settings).look()
+        on_device = sum(before.free.gpus) - sum(after.free.gpus)
+        in_memory = before.free.host - after.free.host
+        bench.rows += [
+            Row("placed", {OURS: one.placed}),
+            Row("memory of the device: in the books, gone by the driver, MB",
+                {OURS: f"{one.device_bytes / _MB:.0f}, {on_device / _MB:.0f}"}),
+            Row("main memory: in the books, gone by the system, MB",
+                {OURS: f"{one.host_bytes / _MB:.0f}, {in_memory / _MB:.0f}"}),
+        ]  # fmt: skip
+        await _vectors(bench, pool, embed)
+        names = sorted(one.name for one in pool.stats().resident)
+        bench.rows.append(Row("two models in memory at once", {OURS: str(len(names) == 2)}))
+    await _evicted(bench, chat, sum(device.free.gpus), one.device_bytes)
+    gone = await Survey(settings).look()
+    left = (sum(before.free.gpus) - sum(gone.free.gpus)) / _MB
+    bench.rows.append(Row("memory of the device that is not given back, MB", {OURS: f"{left:.0f}"}))
+
+
+async def _vectors(bench: Bench, pool: LocalPool, embed: ModelSpec) -> None:
+    texts = [text[:400] for text in documents(7, 16, 60)]
+    packed = (await pool.embed(EmbedRequest(embed, tuple(texts)))).vectors
+    alone = [(await pool.embed(EmbedRequest(embed, (text,)))).vectors[0] for text in texts]
+    worst = min(
+        sum(a * b for a, b in zip(one, other, strict=True))
+        for one, other in zip(packed, alone, strict=True)
+    )
+    bench.rows.append(Row("vectors packed and alone, smallest cosine", {OURS: f"{worst:.6f}"}))
+
+
+async def _evicted(bench: Bench, chat: ModelSpec, free_bytes: int, taken_bytes: int) -> None:
+    """Leave room for one model: the idle one must go for the other, and come back."""
+    limit: dict[str, int] = {"max_loaded_models": 1}
+    if free_bytes and taken_bytes:  # not by number but by the device's memory
+        limit = {"gpu_overhead_bytes": free_bytes - taken_bytes - _NARROW_BYTES}
+    settings = bench.setup.settings(profile_s=0.0, max_wait_s=0.0, **limit)
+    finder = ModelFinder(settings.models_dir, settings.cache_dir)
+    said: list[str] = []
+    async with LocalPool(settings, models=finder) as pool:
+        for spec in (chat, ModelSpec(EMBEDDER), chat):
+            try:
+                async with asyncio.timeout(60):
+                    await pool.load(spec)
+                said.append(", ".join(one.role for one in pool.stats().resident))
+            except (EngineError, TimeoutError) as error:
+                said.append(f"{type(error).__name__}: {error}"[:80])
+    bench.rows.append(
+        Row("room for one, asked chat, embed, chat: there are", {OURS: "; ".join(said)})
+    )
