@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 # caches are new each time, must not wait for it. Those of the profile ask for it themselves.
 os.environ["PADDOCK_PROFILE_S"] = "0"
 
+# As on a machine that builds and tests: no run starts a service that outlives it. The tests of the
+# local service take it away for the processes that they start.
+os.environ["CI"] = "1"
+
 # Commands ask the service that runs, if one does; tests must not meet that of whoever runs them.
 os.environ["PADDOCK_HOST"] = "127.0.0.1:1"
 

@@ -119,7 +119,7 @@ async def _lease(request: Request) -> Response:
 
     async def beats() -> AsyncGenerator[bytes, None]:
         with desk.leases.lease(
-            str(body.get("run", "")), int(body.get("pid", 0)), str(body.get("pipeline", ""))
+            str(body.get("id", "")), int(body.get("pid", 0)), str(body.get("pipeline", ""))
         ) as lease:
             try:
                 while not desk.ends.is_set():
@@ -137,7 +137,7 @@ async def _farewell(request: Request) -> Response:
     """Note a run's name in Prefect, or that it has ended in order."""
     body, desk = await _body(request), _desk(request)
     for lease in desk.leases.held:
-        if lease.pid == body.get("pid") and lease.run == body.get("run"):
+        if lease.id and lease.id == body.get("id"):
             lease.flow_run = str(body.get("flow_run", ""))
             lease.is_left = bool(body.get("is_left", False))
     return JSONResponse({})

@@ -15,7 +15,7 @@ FIRST_S = 10.0  # whoever started the service comes within it
 class Lease:
     """One run's wish that the service stays."""
 
-    run: str
+    id: str
     pid: int
     pipeline: str
     since: float
@@ -26,7 +26,7 @@ class Lease:
     def as_json(self, now: float) -> dict[str, Any]:
         """Give it as it goes over the socket."""
         held_s = round(now - self.since, 1)
-        return {"run": self.run, "pid": self.pid, "pipeline": self.pipeline, "held_s": held_s}
+        return {"pipeline": self.pipeline, "pid": self.pid, "held_s": held_s}
 
 
 @dataclass
@@ -45,9 +45,9 @@ class Leases:
         self._quiet_since = self._began = self.clock()
 
     @contextmanager
-    def lease(self, run: str, pid: int, pipeline: str) -> Iterator[Lease]:
+    def lease(self, id_: str, pid: int, pipeline: str) -> Iterator[Lease]:
         """Hold the service."""
-        lease = Lease(run, pid, pipeline, self.clock())
+        lease = Lease(id_, pid, pipeline, self.clock())
         self.held.append(lease)
         try:
             yield lease

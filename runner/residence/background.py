@@ -1,0 +1,74 @@
+"""The local service as a process of its own: `python -m paddock.runner.residence.background JSON`.
+
+Started by a run, in a session of its own; ends when nobody has used it for long enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import logging.handlers
+import os
+import signal
+import sys
+from pathlib import Path
+
+from paddock.runner.settings import Settings
+
+from . import orders
+from .hosting import Taken, held
+from .place import log_of, made, place_of
+
+LOG_BYTES, N_LOGS = 1 << 20, 3
+LOOK_S = 1.0
+
+log = logging.getLogger("paddock.runner.residence.background")  # it is `__main__` itself
+
+
+def main() -> None:
+    """Serve until it is asked to end, or nobody has needed it for long enough."""
+    order = orders.read(sys.argv[1])
+    settings = order.settings
+    place = made(place_of(settings))
+    os.chdir(place.folder)
+    _log_to(log_of(settings.state_dir))
+    try:
+        asyncio.run(_serve(settings, wants_prefect=order.wants_prefect))
+    except Taken:
+        log.info("another process serves at %s already", place.socket)
+    except Exception:
+        log.exception("the local service ends by an error")
+        raise
+
+
+async def _serve(settings: Settings, *, wants_prefect: bool) -> None:
+    place, idle_s = place_of(settings), settings.unattended.service_idle_s
+    async with held(
+        settings, place, kind="background", wants_prefect=wants_prefect, idle_s=idle_s
+    ) as desk:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, desk.ends.set)
+        log.info("serves at %s (process %d)", place.socket, os.getpid())
+        while not desk.ends.is_set() and not desk.leases.is_over(idle_s):
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await desk.ends.wait()
+            except TimeoutError:
+                continue
+        log.info("ends: %s", "asked to" if desk.ends.is_set() else "nobody needs it")
+
+
+def _log_to(file: Path) -> None:
+    handler = logging.handlers.RotatingFileHandler(
+        file, maxBytes=LOG_BYTES, backupCount=N_LOGS, encoding="utf-8"
+    )
+    handler.setFormatter(
+        logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("paddock").setLevel(logging.INFO)
+
+
+if __name__ == "__main__":
+    main()
