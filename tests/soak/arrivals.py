@@ -61,10 +61,7 @@ class Arrivals:
         weights = [weight for _, weight in self._folders]
         (folder,) = self._random.choices(folders, weights)
         await folder.is_there.wait()
-        gentle, rough = (at_once, in_pieces, by_part_name, moved_in, with_an_old_time, broken), ()
-        if not folder.is_taken:
-            rough = (rewritten, appended, touched, deleted, moved_within, a_folder_of_them, litter)
-        way = self._random.choice((*gentle, *rough))
+        way = self._random.choice(GENTLE if folder.is_taken else (*GENTLE, *ROUGH))
         try:
             await way(self, folder)
         except FileNotFoundError:
@@ -237,3 +234,9 @@ async def litter(all_: Arrivals, folder: Folder) -> None:
         place.symlink_to(folder.root)
     else:
         place.symlink_to("nowhere")
+
+
+GENTLE: tuple[Way, ...] = (at_once, in_pieces, by_part_name, moved_in, with_an_old_time, broken)
+ROUGH: tuple[Way, ...] = (
+    rewritten, appended, touched, deleted, moved_within, a_folder_of_them, litter,
+)  # fmt: skip
