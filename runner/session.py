@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from paddock.engine.request import Pool
@@ -113,6 +114,7 @@ async def opened(
             lines = stack.enter_context(Lines(state / "runs" / f"{run}.jsonl"))
             observer = Several(observer, Journal(lines, trigger=options.trigger))
         tally = Tally(run, bound.name, observer, state / "runs" / f"{run}.log")
+        ledger.listen(partial(asyncio.get_running_loop().call_soon_threadsafe, tally.note))
         if not is_plan:
             from .ledger import locks  # `plan` holds no lock, and filelock takes 0.05 s to import
 

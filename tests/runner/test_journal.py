@@ -1,0 +1,153 @@
+"""What a run writes down of itself: one JSON object a line, bounded, without secrets."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engine.request import Usage
+from paddock.pipelines.errors import PipelineError
+from paddock.runner import journal
+from paddock.runner.journal import Journal, Lines
+from paddock.runner.report import Report
+from tests.runner.world import World
+
+SAME_KEYS = """\
+steps:
+  - id: each
+    for_each: n in [1, 1]
+    key: n
+    do: [{id: said, uses: prompt, with: {template: "{{ n }}"}}]
+"""
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    (file,) = (folder / ".paddock" / "runs").glob("*.jsonl")
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
+def test_every_item_of_a_run_has_its_line_with_what_it_took(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(2)
+    world.write("inbox/bad.pdf", "%PDF no")
+    report = world.run()
+    lines = read(tmp_path)
+    assert {line["run"] for line in lines} == {report.run}
+    assert {line["pipeline"] for line in lines} == {"summaries"}
+    assert [line["event"] for line in lines][:2] == ["began", "step"]
+    items = {line["key"]: line for line in lines if line.get("key")}
+    assert (items["0.txt"]["state"], items["0.txt"]["calls"]) == ("done", 1)
+    assert items["0.txt"]["tokens"] > 0
+    assert items["bad.pdf"]["level"] == "warning"
+    assert items["bad.pdf"]["error"] == "step 'text': 'bad.pdf' is damaged or no PDF."
+    assert lines[-1]["event"] == "ended"
+    assert (lines[-1]["status"], lines[-1]["counts"]) == (
+        "quarantined",
+        {"new": 3, "quarantined": 1},
+    )
+
+
+def test_a_run_that_an_error_ends_says_so_in_journal_and_ledger(tmp_path: Path) -> None:
+    world = World(tmp_path, SAME_KEYS)
+    with pytest.raises(PipelineError):
+        world.run()
+    last = read(tmp_path)[-1]
+    assert (last["event"], last["status"]) == ("ended", "failed")
+    assert "two items of block 'each' have the same key '1'" in last["message"]
+
+
+def test_a_plan_writes_no_journal(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(1)
+    world.plan()
+    assert not (tmp_path / ".paddock" / "runs").exists()
+
+
+def test_what_is_secret_is_taken_out_of_names_errors_and_notes() -> None:
+    told: list[str] = []
+    observer = Journal(
+        lambda line, _: told.append(line), lambda text: text.replace("s3cret", "***")
+    )
+    observer.began("swift-otter", "news", ["each"])
+    observer.item("each", "s3cret.md", "running", None)
+    observer.item("each", "s3cret.md", "failed", "'s3cret' was refused")
+    observer.note("the key s3cret is wrong")
+    observer.ended(Report("swift-otter", "news", "failed", {}, message="s3cret!"))
+    assert len(told) == 4
+    assert "s3cret" not in "".join(told)
+
+
+def test_calls_that_the_ledger_answered_are_not_counted_as_work() -> None:
+    told: list[str] = []
+    observer = Journal(lambda line, _: told.append(line))
+    observer.began("swift-otter", "news", ["each"])
+    observer.item("each", "a.md", "running", None)
+    observer.call("each", "a.md", Usage(prompt_tokens=10, completion_tokens=5), False)
+    observer.call("each", "a.md", Usage(prompt_tokens=10, completion_tokens=5), True)
+    observer.item("each", "a.md", "done", None)
+    item = json.loads(told[-1])
+    assert (item["calls"], item["tokens"]) == (1, 15)
+
+
+def test_a_name_that_is_no_unicode_can_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "runs" / "a.jsonl"
+    with Lines(file) as lines:
+        observer = Journal(lines)
+        observer.began("a", "p", [])
+        observer.item("each", os.fsdecode(b"\xff.md"), "done", None)
+    assert json.loads(file.read_text().splitlines()[1])["key"] == "\udcff.md"
+
+
+def test_a_long_journal_keeps_what_failed_and_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = {"often": 2_000.0, "failure": 3_000.0, "once": float("inf")}
+    monkeypatch.setattr(journal, "MOST_BYTES", limits)
+    file = tmp_path / "a.jsonl"
+    with Lines(file) as lines:
+        observer = Journal(lines)
+        observer.began("a", "p", [])
+        for number in range(1_000):
+            observer.item("each", f"{number}.md", "done", None)
+        observer.item("each", "bad.md", "failed", "damaged")
+        observer.ended(Report("a", "p", "quarantined", {"failed": 1}))
+    told = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["event"] for line in told[-3:]] == ["item", "ended", "left_out"]
+    assert told[-3]["key"] == "bad.md"
+    assert told[-1]["lines"] + len(told) - 1 == 1_003
+
+
+def test_a_journal_that_cannot_be_written_does_not_disturb_the_run(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with Lines(tmp_path / "file" / "a.jsonl") as lines:
+        Journal(lines).began("a", "p", [])
+
+
+def test_a_pipe_that_nobody_empties_does_not_hold_up_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(journal, "CLOSE_S", 0.1)
+    monkeypatch.setattr(journal, "MOST_WAITING", 1_000)
+    reading, writing = os.pipe()
+    stream = os.fdopen(writing, "w")
+    with Lines(stream) as lines:
+        observer = Journal(lines)
+        observer.began("a", "p", [])
+        for number in range(20_000):
+            observer.item("each", f"{number}.md", "done", None)
+    os.close(reading)  # which ends the thread that writes
+    with contextlib.suppress(BrokenPipeError):
+        stream.close()
+
+
+def test_a_stream_gets_each_line_whole() -> None:
+    stream = io.StringIO()
+    with Lines(stream) as lines:
+        Journal(lines).began("a", "p", ["x"])
+    assert json.loads(stream.getvalue())["steps"] == ["x"]
