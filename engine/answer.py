@@ -36,6 +36,7 @@ class Answer:
         self._chunks: list[Chunk] = []
         self._n_reasoning_tokens = 0
         self._readers: list[_Reader] = []
+        self._hearers: list[Callable[[Chunk], None]] = []
         self._moved = asyncio.Event()
         self._task = asyncio.ensure_future(serve(self))
         self._task.add_done_callback(self._ended)
@@ -65,6 +66,13 @@ class Answer:
         finally:
             self._readers.remove(reader)
 
+    def heard_by(self, hear: Callable[[Chunk], None]) -> None:
+        """Tell each chunk that comes from now on, also one that comes twice.
+
+        Unlike a reader, who hears does not mind that an answer is begun anew.
+        """
+        self._hearers.append(hear)
+
     def cancel(self) -> None:
         """Stop at the next decode step."""
         self._task.cancel()
@@ -74,6 +82,8 @@ class Answer:
         if not self.first_s:
             self.first_s = asyncio.get_running_loop().time() - self._began
         self._chunks.append(chunk)
+        for hear in self._hearers:
+            hear(chunk)
         if chunk.reasoning and not chunk.text:
             self._n_reasoning_tokens += chunk.n_tokens
         if len(self._chunks) > _MOST_CHUNKS:

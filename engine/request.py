@@ -73,6 +73,8 @@ class ModelSpec:
     """It never makes room for others."""
     keeps_reasoning: bool = True
     """Whether its author wants to see what it thought; of no matter to the engine."""
+    pool: str = ""
+    """The name of the pool that serves it, where there are several; no answer depends on it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ class Digests:
 
     def __init__(self, facts: Callable[[ModelSpec], Awaitable[ModelFacts]]) -> None:
         self._facts = facts
-        self._known: dict[str, str] = {}
+        self._known: dict[tuple[str, str], str] = {}
 
     async def of(self, spec: ModelSpec) -> str:
         """Give the sha256 of what the model's name stands for, whichever copy of a file serves.
@@ -50,9 +50,10 @@ class Digests:
         Raises:
             ModelNotFound, ModelBroken: it cannot be used.
         """
-        if spec.ref not in self._known:
-            self._known[spec.ref] = (await self._facts(spec)).identity
-        return self._known[spec.ref]
+        name = (spec.pool, spec.ref)
+        if name not in self._known:
+            self._known[name] = (await self._facts(spec)).identity
+        return self._known[name]
 
 
 @dataclass(slots=True)
@@ -121,8 +122,8 @@ class LedgerPool:
         n_pieces = tuple((row.usage or {}).get("n_pieces", ()))
         return EmbedReply(_unpacked(row), _usage(row), row.served_digest, n_pieces)
 
-    async def ask(self, request: ChatRequest) -> AsyncIterator[Chunk | Reply]:
-        """Yield the chunks of an answer, then its reply."""
+    async def ask(self, request: ChatRequest, *, tells: bool) -> AsyncIterator[Chunk | Reply]:
+        """Yield the chunks of an answer if `tells`, then its reply."""
         digest = await self._digests.of(request.model)
         asked = canonical(_asked(request, digest))
         hash_ = _hash("chat", asked)
@@ -136,10 +137,15 @@ class LedgerPool:
             yield reply
             return
         stream = self._pool.chat(request)
+        # Who only hears leaves the pool free to begin anew where a worker or a server dies.
+        hears = None if tells else getattr(stream, "heard_by", None)
         try:
-            async for chunk in stream:
-                self._tally.observer.tokens(chunk.n_tokens)
-                yield chunk
+            if hears is not None:
+                hears(lambda chunk: self._tally.observer.tokens(chunk.n_tokens))
+            else:
+                async for chunk in stream:
+                    self._tally.observer.tokens(chunk.n_tokens)
+                    yield chunk
             reply = await stream.reply()
         except BaseException:
             stream.cancel()
@@ -198,11 +204,14 @@ class _LedgerStream:
     """Implements `paddock.engine.request.Stream`; asks on first use."""
 
     def __init__(self, pool: LedgerPool, request: ChatRequest) -> None:
-        self._events = pool.ask(request)
+        self._pool = pool
+        self._request = request
+        self._events: AsyncIterator[Chunk | Reply] | None = None
         self._reply: Reply | None = None
         self._is_cancelled = False
 
     async def __aiter__(self) -> AsyncIterator[Chunk]:
+        self._events = self._events or self._pool.ask(self._request, tells=True)
         async for event in self._events:
             if self._is_cancelled:
                 await self._events.aclose()  # type: ignore[attr-defined]
@@ -215,6 +224,7 @@ class _LedgerStream:
     async def reply(self) -> Reply:
         """Wait for the end."""
         if self._reply is None:
+            self._events = self._events or self._pool.ask(self._request, tells=False)
             async for _ in self:
                 pass
         if self._reply is None:
