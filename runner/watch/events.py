@@ -1,0 +1,167 @@
+"""What the operating system tells of changes in a folder: hints, never the truth.
+
+The only importer of watchdog. Events come in a thread of watchdog's; they are taken out in
+another one. A hint is a path below the root; what happened there is for a look to find out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from watchdog.events import FileSystemEvent
+    from watchdog.observers.api import BaseObserver, EventEmitter
+
+MOST_PATHS = 4096
+_QUEUE_FILE = Path("/proc/sys/fs/inotify/max_queued_events")
+_QUEUE_EVENTS = 16_384  # the kernel's default
+_END_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What was told since the last time somebody asked."""
+
+    relpaths: frozenset[str] = frozenset()
+    is_overflow: bool = False
+    """More came than is kept: only a look at the whole tells."""
+
+
+class Events:
+    """The events below one root. `wake` is called from watchdog's thread."""
+
+    def __init__(
+        self, root: Path, wake: Callable[[], None], is_noise: Callable[[str], bool]
+    ) -> None:
+        """Take the root, what to call when something was told, and which paths never matter."""
+        self._root = root
+        self._wake = wake
+        self._is_noise = is_noise
+        self._prefix = f"{root}{os.sep}"
+        self._lock = threading.Lock()
+        self._relpaths: set[str] = set()
+        self._is_overflow = False
+        self._has_told = False
+        self._n_events = 0
+        self._most_events = _queue_length() // 2
+        self._observer: BaseObserver | None = None
+        self._emitters: frozenset[EventEmitter] = frozenset()
+
+    def start(self) -> None:
+        """Begin to listen. Blocking: every folder below the root is registered.
+
+        Raises:
+            OSError: the system has no room for more watches, or the root is not there.
+        """
+        from watchdog.events import FileSystemEventHandler
+        from watchdog.observers import Observer
+
+        observer = Observer()
+        handler = FileSystemEventHandler()
+        handler.on_any_event = self._told  # type: ignore[method-assign]
+        observer.schedule(handler, str(self._root), recursive=True, event_filter=_kinds())
+        self._observer = observer
+        try:
+            observer.start()
+        except BaseException:
+            self.stop()
+            raise
+        self._emitters = frozenset(observer.emitters)
+
+    def stop(self) -> None:
+        """End it, in bounded time."""
+        observer, self._observer = self._observer, None
+        if observer is None:
+            return
+        with contextlib.suppress(Exception):  # whatever a dying observer says
+            observer.stop()
+        if observer.is_alive():
+            observer.join(_END_S)
+
+    def is_alive(self) -> bool:
+        """Tell whether events still come: the observer lives on when its emitter has died."""
+        if self._observer is None or not self._observer.is_alive():
+            return False
+        readers = (getattr(emitter, "_inotify_fd", None) for emitter in self._emitters)
+        return all(emitter.is_alive() for emitter in self._emitters) and all(
+            reader is None or reader.is_alive() for reader in readers
+        )
+
+    def covers(self, n_folders: int) -> bool:
+        """Tell whether so many folders are listened to.
+
+        Where the system's limit is reached in the middle, watchdog says nothing and goes on.
+        """
+        for emitter in self._emitters:
+            group = getattr(emitter, "_inotify", None)
+            paths = getattr(group, "_active_callbacks_by_path", None)
+            if paths is not None and len(paths) < n_folders:
+                return False
+        return True
+
+    def take(self) -> Hints:
+        """Take what was told since the last time."""
+        with self._lock:
+            hints = Hints(frozenset(self._relpaths), self._is_overflow)
+            self._relpaths = set()
+            self._is_overflow = self._has_told = False
+        return hints
+
+    def _told(self, event: FileSystemEvent) -> None:
+        paths = (os.fsdecode(event.src_path), os.fsdecode(event.dest_path or ""))
+        with self._lock:
+            self._n_events += 1
+            if self._n_events >= self._most_events:
+                # The kernel drops events when its queue is full, and its queue is full only if
+                # at least this many are read after it. So after as many, the whole is looked at.
+                self._n_events, self._is_overflow = 0, True
+            for path in paths:
+                self._add(path)
+            is_news = bool(self._relpaths or self._is_overflow) and not self._has_told
+            self._has_told = self._has_told or is_news
+        if is_news:
+            self._wake()
+
+    def _add(self, path: str) -> None:
+        if not path.startswith(self._prefix):
+            # The root itself was moved or deleted.
+            self._is_overflow = self._is_overflow or bool(path)
+            return
+        relpath = path.removeprefix(self._prefix).replace(os.sep, "/")
+        if self._is_noise(relpath):
+            return
+        if len(self._relpaths) >= MOST_PATHS:
+            self._is_overflow = True
+        if self._is_overflow:
+            self._relpaths.clear()
+        else:
+            self._relpaths.add(relpath)
+
+
+def _kinds() -> list[type[FileSystemEvent]]:
+    """Name the events that mean that something may have changed: not that somebody has read."""
+    from watchdog import events
+
+    return [
+        events.FileCreatedEvent,
+        events.FileModifiedEvent,
+        events.FileClosedEvent,
+        events.FileMovedEvent,
+        events.FileDeletedEvent,
+        events.DirCreatedEvent,
+        events.DirMovedEvent,
+        events.DirDeletedEvent,
+    ]
+
+
+def _queue_length() -> int:
+    try:
+        return max(int(_QUEUE_FILE.read_text("ascii")), 16)
+    except (OSError, ValueError):
+        return _QUEUE_EVENTS

@@ -1,0 +1,119 @@
+"""Look at a folder as it is now: all of it, or some paths in it. Blocking; knows no clock.
+
+Links to folders are not followed, so there are no circles; links to files are looked through.
+A folder that cannot be read is told, and nothing is concluded about what lies in it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .filter import Filter
+from .spec import Seen
+
+
+@dataclass
+class Listing:
+    """What lies below a root at a time."""
+
+    device: int
+    """`st_dev` of the root: another one there means that something was mounted or unmounted."""
+    files: dict[str, Seen] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
+    """Folders that could not be read, with a slash at the end."""
+    n_folders: int = 0
+
+    def is_known(self, relpath: str) -> bool:
+        """Tell whether the absence of a path from `files` says that it is not there."""
+        return not any(relpath.startswith(folder) for folder in self.unreadable)
+
+
+def listed(root: Path, wanted: Filter) -> Listing:
+    """List every file that counts.
+
+    Raises:
+        OSError: the root is not there, no folder, or cannot be read.
+    """
+    facts = os.stat(root)  # noqa: PTH116 - the one name of it in this module
+    listing = Listing(facts.st_dev)
+    waiting = [(str(root), "")]
+    while waiting:
+        folder, prefix = waiting.pop()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    waiting.extend(_entry(entry, prefix, wanted, listing))
+            listing.n_folders += 1
+        except OSError as error:
+            if not prefix:
+                raise
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                listing.unreadable.append(prefix)
+    return listing
+
+
+def _entry(
+    entry: os.DirEntry[str], prefix: str, wanted: Filter, listing: Listing
+) -> Iterator[tuple[str, str]]:
+    relpath = prefix + entry.name
+    if entry.is_dir(follow_symlinks=False):
+        if wanted.wants_folder(relpath):
+            yield entry.path, f"{relpath}/"
+        return
+    if not wanted.wants_file(relpath):
+        return
+    seen = _seen(entry.path, relpath)
+    if seen is not None:
+        listing.files[relpath] = seen
+
+
+def looked(root: Path, relpaths: Iterable[str], wanted: Filter) -> dict[str, Seen | None]:
+    """Look at some paths; a folder among them stands for all that lies in it. None: not there."""
+    found: dict[str, Seen | None] = {}
+    for relpath in relpaths:
+        path = f"{root}{os.sep}{relpath}"
+        if _is_folder(path):
+            found.update(_below(root, relpath, wanted))
+        elif wanted.wants(relpath):
+            found[relpath] = _seen(path, relpath)
+        elif not os.path.lexists(path):
+            found[relpath] = None
+    return found
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _below(root: Path, relpath: str, wanted: Filter) -> dict[str, Seen]:
+    parts = relpath.split("/")
+    if not all(wanted.wants_folder("/".join(parts[: end + 1])) for end in range(len(parts))):
+        return {}
+    listing = Listing(0)
+    waiting = [(f"{root}{os.sep}{relpath}", f"{relpath}/")]
+    while waiting:
+        folder, prefix = waiting.pop()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    waiting.extend(_entry(entry, prefix, wanted, listing))
+        except OSError:
+            continue  # the next look at the whole tells it
+    return listing.files
+
+
+def _seen(path: str, relpath: str) -> Seen | None:
+    try:
+        facts = os.stat(path)  # noqa: PTH116 - 100,000 times in a look
+    except (OSError, ValueError):
+        return None  # gone since it was listed, or a link that leads nowhere
+    if not stat.S_ISREG(facts.st_mode):
+        return None
+    return Seen(relpath, facts.st_size, facts.st_mtime_ns, facts.st_ino)

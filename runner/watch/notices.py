@@ -1,0 +1,90 @@
+"""What a watch tells a person: each thing once, until it is over. Words only."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+_NO_ROOM = frozenset((errno.ENOSPC, errno.EMFILE, errno.ENFILE))
+_MOST_NAMES = 3
+
+
+class Notices:
+    """Tells what is new; `say` takes one line."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._told: dict[str, str] = {}
+
+    def tell(self, topic: str, text: str) -> None:
+        """Say something, unless it was the last that was said of this topic."""
+        if self._told.get(topic) != text:
+            self._told[topic] = text
+            self._say(text)
+
+    def over(self, topic: str, text: str = "") -> None:
+        """Note that something is over, and say so if there was something."""
+        if self._told.pop(topic, None) is not None and text:
+            self._say(text)
+
+
+def away(root: Path, error: OSError) -> str:
+    """Say that a watched folder is not to be had."""
+    if isinstance(error, FileNotFoundError):
+        return f"watch '{root}': the folder is not there. It is watched as soon as it is."
+    if isinstance(error, NotADirectoryError):
+        return f"watch '{root}': this is a file, not a folder. It is watched as soon as it is one."
+    why = error.strerror or type(error).__name__
+    return f"watch '{root}': the folder cannot be read ({why}). It is tried again and again."
+
+
+def unmounted(root: Path, n_files: int) -> str:
+    """Say that an empty folder is not believed."""
+    return (
+        f"watch '{root}': none of its {n_files:,} known files is there. Nothing is taken for "
+        f"deleted before a file is seen in it, in case something is not mounted."
+    )
+
+
+def polled(root: Path, why: OSError | str | None, every_s: float) -> str:
+    """Say that a folder is read again and again, and why."""
+    every = f"It is read every {every_s:g} s"
+    if why is None:
+        return f"watch '{root}': the system does not tell of all its folders. {every}."
+    if isinstance(why, str):
+        return f"watch '{root}': a file system of type {why} does not tell what changes. {every}."
+    if why.errno in _NO_ROOM:
+        return (
+            f"watch '{root}': the system takes no more watches. {every}; "
+            f"a higher fs.inotify.max_user_watches and max_user_instances helps."
+        )
+    words = why.strerror or type(why).__name__
+    return f"watch '{root}': the system does not tell what changes ({words}). {every}."
+
+
+def unreadable(root: Path, folders: Collection[str]) -> str:
+    """Say which folders below cannot be read."""
+    return f"watch '{root}': {_some(folders)} cannot be read: what lies there is not seen."
+
+
+def given_up(root: Path, relpath: str, why: str) -> str:
+    """Say that a file is not tried again."""
+    return f"watch '{root}': '{relpath}' is not tried again before it changes: {why}"
+
+
+def stuck(root: Path, relpath: str, why: str) -> str:
+    """Say that a hot folder's file could not be moved."""
+    return f"watch '{root}': '{relpath}' cannot be moved ({why}). It is tried again."
+
+
+def not_taken(root: Path, error: Exception) -> str:
+    """Say that no run could be asked for."""
+    return f"watch '{root}': no run could be asked for ({error}). It is tried again."
+
+
+def _some(names: Collection[str]) -> str:
+    listed = sorted(names)
+    shown = ", ".join(f"'{name}'" for name in listed[:_MOST_NAMES])
+    left = len(listed) - _MOST_NAMES
+    return f"{shown} and {left} more" if left > 0 else shown

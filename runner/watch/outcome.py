@@ -1,0 +1,29 @@
+"""How a run ended, as its ledger tells it: what a watch needs to know of it."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from paddock.runner.ledger.ledger import Ledger
+
+from .spec import Outcome, Status
+
+
+def outcome_of(ledger: Ledger, run: str, otherwise: Status = "crashed") -> Outcome:
+    """Read how a run ended; `otherwise` where the ledger does not say, since it was killed.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+    """
+    row = ledger.run(run)
+    if row is None or row.status not in get_args(Status):
+        return Outcome(run, otherwise)
+    entries = [item.entry for item in ledger.items_of(run)]
+    failed = {
+        entry.key: entry.error or ""
+        for entry in entries
+        if entry.state in ("quarantined", "failed")
+    }
+    again = frozenset(entry.key for entry in entries if entry.state == "failed")
+    status: Status = row.status  # type: ignore[assignment] - looked at above
+    return Outcome(run, status, failed, again, row.message or "")

@@ -1,0 +1,288 @@
+"""What a watch knows between its looks, and what follows from it. No clock, no file, no ledger.
+
+Which version of each file has been seen through (`done`), which are still being written, which
+have settled, which are out with a run, which wait before they are tried again. From the moment
+at which a batch is taken until its run has ended, nothing is known of its files: what the run
+reads may be another version than the one that was seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from .deletions import Deletions
+from .listing import Listing
+from .retries import Retries
+from .settle import Settling
+from .spec import Batch, Identity, Outcome, Seen, WatchSpec, key_of
+
+UNKNOWN: Identity = (-1, -1)
+"""What the ledger holds of a file that a run has taken and not yet seen through."""
+
+REFUSED_S = 5.0
+"""How long to wait where nobody takes a batch, such as while Prefect's server starts anew."""
+
+MAX_OUT = 2
+"""Batches out at a time: one that runs and one that waits; what comes later gathers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is to be written into the ledger, and what is to be told."""
+
+    files: Mapping[str, Identity] = field(default_factory=dict)
+    gone: tuple[str, ...] = ()
+    given_up: Mapping[str, str] = field(default_factory=dict)
+    """Files that are not tried again before they change, with the reason."""
+    held: tuple[str, ...] = ()
+    """Files that are tried again later."""
+
+
+class State:
+    """One watch. Every method is told the time by a clock that never jumps."""
+
+    def __init__(
+        self,
+        spec: WatchSpec,
+        done: Mapping[str, Identity],
+        *,
+        epoch: int = 0,
+        wants: Callable[[str], bool] = lambda relpath: True,
+        max_attempts: int = 3,
+    ) -> None:
+        self._spec = spec
+        self.done: dict[str, Identity] = dict(done)
+        self.epoch = epoch
+        """How often something was recorded; kept, so that a try after it is another one."""
+        self._wants = wants
+        self.settling = Settling(spec.settle_s)
+        self._deletions = Deletions(spec.settle_s)
+        self._retries = Retries(max_attempts, spec.batch_s, spec.reconcile_s)
+        self._ready: dict[str, Seen] = {}
+        self._gone: set[str] = set()
+        self._due_at: float | None = None
+        self._out: dict[str, Batch] = {}
+        self._latest: dict[str, Seen] = {}
+        """The version of each file that went out last."""
+        self._disturbed: set[str] = set()
+        self._gone_not_before = 0.0
+
+    # --- what was seen
+
+    def look(self, listing: Listing, now: float) -> bool:
+        """Take in a look at the whole; tell whether the folder looks unmounted."""
+        self.release(now)
+        for seen in listing.files.values():
+            self._see(seen, now)
+        self.settling.keep(listing.files)
+        for relpath in [one for one in self._ready if one not in listing.files]:
+            if not self._is_claimed(relpath):
+                del self._ready[relpath]
+        if self._spec.is_hot:
+            return False
+        missed = self._missed(listing) if now >= self._gone_not_before else []
+        gone, is_unmounted = self._deletions.look(listing, missed, now)
+        for relpath in gone:
+            self._gone.add(relpath)
+            self._gather(now)
+        return is_unmounted
+
+    def _missed(self, listing: Listing) -> list[str]:
+        """Name the files that should be there and are not to be seen."""
+        return [
+            relpath
+            for relpath in self.done
+            if relpath not in listing.files
+            and relpath not in self._latest
+            and relpath not in self._gone
+            and listing.is_known(relpath)
+            and self._wants(relpath)
+        ]
+
+    def hint(self, found: Mapping[str, Seen | None], now: float) -> None:
+        """Take in a look at some paths of which the system said that they changed."""
+        self.release(now)
+        for relpath, seen in found.items():
+            if relpath in self._latest:
+                self._disturbed.add(relpath)
+            if seen is not None:
+                self._see(seen, now)
+            elif not self._is_claimed(relpath):
+                self.settling.drop(relpath)
+                self._ready.pop(relpath, None)
+
+    def check(self, found: Mapping[str, Seen | None], now: float) -> None:
+        """Take in a second look at files whose time to settle is over."""
+        for seen in self.settling.settled(found, now):
+            self._ready[seen.relpath] = seen
+            self._gather(now)
+
+    def found_claimed(self, files: Mapping[str, Seen], now: float) -> None:
+        """Take up what a hot folder's `processing/` held at the start."""
+        for relpath, seen in files.items():
+            self._ready[relpath] = self._retries.claimed[relpath] = seen
+            self._gather(now)
+
+    def _see(self, seen: Seen, now: float) -> None:
+        relpath = seen.relpath
+        if self._is_claimed(relpath):
+            return  # of the same name as one that is being worked on: it waits for that one
+        self._gone.discard(relpath)
+        out = self._latest.get(relpath)
+        if out is not None and out.identity != seen.identity:
+            self._disturbed.add(relpath)
+        known = out.identity if out is not None else self.done.get(relpath)
+        if known == seen.identity or self._retries.holds(seen):
+            self.settling.drop(relpath)
+            self._ready.pop(relpath, None)
+        elif not (relpath in self._ready and self._ready[relpath].is_same(seen)):
+            self._ready.pop(relpath, None)
+            self.settling.see(seen, now)
+
+    def _is_claimed(self, relpath: str) -> bool:
+        return relpath in self._retries.claimed
+
+    def disturb(self) -> None:
+        """Note that anything may have happened to the files that are out."""
+        self._disturbed.update(self._latest)
+
+    def postpone(self, now: float) -> None:
+        """Let what has settled wait a little longer."""
+        self._due_at = now + REFUSED_S
+
+    def release(self, now: float) -> None:
+        """Let go what has waited long enough to be tried again."""
+        for seen in self._retries.released(now):
+            if self._is_claimed(seen.relpath):
+                self._ready[seen.relpath] = seen
+                self._gather(now)
+            else:
+                self.settling.see(seen, now)
+
+    def _gather(self, now: float) -> None:
+        if self._due_at is None:
+            self._due_at = now + self._spec.batch_s
+
+    # --- what goes out
+
+    def is_due(self, now: float) -> bool:
+        """Tell whether a batch is to be taken."""
+        if not self._ready and not self._gone:
+            self._due_at = None
+        return self._due_at is not None and now >= self._due_at and len(self._out) < MAX_OUT
+
+    def settled(self) -> dict[str, Seen]:
+        """Give what would go into a batch."""
+        return dict(self._ready)
+
+    def claimed(self) -> frozenset[str]:
+        """Give what lies in a hot folder's `processing/`."""
+        return frozenset(self._retries.claimed)
+
+    def forget(self, relpath: str) -> None:
+        """Leave a file out that turned out to be none of ours, such as an output."""
+        self.settling.drop(relpath)
+        self._ready.pop(relpath, None)
+
+    def take(self, claimed: Mapping[str, Seen] | None = None) -> Batch | None:
+        """Take what has settled; of a hot folder only what could be claimed. None: nothing."""
+        files = tuple(sorted(self._taken(claimed), key=lambda seen: seen.relpath))
+        gone = tuple(sorted(self._gone))
+        self._ready, self._due_at = {}, None
+        self._gone = set()
+        if not files and not gone:
+            return None
+        key = key_of(self._spec.name, self.epoch, files, gone)
+        batch = Batch(self._spec.name, files, gone, key, self._spec.is_hot)
+        self._out[key] = batch
+        for seen in files:
+            self._latest[seen.relpath] = seen
+        self._disturbed.difference_update(seen.relpath for seen in files)
+        for relpath in (*(seen.relpath for seen in files), *gone):
+            if not self._spec.is_hot:
+                self.done[relpath] = UNKNOWN
+        return batch
+
+    def _taken(self, claimed: Mapping[str, Seen] | None) -> Iterator[Seen]:
+        if claimed is None:
+            yield from self._ready.values()
+            return
+        self._retries.claimed.update(claimed)
+        yield from claimed.values()
+
+    # --- what came back
+
+    def ended(self, batch: Batch, outcome: Outcome, now: float) -> Record | None:
+        """Take in how a batch's run ended; None for one that is not out."""
+        if self._out.pop(batch.idempotency_key, None) is None:
+            return None
+        verdict = self._retries.judge(batch, outcome, now)
+        files: dict[str, Identity] = {}
+        for seen in batch.files:
+            relpath = seen.relpath
+            is_latest = self._latest.get(relpath) is seen
+            if is_latest:
+                del self._latest[relpath]
+            if relpath in verdict.held or self._spec.is_hot:
+                continue
+            if is_latest and relpath not in self._disturbed:
+                files[relpath] = self.done[relpath] = seen.identity
+        gone = tuple(one for one in batch.gone if verdict.is_through and one not in self._latest)
+        for relpath in gone:
+            self.done.pop(relpath, None)
+        if not verdict.is_through:
+            self._gone_not_before = verdict.not_before
+        self._disturbed.intersection_update(self._latest)
+        self.epoch += 1
+        return Record(files, gone, verdict.given_up, tuple(sorted(verdict.held)))
+
+    def left(self, relpaths: Mapping[str, object]) -> None:
+        """Note that files of a hot folder have left `processing/`."""
+        for relpath in relpaths:
+            self._retries.claimed.pop(relpath, None)
+
+    def refused(self, batch: Batch, now: float) -> None:
+        """Take a batch back that could not be handed on; it goes out again, a little later."""
+        del self._out[batch.idempotency_key]
+        for seen in batch.files:
+            if self._latest.get(seen.relpath) is seen:
+                del self._latest[seen.relpath]
+                if seen.relpath not in self._disturbed:
+                    self._ready[seen.relpath] = seen
+        self._disturbed.intersection_update(self._latest)
+        self._gone.update(batch.gone)
+        self._due_at = now + REFUSED_S
+
+    # --- when
+
+    def next_at(self) -> float | None:
+        """Tell when something is to be done without anything new being seen."""
+        due = self._due_at if len(self._out) < MAX_OUT else None
+        times = (
+            due,
+            self.settling.next_at(),
+            self._deletions.next_at(),
+            self._retries.next_at(),
+            self._gone_not_before or None,
+        )
+        return min((time for time in times if time is not None), default=None)
+
+    def needs_look(self, now: float) -> bool:
+        """Tell whether a look at the whole is wanted, to confirm what an earlier one missed."""
+        at = self._deletions.next_at()
+        if self._gone_not_before and now >= self._gone_not_before:
+            self._gone_not_before = 0.0
+            return True
+        return at is not None and now >= at
+
+    def counts(self) -> dict[str, int]:
+        """Give how many files stand where."""
+        return {
+            "done": sum(identity != UNKNOWN for identity in self.done.values()),
+            "settling": len(self.settling),
+            "settled": len(self._ready) + len(self._gone),
+            "out": sum(len(batch.files) + len(batch.gone) for batch in self._out.values()),
+            "batches_out": len(self._out),
+            "held_back": len(self._retries),
+        }
