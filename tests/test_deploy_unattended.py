@@ -18,6 +18,7 @@ import yaml
 
 from paddock.engine.settings import ServiceSettings
 from paddock.runner.cli import GROUPS
+from paddock.runner.residence.prefect_server import TUNED
 
 HOUSE = Path(__file__).resolve().parents[1]
 DEPLOY = HOUSE / "examples" / "deploy"
@@ -201,6 +202,13 @@ def test_prefect_knows_every_setting_that_compose_gives_it() -> None:
         [sys.executable, "-c", ask, *names], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_prefect_s_server_is_tuned_as_our_own_is() -> None:
+    given = service("prefect")["environment"]
+    ours = {name: value for name, value in TUNED.items() if name.startswith("PREFECT_SERVER_SERV")}
+    assert ours
+    assert {name: given[name] for name in ours} == ours
 
 
 def test_what_compose_runs_are_commands_of_paddock() -> None:

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 
 import psutil
 
 from tests.soak.judge import Kill
 
-Chosen = Callable[[], list[psutil.Process]]
-
 
 class Killer:
-    """Kills at random what belongs to one tree of processes."""
+    """Kills at random what belongs to one state folder."""
 
-    def __init__(self, root: Callable[[], int | None], seed: int) -> None:
-        self._root = root
-        """The process of `paddock up`; None while there is none."""
+    def __init__(self, state_dir: str, seed: int) -> None:
+        self._state_dir = state_dir
         self._random = random.Random(seed)
         self.kills: list[Kill] = []
         self.n_killed: Counter[str] = Counter()
 
     def strike(self, wanted: Mapping[str, int]) -> str | None:
         """Kill one of those roles, by weight, that are there now; give its role."""
-        there = roles(self._root())
+        there = roles(self._state_dir)
         names = [name for name in wanted if there.get(name)]
         if not names:
             return None
@@ -49,25 +47,33 @@ class Killer:
         return ", ".join(f"{n} {role}" for role, n in sorted(self.n_killed.items())) or "none"
 
 
-def roles(root: int | None) -> dict[str, list[psutil.Process]]:
-    """Tell who is who below `paddock up`, itself included."""
+def processes(state_dir: str) -> Iterator[psutil.Process]:
+    """Give every process that was started with this state folder, whosever child it is by now."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("PADDOCK_HOME") == state_dir:
+                yield process
+
+
+def roles(state_dir: str) -> dict[str, list[psutil.Process]]:
+    """Tell who is who."""
     found: dict[str, list[psutil.Process]] = {}
-    with contextlib.suppress(psutil.Error):
-        top = psutil.Process(root) if root is not None else None
-        for process in [top, *top.children(recursive=True)] if top else []:
-            with contextlib.suppress(psutil.Error):
-                found.setdefault(_role(process, root), []).append(process)
+    for process in processes(state_dir):
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            found.setdefault(_role(process), []).append(process)
     return found
 
 
-def _role(process: psutil.Process, root: int | None) -> str:
-    if process.pid == root:
+def _role(process: psutil.Process) -> str:
+    words = process.cmdline()
+    line = " ".join(words)
+    if "up" in words[1:4]:
         return "up"
-    words = " ".join(process.cmdline())
-    if "engine.workers" in words or "engine/workers" in words:
+    if "engine.workers" in line:
         return "model's worker"
-    if "prefect" in words:
+    if "prefect" in line:
         return "Prefect's server"
-    if "resource_tracker" in words:
-        return "tracker"
-    return "run"
+    # Forked from the one that has everything imported, at the head of a session of its own.
+    if "run" in words[1:4] or ("forkserver" in line and os.getsid(process.pid) == process.pid):
+        return "run"
+    return "other"

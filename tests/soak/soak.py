@@ -64,7 +64,7 @@ class Told:
 async def soak(world: World, plan: Plan) -> Told:
     """Let it all happen, wait until it is quiet, judge."""
     arrivals = Arrivals([(world.folders[name], n) for name, n in plan.weights.items()], plan.seed)
-    killer = Killer(lambda: world.pid, plan.seed)
+    killer = Killer(world.state_dir, plan.seed)
     ended, by_hand = asyncio.Event(), Counter[int]()
     supervisor = asyncio.create_task(world.supervise(ended))
     try:

@@ -21,6 +21,7 @@ import psutil
 from tests.benchmarks.processes import free_port
 from tests.soak.arrivals import Folder
 from tests.soak.judge import Mark
+from tests.soak.killer import processes, roles
 
 HERE = Path(__file__).parent
 READY_S = 120.0
@@ -104,6 +105,11 @@ class World:
         return self.home / "pipelines"
 
     @property
+    def state_dir(self) -> str:
+        """What tells this world's processes from all others."""
+        return str(self.home / "state")
+
+    @property
     def book(self) -> Path:
         """The journal of `soak.mark`."""
         return self.home / "marks.jsonl"
@@ -152,7 +158,7 @@ class World:
         return {
             **kept,
             "PYTHONPATH": str(self.home / "plugin"),
-            "PADDOCK_HOME": str(self.home / "state"),
+            "PADDOCK_HOME": self.state_dir,
             "PADDOCK_UP_HOST": f"127.0.0.1:{self.port}",
             "PADDOCK_HOST": "127.0.0.1:1",
             "PADDOCK_PROFILE_S": "0",
@@ -225,11 +231,10 @@ class World:
     def sweep(self) -> list[str]:
         """End all that is left of this world; give the command lines of what was."""
         left: list[str] = []
-        for process in psutil.process_iter():
+        for process in processes(self.state_dir):
             with contextlib.suppress(psutil.Error):
-                if process.environ().get("PADDOCK_HOME") == str(self.home / "state"):
-                    left.append(" ".join(process.cmdline())[:120])
-                    process.kill()
+                left.append(" ".join(process.cmdline())[:120])
+                process.kill()
         return left
 
     def last_words(self, n: int = 3000) -> str:
@@ -287,14 +292,12 @@ class World:
         return frozenset(found)
 
     def memory_mb(self) -> dict[str, float]:
-        """Give the private memory of `up` itself, and of all that it holds, in MB."""
-        own = all_ = 0
-        with contextlib.suppress(psutil.Error):
-            if self.pid is not None:
-                top = psutil.Process(self.pid)
-                own = top.memory_full_info().uss
-                all_ = own
-                for child in top.children(recursive=True):
-                    with contextlib.suppress(psutil.Error):
-                        all_ += child.memory_full_info().uss
-        return {"up": own / 1e6, "all": all_ / 1e6}
+        """Give the private memory of each role, in MB; under `all`, of everything."""
+        found: dict[str, float] = {"up": 0.0, "all": 0.0}
+        for role, members in roles(self.state_dir).items():
+            for process in members:
+                with contextlib.suppress(psutil.Error):
+                    own = process.memory_full_info().uss / 1e6
+                    found[role] = found.get(role, 0.0) + own
+                    found["all"] += own
+        return found

@@ -1,0 +1,27 @@
+"""A minute of the soak: real processes, real kills, all done once. `soak.py` is the long one."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.soak.soak import Plan, soak
+from tests.soak.world import World
+
+
+@pytest.mark.timeout(290)
+def test_in_a_bad_minute_nothing_is_lost_and_nothing_done_twice(tmp_path: Path) -> None:
+    world = World(tmp_path / "soak")
+    plan = Plan(
+        arrive_s=24, files_per_s=4, kill_every_s=5, quiet_s=120,
+        surely=("run", "model's worker", "up"),
+    )  # fmt: skip
+    told = asyncio.run(soak(world, plan))
+    print(told.table)
+    assert told.verdict.is_good, "\n".join([told.table, *told.missing, world.last_words()])
+    assert told.verdict.done > 50
+    assert told.verdict.quarantined > 0
+    assert not world.leftovers()
+    assert not world.sweep()
