@@ -26,6 +26,7 @@ from . import given, reads, replies
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, Retry, Timeout
 from .models import Models
 from .parameters import BindError, BoundParams, Parameters
+from .watches import Watches
 
 __all__ = [
     "BindError",
@@ -126,6 +127,10 @@ class Binder:
         controls = _Controls(defaults.retry, defaults.timeout, defaults.cache != "off")
         nodes = tuple(self._nodes(self._plan.nodes, BASE, controls))
         self._check_uses()
+        roots = self._given.roots(self._base)
+        watches = Watches(pipeline, self._given.values, roots)
+        found = watches.bound()
+        self._own += watches.faults
         return BoundPlan(
             pipeline=pipeline,
             file=self._file,
@@ -135,10 +140,11 @@ class Binder:
             inputs=self._given.values,
             secret_inputs=frozenset(n for n, one in pipeline.inputs.items() if one.is_secret),
             input_types={name: one.type for name, one in pipeline.inputs.items()},
-            roots=self._given.roots(self._base),
+            roots=roots,
             models=self._models.by_alias,
             defaults=self._models.defaults,
             returns=pipeline.returns,
+            watches=found,
             budget=_budget(pipeline),
             priority=pipeline.concurrency.priority if pipeline.concurrency else "batch",
             not_carried_out=tuple(_not_carried_out(pipeline)),

@@ -17,6 +17,7 @@ from paddock.steps.roots import Roots
 from paddock.steps.step import Step
 
 from .parameters import BoundParams
+from .watches import BoundWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,8 @@ class BoundPlan:
     defaults: Mapping[Role, ModelSpec]
     """The model of a step that names none."""
     returns: Value | None = None
+    watches: tuple[BoundWatch, ...] = ()
+    """The folders whose changes start it."""
     budget: Budget = field(default_factory=Budget)
     priority: Priority = "batch"
     """Whose requests the pool takes first."""

@@ -1,0 +1,213 @@
+"""The folders that a pipeline watches: where they are, and what cannot go well with them.
+
+A watch that sees what the pipeline itself writes would start it for ever. What is written where
+is known beforehand as far as paths depend on nothing but the inputs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paddock.pipelines.errors import Fault
+from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.pipelines.tree import Pipeline, Step
+from paddock.pipelines.triggers import Watch
+from paddock.steps.roots import OutsideRoots, Roots
+
+PROCESSING = "processing"
+_EXPRESSION = re.compile(r"(\{\{.*?\}\})", re.DOTALL)
+_STATEMENT = re.compile(r"\{[%#]")
+_UNKNOWN = "…"
+_PATHS = {"files.write": "path", "embed": "store", "files.move": "to"}
+"""Steps that write, and the parameter that says where."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoundWatch:
+    """One entry of `on.watch` with its folder."""
+
+    root: Path
+    """Absolute, with symlinks resolved; need not be there."""
+    keys: Watch
+    own: tuple[Path, ...] = ()
+    """Files of the pipeline's own that are known beforehand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Where a step writes, as far as it is known; `…` stands for what only a run shows."""
+
+    step: Step
+    text: str
+    path: Path
+
+
+class Watches:
+    """The watches of one pipeline; what is wrong with them stands in `faults`."""
+
+    def __init__(self, pipeline: Pipeline, inputs: Mapping[str, Any], roots: Roots) -> None:
+        self._pipeline = pipeline
+        self._scope = {"inputs": {name: v for name, v in inputs.items() if v is not None}}
+        self._roots = roots
+        self.faults: list[Fault] = []
+
+    def bound(self) -> tuple[BoundWatch, ...]:
+        """Give every watch whose folder can be told; without the inputs that may be none."""
+        found: dict[Path, BoundWatch] = {}
+        for index, keys in enumerate(self._pipeline.on.watch if self._pipeline.on else ()):
+            at = ("on", "watch", index)
+            watch = self._watch(keys, at)
+            if watch is None:
+                continue
+            self._check(watch, at)
+            if watch.root in found:
+                what = f"two watches are on the same folder '{keys.path}'."
+                self._fault((*at, "path"), what, "Make one of them, with both globs in `include`.")
+            found[watch.root] = watch
+        return tuple(found.values())
+
+    def _watch(self, keys: Watch, at: tuple[str | int, ...]) -> BoundWatch | None:
+        text = _known(keys.path, self._scope)
+        if text is None or _UNKNOWN in text:
+            return None  # an input without a value yet
+        try:
+            root = self._roots.resolve(text)
+        except OutsideRoots as error:
+            what, _, remedy = str(error).partition(". ")
+            self._fault((*at, "path"), f"{what}.", remedy)
+            return None
+        except (OSError, ValueError, RuntimeError):
+            self._fault((*at, "path"), f"'{text}' is not a possible path.", "Name another one.")
+            return None
+        own = tuple(one.path for one in self._written() if _UNKNOWN not in one.text)
+        return BoundWatch(root, keys, own)
+
+    # --- what cannot go well
+
+    def _check(self, watch: BoundWatch, at: tuple[str | int, ...]) -> None:
+        from paddock.steps.globs import BadPattern, Globs
+
+        for name in ("include", "exclude"):
+            try:
+                Globs.of(getattr(watch.keys, name))
+            except BadPattern as error:
+                self._fault((*at, name), f"{error}.", "Write it as in .gitignore.")
+                return
+        for written in self._written():
+            if _sees(watch, written.path):
+                self._own_output(watch, written, at)
+                break
+        if watch.keys.claim == "move":
+            self._check_hot(watch, at)
+
+    def _own_output(self, watch: BoundWatch, written: Written, at: tuple[str | int, ...]) -> None:
+        folder = written.path.relative_to(watch.root).parent.as_posix()
+        remedy = "Write into another folder, or leave these files out with `exclude`."
+        if folder != "." and _UNKNOWN not in folder:
+            remedy = f'Write into another folder, or set `exclude: ["/{folder}/"]`.'
+        what = (
+            f"the watch on '{watch.keys.path}' would see what step '{written.step.id}' writes, "
+            f"'{written.text}', and start the pipeline again and again."
+        )
+        self._fault((*at, "path"), what, remedy)
+
+    def _check_hot(self, watch: BoundWatch, at: tuple[str | int, ...]) -> None:
+        if watch.keys.deletes == "prune":
+            what = (
+                "with `claim: move` documents leave the folder when they are done, so "
+                "`deletes: prune` would remove all that was made of them."
+            )
+            self._fault((*at, "deletes"), what, "Remove one of the two.")
+        folder = watch.root / PROCESSING
+        scanned = [_known(step.params.data.get("root"), self._scope) for step in self._steps()]
+        if any(text is None or _UNKNOWN in text for text in scanned):
+            return  # only a run shows which folder it is
+        if not any(self._is_around(text, folder) for text in scanned if text is not None):
+            place = f"{watch.keys.path.rstrip('/')}/{PROCESSING}"
+            what = (
+                f"with `claim: move` documents are worked on in '{place}', and no `files.scan` "
+                f"lists that folder."
+            )
+            self._fault((*at, "claim"), what, f'Scan it: `root: "{place}"`.')
+
+    def _is_around(self, text: str, folder: Path) -> bool:
+        try:
+            return self._roots.resolve(text) == folder
+        except (OutsideRoots, OSError, ValueError, RuntimeError):
+            return False
+
+    def _steps(self) -> Iterator[Step]:
+        for node in self._pipeline.nodes():
+            if isinstance(node, Step) and node.uses == "files.scan":
+                yield node
+
+    def _written(self) -> Iterator[Written]:
+        """Give where steps write, as far as it is known at least by its beginning."""
+        for node in self._pipeline.nodes():
+            if not isinstance(node, Step) or node.uses not in _PATHS:
+                continue
+            given = node.params.data
+            text = _known(given.get(_PATHS[node.uses]), self._scope) if given else None
+            if text is not None and not text.startswith(_UNKNOWN) and "\0" not in text:
+                path = Path(os.path.normpath(self._roots.base / text))
+                yield Written(node, text, _resolved(path))
+
+    def _fault(self, at: tuple[str | int, ...], message: str, remedy: str) -> None:
+        self.faults.append(Fault(message, remedy, self._pipeline.mark(at)))
+
+
+def _known(text: object, scope: Mapping[str, Any]) -> str | None:
+    """Render what depends on the inputs alone; `…` in place of the rest.
+
+    >>> _known("{{ inputs.out }}/{{ doc.relpath }}.md", {"inputs": {"out": "sums"}})
+    'sums/….md'
+    """
+    if not isinstance(text, str):
+        return None
+    head, *tail = _STATEMENT.split(text, maxsplit=1)
+    pieces = (_piece(piece, scope) for piece in _EXPRESSION.split(head))
+    return "".join(pieces) + (_UNKNOWN if tail else "")
+
+
+def _piece(text: str, scope: Mapping[str, Any]) -> str:
+    if not text.startswith("{{"):
+        return text
+    try:
+        value = Value.of(text)
+        if any(path[0] != "inputs" for path in value.references):
+            return _UNKNOWN
+        rendered = value.render(scope)
+    except ExpressionError:
+        return _UNKNOWN  # told where it stands, or an input without a value
+    return rendered if isinstance(rendered, str) else _UNKNOWN
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return path
+
+
+def _sees(watch: BoundWatch, path: Path) -> bool:
+    """Tell whether a watch would take a file for a document."""
+    from paddock.steps.globs import Globs
+
+    if not path.is_relative_to(watch.root) or path == watch.root:
+        return False
+    relpath = path.relative_to(watch.root).as_posix()
+    parts = relpath.split("/")
+    if any(part.startswith(".") for part in parts):
+        return False
+    include, exclude = Globs.of(watch.keys.include), Globs.of(watch.keys.exclude)
+    folders = ["/".join(parts[:end]) for end in range(1, len(parts))]
+    if exclude.names_file(relpath) or any(map(exclude.names_folder, folders)):
+        return False
+    if any(map(include.refuses_folder, folders)):
+        return False
+    return include.names_file(relpath, in_named_folder=any(map(include.names_folder, folders)))
