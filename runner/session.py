@@ -27,6 +27,7 @@ from .observer import Observer, Several
 from .pools import opened_pool
 from .report import Report
 from .settings import Settings
+from .shares import Shares, shared
 from .speed import SpeedBook
 from .tally import Tally
 from .tools import Toolbox
@@ -84,6 +85,9 @@ class Session:
         head = {"run": tally.run, "pipeline": tally.pipeline, "file": file.name}
         head |= {"host": socket.gethostname(), "pid": os.getpid()}
         head |= {"trigger": self.work.options.trigger}
+        shares = self.toolbox.shares
+        if shares is not None and shares.joined.job != tally.run:
+            head |= {"parent": shares.joined.job}
         self.work.ledger.record_run({**head, "started": self.began, **row})
 
 
@@ -107,15 +111,27 @@ async def opened(
     """
     state = bound.roots.base / STATE_FOLDER
     async with AsyncExitStack() as stack:
-        ledger = stack.enter_context(Ledger(state, is_readonly=is_plan))
-        run = run_name(ledger.run_names())
+        ledger = stack.enter_context(
+            Ledger(state, is_readonly=is_plan, url=settings.ledger_url)
+        )
+        run = await _named(bound, ledger, is_plan=is_plan)
         has_died = False
         if not is_plan:
             lines = stack.enter_context(Lines(state / "runs" / f"{run}.jsonl"))
             observer = Several(observer, Journal(lines, trigger=options.trigger))
         tally = Tally(run, bound.name, observer, state / "runs" / f"{run}.log")
         ledger.listen(partial(asyncio.get_running_loop().call_soon_threadsafe, tally.note))
-        if not is_plan:
+        shares: Shares | None = None
+        if ledger.is_shared and not is_plan:
+            loop = asyncio.get_running_loop()
+            ledger.listen(lambda text: loop.call_soon_threadsafe(tally.note, text) and None)
+            shares = await stack.enter_async_context(
+                shared(ledger, _place(bound, options), run, options.job, settings.unattended)
+            )
+            has_died = shares.joined.has_dead and not shares.joined.n_others
+            if shares.joined.n_others:
+                tally.note(f"working together with {shares.joined.n_others} other machines")
+        elif not is_plan:
             from .ledger import locks  # `plan` holds no lock, and filelock takes 0.05 s to import
 
             lock = held_name(bound)
@@ -123,16 +139,33 @@ async def opened(
                 state / "locks", lock, run=run, deadline_s=wait_s, stop=stop, note=tally.note
             )
             has_died = await stack.enter_async_context(held)
-        index = Index(ledger, bound.roots.base, ledger.scopes_of(bound.file.name))
+        scopes = await ledger.ask(ledger.scopes_of, bound.file.name)
+        index = await ledger.ask(Index, ledger, bound.roots.base, scopes)
         if has_died:
             stack.push_async_callback(asyncio.to_thread, sweep, index)
         digests, served = await stack.enter_async_context(
             opened_pool(bound, settings, given=pool, is_plan=is_plan)
         )
-        work = Work(bound, ledger, index, digests, options)
-        toolbox = Toolbox(bound, served, ledger, index, digests, tally, options)
+        work = Work(bound, ledger, index, digests, options, shares.runs if shares else None)
+        toolbox = Toolbox(bound, served, ledger, index, digests, tally, options, shares)
         speeds = SpeedBook(settings.pool) if pool is None else None
         yield Session(bound, work, toolbox, time.time(), speeds)
+
+
+async def _named(bound: BoundPlan, ledger: Ledger, *, is_plan: bool) -> str:
+    """Give the run a name that no other has, on whatever machine."""
+    while True:
+        run = run_name(await ledger.ask(ledger.run_names))
+        if is_plan or not ledger.is_shared:
+            return run
+        if await ledger.ask(ledger.reserve_run, run, bound.name, bound.file.name):
+            return run
+
+
+def _place(bound: BoundPlan, options: Options) -> str:
+    """Name what machines do together: the same file and folders, and the same wishes."""
+    wishes = [sorted(options.only), sorted(options.force), options.retry_failed, options.no_cache]
+    return hashlib.sha256(canonical([held_name(bound), wishes]).encode()).hexdigest()[:32]
 
 
 def held_name(bound: BoundPlan) -> str:

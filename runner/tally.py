@@ -81,9 +81,13 @@ class Tally:
         """Keep the traceback of an error that nobody foresaw in the run's log."""
         if self._log is None:
             return
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(f"{where}\n{''.join(traceback.format_exception(error))}\n")
+        try:
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(f"{where}\n{''.join(traceback.format_exception(error))}\n")
+        except OSError as refused:  # the error itself is told all the same
+            self.note(f"{self._log}: what happened cannot be written ({refused.strerror}).")
+            return
         self._has_log = True
 
     def _in_order(self) -> tuple[ItemReport, ...]:

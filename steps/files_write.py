@@ -134,10 +134,7 @@ async def _may_replace(path: Path, there: str, on_edited: str, tools: Tools) -> 
 
 async def _replace(path: Path, data: bytes, sha256: str, tools: Tools) -> None:
     """Bring the new content into place; on any failure the file aside goes."""
-    import asyncio
-
-    # Waiting for the disk takes milliseconds, during which other items can go on.
-    aside = await asyncio.to_thread(_write_aside, path, data)
+    aside = await _written_aside(path, data)
     try:
         await tools.outputs.intend(path, sha256)
         # The folder is not synced: a rename that a power cut undoes shows as stale in the next run.
@@ -147,6 +144,22 @@ async def _replace(path: Path, data: bytes, sha256: str, tools: Tools) -> None:
     finally:
         aside.close()
     await tools.outputs.wrote(path, sha256, len(data))
+
+
+async def _written_aside(path: Path, data: bytes) -> Aside:
+    """Wait for the disk in a thread: it takes milliseconds, during which other items can go on."""
+    import asyncio
+
+    def let_go(written: asyncio.Future[Aside]) -> None:
+        if not written.cancelled() and written.exception() is None:
+            written.result().close()
+
+    written = asyncio.get_running_loop().run_in_executor(None, _write_aside, path, data)
+    try:
+        return await asyncio.shield(written)
+    except asyncio.CancelledError:
+        written.add_done_callback(let_go)  # a thread cannot be cancelled; its file goes behind it
+        raise
 
 
 def _write_aside(path: Path, data: bytes) -> Aside:

@@ -19,8 +19,26 @@ def unwritable(cause: object) -> LedgerError:
     )
 
 
+class Occupied(LedgerError):
+    """Another program holds the ledger's file; nothing is wrong with it."""
+
+    def __init__(self, file: object) -> None:
+        super().__init__(
+            f"{file}: another program holds the ledger, and did not let it go. What it says is "
+            f"done is done: end that program (a backup, a database browser), then run the same "
+            f"command again."
+        )
+
+
+def is_occupied(cause: object) -> bool:
+    """Tell by SQLite's words whether somebody else only holds its file."""
+    return str(cause).startswith(("database is locked", "database table is locked"))
+
+
 def unreadable(file: object, cause: object) -> LedgerError:
     """Say that the ledger cannot be read, and why."""
+    if is_occupied(cause):
+        return Occupied(file)
     return LedgerError(
         f"{file}: the ledger cannot be read ({cause}). "
         f"Move that file away to start anew; what it wrote stays where it is."

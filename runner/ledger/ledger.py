@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -23,6 +23,7 @@ from .identity import identity, known_identity
 from .objects import Objects
 
 if TYPE_CHECKING:
+    from .claims import Claims
     from .reader import Reader
     from .writer import Writer
 
@@ -114,7 +115,7 @@ class Ledger:
                 f"{self.folder}: the ledger's folder cannot be written ({error.strerror or error})."
             ) from error
         self._reader = tables.EngineReader(engine)
-        self._writer = writer.Writer(writer.file_commit(engine))
+        self._writer = writer.Writer(writer.file_commit(engine, self.file), tell=self._told)
 
     def _open_shared_to_write(self) -> None:
         postgres = _postgres()
@@ -166,11 +167,14 @@ class Ledger:
 
     # --- items
 
-    def entries(self, scope: str) -> dict[str, Entry]:
-        """Give every entry of a scope by its key."""
-        columns = ", ".join(Entry.__slots__)
-        query = f"select {columns} from items where scope = :scope"
-        return {row[0]: Entry(*row) for row in self._rows(query, scope=scope)}
+    def entries(self, scope: str, keys: Collection[str] | None = None) -> dict[str, Entry]:
+        """Give every entry of a scope by its key; in PostgreSQL also those of some keys."""
+        query = f"select {', '.join(Entry.__slots__)} from items where scope = :scope"
+        if keys is None:
+            rows = self._rows(query, scope=scope)
+        else:
+            rows = self._rows(f"{query} and key = any((:keys)::text[])", scope=scope, keys=[*keys])
+        return {row[0]: Entry(*row) for row in rows}
 
     def record(self, scope: str, entry: Entry, run: str) -> None:
         """Write an item's entry; await `durable` to know that it stands."""
@@ -199,9 +203,15 @@ class Ledger:
 
     # --- outputs
 
-    def outputs(self) -> Iterator[OutputRow]:
-        """Give every output of every scope."""
-        for row in self._rows(f"select {', '.join(OutputRow.__slots__)} from outputs"):
+    def outputs(self, scope: str = "", keys: Collection[str] = ()) -> Iterator[OutputRow]:
+        """Give every output of every scope; in PostgreSQL also those of some keys of one."""
+        query = f"select {', '.join(OutputRow.__slots__)} from outputs"
+        if scope:
+            where = "where scope = :scope and key = any((:keys)::text[])"
+            rows = self._rows(f"{query} {where}", scope=scope, keys=[*keys])
+        else:
+            rows = self._rows(query)
+        for row in rows:
             scope, path, key, sha256, intended, size, mtime_ns = row
             yield OutputRow(scope, path, key, sha256, tuple(json.loads(intended)), size, mtime_ns)
 
@@ -289,6 +299,31 @@ class Ledger:
         found = self._rows(query, run=name)
         return RunRow(*found[0]) if found else None
 
+    def runs_of(self, job: str) -> frozenset[str]:
+        """Give the names of the runs that do, or did, a job together."""
+        query = "select run from runs where run = :job or parent = :job"
+        return frozenset(row[0] for row in self._rows(query, job=job))
+
+    def reserve_run(self, run: str, pipeline: str, file: str) -> bool:
+        """Take a run's name where other machines may want the same; False where it is taken."""
+        rows = self._rows(
+            "insert into runs (run, pipeline, file, started, status) "
+            "values (:run, :pipeline, :file, :started, 'running') "
+            "on conflict (run) do nothing returning run",
+            run=run,
+            pipeline=pipeline,
+            file=file,
+            started=time.time(),
+        )
+        return bool(rows)
+
+    def claims(self, holder: str, dead_after_s: float) -> Claims:
+        """Give one participant's claims; only in PostgreSQL."""
+        from . import claims, postgres
+
+        assert isinstance(self._reader, postgres.PostgresReader)
+        return claims.Claims(self._reader.server, holder, dead_after_s, self._told)
+
     def items_of(self, run: str) -> list[ItemRow]:
         """Give the items that this run was the last to record, by step and key."""
         columns = ", ".join(f"items.{name}" for name in Entry.__slots__)
@@ -326,7 +361,7 @@ class Ledger:
             for path in gone:
                 self._writer.drop("watched", {"watch": watch, "path": path})
 
-    def _rows(self, query: str, **values: str | int) -> Sequence[Sequence[Any]]:
+    def _rows(self, query: str, **values: Any) -> Sequence[Sequence[Any]]:
         return self._reader.rows(query, values) if self._reader is not None else ()
 
     def _put(self, table: str, row: Mapping[str, Any]) -> None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, Table, bindparam
 from sqlalchemy.exc import DBAPIError
 
-from .entries import LedgerError, unwritable
+from .entries import LedgerError, Occupied, is_occupied, unwritable
 from .tables import TABLES
 
 Row = Mapping[str, Any]
@@ -22,16 +24,26 @@ _Key = tuple[Any, ...]
 Pending = Mapping[Table, Mapping[_Key, Row | None]]
 """Table → primary key → the row to write, None to take it out."""
 Commit = Callable[[Pending], None]
-"""Writes all of it or nothing; raises LedgerError where it cannot."""
+"""Writes all of it or nothing; raises LedgerError where it cannot, `Occupied` to be asked again."""
 _Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
+
+# Another program that holds the file (a backup, a database browser) is told of after the first,
+# and waited for as long as the second; less when the run is to end, which nobody waits for gladly.
+TOLD_AFTER_S, OCCUPIED_S, OCCUPIED_AT_END_S = 5.0, 600.0, 10.0
 
 
 class Writer:
     """Rows go in from any thread; `durable` waits until they are on the disk."""
 
-    def __init__(self, commit: Commit, let_go: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        commit: Commit,
+        let_go: Callable[[], None] = lambda: None,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self._commit = commit
         self._let_go = let_go
+        self._tell = tell
         self._wake = threading.Condition()
         self._pending: dict[Table, dict[_Key, Row | None]] = {}
         self._waiters: list[_Waiter] = []
@@ -117,19 +129,28 @@ class Writer:
             _answer(waiters, error)
 
     def _try(self, pending: Pending) -> LedgerError | None:
-        try:
-            self._commit(pending)
-        except LedgerError as error:
-            return error
-        return None
+        began = time.monotonic()
+        while True:
+            try:
+                self._commit(pending)
+            except Occupied as error:
+                self._tell("another program holds the ledger; waiting for it")
+                waited_s = time.monotonic() - began
+                if waited_s > (OCCUPIED_AT_END_S if self._is_closed else OCCUPIED_S):
+                    return error
+            except LedgerError as error:
+                return error
+            else:
+                return None
 
 
-def file_commit(engine: Engine) -> Commit:
+def file_commit(engine: Engine, file: Path) -> Commit:
     """Give what commits to an SQLite file."""
 
     def commit(pending: Pending) -> None:
         try:
             with engine.begin() as connection:
+                connection.exec_driver_sql(f"PRAGMA busy_timeout = {TOLD_AFTER_S * 1000:.0f}")
                 for table, rows in pending.items():
                     names = [column.name for column in table.primary_key]
                     where = [
@@ -144,7 +165,8 @@ def file_commit(engine: Engine) -> Commit:
                     if kept:
                         connection.execute(table.insert(), kept)
         except (DBAPIError, OSError) as error:
-            raise unwritable(error.orig if isinstance(error, DBAPIError) else error) from error
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            raise (Occupied(file) if is_occupied(cause) else unwritable(cause)) from error
 
     return commit
 

@@ -1,0 +1,254 @@
+"""A full disk, a ledger that somebody holds, a clock that jumps: said plainly, and nothing lost."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engine.request import ChatRequest
+from paddock.runner.ledger import writer
+from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.observer import Silent
+from tests.fakes.pool import FakePool, echo
+from tests.runner.test_interruptions import ROOT, finished
+from tests.runner.world import World, states
+
+# In name spaces of its own: a small file system where `small` is, one run on it, then room is made
+# by another one that is larger, with what was there, and the same run again.
+SMALL_DISK = """
+import json, os, shutil, subprocess, sys
+from pathlib import Path
+from tests.fakes.pool import FakePool, echo
+from tests.runner.world import World
+
+folder, small, size, n_chars = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+small.mkdir(parents=True, exist_ok=True)
+subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(small)], check=True)
+
+def answer(request):
+    return f"{echo(request)} {'x' * n_chars}"
+
+world = World(folder)
+reports = [world.run(pool=FakePool(answer=answer))]
+subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
+reports.append(world.run(pool=FakePool(answer=answer)))
+shutil.copytree(folder / "out", folder / "kept")
+print(json.dumps([report.as_json() for report in reports]))
+"""
+N_DOCUMENTS = 120
+
+
+@pytest.fixture
+def on_a_small_disk(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
+    """Give what runs a pipeline of which one folder lies on a small disk, and then a larger one."""
+    may = shutil.which("unshare") and subprocess.run(
+        ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"],
+        capture_output=True,
+        check=False,
+    )
+    if not may or may.returncode:
+        pytest.skip("NOT TRIED: this system lets nobody mount a small disk of their own")
+
+    def run(small: str, size: str, n_chars: int = 0) -> list[dict[str, Any]]:
+        world = World(tmp_path)
+        world.documents(N_DOCUMENTS)
+        done = subprocess.run(
+            ["unshare", "-rm", sys.executable, "-c", SMALL_DISK,
+             str(tmp_path), str(tmp_path / small), size, str(n_chars)],
+            cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        reports: list[dict[str, Any]] = json.loads(done.stdout)
+        return reports
+
+    return run
+
+
+def went_on(tmp_path: Path, first: dict[str, Any], second: dict[str, Any]) -> None:
+    """Make sure that the second run did what the first had not, and nothing else."""
+    assert (first["status"], second["status"]) == ("failed", "completed")
+    n_done = first["counts"]["new"]
+    assert 0 < n_done < N_DOCUMENTS
+    assert second["counts"]["fresh"] == n_done
+    assert second["counts"]["new"] == N_DOCUMENTS + 1 - n_done
+    kept = list((tmp_path / "kept").iterdir())
+    assert len(kept) == N_DOCUMENTS + 1
+    assert all(file.stat().st_size for file in kept)
+
+
+def test_a_disk_that_is_full_of_outputs(
+    tmp_path: Path, on_a_small_disk: Callable[..., list[dict[str, Any]]]
+) -> None:
+    first, second = on_a_small_disk("out", "200k")
+    went_on(tmp_path, first, second)
+    assert first["message"].endswith(
+        "cannot be written: the disk is full. Make room and run again; what is finished is kept."
+    )
+
+
+def test_a_disk_that_is_full_of_the_ledger(
+    tmp_path: Path, on_a_small_disk: Callable[..., list[dict[str, Any]]]
+) -> None:
+    first, second = on_a_small_disk(".paddock", "420k")
+    went_on(tmp_path, first, second)
+    assert first["message"] == (
+        "the ledger cannot be written (database or disk is full). What it says is done is done: "
+        "make room, then run the same command again."
+    )
+
+
+def test_a_disk_that_is_full_of_large_values(
+    tmp_path: Path, on_a_small_disk: Callable[..., list[dict[str, Any]]]
+) -> None:
+    first, second = on_a_small_disk(".paddock/objects", "1m", 18_000)
+    went_on(tmp_path, first, second)
+    assert first["message"] == (
+        "the ledger cannot be written ([Errno 28] No space left on device). What it says is done "
+        "is done: make room, then run the same command again."
+    )
+
+
+# --- a ledger that somebody holds
+
+
+class Holder:
+    """Another program that holds the ledger's write lock, such as a database browser."""
+
+    def __init__(self, world: World) -> None:
+        self._file = world.folder / ".paddock/ledger.sqlite"
+        self._connection: sqlite3.Connection | None = None
+
+    def hold(self, how: str = "immediate") -> None:
+        self._connection = sqlite3.connect(
+            self._file, isolation_level=None, timeout=30, check_same_thread=False
+        )
+        self._connection.execute(f"begin {how}")
+
+    def let_go(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tell of a holder after a moment, and wait for it a second."""
+    monkeypatch.setattr(writer, "TOLD_AFTER_S", 0.1)
+    monkeypatch.setattr(writer, "OCCUPIED_S", 1.0)
+
+
+def holding_from(holder: Holder, document: int) -> FakePool:
+    """Answer; at this document, somebody takes hold of the ledger."""
+
+    def answer(request: ChatRequest) -> str:
+        if request.messages[-1].content.startswith(f"Sum up: Document {document},"):
+            holder.hold()
+        return echo(request)
+
+    return FakePool(answer=answer)
+
+
+def test_a_ledger_that_is_held_for_a_while_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soon: None
+) -> None:
+    monkeypatch.setattr(writer, "OCCUPIED_S", 60.0)
+    world = World(tmp_path)
+    world.edit("    do:\n", "    max_parallel: 1\n    do:\n")
+    world.documents(6)
+    holder = Holder(world)
+    observer = Notes()
+    later = threading.Timer(1.0, holder.let_go)
+    later.start()
+    report = world.run(pool=holding_from(holder, 3), observer=observer)
+    later.join()
+    assert report.status == "completed"
+    assert observer.notes == ["another program holds the ledger; waiting for it"]
+    assert world.run().counts == {"fresh": 7}
+
+
+def test_a_ledger_that_is_held_for_ever_stops_the_run_with_nothing_lost(
+    tmp_path: Path, soon: None
+) -> None:
+    world = World(tmp_path)
+    world.edit("    do:\n", "    max_parallel: 1\n    do:\n")
+    world.documents(6)
+    holder = Holder(world)
+    report = world.run(pool=holding_from(holder, 3))
+    holder.let_go()
+    assert (report.status, report.exit_status()) == ("failed", 1)
+    assert report.message == (
+        f"{tmp_path}/.paddock/ledger.sqlite: another program holds the ledger, and did not let it "
+        f"go. What it says is done is done: end that program (a backup, a database browser), then "
+        f"run the same command again."
+    )
+    assert (
+        states(report)
+        == {f"{n}.txt": "new" for n in range(3)}
+        == dict.fromkeys((f"{n}.txt" for n in finished(world) if n != "each"), "new")
+    )
+    again = world.run()
+    assert again.status == "completed" and again.counts == {"fresh": 3, "new": 4}
+
+
+def test_a_ledger_that_nobody_may_even_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paddock.runner.ledger.tables.WAIT_S", 0.1)
+    monkeypatch.setattr("paddock.runner.ledger.reader.WAIT_S", 0.1)
+    world = World(tmp_path)
+    world.documents(1)
+    world.run()
+    file = tmp_path / ".paddock/ledger.sqlite"
+    with sqlite3.connect(file, isolation_level=None) as browser:
+        browser.execute("pragma locking_mode = exclusive")
+        browser.execute("begin exclusive")
+        browser.execute("update meta set value = value")
+        for verb in (world.run, world.plan):
+            with pytest.raises(LedgerError) as caught:
+                verb()
+            assert str(caught.value).startswith(f"{file}: another program holds the ledger, and")
+        browser.execute("rollback")
+    browser.close()
+    assert world.run().counts == {"fresh": 2}
+
+
+# --- a clock that jumps
+
+
+def test_a_clock_that_jumps_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten years forth, twenty back: a battery that is empty, a network that tells the time late."""
+    dice, real = random.Random(3), time.time
+    monkeypatch.setattr(time, "time", lambda: real() + dice.uniform(-3e8, 3e8))
+    world = World(tmp_path)
+    world.edit("name: summaries\n", "name: summaries\nbudget: {time: 10m}\n")
+    world.edit("{id: sum,", "{id: sum, timeout: {total: 1h},")
+    world.documents(5)
+    report = world.run(pool=FakePool(delay_s=0.01))
+    assert (report.status, report.calls) == ("completed", 6)
+    assert 0 < report.seconds < 60
+    world.write("inbox/2.txt", "Changed.")
+    assert states(world.run()) == {"2.txt": "changed"}
+    assert world.run().counts == {"fresh": 6}
+    monkeypatch.undo()
+    assert world.run().counts == {"fresh": 6}
