@@ -16,7 +16,7 @@ from .errors import PipelineError
 from .expressions import Path, Value
 from .inputs import Input, WrongInput, kind_of_default
 from .keys import ID_PATTERN, Keys, without_free
-from .shape import LATER, Controls, FileKeys, InputKeys, ModelKeys
+from .shape import Controls, FileKeys, InputKeys, ModelKeys, SecretKeys
 from .source import Document
 from .steps import Steps
 from .tree import Block, Elsewhere, Node, Pipeline, Step
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 __all__ = ["Block", "Node", "Pipeline", "Step", "examine", "validate"]
 
 K = TypeVar("K", bound=Keys)
+
+NAMES_ELSEWHERE: Mapping[tuple[str, str], Set[str]] = {
+    ("on", "webhook"): {"inputs", "payload", "secrets"},
+    ("on", "notify"): {"inputs", "secrets"},
+}
+"""Which names texts outside of the steps may read, where that is more than the inputs."""
 
 
 def validate(document: Document) -> Pipeline:
@@ -72,8 +78,6 @@ class _Reader:
 
     def pipeline(self, data: dict[str, Any]) -> Pipeline:
         checks = self._checks
-        checks.later(data, (), LATER)
-        data = {name: value for name, value in data.items() if name not in LATER}
         checks.table(FileKeys, data, ())
         steps = Steps(checks)
         pipeline = Pipeline(
@@ -82,6 +86,7 @@ class _Reader:
             description=str(data.get("description") or ""),
             inputs=dict(self._inputs(data.get("inputs"))),
             models=dict(self._models(data.get("models"))),
+            secrets=dict(self._secrets(data.get("secrets"))),
             defaults=self._part(Controls, data, "defaults") or Controls.model_validate({}),
             **self._triggers(data),
             tests=tuple(self._tests(data.get("tests"))),
@@ -94,7 +99,8 @@ class _Reader:
         """Read a key that is one table."""
         if data.get(name) is None:
             return None
-        self._text(data[name], (name,), {"inputs"})
+        for key, value in data[name].items() if isinstance(data[name], dict) else ():
+            self._text(value, (name, key), NAMES_ELSEWHERE.get((name, key), {"inputs"}))
         return self._checks.table(table, data[name], (name,))
 
     def _text(self, data: Any, at: Path, names: Set[str], *, bare: bool = False) -> None:
@@ -133,17 +139,35 @@ class _Reader:
         for alias, item in data.items() if isinstance(data, dict) else ():
             given = {"ref": item} if isinstance(item, str) else item
             model = self._checks.table(ModelKeys, given, ("models", alias))
+            if model is not None and model.pool is not None:
+                at: Path = ("models", alias, "pool")
+                self._text(given["pool"].get("url"), (*at, "url"), {"inputs"})
+                self._text(model.pool.key, (*at, "key"), {"inputs", "secrets"})
             # A faulty one still counts as known: no step is blamed for naming it.
             yield alias, model or ModelKeys.model_validate({"ref": "?"})
 
     def _inputs(self, data: Any) -> Iterator[tuple[str, Input]]:
         for name, item in data.items() if isinstance(data, dict) else ():
-            at: Path = ("inputs", name)
-            if not re.match(ID_PATTERN, name):
-                what = f"'{name}' cannot be the name of an input"
-                remedy = "Use small letters, digits and '_', beginning with a letter."
-                self._checks.add(at, what, remedy, is_key=True)
-            yield name, self._input(name, item, at)
+            self._check_name(("inputs", name), f"'{name}' cannot be the name of an input")
+            yield name, self._input(name, item, ("inputs", name))
+
+    def _secrets(self, data: Any) -> Iterator[tuple[str, SecretKeys]]:
+        for name, item in data.items() if isinstance(data, dict) else ():
+            at: Path = ("secrets", name)
+            self._check_name(at, f"'{name}' cannot be the name of a secret")
+            if isinstance(item, str):
+                # Not a fault of its type alone: who writes this has written a password down.
+                what = f"secret '{name}' is a text, and a secret is never written into the file"
+                remedy = f"Write `{{env: {name.upper()}}}` or `{{file: PATH}}`."
+                self._checks.add(at, what, remedy)
+            keys = None if isinstance(item, str) else self._checks.table(SecretKeys, item, at)
+            # A faulty one still counts as known: nobody is blamed for reading it.
+            yield name, keys or SecretKeys.model_construct(env=name, file=None)
+
+    def _check_name(self, at: Path, what: str) -> None:
+        if not re.match(ID_PATTERN, str(at[-1])):
+            remedy = "Use small letters, digits and '_', beginning with a letter."
+            self._checks.add(at, what, remedy, is_key=True)
 
     def _input(self, name: str, item: Any, at: Path) -> Input:
         if not isinstance(item, dict):

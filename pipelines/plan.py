@@ -15,6 +15,8 @@ from .tree import Block, Node, Pipeline
 
 BASE = frozenset(("inputs", "steps"))
 """Names that every expression sees."""
+STEP = frozenset(("secrets",))
+"""Names that a step's own parameters and its `if` see besides: what they give is kept nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,8 @@ class Graph:
 
     def _level(self, level: _Level, names: frozenset[str]) -> None:
         for node in level.nodes.values():
-            for use in _uses_of(node, names):
+            own = names | STEP if self._pipeline.secrets else names
+            for use in _uses_of(node, names, own):
                 self._resolve(use, level, node)
             for index, step_id in enumerate(node.needs):
                 at: Path = (*node.at, "needs", index)
@@ -182,7 +185,12 @@ class Graph:
         """Check the first name of a reference, and that an input is declared."""
         root = use.reference[0]
         if root not in use.names:
-            if not use.is_open:
+            if root == "secrets" and self._pipeline.secrets:
+                remedy = "Secrets are read under `with` and `if`, in `pool.key`, and in `on`."
+                self._fault(use, "a secret cannot be read here", remedy)
+            elif root == "secrets" and not use.is_open:
+                self._secret(use)
+            elif not use.is_open:
                 self._fault(use, f"'{root}' is not known here", known(root, sorted(use.names)))
         elif root == "inputs" and len(use.reference) > 1:
             name = use.reference[1]
@@ -190,6 +198,18 @@ class Graph:
                 remedy = known(name, self._pipeline.inputs)
                 remedy = remedy if self._pipeline.inputs else "Declare it under `inputs`."
                 self._fault(use, f"there is no input '{name}'", remedy)
+        elif root == "secrets":
+            self._secret(use)
+
+    def _secret(self, use: Use) -> None:
+        """Check that a secret is named, and declared."""
+        declared = self._pipeline.secrets
+        if len(use.reference) == 1:
+            self._fault(use, "`secrets` alone names no secret", "Write `secrets.<name>`.")
+        elif use.reference[1] not in declared:
+            name = use.reference[1]
+            remedy = known(name, declared) if declared else "Declare it under `secrets`."
+            self._fault(use, f"there is no secret '{name}'", remedy)
 
     def _cycle(self, by_id: Mapping[str, Node]) -> None:
         """Name one circle among nodes that all wait for one another."""
@@ -213,10 +233,10 @@ class Graph:
         self._found.setdefault((use.at, message), fault)
 
 
-def _uses_of(node: Node, names: frozenset[str]) -> Iterator[Use]:
-    """Give what a node's own keys read; a body's steps give theirs themselves."""
+def _uses_of(node: Node, names: frozenset[str], own: frozenset[str]) -> Iterator[Use]:
+    """Give what a node's own keys read, `own` names under `with` and `if`; bodies give theirs."""
     if node.if_ is not None:
-        yield from _reads(node.if_.references, (*node.at, "if"), names)
+        yield from _reads(node.if_.references, (*node.at, "if"), own)
     if isinstance(node, Block):
         yield from _reads(node.over.references, (*node.at, "for_each"), names)
         if node.key is not None:
@@ -224,10 +244,10 @@ def _uses_of(node: Node, names: frozenset[str]) -> Iterator[Use]:
         return
     for path, references in node.params.places().items():
         at = (*node.at, "with", *path)
-        yield from _reads(references, at, names, is_open=len(path) == 1)
+        yield from _reads(references, at, own, is_open=len(path) == 1)
     for name, template in node.files.items():
         at = (*node.at, "with", name, "file")
-        yield from _reads(template.references, at, names, is_open=True)
+        yield from _reads(template.references, at, own, is_open=True)
     if node.returns is not None:
         for use in _uses(node.returns, (*node.at, "returns"), names):
             if use.reference[:2] != ("steps", node.id):

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from .keys import Keys
-from .shape import Controls, FileKeys, InputKeys, ModelKeys, StepKeys
+from .shape import Controls, FileKeys, InputKeys, ModelKeys, SecretKeys, StepKeys
 from .texts import TEXT_OR_FILE
 from .triggers import Budget, Concurrency, On, Test
 
@@ -40,6 +40,7 @@ def schema(step_params: Mapping[str, type[BaseModel]]) -> Schema:
     properties["models"]["additionalProperties"] = _either(
         _table(ModelKeys, definitions), {"type": "string"}
     )
+    properties["secrets"]["additionalProperties"] = _table(SecretKeys, definitions)
     tables: dict[str, type[Keys]] = {"defaults": Controls, "on": On}
     tables |= {"concurrency": Concurrency, "budget": Budget}
     for name, table in tables.items():

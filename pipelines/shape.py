@@ -13,7 +13,6 @@ from pydantic import BeforeValidator, Field, model_validator
 from .keys import ID_PATTERN, Count, InputType, Keys, OnError, Words
 from .quantities import KeepAlive, Seconds, Tokens
 
-LATER = {"secrets": "Remove it; an input with `secret: true` keeps a value out of reports."}
 STEP_LATER = {"reply": "Remove it, and ask for the form of the answer in the prompt."}
 """Keys of the language that this version does not have, and what to do without."""
 
@@ -96,11 +95,36 @@ class InputKeys(Keys):
         return self
 
 
-class PoolKeys(Keys):
-    """Another pool than this machine's."""
+class SecretKeys(Keys):
+    """A value that is read when a run begins; never printed, never stored."""
 
-    url: str = Field(min_length=1, description="Its address.")
-    key: str | None = Field(None, description="What it asks for.")
+    env: str | None = Field(
+        None, min_length=1, description="The environment variable that has it.", examples=["API_KEY"]
+    )
+    file: str | None = Field(None, min_length=1, description="The file that has it.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SecretKeys:
+        if (self.env is None) == (self.file is None):
+            raise ValueError("give exactly one of `env` and `file`")
+        return self
+
+
+def _several(given: Any) -> Any:
+    return [given] if isinstance(given, str) else given
+
+
+class PoolKeys(Keys):
+    """Another pool than this machine's: one server, or several that share the work."""
+
+    url: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_several)] = Field(
+        min_length=1,
+        description="Its address, or several; any server of OpenAI's API, or of Paddock.",
+        examples=["http://gpu-1:8000"],
+    )
+    key: str | None = Field(
+        None, description="What it asks for.", examples=["{{ secrets.gpu_key }}"]
+    )
 
 
 def _just_ref(given: Any) -> Any:
@@ -136,6 +160,9 @@ class FileKeys(Keys):
     description: str = Field("", description="What it is for.")
     inputs: dict[str, Any] = Field({}, description="What the caller gives.")
     models: dict[str, Any] = Field({}, description="Models by the names that steps use.")
+    secrets: dict[str, Any] = Field(
+        {}, description="Values from the environment or from files; never printed, never stored."
+    )
     defaults: Any = Field({}, description="Control keys for every step that does not set them.")
     on: Any = Field(None, description="What starts the pipeline by itself.")
     concurrency: Any = Field(None, description="How runs share the machine.")

@@ -11,7 +11,7 @@ from .expressions import Expression, Path, Template, Value
 from .inputs import Input
 from .keys import OnError
 from .marks import Mark
-from .shape import Controls, ModelKeys, Retry, Timeout
+from .shape import Controls, ModelKeys, Retry, SecretKeys, Timeout
 from .source import Document
 
 if TYPE_CHECKING:
@@ -91,8 +91,9 @@ class Pipeline:
     concurrency: Concurrency | None = None
     budget: Budget | None = None
     tests: tuple[Test, ...] = ()
+    secrets: Mapping[str, SecretKeys] = field(default_factory=dict)
     elsewhere: tuple[Elsewhere, ...] = ()
-    """Texts outside of the steps: in `on`, `concurrency` and `tests`."""
+    """Texts outside of the steps: in `models`, `on`, `concurrency` and `tests`."""
     faults: tuple[Fault, ...] = field(default=(), compare=False)
 
     def mark(self, at: Path) -> Mark:

@@ -187,17 +187,10 @@ tests: [{expect: [{}]}]
     ]
 
 
-@pytest.mark.parametrize(
-    ("text", "key"),
-    [
-        ("secrets: {a: {env: B}}\nsteps: [{uses: x}]", "secrets"),
-        ("steps: [{uses: x, reply: {schema: {a: str}}}]", "reply"),
-    ],
-)
-def test_keys_of_later_versions_say_so_with_their_place(text: str, key: str) -> None:
-    told = fault(text)
-    assert f"`{key}` is part of the language, but not in this version of Paddock." in told
-    assert "^" * len(key) in told
+def test_keys_of_later_versions_say_so_with_their_place() -> None:
+    told = fault("steps: [{uses: x, reply: {schema: {a: str}}}]")
+    assert "`reply` is part of the language, but not in this version of Paddock." in told
+    assert "^^^^^" in told
 
 
 def test_keys_that_begin_with_x_are_free() -> None:
