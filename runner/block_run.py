@@ -25,6 +25,8 @@ class BlockRun:
     failed: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
     changed: list[dict[str, str]] = field(default_factory=list)
+    passed: list[ItemWork] = field(default_factory=list)
+    """Items that other machines hold at the moment."""
     ended: set[int] = field(default_factory=set)
     """The indexes of the items that were done, or failed, in this run."""
     attempts: int = 0
@@ -33,6 +35,12 @@ class BlockRun:
     def shown(self, key: str) -> str:
         """Give an item's key with those of the items around it."""
         return "/".join((*self.outer, key))
+
+    def give_away(self, item: ItemWork) -> None:
+        """Forget what was done of an item that another machine has taken over."""
+        self.passed.append(item)
+        self.results[item.index] = None
+        self.failed = [failure for failure in self.failed if failure[0] != item.index]
 
     def todo(self) -> list[ItemWork]:
         """Give the items for which something must be done."""
@@ -45,10 +53,13 @@ class BlockRun:
 
     def offered(self) -> dict[str, Any]:
         """Give what `steps.<block>` offers; items without a result are not among `results`."""
+        place = {item.key: item.index for item in self.work.items}
+        last = len(place)
         return {
             "results": [result for result in self.results if result is not None],
             "counts": self.counts,
-            "changed": self.changed,
+            # In the order of the list, whatever ended first: a prompt may read it.
+            "changed": sorted(self.changed, key=lambda change: place.get(change["key"], last)),
             "failed": [failure for _, failure in sorted(self.failed, key=lambda pair: pair[0])],
         }
 

@@ -22,10 +22,13 @@ from .border import Border, BorderReached
 from .clashes import refuse_clashes
 from .groups import start, together
 from .items import ItemRun, Items
+from .ledger.entries import Entry
 from .observer import ItemState
+from .pruning import Pruning
 from .report import ItemReport
 from .retries import given_up
 from .scope import Scope
+from .shares import ClaimLost, Pauses, Shares, shared_state
 from .tools import Toolbox
 from .work import ItemWork, Work
 
@@ -86,7 +89,7 @@ class Blocks:
             self._n_left += 0 if outer else n_left
             raise BorderReached
         if not self._toolbox.options.only:
-            self._mark_deleted(run)
+            await self._mark_deleted(run)
         if run.is_partial:
             self.partial.add(block.id)
         return run
@@ -106,7 +109,9 @@ class Blocks:
         refuse_clashes(block, work, scope, self._work.index)
         run = BlockRun(block, work, scope, outer, keeps_results, [None] * len(work.items))
         for item in work.items:
-            if not item.verdict.is_work:
+            if item.is_shared and item.entry is not None:
+                self._shared(run, item, item.entry)
+            elif not item.verdict.is_work:
                 self._settled(run, item)
         return run
 
@@ -120,8 +125,30 @@ class Blocks:
             run.failed.append((item.index, {"key": item.key, "error": error}))
         elif run.keeps_results and entry is not None and entry.state == "done":
             run.results[item.index] = self._work.ledger.value(entry.returns, entry.returns_object)
+        if entry is not None and entry.gone is not None:
+            # Its source was deleted once and is back: the next deletion is another one.
+            self._work.ledger.record(run.work.scope, replace(entry, gone=None), self._tally.run)
         report = replace(run.report(item, state, 0.0, error), is_known=True)
         self._count(run, item.key, report)
+
+    def _shared(self, run: BlockRun, item: ItemWork, entry: Entry) -> None:
+        """Count an item that another machine has done in this job, as if we had."""
+        state, shown = shared_state(entry), run.shown(item.key)
+        error = entry.error
+        if state == "quarantined" and run.block.on_error == "fail":
+            raise Stopped(f"'{shown}': {error}")
+        if state == "quarantined" and run.block.on_error == "skip":
+            state = "skipped"
+        if state == "quarantined":
+            run.failed.append((item.index, {"key": item.key, "error": error or ""}))
+        elif run.keeps_results and entry.state == "done":
+            run.results[item.index] = self._work.ledger.value(entry.returns, entry.returns_object)
+        if item.verdict.is_work:
+            run.ended.add(item.index)
+        run.attempts = max(run.attempts, entry.attempts)
+        self._count(run, item.key, run.report(item, state, 0.0, error))
+        told: ItemState = state if state in ("skipped", "quarantined") else "done"
+        self._tally.tell(run.block.id, shown, told, error)
 
     def _count(self, run: BlockRun, key: str, report: ItemReport) -> None:
         run.counts[report.state] += 1
@@ -135,8 +162,11 @@ class Blocks:
             names = ", ".join(edited[:3]) + (f" and {len(edited) - 3} more" if edited[3:] else "")
             self._tally.note(f"edited by hand since it was written, and kept: {names}")
 
-    def _mark_deleted(self, run: BlockRun) -> None:
-        for entry in run.work.deleted:
+    async def _mark_deleted(self, run: BlockRun) -> None:
+        """Do with items whose source is gone what the watch on their folder says."""
+        if not run.work.deleted:
+            return
+        for entry in await Pruning(self._work, self._toolbox).settled(run):
             gone = replace(entry, gone=self._tally.run)
             self._work.ledger.record(run.work.scope, gone, self._tally.run)
             self._count(run, entry.key, ItemReport(run.block.id, run.shown(entry.key), "deleted"))
@@ -144,14 +174,47 @@ class Blocks:
     # --- items that are done
 
     async def _chunks(self, run: BlockRun, todo: Sequence[ItemWork]) -> None:
-        """Run the items in chunks; at most `max_parallel` items are in flight at any time."""
+        """Run the items in chunks; what other machines hold is waited for."""
+        shares = self._shares_of(run)
+        chunks = list(_cut(todo, self._chunk_items(run)))
+        if shares is None:
+            await self._window(run, chunks)
+            return
+        if shares.joined.n_others:
+            chunks = shares.in_own_order(chunks)
+        pauses = Pauses()
+        while chunks and not self._border.is_closed:
+            n_before = len(run.ended)
+            run.passed.clear()
+            await self._window(run, chunks)
+            chunks = list(_cut(run.passed, self._chunk_items(run)))
+            if chunks:
+                await self._tell_who(run, shares)
+                await pauses.wait(has_come=len(run.ended) > n_before)
+
+    def _shares_of(self, run: BlockRun) -> Shares | None:
+        """Give what divides a block's items; those of nested blocks go with their outer item."""
+        return None if run.outer else self._toolbox.shares
+
+    async def _tell_who(self, run: BlockRun, shares: Shares) -> None:
+        who = await shares.who(run.work.scope, [item.key for item in run.passed])
+        if who is not None:
+            self._tally.note(f"'{run.block.id}': waiting for {who}, which works on the rest")
+
+    @staticmethod
+    def _chunk_items(run: BlockRun) -> int:
         has_models = any(step.kind.roles for step in steps_of(run.block.body))
-        size = MODEL_CHUNK_ITEMS if has_models else PLAIN_CHUNK_ITEMS
+        return MODEL_CHUNK_ITEMS if has_models else PLAIN_CHUNK_ITEMS
+
+    async def _window(self, run: BlockRun, chunks: Sequence[Sequence[ItemWork]]) -> None:
+        """Run chunks; at most `max_parallel` items are in flight at any time."""
+        has_models = any(step.kind.roles for step in steps_of(run.block.body))
+        size = self._chunk_items(run)
         parallel = run.block.max_parallel or (MODEL_PARALLEL if has_models else PLAIN_PARALLEL)
         room = asyncio.Semaphore(parallel)
         window = asyncio.Semaphore(-(-parallel // size) + 1)
         async with together() as group:
-            for chunk in _cut(todo, size):
+            for chunk in chunks:
                 await window.acquire()
                 if self._border.is_closed:
                     break
@@ -161,6 +224,14 @@ class Blocks:
         self, run: BlockRun, chunk: Sequence[ItemWork], room: asyncio.Semaphore
     ) -> None:
         is_whole = next(blocks_of(run.block.body), None) is None
+        shares = self._shares_of(run)
+        if shares is not None:
+            chunk, done, passed = await shares.take(run.work.scope, chunk, self._work.index)
+            run.passed += passed
+            for item, entry in done:
+                self._shared(run, item, entry)
+            if not chunk:
+                return
 
         async def work() -> str:
             async with together() as group:
@@ -174,9 +245,25 @@ class Blocks:
 
         runner = plain_chunks if run.outer else self._run_chunk
         await runner(run.block.id, [item.key for item in chunk], work)
+        if shares is not None:
+            await shares.release(run.work.scope, [item.key for item in chunk])
 
     async def _item(self, run: BlockRun, item: ItemWork) -> None:
         """Run one item's steps and record how it ended."""
+        shares = self._shares_of(run)
+        if shares is None:
+            await self._steps(run, item)
+            return
+        shares.hold(run.work.scope, item.key)
+        try:
+            await self._steps(run, item)
+            if item.index not in run.ended:
+                await shares.fence()
+        except ClaimLost:
+            run.give_away(item)
+            self._tally.note(f"'{run.shown(item.key)}': another machine took it over meanwhile")
+
+    async def _steps(self, run: BlockRun, item: ItemWork) -> None:
         began = time.monotonic()
         shown = run.shown(item.key)
         self._tally.tell(run.block.id, shown, "running")
@@ -194,7 +281,8 @@ class Blocks:
             scope = await self.body(
                 run.block.body, run.scope.child(run.block.var, item.item), record
             )
-            result = _result(run.block, scope, record)
+            # Now as well as when it is known: a second run must see the same.
+            result = self._tally.secrets.redacted(_result(run.block, scope, record))
         except BorderReached:  # in a block within: its finished items spare their work later
             return
         except StepFailed as error:
@@ -245,6 +333,8 @@ class Blocks:
         result: Any,
     ) -> None:
         """Write an item's entry, count it, and wait until the entry stands."""
+        if self._toolbox.shares is not None:
+            await self._toolbox.shares.fence()
         try:
             await self.items.record(item, record, kept, report.error, result, report.seconds)
         except asyncio.CancelledError:

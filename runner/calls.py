@@ -103,9 +103,9 @@ class LedgerPool:
         if request.on_overflow == "split":  # then what is one part depends on the context, too
             n_ctx_tokens = (await self._pool.facts(request.model)).n_ctx_tokens
             wanted |= {"on_overflow": "split", "n_ctx_tokens": n_ctx_tokens}
-        asked = canonical(wanted)
+        asked = self._tally.secrets.redact(canonical(wanted))
         hash_ = _hash("embed", asked)
-        row = self._known(hash_)
+        row = await self._known(hash_)
         if row is None:
             reply = await self._pool.embed(request)
             await self._still(request.model, digest)
@@ -125,9 +125,9 @@ class LedgerPool:
     async def ask(self, request: ChatRequest, *, tells: bool) -> AsyncIterator[Chunk | Reply]:
         """Yield the chunks of an answer if `tells`, then its reply."""
         digest = await self._digests.of(request.model)
-        asked = canonical(_asked(request, digest))
+        asked = self._tally.secrets.redact(canonical(_asked(request, digest)))
         hash_ = _hash("chat", asked)
-        row = self._known(hash_)
+        row = await self._known(hash_)
         if row is not None:
             self._count(_usage(row), is_cached=True)
             reply = _remembered(row)
@@ -146,7 +146,7 @@ class LedgerPool:
                 async for chunk in stream:
                     self._tally.observer.tokens(chunk.n_tokens)
                     yield chunk
-            reply = await stream.reply()
+            reply = self._without_secrets(await stream.reply())
         except BaseException:
             stream.cancel()
             raise
@@ -162,6 +162,16 @@ class LedgerPool:
         self._count(reply.usage, is_cached=False)
         yield reply
 
+    def _without_secrets(self, reply: Reply) -> Reply:
+        """Take out what a model repeats of them, now as well as when the reply is known."""
+        redact = self._tally.secrets.redact
+        calls = tuple(
+            replace(call, arguments=self._tally.secrets.redacted(dict(call.arguments)))
+            for call in reply.tool_calls
+        )
+        text, reasoning = redact(reply.text), redact(reply.reasoning)
+        return replace(reply, text=text, reasoning=reasoning, tool_calls=calls)
+
     async def _still(self, model: ModelSpec, digest: str) -> None:
         """Make sure that a reply is of the model by whose digest it will be known.
 
@@ -173,8 +183,10 @@ class LedgerPool:
         if (await self._pool.facts(model)).identity != digest:
             raise ModelReplaced(model.ref)
 
-    def _known(self, hash_: str) -> CallRow | None:
-        return self._ledger.call(hash_) if self._caller.looks_up else None
+    async def _known(self, hash_: str) -> CallRow | None:
+        if not self._caller.looks_up:
+            return None
+        return await self._ledger.ask(self._ledger.call, hash_)
 
     def _count(self, usage: Usage, *, is_cached: bool) -> None:
         self._caller.n_calls += 1

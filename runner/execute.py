@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from paddock.pipelines.expressions import ExpressionError
@@ -20,9 +21,10 @@ from .border import Border, BorderReached
 from .budget import reached
 from .groups import together
 from .items import ItemRun
-from .ledger.entries import LedgerError
+from .ledger.entries import Entry, LedgerError
 from .report import ItemReport, Report
 from .scope import Scope
+from .shares import ClaimLost, shared_state
 from .tools import Toolbox
 from .work import ItemWork, Work
 
@@ -83,7 +85,7 @@ class _Journey:
         self.blocks = Blocks(work, toolbox, run_chunk, border)
         self.has_left = False
         """Whether something was not begun, or not finished, since the border was closed."""
-        self._scope = Scope.of(self._bound.inputs)
+        self._scope = Scope.of(self._bound.inputs, self._tally.secrets.values)
         self._ended = {node.id: asyncio.Event() for node in self._bound.nodes}
         self._wanted = blocks_whose_results_are_read(self._bound)
 
@@ -156,17 +158,45 @@ class _Journey:
             return await self._model_step(step)
         self._tally.tell(step.id, "", "running")
         scope_id = self._work.scope_id(step.id)
-        outputs = await self.blocks.items.step(step, self._scope, self._record(scope_id, step))
+        async with self._turn(step, scope_id):
+            outputs = await self.blocks.items.step(step, self._scope, self._record(scope_id, step))
         self._tally.tell(step.id, "", "skipped" if outputs is None else "done")
         return outputs
+
+    @asynccontextmanager
+    async def _turn(self, step: BoundStep, scope_id: str) -> AsyncIterator[None]:
+        """Let what changes the world be done by one machine after the other."""
+        shares = self._toolbox.shares
+        if shares is None or step.kind.is_pure:
+            yield
+            return
+        async with shares.turn(scope_id, step.id, self._work.index, self._border):
+            yield
 
     async def _model_step(self, step: BoundStep) -> Any:
         scope_id, item = await self._work.step(step, self._scope)
         if not item.verdict.is_work and item.entry is not None:
-            self._tally.item(ItemReport(step.id, step.id, "fresh"))
-            self._tally.tell(step.id, "", "fresh")
-            return self._work.ledger.value(item.entry.returns, item.entry.returns_object)
-        return await self._fresh_step(step, item, self._record(scope_id, step))
+            return self._known_step(step, item.entry, is_shared=item.is_shared)
+        shares = self._toolbox.shares
+        if shares is None:
+            return await self._fresh_step(step, item, self._record(scope_id, step))
+        while True:
+            entry = await shares.take_one(scope_id, item, self._work.index, self._border)
+            if entry is not None:
+                return self._known_step(step, entry, is_shared=True)
+            try:
+                shares.hold(scope_id, step.id)
+                return await self._fresh_step(step, item, self._record(scope_id, step))
+            except ClaimLost:
+                self._tally.note(f"'{step.id}': another machine took it over meanwhile")
+            finally:
+                await shares.release(scope_id, [step.id])
+
+    def _known_step(self, step: BoundStep, entry: Entry, *, is_shared: bool) -> Any:
+        state = shared_state(entry) if is_shared else "fresh"
+        self._tally.item(ItemReport(step.id, step.id, state))
+        self._tally.tell(step.id, "", "skipped" if state == "skipped" else "fresh")
+        return self._work.ledger.value(entry.returns, entry.returns_object)
 
     async def _fresh_step(self, step: BoundStep, item: ItemWork, record: ItemRun) -> Any:
         if not self._border.may_begin():
@@ -176,6 +206,8 @@ class _Journey:
         outputs = await self.blocks.items.step(step, self._scope, record)
         seconds = time.monotonic() - began
         state = "skipped" if outputs is None else "done"
+        if self._toolbox.shares is not None:
+            await self._toolbox.shares.fence()
         await self.blocks.items.record(item, record, state, None, outputs, seconds)
         shown = "skipped" if outputs is None else item.verdict.state
         self._tally.item(ItemReport(step.id, step.id, shown, seconds, why=item.verdict.why))

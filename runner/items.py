@@ -79,13 +79,14 @@ class Items:
     ) -> None:
         """Write the entry, and wait until it stands."""
         ledger = self._work.ledger
-        text, object_ = ledger.keep(result)
+        secrets = self._tally.secrets
+        text, object_ = ledger.keep(secrets.redacted(result))
         entry = Entry(
             key=item.key,
             hash=item.hash,
             parts=item.parts,
             state=state,
-            error=error,
+            error=error and secrets.redact(error),
             returns=text,
             returns_object=object_,
             reads=json.dumps(record.reads) if record.reads else None,
@@ -95,6 +96,7 @@ class Items:
             calls=sum(caller.n_calls for caller in record.callers),
             tokens=sum(caller.n_tokens for caller in record.callers),
             attempts=record.attempts,
+            was=item.verdict.state,
         )
         try:
             ledger.record(record.scope, entry, self._tally.run)

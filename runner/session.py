@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.request import Pool
 
@@ -32,6 +32,9 @@ from .speed import SpeedBook
 from .tally import Tally
 from .tools import Toolbox
 from .work import Options, Work
+
+if TYPE_CHECKING:
+    from paddock.engine.remote.pool import FindPlace
 
 STATE_FOLDER = ".paddock"
 
@@ -99,11 +102,15 @@ async def opened(
     options: Options,
     *,
     pool: Pool | None = None,
+    here: FindPlace | None = None,
+    secrets: Secrets = NO_SECRETS,
     stop: asyncio.Event,
     wait_s: float | None = None,
     is_plan: bool = False,
 ) -> AsyncIterator[Session]:
     """Open a session. A run holds its scope's lock; a plan only reads.
+
+    `pool` serves in place of any other; `here` says where this machine's service is asked.
 
     Raises:
         LedgerError: the ledger cannot be used, or (`Locked`) another run works on the same scope.
@@ -111,15 +118,13 @@ async def opened(
     """
     state = bound.roots.base / STATE_FOLDER
     async with AsyncExitStack() as stack:
-        ledger = stack.enter_context(
-            Ledger(state, is_readonly=is_plan, url=settings.ledger_url)
-        )
+        ledger = stack.enter_context(Ledger(state, is_readonly=is_plan, url=settings.ledger_url))
         run = await _named(bound, ledger, is_plan=is_plan)
         has_died = False
         if not is_plan:
             lines = stack.enter_context(Lines(state / "runs" / f"{run}.jsonl"))
-            observer = Several(observer, Journal(lines, trigger=options.trigger))
-        tally = Tally(run, bound.name, observer, state / "runs" / f"{run}.log")
+            observer = Several(observer, Journal(lines, secrets.redact, trigger=options.trigger))
+        tally = Tally(run, bound.name, observer, state / "runs" / f"{run}.log", secrets)
         ledger.listen(partial(asyncio.get_running_loop().call_soon_threadsafe, tally.note))
         shares: Shares | None = None
         if ledger.is_shared and not is_plan:
@@ -144,7 +149,7 @@ async def opened(
         if has_died:
             stack.push_async_callback(asyncio.to_thread, sweep, index)
         digests, served = await stack.enter_async_context(
-            opened_pool(bound, settings, given=pool, is_plan=is_plan)
+            opened_pool(bound, settings, given=pool, here=here, is_plan=is_plan)
         )
         work = Work(bound, ledger, index, digests, options, shares.runs if shares else None)
         toolbox = Toolbox(bound, served, ledger, index, digests, tally, options, shares)

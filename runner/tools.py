@@ -5,7 +5,7 @@ One `Toolbox` for a run; it makes the `Tools` of each step of each item.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from .binding.bound import BoundPlan, BoundStep
 from .calls import Caller, Digests, LedgerPool
 from .ledger.ledger import Ledger
 from .ledger.outputs import Index
+from .shares import Shares
 from .tally import Tally
 from .work import Options
 
@@ -56,8 +57,16 @@ class ItemLog:
 class ItemOutputs:
     """Implements `paddock.steps.step.Outputs` for one item."""
 
-    def __init__(self, index: Index, tally: Tally, scope: str, key: str) -> None:
+    def __init__(
+        self,
+        index: Index,
+        tally: Tally,
+        scope: str,
+        key: str,
+        fence: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._index = index
+        self._fence = fence
         self._tally = tally
         self._scope = scope
         self._key = key
@@ -75,6 +84,8 @@ class ItemOutputs:
 
     async def intend(self, path: Path, sha256: str) -> None:
         """Note durably what is about to be renamed to `path`."""
+        if self._fence is not None:
+            await self._fence()
         self._index.claim(self._scope, self._key, path)
         if self._index.is_recorded(self._scope, self._key, path, sha256):
             return
@@ -102,10 +113,13 @@ class Toolbox:
     digests: Digests
     tally: Tally
     options: Options
+    shares: Shares | None = None
+    """Where several machines work on the same items."""
 
     def outputs(self, scope: str, key: str) -> ItemOutputs:
         """Give what notes the files of one item."""
-        return ItemOutputs(self.index, self.tally, scope, key)
+        fence = None if self.shares is None else self.shares.fence
+        return ItemOutputs(self.index, self.tally, scope, key, fence)
 
     def caller(self, scope: str, step: BoundStep, key: str, block: str | None) -> Caller:
         """Give what counts the calls of one step of one item."""

@@ -26,6 +26,8 @@ class UnattendedSettings:
     """After so many failures for a passing reason an item is quarantined."""
     max_restarts: int = 3
     """How often a run that crashed is started again."""
+    dead_after_s: float = 60.0
+    """A machine of which the ledger in PostgreSQL hears nothing for so long is taken for dead."""
     smtp_url: str = field(default="", repr=False)
     """`smtp://[user:password@]host[:port]`, or `smtps://`; for notifications by mail."""
     mail_from: str = ""

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
     from paddock.engine.request import Pool, Role
 
+    from .alongside import Prefect
     from .binding.bound import BoundPlan
     from .border import Border
     from .observer import Observer
     from .session import Session
     from .settings import Settings
+    from .tracking import Way
 
 
 def validate(path: str | Path) -> ValidateReport:
@@ -98,8 +100,9 @@ def run(
 ) -> Report:
     """Run a pipeline; the same call again continues.
 
-    `local`: True runs without Prefect, False with it, None as the environment says. `wait_s` is
-    the longest to wait for another run on the same folders. Ctrl-C ends a run in order.
+    `local`: True runs inside this process, without Prefect; False with this machine's service,
+    which is started if need be; None as the environment says (`CI`, `PREFECT_API_URL`). `wait_s`
+    is the longest to wait for another run on the same folders. Ctrl-C ends a run in order.
 
     Raises:
         PipelineError: the YAML or an input is wrong.
@@ -152,21 +155,25 @@ async def run_async(
     border: Border | None = None,
     allow: Iterable[str] = (),
     trigger: str = "hand",
+    job: str = "",
     text: str | None = None,
 ) -> Report:
     """Run a pipeline in a running loop; `stop`, once set, ends it in order.
 
     A closed `border` lets items in flight finish and begins no new one. `allow` is what the
-    pipeline may reach besides what the settings allow; `trigger` is what made it run; `text` is the
-    file's, where it was read before. Inside a Prefect flow run it is that run's.
+    pipeline may reach besides what the settings allow; `trigger` is what made it run; `job` names
+    what several machines do together; `text` is the file's, where it was read before. Inside a
+    Prefect flow run it is that run's.
     """
     import asyncio
+    from contextlib import AsyncExitStack
 
     from .border import Border
     from .ledger.locks import Locked
     from .observer import Silent
+    from .serving import prefect_of, served
     from .session import opened
-    from .tracking import reach, wants_prefect
+    from .tracking import is_within, way
     from .work import Options
 
     settings, bound = _bound(Path(path), inputs, settings, text)
@@ -178,18 +185,26 @@ async def run_async(
         retry_failed=retry_failed,
         no_cache=no_cache,
         trigger=trigger,
+        job=job,
         max_attempts=settings.unattended.max_attempts,
     )
-    with_prefect = wants_prefect(local, os.environ)
-    if with_prefect:
-        await reach(os.environ)
+    how = way(local, os.environ, has_pool=pool is not None, within=is_within())
     stop = stop or asyncio.Event()
     border = border or Border()
     observer = observer or Silent()
-    session = opened(bound, settings, observer, options, pool=pool, stop=stop, wait_s=wait_s)
     try:
-        async with session as open_session:
-            return await _journey(open_session, stop, border, with_prefect=with_prefect)
+        async with AsyncExitStack() as stack:
+            enter = stack.enter_async_context
+            tenant = await enter(served(how, bound, settings, observer.note))
+            prefect = await prefect_of(how, tenant)
+            here = tenant.place if tenant is not None else None
+            session = await enter(
+                opened(
+                    bound, settings, observer, options,
+                    pool=pool, here=here, stop=stop, wait_s=wait_s,
+                )
+            )  # fmt: skip
+            return await _journey(session, stop, border, how, prefect)
     except Locked as error:
         if not stop.is_set():
             raise
@@ -199,13 +214,13 @@ async def run_async(
 
 
 async def _journey(
-    session: Session, stop: asyncio.Event, border: Border, *, with_prefect: bool
+    session: Session, stop: asyncio.Event, border: Border, how: Way, prefect: Prefect | None
 ) -> Report:
     """Carry out an open session, and tell how it ended, by an error too."""
     _tell_what_is_left_out(session)
     session.begin()
     try:
-        report = await _carried_out(session, stop, border, with_prefect=with_prefect)
+        report = await _carried_out(session, stop, border, how, prefect)
     except Exception as error:
         session.end(session.tally.report("failed", message=str(error) or type(error).__name__))
         raise
@@ -215,13 +230,17 @@ async def _journey(
 
 
 async def _carried_out(
-    session: Session, stop: asyncio.Event, border: Border, *, with_prefect: bool
+    session: Session, stop: asyncio.Event, border: Border, how: Way, prefect: Prefect | None
 ) -> Report:
-    """Carry out an open session, as a Prefect flow or plainly."""
-    if with_prefect:
+    """Carry out an open session: shown in Prefect, in the flow run that is current, or plainly."""
+    if prefect is not None:
+        from . import alongside
+
+        return await alongside.run(session, stop, border, prefect)
+    if how.prefect == "within":
         from . import flow
 
-        return await flow.run(session, stop, border)
+        return await flow.within(session, stop, border)
     from . import execute
     from .blocks import plain_chunks
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,8 @@ class Options:
     """After so many failures for a passing reason an item is quarantined."""
     trigger: str = "hand"
     """What made it run: `hand`, `schedule`, `watch`, `webhook`."""
+    job: str = ""
+    """Names the work that several machines do together; empty: whoever is at it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class ItemWork:
     hash: str
     parts: str
     entry: Entry | None
+    is_shared: bool = False
+    """Whether another machine has done it in this very job: it counts as done now."""
 
     @property
     def attempts(self) -> int:
@@ -98,8 +102,10 @@ class Work:
         index: Index,
         digests: Digests,
         options: Options,
+        job_runs: Callable[[], Awaitable[frozenset[str]]] | None = None,
     ) -> None:
         self.bound = bound
+        self._job_runs = job_runs
         self.options = options
         self.ledger = ledger
         self.index = index
@@ -139,7 +145,8 @@ class Work:
         listed = self._listed(block, scope)
         keys = self._keys(block, scope, listed)
         base = canonical(await self._block_parts(block, scope))
-        entries = self.ledger.entries(scope_id)
+        entries = await self.ledger.ask(self.ledger.entries, scope_id)
+        job = frozenset() if outer else await self.job_runs()
         items: list[ItemWork] = []
         edited: list[str] = []
         is_forced = not self.options.force.isdisjoint({block.id, *ids(block.body)})
@@ -148,14 +155,20 @@ class Work:
             parts = f'{{"{CONTENT}":"{content}",{base[1:]}'
             hash_ = hashlib.sha256(parts.encode()).hexdigest()
             entry = entries.get(key)
+            is_shared = entry is not None and entry.hash == hash_ and entry.run in job
             is_asked = not self.options.only or key in self.options.only
-            verdict = self._verdict(scope_id, entry, hash_, parts, is_forced and is_asked, edited)
+            if is_shared:
+                verdict = Verdict("fresh")
+            else:
+                verdict = self._verdict(
+                    scope_id, entry, hash_, parts, is_forced and is_asked, edited
+                )
             if not is_asked and verdict.is_work:
                 verdict = NOT_ASKED
-            items.append(ItemWork(index, key, item, verdict, hash_, parts, entry))
+            items.append(ItemWork(index, key, item, verdict, hash_, parts, entry, is_shared))
         self.index.settle(scope_id, (w.key for w in items if not w.verdict.is_work))
         present = {work.key for work in items}
-        deleted = () if self.options.only else _deleted(entries.values(), present)
+        deleted = () if self.options.only else _deleted(entries.values(), present, job)
         return BlockWork(scope_id, tuple(items), deleted, tuple(edited))
 
     async def step(self, step: BoundStep, scope: Scope) -> tuple[str, ItemWork]:
@@ -163,14 +176,21 @@ class Work:
         scope_id = self.scope_id(step.id)
         parts = await self._step_parts(step)
         parts.update(self._outer_parts(step.references, scope))
-        entry = self.ledger.entries(scope_id).get(step.id)
+        entries = await self.ledger.ask(self.ledger.entries, scope_id)
+        entry = entries.get(step.id)
+        job = await self.job_runs()
         text = canonical(parts)
-        verdict = self._verdict(
-            scope_id, entry, whole(parts), text, step.id in self.options.force, []
-        )
+        hash_ = whole(parts)
+        is_shared = entry is not None and entry.hash == hash_ and entry.run in job
+        is_forced = step.id in self.options.force and not is_shared
+        verdict = self._verdict(scope_id, entry, hash_, text, is_forced, [])
         if entry is not None and not verdict.is_work and entry.state == "quarantined":
             verdict = Verdict("stale", f"it failed before: {entry.error}")
-        return scope_id, ItemWork(0, step.id, None, verdict, whole(parts), text, entry)
+        return scope_id, ItemWork(0, step.id, None, verdict, hash_, text, entry, is_shared)
+
+    async def job_runs(self) -> frozenset[str]:
+        """Give the runs with which other machines do this job, and this one's own."""
+        return frozenset() if self._job_runs is None else await self._job_runs()
 
     def _listed(self, block: BoundBlock, scope: Scope) -> Sequence[Any]:
         listed = block.over.evaluate(scope)
@@ -295,6 +315,8 @@ class Work:
     def _outer_parts(self, references: Iterable[Reference], scope: Scope) -> dict[str, str]:
         parts = {}
         for path in sorted(references):
+            if path[0] == "secrets":
+                continue  # a new password makes nothing old, and leaves no trace
             if path[0] not in scope:
                 continue  # a name that the step itself gives its template, such as `chunk`
             kind = self.bound.input_types.get(path[1]) if path[:1] == ("inputs",) else None
@@ -313,8 +335,12 @@ class Work:
             return None
 
 
-def _deleted(entries: Iterable[Entry], present: set[str]) -> tuple[Entry, ...]:
-    return tuple(entry for entry in entries if entry.key not in present and entry.gone is None)
+def _deleted(entries: Iterable[Entry], present: set[str], job: frozenset[str]) -> tuple[Entry, ...]:
+    return tuple(
+        entry
+        for entry in entries
+        if entry.key not in present and (entry.gone is None or entry.gone in job)
+    )
 
 
 def _same_key(block: BoundBlock, keys: Sequence[str], listed: Sequence[Any]) -> Fault:

@@ -41,6 +41,11 @@ class Index:
         for row in ledger.outputs():
             self._keep(row)
 
+    def learn(self, rows: Iterable[OutputRow]) -> None:
+        """Take in what other machines wrote since."""
+        for row in rows:
+            self._keep(row)
+
     def stored(self, path: Path | str) -> str:
         """Write a path as the ledger does: relative to the pipeline's folder where it is inside."""
         text = str(path)
@@ -114,6 +119,11 @@ class Index:
         """Tell whether this item wrote exactly this, and the file is still there."""
         row = self._rows.get((scope, self.stored(path)))
         return row is not None and (row.key, row.sha256) == (key, sha256) and path.exists()
+
+    def is_only_of(self, scope: str, key: str, stored: str) -> bool:
+        """Tell whether a file was written by this item and, as far as is known, no other one."""
+        row = self._rows.get((scope, stored))
+        return row is not None and row.key == key and self._by_path[stored] == [scope]
 
     def intend(self, scope: str, key: str, path: Path, sha256: str, run: str) -> None:
         """Record what is about to be renamed to `path`."""

@@ -269,6 +269,7 @@ class PostgresReader(Link):
         row = self.rows("select value from meta where name = 'version'", {})
         found = int(row[0][0])
         if found > VERSION:
+            self.close()
             raise too_new(self.server.place, found, VERSION, " on this machine")
         return found
 

@@ -160,6 +160,8 @@ holders = Table(
     Column("host", Text, nullable=False),
     Column("pid", Integer, nullable=False),
     Column("run", Text, nullable=False),
+    Column("place", Text, nullable=False),
+    Column("job", Text, nullable=False),
     Column("seen", Float, nullable=False),
 )
 

@@ -1,0 +1,176 @@
+"""Who works on which items: decided by PostgreSQL and its clock, never by a machine's.
+
+A participant is a holder that is heard of again and again (from a thread of its own, so that a busy
+loop is not taken for a death). What it claims is its own until it lets go or is dead. Blocks;
+belongs into threads.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from .entries import LedgerError
+from .postgres import Link, Server
+
+BEATS = 4
+"""So often within the time after which it is dead a holder says that it lives."""
+
+SURE = 0.75
+"""For this part of that time it need not ask whether its claims are still its own."""
+
+FORGOTTEN_S = 86_400.0
+
+_NOW = "extract(epoch from clock_timestamp())::float8"
+# A server that was away could hear nobody: then nobody is dead before it has been up long enough.
+_IS_ALIVE = (
+    f"(seen > {_NOW} - :dead_s or "
+    f"extract(epoch from pg_postmaster_start_time())::float8 > {_NOW} - :dead_s)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What a participant finds when it joins."""
+
+    job: str
+    """Names the work that all participants who are at it at a time do together."""
+    n_others: int
+    """Living ones at the same place."""
+    has_dead: bool
+    """Whether one died there, and may have left things behind."""
+
+
+class Claims:
+    """One participant's claims."""
+
+    def __init__(
+        self,
+        server: Server,
+        holder: str,
+        dead_after_s: float,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
+        self.holder = holder
+        self._dead_after_s = dead_after_s
+        self._link = Link(server, tell)
+        self._beating = Link(server)
+        self._heard_at = float("-inf")
+        self._is_over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def join(self, place: str, run: str, job: str = "") -> Joined:
+        """Become a participant, and begin to be heard of.
+
+        Those who are alive at a place do one job together; it has the name of the first one's run,
+        or the one that is given.
+        """
+        rows = self._link.rows
+        rows("select pg_advisory_lock(hashtext(:place))", {"place": place})
+        try:
+            rows(f"delete from holders where seen < {_NOW} - :old", {"old": FORGOTTEN_S})
+            there = rows(
+                f"select job, {_IS_ALIVE} from holders where place = :place order by seen",
+                {"place": place, "dead_s": self._dead_after_s},
+            )
+            living = [row[0] for row in there if row[1]]
+            job = job or (living[0] if living else run)
+            self._insert(place, run, job)
+        finally:
+            rows("select pg_advisory_unlock_all()", {})
+        self._thread = threading.Thread(
+            target=self._beat_on, args=(place, run, job), name="claims", daemon=True
+        )
+        self._thread.start()
+        return Joined(job, len(living), len(living) < len(there))
+
+    def _insert(self, place: str, run: str, job: str) -> None:
+        asked_at = _moment()
+        self._beating.rows(
+            f"insert into holders (holder, host, pid, run, place, job, seen) "
+            f"values (:holder, :host, :pid, :run, :place, :job, {_NOW}) "
+            f"on conflict (holder) do update set seen = excluded.seen",
+            {
+                "holder": self.holder,
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "run": run,
+                "place": place,
+                "job": job,
+            },
+        )
+        self._heard_at = asked_at
+
+    def _beat_on(self, place: str, run: str, job: str) -> None:
+        while not self._is_over.wait(self._dead_after_s / BEATS):
+            try:
+                self._insert(place, run, job)
+            except LedgerError:
+                continue  # whoever claims or records next hears it, and says so
+
+    def leave(self) -> None:
+        """Let everything go; what was claimed and not finished is anybody's."""
+        self._is_over.set()
+        if self._thread is not None:
+            self._thread.join()
+        try:
+            for table in ("claims", "holders"):
+                self._link.rows(f"delete from {table} where holder = :me", {"me": self.holder})
+        except LedgerError:
+            pass  # then they are let go by its death
+        finally:
+            self._link.close()
+            self._beating.close()
+
+    def claim(self, scope: str, keys: Collection[str]) -> frozenset[str]:
+        """Claim items, and give the keys that are ours now; the others somebody alive holds."""
+        rows = self._link.rows(
+            f"insert into claims (scope, key, holder, at) "
+            f"select :scope, key, :me, {_NOW} from unnest((:keys)::text[]) as wanted (key) "
+            f"on conflict (scope, key) do update set holder = excluded.holder, at = excluded.at "
+            f"where claims.holder = excluded.holder or not exists (select 1 from holders "
+            f"where holders.holder = claims.holder and {_IS_ALIVE}) returning key",
+            {
+                "scope": scope,
+                "keys": sorted(keys),
+                "me": self.holder,
+                "dead_s": self._dead_after_s,
+            },
+        )
+        return frozenset(row[0] for row in rows)
+
+    def release(self, scope: str, keys: Collection[str]) -> None:
+        """Let items go."""
+        self._link.rows(
+            "delete from claims where scope = :scope and key = any((:keys)::text[]) "
+            "and holder = :me",
+            {"scope": scope, "keys": sorted(keys), "me": self.holder},
+        )
+
+    def is_sure(self) -> bool:
+        """Tell whether nobody can have taken us for dead, without asking."""
+        return _moment() - self._heard_at < SURE * self._dead_after_s
+
+    def holds(self, scope: str, key: str) -> bool:
+        """Ask whether an item is still ours."""
+        query = "select 1 from claims where scope = :scope and key = :key and holder = :me"
+        return bool(self._link.rows(query, {"scope": scope, "key": key, "me": self.holder}))
+
+    def holder_of(self, scope: str, keys: Collection[str]) -> str | None:
+        """Name in words who holds the first of these items, for whoever waits for it."""
+        rows = self._link.rows(
+            "select holders.run, holders.host from claims join holders using (holder) "
+            "where scope = :scope and key = any((:keys)::text[]) order by key limit 1",
+            {"scope": scope, "keys": sorted(keys)},
+        )
+        return f"run '{rows[0][0]}' on {rows[0][1]}" if rows else None
+
+
+def _moment() -> float:
+    """Give seconds of a clock that goes on while the machine sleeps, where there is one."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
