@@ -31,6 +31,8 @@ _PATHS = {"files.write": "path", "embed": "store", "files.move": "to"}
 class BoundWatch:
     """One entry of `on.watch` with its folder."""
 
+    name: str
+    """Its identity in the ledger: the pipeline's file, and the root as the ledger writes paths."""
     root: Path
     """Absolute, with symlinks resolved; need not be there."""
     keys: Watch
@@ -85,7 +87,12 @@ class Watches:
             self._fault((*at, "path"), f"'{text}' is not a possible path.", "Name another one.")
             return None
         own = tuple(one.path for one in self._written() if _UNKNOWN not in one.text)
-        return BoundWatch(root, keys, own)
+        return BoundWatch(self._name(root), root, keys, own)
+
+    def _name(self, root: Path) -> str:
+        base = self._roots.base  # a folder that is moved as a whole stays the same watch
+        stored = root.relative_to(base).as_posix() if root.is_relative_to(base) else str(root)
+        return f"{Path(self._pipeline.document.file).name}:{stored}"
 
     # --- what cannot go well
 

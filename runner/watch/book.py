@@ -14,8 +14,7 @@ from typing import Protocol
 
 from paddock.runner.ledger.ledger import Ledger
 
-from .spec import Identity
-from .state import UNKNOWN
+from .spec import UNKNOWN, Identity
 
 _EPOCH = ""
 """The row that counts: no file below a root has an empty path."""

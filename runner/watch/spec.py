@@ -15,6 +15,9 @@ from typing import Literal, TypeAlias
 Identity: TypeAlias = tuple[int, int]
 """(size, mtime_ns) of one version of a file."""
 
+UNKNOWN: Identity = (-1, -1)
+"""What the ledger holds of a file that a run has taken and not yet seen through."""
+
 PROCESSING, DONE, FAILED = "processing", "done", "failed"
 HOT_FOLDERS = (PROCESSING, DONE, FAILED)
 """What a hot folder holds besides the documents that nobody has claimed yet."""

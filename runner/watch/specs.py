@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from paddock.runner.binding.bound import BoundPlan
 
 from .spec import WatchSpec
@@ -11,10 +9,10 @@ from .spec import WatchSpec
 
 def specs_of(bound: BoundPlan) -> tuple[WatchSpec, ...]:
     """Give what each entry of `on.watch` looks at."""
-    file = _absolute(bound)
+    file = bound.roots.base / bound.file.name
     return tuple(
         WatchSpec(
-            name=f"{file.name}:{_stored(watch.root, bound.roots.base)}",
+            name=watch.name,
             root=watch.root,
             include=tuple(watch.keys.include),
             exclude=tuple(watch.keys.exclude),
@@ -27,12 +25,3 @@ def specs_of(bound: BoundPlan) -> tuple[WatchSpec, ...]:
         )
         for watch in bound.watches
     )
-
-
-def _absolute(bound: BoundPlan) -> Path:
-    return bound.roots.base / bound.file.name
-
-
-def _stored(root: Path, base: Path) -> str:
-    """Write a root as the ledger does: a folder that is moved as a whole stays the same watch."""
-    return root.relative_to(base).as_posix() if root.is_relative_to(base) else str(root)

@@ -15,10 +15,7 @@ from .deletions import Deletions
 from .listing import Listing
 from .retries import Retries
 from .settle import Settling
-from .spec import Batch, Identity, Outcome, Seen, WatchSpec, key_of
-
-UNKNOWN: Identity = (-1, -1)
-"""What the ledger holds of a file that a run has taken and not yet seen through."""
+from .spec import UNKNOWN, Batch, Identity, Outcome, Seen, WatchSpec, key_of
 
 REFUSED_S = 5.0
 """How long to wait where nobody takes a batch, such as while Prefect's server starts anew."""

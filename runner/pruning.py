@@ -1,0 +1,176 @@
+"""What becomes of items whose source is gone, and of the files that were made of them.
+
+`deletes: prune` of the watch on their folder removes those files, never one that somebody has
+edited or that belongs to another item. A folder that is empty all at once may merely not be
+mounted: then only what the watch itself has found gone, in two looks, is believed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.steps.roots import OutsideRoots
+
+from .binding.bound import BoundBlock, BoundStep
+from .binding.watches import PROCESSING, BoundWatch
+from .block_run import BlockRun
+from .ledger.entries import Entry
+from .tools import Toolbox
+from .watch.spec import UNKNOWN
+from .work import Work
+
+_MOST_NAMES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A file that an item wrote."""
+
+    scope: str
+    key: str
+    stored: str
+
+
+@dataclass
+class _Removal:
+    """What was removed, what was kept, and what could not be removed."""
+
+    removed: list[str] = field(default_factory=list)
+    edited: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+class Pruning:
+    """Decides for the deleted items of a block, and removes what is to be removed."""
+
+    def __init__(self, work: Work, toolbox: Toolbox) -> None:
+        self._work = work
+        self._bound = toolbox.bound
+        self._tally = toolbox.tally
+
+    async def settled(self, run: BlockRun) -> Sequence[Entry]:
+        """Give the deleted items with which nothing more is to be done: they count as gone."""
+        found = None if run.outer else self._watch_of(run)
+        if found is None:
+            return run.work.deleted
+        watch, root = found
+        if root == watch.root / PROCESSING:
+            return ()  # documents leave a hot folder when they are done
+        if watch.keys.deletes == "keep":
+            return run.work.deleted
+        believed = self._believed(run, watch, root)
+        removal = _Removal()
+        made = [
+            one
+            for entry in believed
+            for one in self._made(run.block, run.work.scope, entry, (entry.key,))
+        ]
+        await asyncio.to_thread(self._remove_all, made, removal)
+        self._tell(removal, len(run.work.deleted) - len(believed), watch)
+        return [entry for entry in believed if not self._keeps(entry, removal)]
+
+    # --- deciding
+
+    def _watch_of(self, run: BlockRun) -> tuple[BoundWatch, Path] | None:
+        """Give the watch on the folder that a block's items were listed in, and that folder."""
+        for step in self._bound.nodes:
+            if not isinstance(step, BoundStep) or step.uses != "files.scan":
+                continue
+            if ("steps", step.id) not in {path[:2] for path in run.block.over.references}:
+                continue
+            root = self._root(step, run)
+            for watch in self._bound.watches:
+                if root is not None and root.is_relative_to(watch.root):
+                    return watch, root
+        return None
+
+    def _root(self, step: BoundStep, run: BlockRun) -> Path | None:
+        try:
+            text = Value.of(step.params.value.data["root"]).render(run.scope)
+            return self._bound.roots.resolve(str(text))
+        except (ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
+            return None
+
+    def _believed(self, run: BlockRun, watch: BoundWatch, root: Path) -> Sequence[Entry]:
+        """Give the deleted items whose source surely is gone."""
+        if run.work.items:
+            return run.work.deleted
+        seen = self._work.ledger.watched(watch.name)
+        below = root.relative_to(watch.root).as_posix()
+        prefix = "" if below == "." else f"{below}/"
+        return [one for one in run.work.deleted if seen.get(prefix + one.key) == UNKNOWN]
+
+    def _keeps(self, entry: Entry, removal: _Removal) -> bool:
+        """Tell whether something of an item could not be removed, and is tried again."""
+        return any(path in removal.refused for path in _outputs(entry))
+
+    # --- removing
+
+    def _made(
+        self, block: BoundBlock, scope: str, entry: Entry, outer: tuple[str, ...]
+    ) -> Iterator[_Made]:
+        """Give what an item wrote, and what the items of nested blocks wrote for it."""
+        for stored in _outputs(entry):
+            yield _Made(scope, entry.key, stored)
+        for inner in _own_blocks(block):
+            inner_scope = self._work.scope_id(inner.id, outer)
+            for one in self._work.ledger.entries(inner_scope).values():
+                yield from self._made(inner, inner_scope, one, (*outer, one.key))
+
+    def _remove_all(self, made: Iterable[_Made], removal: _Removal) -> None:
+        """Remove what is only theirs. Blocking: looks at each file."""
+        for one in made:
+            self._remove(one.scope, one.key, one.stored, removal)
+
+    def _remove(self, scope: str, key: str, stored: str, removal: _Removal) -> None:
+        index = self._work.index
+        if not index.is_only_of(scope, key, stored):
+            return
+        path = Path(index.absolute(stored))
+        condition = index.condition(scope, stored)
+        if condition == "missing":
+            return
+        if condition == "edited" or path.is_symlink():
+            removal.edited.append(stored)
+            return
+        try:
+            self._bound.roots.resolve(str(path))
+            path.unlink(missing_ok=True)
+        except (OSError, OutsideRoots) as error:
+            removal.refused[stored] = getattr(error, "strerror", None) or str(error)
+        else:
+            removal.removed.append(stored)
+
+    def _tell(self, removal: _Removal, n_doubted: int, watch: BoundWatch) -> None:
+        note = self._tally.note
+        if removal.removed:
+            note(f"removed, since what they were made of is gone: {_some(removal.removed)}")
+        if removal.edited:
+            note(f"edited by hand, and kept though its source is gone: {_some(removal.edited)}")
+        for stored, why in removal.refused.items():
+            note(f"'{stored}' cannot be removed ({why}), though its source is gone")
+        if n_doubted:
+            note(
+                f"nothing is left in '{watch.keys.path}': what was made of what it held "
+                f"is kept, in case something is not mounted"
+            )
+
+
+def _own_blocks(block: BoundBlock) -> Iterable[BoundBlock]:
+    """Give the blocks directly in the body of a block."""
+    return (node for node in block.body if isinstance(node, BoundBlock))
+
+
+def _outputs(entry: Entry) -> Sequence[str]:
+    return json.loads(entry.outputs) if entry.outputs else ()
+
+
+def _some(names: Sequence[str]) -> str:
+    listed = ", ".join(sorted(names)[:_MOST_NAMES])
+    left = len(names) - _MOST_NAMES
+    return f"{listed} and {left:,} more" if left > 0 else listed
