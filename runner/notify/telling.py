@@ -1,0 +1,69 @@
+"""Tell how a run ended when it ends, also by an error: what stands around every unattended run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.report import Report
+
+from .tell import cannot_be_told, crashed, tell_of
+
+if TYPE_CHECKING:
+    from paddock.runner.binding.bound import BoundPlan
+    from paddock.runner.observer import Observer
+    from paddock.runner.secrets import Secrets
+    from paddock.runner.settings import Settings
+
+
+@dataclass
+class Outcome:
+    """How a run ended, as soon as somebody knows."""
+
+    report: Report | None = None
+
+
+@asynccontextmanager
+async def telling(
+    bound: BoundPlan, settings: Settings, observer: Observer, stop: asyncio.Event, *, wanted: bool
+) -> AsyncIterator[Outcome]:
+    """Give what takes the report of the run within, and tell of it at the end.
+
+    An error that ends the run is told as its failure, and rises. What could not be told, the
+    observer is.
+    """
+    outcome = Outcome()
+    if not wanted or bound.pipeline.on is None or not bound.pipeline.on.notify:
+        yield outcome
+        return
+    for words in cannot_be_told(bound, settings):
+        observer.note(words)
+    try:
+        yield outcome
+    except Exception as error:
+        if not stop.is_set():
+            words = str(error) or type(error).__name__
+            await _tell(bound, crashed(bound.name, "", words), settings, observer)
+        raise
+    if outcome.report is not None:
+        await _tell(bound, outcome.report, settings, observer)
+
+
+async def _tell(bound: BoundPlan, report: Report, settings: Settings, observer: Observer) -> None:
+    for words in await tell_of(bound, report, None, settings, _secrets(bound)):
+        observer.note(words)
+
+
+def _secrets(bound: BoundPlan) -> Secrets | None:
+    """Give the run's secrets; one whose secrets cannot be read is told of without them."""
+    from paddock.runner.secrets import resolve
+
+    try:
+        return resolve(bound.pipeline, os.environ, bound.inputs)
+    except PipelineError:
+        return None

@@ -1,0 +1,125 @@
+"""What is told of a run, and what is not told again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paddock.runner.notify.events import AGAIN_S, Told, news, settled
+from paddock.runner.report import ItemReport, Report, Status
+
+NOW = 1_000_000.0
+
+
+def ended(status: Status, *bad: str, message: str | None = None) -> Report:
+    items = tuple(ItemReport("each", key, "quarantined", error="damaged") for key in bad)
+    return Report("swift-otter", "digest", status, {}, items=items, message=message)
+
+
+def heard(reports: list[Report], told: Told | None = None, step_s: float = 60) -> list[list[str]]:
+    """Give the events of each run in a row, for a receiver who wants all and gets all."""
+    told = told or Told()
+    events = []
+    for number, report in enumerate(reports):
+        told = settled(report, told)
+        found = news(report, told, NOW + number * step_s)
+        events.append([one.event for one in found])
+        told = found[-1].after if found else told
+        assert Told.of_json(json.loads(json.dumps(told.as_json()))) == told
+    return events
+
+
+def test_a_pipeline_that_works_is_no_news() -> None:
+    assert heard([ended("completed"), ended("completed")]) == [[], []]
+
+
+def test_a_failure_is_told_once_until_it_is_over_or_another_one() -> None:
+    broken, other = ended("failed", message="no model"), ended("failed", message="disk full")
+    assert heard([broken, broken, other, other, ended("completed"), broken]) == [
+        ["failed"], [], ["failed"], [], ["recovered"], ["failed"],
+    ]  # fmt: skip
+
+
+def test_a_failure_that_stays_is_told_once_a_day() -> None:
+    broken = ended("failed", message="no model")
+    runs = heard([broken] * 9, step_s=AGAIN_S / 4)
+    assert [bool(events) for events in runs] == [*(True, False, False, False) * 2, True]
+
+
+def test_a_clock_that_was_set_back_does_not_silence_a_failure() -> None:
+    broken = ended("failed", message="no model")
+    assert heard([broken, broken], step_s=-3600) == [["failed"], ["failed"]]
+
+
+def test_quarantined_items_are_told_together_and_again_only_when_others_come() -> None:
+    a, ab = ended("quarantined", "a"), ended("quarantined", "a", "b")
+    assert heard([ab, ab, a, ab, ended("quarantined", "c", "a")]) == [
+        ["quarantined"], [], [], ["quarantined"], ["quarantined"],
+    ]  # fmt: skip
+
+
+def test_the_new_ones_among_the_quarantined_are_known() -> None:
+    (first,) = news(ended("quarantined", "a"), Told(), NOW)
+    (second,) = news(ended("quarantined", "a", "b"), first.after, NOW)
+    assert (len(second.new_items), len(second.after.items)) == (1, 2)
+
+
+def test_what_goes_on_later_is_no_news() -> None:
+    runs = [ended("interrupted", "a"), ended("budget", "a"), ended("quarantined", "a")]
+    assert heard(runs) == [[], [], ["quarantined"]]
+
+
+def test_a_recovery_is_told_when_nothing_is_quarantined_any_more() -> None:
+    a = ended("quarantined", "a")
+    assert heard([a, ended("interrupted"), ended("completed"), ended("completed")]) == [
+        ["quarantined"], [], ["recovered"], [],
+    ]  # fmt: skip
+
+
+def test_a_run_that_works_again_beside_what_was_quarantined_before_tells_that_alone() -> None:
+    a = ended("quarantined", "a")
+    assert heard([a, ended("failed", message="no model"), a, ended("completed")]) == [
+        ["quarantined"], ["failed"], ["recovered"], ["recovered"],
+    ]  # fmt: skip
+
+
+def test_a_run_that_works_again_with_other_items_quarantined_tells_both() -> None:
+    runs = [ended("failed", message="no model"), ended("quarantined", "a")]
+    assert heard(runs) == [["failed"], ["recovered", "quarantined"]]
+
+
+def test_whoever_was_told_nothing_yet_hears_of_the_recovery_from_what_was_before() -> None:
+    assert heard([ended("completed")], Told(bad="failed")) == [["recovered"]]
+
+
+@pytest.mark.parametrize("data", [None, 3, "x", [], {}, {"items": 3}, {"bad": "failed"}])
+def test_a_memory_that_cannot_be_read_counts_as_none(data: object) -> None:
+    assert Told.of_json(data) == Told()
+
+
+REPORTS = st.one_of(
+    st.sampled_from([ended("completed"), ended("interrupted"), ended("budget")]),
+    st.sampled_from(["x", "y"]).map(lambda text: ended("failed", message=text)),
+    st.sets(st.sampled_from("abc"), min_size=1).map(lambda keys: ended("quarantined", *keys)),
+)
+
+
+@given(st.lists(REPORTS, max_size=30))
+def test_the_same_news_is_never_told_twice_and_no_bad_end_is_missed(reports: list[Report]) -> None:
+    is_bad, known, failure = False, set[str](), ""
+    for report, events in zip(reports, heard(reports), strict=True):
+        if report.status in ("interrupted", "budget"):
+            assert not events
+            continue
+        now = {item.key for item in report.items}
+        if report.status == "failed":
+            assert events == ([] if failure == report.message else ["failed"])
+            is_bad, failure = True, report.message or ""
+            continue
+        was_failed, failure = bool(failure), ""
+        assert ("quarantined" in events) == bool(now - known)
+        assert ("recovered" in events) == (was_failed or (is_bad and not now))
+        is_bad, known = bool(now), now

@@ -1,0 +1,84 @@
+"""What a message says, to people and to machines."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+from paddock.runner.notify.events import Told, news
+from paddock.runner.notify.message import Message, message
+from paddock.runner.report import ItemReport, Report
+
+HOST = socket.gethostname()
+FILE = Path("/srv/digest/pipeline.yaml")
+NOW = 1_795_194_240.0
+
+
+def told(report: Report, before: Told | None = None, secret: str = "") -> Message:
+    one = news(report, before or Told(), NOW)[0]
+    return message(one, report, FILE, NOW, lambda t: t.replace(secret, "***") if secret else t)
+
+
+def bad(*keys: str, error: str = "it is damaged.") -> tuple[ItemReport, ...]:
+    return tuple(ItemReport("each", key, "quarantined", error=error) for key in keys)
+
+
+def test_a_failure_says_why_where_and_what_to_do() -> None:
+    report = Report("swift-otter", "digest", "failed", {}, message="the disk is full.")
+    assert told(report).subject == f"[paddock] digest: it failed ({HOST})"
+    assert told(report).text == (
+        "Pipeline 'digest': it failed.\n"
+        "\n"
+        "the disk is full.\n"
+        "\n"
+        f"/srv/digest/pipeline.yaml, run swift-otter on {HOST}, 2026-11-20 17:04 UTC.\n"
+        "Details: paddock logs swift-otter /srv/digest"
+    )
+
+
+def test_quarantined_items_come_in_one_message_the_new_ones_first() -> None:
+    before = news(Report("a", "p", "quarantined", {}, items=bad("a.pdf")), Told(), NOW)[0].after
+    report = Report("swift-otter", "digest", "quarantined", {}, items=bad("a.pdf", "b.pdf"))
+    assert told(report, before).text == (
+        "Pipeline 'digest': 2 items are quarantined, 1 of them new.\n"
+        "\n"
+        "  each: b.pdf (new): it is damaged.\n"
+        "  each: a.pdf: it is damaged.\n"
+        "\n"
+        f"/srv/digest/pipeline.yaml, run swift-otter on {HOST}, 2026-11-20 17:04 UTC.\n"
+        "Details: paddock logs swift-otter /srv/digest\n"
+        "To try them again: paddock run /srv/digest/pipeline.yaml --retry-failed"
+    )
+
+
+def test_a_recovery_says_what_is_left() -> None:
+    before = Told(bad="failed", items=frozenset())
+    report = Report("swift-otter", "digest", "completed", {"new": 3})
+    assert told(report, before).subject == f"[paddock] digest: it works again ({HOST})"
+    left = Report("swift-otter", "digest", "quarantined", {}, items=bad("a.pdf"))
+    assert told(left, before).subject == (
+        f"[paddock] digest: it works again; 1 item is still quarantined ({HOST})"
+    )
+
+
+def test_ten_thousand_bad_items_make_a_short_message() -> None:
+    items = bad(*(f"{n}.pdf" for n in range(10_000)), error="e" * 10_000)
+    made = told(Report("a", "p", "quarantined", {"quarantined": 10_000}, items=items))
+    assert "  and 9,980 more" in made.text
+    assert made.data["n_items"] == 10_000
+    assert len(made.data["items"]) == 100
+    assert len(json.dumps(dict(made.data))) < 100_000
+
+
+def test_secrets_are_in_no_part_of_a_message() -> None:
+    items = bad("s3cret.pdf", error="s3cret")
+    made = told(Report("a", "s3cret", "quarantined", {}, items=items), secret="s3cret")
+    assert "s3cret" not in json.dumps(dict(made.data)) + made.text + made.subject
+
+
+def test_names_with_line_breaks_and_lone_surrogates_make_no_other_message() -> None:
+    made = told(Report("a", "p\nBcc: x@y.z", "quarantined", {}, items=bad("\udcff\n.pdf")))
+    assert "\n" not in made.subject
+    assert "each:   .pdf (new)" in made.data["text"]
+    json.dumps(dict(made.data), ensure_ascii=False).encode()

@@ -1,0 +1,259 @@
+"""Telling somebody how a run ended: real web server, real mail server, real commands."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.runner.binding.bind import bind, plan_of
+from paddock.runner.binding.bound import BoundPlan
+from paddock.runner.notify import ways
+from paddock.runner.notify.tell import tell_of
+from paddock.runner.report import ItemReport, Report, Status
+from paddock.runner.settings import Settings
+from paddock.runner.unattended_settings import UnattendedSettings
+from tests.runner.notify.receivers import hook, post_office
+from tests.runner.world import settings
+
+PIPELINE = """\
+inputs: {team: {type: str, default: ops}}
+on:
+  notify:
+    - NOTIFY
+steps: [{uses: prompt, with: {template: x}}]
+"""
+
+
+@dataclass
+class Pipe:
+    """A pipeline that tells somebody."""
+
+    folder: Path
+    notify: str
+    smtp: str = ""
+
+    def bound(self, **inputs: Any) -> BoundPlan:
+        file = self.folder / "pipeline.yaml"
+        file.write_text(PIPELINE.replace("NOTIFY", self.notify))
+        return bind(plan_of(file), inputs, cwd=self.folder, default_models={})
+
+    def settings(self) -> Settings:
+        unattended = UnattendedSettings(smtp_url=self.smtp, mail_from="paddock@here")
+        return replace(settings(self.folder), unattended=unattended)
+
+    def tell(self, report: Report, previous: str | None = None) -> tuple[str, ...]:
+        return asyncio.run(tell_of(self.bound(), report, previous, self.settings()))
+
+
+def ended(status: Status, *bad: str, message: str | None = None) -> Report:
+    items = tuple(ItemReport("each", key, "quarantined", error="damaged") for key in bad)
+    return Report("swift-otter", "digest", status, {}, items=items, message=message)
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ways, "FIRST_WAIT_S", 0.01)
+
+
+def test_a_webhook_gets_what_it_asked_for_as_json_and_once(tmp_path: Path) -> None:
+    with hook() as server:
+        pipe = Pipe(tmp_path, f"{{when: [quarantined, recovered], webhook: '{server.url}'}}")
+        for report in (
+            ended("failed", message="no model"),  # not asked for
+            ended("quarantined", "a.pdf", "b.pdf"),
+            ended("quarantined", "a.pdf", "b.pdf"),
+            ended("completed"),
+        ):
+            assert pipe.tell(report) == ()
+    assert [got["event"] for got in server.got] == ["recovered", "quarantined", "recovered"]
+    first = server.got[1]
+    assert (first["run"], first["pipeline"], first["n_items"]) == ("swift-otter", "digest", 2)
+    assert first["items"][0] == {"step": "each", "key": "a.pdf", "error": "damaged", "is_new": True}
+    assert first["text"].startswith("Pipeline 'digest': 2 items are quarantined.")
+    assert server.headers[0]["Content-Type"] == "application/json"
+
+
+def test_a_recovery_is_told_to_those_who_hear_of_recoveries_alone(tmp_path: Path) -> None:
+    with hook() as server:
+        pipe = Pipe(tmp_path, f"{{when: [recovered], webhook: '{server.url}'}}")
+        for report in (ended("failed", message="x"), ended("completed"), ended("completed")):
+            assert pipe.tell(report) == ()
+    assert [got["event"] for got in server.got] == ["recovered"]
+
+
+def test_a_busy_webhook_is_called_again_with_the_same_key(tmp_path: Path) -> None:
+    with hook(503, 429) as server:
+        pipe = Pipe(tmp_path, f"{{when: [failed], webhook: '{server.url}'}}")
+        assert pipe.tell(ended("failed", message="x")) == ()
+    assert len(server.got) == 3
+    assert len({headers["Idempotency-Key"] for headers in server.headers}) == 1
+
+
+def test_a_webhook_that_refuses_is_told_of_without_its_address_and_tried_next_time(
+    tmp_path: Path,
+) -> None:
+    with hook(403) as server:
+        pipe = Pipe(tmp_path, f"{{when: [failed], webhook: '{server.url}'}}")
+        assert pipe.tell(ended("failed", message="x")) == (
+            "nobody was told by webhook that it failed: 127.0.0.1 answered 403.",
+        )
+        assert pipe.tell(ended("failed", message="x")) == ()
+    assert len(server.got) == 2
+
+
+def test_a_webhook_that_is_not_there_is_told_of(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/"
+        pipe = Pipe(tmp_path, f"{{when: [failed], webhook: '{url}'}}")
+        (said,) = pipe.tell(ended("failed", message="x"))
+    assert said.startswith("nobody was told by webhook that it failed: 127.0.0.1: ")
+
+
+def test_a_webhook_that_never_answers_is_left_at_its_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ways, "DEADLINE_S", 0.2)
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}/"
+        pipe = Pipe(tmp_path, f"{{when: [failed], webhook: '{url}'}}")
+        assert pipe.tell(ended("failed", message="x")) == (
+            "nobody was told by webhook that it failed: there was no answer within 0.2 s.",
+        )
+
+
+def test_one_receiver_that_fails_does_not_keep_the_others_from_hearing(tmp_path: Path) -> None:
+    with hook() as server:
+        both = "{when: [failed], command: /no/such}\n    - {when: [failed], webhook: 'URL'}"
+        pipe = Pipe(tmp_path, both.replace("URL", server.url))
+        said = pipe.tell(ended("failed", message="x"))
+    assert said == (
+        "nobody was told by command that it failed: "
+        "'/no/such' cannot be started (No such file or directory).",
+    )
+    assert len(server.got) == 1
+
+
+def test_a_command_gets_json_and_no_shell_sees_its_words(tmp_path: Path) -> None:
+    script = tmp_path / "tell.py"
+    script.write_text(
+        "import json, os, sys\n"
+        "said = [sys.argv[1:], json.load(sys.stdin)['event'], os.environ['PADDOCK_RUN']]\n"
+        "json.dump(said, open('said.json', 'w'))\n"
+    )
+    command = f"{sys.executable} tell.py '{{{{ inputs.team }}}}' $HOME;ls"
+    pipe = Pipe(tmp_path, f'{{when: [failed], command: "{command}"}}')
+    bound = pipe.bound(team="a b; rm -rf x")
+    report = ended("failed", message="x")
+    assert asyncio.run(tell_of(bound, report, None, pipe.settings())) == ()
+    assert json.loads((tmp_path / "said.json").read_text()) == [
+        ["a b; rm -rf x", "$HOME;ls"], "failed", "swift-otter",
+    ]  # fmt: skip
+
+
+def test_a_command_that_fails_says_what_it_said(tmp_path: Path) -> None:
+    script = tmp_path / "tell.py"
+    script.write_text("import sys; sys.exit('there is no such channel')")
+    pipe = Pipe(tmp_path, f"{{when: [failed], command: [{sys.executable}, tell.py]}}")
+    assert pipe.tell(ended("failed", message="x")) == (
+        f"nobody was told by command that it failed: '{sys.executable}' ended with status 1: "
+        "there is no such channel.",
+    )
+
+
+def test_a_command_that_reads_nothing_and_does_not_end_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paddock.runner.notify.command.DEADLINE_S", 0.3)
+    pipe = Pipe(tmp_path, "{when: [failed], command: [sleep, '600']}")
+    assert pipe.tell(ended("failed", message="x")) == (
+        "nobody was told by command that it failed: 'sleep' did not end within 0.3 s.",
+    )
+
+
+def test_a_mail_arrives_with_subject_text_and_receivers(tmp_path: Path) -> None:
+    with post_office() as (box, url):
+        pipe = Pipe(tmp_path, "{when: [failed], email: 'a@b.org, Ops <ops@b.org>'}", smtp=url)
+        assert pipe.tell(ended("failed", message="no model größer")) == ()
+    (mail,) = box.mails
+    assert (mail.mail_from, mail.rcpt_tos) == ("paddock@here", ["a@b.org", "ops@b.org"])
+    text = mail.content.decode()
+    assert "Subject: [paddock] digest: it failed" in text
+    assert "Auto-Submitted: auto-generated" in text
+
+
+def test_a_mail_without_a_server_says_which_setting_is_missing(tmp_path: Path) -> None:
+    pipe = Pipe(tmp_path, "{when: [failed], email: a@b.org}")
+    assert pipe.tell(ended("failed", message="x")) == (
+        "nobody was told by mail that it failed: no mail server is set; "
+        "set PADDOCK_SMTP, such as smtp://user:password@mail.example.org.",
+    )
+
+
+def test_a_mail_server_that_refuses_is_told_of(tmp_path: Path) -> None:
+    with post_office(refusal="554 no spam") as (_, url):
+        pipe = Pipe(tmp_path, "{when: [failed], email: a@b.org}", smtp=url)
+        assert pipe.tell(ended("failed", message="x")) == (
+            "nobody was told by mail that it failed: 127.0.0.1 answered 554 no spam.",
+        )
+
+
+def test_a_password_goes_over_no_open_line() -> None:
+    from paddock.runner.notify.mail import MailServer
+
+    server = MailServer.of("smtp://me:p%40ss@mail.example.org")
+    assert (server.port, server.password, "p@ss" in repr(server)) == (587, "p@ss", False)
+    assert MailServer.of("smtps://mail.example.org").port == 465
+
+
+@pytest.mark.parametrize("url", ["mail.example.org", "http://x", "smtp://", "smtp://x:99999"])
+def test_an_address_of_no_mail_server_is_not_shown(url: str) -> None:
+    from paddock.runner.notify.mail import MailServer
+
+    with pytest.raises(ways.Untold) as caught:
+        MailServer.of(url)
+    assert str(caught.value) == (
+        "the setting `smtp` must be smtp://[user:password@]host[:port], or smtps"
+    )
+
+
+def test_several_machines_that_end_the_same_run_tell_once(tmp_path: Path) -> None:
+    with hook() as server:
+        pipe = Pipe(tmp_path, f"{{when: [failed, quarantined], webhook: '{server.url}'}}")
+        bound, report = pipe.bound(), ended("quarantined", "a.pdf")
+
+        async def both() -> None:
+            one = tell_of(bound, report, None, pipe.settings())
+            await asyncio.gather(one, tell_of(bound, report, None, pipe.settings()))
+
+        asyncio.run(both())
+    assert len(server.got) == 1
+
+
+def test_a_broken_memory_tells_twice_rather_than_never(tmp_path: Path) -> None:
+    with hook() as server:
+        pipe = Pipe(tmp_path, f"{{when: [failed], webhook: '{server.url}'}}")
+        pipe.tell(ended("failed", message="x"))
+        (file,) = (tmp_path / ".paddock/told").glob("*.json")
+        file.write_text("{broken")
+        assert pipe.tell(ended("failed", message="x")) == ()
+    assert len(server.got) == 2
+
+
+def test_a_pipeline_that_tells_nobody_leaves_nothing_behind(tmp_path: Path) -> None:
+    pipe = Pipe(tmp_path, "{when: [recovered], webhook: 'http://127.0.0.1:1'}")
+    file = tmp_path / "pipeline.yaml"
+    bound = pipe.bound()
+    file.write_text("steps: [{uses: prompt, with: {template: x}}]")
+    bound = bind(plan_of(file), {}, cwd=tmp_path, default_models={})
+    assert asyncio.run(tell_of(bound, ended("failed"), None, pipe.settings())) == ()
+    assert not (tmp_path / ".paddock").exists()
