@@ -32,6 +32,7 @@ GROUPS = {
     "create": ("create",),
     "tune": ("tune",),
     "serve": ("serve",),
+    "up": ("up",),
     "running": ("ps", "stop"),
 }
 _ALL = (*GROUPS, "later")

@@ -15,18 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.exceptions import PrefectException
+
 from . import flow as flows  # sets what Prefect reads when it is imported
 from .border import Border
 from .observer import Several, Silent
 from .report import Report
 from .signals import stopping
-
-import httpx  # noqa: E402, I001
-from prefect import flow  # noqa: E402
-from prefect.client.orchestration import get_client  # noqa: E402
-from prefect.client.schemas.objects import State  # noqa: E402
-from prefect.context import FlowRunContext  # noqa: E402
-from prefect.exceptions import PrefectException  # noqa: E402
 
 
 @dataclass

@@ -12,7 +12,7 @@ import typer
 from .exits import CommandError, guarded
 
 COMMANDS = (
-    "up", "test", "graph", "why", "runs", "logs", "summarise", "summarize", "clean",
+    "test", "graph", "why", "runs", "logs", "summarise", "summarize", "clean",
 )  # fmt: skip
 
 

@@ -82,7 +82,10 @@ async def _carried_out(task: Task, link: Connection) -> None:
     orders = Orders(text=task.text, flags=dict(task.flags), allow=task.allow)
     orders.began = lambda run: _send(link, Began(run))
     with deployed.under(orders), _listening(link, orders):
-        words = await _flow_run(task.flow_run)
+        try:
+            words = await _flow_run(task.flow_run)
+        except Exception as error:  # whatever ends a run is told, and ends no one else
+            words = str(error) or type(error).__name__
     _send(link, Ended(orders.report, "" if orders.report else words))
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.settings import Settings, SettingsError, read_settings
+from paddock.runner.settings import SettingsError, read_settings
 
 from .standing import Standing, read_standing
 
@@ -61,6 +61,7 @@ class Finder:
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
+        """Begin with nothing known."""
         self._known: dict[Path, _Known] = {}
         self._said: dict[str, str] = {}
 
@@ -143,7 +144,9 @@ class Finder:
             for path, stamp in _walk(folder):
                 n_files += 1
                 if n_files > MOST_FILES:
-                    words = f"{folder}: has more than {MOST_FILES} YAML files; the rest is left out."
+                    words = (
+                        f"{folder}: has more than {MOST_FILES} YAML files; the rest is left out."
+                    )
                     self._tell("too many", words, told)
                     return
                 yield path, stamp

@@ -10,20 +10,22 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from paddock.engine.request import Role
 from paddock.pipelines import model, source
 from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.plan import Plan
 from paddock.pipelines.tree import Pipeline
-from paddock.pipelines.triggers import Concurrency, Schedule, Watch, Webhook
+from paddock.pipelines.triggers import Concurrency, Schedule, Webhook
 from paddock.runner.binding import given
 from paddock.runner.binding.bind import bind, check
+from paddock.runner.binding.bound import BoundPlan
 from paddock.runner.settings import Settings
 
 from .dispatch import Rule
@@ -44,6 +46,8 @@ class Standing:
     """What the file held when it was found sound; its runs are of this."""
     pipeline: Pipeline
     schedules: tuple[Timed, ...] = ()
+    bound: BoundPlan | None = field(default=None, repr=False, compare=False)
+    """With every input's default; None where only webhooks start it."""
 
     @property
     def key(self) -> str:
@@ -54,11 +58,6 @@ class Standing:
     def version(self) -> str:
         """A hash of its text."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
-
-    @property
-    def watches(self) -> tuple[Watch, ...]:
-        """The folders whose changes start it."""
-        return tuple(self.pipeline.on.watch) if self.pipeline.on else ()
 
     @property
     def webhooks(self) -> tuple[Webhook, ...]:
@@ -116,9 +115,7 @@ class Standing:
             return json.dumps([self.key, places], sort_keys=True)
         return str(self.rendered(written, {"inputs": inputs}, ("concurrency", "group")))
 
-    def rendered(
-        self, written: Any, scope: Mapping[str, Any], at: tuple[str | int, ...]
-    ) -> Any:
+    def rendered(self, written: Any, scope: Mapping[str, Any], at: tuple[str | int, ...]) -> Any:
         """Fill in what stands at `at` outside of the steps.
 
         Raises:
@@ -148,21 +145,20 @@ def read_standing(file: Path, text: str, settings: Settings) -> Standing | None:
     if on is None or not (on.schedule or on.watch or on.webhook):
         check(plan)
         return None
-    _check(plan, file, settings)
-    return Standing(file, text, plan.pipeline, tuple(map(_timed, on.schedule)))
-
-
-def _check(plan: Plan, file: Path, settings: Settings) -> None:
-    """Find every fault; what starts by time or by a folder must need nobody's inputs."""
-    on = plan.pipeline.on
-    if on is not None and (on.schedule or on.watch):
-        models = {"chat": settings.chat_model, "embed": settings.embed_model}
-        missing = list(_missing(plan.pipeline))
-        if missing:
-            raise PipelineError(missing)
-        bind(plan, {}, cwd=file.parent, default_models=models)  # type: ignore[arg-type]
-    else:
+    if not (on.schedule or on.watch):
         check(plan)
+        return Standing(file, text, plan.pipeline)
+    bound = _bound(plan, file, settings)
+    return Standing(file, text, plan.pipeline, tuple(map(_timed, on.schedule)), bound)
+
+
+def _bound(plan: Plan, file: Path, settings: Settings) -> BoundPlan:
+    """Find every fault of what starts by time or by a folder: it must need nobody's inputs."""
+    missing = list(_missing(plan.pipeline))
+    if missing:
+        raise PipelineError([*plan.pipeline.faults, *plan.faults, *missing])
+    models: dict[Role, str] = {"chat": settings.chat_model, "embed": settings.embed_model}
+    return bind(plan, {}, cwd=file.parent, default_models=models)
 
 
 def _missing(pipeline: Pipeline) -> Iterator[Fault]:

@@ -21,6 +21,8 @@ from uuid import UUID
 import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterTags,
     FlowRunFilter,
     FlowRunFilterDeploymentId,
     FlowRunFilterExpectedStartTime,
@@ -32,7 +34,15 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.settings import get_current_settings
-from prefect.states import AwaitingConcurrencySlot, Cancelled, Crashed, Pending, Scheduled
+from prefect.states import (
+    AwaitingConcurrencySlot,
+    Cancelled,
+    Completed,
+    Crashed,
+    Failed,
+    Pending,
+    Scheduled,
+)
 
 ENTRYPOINT = "paddock.runner.deployed.run_pipeline"
 TAG = "paddock"
@@ -70,6 +80,7 @@ class Tracked:
     """`host:pid:since` of who carries it out."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     is_completed: bool = False
+    is_crashed: bool = False
 
 
 class Board:
@@ -125,6 +136,19 @@ class Board:
                 tags=[TAG, str(parameters.get("trigger", ""))],
             )
         return _tracked(made)
+
+    async def deployments(self) -> dict[str, str]:
+        """Give the files of every deployment of ours, by its id."""
+        found: dict[str, str] = {}
+        wanted = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+        async with _asking():
+            while True:
+                page = await self._client.read_deployments(
+                    deployment_filter=wanted, limit=PAGE, offset=len(found)
+                )
+                found |= {str(one.id): str(one.parameters.get("path", "")) for one in page}
+                if len(page) < PAGE:
+                    return found
 
     async def open_runs(self, deployments: Collection[str]) -> list[Tracked]:
         """Give what waits and what runs, the oldest first."""
@@ -193,6 +217,14 @@ class Board:
     async def cancelled(self, run: str, words: str) -> None:
         """Show that a run was stopped."""
         await self._state(run, Cancelled(message=words))
+
+    async def completed(self, run: str, words: str) -> None:
+        """Show that a run is done, where it could not do so itself."""
+        await self._state(run, Completed(message=words))
+
+    async def failed(self, run: str, words: str) -> None:
+        """Show that a run failed, where it could not do so itself."""
+        await self._state(run, Failed(message=words))
 
     async def crashed(self, run: str, words: str) -> None:
         """Show that the process of a run is gone."""
@@ -269,4 +301,5 @@ def _tracked(run: FlowRun) -> Tracked:
         process=run.infrastructure_pid or "",
         parameters=dict(run.parameters or {}),
         is_completed=kind == StateType.COMPLETED,
+        is_crashed=kind == StateType.CRASHED,
     )

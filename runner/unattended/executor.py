@@ -1,0 +1,203 @@
+"""Carry out runs, each in a process of its own that is forked from one with everything imported.
+
+A run begins 0.4 s after it is started (a fresh interpreter needs 2 s), and none can take another
+down with it. Lives in the loop that starts it; knows no Prefect and nothing of queues.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+if TYPE_CHECKING:
+    from paddock.runner.report import Report
+
+    from .child import Task
+
+PRELOAD = ["paddock.runner.cli", "paddock.runner.unattended.child"]
+_POLL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a process ended."""
+
+    report: Report | None = None
+    words: str = ""
+    """What it said where there is no report: the error that ended the run."""
+    has_spoken: bool = False
+    """It said how it ended; one that did not has crashed."""
+    exitcode: int | None = None
+
+    @property
+    def crash(self) -> str | None:
+        """Say how the process died; None: it ended by itself."""
+        if self.has_spoken:
+            return None
+        if self.exitcode is None:
+            return "its process is gone"
+        if self.exitcode < 0:
+            return f"its process was ended by {_signal_name(-self.exitcode)}"
+        return f"its process ended with status {self.exitcode}"
+
+
+class Running:
+    """One process at work."""
+
+    def __init__(self, pid: int, process: Any = None, link: Connection | None = None) -> None:
+        self.pid = pid
+        self.mark = mark_of(pid)
+        self.run = ""
+        """The run's name in the ledger, as soon as it is known."""
+        self.ended: asyncio.Future[End] = asyncio.get_running_loop().create_future()
+        self._process = process
+        self._link = link
+
+    def halt(self, words: str, *, is_gentle: bool, is_interrupted: bool = False) -> None:
+        """Tell it to stop, at an item's border or at once."""
+        from .child import Halt
+
+        if self._link is not None:
+            with contextlib.suppress(OSError):
+                self._link.send(Halt(words, is_gentle, is_interrupted))
+        else:
+            self.signal(signal.SIGUSR1 if is_gentle else signal.SIGTERM)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal; one that is gone gets none."""
+        if not self.ended.done() and (self._process is not None or is_alive(self.mark)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+
+class Executor:
+    """Starts runs. Processes outlive it unless they are told to stop."""
+
+    def __init__(self, began: Callable[[Running], None]) -> None:
+        self._began = began
+        self._context = multiprocessing.get_context("forkserver")
+        self._watched: set[asyncio.Task[None]] = set()
+
+    async def warm(self) -> None:
+        """Let the process that is forked from import what runs need."""
+        self._context.set_forkserver_preload(PRELOAD)
+        await asyncio.to_thread(forkserver.ensure_running)
+
+    async def start(self, task: Task) -> Running:
+        """Start a run; gives its process at once.
+
+        Raises:
+            OSError: the machine has no room for another process.
+        """
+        from .child import carry_out
+
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=carry_out, args=(task, theirs), daemon=False)
+        try:
+            await asyncio.to_thread(process.start)
+        except (OSError, EOFError) as error:
+            ours.close()
+            raise OSError(f"a run's process could not be started: {error}") from error
+        finally:
+            theirs.close()
+        running = Running(process.pid or 0, process, ours)
+        self._listen(running, process, ours)
+        return running
+
+    def adopt(self, mark: str) -> Running | None:
+        """Take over a process that another `paddock up` started; None: it is gone."""
+        if not is_alive(mark):
+            return None
+        running = Running(int(mark.split(":")[1]))
+        task = asyncio.create_task(self._watch(running))
+        self._watched.add(task)
+        task.add_done_callback(self._watched.discard)
+        return running
+
+    def _listen(self, running: Running, process: Any, link: Connection) -> None:
+        """Hear what a process says until it ends."""
+        from .child import Began
+
+        loop = asyncio.get_running_loop()
+        heard: list[Any] = []
+
+        def hear() -> None:
+            try:
+                while link.poll():
+                    said = link.recv()
+                    if isinstance(said, Began):
+                        running.run = said.run
+                        self._began(running)
+                    else:
+                        heard.append(said)
+            except (EOFError, OSError):
+                loop.remove_reader(link.fileno())  # it has closed its end
+
+        def gone() -> None:
+            loop.remove_reader(process.sentinel)
+            hear()
+            loop.remove_reader(link.fileno())
+            link.close()
+            process.join(1.0)
+            said = heard[-1] if heard else None
+            running.ended.set_result(
+                End(
+                    said.report if said else None,
+                    said.words if said else "",
+                    has_spoken=said is not None,
+                    exitcode=process.exitcode,
+                )
+            )
+
+        loop.add_reader(link.fileno(), hear)
+        loop.add_reader(process.sentinel, gone)
+
+    async def _watch(self, running: Running) -> None:
+        """Wait for a process that is not our child."""
+        while is_alive(running.mark):  # noqa: ASYNC110 - no event tells of another's child
+            await asyncio.sleep(_POLL_S)
+        running.ended.set_result(End())
+
+
+def mark_of(pid: int) -> str:
+    """Name a process so that no later one with its number is taken for it."""
+    try:
+        began = psutil.Process(pid).create_time()
+    except psutil.Error:
+        began = 0.0
+    return f"{socket.gethostname()}:{pid}:{began:.2f}"
+
+
+def is_alive(mark: str) -> bool:
+    """Tell whether the process of a mark is still there, on this machine."""
+    host, _, rest = mark.rpartition(":")[0].partition(":")
+    if host != socket.gethostname() or not rest.isdigit():
+        return False
+    try:
+        process = psutil.Process(int(rest))
+        return mark_of(int(rest)) == mark and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def is_elsewhere(mark: str) -> bool:
+    """Tell whether a mark is of another machine."""
+    return bool(mark) and mark.partition(":")[0] != socket.gethostname()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,409 @@
+"""Carry out what `dispatch` decides: start runs, hold them, see to their ends.
+
+The queue is Prefect's. Knows no files and no clocks of schedules: others say which pipelines
+stand ready, and submit runs. Lives in one loop; everything that asks Prefect may fail for a while and is done again in the next
+round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.report import Report
+
+from .child import Task
+from .dispatch import Active, Close, Due, Hold, Rule, Skip, Start, dispatch
+from .endings import Done, Ending, GoOn, Stopped, follow
+from .executor import End, Executor, Running, is_elsewhere
+from .standing import Standing
+from .tracked import HELD, Board, Tracked, TrackedError
+
+GENTLE_S = 900.0  # an item may be a long document; what is cut off then is done again
+AT_ONCE_S = 20.0
+MOST_QUEUED = 1_000
+
+log = logging.getLogger("paddock.up")
+
+
+@dataclass(frozen=True)
+class Post:
+    """A pipeline that stands ready, and its deployment."""
+
+    standing: Standing
+    deployment: str
+
+
+@dataclass
+class Job:
+    """A run at work."""
+
+    tracked: Tracked
+    post: Post
+    group: str
+    running: Running
+    stopped: Stopped | None = None
+    is_adopted: bool = False
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def attempt(self) -> int:
+        """The how-manieth start this is."""
+        return int(self.tracked.parameters.get("attempt") or 1)
+
+    def as_json(self) -> dict[str, Any]:
+        """Tell of it."""
+        return {
+            "run": self.running.run or None,
+            "flow_run": self.tracked.id,
+            "pipeline": self.post.standing.pipeline.name,
+            "trigger": self.tracked.parameters.get("trigger"),
+            "attempt": self.attempt,
+            "pid": self.running.pid,
+            "is_stopping": self.stopped is not None,
+        }
+
+
+Ended = Callable[[Job | None, str, Report | None], Awaitable[None]]
+"""Told when a submitted run is over for good: its job, a status, its report where it gave one."""
+
+
+class Office:
+    """Everything that is at work or waits for it."""
+
+    def __init__(
+        self,
+        board: Board,
+        *,
+        max_runs: int,
+        max_restarts: int,
+        flags: Mapping[str, object],
+        allow: frozenset[str],
+        given_up: Callable[[Post, str, str], Awaitable[None]],
+    ) -> None:
+        self.posts: dict[str, Post] = {}
+        """By the pipeline's key."""
+        self.jobs: dict[str, Job] = {}
+        """By the flow run's id."""
+        self.queue: list[Tracked] = []
+        """What waited in the last round."""
+        self.wake = asyncio.Event()
+        """Set when there may be something to do at once."""
+        self.is_stopping = False
+        self.wants_rest = False
+        """A window has closed: what is in memory may go."""
+        self.executor = Executor(self._began)
+        self._board = board
+        self._max_runs, self._max_restarts = max_runs, max_restarts
+        self._flags, self._allow = dict(flags), allow
+        self._given_up = given_up
+        self._waiting: dict[str, Ended] = {}
+        self._following: set[asyncio.Task[None]] = set()
+        self._owed: list[Callable[[], Awaitable[None]]] = []
+
+    # --- what others ask for
+
+    async def submit(
+        self,
+        post: Post,
+        trigger: str,
+        key: str,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        at: datetime | None = None,
+        words: str = "",
+        ended: Ended | None = None,
+        **more: Any,
+    ) -> Tracked:
+        """Put a run into the queue; `ended` is told when it is over for good, restarts included.
+
+        Raises:
+            TrackedError: Prefect does not take it now.
+        """
+        file = str(post.standing.file)
+        parameters = {"path": file, "inputs": dict(inputs or {}), "trigger": trigger, **more}
+        made = await self._board.submit(
+            post.deployment, parameters, key=key, at=at or datetime.now(UTC), words=words
+        )
+        if ended is not None and made.phase != "ended":
+            self._waiting[made.id] = ended
+        if at is None:
+            self.wake.set()
+        return made
+
+    def is_full(self, post: Post) -> bool:
+        """Tell whether a pipeline has as many runs waiting as it may."""
+        return sum(run.deployment == post.deployment for run in self.queue) >= MOST_QUEUED
+
+    # --- one round
+
+    async def round(self) -> None:
+        """Look at the queue once, and act.
+
+        Raises:
+            TrackedError: Prefect is away.
+        """
+        await self._pay()
+        by_id = {post.deployment: post for post in self.posts.values()}
+        runs = await self._board.open_runs(by_id)
+        for run in runs:
+            if run.phase in ("running", "cancelling") and run.id not in self.jobs:
+                await self._found(run, by_id[run.deployment])
+            elif run.phase == "cancelling":
+                self.stop_job(self.jobs[run.id], "cancelled", "it was cancelled in Prefect")
+        self.queue = [run for run in runs if run.phase == "waiting" and run.id not in self.jobs]
+        if self.is_stopping:
+            return
+        await self._decide(by_id)
+
+    async def _decide(self, by_id: Mapping[str, Post]) -> None:
+        now = datetime.now(UTC)
+        waiting = {run.id: run for run in self.queue if run.is_held or run.at <= now}
+        due = [one for run in waiting.values() if (one := await self._due(run, by_id)) is not None]
+        groups = {one.id: one.group for one in due}
+        active = [
+            Active(id_, job.running.run or job.tracked.name, job.post.standing.key, job.group,
+                   is_ending=job.stopped is not None)
+            for id_, job in self.jobs.items()
+        ]  # fmt: skip
+        rules: dict[str, Rule] = {key: post.standing.rule for key, post in self.posts.items()}
+        for decision in dispatch(due, active, rules, now, self._max_runs):
+            match decision:
+                case Start(id_):
+                    run = waiting[id_]
+                    await self._start(run, by_id[run.deployment], groups[id_])
+                case Hold(id_, words, until):
+                    if waiting[id_].shown != f"{HELD}: {words}":
+                        await self._board.hold(id_, words, until)
+                case Skip(id_, words):
+                    await self.leave_out(waiting[id_], by_id[waiting[id_].deployment], words)
+                case Close(id_, words, is_again):
+                    self.stop_job(self.jobs[id_], "window" if is_again else "cancelled", words)
+
+    async def _due(self, run: Tracked, by_id: Mapping[str, Post]) -> Due | None:
+        post = by_id[run.deployment]
+        try:
+            group = post.standing.group(run.parameters.get("inputs") or {})
+        except PipelineError as error:
+            await self.leave_out(run, post, error.faults[0].message)
+            return None
+        trigger = str(run.parameters.get("trigger", ""))
+        return Due(run.id, post.standing.key, trigger, run.at, group, run.is_held)
+
+    async def leave_out(self, run: Tracked, post: Post, words: str) -> None:
+        """Take a run that waits out of the queue for good."""
+        log.info("%s: a run is left out: %s", post.standing.pipeline.name, words)
+        await self._board.skip(run.id, words)
+        await self._tell(run.id, None, "skipped", None)
+
+    # --- starting
+
+    async def _start(self, run: Tracked, post: Post, group: str) -> None:
+        """Start a run, and show who carries it out."""
+        await self._board.claim(run.id)
+        task = Task(run.id, post.standing.text, self._flags, self._allow)
+        try:
+            running = await self.executor.start(task)
+        except OSError as error:
+            log.warning("%s: %s", post.standing.pipeline.name, error)
+            await self._board.hold(run.id, str(error), None)
+            return
+        job = Job(run, post, group, running)
+        self._take(job)
+        await self._board.started(run.id, running.mark)
+
+    def _take(self, job: Job) -> None:
+        self.jobs[job.tracked.id] = job
+        task = asyncio.create_task(self._follow(job))
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
+
+    async def _found(self, run: Tracked, post: Post) -> None:
+        """See to a run that another `paddock up` began, which was killed."""
+        if is_elsewhere(run.process):
+            return
+        running = self.executor.adopt(run.process) if run.process else None
+        try:
+            group = post.standing.group(run.parameters.get("inputs") or {})
+        except PipelineError:
+            group = run.id
+        if running is not None:
+            log.info("%s: run %s went on by itself", post.standing.pipeline.name, run.name)
+            running.run = run.name
+            self._take(Job(run, post, group, running, is_adopted=True))
+            return
+        running = Running(0)
+        running.ended.set_result(End())
+        self._take(Job(run, post, group, running))
+
+    def _began(self, running: Running) -> None:
+        for job in self.jobs.values():
+            if job.running is running:
+                trigger = job.tracked.parameters.get("trigger", "")
+                name = job.post.standing.pipeline.name
+                log.info("%s: run %s has begun (%s)", name, running.run, trigger)
+
+    # --- ending
+
+    def stop_job(self, job: Job, why: Stopped, words: str) -> None:
+        """Tell a run to stop: at an item's border, at once when that takes long, then by force."""
+        if job.stopped is not None:
+            return
+        job.stopped = why
+        log.info("%s: run %s is to stop: %s", job.post.standing.pipeline.name,
+                 job.running.run or job.tracked.name, words)  # fmt: skip
+        task = asyncio.create_task(_stopped(job.running, words, is_cancelled=why == "cancelled"))
+        job.tasks.add(task)
+        task.add_done_callback(job.tasks.discard)
+
+    async def _follow(self, job: Job) -> None:
+        """Wait for a run's end and see to what follows."""
+        end = await asyncio.shield(job.running.ended)
+        for task in job.tasks:
+            task.cancel()
+
+        async def see_to_it() -> None:
+            await self._settle(job, end)
+
+        try:
+            await see_to_it()
+        except TrackedError as error:
+            log.warning("%s; it is told later how run %s ended.", error, job.running.run)
+            self._owed.append(see_to_it)
+        finally:
+            self.wake.set()
+
+    async def _pay(self) -> None:
+        """Do what could not be done while Prefect was away."""
+        while self._owed:
+            await self._owed[0]()
+            self._owed.pop(0)
+
+    async def _settle(self, job: Job, end: End) -> None:
+        """Write down how a run ended, and start it again if that is due."""
+        shown = await self._board.read(job.tracked.id)
+        ending = self._ending(job, end, shown)
+        if shown.phase != "ended":
+            await self._show(job, end, ending)
+        window = job.post.standing.window
+        next_ = follow(ending, datetime.now(UTC), window=window, max_restarts=self._max_restarts)
+        if isinstance(next_, GoOn):
+            await self._again(job, next_)
+        self.jobs.pop(job.tracked.id, None)
+        self.wants_rest = self.wants_rest or job.stopped == "window"
+        _log_end(job, end, ending, next_)
+        if isinstance(next_, Done):
+            run = job.running.run or shown.name
+            if next_.is_given_up:
+                await self._given_up(job.post, run, ending.crash or "")
+            status = "crashed" if ending.crash else ending.status
+            job.running.run = run
+            await self._tell(job.tracked.id, job, status, end.report)
+
+    def _ending(self, job: Job, end: End, shown: Tracked) -> Ending:
+        """Tell how a run ended: by its own words, else by what Prefect has of it."""
+        crash, status = end.crash, end.report.status if end.report else "failed"
+        if crash is not None and job.is_adopted and shown.phase == "ended" and not shown.is_crashed:
+            crash, status = None, "completed" if shown.is_completed else "failed"
+        if crash is not None and job.stopped is not None:
+            crash, status = None, "interrupted"  # it was ended by force
+        return Ending(job.attempt, crash, status, job.stopped)
+
+    async def _show(self, job: Job, end: End, ending: Ending) -> None:
+        """Give a flow run its last state, where its process could not."""
+        if ending.crash is not None:
+            await self._board.crashed(job.tracked.id, ending.crash)
+        elif end.report is not None and end.report.status in ("completed", "quarantined"):
+            await self._board.completed(job.tracked.id, end.report.message or "")
+        elif ending.status in ("interrupted", "budget"):
+            await self._board.cancelled(job.tracked.id, "It was told to stop.")
+        else:
+            message = end.report.message if end.report else end.words
+            await self._board.failed(job.tracked.id, message or "")
+
+    async def _again(self, job: Job, next_: GoOn) -> None:
+        """Put a run into the queue again, as a fresh one that goes on with it."""
+        old = job.tracked
+        parameters = {**old.parameters, "attempt": next_.attempt, "parent": old.id}
+        made = await self._board.submit(
+            job.post.deployment, parameters, key=f"{old.id}:again", at=next_.at, words=next_.words
+        )
+        if old.id in self._waiting:
+            self._waiting[made.id] = self._waiting.pop(old.id)
+
+    async def _tell(self, id_: str, job: Job | None, status: str, report: Report | None) -> None:
+        """Tell whoever submitted a run that it is over."""
+        ended = self._waiting.pop(id_, None)
+        if ended is not None:
+            await ended(job, status, report)
+
+    async def stop(self, within_s: float) -> None:
+        """End everything at work in bounded time; it goes on at the next start."""
+        self.is_stopping = True
+        for job in list(self.jobs.values()):
+            if job.stopped is None:
+                job.stopped = "shutdown"
+            for task in job.tasks:
+                task.cancel()
+            job.running.halt("`paddock up` was ended", is_gentle=True)
+        for share, act in ((0.4, _at_once), (0.3, _by_force), (0.2, None)):
+            if not self._following:
+                break
+            await asyncio.wait(self._following, timeout=within_s * share)
+            for job in list(self.jobs.values()):
+                if act is not None:
+                    act(job.running)
+
+    def abandon(self) -> None:
+        """End every process by force, at once."""
+        for job in self.jobs.values():
+            job.running.signal(signal.SIGKILL)
+
+
+async def _stopped(running: Running, words: str, *, is_cancelled: bool) -> None:
+    running.halt(words, is_gentle=True, is_interrupted=is_cancelled)
+    await asyncio.sleep(GENTLE_S)
+    _at_once(running)
+    await asyncio.sleep(AT_ONCE_S)
+    _by_force(running)
+
+
+def _at_once(running: Running) -> None:
+    running.halt("", is_gentle=False)
+
+
+def _by_force(running: Running) -> None:
+    running.signal(signal.SIGKILL)
+
+
+def _log_end(job: Job, end: End, ending: Ending, next_: Done | GoOn) -> None:
+    """Say how a run ended, in one line."""
+    name = job.post.standing.pipeline.name
+    run = job.running.run or job.tracked.name
+    if ending.crash is not None:
+        what = f"crashed: {ending.crash}"
+    elif end.report is not None:
+        counts = ", ".join(f"{n} {state}" for state, n in end.report.counts.items() if n)
+        message = f": {end.report.message}" if end.report.message else ""
+        what = f"{end.report.status} ({counts or 'nothing to do'}){message}"
+    else:
+        what = f"{ending.status}{': ' if end.words else ''}{end.words}"
+    level = logging.INFO
+    if ending.crash is not None or ending.status == "failed":
+        level = logging.ERROR
+    log.log(level, "%s: run %s %s", name, run, what)
+    if isinstance(next_, GoOn):
+        log.info("%s: it %s.", name, _goes_on(next_))
+    elif next_.is_given_up:
+        log.error("%s: run %s is not started again.", name, run)
+
+
+def _goes_on(next_: GoOn) -> str:
+    local = next_.at.astimezone()
+    return f"is started again at {local:%Y-%m-%d %H:%M:%S}"

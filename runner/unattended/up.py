@@ -1,0 +1,465 @@
+"""Look after folders of pipelines: deploy them, start what is due, and end in good order.
+
+Puts the parts together; each knows little of the others. One loop keeps the queue, another looks
+at the files; Prefect may be away for a while, and everything that failed is done by a later round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paddock.engine.api.server import listen
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.residence.hosting import hosting
+from paddock.runner.residence.lodging import asked
+from paddock.runner.residence.place import NoResidence
+from paddock.runner.session import STATE_FOLDER
+from paddock.runner.settings import Settings
+
+from . import health, systemd
+from .found import Changes, Finder
+from .holding import Held, Holding
+from .standing import Standing
+from .webhooks import Call, Full, Webhooks, table
+
+if TYPE_CHECKING:
+    from paddock.pipelines.triggers import Webhook
+
+    from .office import Office, Post
+    from .planner import Planner
+    from .tracked import Board
+    from .watching import Watching
+
+LOOK_S = 2.0
+LOOK_SHARE = 20  # a look takes at most a twentieth of the time
+BUSY_S, IDLE_S = 1.0, 5.0  # between two rounds; what is submitted here wakes the loop at once
+PREFECT_S = 180.0  # on a machine with much else to do
+AWAY_S = 3.0
+STUCK_S = 120.0
+"""A round that takes longer is stuck, and systemd is no longer told that all is well."""
+TIDY_S = 86_400.0
+
+log = logging.getLogger("paddock.up")
+
+
+class UpError(Exception):
+    """It cannot start, or not go on: why, and what to do."""
+
+
+@dataclass
+class Wishes:
+    """What the caller wants."""
+
+    folders: Sequence[Path]
+    settings: Settings
+    flags: dict[str, object] = field(default_factory=dict)
+    ready: Callable[[str], None] = lambda text: None
+    """Told once, when everything is in place."""
+
+
+class Up:
+    """One `paddock up`. `stop` ends it in order, `reload` has it look at once."""
+
+    def __init__(self, wishes: Wishes) -> None:
+        self.stop = asyncio.Event()
+        self.reload = asyncio.Event()
+        self._wishes = wishes
+        self._settings = wishes.settings
+        self._finder = Finder([folder.absolute() for folder in wishes.folders], wishes.flags)
+        self._holding = Holding(wishes.settings.state_dir)
+        self._wanted: dict[str, Standing] = {}
+        self._hooks = Webhooks(self._called)
+        self._round_at = time.monotonic()
+        self._is_prefect_there = False
+        self._has_changed = True
+        self._said: set[str] = set()
+
+    async def run(self) -> None:
+        """Look after the folders until `stop` is set.
+
+        Raises:
+            UpError: it cannot start.
+            Held: another process looks after one of the folders.
+            PortTaken, CannotListen: its address cannot be had.
+        """
+        address = self._settings.unattended.address
+        door = listen(address.host, address.port)
+        try:
+            self._take_in(await asyncio.to_thread(self._finder.look), is_first=True)
+            async with self._opened(door):
+                self._wishes.ready(self._first_words(door))
+                systemd.notify("READY=1")
+                await self._kept()
+                systemd.notify("STOPPING=1")
+        finally:
+            door.close()
+            self._holding.close()
+
+    def abandon(self) -> None:
+        """End every process of ours by force: there is no time for more."""
+        office = getattr(self, "_office", None)
+        if office is not None:
+            office.abandon()
+
+    @asynccontextmanager
+    async def _opened(self, door: socket.socket) -> AsyncIterator[None]:
+        """Open pool, Prefect, queue and doors; close them in bounded time."""
+        async with AsyncExitStack() as stack:
+            try:
+                self._residence = await stack.enter_async_context(hosting(self._settings))
+                url = os.environ.get("PREFECT_API_URL", "").strip() or await self._prefect()
+            except NoResidence as error:
+                raise UpError(str(error)) from None
+            _tell_environment(url, self._settings)
+            from .office import Office
+            from .planner import Planner
+            from .tracked import board
+            from .watching import Watching
+
+            unattended = self._settings.unattended
+            self._board: Board = await stack.enter_async_context(board(url))
+            self._office: Office = Office(
+                self._board,
+                max_runs=unattended.max_runs,
+                max_restarts=unattended.max_restarts,
+                flags=self._wishes.flags,
+                allow=self._settings.allow,
+                given_up=self._given_up,
+            )
+            await self._office.executor.warm()
+            self._planner: Planner = Planner(self._board, self._office)
+            self._watching: Watching = Watching(
+                self._office, self._open_ledger, unattended.max_attempts
+            )
+            app = health.make_app(self._ready, self.status, self._hooks.answer)
+            await self._forget_gone()
+            stack.push_async_callback(self._closed)
+            await stack.enter_async_context(health.serving(app, door))
+            yield
+
+    async def _closed(self) -> None:
+        """End what is at work, in the time that is given."""
+        within_s = self._settings.service.stop_timeout_s
+        await self._watching.stop()
+        await self._office.stop(within_s * 0.6)
+        with contextlib.suppress(Exception):  # what could not be told now is told at the next start
+            await asyncio.wait_for(self._office.round(), within_s * 0.1)
+
+    async def _prefect(self) -> str:
+        """Wait for Prefect's server; gives its address.
+
+        Raises:
+            UpError: it does not start.
+        """
+        deadline = time.monotonic() + PREFECT_S
+        told: dict[str, Any] = {}
+        while time.monotonic() < deadline and not self.stop.is_set():
+            told = await asked(self._residence, "/prefect", {"within_s": 5.0}, within_s=15.0)
+            if told.get("state") == "ready":
+                return str(told["url"])
+            await asyncio.sleep(0.2)
+        raise UpError(
+            f"Prefect's server did not start: {told.get('why') or 'it took too long'}.\n"
+            "  `paddock service logs` may say why."
+        )
+
+    # --- the loops
+
+    async def _kept(self) -> None:
+        """Keep everything going until `stop` is set."""
+        tasks = [
+            asyncio.create_task(act())
+            for act in (self._keep_looking, self._keep_queue, self._keep_beating)
+        ]
+        stopped = asyncio.create_task(self.stop.wait())
+        done, _ = await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (stopped, *tasks):
+            task.cancel()
+        await asyncio.wait({stopped, *tasks})
+        for task in done - {stopped}:
+            task.result()  # an error that nobody foresaw: let it rise
+
+    async def _keep_looking(self) -> None:
+        """Look at the folders every two seconds, or less often where that takes long."""
+        while True:
+            began = time.monotonic()
+            self._take_in(await asyncio.to_thread(self._finder.look))
+            wait_s = max(LOOK_S, LOOK_SHARE * (time.monotonic() - began))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.reload.wait(), wait_s)
+            if self.reload.is_set():
+                self.reload.clear()
+                usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000
+                systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={usec}")
+                systemd.notify("READY=1")
+
+    async def _keep_queue(self) -> None:
+        """Keep deployments, schedules and runs as they should be."""
+        from .tracked import TrackedError
+
+        while True:
+            try:
+                await self._once()
+                self._prefect_is_there(None)
+            except TrackedError as error:
+                self._prefect_is_there(error)
+                await asyncio.sleep(AWAY_S)
+            self._round_at = time.monotonic()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._office.wake.wait(), self._pause_s())
+
+    def _pause_s(self) -> float:
+        """Give how long to wait for the next round, if nothing happens."""
+        now = datetime.now(UTC)
+        next_s = [(run.next_at - now).total_seconds() for run in self._office.queue]
+        if self._office.jobs or any(seconds <= 0 for seconds in next_s):
+            return BUSY_S
+        return max(0.01, min([IDLE_S, *next_s]))
+
+    async def _once(self) -> None:
+        """Do one round."""
+        self._office.wake.clear()
+        if self._has_changed:
+            self._has_changed = False
+            try:
+                await self._deploy()
+            except BaseException:
+                self._has_changed = True
+                raise
+        await self._planner.plan()
+        await self._office.round()
+        if self._office.wants_rest and not self._office.jobs:
+            self._office.wants_rest = False
+            with contextlib.suppress(NoResidence):
+                await asked(self._residence, "/rest", {})
+
+    async def _keep_beating(self) -> None:
+        """Tell systemd that all is well, as long as rounds come to their end."""
+        every_s = systemd.watchdog_s()
+        while True:
+            await asyncio.sleep(min(every_s or 10.0, 10.0))
+            if time.monotonic() - self._round_at < STUCK_S:
+                systemd.notify(f"WATCHDOG=1\nSTATUS={self._in_short()}")
+
+    async def _keep_tidy(self) -> None:
+        """Once a day, let go of what nobody needs any more."""
+        from paddock.runner.history.tidy import tidy
+
+        while True:
+            folders = {one.file.parent for one in self._wanted.values()}
+            try:
+                await tidy(self._settings, sorted(folders))
+            except Exception as error:  # tidying up must not end what it tidies up after
+                log.warning("tidying up failed: %s", error)
+            await asyncio.sleep(TIDY_S)
+
+    # --- files
+
+    def _take_in(self, changes: Changes, *, is_first: bool = False) -> None:
+        """Take in what a look found.
+
+        Raises:
+            Held: at the first look, another process looks after one of the folders.
+        """
+        for words in changes.told:
+            log.warning("%s", words)
+        wanted: dict[str, Standing] = {}
+        for one in changes.standing:
+            try:
+                self._holding.take(one.file.parent.resolve())
+            except Held as error:
+                if is_first:
+                    raise
+                self._say(str(error))
+                continue
+            wanted[one.key] = one
+        for one in changes.added:
+            if not is_first and one.key in wanted:
+                what = "has changed" if one.key in self._wanted else "is new"
+                log.info("%s: %s %s", one.pipeline.name, one.file, what)
+        for gone in self._wanted.keys() - wanted.keys():
+            log.info("%s: %s asks for nothing any more", self._wanted[gone].pipeline.name, gone)
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._has_changed = True
+            if not is_first:
+                self._office.wake.set()
+
+    def _say(self, words: str) -> None:
+        """Say it once."""
+        if words not in self._said:
+            self._said.add(words)
+            log.warning("%s", words)
+
+    async def _deploy(self) -> None:
+        """Bring the deployments, watches and webhooks to what the files say."""
+        from .office import Post
+
+        posts = self._office.posts
+        for key in [key for key in posts if key not in self._wanted]:
+            await self._withdraw(posts[key])
+        for key, standing in list(self._wanted.items()):
+            if key in posts and posts[key].standing is standing:
+                continue
+            name, about = standing.pipeline.name, standing.pipeline.description
+            made = await self._board.deploy(key, name, standing.version, about)
+            old = posts.get(key)
+            posts[key] = Post(standing, made)
+            if old is not None and old.deployment != made:  # it has another name now
+                await self._board.undeploy(old.deployment)
+            await self._planner.forget(posts[key], await self._board.open_runs([made]))
+            await self._watching.put(posts[key])
+        hooks, told = table([post.standing for post in posts.values()], self._secret)
+        self._hooks.hooks = hooks
+        for words in told:
+            self._say(words)
+
+    async def _withdraw(self, post: Post) -> None:
+        """Take a pipeline out of service; a run at work goes on to its end."""
+        key = post.standing.key
+        await self._watching.drop(key)
+        for run in await self._board.open_runs([post.deployment]):
+            if run.phase == "waiting":
+                await self._office.leave_out(run, post, "its pipeline is no longer there")
+        await self._board.undeploy(post.deployment)
+        self._office.posts.pop(key, None)
+        folder = post.standing.file.parent.resolve()
+        if not any(one.file.parent.resolve() == folder for one in self._wanted.values()):
+            self._holding.release(folder)
+
+    async def _forget_gone(self) -> None:
+        """Take away deployments of files below our folders that are no longer there."""
+        from .tracked import TrackedError
+
+        with contextlib.suppress(TrackedError):
+            for id_, file in (await self._board.deployments()).items():
+                if file and await asyncio.to_thread(_is_gone, Path(file), self._wishes.folders):
+                    await self._board.undeploy(id_)
+
+    def _open_ledger(self, folder: Path, is_readonly: bool) -> Ledger:
+        """Open the ledger of a pipeline's folder."""
+        url = self._settings.ledger_url
+        return Ledger(folder / STATE_FOLDER, is_readonly=is_readonly, url=url)
+
+    # --- webhooks
+
+    def _secret(self, standing: Standing, webhook: Webhook) -> str | None:
+        """Give a webhook's secret, filled in."""
+        if webhook.secret is None:
+            return None
+        at = ("on", "webhook", standing.webhooks.index(webhook), "secret")
+        return str(standing.rendered(webhook.secret, {"inputs": standing.inputs({})}, at))
+
+    async def _called(self, call: Call) -> tuple[str, bool]:
+        """Put a webhook's call into the queue."""
+        from .tracked import TrackedError
+
+        post = self._office.posts.get(call.standing.key)
+        if post is None or self.stop.is_set():
+            raise Full("the pipeline is not in service at the moment.")
+        if self._office.is_full(post):
+            raise Full("too many runs of this pipeline wait already.")
+        at = datetime.now(UTC)
+        try:
+            made = await self._office.submit(
+                post, call.trigger, f"{post.deployment}:{call.key}", inputs=call.inputs, at=at,
+                words="called by its webhook",
+            )  # fmt: skip
+        except TrackedError:
+            raise Full("the queue cannot be reached for a moment.") from None
+        self._office.wake.set()
+        return made.id, made.at != at
+
+    # --- how it is
+
+    def _ready(self) -> dict[str, bool]:
+        return {
+            "prefect": self._is_prefect_there,
+            "running": time.monotonic() - self._round_at < STUCK_S and not self.stop.is_set(),
+        }
+
+    def status(self) -> dict[str, Any]:
+        """Tell all, as plain data."""
+        now = datetime.now(UTC)
+        posts = self._office.posts
+        names = {post.deployment: post.standing.pipeline.name for post in posts.values()}
+        return {
+            "pid": os.getpid(),
+            "folders": [str(folder) for folder in self._wishes.folders],
+            "prefect": os.environ.get("PREFECT_API_URL", ""),
+            "is_prefect_there": self._is_prefect_there,
+            "pipelines": [self._about(key, now) for key in posts],
+            "running": [job.as_json() for job in self._office.jobs.values()],
+            "queue": [
+                {"flow_run": run.id, "pipeline": names.get(run.deployment),
+                 "trigger": run.parameters.get("trigger"), "at": run.at.isoformat(),
+                 "state": run.shown}
+                for run in self._office.queue
+            ],
+        }  # fmt: skip
+
+    def _about(self, key: str, now: datetime) -> dict[str, Any]:
+        standing = self._office.posts[key].standing
+        window = standing.window
+        return {
+            "name": standing.pipeline.name,
+            "file": key,
+            "next": self._planner.next_times(key, now),
+            "window": str(window) if window else None,
+            "is_open": window.is_open(now) if window else True,
+            "watches": self._watching.status(key),
+            "webhooks": [one.path for one in standing.webhooks],
+        }
+
+    def _first_words(self, door: socket.socket) -> str:
+        host, port = door.getsockname()[:2]
+        names = sorted(one.pipeline.name for one in self._wanted.values())
+        what = ", ".join(names) if names else "no pipeline with `on:` yet"
+        api = os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
+        return (
+            f"Paddock looks after {what}.\n"
+            f"  http://{host}:{port}/status tells how it is; {api} shows the runs."
+        )
+
+    def _in_short(self) -> str:
+        n, jobs = len(self._office.posts), len(self._office.jobs)
+        return f"{n} pipelines, {jobs} runs at work"
+
+    def _prefect_is_there(self, error: Exception | None) -> None:
+        """Say once that Prefect is away, and once that it is back."""
+        if error is not None and self._is_prefect_there:
+            log.warning("%s. What runs goes on; nothing new starts until it is back.", error)
+        elif error is None and not self._is_prefect_there and self._round_at:
+            log.info("Prefect answers.")
+        self._is_prefect_there = error is None
+
+    async def _given_up(self, post: Post, run: str, words: str) -> None:
+        """A run crashed once too often: tell whoever wants to know."""
+        log.error("%s: run %s is given up: %s", post.standing.pipeline.name, run, words)
+
+
+def _is_gone(file: Path, folders: Sequence[Path]) -> bool:
+    """Tell whether a file below some folders is gone, rather than its whole folder."""
+    is_ours = any(file.is_relative_to(folder.absolute()) for folder in folders)
+    return is_ours and not file.exists() and file.parent.exists()
+
+
+def _tell_environment(url: str, settings: Settings) -> None:
+    """Set what Prefect reads when it is imported: here, and in the processes of runs."""
+    os.environ["PREFECT_API_URL"] = url
+    os.environ.setdefault("PREFECT_HOME", str(settings.state_dir / "prefect"))
+    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.pop("CI", None)  # a run of ours uses our pool, wherever we are

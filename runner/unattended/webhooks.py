@@ -1,0 +1,189 @@
+"""A call from elsewhere becomes a run: checked, bounded, mapped to inputs, put into the queue.
+
+Knows no Prefect: `submit` does the queueing. A secret stands in the pipeline's file or in
+`secrets`; a webhook without one is served on this machine's own address alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.triggers import Webhook
+
+from . import signatures
+from .signatures import Refused
+from .standing import Standing
+
+MOST_BYTES = 1 << 20
+BODY_S = 20.0
+RESERVED = ("/healthz", "/readyz", "/status")
+_KEYS = ("x-idempotency-key", "idempotency-key", "x-github-delivery")
+
+
+class Full(Exception):
+    """The queue takes no more for now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call that is to become a run."""
+
+    standing: Standing
+    trigger: str
+    inputs: Mapping[str, Any]
+    key: str
+    """The same call twice has the same one."""
+
+
+Submit = Callable[[Call], Awaitable[tuple[str, bool]]]
+"""Puts a call into the queue; gives the run's id, and whether it was there already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """A webhook that is served."""
+
+    standing: Standing
+    webhook: Webhook
+    secret: str | None = field(default=None, repr=False)
+
+
+def table(
+    standing: Sequence[Standing], secret_of: Callable[[Standing, Webhook], str | None]
+) -> tuple[dict[str, Hook], list[str]]:
+    """Give the webhooks by their paths, and what cannot be served, in words."""
+    hooks: dict[str, Hook] = {}
+    told: list[str] = []
+    for one in standing:
+        for index, webhook in enumerate(one.webhooks):
+            mark = one.pipeline.mark(("on", "webhook", index, "path"))
+            place = f"{mark.file}:{mark.line}:{mark.column}: webhook '{webhook.path}'"
+            if webhook.path in RESERVED:
+                told.append(f"{place} is this service's own path.\n  Choose another one.")
+            elif webhook.path in hooks:
+                other = hooks[webhook.path].standing.file
+                told.append(f"{place} is taken by {other}.\n  Choose another path.")
+            else:
+                try:
+                    hooks[webhook.path] = Hook(one, webhook, secret_of(one, webhook))
+                except PipelineError as error:
+                    told.append(str(error))
+    return hooks, told
+
+
+class Webhooks:
+    """Answers calls. `hooks` is replaced whenever files change."""
+
+    def __init__(self, submit: Submit, clock: Callable[[], float] = time.time) -> None:
+        self.hooks: Mapping[str, Hook] = {}
+        self._submit = submit
+        self._clock = clock
+
+    async def answer(self, request: Request) -> Response:
+        """Answer one call: 202 with the run, or why not."""
+        hook = self.hooks.get(request.url.path)
+        if hook is None:
+            return _no(404, "there is no webhook of this path.")
+        if request.method != "POST":
+            return _no(405, "a webhook is called by POST.")
+        if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+            return _no(415, "the body must be JSON: Content-Type: application/json.")
+        try:
+            body = await _body(request)
+            call = self._call(hook, request.headers, body)
+            run, is_known = await self._submit(call)
+        except _Bad as error:
+            return _no(error.status, str(error))
+        except PipelineError as error:
+            return _no(422, "\n".join(fault.message for fault in error.faults))
+        except Full as error:
+            return _no(429, str(error), {"Retry-After": "60"})
+        except ClientDisconnect:
+            return Response(status_code=499)
+        answer = {"run": run, "pipeline": hook.standing.pipeline.name, "is_known": is_known}
+        return JSONResponse(answer, 200 if is_known else 202)
+
+    def _call(self, hook: Hook, headers: Mapping[str, str], body: bytes) -> Call:
+        """Check a call and map it.
+
+        Raises:
+            _Bad: it is not signed as it should be, or is no JSON.
+            PipelineError: it does not give the pipeline what it needs.
+        """
+        if hook.secret is not None:
+            try:
+                signatures.check(hook.secret, headers, body, self._clock())
+            except Refused as error:
+                raise _Bad(401, str(error)) from None
+        try:
+            payload = json.loads(body)
+        except (ValueError, RecursionError):
+            raise _Bad(400, "the body is not JSON.") from None
+        inputs = mapped(hook, payload)
+        key = next((headers[name] for name in _KEYS if headers.get(name)), None)
+        if key is None:
+            key = headers.get(signatures.OWN) if hook.secret else None
+        digest = hashlib.sha256((key or uuid.uuid4().hex).encode()).hexdigest()[:32]
+        return Call(hook.standing, f"webhook {hook.webhook.path}", inputs, f"webhook:{digest}")
+
+
+def mapped(hook: Hook, payload: Any) -> dict[str, Any]:
+    """Fill in the inputs from a payload.
+
+    A caller from elsewhere may name folders within the pipeline's own alone: what a person opens by
+    `-i folder=` no stranger opens by a call.
+
+    Raises:
+        PipelineError: an input is missing or wrong.
+    """
+    one, written = hook.standing, hook.webhook.inputs
+    index = one.webhooks.index(hook.webhook)
+    at = ("on", "webhook", index, "inputs")
+    filled = one.rendered(written, {"payload": payload, "inputs": {}}, at)
+    values = one.inputs(filled)
+    base = one.file.parent.resolve()
+    faults = [
+        Fault(f"input '{name}' leads outside the pipeline's folder.", "")
+        for name in filled
+        if one.pipeline.inputs[name].type in ("dir", "path")
+        and not Path(values[name]).resolve().is_relative_to(base)
+    ]
+    if faults:
+        raise PipelineError(faults)
+    return {name: values[name] for name in filled}
+
+
+class _Bad(Exception):
+    def __init__(self, status: int, words: str) -> None:
+        self.status = status
+        super().__init__(words)
+
+
+async def _body(request: Request) -> bytes:
+    """Read the body, bounded in size and time."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > MOST_BYTES:
+                    raise _Bad(413, "the body is larger than 1 MiB.")
+    except TimeoutError:
+        raise _Bad(408, f"the body did not come within {BODY_S:g} s.") from None
+    return bytes(body)
+
+
+def _no(status: int, words: str, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse({"error": words}, status, headers)
