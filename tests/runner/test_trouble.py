@@ -8,7 +8,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -141,14 +140,6 @@ class Holder:
             self._connection = None
 
 
-class Notes(Silent):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tell of a holder after a moment, and wait for it a second."""
@@ -175,13 +166,16 @@ def test_a_ledger_that_is_held_for_a_while_is_waited_for(
     world.edit("    do:\n", "    max_parallel: 1\n    do:\n")
     world.documents(6)
     holder = Holder(world)
-    observer = Notes()
-    later = threading.Timer(1.0, holder.let_go)
-    later.start()
-    report = world.run(pool=holding_from(holder, 3), observer=observer)
-    later.join()
+    notes: list[str] = []
+
+    class LetsGo(Silent):
+        def note(self, text: str) -> None:
+            notes.append(text)
+            holder.let_go()
+
+    report = world.run(pool=holding_from(holder, 3), observer=LetsGo())
     assert report.status == "completed"
-    assert observer.notes == ["another program holds the ledger; waiting for it"]
+    assert notes == ["another program holds the ledger; waiting for it"]
     assert world.run().counts == {"fresh": 7}
 
 
@@ -200,13 +194,11 @@ def test_a_ledger_that_is_held_for_ever_stops_the_run_with_nothing_lost(
         f"go. What it says is done is done: end that program (a backup, a database browser), then "
         f"run the same command again."
     )
-    assert (
-        states(report)
-        == {f"{n}.txt": "new" for n in range(3)}
-        == dict.fromkeys((f"{n}.txt" for n in finished(world) if n != "each"), "new")
-    )
+    done = {f"{number}.txt" for number in finished(world)}
+    assert set(states(report)) == done and len(done) in range(1, 6)
     again = world.run()
-    assert again.status == "completed" and again.counts == {"fresh": 3, "new": 4}
+    assert again.status == "completed"
+    assert again.counts == {"fresh": len(done), "new": 7 - len(done)}
 
 
 def test_a_ledger_that_nobody_may_even_read_is_named(
