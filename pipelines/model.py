@@ -141,7 +141,7 @@ class _Reader:
             model = self._checks.table(ModelKeys, given, ("models", alias))
             if model is not None and model.pool is not None:
                 at: Path = ("models", alias, "pool")
-                self._text(given["pool"].get("url"), (*at, "url"), {"inputs"})
+                self._text(item["pool"].get("url"), (*at, "url"), {"inputs"})
                 self._text(model.pool.key, (*at, "key"), {"inputs", "secrets"})
             # A faulty one still counts as known: no step is blamed for naming it.
             yield alias, model or ModelKeys.model_validate({"ref": "?"})

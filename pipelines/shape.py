@@ -99,7 +99,10 @@ class SecretKeys(Keys):
     """A value that is read when a run begins; never printed, never stored."""
 
     env: str | None = Field(
-        None, min_length=1, description="The environment variable that has it.", examples=["API_KEY"]
+        None,
+        min_length=1,
+        description="The environment variable that has it.",
+        examples=["API_KEY"],
     )
     file: str | None = Field(None, min_length=1, description="The file that has it.")
 

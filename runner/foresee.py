@@ -66,7 +66,7 @@ class _Foresight:
         self._session = session
         self._work = session.work
         self._blocks = Blocks(session.work, session.toolbox, plain_chunks, Border())
-        self._scope = Scope.of(session.bound.inputs)
+        self._scope = Scope.of(session.bound.inputs, session.tally.secrets.values)
         self._unknown: dict[str, str] = {}
         """Node → the one that must run before its outputs are known."""
         self._items: list[PlanItem] = []

@@ -1,29 +1,42 @@
-"""Open the pool that a bound plan's models are asked from, and look every model up.
+"""Open the pools that a bound plan's models are asked from, and look every model up.
 
-Knows no step and no ledger.
+A model that names servers elsewhere is asked there, all others by one pool: the caller's, servers
+that the settings name, this machine's service, or a pool inside this process. Knows no step and
+no ledger.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import (
     ChatRequest,
     EmbedReply,
     EmbedRequest,
+    Message,
     ModelFacts,
     ModelSpec,
     Pool,
     Stream,
 )
 
-from .binding.bound import BoundPlan
+from .binding.bound import BoundPlan, BoundPool
 from .body import steps_of
 from .calls import Digests
+from .consent import names_strange_pool
+from .secrets import Secrets
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from paddock.engine.elsewhere.spread import SpreadPool
+    from paddock.engine.remote.pool import FindPlace
+
+Note = Callable[[str], None]
+"""Shows a person one line."""
 
 
 @asynccontextmanager
@@ -32,48 +45,126 @@ async def opened_pool(
     settings: Settings,
     *,
     given: Pool | None = None,
+    here: FindPlace | None = None,
     is_plan: bool = False,
+    secrets: Secrets | None = None,
+    note: Note = print,
 ) -> AsyncIterator[tuple[Digests, Pool]]:
     """Give the models' digests and the pool; every named model is looked up before the start.
 
-    `given` serves instead of any other; a plan only looks up and gets no pool of its own.
+    `given` serves instead of any other; `here` says where this machine's service is asked, in place
+    of a pool inside this process. A plan only looks up and gets no pool of its own.
 
     Raises:
         EngineError: a model that the pipeline names cannot be used.
     """
     specs = models_of(bound)
-    if given is not None or not specs:
-        pool: Pool = given or NoPool()
-        yield await _looked_up(Digests(pool.facts), specs), pool
+    if given is not None:
+        yield await _looked_up(given, specs), given
         return
-    from paddock.engine.models import ModelFinder, with_context
+    async with AsyncExitStack() as stack:
+        home: Pool = NoPool()
+        if any(not spec.pool for spec in specs):
+            home = await stack.enter_async_context(_home(bound, settings, here, is_plan, note))
+        elsewhere = {
+            name: await stack.enter_async_context(_elsewhere(bound, pool, secrets, note))
+            for name, pool in bound.pools.items()
+            if any(spec.pool == name for spec in specs)
+        }
+        pool = RoutedPool(home, elsewhere) if elsewhere else home
+        yield await _looked_up(pool, specs), pool
 
-    finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
 
-    async def facts(spec: ModelSpec) -> ModelFacts:
-        found = await asyncio.to_thread(finder.find, spec.ref, settings.pool.n_ctx_tokens)
-        return with_context(found, spec.n_ctx_tokens)
-
-    digests = await _looked_up(Digests(facts), specs)
+@asynccontextmanager
+async def _home(
+    bound: BoundPlan, settings: Settings, here: FindPlace | None, is_plan: bool, note: Note
+) -> AsyncIterator[Pool]:
+    """Open the pool of the models that name none."""
+    if settings.pool_urls:
+        # A file beside the pipeline may be a stranger's, and must not have keys sent anywhere.
+        is_strange = names_strange_pool(settings, bound.roots.base)
+        key = "" if is_strange else settings.pool_key
+        async with _spread(settings.pool_urls, key, note) as spread:
+            yield spread
+        return
     if is_plan:
-        yield digests, NoPool()
+        yield LookedUp(settings)
+        return
+    if here is not None:
+        from paddock.engine.remote.pool import RemotePool
+
+        async with RemotePool(here) as remote:
+            yield remote
         return
     from paddock.engine.pool import LocalPool
 
-    async with LocalPool(settings.pool, models=finder) as local:
-        yield digests, local
+    async with LocalPool(settings.pool) as local:
+        yield local
 
 
-def models_of(bound: BoundPlan) -> dict[str, ModelSpec]:
-    """Give the models that a plan's steps name, by their references."""
+def _elsewhere(
+    bound: BoundPlan, pool: BoundPool, secrets: Secrets | None, note: Note
+) -> SpreadPool:
+    """Make the pool of servers that a model names."""
+    scope = {"inputs": bound.inputs, "secrets": secrets.values if secrets else {}}
+    key = "" if pool.key is None else str(pool.key.render(scope))
+    return _spread(pool.urls, key, note)
+
+
+def _spread(urls: Iterable[str], key: str, note: Note) -> SpreadPool:
+    from paddock.engine.elsewhere.address import ServerAddress
+    from paddock.engine.elsewhere.any_server import AnyServer
+    from paddock.engine.elsewhere.spread import SpreadPool
+
+    return SpreadPool([AnyServer(ServerAddress(url, key), note) for url in urls], note)
+
+
+def models_of(bound: BoundPlan) -> tuple[ModelSpec, ...]:
+    """Give the models that a plan's steps name, each once."""
     models = (step.model for step in steps_of(bound.nodes))
-    return {spec.ref: spec for spec in models if spec is not None}
+    return tuple({(spec.pool, spec.ref): spec for spec in models if spec is not None}.values())
 
 
-async def _looked_up(digests: Digests, specs: dict[str, ModelSpec]) -> Digests:
-    for spec in specs.values():
+async def _looked_up(pool: Pool, specs: Iterable[ModelSpec]) -> Digests:
+    digests = Digests(pool.facts)
+    for spec in specs:
         await digests.of(spec)
     return digests
+
+
+class RoutedPool:
+    """Implements `paddock.engine.request.Pool`: each model is asked where it is served."""
+
+    def __init__(self, home: Pool, elsewhere: Mapping[str, Pool]) -> None:
+        self._home = home
+        self._elsewhere = elsewhere
+
+    def __getattr__(self, name: str) -> Any:
+        """Give what only some pools have (`stats`) as the pool at home has it."""
+        return getattr(self._home, name)
+
+    async def facts(self, model: ModelSpec) -> ModelFacts:
+        """Tell what is known of a model without loading it."""
+        return await self._of(model).facts(model)
+
+    async def count_chat(self, model: ModelSpec, messages: Sequence[Message]) -> int:
+        """Count the prompt's tokens, the model's chat template included."""
+        return await self._of(model).count_chat(model, messages)
+
+    async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
+        """Count each text's tokens."""
+        return await self._of(model).count_texts(model, texts)
+
+    def chat(self, request: ChatRequest) -> Stream:
+        """Queue a request; errors come out of the stream."""
+        return self._of(request.model).chat(request)
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        """Embed whole texts."""
+        return await self._of(request.model).embed(request)
+
+    def _of(self, model: ModelSpec) -> Pool:
+        return self._elsewhere.get(model.pool, self._home)
 
 
 class NoPool:
@@ -102,3 +193,20 @@ class NoPool:
     @staticmethod
     def _refusal(model: ModelSpec) -> EngineError:
         return EngineError(f"model '{model.ref}' is asked for by a step that declares no model.")
+
+
+class LookedUp(NoPool):
+    """The pool of a plan: tells what the models on this machine are, and asks none of them."""
+
+    def __init__(self, settings: Settings) -> None:
+        from paddock.engine.models import ModelFinder
+
+        self._n_ctx_tokens = settings.pool.n_ctx_tokens
+        self._finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
+
+    async def facts(self, model: ModelSpec) -> ModelFacts:
+        """Tell what is known of a model."""
+        from paddock.engine.models import with_context
+
+        found = await asyncio.to_thread(self._finder.find, model.ref, self._n_ctx_tokens)
+        return with_context(found, model.n_ctx_tokens)

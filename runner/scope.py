@@ -15,9 +15,10 @@ class Scope(dict[str, Any]):
     """
 
     @classmethod
-    def of(cls, inputs: Mapping[str, Any]) -> Scope:
-        """Give the outermost scope."""
-        return cls(inputs=dict(inputs), steps={})
+    def of(cls, inputs: Mapping[str, Any], secrets: Mapping[str, str] | None = None) -> Scope:
+        """Give the outermost scope; only the places that may read secrets name them."""
+        named = {"secrets": dict(secrets)} if secrets else {}
+        return cls(inputs=dict(inputs), steps={}, **named)
 
     def child(self, names: str | Mapping[str, Any], item: Any = None) -> Scope:
         """Give the scope of one item of a `for_each`: one name and its value, or several."""

@@ -26,6 +26,7 @@ from .names import run_name
 from .observer import Observer, Several
 from .pools import opened_pool
 from .report import Report
+from .secrets import Secrets
 from .settings import Settings
 from .shares import Shares, shared
 from .speed import SpeedBook
@@ -103,7 +104,7 @@ async def opened(
     *,
     pool: Pool | None = None,
     here: FindPlace | None = None,
-    secrets: Secrets = NO_SECRETS,
+    secrets: Secrets | None = None,
     stop: asyncio.Event,
     wait_s: float | None = None,
     is_plan: bool = False,
@@ -117,6 +118,7 @@ async def opened(
         EngineError: a model that the pipeline names cannot be used.
     """
     state = bound.roots.base / STATE_FOLDER
+    secrets = secrets or Secrets()
     async with AsyncExitStack() as stack:
         ledger = stack.enter_context(Ledger(state, is_readonly=is_plan, url=settings.ledger_url))
         run = await _named(bound, ledger, is_plan=is_plan)
@@ -133,7 +135,6 @@ async def opened(
             shares = await stack.enter_async_context(
                 shared(ledger, _place(bound, options), run, options.job, settings.unattended)
             )
-            has_died = shares.joined.has_dead and not shares.joined.n_others
             if shares.joined.n_others:
                 tally.note(f"working together with {shares.joined.n_others} other machines")
         elif not is_plan:
@@ -146,10 +147,20 @@ async def opened(
             has_died = await stack.enter_async_context(held)
         scopes = await ledger.ask(ledger.scopes_of, bound.file.name)
         index = await ledger.ask(Index, ledger, bound.roots.base, scopes)
+        if shares is not None:
+            stack.push_async_callback(_cleared, shares, index)
         if has_died:
             stack.push_async_callback(asyncio.to_thread, sweep, index)
         digests, served = await stack.enter_async_context(
-            opened_pool(bound, settings, given=pool, here=here, is_plan=is_plan)
+            opened_pool(
+                bound,
+                settings,
+                given=pool,
+                here=here,
+                is_plan=is_plan,
+                secrets=secrets,
+                note=tally.note,
+            )
         )
         work = Work(bound, ledger, index, digests, options, shares.runs if shares else None)
         toolbox = Toolbox(bound, served, ledger, index, digests, tally, options, shares)
@@ -165,6 +176,12 @@ async def _named(bound: BoundPlan, ledger: Ledger, *, is_plan: bool) -> str:
             return run
         if await ledger.ask(ledger.reserve_run, run, bound.name, bound.file.name):
             return run
+
+
+async def _cleared(shares: Shares, index: Index) -> None:
+    """Remove what machines left behind that died meanwhile; their items are done by now."""
+    if await shares.bury():
+        await asyncio.to_thread(sweep, index)
 
 
 def _place(bound: BoundPlan, options: Options) -> str:

@@ -9,6 +9,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from paddock.engine.request import Usage
 
 from .observer import ItemState, Observer
 from .report import ItemReport, Report, Status
+from .secrets import Secrets
 
 MOST_NOTES = 200  # a note for each of 10,000 documents helps nobody; the rest are counted
 
@@ -24,8 +26,15 @@ class Tally:
     """The one place where a run's numbers meet."""
 
     def __init__(
-        self, run: str, pipeline: str, observer: Observer, log: Path | None = None
+        self,
+        run: str,
+        pipeline: str,
+        observer: Observer,
+        log: Path | None = None,
+        secrets: Secrets | None = None,
     ) -> None:
+        self.secrets = secrets or Secrets()
+        """What no text that leaves here may hold."""
         self.run = run
         self.pipeline = pipeline
         self.observer = observer
@@ -47,6 +56,7 @@ class Tally:
 
     def note(self, text: str) -> None:
         """Show one line and keep it for the report; the same line once."""
+        text = self.secrets.redact(text)
         if text in self._notes:
             return
         self._notes[text] = None
@@ -67,11 +77,13 @@ class Tally:
     def item(self, report: ItemReport) -> None:
         """Keep how an item ended."""
         self.counts[report.state] += 1
+        if report.error is not None:
+            report = replace(report, error=self.secrets.redact(report.error))
         self._items.append(report)
 
     def tell(self, step: str, key: str, state: ItemState, detail: str | None = None) -> None:
         """Tell the observer that an item changed its state."""
-        self.observer.item(step, key, state, detail)
+        self.observer.item(step, key, state, detail and self.secrets.redact(detail))
 
     def wrote(self, path: str) -> None:
         """Keep the name of a file that was made or changed."""
@@ -83,8 +95,9 @@ class Tally:
             return
         try:
             self._log.parent.mkdir(parents=True, exist_ok=True)
+            trace = "".join(traceback.format_exception(error))
             with self._log.open("a", encoding="utf-8") as file:
-                file.write(f"{where}\n{''.join(traceback.format_exception(error))}\n")
+                file.write(self.secrets.redact(f"{where}\n{trace}\n"))
         except OSError as refused:  # the error itself is told all the same
             self.note(f"{self._log}: what happened cannot be written ({refused.strerror}).")
             return
@@ -119,9 +132,9 @@ class Tally:
             models=models or {},
             seconds=time.monotonic() - self.began,
             items=self._in_order(),
-            returns=returns,
+            returns=self.secrets.redacted(returns),
             notes=tuple(self._notes),
             written=tuple(self._written),
-            message=message,
+            message=message and self.secrets.redact(message),
             log=str(self._log) if self._has_log else None,
         )

@@ -60,6 +60,20 @@ def listed(value: object) -> tuple[str, ...]:
     return tuple(part.strip() for part in parts if part.strip())
 
 
+def urls(value: object) -> tuple[str, ...]:
+    """Give the addresses of servers.
+
+    >>> urls("http://gpu-1:8000/v1, http://gpu-2:8000")
+    ('http://gpu-1:8000', 'http://gpu-2:8000')
+    """
+    from paddock.engine.elsewhere.address import BadAddress, base_url
+
+    try:
+        return tuple(dict.fromkeys(map(base_url, listed(value))))
+    except BadAddress as error:
+        raise BadValue(error.why, error.remedy) from None
+
+
 CONSENTS = ("run", "tool", "mcp", "network", "secrets")
 
 

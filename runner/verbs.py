@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .binding.bound import BoundPlan
     from .border import Border
     from .observer import Observer
+    from .secrets import Secrets
     from .session import Session
     from .settings import Settings
     from .tracking import Way
@@ -77,9 +78,16 @@ async def plan_async(
     from .session import opened
     from .work import Options
 
-    settings, bound = _bound(Path(path), inputs, settings)
+    settings, bound, secrets = _bound(Path(path), inputs, settings)
     async with opened(
-        bound, settings, Silent(), Options(), pool=pool, stop=asyncio.Event(), is_plan=True
+        bound,
+        settings,
+        Silent(),
+        Options(),
+        pool=pool,
+        secrets=secrets,
+        stop=asyncio.Event(),
+        is_plan=True,
     ) as session:
         return await foresee(session)
 
@@ -97,12 +105,14 @@ def run(
     retry_failed: bool = False,
     wait_s: float | None = None,
     pool: Pool | None = None,
+    notify: bool = False,
 ) -> Report:
     """Run a pipeline; the same call again continues.
 
     `local`: True runs inside this process, without Prefect; False with this machine's service,
     which is started if need be; None as the environment says (`CI`, `PREFECT_API_URL`). `wait_s`
-    is the longest to wait for another run on the same folders. Ctrl-C ends a run in order.
+    is the longest to wait for another run on the same folders. `notify` tells those whom
+    `on.notify` names how it ended. Ctrl-C ends a run in order.
 
     Raises:
         PipelineError: the YAML or an input is wrong.
@@ -131,6 +141,7 @@ def run(
                 retry_failed=retry_failed,
                 wait_s=wait_s,
                 pool=pool,
+                notify=notify,
                 stop=stop,
                 border=border,
             )
@@ -157,26 +168,29 @@ async def run_async(
     trigger: str = "hand",
     job: str = "",
     text: str | None = None,
+    notify: bool | None = None,
 ) -> Report:
     """Run a pipeline in a running loop; `stop`, once set, ends it in order.
 
     A closed `border` lets items in flight finish and begins no new one. `allow` is what the
     pipeline may reach besides what the settings allow; `trigger` is what made it run; `job` names
     what several machines do together; `text` is the file's, where it was read before. Inside a
-    Prefect flow run it is that run's.
+    Prefect flow run it is that run's. `notify` says whether those are told whom `on.notify` names;
+    None: unless it runs by hand.
     """
     import asyncio
     from contextlib import AsyncExitStack
 
     from .border import Border
     from .ledger.locks import Locked
+    from .notify.telling import telling
     from .observer import Silent
     from .serving import prefect_of, served
     from .session import opened
     from .tracking import is_within, way
     from .work import Options
 
-    settings, bound = _bound(Path(path), inputs, settings, text)
+    settings, bound, secrets = _bound(Path(path), inputs, settings, text, allow)
     force = frozenset(force)
     _check_ids(bound, force)
     options = Options(
@@ -192,19 +206,24 @@ async def run_async(
     stop = stop or asyncio.Event()
     border = border or Border()
     observer = observer or Silent()
+    tells = trigger != "hand" if notify is None else notify
     try:
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
+            wanted = tells and not options.only  # the other items were not looked at
+            ending = telling(bound, settings, observer, secrets, stop, wanted=wanted)
+            outcome = await enter(ending)
             tenant = await enter(served(how, bound, settings, observer.note))
             prefect = await prefect_of(how, tenant)
             here = tenant.place if tenant is not None else None
             session = await enter(
                 opened(
                     bound, settings, observer, options,
-                    pool=pool, here=here, stop=stop, wait_s=wait_s,
+                    pool=pool, here=here, secrets=secrets, stop=stop, wait_s=wait_s,
                 )
             )  # fmt: skip
-            return await _journey(session, stop, border, how, prefect)
+            report = outcome.report = await _journey(session, stop, border, how, prefect)
+            return report
     except Locked as error:
         if not stop.is_set():
             raise
@@ -275,12 +294,18 @@ def _bound(
     inputs: Mapping[str, Any] | None,
     settings: Settings | None,
     text: str | None = None,
-) -> tuple[Settings, BoundPlan]:
-    """Read, check and bind a pipeline file."""
+    allow: Iterable[str] = (),
+) -> tuple[Settings, BoundPlan, Secrets]:
+    """Read, check and bind a pipeline file; refuse one that wants more than is allowed."""
+    from . import consent
     from .binding.bind import bind, plan_of
+    from .secrets import resolve
     from .settings import read_settings
 
     settings = settings or read_settings(path.parent)
     made = plan_of(path, text)
     models: dict[Role, str] = {"chat": settings.chat_model, "embed": settings.embed_model}
-    return settings, bind(made, inputs or {}, cwd=Path.cwd(), default_models=models)
+    bound = bind(made, inputs or {}, cwd=Path.cwd(), default_models=models)
+    consent.refuse(bound, settings.allow.union(allow))
+    consent.refuse_strange_pool(settings, path.parent)
+    return settings, bound, resolve(bound.pipeline, os.environ, bound.inputs)

@@ -37,6 +37,7 @@ class Line:
         import httpx
 
         self.url = address.url
+        self._key = address.key
         self._http = httpx.AsyncClient(
             base_url=address.url,
             headers={"Authorization": f"Bearer {address.key}"} if address.key else {},
@@ -108,7 +109,7 @@ class Line:
             event = _object(self.url, data)
             error = event.get("error")
             if error is not None:
-                raise _refusal(self.url, _code(error), _said(error), error)
+                raise _refusal(self.url, _code(error), self._clean(_said(error)), error)
             yield event
         raise Away(f"the answer of {self.url} broke off", was_sent=True)
 
@@ -135,9 +136,13 @@ class Line:
         except (ValueError, RecursionError):
             told = None
         error = told.get("error", told) if isinstance(told, dict) else None
-        said = _said(error) or answer.reason_phrase
+        said = self._clean(_said(error)) or answer.reason_phrase
         after_s = _seconds(answer.headers.get("retry-after"))
         return _refusal(self.url, answer.status_code, said, error, after_s)
+
+    def _clean(self, said: str) -> str:
+        """Take out the key, which some servers repeat when they refuse it."""
+        return said.replace(self._key, "***") if self._key else said
 
 
 def _refusal(

@@ -108,7 +108,7 @@ class Binder:
         base = (cwd / self._file).parent
         self._given = given.read(self._pipeline, inputs, base=base, cwd=cwd)
         self._base = base
-        self._models = Models(self._pipeline, base.resolve(), default_models)
+        self._models = Models(self._pipeline, base.resolve(), default_models, self._given.values)
         self._outputs: dict[str, tuple[str, ...] | None] = {}
         self._params: dict[tuple[str | int, ...], Parameters] = {}
         self._own: list[Fault] = []
@@ -142,6 +142,7 @@ class Binder:
             input_types={name: one.type for name, one in pipeline.inputs.items()},
             roots=roots,
             models=self._models.by_alias,
+            pools=self._models.pools,
             defaults=self._models.defaults,
             returns=pipeline.returns,
             watches=found,

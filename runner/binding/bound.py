@@ -83,6 +83,17 @@ class BoundBlock:
     spec: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class BoundPool:
+    """Servers elsewhere that serve one or several of a pipeline's models."""
+
+    urls: tuple[str, ...]
+    key: Value | None
+    """A text that may read secrets and inputs."""
+    mark: Mark
+    """Where the first model that names them does so."""
+
+
 BoundNode: TypeAlias = BoundStep | BoundBlock
 
 
@@ -100,6 +111,8 @@ class BoundPlan:
     input_types: Mapping[str, str]
     roots: Roots
     models: Mapping[str, ModelSpec]
+    pools: Mapping[str, BoundPool]
+    """The pools elsewhere, by the names that the models' specs have for them."""
     defaults: Mapping[Role, ModelSpec]
     """The model of a step that names none."""
     returns: Value | None = None

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
+from paddock.engine.elsewhere.address import BadAddress, base_url
 from paddock.engine.request import ModelSpec, Role
 from paddock.pipelines.errors import Fault, known
+from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.sentences import faults_of
-from paddock.pipelines.shape import ModelKeys
+from paddock.pipelines.shape import ModelKeys, PoolKeys
 from paddock.pipelines.tree import Pipeline, Step
 from paddock.steps.sampling_params import SamplingParams
+
+from .bound import BoundPool
 
 ROLES: tuple[Role, ...] = ("chat", "embed")
 
@@ -21,8 +26,16 @@ ROLES: tuple[Role, ...] = ("chat", "embed")
 class Models:
     """The models by their aliases, and the defaults; faults stand in `faults`."""
 
-    def __init__(self, pipeline: Pipeline, base: Path, default_models: Mapping[Role, str]) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        base: Path,
+        default_models: Mapping[Role, str],
+        inputs: Mapping[str, Any],
+    ) -> None:
         self.faults: list[Fault] = []
+        self.pools: dict[str, BoundPool] = {}
+        self._inputs = inputs
         self._pipeline = pipeline
         self._base = base
         self.by_alias = {alias: self._spec(alias, keys) for alias, keys in pipeline.models.items()}
@@ -75,20 +88,60 @@ class Models:
     def _spec(self, alias: str, keys: ModelKeys) -> ModelSpec:
         at: Place = ("models", alias)
         later = "is part of the language, but not in this version of Paddock"
-        if keys.pool is not None:
-            remedy = "Remove it; the model is then served on this machine."
-            self._fault((*at, "pool"), f"`pool` {later}", remedy)
+        pool = "" if keys.pool is None else self._pool(alias, keys.pool, (*at, "pool"))
         if keys.ref.startswith("hf:"):
             remedy = "Download the file, and name its path."
             self._fault(self._ref_at(at), f"a `ref` that begins with 'hf:' {later}", remedy)
         return ModelSpec(
-            ref=self._ref(keys.ref),
+            ref=self._ref(keys.ref) if keys.pool is None else keys.ref,
             role=keys.role,
             n_ctx_tokens=keys.ctx,
             keep_alive_s=keys.keep_alive,
             params=self._params(keys, (*at, "params")),
             keeps_reasoning=keys.think != "drop",
+            pool=pool,
         )
+
+    def _pool(self, alias: str, keys: PoolKeys, at: Place) -> str:
+        """Give the name of a pool elsewhere; models with the same servers and key share one."""
+        urls: dict[str, None] = {}
+        for number, written in enumerate(keys.url):
+            written_at = self._pipeline.document.data["models"][alias]["pool"]["url"]
+            place = (*at, "url", number) if isinstance(written_at, list) else (*at, "url")
+            url = self._url(written, place)
+            if url is not None:
+                urls[url] = None
+        key = None if keys.key is None else self._text(keys.key)
+        for name, known_pool in self.pools.items():
+            source = known_pool.key.data if known_pool.key is not None else None
+            if known_pool.urls == tuple(urls) and source == keys.key:
+                return name
+        self.pools[alias] = BoundPool(tuple(urls), key, self._pipeline.mark((*at, "url")))
+        return alias
+
+    def _url(self, written: str, at: Place) -> str | None:
+        """Give an address; None where it is at fault, or an input that is not known yet."""
+        value = self._text(written)
+        if value is None:
+            return None
+        try:
+            text = value.render({"inputs": self._inputs})
+        except ExpressionError as error:
+            self._fault(at, error.message, error.remedy)
+            return None
+        if text is None:
+            return None  # `validate` knows no input without a default
+        try:
+            return base_url(str(text))
+        except BadAddress as error:
+            self._fault(at, f"'{text}' {error.why}", error.remedy)
+            return None
+
+    def _text(self, written: str) -> Value | None:
+        try:
+            return Value.of(written)
+        except ExpressionError:
+            return None  # told before, with the file
 
     def _ref_at(self, at: Place) -> Place:
         data = self._pipeline.document.data["models"][at[-1]]

@@ -25,6 +25,14 @@ _Inputs = Annotated[
     list[str] | None,
     typer.Option("-i", "--input", metavar="NAME=VALUE", help="Give an input; can be repeated."),
 ]
+_Pool = Annotated[
+    str | None,
+    typer.Option(metavar="URL,...", help="Ask these servers in place of this machine's pool."),
+]
+_Allow = Annotated[
+    str | None,
+    typer.Option(metavar="NAME,...", help="What it may reach besides: network, run, secrets."),
+]
 _File = Annotated[str, typer.Argument(metavar="FILE", help="A pipeline, or a folder with one.")]
 
 
@@ -59,6 +67,8 @@ def plan(
     file: _File,
     inputs: _Inputs = None,
     as_json: Json = False,
+    pool: _Pool = None,
+    allow: _Allow = None,
     detailed_exitcode: Annotated[
         bool, typer.Option("--detailed-exitcode", help="End with 0: nothing to do, 10: work to do.")
     ] = False,
@@ -68,7 +78,8 @@ def plan(
     from paddock.runner.verbs import plan as foresee
 
     path = pipeline_file(file)
-    report = foresee(path, inputs=parse_inputs(inputs), settings=read_settings(path.parent))
+    settings = read_settings(path.parent, flags=_flags(pool, allow))
+    report = foresee(path, inputs=parse_inputs(inputs), settings=settings)
     if as_json:
         console.say_json(report.as_json())
     else:
@@ -102,15 +113,21 @@ def run(
         bool, typer.Option("--local", help="Run inside this process, without Prefect.")
     ] = False,
     as_json: Json = False,
-    pool: Annotated[str | None, typer.Option(hidden=True)] = None,
-    allow: Annotated[str | None, typer.Option(hidden=True)] = None,
+    pool: _Pool = None,
+    allow: _Allow = None,
+    notify: Annotated[
+        bool, typer.Option("--notify", help="Tell whom `on.notify` names, as `paddock up` does.")
+    ] = False,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Show the run on stderr as one JSON object a line.")
+    ] = False,
     junit: Annotated[str | None, typer.Option(hidden=True)] = None,
     summary: Annotated[str | None, typer.Option(hidden=True)] = None,
     report: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> int:
     """Run a pipeline; the same command again continues."""
     asked: dict[str, object] = {
-        "pool": pool, "allow": allow, "junit": junit, "summary": summary, "report": report,
+        "junit": junit, "summary": summary, "report": report,
         "refresh": refresh,  # no step marks a new version as compatible yet: each one counts
     }  # fmt: skip
     later.refuse({f"--{name}": value for name, value in asked.items()})
@@ -119,8 +136,10 @@ def run(
     from paddock.runner.display import progress
     from paddock.runner.settings import read_settings
 
-    settings = read_settings(path.parent)
-    with progress.watching(is_quiet_stdout=as_json) as observer:
+    flags = _flags(pool, allow) | ({"log_json": True} if log_json else {})
+    settings = read_settings(path.parent, flags=flags)
+    is_log = settings.service.is_log_json
+    with progress.watching(is_quiet_stdout=as_json, is_log=is_log) as observer:
         ended = verbs.run(
             path,
             inputs=parse_inputs(inputs),
@@ -131,10 +150,21 @@ def run(
             force=force or (),
             no_cache=no_cache,
             retry_failed=retry_failed,
+            notify=notify,
         )
+    if is_log:
+        if as_json:
+            console.say_json(ended.as_json())
+        return ended.exit_status(fail_on)
     _tell(ended, file, as_json=as_json)
     _advise(ended, settings)
     return ended.exit_status(fail_on)
+
+
+def _flags(pool: str | None, allow: str | None) -> dict[str, object]:
+    """Give the settings that were given by hand."""
+    given = {"pool": pool, "allow": allow}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _tell(report: Report, file: str, *, as_json: bool) -> None:

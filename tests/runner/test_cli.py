@@ -128,7 +128,7 @@ def test_a_command_of_a_later_version_says_so(command: str) -> None:
     )
 
 
-@pytest.mark.parametrize("option", ["pool", "allow", "junit", "summary", "report"])
+@pytest.mark.parametrize("option", ["junit", "summary", "report"])
 def test_an_option_of_a_later_version_says_so(option: str, no_model: Path) -> None:
     result = paddock("run", str(no_model), f"--{option}", "x")
     assert (result.exit_code, result.stderr) == (2, f"`--{option}` is not in this version.\n")

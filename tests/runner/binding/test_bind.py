@@ -289,7 +289,7 @@ returns: {x: steps.w.file}
         "unknown key 'temprature'.",
         "a `ref` that begins with 'hf:' is part of the language, "
         "but not in this version of Paddock.",
-        "`pool` is part of the language, but not in this version of Paddock.",
+        "'x' is no address of a server.",
         "step 'files.scan' needs the parameter 'root'.",
         "step 'files.scan' has no parameter 'rot'.",
         "'include' must be a list; '5' is a whole number.",

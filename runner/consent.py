@@ -1,0 +1,128 @@
+"""What a pipeline reaches besides files and models, and whether its caller allows that.
+
+A YAML may be a stranger's: what reaches further needs `--allow`, or the caller's own settings.
+Knows no run: it is asked before one begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from paddock.engine.elsewhere.address import is_here
+from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.expressions import Path as Place
+from paddock.pipelines.marks import Mark
+
+from .binding.bound import BoundPlan
+from .secrets import place_of
+from .settings import FILE_NAME, Settings
+from .values import CONSENTS
+
+if TYPE_CHECKING:
+    from paddock.pipelines.triggers import Notify
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One thing that a pipeline wants, and the name by which it is allowed."""
+
+    name: str
+    what: str
+    """The end of the sentence 'the pipeline wants to …'."""
+    mark: Mark | None = None
+
+
+class NotAllowed(PipelineError):
+    """A pipeline wants more than it may have; every need at once."""
+
+    def __init__(self, needs: Collection[Need]) -> None:
+        self.needs = tuple(needs)
+        names = ",".join(sorted({need.name for need in needs}, key=CONSENTS.index))
+        remedy = (
+            f'If you trust it: `--allow {names}`, or `allow = "{names}"` in '
+            f"~/.config/paddock/{FILE_NAME}."
+        )
+        words = "the pipeline wants to {}, which needs '{}'.".format
+        super().__init__(Fault(words(need.what, need.name), remedy, need.mark) for need in needs)
+
+
+def refuse(bound: BoundPlan, allowed: Collection[str]) -> None:
+    """Refuse a pipeline that wants more than is allowed.
+
+    Raises:
+        NotAllowed: with all that it wants besides.
+    """
+    lacking = [need for need in needs(bound) if need.name not in allowed]
+    if lacking:
+        raise NotAllowed(lacking)
+
+
+def refuse_strange_pool(settings: Settings, folder: Path) -> None:
+    """Refuse servers elsewhere that a settings file beside the pipeline names.
+
+    Raises:
+        NotAllowed: it may be as strange as the pipeline itself.
+    """
+    if not names_strange_pool(settings, folder) or "network" in settings.allow:
+        return
+    far = [url for url in settings.pool_urls if not is_here(url)]
+    if far:
+        origin = (settings.origins or {})["pool"]
+        what = f"ask {', '.join(far)} for its models, as {origin} says"
+        raise NotAllowed([Need("network", what)])
+
+
+def names_strange_pool(settings: Settings, folder: Path) -> bool:
+    """Tell whether a settings file beside the pipeline names the servers."""
+    return (settings.origins or {}).get("pool", "").startswith(str(folder / FILE_NAME))
+
+
+def needs(bound: BoundPlan) -> list[Need]:
+    """Give all that a pipeline wants besides files and models, in the file's order."""
+    found = [*_pools(bound), *_notified(bound), *_secrets(bound)]
+    return sorted(found, key=lambda need: need.mark.line if need.mark else 0)
+
+
+def _pools(bound: BoundPlan) -> Iterator[Need]:
+    for pool in bound.pools.values():
+        far = [url for url in pool.urls if not is_here(url)]
+        if far:
+            yield Need("network", f"ask {' and '.join(far)} for a model", pool.mark)
+
+
+def _secrets(bound: BoundPlan) -> Iterator[Need]:
+    for name, keys in bound.pipeline.secrets.items():
+        mark = bound.pipeline.mark(("secrets", name))
+        yield Need("secrets", f"read {place_of(keys)}", mark)
+
+
+def _notified(bound: BoundPlan) -> Iterator[Need]:
+    on = bound.pipeline.on
+    for at, notify in enumerate(on.notify if on is not None else ()):
+        mark = bound.pipeline.mark(_notify_at(bound, at))
+        if notify.command is not None:
+            yield Need("run", f"run {_shown(notify)} when a run has ended", mark)
+        elif notify.email is not None:
+            yield Need("network", f"send mail to {notify.email}", mark)
+        elif notify.webhook is not None and not _is_here(notify.webhook):
+            yield Need("network", f"call {notify.webhook} when a run has ended", mark)
+
+
+def _notify_at(bound: BoundPlan, at: int) -> Place:
+    """Give the place of one of `on.notify`, which may be written without a list."""
+    written = bound.pipeline.document.data["on"]["notify"]
+    return ("on", "notify", at) if isinstance(written, list) else ("on", "notify")
+
+
+def _shown(notify: Notify) -> str:
+    command = notify.command
+    words = command if isinstance(command, str) else " ".join(command or ())
+    return f"`{words}`" if len(words) <= 80 else f"`{words[:79]}…`"
+
+
+def _is_here(url: str) -> bool:
+    """Tell whether an address is this machine's; one that a template makes may be any."""
+    return "{{" not in url.partition("://")[2].partition("/")[0] and is_here(url)
