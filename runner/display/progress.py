@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TextIO
 
+from paddock.runner import journal
 from paddock.runner.observer import ItemState, Observer
 
 from . import console
@@ -21,14 +22,20 @@ EVERY_S = 5.0  # a plain line a step at most so often: logs of long runs stay re
 
 
 def watching(
-    *, environ: Mapping[str, str] | None = None, is_quiet_stdout: bool = False
+    *,
+    environ: Mapping[str, str] | None = None,
+    is_quiet_stdout: bool = False,
+    is_log: bool = False,
 ) -> AbstractContextManager[Observer]:
     """Give the observer that suits where we are; leave the context before writing anything else.
 
     Args:
         environ: the environment, for `TERM`.
         is_quiet_stdout: stdout carries one object for a machine, so a terminal there says nothing.
+        is_log: stderr is read by a machine: one JSON object a line.
     """
+    if is_log:
+        return logging()
     environ = os.environ if environ is None else environ
     streams = (sys.stderr,) if is_quiet_stdout else (sys.stderr, sys.stdout)
     if environ.get("TERM") == "dumb" or not all(map(_is_terminal, streams)):
@@ -36,6 +43,13 @@ def watching(
     from .live import LiveTable
 
     return LiveTable()
+
+
+@contextmanager
+def logging() -> Iterator[Observer]:
+    """Give an observer that writes each event to stderr as one JSON object."""
+    with journal.Lines(sys.stderr) as lines:
+        yield journal.Journal(lines)
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from paddock.pipelines.errors import PipelineError
 from paddock.runner.report import Report
 
 from .tell import cannot_be_told, crashed, tell_of
@@ -30,7 +28,13 @@ class Outcome:
 
 @asynccontextmanager
 async def telling(
-    bound: BoundPlan, settings: Settings, observer: Observer, stop: asyncio.Event, *, wanted: bool
+    bound: BoundPlan,
+    settings: Settings,
+    observer: Observer,
+    secrets: Secrets,
+    stop: asyncio.Event,
+    *,
+    wanted: bool,
 ) -> AsyncIterator[Outcome]:
     """Give what takes the report of the run within, and tell of it at the end.
 
@@ -48,22 +52,15 @@ async def telling(
     except Exception as error:
         if not stop.is_set():
             words = str(error) or type(error).__name__
-            await _tell(bound, crashed(bound.name, "", words), settings, observer)
+            report = crashed(bound.name, "", words)
+            await _tell(bound, report, settings, observer, secrets)
         raise
     if outcome.report is not None:
-        await _tell(bound, outcome.report, settings, observer)
+        await _tell(bound, outcome.report, settings, observer, secrets)
 
 
-async def _tell(bound: BoundPlan, report: Report, settings: Settings, observer: Observer) -> None:
-    for words in await tell_of(bound, report, None, settings, _secrets(bound)):
+async def _tell(
+    bound: BoundPlan, report: Report, settings: Settings, observer: Observer, secrets: Secrets
+) -> None:
+    for words in await tell_of(bound, report, None, settings, secrets):
         observer.note(words)
-
-
-def _secrets(bound: BoundPlan) -> Secrets | None:
-    """Give the run's secrets; one whose secrets cannot be read is told of without them."""
-    from paddock.runner.secrets import resolve
-
-    try:
-        return resolve(bound.pipeline, os.environ, bound.inputs)
-    except PipelineError:
-        return None
