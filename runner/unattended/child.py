@@ -94,12 +94,13 @@ async def _flow_run(flow_run: str) -> str:
     await reach(os.environ)
     async with get_client() as client:
         found = await client.read_flow_run(flow_run)  # type: ignore[arg-type]
-    state: Any = await run_flow(
+    coming: Any = run_flow(
         deployed.run_pipeline,
         flow_run=found,
         parameters=dict(found.parameters),
         return_type="state",
-    )  # type: ignore[misc]
+    )
+    state = await coming
     return str(state.message or "")
 
 

@@ -102,8 +102,8 @@ def dispatch(
 ) -> list[Decision]:
     """Give one decision for each run that is due, and one for each that has to stop."""
     desk = _Desk(active, rules, now, max_runs)
-    for run in active:
-        desk.look_at(run)
+    for one in active:
+        desk.look_at(one)
     newest = _newest(due, rules)
     for run in sorted(due, key=lambda run: (desk.rank(run), run.at, run.id)):
         desk.decide(run, newest)

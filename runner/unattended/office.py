@@ -1,8 +1,8 @@
 """Carry out what `dispatch` decides: start runs, hold them, see to their ends.
 
 The queue is Prefect's. Knows no files and no clocks of schedules: others say which pipelines
-stand ready, and submit runs. Lives in one loop; everything that asks Prefect may fail for a while and is done again in the next
-round.
+stand ready, and submit runs. Lives in one loop; what asks Prefect may fail for a while and is done
+again in the next round.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,52 +21,12 @@ from .child import Task
 from .dispatch import Active, Close, Due, Hold, Rule, Skip, Start, dispatch
 from .endings import Done, Ending, GoOn, Stopped, follow
 from .executor import End, Executor, Running, is_elsewhere
-from .standing import Standing
+from .jobs import Job, Post, at_once, brought_to_end, by_force, tell_end
 from .tracked import HELD, Board, Tracked, TrackedError
 
-GENTLE_S = 900.0  # an item may be a long document; what is cut off then is done again
-AT_ONCE_S = 20.0
 MOST_QUEUED = 1_000
 
 log = logging.getLogger("paddock.up")
-
-
-@dataclass(frozen=True)
-class Post:
-    """A pipeline that stands ready, and its deployment."""
-
-    standing: Standing
-    deployment: str
-
-
-@dataclass
-class Job:
-    """A run at work."""
-
-    tracked: Tracked
-    post: Post
-    group: str
-    running: Running
-    stopped: Stopped | None = None
-    is_adopted: bool = False
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-
-    @property
-    def attempt(self) -> int:
-        """The how-manieth start this is."""
-        return int(self.tracked.parameters.get("attempt") or 1)
-
-    def as_json(self) -> dict[str, Any]:
-        """Tell of it."""
-        return {
-            "run": self.running.run or None,
-            "flow_run": self.tracked.id,
-            "pipeline": self.post.standing.pipeline.name,
-            "trigger": self.tracked.parameters.get("trigger"),
-            "attempt": self.attempt,
-            "pid": self.running.pid,
-            "is_stopping": self.stopped is not None,
-        }
 
 
 Ended = Callable[[Job | None, str, Report | None], Awaitable[None]]
@@ -258,7 +217,9 @@ class Office:
         job.stopped = why
         log.info("%s: run %s is to stop: %s", job.post.standing.pipeline.name,
                  job.running.run or job.tracked.name, words)  # fmt: skip
-        task = asyncio.create_task(_stopped(job.running, words, is_cancelled=why == "cancelled"))
+        task = asyncio.create_task(
+            brought_to_end(job.running, words, is_cancelled=why == "cancelled")
+        )
         job.tasks.add(task)
         task.add_done_callback(job.tasks.discard)
 
@@ -297,7 +258,7 @@ class Office:
             await self._again(job, next_)
         self.jobs.pop(job.tracked.id, None)
         self.wants_rest = self.wants_rest or job.stopped == "window"
-        _log_end(job, end, ending, next_)
+        tell_end(job, end, ending, next_)
         if isinstance(next_, Done):
             run = job.running.run or shown.name
             if next_.is_given_up:
@@ -352,7 +313,7 @@ class Office:
             for task in job.tasks:
                 task.cancel()
             job.running.halt("`paddock up` was ended", is_gentle=True)
-        for share, act in ((0.4, _at_once), (0.3, _by_force), (0.2, None)):
+        for share, act in ((0.4, at_once), (0.3, by_force), (0.2, None)):
             if not self._following:
                 break
             await asyncio.wait(self._following, timeout=within_s * share)
@@ -364,46 +325,3 @@ class Office:
         """End every process by force, at once."""
         for job in self.jobs.values():
             job.running.signal(signal.SIGKILL)
-
-
-async def _stopped(running: Running, words: str, *, is_cancelled: bool) -> None:
-    running.halt(words, is_gentle=True, is_interrupted=is_cancelled)
-    await asyncio.sleep(GENTLE_S)
-    _at_once(running)
-    await asyncio.sleep(AT_ONCE_S)
-    _by_force(running)
-
-
-def _at_once(running: Running) -> None:
-    running.halt("", is_gentle=False)
-
-
-def _by_force(running: Running) -> None:
-    running.signal(signal.SIGKILL)
-
-
-def _log_end(job: Job, end: End, ending: Ending, next_: Done | GoOn) -> None:
-    """Say how a run ended, in one line."""
-    name = job.post.standing.pipeline.name
-    run = job.running.run or job.tracked.name
-    if ending.crash is not None:
-        what = f"crashed: {ending.crash}"
-    elif end.report is not None:
-        counts = ", ".join(f"{n} {state}" for state, n in end.report.counts.items() if n)
-        message = f": {end.report.message}" if end.report.message else ""
-        what = f"{end.report.status} ({counts or 'nothing to do'}){message}"
-    else:
-        what = f"{ending.status}{': ' if end.words else ''}{end.words}"
-    level = logging.INFO
-    if ending.crash is not None or ending.status == "failed":
-        level = logging.ERROR
-    log.log(level, "%s: run %s %s", name, run, what)
-    if isinstance(next_, GoOn):
-        log.info("%s: it %s.", name, _goes_on(next_))
-    elif next_.is_given_up:
-        log.error("%s: run %s is not started again.", name, run)
-
-
-def _goes_on(next_: GoOn) -> str:
-    local = next_.at.astimezone()
-    return f"is started again at {local:%Y-%m-%d %H:%M:%S}"

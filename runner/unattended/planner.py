@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from .office import Office, Post
+from .jobs import Post
+from .office import Office
 from .schedules import AHEAD, Timed, missed, upcoming
 from .tracked import Board, Tracked
 

@@ -97,7 +97,6 @@ class Board:
         async with _asking():
             flow = self._flows.get(name) or await self._client.create_flow_from_name(_plain(name))
             self._flows[name] = flow
-            pool = {"work_pool_name": work_pool} if work_pool else {}
             made = await self._client.create_deployment(
                 flow,
                 deployment_name(file),
@@ -107,7 +106,7 @@ class Board:
                 tags=[TAG],
                 entrypoint=ENTRYPOINT,
                 enforce_parameter_schema=False,
-                **pool,
+                work_pool_name=work_pool or None,
             )
         return str(made)
 
@@ -127,13 +126,15 @@ class Board:
         words: str,
     ) -> Tracked:
         """Put a run into the queue, or give the one that has this key already."""
+        # One that goes on with another is none that a schedule has planned.
+        trigger = [] if parameters.get("parent") else [str(parameters.get("trigger", ""))]
         async with _asking():
             made = await self._client.create_flow_run_from_deployment(
                 UUID(deployment),
                 parameters=dict(parameters),
                 state=Scheduled(scheduled_time=at, message=words),
                 idempotency_key=key,
-                tags=[TAG, str(parameters.get("trigger", ""))],
+                tags=[TAG, *trigger],
             )
         return _tracked(made)
 
@@ -177,7 +178,7 @@ class Board:
         wanted = FlowRunFilter(
             deployment_id=FlowRunFilterDeploymentId(any_=[UUID(deployment)]),
             tags=FlowRunFilterTags(all_=[trigger]),
-            expected_start_time=FlowRunFilterExpectedStartTime(before_=now),
+            expected_start_time=FlowRunFilterExpectedStartTime.model_validate({"before_": now}),
         )
         async with _asking():
             found = await self._client.read_flow_runs(

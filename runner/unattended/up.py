@@ -31,12 +31,11 @@ from . import health, systemd
 from .found import Changes, Finder
 from .holding import Held, Holding
 from .standing import Standing
-from .webhooks import Call, Full, Webhooks, table
+from .telling import told_of
 
 if TYPE_CHECKING:
-    from paddock.pipelines.triggers import Webhook
-
-    from .office import Office, Post
+    from .jobs import Post
+    from .office import Office
     from .planner import Planner
     from .tracked import Board
     from .watching import Watching
@@ -79,7 +78,6 @@ class Up:
         self._finder = Finder([folder.absolute() for folder in wishes.folders], wishes.flags)
         self._holding = Holding(wishes.settings.state_dir)
         self._wanted: dict[str, Standing] = {}
-        self._hooks = Webhooks(self._called)
         self._round_at = time.monotonic()
         self._is_prefect_there = False
         self._has_changed = True
@@ -124,7 +122,8 @@ class Up:
             _tell_environment(url, self._settings)
             from .office import Office
             from .planner import Planner
-            from .tracked import board
+            from .posting import Posting
+            from .tracked import TrackedError, board
             from .watching import Watching
 
             unattended = self._settings.unattended
@@ -142,8 +141,13 @@ class Up:
             self._watching: Watching = Watching(
                 self._office, self._open_ledger, unattended.max_attempts
             )
-            app = health.make_app(self._ready, self.status, self._hooks.answer)
-            await self._forget_gone()
+            self._posting = Posting(
+                self._board, self._office, self._planner, self._watching, self._holding, self._say
+            )
+            hooks = self._posting.hooks
+            app = health.make_app(self._ready, self.status, hooks.answer)
+            with contextlib.suppress(TrackedError):
+                await self._posting.forget_gone(self._wishes.folders)
             stack.push_async_callback(self._closed)
             await stack.enter_async_context(health.serving(app, door))
             yield
@@ -233,7 +237,7 @@ class Up:
         if self._has_changed:
             self._has_changed = False
             try:
-                await self._deploy()
+                await self._posting.bring_about(self._wanted)
             except BaseException:
                 self._has_changed = True
                 raise
@@ -302,84 +306,10 @@ class Up:
             self._said.add(words)
             log.warning("%s", words)
 
-    async def _deploy(self) -> None:
-        """Bring the deployments, watches and webhooks to what the files say."""
-        from .office import Post
-
-        posts = self._office.posts
-        for key in [key for key in posts if key not in self._wanted]:
-            await self._withdraw(posts[key])
-        for key, standing in list(self._wanted.items()):
-            if key in posts and posts[key].standing is standing:
-                continue
-            name, about = standing.pipeline.name, standing.pipeline.description
-            made = await self._board.deploy(key, name, standing.version, about)
-            old = posts.get(key)
-            posts[key] = Post(standing, made)
-            if old is not None and old.deployment != made:  # it has another name now
-                await self._board.undeploy(old.deployment)
-            await self._planner.forget(posts[key], await self._board.open_runs([made]))
-            await self._watching.put(posts[key])
-        hooks, told = table([post.standing for post in posts.values()], self._secret)
-        self._hooks.hooks = hooks
-        for words in told:
-            self._say(words)
-
-    async def _withdraw(self, post: Post) -> None:
-        """Take a pipeline out of service; a run at work goes on to its end."""
-        key = post.standing.key
-        await self._watching.drop(key)
-        for run in await self._board.open_runs([post.deployment]):
-            if run.phase == "waiting":
-                await self._office.leave_out(run, post, "its pipeline is no longer there")
-        await self._board.undeploy(post.deployment)
-        self._office.posts.pop(key, None)
-        folder = post.standing.file.parent.resolve()
-        if not any(one.file.parent.resolve() == folder for one in self._wanted.values()):
-            self._holding.release(folder)
-
-    async def _forget_gone(self) -> None:
-        """Take away deployments of files below our folders that are no longer there."""
-        from .tracked import TrackedError
-
-        with contextlib.suppress(TrackedError):
-            for id_, file in (await self._board.deployments()).items():
-                if file and await asyncio.to_thread(_is_gone, Path(file), self._wishes.folders):
-                    await self._board.undeploy(id_)
-
     def _open_ledger(self, folder: Path, is_readonly: bool) -> Ledger:
         """Open the ledger of a pipeline's folder."""
         url = self._settings.ledger_url
         return Ledger(folder / STATE_FOLDER, is_readonly=is_readonly, url=url)
-
-    # --- webhooks
-
-    def _secret(self, standing: Standing, webhook: Webhook) -> str | None:
-        """Give a webhook's secret, filled in."""
-        if webhook.secret is None:
-            return None
-        at = ("on", "webhook", standing.webhooks.index(webhook), "secret")
-        return str(standing.rendered(webhook.secret, {"inputs": standing.inputs({})}, at))
-
-    async def _called(self, call: Call) -> tuple[str, bool]:
-        """Put a webhook's call into the queue."""
-        from .tracked import TrackedError
-
-        post = self._office.posts.get(call.standing.key)
-        if post is None or self.stop.is_set():
-            raise Full("the pipeline is not in service at the moment.")
-        if self._office.is_full(post):
-            raise Full("too many runs of this pipeline wait already.")
-        at = datetime.now(UTC)
-        try:
-            made = await self._office.submit(
-                post, call.trigger, f"{post.deployment}:{call.key}", inputs=call.inputs, at=at,
-                words="called by its webhook",
-            )  # fmt: skip
-        except TrackedError:
-            raise Full("the queue cannot be reached for a moment.") from None
-        self._office.wake.set()
-        return made.id, made.at != at
 
     # --- how it is
 
@@ -391,35 +321,13 @@ class Up:
 
     def status(self) -> dict[str, Any]:
         """Tell all, as plain data."""
-        now = datetime.now(UTC)
-        posts = self._office.posts
-        names = {post.deployment: post.standing.pipeline.name for post in posts.values()}
+        told = told_of(self._office, self._planner, self._watching)
         return {
             "pid": os.getpid(),
             "folders": [str(folder) for folder in self._wishes.folders],
             "prefect": os.environ.get("PREFECT_API_URL", ""),
             "is_prefect_there": self._is_prefect_there,
-            "pipelines": [self._about(key, now) for key in posts],
-            "running": [job.as_json() for job in self._office.jobs.values()],
-            "queue": [
-                {"flow_run": run.id, "pipeline": names.get(run.deployment),
-                 "trigger": run.parameters.get("trigger"), "at": run.at.isoformat(),
-                 "state": run.shown}
-                for run in self._office.queue
-            ],
-        }  # fmt: skip
-
-    def _about(self, key: str, now: datetime) -> dict[str, Any]:
-        standing = self._office.posts[key].standing
-        window = standing.window
-        return {
-            "name": standing.pipeline.name,
-            "file": key,
-            "next": self._planner.next_times(key, now),
-            "window": str(window) if window else None,
-            "is_open": window.is_open(now) if window else True,
-            "watches": self._watching.status(key),
-            "webhooks": [one.path for one in standing.webhooks],
+            **told,
         }
 
     def _first_words(self, door: socket.socket) -> str:
@@ -447,12 +355,6 @@ class Up:
     async def _given_up(self, post: Post, run: str, words: str) -> None:
         """A run crashed once too often: tell whoever wants to know."""
         log.error("%s: run %s is given up: %s", post.standing.pipeline.name, run, words)
-
-
-def _is_gone(file: Path, folders: Sequence[Path]) -> bool:
-    """Tell whether a file below some folders is gone, rather than its whole folder."""
-    is_ours = any(file.is_relative_to(folder.absolute()) for folder in folders)
-    return is_ours and not file.exists() and file.parent.exists()
 
 
 def _tell_environment(url: str, settings: Settings) -> None:

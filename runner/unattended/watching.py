@@ -18,7 +18,8 @@ from paddock.runner.watch.spec import Batch, Outcome, Status, WatchSpec
 from paddock.runner.watch.specs import specs_of
 from paddock.runner.watch.watch import FolderWatch
 
-from .office import Job, Office, Post
+from .jobs import Job, Post
+from .office import Office
 from .standing import Standing
 
 END_S = 8.0  # a watch writes what it knows within 5 s

@@ -1,0 +1,127 @@
+"""Bring deployments, watches and webhooks to what the files say. Knows no files and no clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from paddock.pipelines.triggers import Webhook
+
+from .holding import Holding
+from .jobs import Post
+from .office import Office
+from .planner import Planner
+from .standing import Standing
+from .tracked import Board, TrackedError
+from .watching import Watching
+from .webhooks import Call, Full, Webhooks, table
+
+
+class Posting:
+    """What is in service. `say` tells a person something once."""
+
+    def __init__(
+        self,
+        board: Board,
+        office: Office,
+        planner: Planner,
+        watching: Watching,
+        holding: Holding,
+        say: Callable[[str], None],
+    ) -> None:
+        self.hooks = Webhooks(self._called)
+        self._board = board
+        self._office = office
+        self._planner = planner
+        self._watching = watching
+        self._holding = holding
+        self._say = say
+
+    async def bring_about(self, wanted: Mapping[str, Standing]) -> None:
+        """Put these pipelines in service, and no others.
+
+        Raises:
+            TrackedError: Prefect is away; another call does the rest.
+        """
+        posts = self._office.posts
+        for key in [key for key in posts if key not in wanted]:
+            await self._withdraw(posts[key], wanted)
+        for key, standing in wanted.items():
+            if key not in posts or posts[key].standing is not standing:
+                await self._put(key, standing)
+        hooks, told = table([post.standing for post in posts.values()], _secret)
+        self.hooks.hooks = hooks
+        for words in told:
+            self._say(words)
+
+    async def _put(self, key: str, standing: Standing) -> None:
+        """Put a pipeline in service, or its new form in the place of the old one."""
+        posts, pipeline = self._office.posts, standing.pipeline
+        made = await self._board.deploy(key, pipeline.name, standing.version, pipeline.description)
+        old, post = posts.get(key), Post(standing, made)
+        if old is not None and old.deployment != made:  # it has another name now
+            await self._board.undeploy(old.deployment)
+        await self._planner.forget(post, await self._board.open_runs([made]))
+        posts[key] = post
+        await self._watching.put(post)
+
+    async def _withdraw(self, post: Post, wanted: Mapping[str, Standing]) -> None:
+        """Take a pipeline out of service; a run at work goes on to its end."""
+        key = post.standing.key
+        await self._watching.drop(key)
+        for run in await self._board.open_runs([post.deployment]):
+            if run.phase == "waiting":
+                await self._office.leave_out(run, post, "its pipeline is no longer there")
+        await self._board.undeploy(post.deployment)
+        self._office.posts.pop(key, None)
+        folder = post.standing.file.parent.resolve()
+        if not any(one.file.parent.resolve() == folder for one in wanted.values()):
+            self._holding.release(folder)
+
+    async def forget_gone(self, folders: Sequence[Path]) -> None:
+        """Take away deployments of files below our folders that are no longer there.
+
+        Raises:
+            TrackedError: Prefect is away.
+        """
+        for id_, file in (await self._board.deployments()).items():
+            if await asyncio.to_thread(_is_gone, Path(file), folders):
+                await self._board.undeploy(id_)
+
+    async def _called(self, call: Call) -> tuple[str, bool]:
+        """Put a webhook's call into the queue."""
+        post = self._office.posts.get(call.standing.key)
+        if post is None or self._office.is_stopping:
+            raise Full("the pipeline is not in service at the moment.")
+        if self._office.is_full(post):
+            raise Full("too many runs of this pipeline wait already.")
+        key, at = f"{post.deployment}:{call.key}", datetime.now(UTC)
+        words = "called by its webhook"
+        try:
+            made = await self._office.submit(
+                post, call.trigger, key, inputs=call.inputs, at=at, words=words
+            )
+        except TrackedError:
+            raise Full("the queue cannot be reached for a moment.") from None
+        self._office.wake.set()
+        return made.id, made.at != at
+
+
+def _secret(standing: Standing, webhook: Webhook) -> str | None:
+    """Give a webhook's secret, filled in.
+
+    Raises:
+        PipelineError: it cannot be.
+    """
+    if webhook.secret is None:
+        return None
+    at = ("on", "webhook", standing.webhooks.index(webhook), "secret")
+    return str(standing.rendered(webhook.secret, {"inputs": standing.inputs({})}, at))
+
+
+def _is_gone(file: Path, folders: Sequence[Path]) -> bool:
+    """Tell whether a file below some folders is gone, rather than its whole folder."""
+    is_ours = any(file.is_relative_to(folder.absolute()) for folder in folders)
+    return is_ours and not file.exists() and file.parent.exists()

@@ -1,0 +1,48 @@
+"""How everything stands, as plain data: what `/status` shows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .jobs import Post
+    from .office import Office
+    from .planner import Planner
+    from .watching import Watching
+
+MOST_SHOWN = 200
+
+
+def told_of(office: Office, planner: Planner, watching: Watching) -> dict[str, Any]:
+    """Tell of pipelines, runs at work, and runs that wait."""
+    names = {post.deployment: post.standing.pipeline.name for post in office.posts.values()}
+    return {
+        "pipelines": [_about(post, planner, watching) for post in office.posts.values()],
+        "running": [job.as_json() for job in office.jobs.values()],
+        "waiting": len(office.queue),
+        "queue": [
+            {
+                "flow_run": run.id,
+                "pipeline": names.get(run.deployment),
+                "trigger": run.parameters.get("trigger"),
+                "at": run.at.isoformat(),
+                "state": run.shown,
+            }
+            for run in office.queue[:MOST_SHOWN]
+        ],
+    }
+
+
+def _about(post: Post, planner: Planner, watching: Watching) -> dict[str, Any]:
+    standing, now = post.standing, datetime.now(UTC)
+    window = standing.window
+    return {
+        "name": standing.pipeline.name,
+        "file": standing.key,
+        "next": planner.next_times(standing.key, now),
+        "window": str(window) if window else None,
+        "is_open": window.is_open(now) if window else True,
+        "watches": watching.status(standing.key),
+        "webhooks": [one.path for one in standing.webhooks],
+    }

@@ -1,0 +1,48 @@
+"""What follows the end of a run's process."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta
+
+from paddock.runner.unattended.endings import Done, Ending, GoOn, follow
+from paddock.runner.unattended.windows import Window
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+SHUT = Window(time(22), time(7), UTC)
+
+
+def after(ending: Ending, *, window: Window | None = None, max_restarts: int = 3) -> Done | GoOn:
+    return follow(ending, NOW, window=window, max_restarts=max_restarts)
+
+
+def test_a_run_that_crashed_is_started_again_later_and_later_and_not_for_ever() -> None:
+    died = "its process was ended by SIGKILL"
+    first = after(Ending(1, died))
+    assert first == GoOn(NOW + timedelta(seconds=5), 2, f"{died}; start 2 of at most 4")
+    pauses = [after(Ending(n, died)) for n in (2, 3)]
+    assert [one.at - NOW for one in pauses if isinstance(one, GoOn)] == [
+        timedelta(seconds=15),
+        timedelta(seconds=45),
+    ]
+    assert after(Ending(4, died)) == Done(is_given_up=True)
+
+
+def test_a_run_that_said_how_it_ended_is_done() -> None:
+    for status in ("completed", "quarantined", "failed", "budget", "interrupted"):
+        assert after(Ending(1, status=status)) == Done()
+
+
+def test_a_run_whose_window_closed_goes_on_at_the_next_opening_as_the_same_attempt() -> None:
+    ending = Ending(2, status="budget", stopped="window")
+    words = "goes on in its window 22:00-07:00"
+    assert after(ending, window=SHUT) == GoOn(NOW.replace(hour=22), 2, words)
+    assert after(Ending(2, status="completed", stopped="window"), window=SHUT) == Done()
+
+
+def test_a_run_that_was_cancelled_stays_so_even_when_it_had_to_be_killed() -> None:
+    assert after(Ending(1, "its process is gone", stopped="cancelled")) == Done()
+
+
+def test_what_was_at_work_when_up_ended_goes_on_at_the_next_start() -> None:
+    ending = Ending(1, status="interrupted", stopped="shutdown")
+    assert after(ending) == GoOn(NOW, 1, "goes on where `paddock up` was ended")
