@@ -18,7 +18,7 @@ from paddock.engine.workers.load import Load
 from paddock.engine.workers.ticket import LoadBroken, WorkerGone
 
 from .books import Books, is_idle, too_large
-from .deaths import ran_out_of_memory
+from .deaths import ran_out_of_memory, was_ended_by_others
 from .events import Leaving, PoolEvents
 from .eviction import Candidate, choose
 from .fit import Layout, Wanted
@@ -26,6 +26,7 @@ from .resident import Resident, W
 from .survey import Surveyor
 
 _WATCH_S = 1.0
+_MOST_STARTS = 3  # of one that somebody ends each time before it is ready
 
 Start = Callable[[Load, float], Awaitable[W]]
 """Starts a worker within so many seconds; raises `LoadBroken`, `EngineError` or `OSError`."""
@@ -73,15 +74,29 @@ class Caretaker(Generic[W]):
 
     async def _load(self, resident: Resident[W]) -> None:
         try:
-            worker = await self._started(resident)
+            worker = await self._started_at_last(resident)
         except EngineError as error:
             self._failed(resident, error)
         except LoadBroken as error:
-            self._failed(resident, ModelBroken(resident.facts.path, error.why))
+            why = error.why
+            is_broken = not was_ended_by_others(why)
+            path, name = resident.facts.path, resident.facts.name
+            self._failed(resident, ModelBroken(path, why) if is_broken else WorkerLost(name, why))
         except OSError as error:
             self._failed(resident, WorkerLost(resident.facts.name, str(error)))
         else:
             self._ready(resident, worker)
+
+    async def _started_at_last(self, resident: Resident[W]) -> W:
+        """Start a worker; again where somebody ends it before it is ready."""
+        for _ in range(1, _MOST_STARTS):
+            try:
+                return await self._started(resident)
+            except LoadBroken as error:
+                if not was_ended_by_others(error.why):
+                    raise
+                self._events.died(resident.facts.name, error.why)
+        return await self._started(resident)
 
     async def _started(self, resident: Resident[W]) -> W:
         """Start a worker; after running out of memory once more, with more room or less of it."""

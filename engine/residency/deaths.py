@@ -12,6 +12,19 @@ _WORDS = re.compile(
     re.IGNORECASE,
 )
 
+# HUP, INT, KILL, TERM: what a person, an init system or a supervisor sends. A model that cannot be
+# computed ends by signals of its own making: ABRT, SEGV, ILL, BUS, FPE.
+_BY_OTHERS = re.compile(r"killed by signal (1|2|9|15)\b")
+
+
+def was_ended_by_others(reason: str) -> bool:
+    """Tell whether somebody ended a worker, so that another start may well succeed.
+
+    >>> was_ended_by_others("killed by signal 9"), was_ended_by_others("killed by signal 11: x")
+    (True, False)
+    """
+    return _BY_OTHERS.match(reason) is not None
+
 
 def ran_out_of_memory(reason: str, n_oom_kills_before: int, n_oom_kills_after: int) -> bool:
     """Tell whether memory ran out: by llama.cpp's words, or by the kernel's count of its kills.

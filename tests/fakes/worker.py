@@ -18,7 +18,7 @@ from paddock.engine.residency.room import Room
 from paddock.engine.workers.load import Load, Taken
 from paddock.engine.workers.ticket import LoadBroken, WorkerGone
 
-Fault = Literal["none", "no memory", "abort", "hang", "killed for memory"]
+Fault = Literal["none", "no memory", "abort", "hang", "killed for memory", "killed"]
 NO_MEMORY = "ended with status 1: ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate"
 
 
@@ -204,3 +204,5 @@ async def _loaded(model: FakeModel, fault: Fault) -> None:
         raise LoadBroken(NO_MEMORY)
     if fault == "abort":
         raise LoadBroken("killed by signal 6")
+    if fault == "killed":
+        raise LoadBroken("killed by signal 9")

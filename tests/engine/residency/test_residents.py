@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddock.engine.errors import Busy, EngineError, ModelBroken, ModelTooLarge, NoPlace
+from paddock.engine.errors import (
+    Busy,
+    EngineError,
+    ModelBroken,
+    ModelTooLarge,
+    NoPlace,
+    WorkerLost,
+)
 from paddock.engine.request import Priority
 from paddock.engine.residency.events import Deaf, Leaving
 from paddock.engine.residency.resident import Ask
@@ -349,6 +356,19 @@ def test_a_load_that_fails_for_another_reason_is_told_to_all_who_wait() -> None:
         errors = await asyncio.gather(*(house.chat("a") for _ in range(3)), return_exceptions=True)
         assert [type(error) for error in errors] == [ModelBroken] * 3
         assert machine.n_loads() == 1
+
+    go(machine, work)
+
+
+def test_a_load_that_somebody_ends_is_begun_again_and_not_for_ever() -> None:
+    machine = FakeMachine(10, FakeModel("a", when_loading=["killed"] * 5))
+
+    async def work(house: House) -> None:
+        with pytest.raises(WorkerLost) as caught:
+            await house.chat("a")
+        assert str(caught.value) == "the worker of model 'a' died: killed by signal 9"
+        assert machine.n_loads() == 3
+        assert await house.chat("a") == "a", "the third start succeeds"
 
     go(machine, work)
 
