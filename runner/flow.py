@@ -1,8 +1,8 @@
 """The journey as a Prefect flow: a task for each chunk of items, progress and results as artefacts.
 
 The only importer of Prefect in a run. What Prefect records is for looking at: the ledger alone
-decides what is done. Chunk tasks are awaited in the flow's own loop, since `.submit()` moves async
-tasks to other threads' loops, where an asyncio pool breaks.
+decides what is done, and the work goes on without it. Chunk tasks are awaited in the flow's own
+loop, since `.submit()` moves async tasks to other threads' loops, where an asyncio pool breaks.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 # Read by Prefect when it is imported, so they come first. No ephemeral server (8 to 13 s), no
 # telemetry, no result cache (the ledger has the key), and no log lines in the live table.
@@ -26,11 +26,13 @@ SHIPPED = {
     "DO_NOT_TRACK": "1",
     "PREFECT_TASKS_DEFAULT_NO_CACHE": "true",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    # Each waits twice as long as the one before: 2, 4 and 8 s. What is lost is shown nowhere else,
+    # but nobody waits longer for it.
+    "PREFECT_CLIENT_MAX_RETRIES": "3",
 }
 for _name, _value in SHIPPED.items():
     os.environ.setdefault(_name, _value)
 
-import httpx  # noqa: E402
 from prefect import flow, task  # noqa: E402
 from prefect.artifacts import (  # noqa: E402
     acreate_progress_artifact,
@@ -40,76 +42,71 @@ from prefect.artifacts import (  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.client.schemas.objects import State  # noqa: E402
 from prefect.context import FlowRunContext  # noqa: E402
-from prefect.exceptions import PrefectException  # noqa: E402
+from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: E402
 from prefect.states import Cancelled, Completed, Failed  # noqa: E402
 
-from . import execute  # noqa: E402
-from .observer import ItemState, Several, Silent  # noqa: E402
+from .border import Border  # noqa: E402
+from .chunks import Chunk, Progress  # noqa: E402
+from .journey import Journey  # noqa: E402
 from .report import Report  # noqa: E402
 from .session import Session  # noqa: E402
-
-if TYPE_CHECKING:
-    from .border import Border
+from .tally import Tally  # noqa: E402
 
 UPDATE_S = 1.0  # an artefact costs the server 4 to 7 ms
+SHOWN_AT_ONCE = 64
+DRAIN_S = 15.0
 MOST_ROWS = 500
 
 
 @dataclass
-class _Journey:
-    """What a flow run is given, and what it gives back; a flow's parameters are for showing."""
+class _Shown:
+    """What a flow run is given; a flow's parameters are for showing."""
 
-    session: Session
-    stop: asyncio.Event
-    border: Border | None
+    journey: Journey
     on_sigterm: Any
     """The handler that was there before Prefect's."""
-    report: Report | None = None
-    error: Exception | None = None
+    began: Callable[[str], Awaitable[None]]
 
 
-_journey: ContextVar[_Journey] = ContextVar("journey")
-_chunk_work: ContextVar[Callable[[], Awaitable[str]]] = ContextVar("chunk_work")
+_shown: ContextVar[_Shown] = ContextVar("shown")
+_seen_work: ContextVar[asyncio.Future[str]] = ContextVar("seen_work")
 
 
-async def run(session: Session, stop: asyncio.Event, border: Border | None = None) -> Report:
-    """Carry out an open session as a flow run that has the ledger's name for it.
+async def follow(
+    journey: Journey, url: str | None, began: Callable[[str], Awaitable[None]]
+) -> None:
+    """Show a journey that is under way as a flow run with the ledger's name, until it has ended.
 
-    Inside a flow run it is that one's.
-
-    Raises:
-        PipelineError: the YAML turned out to be wrong for the data at hand.
+    `url`: of Prefect's API; None: as the environment says. `began` is told the flow run's id.
+    Whatever becomes of Prefect is said in a note; the journey's own errors are for who awaits it.
     """
-    if FlowRunContext.get() is not None:
-        return await within(session, stop, border)
-    journey = _Journey(session, stop, border, signal.getsignal(signal.SIGTERM))
-    token = _journey.set(journey)
+    session = journey.session
+    wanted: dict[Any, Any] = {PREFECT_API_URL: url} if url else {}
+    token = _shown.set(_Shown(journey, signal.getsignal(signal.SIGTERM), began))
     try:
-        named = run_pipeline.with_options(name=session.bound.name, flow_run_name=session.tally.run)
-        state = await named(str(session.bound.file), _shown_inputs(session), return_state=True)
-        how = f"Prefect ended the run: {state.message}"
-    except (PrefectException, httpx.HTTPError) as error:
-        how = f"Prefect's API went away: {error or type(error).__name__}"
-        session.tally.note(how)
+        with temporary_settings(wanted), _only_for_looking_at(session.tally):
+            name, run = session.bound.name, session.tally.run
+            named = run_pipeline.with_options(name=name, flow_run_name=run)
+            await named(str(session.bound.file), _shown_inputs(session), return_state=True)
     finally:
-        _journey.reset(token)
-    if journey.error is not None:
-        raise journey.error
-    return journey.report or session.tally.report("failed", message=how)
+        _shown.reset(token)
 
 
 @flow(name="paddock", validate_parameters=False, persist_result=False)
 async def run_pipeline(path: str, inputs: dict[str, Any]) -> State[Any]:
     """Run the pipeline that `path` names; the state says how it ended."""
-    journey = _journey.get()
-    _give_back_sigterm(journey)
-    try:
-        report = await within(journey.session, journey.stop, journey.border)
-    except Exception as error:
-        journey.error = error
-        raise
-    journey.report = report
-    return state_of(report)
+    shown = _shown.get()
+    _give_back_sigterm(shown)
+    context = FlowRunContext.get()
+    if context is not None and context.flow_run is not None:
+        await shown.began(str(context.flow_run.id))
+    await _show(shown.journey)
+    return state_of(await shown.journey.ended())
+
+
+def is_inside() -> bool:
+    """Tell whether a flow run is current."""
+    return FlowRunContext.get() is not None
 
 
 async def within(session: Session, stop: asyncio.Event, border: Border | None = None) -> Report:
@@ -118,47 +115,88 @@ async def within(session: Session, stop: asyncio.Event, border: Border | None = 
     Raises:
         PipelineError: the YAML turned out to be wrong for the data at hand.
     """
-    progress = _Progress()
-    session.tally.observer = Several(session.tally.observer, progress)
-    ended = asyncio.Event()
-    shown = asyncio.create_task(_show_progress(session.bound.name, progress, ended))
+    journey = Journey.begun(session, stop, border or Border())
     try:
-        report = await execute.run(session.work, session.toolbox, _as_task, stop)
+        await _show(journey)
     finally:
-        ended.set()
-        with _only_for_looking_at(session):
-            await shown
-    with _only_for_looking_at(session):
-        await _show_results(session.bound.name, report)
+        report = await journey.ended()
     return report
 
 
+async def _show(journey: Journey) -> None:
+    """Show chunks and progress until the journey has ended, then its results."""
+    tally, name = journey.session.tally, journey.session.bound.name
+    progress = asyncio.create_task(_show_progress(name, journey.progress, journey.work, tally))
+    await _show_chunks(journey, tally)
+    await asyncio.wait({journey.work, progress})
+    if journey.chunks.n_unseen:
+        tally.note(f"Prefect shows {journey.chunks.n_unseen} chunks less than there were.")
+    if not journey.work.cancelled() and journey.work.exception() is None:
+        with _only_for_looking_at(tally):
+            await _show_results(name, journey.work.result())
+
+
+async def _show_chunks(journey: Journey, tally: Tally) -> None:
+    """Make a task of each chunk, in a bounded number; what does not end in time is left."""
+    room = asyncio.Semaphore(SHOWN_AT_ONCE)
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def show(chunk: Chunk) -> None:
+        try:
+            await _as_task(chunk, tally)
+        finally:
+            room.release()
+
+    async for chunk in journey.chunks:
+        await room.acquire()
+        shown = asyncio.create_task(show(chunk))
+        tasks.add(shown)
+        shown.add_done_callback(tasks.discard)
+    left = set(tasks)
+    if left:
+        _, late = await asyncio.wait(left, timeout=DRAIN_S)
+        for one in late:
+            one.cancel()
+        if late:
+            tally.note(f"Prefect did not take the end of {len(late)} chunks in time.")
+
+
 @contextlib.contextmanager
-def _only_for_looking_at(session: Session) -> Iterator[None]:
-    """Let a run go on whose artefacts the API would not take: the ledger has what counts."""
+def _only_for_looking_at(tally: Tally) -> Iterator[None]:
+    """Let a run go on that Prefect does not take: the ledger has what counts."""
     try:
         yield
-    except (PrefectException, httpx.HTTPError) as error:
-        session.tally.note(f"Prefect did not take an artefact of this run: {error}")
+    except Exception as error:  # Prefect's, httpx's, websockets', anyio's: none may end the work
+        tally.note(f"Prefect does not show all of this run: {error or type(error).__name__}")
 
 
-def _give_back_sigterm(journey: _Journey) -> None:
+def _give_back_sigterm(shown: _Shown) -> None:
     """Undo Prefect's handler, which would end the run in the middle of whatever it does."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, journey.on_sigterm)
+        signal.signal(signal.SIGTERM, shown.on_sigterm)
 
 
-async def _as_task(block: str, keys: Sequence[str], work: Callable[[], Awaitable[str]]) -> None:
-    """Run a chunk as a Prefect task."""
-    label = keys[0] if len(keys) == 1 else f"{keys[0]} and {len(keys) - 1} more"
-    _chunk_work.set(work)
-    await _chunk.with_options(name=block, task_run_name=_plain(f"{block}: {label}"))(block, label)
+async def _as_task(chunk: Chunk, tally: Tally) -> None:
+    """Show a chunk as a Prefect task; how its work ended is for who carries it out."""
+    _seen_work.set(chunk.work)
+    named = _chunk.with_options(
+        name=chunk.block, task_run_name=_plain(f"{chunk.block}: {chunk.label}")
+    )
+    with _only_for_looking_at(tally):
+        await named(chunk.block, chunk.label, return_state=True)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retries=0)
 async def _chunk(block: str, items: str) -> State[None]:
-    """Carry out some items of a block; the state's message counts them."""
-    return Completed(message=await _chunk_work.get()())
+    """Wait for some items of a block; the state's message counts them."""
+    work = _seen_work.get()
+    await asyncio.wait({work})
+    if work.cancelled():
+        return Cancelled(message="interrupted")
+    error = work.exception()
+    if error is not None:
+        return Failed(message=str(error))
+    return Completed(message=work.result())
 
 
 def _plain(name: str) -> str:
@@ -181,42 +219,21 @@ def state_of(report: Report) -> State[Any]:
     return Completed(message=words)
 
 
-class _Progress(Silent):
-    """Counts items as they end."""
-
-    def __init__(self) -> None:
-        self.n_items = 0
-        self.n_ended = 0
-
-    @property
-    def percent(self) -> float:
-        """How much is done; a run without items is done."""
-        return min(100.0, 100.0 * self.n_ended / self.n_items) if self.n_items else 100.0
-
-    def step(self, step: str, total: int | None, fresh: int) -> None:
-        """Count a step's items."""
-        self.n_items += total or 0
-        self.n_ended += fresh
-
-    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
-        """Count what ended."""
-        if state != "running" and "/" not in key:
-            self.n_ended += 1
-
-
-async def _show_progress(pipeline: str, progress: _Progress, ended: asyncio.Event) -> None:
+async def _show_progress(
+    pipeline: str, progress: Progress, work: asyncio.Future[Report], tally: Tally
+) -> None:
     """Keep one progress artefact up to date, at most once a second, until the run has ended."""
     key = f"{_slug(pipeline)}-progress"
-    artefact = await acreate_progress_artifact(progress=0.0, key=key, description="Items done")
-    shown = 0.0
-    is_over = False
-    while not is_over:  # once more behind the end, which may come while the artefact is made
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ended.wait(), UPDATE_S)
-        is_over = ended.is_set()
-        if progress.percent != shown:
-            shown = progress.percent
-            await aupdate_progress_artifact(artefact, shown)
+    with _only_for_looking_at(tally):
+        artefact = await acreate_progress_artifact(progress=0.0, key=key, description="Items done")
+        shown = 0.0
+        is_over = False
+        while not is_over:  # once more behind the end, which may come while the artefact is made
+            await asyncio.wait({work}, timeout=UPDATE_S)
+            is_over = work.done()
+            if progress.percent != shown:
+                shown = progress.percent
+                await aupdate_progress_artifact(artefact, shown)
 
 
 async def _show_results(pipeline: str, report: Report) -> None:

@@ -18,7 +18,6 @@ from paddock.engine.errors import EngineError, WorkerLost
 from paddock.engine.remote.wire import PREFIX, Counting, Line, Wire, read_error
 from paddock.engine.request import (
     ChatRequest,
-    Chunk,
     EmbedReply,
     EmbedRequest,
     Message,
@@ -160,24 +159,20 @@ class RemotePool:
         return list(line.numbers or ())
 
     async def _serve(self, answer: Answer) -> Reply:
-        """Carry one chat through; what a reader has seen of a broken answer is not said again."""
+        """Carry one chat through, from its beginning again where nobody has read of it."""
         request = answer.request
-        said = _Said()
-        async with aclosing(
-            self._lines("chat", self._wire.write(request), request.model.ref)
-        ) as lines:
+        lines = self._lines("chat", self._wire.write(request), request.model.ref)
+        async with aclosing(lines):
             async for line in lines:
                 if line.reply is not None:
                     return line.reply
                 if line.chunk is not None:
-                    chunk = said.new_of(line.chunk)
-                    if chunk is not None:
-                        answer.add(chunk)
-                elif line == AGAIN and not answer.was_read:
-                    answer.forget()
-                    said = _Said()
+                    answer.add(line.chunk)
+                elif line == AGAIN and answer.was_read:
+                    reason = "its service went away in the middle of an answer"
+                    raise WorkerLost(request.model.ref, reason)
                 elif line == AGAIN:
-                    said.begin_again(request.model.ref)
+                    answer.forget()
         raise AssertionError
 
     # asking
@@ -264,59 +259,6 @@ class RemotePool:
                 self._stats = await self._asked_stats()
             except EngineError:
                 return  # who asks for more than numbers is told
-
-
-class _Said:
-    """What a reader has been given of an answer, when that is asked for a second time."""
-
-    def __init__(self) -> None:
-        self._seen = Chunk("")
-        self._now: Chunk | None = None
-        """The answer as it comes again; None: it is the first time, or has caught up."""
-
-    def begin_again(self, ref: str) -> None:
-        """Expect the same from its beginning.
-
-        Raises:
-            WorkerLost: what was seen cannot be compared.
-        """
-        if self._seen.tool_calls or self._seen.logprobs:
-            raise WorkerLost(ref, "the service that has it went away in the middle of an answer")
-        self._now = Chunk("", 0)
-
-    def new_of(self, chunk: Chunk) -> Chunk | None:
-        """Give what of this chunk was not seen yet.
-
-        Raises:
-            WorkerLost: the answer is another one now.
-        """
-        if self._now is None:
-            self._seen = _with(self._seen, chunk)
-            return chunk
-        self._now = now = _with(self._now, chunk)
-        seen = self._seen
-        if not (_is_start(now.text, seen.text) and _is_start(now.reasoning, seen.reasoning)):
-            raise WorkerLost("", "its service went away, and the answer began otherwise afterwards")
-        if len(now.text) < len(seen.text) or len(now.reasoning) < len(seen.reasoning):
-            return None
-        self._seen, self._now = now, None
-        rest = now.text[len(seen.text) :], now.reasoning[len(seen.reasoning) :]
-        return replace(chunk, text=rest[0], n_tokens=max(0, now.n_tokens - seen.n_tokens),
-                       reasoning=rest[1])  # fmt: skip
-
-
-def _with(whole: Chunk, more: Chunk) -> Chunk:
-    return Chunk(
-        whole.text + more.text,
-        whole.n_tokens + more.n_tokens,
-        whole.reasoning + more.reasoning,
-        whole.tool_calls + more.tool_calls,
-        whole.logprobs + more.logprobs,
-    )
-
-
-def _is_start(one: str, other: str) -> bool:
-    return one.startswith(other) or other.startswith(one)
 
 
 def _since(now: LoadCount, before: LoadCount | None) -> LoadCount:

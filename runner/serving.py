@@ -1,0 +1,89 @@
+"""Bring a run together with the machine's service and with Prefect, as its way says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from .alongside import Prefect
+from .binding.bound import BoundPlan
+from .pools import models_of
+from .settings import Settings
+from .tracking import TrackingError, Way, reach
+
+if TYPE_CHECKING:
+    from .residence.tenancy import Tenant
+
+
+@asynccontextmanager
+async def served(
+    way: Way, bound: BoundPlan, settings: Settings, tell: Callable[[str], None]
+) -> AsyncIterator[Tenant | None]:
+    """Give the service of this machine, started if need be; None: the run does without.
+
+    A service that cannot be had is told, and the run goes on inside its own process.
+    """
+    if way.service == "none" or not _is_needed(way, bound, settings):
+        yield None
+        return
+    from .residence.place import NoResidence
+    from .residence.tenancy import is_there, tenancy
+
+    if way.service == "found" and not is_there(settings):
+        yield None
+        return
+    async with AsyncExitStack() as stack:
+        tenant: Tenant | None = None
+        try:
+            tenant = await stack.enter_async_context(
+                tenancy(
+                    settings,
+                    pipeline=bound.name,
+                    wants_prefect=way.prefect == "service",
+                    tell=tell,
+                )
+            )
+        except NoResidence as error:
+            tell(f"{error}\n  This run goes on without it.")
+        yield tenant
+
+
+def _is_needed(way: Way, bound: BoundPlan, settings: Settings) -> bool:
+    """Tell whether a run has something to ask the service."""
+    return way.prefect == "service" or (
+        not settings.pool_urls and any(not spec.pool for spec in models_of(bound))
+    )
+
+
+async def prefect_of(way: Way, tenant: Tenant | None) -> Prefect | None:
+    """Give where a run is shown; None: nowhere, or in the flow run that is current.
+
+    Raises:
+        TrackingError: `PREFECT_API_URL` names an API that cannot be reached.
+    """
+    if way.prefect == "api":
+        await reach(os.environ)
+        return Prefect(_as_the_environment_says, _nobody_cares)
+    if way.prefect != "service" or tenant is None:
+        return None
+    stay = tenant
+
+    async def url() -> str:
+        from .residence.place import NoResidence
+
+        try:
+            return await stay.prefect_url()
+        except NoResidence as error:
+            raise TrackingError(str(error)) from None
+
+    return Prefect(url, stay.began)
+
+
+async def _as_the_environment_says() -> str:
+    return ""
+
+
+async def _nobody_cares(flow_run: str) -> None:
+    """Take the id of a flow run that is another service's to look after."""
