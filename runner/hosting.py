@@ -37,6 +37,8 @@ async def hosted(settings: Settings) -> AsyncIterator[Service]:
     from paddock.engine.api.service import Service
     from paddock.engine.models import ModelFinder
     from paddock.engine.pool import LocalPool
+    from paddock.engine.remote.door import routes
+    from paddock.engine.remote.named import NamedPool
     from paddock.engine.store.layout import Store
 
     finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
@@ -47,6 +49,7 @@ async def hosted(settings: Settings) -> AsyncIterator[Service]:
             finder,
             settings.service,
             version("paddock"),
+            doors=routes(NamedPool(pool)),
         )
 
 

@@ -26,8 +26,9 @@ def make_app(service: Service) -> Starlette:
     Raises:
         KeysBroken: the file of API keys cannot be used.
     """
+    own = (*ollama.routes(), *openai.routes(), *anthropic.routes(), *watched.routes())
     app = Starlette(
-        routes=[*ollama.routes(), *openai.routes(), *anthropic.routes(), *watched.routes()],
+        routes=[*own, *service.doors],
         middleware=security.middleware(service.settings, service.journal),
         exception_handlers={404: _not_found, 405: _wrong_method, Exception: _unforeseen},
     )

@@ -17,6 +17,9 @@ from .refusals import refuse
 # So many callers are known at once, 0.5 MB; of more, those who asked the longest ago count anew.
 _N_BUCKETS = 4096
 
+LIMITED = ("/api/", "/v1/", "/paddock/")
+"""What begins the paths of requests that count."""
+
 
 class Buckets:
     """One bucket for each caller; pure but for its clock."""
@@ -65,7 +68,7 @@ class RateLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let through or refuse."""
-        if scope["type"] != "http" or not scope["path"].startswith(("/api/", "/v1/")):
+        if scope["type"] != "http" or not scope["path"].startswith(LIMITED):
             return await self._app(scope, receive, send)
         key = key_name_of(scope)
         wait_s = self._buckets.take(f"key {key}" if key else f"address {client_of(scope)}")

@@ -6,10 +6,12 @@ lately. Handlers get it by `service_of(request)`; there is no module-level state
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 from starlette.requests import HTTPConnection
+from starlette.routing import BaseRoute
 
 from paddock.engine.models import ModelFinder
 from paddock.engine.pool import LocalPool
@@ -31,6 +33,8 @@ class Service:
     version: str
     journal: Journal = field(default_factory=Journal)
     """What is asked of it now, and lately."""
+    doors: Sequence[BaseRoute] = ()
+    """Routes of others that stand behind the same keys and limits."""
     is_stopping: bool = False
     """A signal has said to end: nothing new should be sent here."""
 
