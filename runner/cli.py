@@ -34,6 +34,8 @@ GROUPS = {
     "serve": ("serve",),
     "up": ("up",),
     "running": ("ps", "stop"),
+    "history": ("runs", "logs"),
+    "clean": ("clean",),
 }
 _ALL = (*GROUPS, "later")
 

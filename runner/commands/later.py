@@ -12,7 +12,7 @@ import typer
 from .exits import CommandError, guarded
 
 COMMANDS = (
-    "test", "graph", "why", "runs", "logs", "summarise", "summarize", "clean",
+    "test", "graph", "why", "summarise", "summarize",
 )  # fmt: skip
 
 

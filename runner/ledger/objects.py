@@ -18,7 +18,9 @@ class Objects:
         """Keep a value and give its sha256; a value that is there already is not written again."""
         digest = hashlib.sha256(value).hexdigest()
         path = self._folder / digest
-        if not path.exists():
+        try:
+            os.utime(path)  # so that whoever cleans sees that it is wanted again
+        except OSError:
             self._folder.mkdir(parents=True, exist_ok=True)
             aside = self._folder / f".{digest}.{uuid4().hex}"
             try:

@@ -1,0 +1,66 @@
+"""How long Prefect keeps its runs, events and artefacts: settings of its server, and by hand.
+
+Prefect's server removes what is old by itself once it is told to: flow runs are not by default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+LEAST_S = 3601.0  # Prefect takes nothing below an hour
+HEARTBEATS_S = 86_400.0  # two a minute and run: most of what there is, and of no use afterwards
+BATCH = 200
+MOST_BATCHES = 500
+TIMEOUT_S = 30.0
+
+
+def kept(keep_s: float) -> dict[str, str]:
+    """Give the server's environment that keeps runs and events so long."""
+    keep_s = max(keep_s, LEAST_S)
+    heartbeats = f'{{"prefect.flow-run.heartbeat": {min(keep_s, HEARTBEATS_S):.0f}}}'
+    return {
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": f"{keep_s:.0f}",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": heartbeats,
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"{keep_s:.0f}",
+    }
+
+
+def forget(api_url: str, before: float, *, is_dry: bool = False) -> int:
+    """Remove the runs that ended before a time from our own server; gives how many.
+
+    Their logs and artefacts are removed by the server, within a day.
+
+    Raises:
+        OSError: the server does not answer.
+    """
+    import httpx
+
+    try:
+        with httpx.Client(base_url=api_url.rstrip("/"), timeout=TIMEOUT_S) as client:
+            if is_dry:
+                answer = client.post("/flow_runs/count", json=_filter(before)).raise_for_status()
+                return int(answer.json())
+            return sum(iter(lambda: _batch(client, before), 0))
+    except (httpx.HTTPError, ValueError) as error:
+        raise OSError(None, f"Prefect's server does not answer ({error})", api_url) from error
+
+
+def _batch(client: Any, before: float) -> int:
+    """Remove some, and say how many; 0: there are none left."""
+    asked = {**_filter(before), "limit": BATCH, "sort": "END_TIME_DESC"}
+    found = client.post("/flow_runs/filter", json=asked).raise_for_status().json()
+    for run in found:
+        answer = client.delete(f"/flow_runs/{run['id']}")
+        if answer.status_code not in (204, 404):
+            answer.raise_for_status()
+    return len(found)
+
+
+def _filter(before: float) -> Mapping[str, Any]:
+    at = datetime.fromtimestamp(before, UTC).isoformat()
+    ended = ["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]
+    runs = {"end_time": {"before_": at}, "state": {"type": {"any_": ended}}}
+    return {"flow_runs": runs}
