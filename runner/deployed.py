@@ -14,15 +14,21 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
+
+from . import flow as flows  # sets what Prefect reads when it is imported, so it comes first
+
+# isort: split
+
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
+from prefect.flow_engine import run_flow
 
-from . import flow as flows  # sets what Prefect reads when it is imported
 from .border import Border
 from .observer import Several, Silent
 from .report import Report
@@ -96,6 +102,16 @@ async def run_pipeline(
         finally:
             await named.shown()
     return flows.state_of(orders.report)
+
+
+async def carry_out(flow_run: str) -> str:
+    """Carry out a flow run that waits in Prefect; gives its last state's message."""
+    async with get_client() as client:
+        found = await client.read_flow_run(UUID(flow_run))
+    coming: Any = run_flow(
+        run_pipeline, flow_run=found, parameters=dict(found.parameters), return_type="state"
+    )
+    return str((await coming).message or "")
 
 
 class _Named(Silent):

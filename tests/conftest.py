@@ -30,3 +30,12 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
     with live_service(tmp_path_factory.mktemp("live")) as service:
         yield service
+
+
+@pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give the address of a Prefect server that many tests share: it takes 12 s to start."""
+    from tests.prefect_server import server
+
+    with server(tmp_path_factory.mktemp("prefect")) as url:
+        yield url

@@ -25,7 +25,13 @@ JOURNEYS = {"test_interruptions.py", "test_under_load.py", "test_client.py"}
 ONLY_IN = {
     "llama_cpp": {"engine/native/"},
     "yaml": {"pipelines/source.py"},
-    "prefect": {"runner/flow.py", "runner/deploy.py"},
+    "prefect": {
+        "runner/flow.py",
+        "runner/deployed.py",
+        "runner/unattended/tracked.py",
+        "runner/residence/prefect_server.py",
+        "runner/cluster/",
+    },
 }
 
 

@@ -22,7 +22,7 @@ from paddock.runner.budget import Budget
 from paddock.steps import registry
 from paddock.steps.step import Step
 
-from . import given, reads, replies
+from . import given, reads, replies, schedules
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, Retry, Timeout
 from .models import Models
 from .parameters import BindError, BoundParams, Parameters
@@ -130,7 +130,7 @@ class Binder:
         roots = self._given.roots(self._base)
         watches = Watches(pipeline, self._given.values, roots)
         found = watches.bound()
-        self._own += watches.faults
+        self._own += [*watches.faults, *schedules.faults(pipeline)]
         return BoundPlan(
             pipeline=pipeline,
             file=self._file,

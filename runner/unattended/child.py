@@ -17,16 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any
 
 from paddock.runner import deployed
 from paddock.runner.deployed import Orders
 from paddock.runner.report import Report
-from paddock.runner.tracking import reach
 from paddock.runner.verbs import FILE_THREADS
-
-from prefect.client.orchestration import get_client  # isort: skip
-from prefect.flow_engine import run_flow  # isort: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,25 +78,10 @@ async def _carried_out(task: Task, link: Connection) -> None:
     orders.began = lambda run: _send(link, Began(run))
     with deployed.under(orders), _listening(link, orders):
         try:
-            words = await _flow_run(task.flow_run)
+            words = await deployed.carry_out(task.flow_run)
         except Exception as error:  # whatever ends a run is told, and ends no one else
             words = str(error) or type(error).__name__
     _send(link, Ended(orders.report, "" if orders.report else words))
-
-
-async def _flow_run(flow_run: str) -> str:
-    """Carry out a flow run; gives its last state's message."""
-    await reach(os.environ)
-    async with get_client() as client:
-        found = await client.read_flow_run(flow_run)  # type: ignore[arg-type]
-    coming: Any = run_flow(
-        deployed.run_pipeline,
-        flow_run=found,
-        parameters=dict(found.parameters),
-        return_type="state",
-    )
-    state = await coming
-    return str(state.message or "")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -44,7 +44,7 @@ class Office:
         max_restarts: int,
         flags: Mapping[str, object],
         allow: frozenset[str],
-        given_up: Callable[[Post, str, str], Awaitable[None]],
+        given_up: Callable[[Post, str, str], Coroutine[Any, Any, None]],
     ) -> None:
         self.posts: dict[str, Post] = {}
         """By the pipeline's key."""
@@ -64,6 +64,7 @@ class Office:
         self._given_up = given_up
         self._waiting: dict[str, Ended] = {}
         self._following: set[asyncio.Task[None]] = set()
+        self._telling: set[asyncio.Task[None]] = set()
         self._owed: list[Callable[[], Awaitable[None]]] = []
 
     # --- what others ask for
@@ -262,7 +263,9 @@ class Office:
         if isinstance(next_, Done):
             run = job.running.run or shown.name
             if next_.is_given_up:
-                await self._given_up(job.post, run, ending.crash or "")
+                telling = asyncio.create_task(self._given_up(job.post, run, ending.crash or ""))
+                self._telling.add(telling)
+                telling.add_done_callback(self._telling.discard)
             status = "crashed" if ending.crash else ending.status
             job.running.run = run
             await self._tell(job.tracked.id, job, status, end.report)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from paddock.pipelines.triggers import Webhook
+from paddock.runner import secrets
 
 from .holding import Holding
 from .jobs import Post
@@ -118,7 +120,10 @@ def _secret(standing: Standing, webhook: Webhook) -> str | None:
     if webhook.secret is None:
         return None
     at = ("on", "webhook", standing.webhooks.index(webhook), "secret")
-    return str(standing.rendered(webhook.secret, {"inputs": standing.inputs({})}, at))
+    scope: dict[str, object] = {"inputs": {}}
+    if "secrets" in webhook.secret:
+        scope["secrets"] = secrets.resolve(standing.pipeline, os.environ).values
+    return str(standing.rendered(webhook.secret, scope, at))
 
 
 def _is_gone(file: Path, folders: Sequence[Path]) -> bool:

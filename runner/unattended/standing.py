@@ -23,6 +23,7 @@ from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.plan import Plan
 from paddock.pipelines.tree import Pipeline
 from paddock.pipelines.triggers import Concurrency, Schedule, Webhook
+from paddock.runner import consent
 from paddock.runner.binding import given
 from paddock.runner.binding.bind import bind, check
 from paddock.runner.binding.bound import BoundPlan
@@ -158,7 +159,9 @@ def _bound(plan: Plan, file: Path, settings: Settings) -> BoundPlan:
     if missing:
         raise PipelineError([*plan.pipeline.faults, *plan.faults, *missing])
     models: dict[Role, str] = {"chat": settings.chat_model, "embed": settings.embed_model}
-    return bind(plan, {}, cwd=file.parent, default_models=models)
+    bound = bind(plan, {}, cwd=file.parent, default_models=models)
+    consent.refuse(bound, settings.allow)
+    return bound
 
 
 def _missing(pipeline: Pipeline) -> Iterator[Fault]:

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.api.server import listen
+from paddock.pipelines.errors import PipelineError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.residence.hosting import hosting
 from paddock.runner.residence.lodging import asked
 from paddock.runner.residence.place import NoResidence
 from paddock.runner.session import STATE_FOLDER
-from paddock.runner.settings import Settings
+from paddock.runner.settings import Settings, read_settings
 
 from . import health, systemd
 from .found import Changes, Finder
@@ -115,8 +116,10 @@ class Up:
         """Open pool, Prefect, queue and doors; close them in bounded time."""
         async with AsyncExitStack() as stack:
             try:
-                self._residence = await stack.enter_async_context(hosting(self._settings))
-                url = os.environ.get("PREFECT_API_URL", "").strip() or await self._prefect()
+                url = os.environ.get("PREFECT_API_URL", "").strip()
+                here = hosting(self._settings, wants_prefect=not url)
+                self._residence = await stack.enter_async_context(here)
+                url = url or await self._prefect()
             except NoResidence as error:
                 raise UpError(str(error)) from None
             _tell_environment(url, self._settings)
@@ -263,7 +266,8 @@ class Up:
         while True:
             folders = {one.file.parent for one in self._wanted.values()}
             try:
-                await tidy(self._settings, sorted(folders))
+                for fault in await tidy(self._settings, sorted(folders)):
+                    log.warning("%s", fault)
             except Exception as error:  # tidying up must not end what it tidies up after
                 log.warning("tidying up failed: %s", error)
             await asyncio.sleep(TIDY_S)
@@ -354,7 +358,21 @@ class Up:
 
     async def _given_up(self, post: Post, run: str, words: str) -> None:
         """A run crashed once too often: tell whoever wants to know."""
-        log.error("%s: run %s is given up: %s", post.standing.pipeline.name, run, words)
+        from paddock.runner.notify.tell import crashed, tell_of
+        from paddock.runner.secrets import resolve
+
+        bound, name = post.standing.bound, post.standing.pipeline.name
+        log.error("%s: run %s is given up: %s", name, run, words)
+        if bound is None:
+            return
+        settings = read_settings(post.standing.file.parent, flags=self._wishes.flags)
+        try:
+            known = resolve(bound.pipeline, os.environ)
+        except PipelineError as error:
+            log.warning("%s: nobody is told: %s", name, error)
+            return
+        for untold in await tell_of(bound, crashed(name, run, words), None, settings, known):
+            log.warning("%s: %s", name, untold)
 
 
 def _tell_environment(url: str, settings: Settings) -> None:

@@ -25,8 +25,15 @@ HOURLY = "schedule 0 * * * *"
 OPEN, SHUT = Window(time(9), time(17), UTC), Window(time(22), time(7), UTC)
 
 
-def due(id_: str, *, minutes: int = 0, trigger: str = "watch", group: str = "g", pipeline: str = "p",
-        is_held: bool = True) -> Due:  # fmt: skip
+def due(
+    id_: str,
+    *,
+    minutes: int = 0,
+    trigger: str = "watch",
+    group: str = "g",
+    pipeline: str = "p",
+    is_held: bool = True,
+) -> Due:
     return Due(id_, pipeline, trigger, NOW - timedelta(minutes=minutes), group, is_held)
 
 
