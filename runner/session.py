@@ -8,15 +8,15 @@ import json
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.request import Pool
 
 from .binding.bound import BoundPlan
+from .border import Border
 from .freshness import canonical
 from .journal import Journal, Lines
 from .ledger.ledger import Ledger
@@ -106,6 +106,7 @@ async def opened(
     here: FindPlace | None = None,
     secrets: Secrets | None = None,
     stop: asyncio.Event,
+    border: Border | None = None,
     wait_s: float | None = None,
     is_plan: bool = False,
 ) -> AsyncIterator[Session]:
@@ -127,11 +128,9 @@ async def opened(
             lines = stack.enter_context(Lines(state / "runs" / f"{run}.jsonl"))
             observer = Several(observer, Journal(lines, secrets.redact, trigger=options.trigger))
         tally = Tally(run, bound.name, observer, state / "runs" / f"{run}.log", secrets)
-        ledger.listen(partial(asyncio.get_running_loop().call_soon_threadsafe, tally.note))
+        ledger.listen(_in_this_loop(tally.note))
         shares: Shares | None = None
         if ledger.is_shared and not is_plan:
-            loop = asyncio.get_running_loop()
-            ledger.listen(lambda text: loop.call_soon_threadsafe(tally.note, text) and None)
             shares = await stack.enter_async_context(
                 shared(ledger, _place(bound, options), run, options.job, settings.unattended)
             )
@@ -142,8 +141,9 @@ async def opened(
 
             lock = held_name(bound)
             held = locks.held(
-                state / "locks", lock, run=run, deadline_s=wait_s, stop=stop, note=tally.note
-            )
+                state / "locks", lock, run=run, deadline_s=wait_s, note=tally.note,
+                is_over=lambda: stop.is_set() or (border is not None and border.is_closed),
+            )  # fmt: skip
             has_died = await stack.enter_async_context(held)
         scopes = await ledger.ask(ledger.scopes_of, bound.file.name)
         index = await ledger.ask(Index, ledger, bound.roots.base, scopes)
@@ -166,6 +166,16 @@ async def opened(
         toolbox = Toolbox(bound, served, ledger, index, digests, tally, options, shares)
         speeds = SpeedBook(settings.pool) if pool is None else None
         yield Session(bound, work, toolbox, time.time(), speeds)
+
+
+def _in_this_loop(note: Callable[[str], None]) -> Callable[[str], None]:
+    """Let another thread note something."""
+    loop = asyncio.get_running_loop()
+
+    def tell(text: str) -> None:
+        loop.call_soon_threadsafe(note, text)
+
+    return tell
 
 
 async def _named(bound: BoundPlan, ledger: Ledger, *, is_plan: bool) -> str:

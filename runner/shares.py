@@ -39,8 +39,9 @@ class ClaimLost(asyncio.CancelledError):
 class Shares:
     """The part of one participant in a run."""
 
-    def __init__(self, claims: Claims, ledger: Ledger, joined: Joined) -> None:
+    def __init__(self, claims: Claims, ledger: Ledger, place: str, joined: Joined) -> None:
         self._claims = claims
+        self._place = place
         self._ledger = ledger
         self.joined = joined
         # One thread: the claims have one connection, and files need the others.
@@ -132,6 +133,10 @@ class Shares:
         if not await self._do(self._claims.holds, *held):
             raise ClaimLost
 
+    async def bury(self) -> bool:
+        """Forget the participants that died; tells whether there were any."""
+        return await self._do(self._claims.bury, self._place)
+
     async def who(self, scope: str, keys: Collection[str]) -> str | None:
         """Name in words who holds the first of these items."""
         return await self._do(self._claims.holder_of, scope, keys)
@@ -173,7 +178,7 @@ async def shared(
     """
     claims = ledger.claims(f"{run}-{uuid4().hex[:12]}", settings.dead_after_s)
     joined = await asyncio.to_thread(claims.join, place, run, job)
-    shares = Shares(claims, ledger, joined)
+    shares = Shares(claims, ledger, place, joined)
     try:
         yield shares
     finally:

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,14 +49,12 @@ class Postgres:
 
 
 @contextmanager
-def postgres(folder: Path) -> Iterator[Postgres]:
+def postgres() -> Iterator[Postgres]:
     """Make a server and stop it at the end."""
-    folder.mkdir(parents=True)
+    # Not below pytest's folder, which only its owner may enter.
+    folder = Path(tempfile.mkdtemp(prefix="paddock-postgres-"))
     if os.geteuid() == 0:  # the server refuses to run as root
         shutil.chown(folder, "nobody")
-        for parent in (folder, *folder.parents):
-            if parent.stat().st_mode & 0o005 != 0o005 and parent.stat().st_uid == 0:
-                parent.chmod(parent.stat().st_mode | 0o055)
     _pg(folder, "initdb", "-D", f"{folder}/data", "-U", "postgres", "-A", "trust", "-E", "UTF8",
         "--no-locale", "--no-sync")  # fmt: skip
     with socket.socket() as free:
@@ -67,6 +66,7 @@ def postgres(folder: Path) -> Iterator[Postgres]:
         yield server
     finally:
         server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def gone(process_id: int, within_s: float = 20.0) -> bool:

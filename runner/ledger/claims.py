@@ -11,11 +11,12 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from .entries import LedgerError
-from .postgres import Link, Server
+from .postgres import Link, Server, written
 
 BEATS = 4
 """So often within the time after which it is dead a holder says that it lives."""
@@ -32,6 +33,12 @@ _IS_ALIVE = (
     f"extract(epoch from pg_postmaster_start_time())::float8 > {_NOW} - :dead_s)"
 )
 
+_INSERT = (
+    f"insert into holders (holder, host, pid, run, place, job, seen) "
+    f"values (:holder, :host, :pid, :run, :place, :job, {_NOW}) "
+    f"on conflict (holder) do update set seen = excluded.seen"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Joined:
@@ -41,8 +48,6 @@ class Joined:
     """Names the work that all participants who are at it at a time do together."""
     n_others: int
     """Living ones at the same place."""
-    has_dead: bool
-    """Whether one died there, and may have left things behind."""
 
 
 class Claims:
@@ -69,48 +74,48 @@ class Claims:
         Those who are alive at a place do one job together; it has the name of the first one's run,
         or the one that is given.
         """
-        rows = self._link.rows
-        rows("select pg_advisory_lock(hashtext(:place))", {"place": place})
-        try:
-            rows(f"delete from holders where seen < {_NOW} - :old", {"old": FORGOTTEN_S})
-            there = rows(
-                f"select job, {_IS_ALIVE} from holders where place = :place order by seen",
-                {"place": place, "dead_s": self._dead_after_s},
-            )
-            living = [row[0] for row in there if row[1]]
-            job = job or (living[0] if living else run)
-            self._insert(place, run, job)
-        finally:
-            rows("select pg_advisory_unlock_all()", {})
+        there: list[tuple[str, bool]] = []
+
+        def look(connection: Any) -> None:
+            # Those who join at the same moment do so one after the other.
+            connection.execute("select pg_advisory_xact_lock(hashtext(%s))", [place])
+            old = written(f"delete from holders where seen < {_NOW} - :old")
+            connection.execute(old, {"old": FORGOTTEN_S})
+            query = f"select job, {_IS_ALIVE} from holders where place = :place order by seen"
+            values = {"place": place, "dead_s": self._dead_after_s}
+            there[:] = connection.execute(written(query), values).fetchall()
+            living = [name for name, is_alive in there if is_alive]
+            connection.execute(written(_INSERT), self._row(place, run, _job(job, living, run)))
+
+        asked_at = _moment()
+        self._link.within(look)
+        self._heard_at = asked_at
+        living = [name for name, is_alive in there if is_alive]
+        job = _job(job, living, run)
         self._thread = threading.Thread(
             target=self._beat_on, args=(place, run, job), name="claims", daemon=True
         )
         self._thread.start()
-        return Joined(job, len(living), len(living) < len(there))
+        return Joined(job, len(living))
 
-    def _insert(self, place: str, run: str, job: str) -> None:
-        asked_at = _moment()
-        self._beating.rows(
-            f"insert into holders (holder, host, pid, run, place, job, seen) "
-            f"values (:holder, :host, :pid, :run, :place, :job, {_NOW}) "
-            f"on conflict (holder) do update set seen = excluded.seen",
-            {
-                "holder": self.holder,
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
-                "run": run,
-                "place": place,
-                "job": job,
-            },
-        )
-        self._heard_at = asked_at
+    def _row(self, place: str, run: str, job: str) -> dict[str, object]:
+        return {
+            "holder": self.holder,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "run": run,
+            "place": place,
+            "job": job,
+        }
 
     def _beat_on(self, place: str, run: str, job: str) -> None:
         while not self._is_over.wait(self._dead_after_s / BEATS):
+            asked_at = _moment()
             try:
-                self._insert(place, run, job)
+                self._beating.rows(_INSERT, self._row(place, run, job))
             except LedgerError:
                 continue  # whoever claims or records next hears it, and says so
+            self._heard_at = asked_at
 
     def leave(self) -> None:
         """Let everything go; what was claimed and not finished is anybody's."""
@@ -125,6 +130,11 @@ class Claims:
         finally:
             self._link.close()
             self._beating.close()
+
+    def bury(self, place: str) -> bool:
+        """Forget those who died at a place; tells whether there were any."""
+        gone = f"delete from holders where place = :place and not {_IS_ALIVE} returning holder"
+        return bool(self._link.rows(gone, {"place": place, "dead_s": self._dead_after_s}))
 
     def claim(self, scope: str, keys: Collection[str]) -> frozenset[str]:
         """Claim items, and give the keys that are ours now; the others somebody alive holds."""
@@ -168,6 +178,10 @@ class Claims:
             {"scope": scope, "keys": sorted(keys)},
         )
         return f"run '{rows[0][0]}' on {rows[0][1]}" if rows else None
+
+
+def _job(given: str, living: Sequence[str], run: str) -> str:
+    return given or (living[0] if living else run)
 
 
 def _moment() -> float:

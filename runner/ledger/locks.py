@@ -33,7 +33,7 @@ async def held(
     *,
     run: str,
     deadline_s: float | None,
-    stop: asyncio.Event,
+    is_over: Callable[[], bool],
     note: Callable[[str], None],
 ) -> AsyncIterator[bool]:
     """Hold the lock `name` in `folder`; wait for it, and `note` for whom, at most `deadline_s`.
@@ -41,11 +41,11 @@ async def held(
     Yields whether the one before died with it.
 
     Raises:
-        Locked: the deadline passed, or `stop` was set.
+        Locked: the deadline passed, or `is_over` says that nobody wants to wait any more.
     """
     lock = FileLock(_made(folder) / f"{name}.lock", thread_local=False)
     who = folder / f"{name}.json"
-    await _acquire(lock, who, deadline_s, stop, note)
+    await _acquire(lock, who, deadline_s, is_over, note)
     has_died = who.exists()
     try:
         who.write_text(json.dumps(_holder(run)), "utf-8")
@@ -59,7 +59,7 @@ async def _acquire(
     lock: BaseFileLock,
     who: Path,
     deadline_s: float | None,
-    stop: asyncio.Event,
+    is_over: Callable[[], bool],
     note: Callable[[str], None],
 ) -> None:
     began = time.monotonic()
@@ -71,7 +71,7 @@ async def _acquire(
             if not has_told:
                 note(f"waiting for {_describe(who)}, which works on the same folder")
                 has_told = True
-            if stop.is_set():
+            if is_over():
                 raise Locked("Interrupted while waiting for another run.") from None
             if deadline_s is not None and time.monotonic() - began > deadline_s:
                 raise Locked(

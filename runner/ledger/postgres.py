@@ -38,9 +38,22 @@ _KEPT_ALIVE = {
     "application_name": "paddock",
 }
 
+# What a machine holds that sleeps or lost its cable in the middle of a transaction is let go.
+_LET_GO = "; ".join(
+    f"set {name} = '{value}'"
+    for name, value in {
+        "idle_in_transaction_session_timeout": "10s",
+        "tcp_keepalives_idle": "10",
+        "tcp_keepalives_interval": "5",
+        "tcp_keepalives_count": "2",
+        "tcp_user_timeout": "20s",
+    }.items()
+)
+
 # SQLSTATEs with which a server says that it, not what was asked of it, is the reason: it shuts
-# down or starts up (57P01 to 57P05), has too many connections; or two transactions met.
-_PASSING = ("08", "57P", "53300", "40001", "40P01")
+# down or starts up (57P01 to 57P05), has too many connections, thought us asleep (25P03); or two
+# transactions met.
+_PASSING = ("08", "57P", "53300", "40001", "40P01", "25P03")
 _PASSING_WORDS = (
     "is starting up", "is shutting down", "in recovery mode", "not yet accepting", "too many",
     "remaining connection slots", "terminating connection",
@@ -71,6 +84,7 @@ class Server:
         try:
             path = sql.SQL("set search_path to {}").format(sql.Identifier(self.schema))
             connection.execute(path)
+            connection.execute(_LET_GO)
         except BaseException:
             connection.close()
             raise
@@ -226,7 +240,7 @@ class Link:
         Raises:
             LedgerError: the server did not answer within the bound, or refuses.
         """
-        asked = _NAME.sub(r"%(\1)s", query)
+        asked = written(query)
 
         def ask() -> Sequence[Sequence[Any]]:
             if self._connection is None:
@@ -237,6 +251,28 @@ class Link:
         with self._lock:
             return lasting(
                 ask,
+                url=self.server.url,
+                again=self._let_go,
+                tell=self._tell,
+                retry_s=self._retry_s,
+            )
+
+    def within(self, work: Callable[[psycopg.Connection[Any]], T]) -> T:
+        """Do something in one transaction, as a whole again where the connection broke.
+
+        Raises:
+            LedgerError: the server did not answer within the bound, or refuses.
+        """
+
+        def once() -> T:
+            if self._connection is None:
+                self._connection = self.server.connect()
+            with self._connection.transaction():
+                return work(self._connection)
+
+        with self._lock:
+            return lasting(
+                once,
                 url=self.server.url,
                 again=self._let_go,
                 tell=self._tell,
@@ -272,6 +308,15 @@ class PostgresReader(Link):
             self.close()
             raise too_new(self.server.place, found, VERSION, " on this machine")
         return found
+
+
+def written(query: str) -> str:
+    """Write a query with named values as psycopg has it.
+
+    >>> written("select 1 where :me = any(:keys::text[])")
+    'select 1 where %(me)s = any(%(keys)s::text[])'
+    """
+    return _NAME.sub(r"%(\1)s", query)
 
 
 _NAME = re.compile(r"(?<!:):([a-z_]+)\b")  # not the `::` of a cast

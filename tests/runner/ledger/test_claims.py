@@ -79,8 +79,9 @@ def test_those_who_are_there_at_a_time_do_one_job(url: str, tmp_path: Path) -> N
         with participant(ledger, "a") as (_, first), participant(ledger, "b") as (_, second):
             assert (first.job, first.n_others) == ("run-a", 0)
             assert (second.job, second.n_others) == ("run-a", 1)
-        with participant(ledger, "c") as (_, later):
-            assert (later.job, later.n_others, later.has_dead) == ("run-c", 0, False)
+        with participant(ledger, "c") as (claims, later):
+            assert (later.job, later.n_others) == ("run-c", 0)
+            assert not claims.bury("place")
         with participant(ledger, "d", job="given") as (_, named):
             assert named.job == "given"
 
@@ -109,8 +110,9 @@ def test_the_items_of_a_dead_one_are_taken_over(url: str, tmp_path: Path) -> Non
         kill(a)
         assert b.claim("s", ["1"]) == {"1"}
         assert not a.holds("s", "1")
-        with participant(ledger, "c", DEAD_S) as (_, joined):
-            assert joined.has_dead and joined.n_others == 1
+        with participant(ledger, "c", DEAD_S) as (c, joined):
+            assert joined.n_others == 1
+            assert c.bury("place") and not c.bury("place")
 
 
 def test_no_item_is_ever_anothers_while_its_holder_lives(server: Postgres, tmp_path: Path) -> None:

@@ -126,9 +126,9 @@ def test_reading_needs_no_ledger_and_makes_none(url: str, tmp_path: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def fragile() -> Iterator[Postgres]:
     """A server that tests stop and start."""
-    with postgres(tmp_path_factory.mktemp("fragile") / "server") as running:
+    with postgres() as running:
         yield running
 
 

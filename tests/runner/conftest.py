@@ -1,4 +1,4 @@
-"""One PostgreSQL for the tests of this folder, a database for each test."""
+"""One PostgreSQL for the tests that need one, a database for each test."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tests.postgres import Postgres, postgres
 _numbers = count()
 
 
-@pytest.fixture(scope="package")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres") / "server") as running:
+@pytest.fixture(scope="session")
+def server() -> Iterator[Postgres]:
+    with postgres() as running:
         yield running
 
 

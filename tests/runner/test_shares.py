@@ -1,0 +1,224 @@
+"""Several machines, here processes, work on one run: all is done, nothing twice, same results."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.runner.ledger.ledger import Ledger
+from tests.runner.world import SUMMARIES, World
+
+ROOT = Path(__file__).resolve().parents[2]
+N_DOCUMENTS = 24
+WAIT_S = 60.0
+PATIENT = SUMMARIES.replace("for_each: doc", "max_parallel: 2\n    for_each: doc")
+
+# A participant; every request that reaches its pool is written to the folder's `calls`.
+RUN = """
+import json, os, sys, time
+from dataclasses import replace
+from pathlib import Path
+from tests.fakes.pool import FakePool, echo
+from tests.runner import world as worlds
+from paddock.engine.errors import WorkerLost
+from paddock.runner import run
+from paddock.runner.observer import Silent
+from paddock.runner.unattended_settings import UnattendedSettings
+
+folder, url = Path(sys.argv[1]), sys.argv[2]
+options = json.loads(sys.argv[3])
+calls = os.open(folder / "calls", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+def answer(request):
+    text = request.messages[-1].content
+    os.write(calls, (" ".join(text.split()[:4]) + "\\n").encode())
+    if options.get("fails") and options["fails"] in text:
+        raise WorkerLost("m", "it was lost")
+    return echo(request)
+
+class Notes(Silent):
+    def note(self, text):
+        print("note:", text, flush=True)
+
+settings = replace(
+    worlds.settings(folder),
+    ledger_url=url,
+    unattended=UnattendedSettings(dead_after_s=options.get("dead_after_s", 30.0)),
+)
+print("ready", flush=True)
+while not (folder / "go").exists():
+    time.sleep(0.02)
+report = run(
+    folder / "pipeline.yaml", options.get("inputs"),
+    pool=FakePool(answer=answer, delay_s=options["delay_s"]),
+    observer=Notes(), settings=settings, local=True,
+)
+print(json.dumps(report.as_json()), flush=True)
+sys.exit(report.exit_status())
+"""
+
+
+class Machines:
+    """Processes that work on one world."""
+
+    def __init__(self, world: World, url: str) -> None:
+        self.world = world
+        self.url = url
+        self.running: list[subprocess.Popen[str]] = []
+
+    def start(self, delay_s: float = 0.25, **options: Any) -> subprocess.Popen[str]:
+        given = json.dumps({"delay_s": delay_s, **options})
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUN, str(self.world.folder), self.url, given],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.running.append(process)
+        return process
+
+    def go(self, *processes: subprocess.Popen[str]) -> None:
+        """Let processes begin that have started up, at the same moment."""
+        for process in processes:
+            assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        (self.world.folder / "go").touch()
+
+    def report(self, process: subprocess.Popen[str]) -> dict[str, Any]:
+        out, err = process.communicate(timeout=WAIT_S)
+        assert process.returncode in (0, 1, 2, 3, 4, 130), err
+        assert out, err
+        self.running.remove(process)
+        return dict(json.loads(out.splitlines()[-1]))
+
+    def calls(self) -> list[str]:
+        file = self.world.folder / "calls"
+        return file.read_text().splitlines() if file.exists() else []
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while not holds():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def machines(tmp_path: Path, url: str) -> Any:
+    (tmp_path / "shared folder").mkdir()
+    world = World(tmp_path / "shared folder", PATIENT)
+    world.documents(N_DOCUMENTS)
+    made = Machines(world, url)
+    yield made
+    for process in made.running:
+        process.kill()
+        process.communicate()
+
+
+def undisturbed(tmp_path: Path) -> World:
+    """Give what one machine makes of the same documents."""
+    (tmp_path / "alone").mkdir()
+    world = World(tmp_path / "alone", PATIENT)
+    world.documents(N_DOCUMENTS)
+    world.run()
+    return world
+
+
+def outputs(world: World) -> dict[str, str]:
+    return {path.name: path.read_text() for path in sorted((world.folder / "out").iterdir())}
+
+
+def test_three_machines_do_all_once_and_tell_the_same(machines: Machines, tmp_path: Path) -> None:
+    three = [machines.start() for _ in range(3)]
+    machines.go(*three)
+    reports = [machines.report(process) for process in three]
+    assert Counter(machines.calls()).most_common(1)[0][1] == 1
+    assert len(machines.calls()) == N_DOCUMENTS + 1
+    assert [report["status"] for report in reports] == ["completed"] * 3
+    assert sum(report["calls"] for report in reports) == N_DOCUMENTS + 1
+    assert min(report["calls"] for report in reports) > 0
+    assert [report["counts"] for report in reports] == [reports[0]["counts"]] * 3
+    assert [report["returns"] for report in reports] == [reports[0]["returns"]] * 3
+    assert outputs(machines.world) == outputs(undisturbed(tmp_path))
+    with Ledger(machines.world.folder / ".paddock", is_readonly=True, url=machines.url) as ledger:
+        runs = ledger.runs()
+        assert len(runs) == 3 and len({run.parent for run in runs if run.parent}) == 1
+    again = machines.report(machines.start())
+    assert again["calls"] == 0 and len(machines.calls()) == N_DOCUMENTS + 1
+
+
+def test_who_comes_late_counts_what_the_others_did_of_the_job(machines: Machines) -> None:
+    first = machines.start(delay_s=1.0)
+    machines.go(first)
+    machines.until(lambda: len(machines.calls()) > 5)
+    late = machines.start(delay_s=0.0)
+    reports = [machines.report(first), machines.report(late)]
+    assert reports[0]["counts"] == reports[1]["counts"]
+    assert reports[0]["counts"]["new"] == N_DOCUMENTS + 1
+    assert len(machines.calls()) == N_DOCUMENTS + 1
+
+
+def test_what_a_killed_machine_held_is_done_by_the_others(
+    machines: Machines, tmp_path: Path
+) -> None:
+    doomed, other = (machines.start(dead_after_s=3.0) for _ in range(2))
+    machines.go(doomed, other)
+    machines.until(lambda: len(machines.calls()) > 8)
+    os.kill(doomed.pid, signal.SIGKILL)
+    report = machines.report(other)
+    assert report["status"] == "completed"
+    assert outputs(machines.world) == outputs(undisturbed(tmp_path))
+    # What was in flight at the kill may be done twice, what was finished is not.
+    assert len(machines.calls()) <= N_DOCUMENTS + 1 + 2
+    assert len(set(machines.calls())) == N_DOCUMENTS + 1
+
+
+def test_what_failed_on_one_machine_is_quarantined_for_all(machines: Machines) -> None:
+    processes = [machines.start(delay_s=0.1, fails="Document 7,") for _ in range(2)]
+    machines.go(*processes)
+    reports = [machines.report(process) for process in processes]
+    assert [report["status"] for report in reports] == ["quarantined"] * 2
+    assert reports[0]["counts"] == reports[1]["counts"]
+    errors = [[i["error"] for i in r["items"] if i["key"] == "7.txt"] for r in reports]
+    assert errors[0] == errors[1] and errors[0]
+
+
+def test_a_machine_that_is_stopped_lets_its_items_go_at_once(machines: Machines) -> None:
+    leaving, other = machines.start(delay_s=3.0), machines.start(delay_s=0.02, dead_after_s=600.0)
+    machines.go(leaving, other)
+    machines.until(lambda: len(machines.calls()) > 1)
+    leaving.send_signal(signal.SIGINT)
+    assert machines.report(leaving)["status"] == "interrupted"
+    report = machines.report(other)
+    assert report["status"] == "completed", report
+    assert report["counts"]["new"] + report["counts"]["fresh"] == N_DOCUMENTS + 1
+
+
+def test_a_machine_that_slept_writes_nothing_of_what_another_has_taken_over(
+    machines: Machines, tmp_path: Path
+) -> None:
+    sleeper = machines.start(delay_s=0.5, dead_after_s=2.0)
+    machines.go(sleeper)
+    machines.until(lambda: len(machines.calls()) > 3)
+    sleeper.send_signal(signal.SIGSTOP)
+    report = machines.report(machines.start(delay_s=0.0, dead_after_s=2.0))
+    assert report["status"] == "completed"
+    written = {path: path.stat().st_mtime_ns for path in (machines.world.folder / "out").iterdir()}
+    sleeper.send_signal(signal.SIGCONT)
+    assert machines.report(sleeper)["status"] == "completed"
+    assert written == {path: path.stat().st_mtime_ns for path in written}
+    assert outputs(machines.world) == outputs(undisturbed(tmp_path))
+
+
+def test_machines_with_other_wishes_don_t_disturb_each_other(machines: Machines) -> None:
+    processes = [machines.start(delay_s=0.05, inputs={"tone": tone}) for tone in ("plain", "grand")]
+    machines.go(*processes)
+    reports = [machines.report(process) for process in processes]
+    assert [report["status"] for report in reports] == ["completed"] * 2
+    assert len(set(machines.calls())) <= len(machines.calls()) <= 2 * (N_DOCUMENTS + 1) + 2
