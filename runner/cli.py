@@ -32,6 +32,7 @@ GROUPS = {
     "create": ("create",),
     "tune": ("tune",),
     "serve": ("serve",),
+    "service": ("service",),
     "up": ("up",),
     "running": ("ps", "stop"),
     "history": ("runs", "logs"),

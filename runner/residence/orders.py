@@ -26,6 +26,7 @@ def write(order: Order) -> str:
     value = {
         "state_dir": str(settings.state_dir),
         "idle_s": settings.unattended.service_idle_s,
+        "keep_tracking_s": settings.unattended.keep_tracking_s,
         "wants_prefect": order.wants_prefect,
         "pool": {name: str(one) if isinstance(one, Path) else one for name, one in pool.items()},
     }
@@ -40,6 +41,9 @@ def read(text: str) -> Order:
     settings = Settings(
         pool=TypeAdapter(PoolSettings).validate_python(value["pool"]),
         state_dir=Path(value["state_dir"]),
-        unattended=UnattendedSettings(service_idle_s=float(value["idle_s"])),
+        unattended=UnattendedSettings(
+            service_idle_s=float(value["idle_s"]),
+            keep_tracking_s=float(value["keep_tracking_s"]),
+        ),
     )
     return Order(settings, bool(value["wants_prefect"]))
