@@ -71,6 +71,8 @@ async def tidy(settings: Settings, folders: Sequence[Path]) -> tuple[str, ...]:
 
     Prefect's own runs and events are let go by its server (see `tracking`).
     """
+    if not folders:
+        return ()
     words = [sys.executable, "-c", _ENTRANCE, "clean", "--json", *map(str, folders)]
     environ = {**os.environ, "PADDOCK_HOME": str(settings.state_dir)}
     try:

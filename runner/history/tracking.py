@@ -16,7 +16,7 @@ MOST_BATCHES = 500
 TIMEOUT_S = 30.0
 
 
-def kept(keep_s: float) -> dict[str, str]:
+def retention(keep_s: float) -> dict[str, str]:
     """Give the server's environment that keeps runs and events so long."""
     keep_s = max(keep_s, LEAST_S)
     heartbeats = f'{{"prefect.flow-run.heartbeat": {min(keep_s, HEARTBEATS_S):.0f}}}'

@@ -140,7 +140,9 @@ async def held(
         raise Taken from None
     async with AsyncExitStack() as stack:
         stack.callback(lock.release)
-        prefect = await stack.enter_async_context(PrefectServer(settings.state_dir, place.folder))
+        prefect = await stack.enter_async_context(
+            PrefectServer(settings.state_dir, place.folder, settings.unattended.keep_tracking_s)
+        )
         url = prefect.want() if wants_prefect else ""
         own = pool or await stack.enter_async_context(LocalPool(settings.pool))
         residence = Residence(

@@ -21,6 +21,8 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from paddock.runner.history.tracking import retention
+
 from . import record
 
 HOST = "127.0.0.1"
@@ -72,8 +74,10 @@ class Told:
 class PrefectServer:
     """One server, wanted or not. Use it as `async with PrefectServer(…) as server`."""
 
-    def __init__(self, state_dir: Path, folder: Path) -> None:
+    def __init__(self, state_dir: Path, folder: Path, keep_s: float) -> None:
         self._home = state_dir / "prefect"
+        self._keep_s = keep_s
+        """How long it keeps what it knows of runs."""
         self._record = folder / "prefect.server"
         self._lock = FileLock(folder / "prefect.lock", blocking=False)
         self._log_file = folder / "prefect.log"
@@ -186,9 +190,8 @@ class PrefectServer:
         self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._log_file.open("wb") as out:  # of one start: it says little, and that matters
             process = await asyncio.create_subprocess_exec(
-                *COMMAND, HOST, str(port),
-                env=environment(self._home, port, os.environ), stdin=asyncio.subprocess.PIPE,
-                stdout=out, stderr=out, start_new_session=True, cwd=self._home,
+                *COMMAND, HOST, str(port), stdin=asyncio.subprocess.PIPE,
+                env=environment(self._home, port, os.environ, self._keep_s), stdout=out, stderr=out, start_new_session=True, cwd=self._home,
             )  # fmt: skip
         try:
             yield process
@@ -222,7 +225,7 @@ class PrefectServer:
         return ""
 
 
-def environment(home: Path, port: int, environ: Mapping[str, str]) -> dict[str, str]:
+def environment(home: Path, port: int, environ: Mapping[str, str], keep_s: float) -> dict[str, str]:
     """Give the server's environment: ours but for the client's settings, and what is tuned."""
     kept = {
         name: value
@@ -237,7 +240,7 @@ def environment(home: Path, port: int, environ: Mapping[str, str]) -> dict[str, 
         # Pages of other origins must not read it, or start runs.
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",
     }
-    return {**TUNED, **kept, **own}
+    return {**TUNED, **retention(keep_s), **kept, **own}
 
 
 def _url(port: int) -> str:
