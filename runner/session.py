@@ -29,13 +29,14 @@ from .report import Report
 from .secrets import Secrets
 from .settings import Settings
 from .shares import Shares, shared
-from .speed import SpeedBook
 from .tally import Tally
 from .tools import Toolbox
 from .work import Options, Work
 
 if TYPE_CHECKING:
     from paddock.engine.remote.pool import FindPlace
+
+    from .speed import SpeedBook
 
 STATE_FOLDER = ".paddock"
 
@@ -49,7 +50,7 @@ class Session:
     toolbox: Toolbox
     began: float
     speeds: SpeedBook | None = None
-    """What was measured of the models; None where another's pool serves."""
+    """For a plan, what was measured of the models; None where another's pool serves."""
 
     @property
     def tally(self) -> Tally:
@@ -164,8 +165,14 @@ async def opened(
         )
         work = Work(bound, ledger, index, digests, options, shares.runs if shares else None)
         toolbox = Toolbox(bound, served, ledger, index, digests, tally, options, shares)
-        speeds = SpeedBook(settings.pool) if pool is None else None
+        speeds = _speeds(settings) if is_plan and pool is None else None
         yield Session(bound, work, toolbox, time.time(), speeds)
+
+
+def _speeds(settings: Settings) -> SpeedBook:
+    from .speed import SpeedBook  # only a plan foretells; it reads models' files
+
+    return SpeedBook(settings.pool)
 
 
 def _in_this_loop(note: Callable[[str], None]) -> Callable[[str], None]:

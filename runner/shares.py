@@ -12,17 +12,19 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
 from .border import Border, BorderReached
-from .ledger.claims import Claims, Joined
 from .ledger.entries import Entry
 from .ledger.ledger import Ledger
 from .ledger.outputs import Index
 from .report import State
 from .unattended_settings import UnattendedSettings
 from .work import ItemWork
+
+if TYPE_CHECKING:  # psycopg takes a quarter of a second, and need not be installed
+    from .ledger.claims import Claims, Joined
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 

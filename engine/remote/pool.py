@@ -25,7 +25,7 @@ from paddock.engine.request import (
     ModelSpec,
     Reply,
 )
-from paddock.engine.residency.books import LoadCount
+from paddock.engine.residency.counts import LoadCount
 from paddock.engine.residency.stats import PoolStats
 
 if TYPE_CHECKING:

@@ -6,25 +6,18 @@ not. So it is read when all is calm, and in between what was planned is added an
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Generic
 
 from paddock.engine.errors import ModelTooLarge
 from paddock.engine.workers.load import Taken
 
+from .counts import LoadCount
 from .devices import Device
 from .fit import Layout, as_placed
 from .resident import Resident, W
 from .room import Room
 from .survey import Surveyor
-
-
-@dataclass(slots=True)
-class LoadCount:
-    """How often a model was loaded, and how long that took."""
-
-    loads: int = 0
-    load_s: float = 0.0
 
 
 class Books(Generic[W]):

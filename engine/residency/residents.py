@@ -19,8 +19,9 @@ from typing import Generic
 from paddock.engine.errors import Busy, EngineError, NoPlace
 from paddock.engine.settings import PoolSettings
 
-from .books import LoadCount, too_large
+from .books import too_large
 from .caretaker import Caretaker, Start
+from .counts import LoadCount
 from .events import Deaf, PoolEvents
 from .fit import Layout, Wanted
 from .line import Caller, Line

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.request import Role
 
-from .books import LoadCount
-from .resident import Resident
-from .residents import Residents
+from .counts import LoadCount
 from .rules import State
+
+if TYPE_CHECKING:  # who asks a pool in another process needs the numbers' names alone
+    from .resident import Resident
+    from .residents import Residents
 
 
 @dataclass(frozen=True, slots=True)
