@@ -191,7 +191,8 @@ class PrefectServer:
         with self._log_file.open("wb") as out:  # of one start: it says little, and that matters
             process = await asyncio.create_subprocess_exec(
                 *COMMAND, HOST, str(port), stdin=asyncio.subprocess.PIPE,
-                env=environment(self._home, port, os.environ, self._keep_s), stdout=out, stderr=out, start_new_session=True, cwd=self._home,
+                env=environment(self._home, port, os.environ, self._keep_s),
+                stdout=out, stderr=out, start_new_session=True, cwd=self._home,
             )  # fmt: skip
         try:
             yield process

@@ -1,0 +1,295 @@
+"""What a ledger lets go, and what it never does: nothing that was done is done again."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from paddock.runner.ledger import retention
+from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.retention import Limits, Swept, compact, sweep
+from tests.runner.world import World, states
+
+NOW = time.time()
+EVERYTHING = Limits(runs_before=NOW + 1e6, calls_before=NOW + 1e6)
+NOTHING = Limits(runs_before=0, calls_before=0)
+
+NESTED = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - id: twice
+        for_each: n in [1, 2]
+        key: n
+        do: [{id: sum, uses: chat, with: {prompt: "{{ doc.name }} {{ n }}"}}]
+"""
+
+
+def state(world: World) -> Path:
+    return world.folder / ".paddock"
+
+
+def made(folder: Path, n: int = 4) -> World:
+    world = World(folder)
+    world.documents(n)
+    world.run()
+    return world
+
+
+def rows(world: World, query: str) -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(state(world) / "ledger.sqlite")
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
+
+
+def age(world: World, seconds: float) -> None:
+    """Make all that there is so much older."""
+    connection = sqlite3.connect(state(world) / "ledger.sqlite")
+    for table, column in (("calls", "at"), ("items", "at"), ("runs", "started"), ("runs", "ended")):
+        connection.execute(f"update {table} set {column} = {column} - {seconds}")
+    connection.commit()
+    connection.close()
+    for file in state(world).rglob("*"):
+        if file.is_file():
+            os.utime(file, (NOW - seconds, NOW - seconds))
+
+
+def test_the_replies_that_items_were_made_of_stay_however_old(tmp_path: Path) -> None:
+    world = made(tmp_path)
+    age(world, 1e7)
+    assert sweep(state(world), "", EVERYTHING).calls == 0
+    assert world.run().counts == {"fresh": 5}
+    assert world.run(force=["sum"]).counts == {"stale": 4, "fresh": 1}
+
+
+def test_the_replies_of_earlier_versions_go_once_they_are_old(tmp_path: Path) -> None:
+    world = made(tmp_path)
+    world.edit("Sum up:", "Summarise:")
+    world.run()
+    before = Limits(runs_before=0, calls_before=NOW - 1)
+    assert sweep(state(world), "", before).calls == 0
+    assert sweep(state(world), "", EVERYTHING).calls == 5
+    assert rows(world, "select count(*) from calls") == [(5,)]
+    assert world.run().counts == {"fresh": 5}
+
+
+def test_replies_that_were_taken_again_by_a_new_version_stay(tmp_path: Path) -> None:
+    world = made(tmp_path)
+    world.edit("Sum up:", "Summarise:")
+    world.run()
+    world.edit("Summarise:", "Sum up:")
+    assert world.run().calls == 0  # every reply was known
+    sweep(state(world), "", EVERYTHING)
+    world.edit("returns: {file: doc.relpath, sum", "returns: {name: doc.relpath, sum")
+    assert world.run().calls == 1  # the digest alone, whose prompt is another
+
+
+def test_replies_within_blocks_within_blocks_stay(tmp_path: Path) -> None:
+    world = World(tmp_path, NESTED)
+    world.documents(2)
+    assert world.run().calls == 4
+    assert sweep(state(world), "", EVERYTHING).calls == 0
+
+
+def test_replies_of_items_that_were_never_finished_stay_for_their_time(tmp_path: Path) -> None:
+    world = made(tmp_path)
+    connection = sqlite3.connect(state(world) / "ledger.sqlite")
+    connection.execute("delete from items")  # as after a kill before any entry was written
+    connection.commit()
+    connection.close()
+    assert sweep(state(world), "", Limits(NOW, NOW - 3600)).calls == 0
+    assert world.run().calls == 0
+    assert sweep(state(world), "", EVERYTHING, is_dry=True).calls == 0
+
+
+def test_a_document_that_is_long_gone_leaves_the_ledger_but_its_output_is_still_known(
+    tmp_path: Path,
+) -> None:
+    world = made(tmp_path, 3)
+    for name in ("0.txt", "1.txt"):
+        (world.folder / "inbox" / name).unlink()
+    (world.folder / "out/0.txt").unlink()
+    world.run()
+    assert sweep(state(world), "", NOTHING).items == 0
+    swept = sweep(state(world), "", EVERYTHING)
+    assert (swept.items, swept.calls) == (2, 3)  # and the first digest's
+    known = {str(path) for (path,) in rows(world, "select path from outputs")}
+    assert known == {"out/1.txt", "out/2.txt", "out/DIGEST.md"}
+    assert states(world.run()) == {}
+
+
+def test_objects_that_nothing_names_go_and_the_others_stay(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.write("inbox/long.txt", "word " * 10_000)
+    long = FakeAnswer()
+    world.run(pool=long.pool)
+    folder = state(world) / "objects"
+    named = {file.name for file in folder.iterdir()}
+    assert named
+    (folder / ("ab" * 32)).write_bytes(b"nobody's")
+    (folder / ".half.written").write_bytes(b"x")
+    assert sweep(state(world), "", EVERYTHING).objects == 0  # both are young
+    age(world, 1e6)
+    swept = sweep(state(world), "", EVERYTHING)
+    assert (swept.objects, swept.leftovers) == (1, 1)
+    assert {file.name for file in folder.iterdir()} == named
+    assert world.run(pool=FakeAnswer().pool).counts == {"fresh": 2}
+
+
+class FakeAnswer:
+    """A pool whose answers are too long for a row."""
+
+    def __init__(self) -> None:
+        from tests.fakes.pool import FakePool
+
+        self.pool = FakePool(answer=lambda _: "long" * 5_000, n_ctx_tokens=1_000_000)
+
+
+def test_an_object_that_a_run_names_again_at_that_moment_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Ledger(tmp_path / ".paddock") as ledger:
+        digest = ledger.objects.put(b"again")
+        file = tmp_path / ".paddock/objects" / digest
+        os.utime(file, (NOW - 1e6, NOW - 1e6))
+        whole = retention._Broom._named
+
+        def meanwhile(self: object, *given: object) -> object:
+            yield from whole(self, *given)  # type: ignore[arg-type]
+            ledger.objects.put(b"again")
+
+        monkeypatch.setattr(retention._Broom, "_named", meanwhile)
+        assert sweep(tmp_path / ".paddock", "", EVERYTHING).objects == 0
+        assert ledger.objects.get(digest) == b"again"
+
+
+def test_old_runs_go_but_the_latest_of_each_file_and_those_that_items_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "RUNS_KEPT", 2)
+    world = made(tmp_path, 1)
+    first = str(rows(world, "select run from runs")[0][0])
+    for _ in range(4):
+        last = world.run().run
+    age(world, 1e6)
+    assert sweep(state(world), "", Limits(NOW - 2e6, 0)) == Swept()
+    swept = sweep(state(world), "", EVERYTHING)
+    assert (swept.runs, swept.logs) == (2, 5)
+    left = {str(run) for (run,) in rows(world, "select run from runs")}
+    assert {first, last} <= left and len(left) == 3
+
+
+def test_the_log_of_a_run_that_may_be_running_stays(tmp_path: Path) -> None:
+    world = made(tmp_path, 1)
+    connection = sqlite3.connect(state(world) / "ledger.sqlite")
+    connection.execute("update runs set status = 'running'")
+    connection.commit()
+    connection.close()
+    assert sweep(state(world), "", EVERYTHING).logs == 0
+
+
+def test_a_ledger_that_is_too_large_loses_the_oldest_replies_that_nothing_needs(
+    tmp_path: Path,
+) -> None:
+    world = made(tmp_path)
+    for number in range(3):
+        world.edit("Sum up:" if not number else f"Version {number - 1}:", f"Version {number}:")
+        world.run()
+    small = Limits(runs_before=0, calls_before=0, max_bytes=1)
+    assert sweep(state(world), "", small).calls == 0  # what is young may be wanted tomorrow
+    age(world, 1e7)
+    assert sweep(state(world), "", small).calls == 15
+    assert world.run().counts == {"fresh": 5}
+
+
+def test_a_dry_sweep_tells_the_same_and_removes_nothing(tmp_path: Path) -> None:
+    world = made(tmp_path)
+    world.edit("Sum up:", "Summarise:")
+    world.run()
+    age(world, 1e6)
+    before = sorted(str(file) for file in state(world).rglob("*") if "-" not in file.suffix)
+    would = sweep(state(world), "", EVERYTHING, is_dry=True)
+    assert before == [f for f in sorted(map(str, state(world).rglob("*"))) if "clean" not in f]
+    did = sweep(state(world), "", EVERYTHING)
+    assert would == did != Swept()
+
+
+def test_a_sweep_beside_a_run_disturbs_neither(tmp_path: Path) -> None:
+    import threading
+
+    world = World(tmp_path)
+    world.documents(60)
+    stop = threading.Event()
+    faults: list[BaseException] = []
+
+    def clean() -> None:
+        while not stop.is_set():
+            try:
+                sweep(state(world), "", EVERYTHING)
+            except BaseException as error:
+                faults.append(error)
+
+    (tmp_path / ".paddock").mkdir()
+    thread = threading.Thread(target=clean)
+    thread.start()
+    try:
+        assert world.run().counts == {"new": 61}
+        world.edit("Sum up:", "Summarise:")
+        assert world.run().counts == {"stale": 61}
+    finally:
+        stop.set()
+        thread.join()
+    assert faults == []
+    assert world.run().counts == {"fresh": 61}
+
+
+def test_two_do_not_clean_at_once(tmp_path: Path) -> None:
+    world = made(tmp_path, 1)
+    with (
+        FileLock(state(world) / "clean.lock"),
+        pytest.raises(LedgerError, match="another process cleans this ledger"),
+    ):
+        sweep(state(world), "", NOTHING)
+
+
+def test_a_folder_without_a_ledger_has_nothing_to_clean(tmp_path: Path) -> None:
+    (tmp_path / ".paddock").mkdir()
+    assert sweep(tmp_path / ".paddock", "", EVERYTHING) == Swept()
+
+
+def test_a_file_with_much_empty_room_is_written_anew_unless_time_runs_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "VACUUM_BYTES", 1)
+    file = tmp_path / "ledger.sqlite"
+    connection = sqlite3.connect(file, isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("create table t (x text)")
+    connection.execute("begin")
+    connection.executemany("insert into t values (?)", [("x" * 100,)] * 50_000)
+    connection.execute("commit")
+    assert compact(file) is False  # it is full
+    connection.execute("delete from t where rowid > 5000")
+    before = file.stat().st_size
+    times = iter([0.0, *[1e9] * 1_000_000])
+    assert compact(file, lambda: next(times)) is False
+    assert connection.execute("select count(*) from t").fetchone() == (5_000,)
+    assert compact(file) is True
+    assert file.stat().st_size < before / 5
+    connection.close()
+
+
+def test_what_is_no_ledger_is_told(tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite").write_bytes(b"no database" * 1_000)
+    with pytest.raises(LedgerError, match="the ledger cannot be read"):
+        sweep(tmp_path, "", NOTHING)
