@@ -13,12 +13,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from paddock.pipelines.expressions import ExpressionError
+from paddock.runner.budget import reached
 
 from .attempt import StepFailed, Stopped, is_skipped
 from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .blocks import Blocks, ChunkRunner, is_block_skipped
 from .border import Border, BorderReached
-from .budget import reached
 from .groups import together
 from .items import ItemRun
 from .ledger.entries import Entry, LedgerError

@@ -219,15 +219,19 @@ async def run_async(
             session = await enter(
                 opened(
                     bound, settings, observer, options,
-                    pool=pool, here=here, secrets=secrets, stop=stop, wait_s=wait_s,
+                    pool=pool, here=here, secrets=secrets, stop=stop, border=border, wait_s=wait_s,
                 )
             )  # fmt: skip
             report = outcome.report = await _journey(session, stop, border, how, prefect)
             return report
     except Locked as error:
-        if not stop.is_set():
+        if stop.is_set():
+            report = Report("", bound.name, "interrupted", {}, message=str(error))
+        elif border.is_closed:
+            words = f"{border.words}. It was still waiting for another run; nothing was begun."
+            report = Report("", bound.name, border.status, {}, message=words)
+        else:
             raise
-        report = Report("", bound.name, "interrupted", {}, message=str(error))
         observer.ended(report)
         return report
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from paddock.engine.request import ChatRequest
 from paddock.runner.border import Border
+from paddock.runner.observer import Silent
 from paddock.runner.report import Report
 from paddock.runner.verbs import run_async
 from tests.fakes.pool import FakePool, echo
@@ -200,6 +201,37 @@ def test_sigusr1_closes_the_border_of_a_run(tmp_path: Path) -> None:
         f"the same command goes on."
     )
     assert world.run().counts == {"fresh": len(done), "new": 12 - len(done) + 1}
+
+
+def test_a_run_that_waits_for_another_one_waits_no_longer(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(1)
+    border = Border()
+    first = start(world, delay_s=30)
+    try:
+        while not list((tmp_path / ".paddock/locks").glob("*.json")) and first.poll() is None:
+            time.sleep(0.01)
+
+        class Closes(Silent):
+            def note(self, text: str) -> None:
+                border.close("The window is closed")
+
+        running = run_async(
+            world.file,
+            pool=FakePool(),
+            local=True,
+            settings=settings(tmp_path),
+            border=border,
+            observer=Closes(),
+        )
+        report = asyncio.run(running)
+    finally:
+        first.kill()
+        first.communicate()
+    assert (report.status, report.exit_status()) == ("budget", 5)
+    assert report.message == (
+        "The window is closed. It was still waiting for another run; nothing was begun."
+    )
 
 
 def test_the_command_says_what_is_left_and_ends_with_5(tmp_path: Path) -> None:

@@ -121,7 +121,8 @@ class Killing:
         if kind == "service":
             return [service]
         with contextlib.suppress(psutil.Error):
-            servers, workers = [], []
+            servers: list[psutil.Process] = []
+            workers: list[psutil.Process] = []
             for child in service.children():
                 is_prefect = any("prefect" in word for word in child.cmdline())
                 (servers if is_prefect else workers).append(child)
