@@ -11,10 +11,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from paddock.engine.answer import Answer
 from paddock.engine.errors import EngineError, WorkerLost
+from paddock.engine.remote.links import Broken, Link, SocketLink, WebLink
 from paddock.engine.remote.wire import PREFIX, Counting, Line, Wire, read_error
 from paddock.engine.request import (
     ChatRequest,
@@ -28,11 +28,6 @@ from paddock.engine.request import (
 from paddock.engine.residency.counts import LoadCount
 from paddock.engine.residency.stats import PoolStats
 
-if TYPE_CHECKING:
-    import httpx
-
-CONNECT_S = 5.0
-SILENCE_S = 60.0  # the other side gives a sign of life every 5 s
 MAX_ATTEMPTS = 4
 STATS_S = 1.0
 
@@ -53,16 +48,12 @@ FindPlace = Callable[[Place | None], Awaitable[Place]]
 """Gives where to ask; what it is given has just failed. Raises `EngineError`: there is nobody."""
 
 
-class _Broken(Exception):
-    """The connection, or what serves at its end, is gone."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class _Link:
+class _Seat:
     """A place, and the connections to it."""
 
     place: Place
-    client: httpx.AsyncClient
+    link: Link
 
 
 class RemotePool:
@@ -71,8 +62,8 @@ class RemotePool:
     def __init__(self, find: FindPlace) -> None:
         self._find = find
         self._wire = Wire()
-        self._link: _Link | None = None
-        self._old: list[_Link] = []
+        self._seat: _Seat | None = None
+        self._old: list[_Seat] = []
         self._finding = asyncio.Lock()
         self._answers: set[Answer] = set()
         self._stats = PoolStats((), {})
@@ -102,8 +93,8 @@ class RemotePool:
         for answer in tuple(self._answers):
             answer.cancel()
         await asyncio.gather(*(answer.ended() for answer in self._answers))
-        for link in (*self._old, *([self._link] if self._link else ())):
-            await link.client.aclose()
+        for seat in (*self._old, *([self._seat] if self._seat else ())):
+            await seat.link.aclose()
 
     def stats(self) -> PoolStats:
         """Tell what was resident a moment ago; loads are of this pool's own time and models."""
@@ -194,55 +185,48 @@ class RemotePool:
         """
         why = ""
         for _ in range(MAX_ATTEMPTS):
-            link = await self._linked()
+            seat = await self._seated()
             try:
-                async with aclosing(self._sent(link, verb, body)) as lines:
+                async with aclosing(self._sent(seat, verb, body)) as lines:
                     async for line in lines:
                         if line.error is not None:
                             raise read_error(line.error)
                         yield line
                         if line.is_last:
                             return
-            except _Broken as error:
+            except Broken as error:
                 why = str(error)
-            await self._lost(link)
+            await self._lost(seat)
             yield AGAIN
         raise WorkerLost(ref, f"the service that has it went away {MAX_ATTEMPTS} times ({why})")
 
-    async def _sent(self, link: _Link, verb: str, body: bytes) -> AsyncGenerator[Line, None]:
-        import httpx
-
-        try:
-            async with link.client.stream("POST", f"{PREFIX}/{verb}", content=body) as answer:
+    async def _sent(self, seat: _Seat, verb: str, body: bytes) -> AsyncGenerator[Line, None]:
+        rest = b""
+        async with aclosing(seat.link.post(f"{PREFIX}/{verb}", body)) as pieces:
+            async for piece in pieces:
                 self.first_call.set()
-                if answer.status_code != 200:
-                    raise _refused(link.place, answer.status_code, await answer.aread())
-                rest = b""
-                async for piece in answer.aiter_raw():
-                    *whole, rest = (rest + piece).split(b"\n")
-                    for raw in whole:
-                        yield self._wire.line(raw)
-        except httpx.HTTPError as error:
-            raise _Broken(str(error) or type(error).__name__) from None
-        raise _Broken("its answer broke off")
+                *whole, rest = (rest + piece).split(b"\n")
+                for raw in whole:
+                    yield self._wire.line(raw)
+        raise Broken("its answer broke off")
 
-    async def _linked(self) -> _Link:
+    async def _seated(self) -> _Seat:
         """Give where to ask, connected."""
         async with self._finding:
-            if self._link is None:
+            if self._seat is None:
                 place = await self._find(None)
-                self._link = _Link(place, _client(place))
-            return self._link
+                self._seat = _Seat(place, _link(place))
+            return self._seat
 
-    async def _lost(self, link: _Link) -> None:
+    async def _lost(self, seat: _Seat) -> None:
         """Find another place, once for all whose connection broke."""
         async with self._finding:
-            if self._link is not link:
+            if self._seat is not seat:
                 return
-            place = await self._find(link.place)
+            place = await self._find(seat.place)
             # Answers may still come over the old one; it is closed in the end.
-            self._old.append(link)
-            self._link = _Link(place, _client(place))
+            self._old.append(seat)
+            self._seat = _Seat(place, _link(place))
 
     # what is resident
 
@@ -268,23 +252,7 @@ def _since(now: LoadCount, before: LoadCount | None) -> LoadCount:
     return LoadCount(now.loads - before.loads, now.load_s - before.load_s)
 
 
-def _client(place: Place) -> httpx.AsyncClient:
-    import httpx
-
-    # How many requests go at a time is for whoever asks and for the pool to decide.
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=30)
-    socket = str(place.socket) if place.socket is not None else None
-    return httpx.AsyncClient(
-        base_url=place.url,
-        headers={"Authorization": f"Bearer {place.key}"} if place.key else {},
-        timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S, pool=None),
-        transport=httpx.AsyncHTTPTransport(uds=socket, limits=limits),
-    )
-
-
-def _refused(place: Place, status: int, body: bytes) -> Exception:
-    """Say what an answer means that is none of a pool's."""
-    said = body.decode("utf-8", "replace").strip()[:300]
-    if status in (502, 503, 504):
-        return _Broken(f"status {status}: {said}")
-    return EngineError(f"the pool at {place.url} refused the request (status {status}): {said}")
+def _link(place: Place) -> Link:
+    if place.socket is not None:
+        return SocketLink(place.socket)
+    return WebLink(place.url, place.key)
