@@ -216,6 +216,8 @@ def state_of(report: Report) -> State[Any]:
         return Failed(message=report.message or words)
     if report.status == "interrupted":
         return Cancelled(message=report.message or words)
+    if report.status == "budget":
+        return Completed(name="Budget", message=report.message or words)
     return Completed(message=words)
 
 

@@ -203,6 +203,14 @@ def test_sigusr1_closes_the_border_of_a_run(tmp_path: Path) -> None:
     assert world.run().counts == {"fresh": len(done), "new": 12 - len(done) + 1}
 
 
+def test_prefect_shows_a_budget_by_its_own_name() -> None:
+    from paddock.runner.flow import state_of
+
+    state = state_of(Report("r", "p", "budget", {"new": 2}, message="The budget is used up."))
+    assert (state.name, state.message) == ("Budget", "The budget is used up.")
+    assert state.is_completed()
+
+
 def test_a_run_that_waits_for_another_one_waits_no_longer(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.documents(1)
