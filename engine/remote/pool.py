@@ -71,7 +71,7 @@ class RemotePool:
         self._watching: asyncio.Task[None] | None = None
         self._used: set[str] = set()
         self.first_call = asyncio.Event()
-        """Set when the first request is on its way."""
+        """Set when the first answer or vector is asked for."""
 
     async def __aenter__(self) -> RemotePool:
         """Connect; what is resident is asked for from now on."""
@@ -132,6 +132,7 @@ class RemotePool:
 
     def chat(self, request: ChatRequest) -> Answer:
         """Queue a request; errors come out of the stream."""
+        self.first_call.set()
         self._used.add(request.model.ref)
         answer = Answer(request, self._serve)
         self._answers.add(answer)
@@ -140,6 +141,7 @@ class RemotePool:
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         """Embed whole texts."""
+        self.first_call.set()
         self._used.add(request.model.ref)
         line = await self._ask("embed", self._wire.write(request), request.model.ref)
         assert line.embedded is not None
@@ -204,7 +206,6 @@ class RemotePool:
         rest = b""
         async with aclosing(seat.link.post(f"{PREFIX}/{verb}", body)) as pieces:
             async for piece in pieces:
-                self.first_call.set()
                 *whole, rest = (rest + piece).split(b"\n")
                 for raw in whole:
                     yield self._wire.line(raw)

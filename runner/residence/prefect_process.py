@@ -33,7 +33,7 @@ def main() -> None:
 
 def _end_with_parent() -> None:
     """Wait until the other end of standard input is closed, by whatever end the parent came to."""
-    while sys.stdin.buffer.read(1):
+    while os.read(0, 1):  # not `sys.stdin`, whose lock this thread would hold at the exit
         pass
     os.kill(os.getpid(), signal.SIGTERM)
     # Its services may hang in a query; nobody waits for them any more.
