@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 BLOCK_OUTPUTS = ("results", "counts", "changed", "failed")
-NOT_CARRIED_OUT = ("on", "tests")
+NOT_CARRIED_OUT = ("tests",)
 
 
 def bind(

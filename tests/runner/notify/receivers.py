@@ -19,6 +19,7 @@ class Hook:
     answers: list[int] = field(default_factory=list)
     got: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
     url: str = ""
 
 
@@ -31,6 +32,7 @@ def hook(*answers: int) -> Iterator[Hook]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             kept.got.append(json.loads(body))
+            kept.paths.append(self.path)
             kept.headers.append(dict(self.headers))
             self.send_response(kept.answers.pop(0) if kept.answers else 204)
             self.send_header("Content-Length", "0")

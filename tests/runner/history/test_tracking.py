@@ -1,0 +1,84 @@
+"""How long Prefect keeps what it knows of runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from paddock.runner.history.tracking import forget, retention
+
+READ = """
+import json
+from prefect.settings import get_current_settings
+server = get_current_settings().server
+vacuum = server.services.db_vacuum
+print(json.dumps({
+    "types": sorted(vacuum.enabled_vacuum_types),
+    "runs": vacuum.retention_period.total_seconds(),
+    "events": server.events.retention_period.total_seconds(),
+    "heartbeats": {k: v.total_seconds() for k, v in vacuum.event_retention_overrides.items()},
+}))
+"""
+
+
+def read_by_prefect(environ: dict[str, str]) -> dict[str, Any]:
+    answer = subprocess.run(
+        [sys.executable, "-c", READ], env={**os.environ, **environ},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    found = json.loads(answer.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_prefect_understands_how_long_it_keeps_runs_and_events() -> None:
+    assert read_by_prefect(retention(14 * 86_400)) == {
+        "types": ["events", "flow_runs", "orphans"],
+        "runs": 14 * 86_400,
+        "events": 14 * 86_400,
+        "heartbeats": {"prefect.flow-run.heartbeat": 86_400},
+    }
+
+
+def test_less_than_prefect_takes_is_the_least_that_it_takes() -> None:
+    kept = retention(0)
+    assert read_by_prefect(kept)["runs"] == 3601
+
+
+def made(api: str, name: str, state: str | None) -> str:
+    with httpx.Client(base_url=api) as client:
+        flow = client.post("/flows/", json={"name": "kept"}).raise_for_status().json()["id"]
+        asked = {"name": name, "flow_id": flow, "state": {"type": "RUNNING"}}
+        run = client.post("/flow_runs/", json=asked).raise_for_status().json()["id"]
+        if state is not None:
+            wanted = {"state": {"type": state}, "force": True}
+            client.post(f"/flow_runs/{run}/set_state", json=wanted).raise_for_status()
+        return str(run)
+
+
+def is_there(api: str, run: str) -> bool:
+    return httpx.get(f"{api}/flow_runs/{run}").status_code == 200
+
+
+def test_runs_that_ended_long_ago_are_forgotten_and_no_others(prefect_api: str) -> None:
+    over, running = made(prefect_api, "over", "COMPLETED"), made(prefect_api, "running", None)
+    assert forget(prefect_api, time.time() - 3600) == 0
+    assert is_there(prefect_api, over)
+    soon = time.time() + 60
+    n_would = forget(prefect_api, soon, is_dry=True)
+    assert n_would >= 1 and is_there(prefect_api, over)
+    assert forget(prefect_api, soon) == n_would
+    assert not is_there(prefect_api, over)
+    assert is_there(prefect_api, running)
+
+
+def test_a_server_that_does_not_answer_is_named() -> None:
+    with pytest.raises(OSError, match="Prefect's server does not answer"):
+        forget("http://127.0.0.1:1/api", 0.0)
