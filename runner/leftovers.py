@@ -1,6 +1,7 @@
 """Remove what a run that was killed left half written, once the next one has been there.
 
-Knows only the folders in which the pipeline wrote; who may remove what is said in `steps.aside`.
+Knows the ledger's objects and the folders in which the pipeline wrote; what may be removed is
+said in `steps.aside`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from .ledger.outputs import Index
 
 
 def sweep(index: Index) -> int:
-    """Look through every folder that this pipeline's file wrote into; tells how many files went.
+    """Look through every folder that this pipeline wrote into; tells how many files went.
 
     For the end of a run: by then it has written again whatever the killed one was about to.
     """
     folders = {file.parent for file in index.owned()}
-    return sum(len(aside.sweep(folder)) for folder in sorted(folders))
+    return index.ledger.objects.sweep() + sum(
+        len(aside.sweep(folder)) for folder in sorted(folders)
+    )

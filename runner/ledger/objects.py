@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from uuid import uuid4
+
+from paddock.steps.aside import Aside, sweep
 
 
 class Objects:
@@ -22,16 +23,16 @@ class Objects:
             os.utime(path)  # so that whoever cleans sees that it is wanted again
         except OSError:
             self._folder.mkdir(parents=True, exist_ok=True)
-            aside = self._folder / f".{digest}.{uuid4().hex}"
+            aside = Aside.written(path, value)
             try:
-                with aside.open("wb") as file:
-                    file.write(value)
-                    file.flush()
-                    os.fsync(file.fileno())
                 aside.replace(path)
             finally:
-                aside.unlink(missing_ok=True)
+                aside.close()
         return digest
+
+    def sweep(self) -> int:
+        """Remove what was half written by a process that was killed; tells how many files went."""
+        return len(sweep(self._folder))
 
     def get(self, digest: str) -> bytes | None:
         """Give a value back; None when it is gone or is not what it was."""

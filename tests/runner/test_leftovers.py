@@ -1,0 +1,82 @@
+"""What a killed run left half written goes with the next run, and nothing else does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from paddock.steps.aside import SUFFIX
+from tests.runner.test_interruptions import start
+from tests.runner.world import World
+
+
+def left(folder: Path, name: str) -> Path:
+    """Leave a file aside as a killed process does, a minute ago."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f".{name}.1234abcd{SUFFIX}"
+    file.write_text("half")
+    os.utime(file, (file.stat().st_mtime - 60,) * 2)
+    return file
+
+
+def killed_in_the_middle(world: World) -> None:
+    """Kill a run that holds the folder."""
+    process = start(world, delay_s=30)
+    while not list((world.folder / ".paddock/locks").glob("*.json")) and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+
+
+def test_the_run_after_a_kill_sweeps_outputs_and_objects(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(2)
+    world.run()
+    killed_in_the_middle(world)
+    ours = [left(tmp_path / "out", "0.txt"), left(tmp_path / ".paddock/objects", "0" * 64)]
+    elsewhere = left(tmp_path / "notes", "mine.txt")
+    assert world.run().status == "completed"
+    assert [file.exists() for file in ours] == [False, False]
+    assert elsewhere.exists()
+
+
+def test_a_run_after_one_that_ended_in_order_looks_for_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(1)
+    world.run()
+    file = left(tmp_path / "out", "0.txt")
+    world.run()
+    assert file.exists()
+
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from paddock.steps.aside import Aside
+Aside.written(Path(sys.argv[1]), b"half")
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_what_another_process_is_writing_stays(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(1)
+    world.run()
+    killed_in_the_middle(world)
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(tmp_path / "out/other.txt")],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        (file,) = (tmp_path / "out").glob(f".*{SUFFIX}")
+        os.utime(file, (file.stat().st_mtime - 60,) * 2)
+        world.run()
+        assert file.exists()
+    finally:
+        other.kill()
+        other.communicate()
