@@ -94,5 +94,7 @@ def _usable(value: str) -> str:
 def _secret_inputs(pipeline: Pipeline, inputs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, declared in pipeline.inputs.items():
         value = inputs.get(name)
-        if declared.is_secret and isinstance(value, str) and len(value) >= SHORTEST:
+        if not declared.is_secret or value == declared.default:
+            continue  # what stands in the file is no secret
+        if isinstance(value, str) and len(value) >= SHORTEST:
             yield f"inputs.{name}", value

@@ -1,0 +1,134 @@
+"""What reaches further than files and models needs the caller's consent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from paddock.pipelines.errors import PipelineError
+from paddock.runner import plan, run
+from paddock.runner.cli import application
+from paddock.runner.consent import NotAllowed, refuse_strange_pool
+from paddock.runner.settings import read_settings
+from tests.fakes.pool import FakePool
+from tests.runner.world import settings
+
+WANTS_ALL = """\
+name: wants
+inputs: {where: {default: "http://gpu-2:8000"}}
+secrets:
+  key: {env: GPU_KEY}
+  token: {file: token.txt}
+models:
+  near: {ref: m, ctx: 4k, pool: {url: "http://127.0.0.1:8080"}}
+  far:
+    ref: m
+    pool: {url: ["http://gpu-1:8000/v1", "{{ inputs.where }}"], key: "{{ secrets.key }}"}
+on:
+  notify:
+    - {when: [failed], webhook: "https://hooks.example/x"}
+    - {when: [failed], webhook: "http://127.0.0.1:9/x"}
+    - {when: [failed], command: [notify-send, Paddock]}
+    - {when: [failed], email: me@example.org}
+steps:
+  - {id: a, uses: chat, with: {model: far, prompt: "{{ secrets.token }}"}}
+  - {id: b, uses: chat, with: {model: near, prompt: Hi}}
+"""
+
+REFUSED = """\
+{file}:4:8: the pipeline wants to read the environment variable GPU_KEY, which needs 'secrets'.
+       4 |   key: {{env: GPU_KEY}}
+         |        ^^^^^^^^^^^^^^
+  {remedy}
+{file}:5:10: the pipeline wants to read the file token.txt, which needs 'secrets'.
+       5 |   token: {{file: token.txt}}
+         |          ^^^^^^^^^^^^^^^^^
+  {remedy}
+{file}:10:17: the pipeline wants to ask http://gpu-1:8000 and http://gpu-2:8000 for a model, which \
+needs 'network'."""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "wants.yaml"
+    path.write_text(WANTS_ALL)
+    return path
+
+
+def refused(file: Path, *allowed: str) -> NotAllowed:
+    own = replace(settings(file.parent), allow=frozenset(allowed))
+    with pytest.raises(NotAllowed) as caught:
+        run(file, pool=FakePool(), settings=own, local=True)
+    return caught.value
+
+
+def test_a_pipeline_that_wants_more_than_it_may_have_is_refused_with_the_list(file: Path) -> None:
+    error = refused(file)
+    names = "run,network,secrets"
+    remedy = f'If you trust it: `--allow {names}`, or `allow = "{names}"` in '
+    remedy += "~/.config/paddock/paddock.toml."
+    assert str(error).startswith(REFUSED.format(file=file, remedy=remedy))
+    assert [(need.name, need.what) for need in error.needs] == [
+        ("secrets", "read the environment variable GPU_KEY"),
+        ("secrets", "read the file token.txt"),
+        ("network", "ask http://gpu-1:8000 and http://gpu-2:8000 for a model"),
+        ("network", "call https://hooks.example/x when a run has ended"),
+        ("run", "run `notify-send Paddock` when a run has ended"),
+        ("network", "send mail to me@example.org"),
+    ]
+    assert not (file.parent / ".paddock").exists()
+
+
+def test_what_is_allowed_is_no_more_in_the_list(file: Path) -> None:
+    assert {need.name for need in refused(file, "secrets", "run").needs} == {"network"}
+
+
+def test_a_plan_needs_the_same_consent(file: Path) -> None:
+    with pytest.raises(NotAllowed):
+        plan(file, pool=FakePool(), settings=settings(file.parent))
+
+
+def test_validate_needs_none(file: Path) -> None:
+    assert paddock("validate", str(file)).exit_code == 0
+
+
+def test_the_command_line_allows_by_name(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PADDOCK_HOME", str(file.parent / "home"))
+    some = paddock("run", str(file), "--local", "--allow", "network,run")
+    assert some.exit_code == 2
+    assert "which needs 'secrets'" in some.stderr
+    assert "which needs 'network'" not in some.stderr
+    none = paddock("run", str(file), "--local", "--allow", "everything")
+    assert (none.exit_code, none.stderr) == (
+        2,
+        "--allow: 'everything' is not known.\n  Known: run, tool, mcp, network, secrets.\n",
+    )
+
+
+def test_a_strange_settings_file_cannot_send_documents_to_another_machine(tmp_path: Path) -> None:
+    (tmp_path / "paddock.toml").write_text('pool = "http://gpu.example:8000"\n')
+    with pytest.raises(PipelineError) as caught:
+        refuse_strange_pool(read_settings(tmp_path, environ={}, home=tmp_path / "me"), tmp_path)
+    origin = f"{tmp_path / 'paddock.toml'}: pool"
+    assert str(caught.value) == (
+        f"the pipeline wants to ask http://gpu.example:8000 for its models, as {origin} says, "
+        "which needs 'network'.\n"
+        '  If you trust it: `--allow network`, or `allow = "network"` in '
+        "~/.config/paddock/paddock.toml."
+    )
+    (tmp_path / "paddock.toml").write_text('pool = "http://127.0.0.1:8000"\n')
+    refuse_strange_pool(read_settings(tmp_path, environ={}, home=tmp_path / "me"), tmp_path)
+
+
+def test_servers_that_the_caller_names_need_no_more_consent(tmp_path: Path) -> None:
+    flags = {"pool": "http://gpu.example:8000/v1"}
+    own = read_settings(tmp_path, flags=flags, environ={}, home=tmp_path / "me")
+    assert own.pool_urls == ("http://gpu.example:8000",)
+    refuse_strange_pool(own, tmp_path)
+
+
+def paddock(*arguments: str) -> Result:
+    return CliRunner().invoke(application(), list(arguments))

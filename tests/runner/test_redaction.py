@@ -1,0 +1,67 @@
+"""Secrets are found in texts however they are written there."""
+
+from __future__ import annotations
+
+import base64
+import json
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paddock.runner.redaction import SHORTEST, redacted, redactor
+
+SECRETS = st.text(min_size=8).filter(lambda text: len(text.strip()) >= 8)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        str,
+        repr,
+        json.dumps,
+        lambda text: json.dumps(text, ensure_ascii=False),
+        lambda text: f"https://x/?key={quote(text, safe='')}&n=1",
+        lambda text: f"https://x/?key={quote_plus(text)}",
+        lambda text: f"Basic {base64.b64encode(text.encode()).decode()}",
+        lambda text: f"Traceback: '{text}' is wrong",
+    ],
+)
+def test_a_secret_is_found_as_texts_write_it(write: object) -> None:
+    secret = 's3cr/t+"k\\ä' + "\n\t7"
+    text = write(secret)  # type: ignore[operator]
+    told = redactor({"key": secret})(text)
+    assert "***" in told
+    assert "s3cr" not in told
+
+
+@given(st.text(), SECRETS, st.text())
+def test_no_text_keeps_a_secret(before: str, secret: str, after: str) -> None:
+    assert secret not in redactor({"a": secret})(f"{before}{secret}{after}").replace("***", "")
+
+
+@given(st.text())
+def test_without_secrets_every_text_stays_as_it_is(text: str) -> None:
+    assert redactor({})(text) == text
+
+
+def test_of_two_secrets_of_which_one_begins_the_other_nothing_is_left() -> None:
+    redact = redactor({"a": "secret", "b": "secret-of-mine"})
+    assert redact("secret-of-mine and secret") == "*** and ***"
+
+
+def test_a_line_of_a_key_in_several_lines_is_one_too() -> None:
+    key = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0\nBAQEF\n-----END KEY-----"
+    redact = redactor({"key": key})
+    assert redact("in line 2: MIIEvQIBADANBgkqhkiG9w0!") == "in line 2: ***!"
+
+
+def test_a_value_that_is_too_short_takes_no_words_out() -> None:
+    assert redactor({"a": "x" * (SHORTEST - 1)})("xxx") == "xxx"
+
+
+def test_data_is_redacted_to_its_leaves_and_else_the_same() -> None:
+    data = {"a": ["secret", 1, None, {"my secret": (True, "no")}]}
+    told = redacted(data, redactor({"k": "secret"}))
+    assert told == {"a": ["***", 1, None, {"my ***": [True, "no"]}]}

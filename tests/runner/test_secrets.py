@@ -1,0 +1,202 @@
+"""Secrets are read when a run begins, and are neither printed nor stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engine.errors import BadRequest
+from paddock.engine.request import ChatRequest
+from paddock.pipelines.errors import PipelineError
+from paddock.runner import run, validate
+from paddock.runner.observer import Silent
+from paddock.runner.report import Report
+from tests.fakes.pool import FakePool
+from tests.runner.world import settings
+
+TOKEN, PASSWORD = "tk-4711-geheim", 'p"w\\n/ä+7 zz'
+
+PIPELINE = """\
+name: secretive
+secrets:
+  token: {env: THE_TOKEN}
+  password: {file: private/password.txt}
+inputs: {pin: {type: str, secret: true, default: none}}
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: said
+        uses: prompt
+        with:
+          template: >-
+            {{ steps.text.text }} {{ secrets.token }} {{ secrets.password }} {{ inputs.pin }}
+      - id: sum
+        uses: chat
+        if: secrets.token != ''
+        with: {prompt: "Say: {{ steps.said.text }}"}
+      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.sum.text }}"}}
+    returns: {said: steps.said.text, sum: steps.sum.text}
+returns: {all: steps.each.results}
+"""
+
+
+class Listening(Silent):
+    """Keeps all that an observer is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.told.append(text)
+
+    def item(self, step: str, key: str, state: Any, detail: str | None) -> None:
+        self.told.append(f"{step} {key} {state} {detail}")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("THE_TOKEN", TOKEN)
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private/password.txt").write_text(f"{PASSWORD}\n")
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox/a.txt").write_text("A ferry.")
+    (tmp_path / "p.yaml").write_text(PIPELINE)
+    yield tmp_path
+
+
+def ran(folder: Path, pool: FakePool, **more: Any) -> Report:
+    own = replace(settings(folder), allow=frozenset(["secrets"]))
+    more.setdefault("observer", Silent())
+    return run(folder / "p.yaml", {"pin": "pin-9876"}, pool=pool, settings=own, local=True, **more)
+
+
+def echo(request: ChatRequest) -> str:
+    return f"You said: {request.messages[-1].content}"
+
+
+def stored(folder: Path) -> bytes:
+    files = [path for path in (folder / ".paddock").rglob("*") if path.is_file()]
+    assert any(path.suffix == ".db" or "ledger" in path.name for path in files)
+    return b"".join(path.read_bytes() for path in files)
+
+
+def test_a_model_gets_the_secret_and_nothing_that_is_kept_has_it(folder: Path) -> None:
+    pool, observer = FakePool(answer=echo), Listening()
+    report = ran(folder, pool, observer=observer)
+    asked = pool.chats[0].messages[-1].content
+    assert TOKEN in asked
+    assert PASSWORD in asked
+    assert "pin-9876" in asked
+    kept = stored(folder).decode("utf-8", "replace") + repr(report) + "\n".join(observer.told)
+    kept += str(report.as_json())
+    for secret in (TOKEN, 'p"w', 'p\\"w', "pin-9876"):
+        assert secret not in kept
+    assert report.returns["all"][0]["said"] == "A ferry. *** *** ***"
+    assert (folder / "out/a.txt").read_text() == "You said: Say: A ferry. *** *** ***"
+
+
+def test_a_second_run_sees_the_same_and_a_new_password_makes_nothing_old(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = ran(folder, FakePool(answer=echo))
+    monkeypatch.setenv("THE_TOKEN", "another-token")
+    pool = FakePool(answer=echo)
+    second = ran(folder, pool)
+    assert pool.chats == []
+    assert second.returns == first.returns
+    assert second.counts["fresh"] == 1
+
+
+def test_an_error_that_repeats_a_secret_is_told_without_it(folder: Path) -> None:
+    def refuse(request: ChatRequest) -> str:
+        raise BadRequest(f"cannot read {request.messages[-1].content}")
+
+    observer = Listening()
+    report = ran(folder, FakePool(answer=refuse), observer=observer)
+    assert report.items[0].error == "step 'sum': cannot read Say: A ferry. *** *** ***"
+    assert TOKEN not in "\n".join(observer.told)
+    assert TOKEN.encode() not in stored(folder)
+
+
+def test_a_bug_that_repeats_a_secret_leaves_none_in_its_traceback(folder: Path) -> None:
+    def fail(request: ChatRequest) -> str:
+        raise ZeroDivisionError(request.messages[-1].content)
+
+    report = ran(folder, FakePool(answer=fail))
+    assert report.log is not None
+    assert "ZeroDivisionError: Say: A ferry. ***" in Path(report.log).read_text()
+    assert TOKEN.encode() not in stored(folder)
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        (
+            "{env: NOT_SET_ANYWHERE}",
+            "secret 'token': the environment variable NOT_SET_ANYWHERE is not set.",
+        ),
+        ("{env: EMPTY}", "secret 'token': it is empty."),
+        (
+            "{env: SHORT}",
+            "secret 'token': it has fewer than 4 characters, and could not be kept out of texts.",
+        ),
+        ("{file: no/where}", "secret 'token': {folder}/no/where cannot be read: No such file"),
+        ("{file: private}", "secret 'token': {folder}/private cannot be read: Is a directory."),
+        ("{file: binary}", "secret 'token': {folder}/binary holds no text."),
+        ("{file: large}", "secret 'token': it has more than 65,536 characters."),
+    ],
+)
+def test_a_secret_that_cannot_be_had_is_named_before_anything_runs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, written: str, told: str
+) -> None:
+    monkeypatch.setenv("EMPTY", " ")
+    monkeypatch.setenv("SHORT", "abc")
+    (folder / "binary").write_bytes(b"\xff\xfe\x00")
+    (folder / "large").write_text("x" * 100_000)
+    text = PIPELINE.replace("{env: THE_TOKEN}", written)
+    (folder / "p.yaml").write_text(text)
+    with pytest.raises(PipelineError) as caught:
+        ran(folder, FakePool())
+    assert str(caught.value).startswith(f"{folder}/p.yaml:3:10: {told.format(folder=folder)}")
+    assert not (folder / ".paddock").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (
+            "{env: THE_TOKEN}",
+            "{env: A, file: b}",
+            "in 'token': give exactly one of `env` and `file`.",
+        ),
+        ("{env: THE_TOKEN}", "{}", "in 'token': give exactly one of `env` and `file`."),
+        (
+            "{env: THE_TOKEN}",
+            "tk-4711",
+            "secret 'token' is a text, and a secret is never written into the file.",
+        ),
+        ("secrets.token }}", "secrets.tokem }}", "there is no secret 'tokem'."),
+        ("secrets.token }}", "secrets }}", "`secrets` alone names no secret."),
+        ("said: steps.said.text,", "said: secrets.token,", "a secret cannot be read here."),
+        ("all: steps.each.results", "all: secrets.token", "a secret cannot be read here."),
+        ("  token:", "  to-ken:", "'to-ken' cannot be the name of a secret."),
+    ],
+)
+def test_what_is_written_wrong_is_a_fault(folder: Path, old: str, new: str, told: str) -> None:
+    assert old in PIPELINE
+    (folder / "p.yaml").write_text(PIPELINE.replace(old, new))
+    assert told in [fault.message for fault in validate(folder / "p.yaml").faults]
+
+
+def test_without_secrets_there_are_none_to_read(folder: Path) -> None:
+    text = PIPELINE.replace("secrets:\n", "x-secrets:\n")
+    (folder / "p.yaml").write_text(text)
+    messages = [fault.message for fault in validate(folder / "p.yaml").faults]
+    assert "there is no secret 'token'." in messages
