@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -40,7 +39,7 @@ from prefect.artifacts import (  # noqa: E402
     aupdate_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE  # noqa: E402
-from prefect.client.schemas.objects import State  # noqa: E402
+from prefect.client.schemas.objects import State, StateType  # noqa: E402
 from prefect.context import FlowRunContext  # noqa: E402
 from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: E402
 from prefect.states import Cancelled, Completed, Failed  # noqa: E402
@@ -50,12 +49,12 @@ from .chunks import Chunk, Progress  # noqa: E402
 from .journey import Journey  # noqa: E402
 from .report import Report  # noqa: E402
 from .session import Session  # noqa: E402
+from .shown import inputs_of, outcome_of, slug, table_of  # noqa: E402
 from .tally import Tally  # noqa: E402
 
 UPDATE_S = 1.0  # an artefact costs the server 4 to 7 ms
 SHOWN_AT_ONCE = 64
 DRAIN_S = 15.0
-MOST_ROWS = 500
 
 
 @dataclass
@@ -87,7 +86,7 @@ async def follow(
         with temporary_settings(wanted), _only_for_looking_at(session.tally):
             name, run = session.bound.name, session.tally.run
             named = run_pipeline.with_options(name=name, flow_run_name=run)
-            await named(str(session.bound.file), _shown_inputs(session), return_state=True)
+            await named(str(session.bound.file), inputs_of(session), return_state=True)
     finally:
         _shown.reset(token)
 
@@ -204,28 +203,17 @@ def _plain(name: str) -> str:
     return name.replace("{", "(").replace("}", ")")
 
 
-def _shown_inputs(session: Session) -> dict[str, Any]:
-    secret = session.bound.secret_inputs
-    return {name: "***" if name in secret else v for name, v in session.bound.inputs.items()}
-
-
 def state_of(report: Report) -> State[Any]:
-    """Say in a flow's state how the run ended; quarantined items don't make it a failure."""
-    words = ", ".join(f"{n} {state}" for state, n in report.counts.items() if n) or "nothing to do"
-    if report.status == "failed":
-        return Failed(message=report.message or words)
-    if report.status == "interrupted":
-        return Cancelled(message=report.message or words)
-    if report.status == "budget":
-        return Completed(name="Budget", message=report.message or words)
-    return Completed(message=words)
+    """Say in a flow's state how the run ended."""
+    outcome = outcome_of(report)
+    return State(type=StateType(outcome.type), name=outcome.name, message=outcome.message)
 
 
 async def _show_progress(
     pipeline: str, progress: Progress, work: asyncio.Future[Report], tally: Tally
 ) -> None:
     """Keep one progress artefact up to date, at most once a second, until the run has ended."""
-    key = f"{_slug(pipeline)}-progress"
+    key = f"{slug(pipeline)}-progress"
     with _only_for_looking_at(tally):
         artefact = await acreate_progress_artifact(progress=0.0, key=key, description="Items done")
         shown = 0.0
@@ -240,13 +228,5 @@ async def _show_progress(
 
 async def _show_results(pipeline: str, report: Report) -> None:
     """Show the items in one table, those that failed first."""
-    items = sorted(report.items, key=lambda item: (item.error is None, item.state == "fresh"))
-    rows: list[dict[str, Any]] = [item.as_json() for item in items[:MOST_ROWS]]
-    more = len(items) - len(rows)
-    description = f"{len(items)} items" + (f", {more} of them not shown" if more else "")
-    await acreate_table_artifact(rows, key=f"{_slug(pipeline)}-results", description=description)
-
-
-def _slug(name: str) -> str:
-    """Make an artefact's key of a pipeline's name: small letters, digits, dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "pipeline"
+    rows, description = table_of(report)
+    await acreate_table_artifact(rows, key=f"{slug(pipeline)}-results", description=description)

@@ -78,7 +78,7 @@ async def prefect_of(way: Way, tenant: Tenant | None) -> Prefect | None:
         except NoResidence as error:
             raise TrackingError(str(error)) from None
 
-    return Prefect(url, stay.began)
+    return Prefect(url, stay.began, lambda past: stay.leave_word(past.as_json()))
 
 
 async def _as_the_environment_says() -> str:

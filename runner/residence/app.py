@@ -26,6 +26,7 @@ from paddock.engine.remote import wire
 from paddock.engine.remote.door import routes as pool_routes
 
 from .control import PREFIX
+from .late import LateRuns
 from .leases import Lease, Leases
 from .prefect_server import PrefectServer
 from .record import Residence
@@ -44,6 +45,7 @@ class Desk:
     prefect: PrefectServer
     leases: Leases
     idle_s: float
+    late: LateRuns
     on_crash: Callable[[Lease], Awaitable[None]]
     ends: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it is asked to end."""
@@ -84,6 +86,7 @@ def make_app(desk: Desk) -> ASGIApp:
         "/prefect": ("POST", _prefect),
         "/lease": ("POST", _lease),
         "/farewell": ("POST", _farewell),
+        "/past": ("POST", _past),
         "/retire": ("POST", _retire),
         "/rest": ("POST", _rest),
         "/stop": ("POST", _stop),
@@ -141,6 +144,13 @@ async def _farewell(request: Request) -> Response:
             lease.flow_run = str(body.get("flow_run", ""))
             lease.is_left = bool(body.get("is_left", False))
     return JSONResponse({})
+
+
+async def _past(request: Request) -> Response:
+    """Show a run that has ended, once Prefect is there."""
+    desk = _desk(request)
+    desk.prefect.want()
+    return JSONResponse({"is_taken": desk.late.take(await _body(request))})
 
 
 async def _retire(request: Request) -> Response:

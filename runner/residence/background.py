@@ -11,16 +11,21 @@ import logging.handlers
 import os
 import signal
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from paddock.runner.settings import Settings
 
-from . import orders
+from . import find, orders
 from .hosting import Taken, held
-from .place import log_of, made, place_of
+from .place import Place, log_of, made, place_of
 
 LOG_BYTES, N_LOGS = 1 << 20, 3
 LOOK_S = 1.0
+ENDING_S = 25.0  # workers and Prefect's server take some seconds to end
 
 log = logging.getLogger("paddock.runner.residence.background")  # it is `__main__` itself
 
@@ -43,6 +48,7 @@ def main() -> None:
 
 async def _serve(settings: Settings, *, wants_prefect: bool) -> None:
     place, idle_s = place_of(settings), settings.unattended.service_idle_s
+    await _until_free(place)
     async with held(
         settings, place, kind="background", wants_prefect=wants_prefect, idle_s=idle_s
     ) as desk:
@@ -57,6 +63,16 @@ async def _serve(settings: Settings, *, wants_prefect: bool) -> None:
             except TimeoutError:
                 continue
         log.info("ends: %s", "asked to" if desk.ends.is_set() else "nobody needs it")
+
+
+async def _until_free(place: Place) -> None:
+    """Let one that is ending end; one whose door is open stays."""
+    deadline = time.monotonic() + ENDING_S
+    lock = FileLock(place.lock, blocking=False)
+    while time.monotonic() < deadline and find.at(place) is None:
+        with suppress(Timeout), lock:
+            return
+        await asyncio.sleep(LOOK_S / 20)
 
 
 def _log_to(file: Path) -> None:

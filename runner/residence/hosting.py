@@ -24,6 +24,7 @@ from paddock.runner.settings import Settings
 from . import find, record
 from .app import Desk, make_app
 from .crashes import mark_crashed
+from .late import LateRuns
 from .leases import Leases
 from .lodging import lodge
 from .place import NoResidence, Place, made, place_of
@@ -150,7 +151,10 @@ async def held(
             time.time(),
         )  # fmt: skip
 
-        desk = Desk(residence, own, prefect, Leases(), idle_s, mark_crashed(prefect))
+        leases = Leases()
+        late = LateRuns(prefect, leases)
+        stack.push_async_callback(late.close)
+        desk = Desk(residence, own, prefect, leases, idle_s, late, mark_crashed(prefect))
         await stack.enter_async_context(_door(place, desk))
         record.write(place.record, record.as_record(residence))
         stack.callback(place.record.unlink, missing_ok=True)

@@ -6,9 +6,11 @@ A service that goes away in the middle of a run is found or started again, here 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.remote.pool import Place
@@ -16,7 +18,7 @@ from paddock.runner.settings import Settings
 
 from . import find
 from .ensure import ensure
-from .lodging import Lodging, lodge
+from .lodging import Lodging, asked, lodge
 from .place import NoResidence, place_of
 from .record import Residence
 
@@ -116,6 +118,18 @@ class Tenant:
         self._flow_run = flow_run
         if self._lodging is not None:
             await self._lodging.tell(flow_run)
+
+    async def leave_word(self, past: dict[str, Any]) -> bool:
+        """Have the service show a run that has ended, once Prefect is there; tells whether it will.
+
+        Its rows can be large, and its values those of the pipeline: what JSON has no word for is
+        written as text.
+        """
+        try:
+            told = await asked(self.residence, "/past", json.loads(json.dumps(past, default=str)))
+        except NoResidence:
+            return False
+        return bool(told.get("is_taken"))
 
     async def _move(self, gone: Lodging) -> None:
         """Move to a service that runs, once for all who found the old one gone."""
