@@ -54,6 +54,8 @@ class Filter:
 
     def _names(self, folder: str) -> bool:
         """Tell whether a folder, or one around it, is named by `include`."""
+        if not folder:
+            return False
         # A listing asks for one file after another of the same folder: the last answer is kept.
         if self._last[0] != folder:
             around, _, _ = folder.rpartition("/")

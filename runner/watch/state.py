@@ -87,12 +87,14 @@ class State:
 
     def _missed(self, listing: Listing) -> list[str]:
         """Name the files that should be there and are not to be seen."""
+        told = {relpath for batch in self._out.values() for relpath in batch.gone}
         return [
             relpath
             for relpath in self.done
             if relpath not in listing.files
             and relpath not in self._latest
             and relpath not in self._gone
+            and relpath not in told
             and listing.is_known(relpath)
             and self._wants(relpath)
         ]

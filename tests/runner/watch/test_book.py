@@ -1,0 +1,58 @@
+"""What a watch keeps in the ledger, and how it reads the end of a run there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.watch.book import Known, LedgerBook, unknown
+from paddock.runner.watch.outcome import outcome_of
+from paddock.runner.watch.spec import UNKNOWN, Outcome
+from tests.runner.world import World
+
+BAD = """\
+name: texts
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {uses: files.write, with: {path: "inbox/{{ doc.stem }}.md", text: "{{ steps.text.text }}"}}
+"""
+
+
+def book_of(world: World) -> LedgerBook:
+    def opens(is_readonly: bool) -> Ledger:
+        return Ledger(world.folder / ".paddock", is_readonly=is_readonly)
+
+    return LedgerBook("w", world.folder / "inbox", world.file, opens)
+
+
+def test_a_book_that_nobody_has_written_is_empty(tmp_path: Path) -> None:
+    book = book_of(World(tmp_path))
+    assert (book.read(), book.owned()) == (Known(), frozenset())
+    assert not (tmp_path / ".paddock").exists()
+
+
+def test_what_is_recorded_is_read_again_and_what_is_gone_is_forgotten(tmp_path: Path) -> None:
+    book = book_of(World(tmp_path))
+    book.record("", unknown(["a", "b"]), (), 0)
+    assert book.read() == Known({"a": UNKNOWN, "b": UNKNOWN}, 0)
+    book.record("r", {"a": (3_000_000_000, 1_700_000_000_000_000_001)}, ("b",), 7)
+    assert book.read() == Known({"a": (3_000_000_000, 1_700_000_000_000_000_001)}, 7)
+
+
+def test_what_a_run_wrote_below_the_root_and_how_it_ended(tmp_path: Path) -> None:
+    world = World(tmp_path, BAD)
+    world.write("inbox/good.txt", "Good.")
+    world.write("inbox/empty.txt", "")
+    report = world.run()
+    assert book_of(world).owned() == frozenset((str(tmp_path / "inbox/good.md"),))
+    with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
+        outcome = outcome_of(ledger, report.run)
+        assert outcome_of(ledger, "never-was") == Outcome("never-was", "crashed")
+    assert outcome.status == "quarantined"
+    assert list(outcome.failed) == ["empty.txt"]
+    assert outcome.failed["empty.txt"] != ""
+    assert outcome.again == frozenset()

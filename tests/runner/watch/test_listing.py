@@ -1,0 +1,121 @@
+"""What a look at a folder gives: links, folders that cannot be read, odd names, many files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from paddock.runner.watch.filter import Filter
+from paddock.runner.watch.listing import listed, looked
+from paddock.runner.watch.spec import WatchSpec
+
+
+def filter_of(root: Path, **options: object) -> Filter:
+    return Filter(WatchSpec("w", root, **options))  # type: ignore[arg-type]
+
+
+def write(root: Path, *relpaths: str) -> None:
+    for relpath in relpaths:
+        (root / relpath).parent.mkdir(parents=True, exist_ok=True)
+        (root / relpath).write_text(relpath)
+
+
+def test_circles_of_links_end_and_links_to_files_are_looked_through(tmp_path: Path) -> None:
+    root = tmp_path / "inbox"
+    write(root, "a.txt", "sub/b.txt")
+    write(tmp_path, "elsewhere/c.txt")
+    (root / "sub/up").symlink_to(root)
+    (root / "self").symlink_to("self")
+    (root / "broken").symlink_to("nothing")
+    (root / "folder").symlink_to(tmp_path / "elsewhere")
+    (root / "c.txt").symlink_to(tmp_path / "elsewhere/c.txt")
+    assert sorted(listed(root, filter_of(root)).files) == ["a.txt", "c.txt", "sub/b.txt"]
+
+
+def test_include_exclude_hidden_and_temporary_names(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "a.md", "b.txt", "sub/c.md", ".git/d.md", "drafts/e.md", "sub/drafts/f.md", "g.md.part",
+        ".paddock/h.md", "@eaDir/i.md",
+    )  # fmt: skip
+    wanted = filter_of(tmp_path, include=("**/*.md",), exclude=("drafts/",))
+    assert sorted(listed(tmp_path, wanted).files) == ["a.md", "sub/c.md"]
+
+
+def test_a_whole_folder_can_be_included(tmp_path: Path) -> None:
+    write(tmp_path, "in/a.md", "in/deep/b.txt", "out/c.md")
+    assert sorted(listed(tmp_path, filter_of(tmp_path, include=("in/",))).files) == [
+        "in/a.md",
+        "in/deep/b.txt",
+    ]
+
+
+def test_own_outputs_and_a_hot_folders_own_folders_are_left_out(tmp_path: Path) -> None:
+    write(tmp_path, "a.md", "a.md.sum", "b.md", "done/c.md", "failed/d.md", "processing/e.md")
+    wanted = filter_of(tmp_path, is_hot=True, ignored=(tmp_path / "b.md",))
+    wanted.owned = frozenset((str(tmp_path / "a.md.sum"),))
+    assert sorted(listed(tmp_path, wanted).files) == ["a.md"]
+
+
+@contextmanager
+def without_rights(folder: Path) -> Iterator[None]:
+    """Take the right to read a folder away, from root too."""
+    folder.chmod(0)
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+        folder.chmod(0o700)
+
+
+def test_a_folder_that_cannot_be_read_is_told_and_nothing_is_concluded() -> None:
+    with TemporaryDirectory() as made:
+        root = Path(made)
+        write(root, "a.md", "locked/b.md")
+        root.chmod(0o755)
+        with without_rights(root / "locked"):
+            listing = listed(root, filter_of(root))
+    assert (sorted(listing.files), listing.unreadable) == (["a.md"], ["locked/"])
+    assert not listing.is_known("locked/b.md")
+    assert listing.is_known("c.md")
+
+
+def test_pipes_and_names_that_are_no_text_are_left_out(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.txt")).write_text("x")
+    write(tmp_path, "naïve.txt")
+    assert sorted(listed(tmp_path, filter_of(tmp_path)).files) == ["naïve.txt"]
+
+
+def test_a_hint_on_a_folder_stands_for_all_in_it(tmp_path: Path) -> None:
+    write(tmp_path, "new/a.md", "new/deep/b.md", "new/.hidden/c.md", "old.md")
+    found = looked(tmp_path, ["new", "gone.md", "old.md", "x.tmp"], filter_of(tmp_path))
+    assert {relpath: seen is not None for relpath, seen in found.items()} == {
+        "new/a.md": True,
+        "new/deep/b.md": True,
+        "gone.md": False,
+        "old.md": True,
+        "x.tmp": False,
+    }
+
+
+def test_a_root_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        listed(tmp_path / "nowhere", filter_of(tmp_path))
+
+
+def test_twenty_thousand_files_are_listed_whole(tmp_path: Path) -> None:
+    for folder in range(20):
+        (tmp_path / str(folder)).mkdir()
+        for number in range(1000):
+            (tmp_path / str(folder) / f"{number}.txt").touch()
+    listing = listed(tmp_path, filter_of(tmp_path))
+    assert (len(listing.files), listing.n_folders) == (20_000, 21)

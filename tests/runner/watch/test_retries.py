@@ -1,0 +1,86 @@
+"""What is tried again, how often, and when: files a bounded number of times, runs for ever."""
+
+from __future__ import annotations
+
+import pytest
+
+from paddock.runner.watch.retries import MOST_S, Retries
+from paddock.runner.watch.spec import Batch, Outcome, Seen
+
+A, B = Seen("a", 1, 1), Seen("b", 2, 2)
+BATCH = Batch("w", (A, B))
+
+
+def retries() -> Retries:
+    return Retries(max_attempts=3, batch_s=10, reconcile_s=600)
+
+
+def test_what_was_done_is_not_tried_again() -> None:
+    verdict = retries().judge(BATCH, Outcome("r", "completed"), 0)
+    assert (verdict.is_through, verdict.held, verdict.given_up) == (True, frozenset(), {})
+
+
+def test_a_quarantined_document_is_seen_through_but_one_that_failed_in_passing_is_not() -> None:
+    outcome = Outcome("r", "quarantined", {"a": "empty", "b": "busy"}, again=("b",))
+    waiting = retries()
+    verdict = waiting.judge(BATCH, outcome, 100)
+    assert (verdict.held, verdict.given_up) == (frozenset("b"), {})
+    assert waiting.next_at() == 110
+    assert list(waiting.released(109)) == []
+    assert list(waiting.released(110)) == [B]
+
+
+def test_a_document_that_fails_in_passing_is_given_up_after_a_number_of_runs() -> None:
+    outcome = Outcome("r", "quarantined", {"b": "busy"}, again=("b",))
+    waiting, waits = retries(), []
+    for _ in range(2):
+        assert waiting.judge(BATCH, outcome, 0).held == frozenset("b")
+        waits.append(waiting.next_at())
+        list(waiting.released(1e9))
+    assert waits == [10, 20]
+    verdict = waiting.judge(BATCH, outcome, 0)
+    assert (verdict.held, verdict.given_up) == (frozenset(), {"b": "busy"})
+
+
+def test_another_version_of_a_file_is_tried_as_often_again() -> None:
+    outcome = Outcome("r", "quarantined", {"b": "busy"}, again=("b",))
+    waiting = retries()
+    for _ in range(2):
+        waiting.judge(BATCH, outcome, 0)
+    assert not waiting.holds(Seen("b", 3, 3))
+    assert waiting.judge(Batch("w", (Seen("b", 3, 3),)), outcome, 0).held == frozenset("b")
+
+
+def test_a_run_that_fails_as_a_whole_is_tried_again_for_ever_and_ever_more_seldom() -> None:
+    waiting, waits = retries(), []
+    for _ in range(12):
+        verdict = waiting.judge(BATCH, Outcome("r", "failed", message="the share is away"), 0)
+        assert (verdict.held, verdict.given_up) == (frozenset("ab"), {})
+        waits.append(verdict.not_before)
+        list(waiting.released(1e9))
+    assert waits[:4] == [10, 20, 40, 80]
+    assert waits[-1] == MOST_S
+
+
+def test_a_document_that_a_process_dies_of_is_given_up() -> None:
+    waiting = retries()
+    for _ in range(2):
+        assert waiting.judge(BATCH, Outcome("r", "crashed"), 0).held == frozenset("ab")
+    verdict = waiting.judge(BATCH, Outcome("r", "crashed"), 0)
+    assert verdict.given_up == {
+        "a": "the run that took it ended as 'crashed'",
+        "b": "the run that took it ended as 'crashed'",
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "wait"), [("budget", 600), ("interrupted", 10), ("skipped", 10)]
+)
+def test_a_run_that_stopped_before_its_end_counts_against_no_document(
+    status: str, wait: float
+) -> None:
+    waiting = retries()
+    for _ in range(10):
+        verdict = waiting.judge(BATCH, Outcome("r", status), 0)  # type: ignore[arg-type]
+        assert (verdict.held, verdict.given_up) == (frozenset("ab"), {})
+        assert waiting.next_at() == wait

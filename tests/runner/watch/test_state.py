@@ -1,0 +1,445 @@
+"""A watch over a real folder, with a clock of its own: each version is done once in effect.
+
+What a run does is played: it reads every file that is there at the moment, does what its ledger
+does not know yet, and removes what was made of files that are gone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from paddock.runner.watch import hot
+from paddock.runner.watch.filter import Filter
+from paddock.runner.watch.listing import listed, looked
+from paddock.runner.watch.spec import UNKNOWN, Batch, Identity, Outcome, Seen, WatchSpec
+from paddock.runner.watch.state import MAX_OUT, State
+
+NAMES = ("a.txt", "sub/b.txt")
+names = st.sampled_from(NAMES)
+
+
+def put(path: Path, version: int) -> None:
+    """Write a version of a file: its content and its time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(".aside.tmp")
+    aside.write_text(f"version {version}")
+    os.utime(aside, ns=(version * 1_000_000_000, version * 1_000_000_000))
+    aside.replace(path)
+
+
+class World:
+    """A folder, the book, and a pipeline whose runs are played."""
+
+    def __init__(self, *, is_hot: bool = False) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="paddock-watch-"))
+        self.root = self.folder / "inbox"
+        self.root.mkdir()
+        self.spec = WatchSpec(
+            "w", self.root, settle_s=2, batch_s=10, reconcile_s=600, is_hot=is_hot
+        )
+        self.filter = Filter(self.spec)
+        self.now = 0.0
+        self.book: dict[str, Identity] = {}
+        self.epoch = 0
+        self.made: dict[str, str] = {}
+        """What the runs have made: path → the content that it was made of."""
+        self.done: list[tuple[str, str | None]] = []
+        """Every (path, content) that a run has done, in order; no content: it was removed."""
+        self.queue: list[Batch] = []
+        self.running: Batch | None = None
+        self.ended: dict[str, str] = {}
+        """Idempotency key → how that run ended; asking for it again gives the same run."""
+        self.state = self.opened()
+
+    def opened(self) -> State:
+        return State(self.spec, dict(self.book), epoch=self.epoch)
+
+    def contents(self, root: Path | None = None) -> dict[str, str]:
+        root = root or self.root
+        if not root.is_dir():
+            return {}
+        seen = listed(root, self.filter).files
+        return {relpath: (root / relpath).read_text() for relpath in seen}
+
+    # --- what a watch does in its rounds
+
+    def look(self) -> None:
+        try:
+            listing = listed(self.root, self.filter)
+        except OSError:
+            return
+        self.state.look(listing, self.now)
+
+    def hint(self, relpaths: Iterable[str]) -> None:
+        self.state.hint(looked(self.root, relpaths, self.filter), self.now)
+
+    def settle(self) -> None:
+        self.state.release(self.now)
+        wanted = self.state.settling.to_check(self.now)
+        found: dict[str, Seen | None] = dict.fromkeys(wanted)
+        found.update(looked(self.root, wanted, self.filter))
+        self.state.check(found, self.now)
+
+    def hand_on(self) -> None:
+        if not self.state.is_due(self.now):
+            return
+        claimed = None
+        if self.spec.is_hot:
+            claimed = hot.claim(self.spec, self.state.settled(), self.state.claimed()).files
+        batch = self.state.take(claimed)
+        if batch is None:
+            return
+        if not self.spec.is_hot:
+            relpaths = (*(seen.relpath for seen in batch.files), *batch.gone)
+            self.book.update(dict.fromkeys(relpaths, UNKNOWN))
+        if batch.idempotency_key in self.ended:
+            self.tell(batch, self.ended[batch.idempotency_key])
+        else:
+            self.queue.append(batch)
+
+    def round(self) -> None:
+        self.look()
+        self.settle()
+        self.hand_on()
+
+    def go_out(self) -> None:
+        """Everything that is there settles and goes out."""
+        self.look()
+        self.now += self.spec.settle_s
+        self.settle()
+        self.look()
+        self.now += self.spec.batch_s
+        self.hand_on()
+
+    # --- what runs do
+
+    def begin(self) -> None:
+        """A run starts: it reads what is there now, and its ledger spares what is known."""
+        if self.running is not None or not self.queue:
+            return
+        self.running = self.queue.pop(0)
+        self.work()
+
+    def work(self) -> None:
+        there = self.contents(self.spec.processing if self.spec.is_hot else None)
+        for relpath, text in there.items():
+            if self.made.get(relpath) != text:
+                self.made[relpath] = text
+                self.done.append((relpath, text))
+        if not self.spec.is_hot:
+            for relpath in [one for one in self.made if one not in there]:
+                del self.made[relpath]
+                self.done.append((relpath, None))
+
+    def end(self, status: str = "completed") -> None:
+        if self.running is None:
+            return
+        batch, self.running = self.running, None
+        self.ended[batch.idempotency_key] = status
+        self.tell(batch, status)
+
+    def tell(self, batch: Batch, status: str) -> None:
+        outcome = Outcome("run", status)  # type: ignore[arg-type]
+        record = self.state.ended(batch, outcome, self.now)
+        if record is None:
+            return  # of a watch that was killed meanwhile
+        self.book.update(record.files)
+        for relpath in record.gone:
+            self.book.pop(relpath, None)
+        self.epoch = self.state.epoch
+        if self.spec.is_hot:
+            held = set(record.held)
+            relpaths = [seen.relpath for seen in batch.files if seen.relpath not in held]
+            self.state.left(hot.finish(self.spec, relpaths, {}).files)
+
+    def kill(self) -> None:
+        """The watch is killed and starts anew; runs go on by themselves, and end unheard."""
+        self.state = self.opened()
+        if self.spec.is_hot:
+            self.state.found_claimed(hot.found(self.spec, self.filter), self.now)
+        if self.running is not None:
+            self.ended[self.running.idempotency_key] = "completed"
+            self.running = None
+        self.queue.clear()
+
+    def calm(self) -> None:
+        """Nothing happens in the folder any more; time passes, rounds and runs go on."""
+        for _ in range(12):
+            for _ in range(4):
+                self.look()
+                self.now += 2
+                self.settle()
+            self.now += 4000
+            self.settle()
+            self.look()
+            self.now += 2
+            self.settle()
+            self.look()
+            self.now += 10
+            self.hand_on()
+            while self.queue or self.running:
+                self.begin()
+                self.end()
+
+    def close(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def do_all(world: World) -> None:
+    world.go_out()
+    world.begin()
+    world.end()
+
+
+def played() -> World:
+    """Give a world in which version 1 of a file has been done."""
+    world = World()
+    put(world.root / "a.txt", 1)
+    do_all(world)
+    assert world.book == {"a.txt": (9, 1_000_000_000)}
+    return world
+
+
+def test_a_version_that_comes_back_while_the_run_has_another_one_is_done_again() -> None:
+    with closing(played()) as world:
+        put(world.root / "a.txt", 2)
+        world.go_out()
+        world.begin()
+        put(world.root / "a.txt", 1)
+        world.end()
+        assert world.made == {"a.txt": "version 2"}
+        come_to_rest(world)
+
+
+def test_a_version_that_the_run_met_by_chance_does_not_stand_for_the_one_it_was_sent_for() -> None:
+    with closing(played()) as world:
+        put(world.root / "a.txt", 2)
+        world.go_out()
+        put(world.root / "a.txt", 3)
+        world.hint(["a.txt"])
+        world.begin()
+        put(world.root / "a.txt", 2)
+        world.hint(["a.txt"])
+        world.end()
+        assert world.made == {"a.txt": "version 3"}
+        come_to_rest(world)
+
+
+def test_the_same_after_a_kill() -> None:
+    with closing(played()) as world:
+        put(world.root / "a.txt", 2)
+        world.go_out()
+        world.begin()
+        put(world.root / "a.txt", 1)
+        world.kill()
+        come_to_rest(world)
+
+
+def test_a_file_that_comes_back_while_it_is_being_pruned_is_done_again() -> None:
+    for is_killed in (False, True):
+        with closing(played()) as world:
+            put(world.root / "sub/b.txt", 1)
+            do_all(world)
+            (world.root / "a.txt").unlink()
+            world.go_out()
+            world.go_out()
+            world.begin()
+            assert "a.txt" not in world.made
+            put(world.root / "a.txt", 1)
+            if is_killed:
+                world.kill()
+            world.end()
+            come_to_rest(world)
+
+
+def test_a_deletion_whose_run_fails_is_tried_again_but_not_at_once() -> None:
+    with closing(played()) as world:
+        put(world.root / "sub/b.txt", 1)
+        do_all(world)
+        (world.root / "a.txt").unlink()
+        world.go_out()
+        world.go_out()
+        world.begin()
+        world.end("failed")
+        for _ in range(4):
+            world.round()
+            world.now += 2
+        assert world.queue == []
+        world.now += 10
+        world.go_out()
+        world.go_out()
+        assert [batch.gone for batch in world.queue] == [("a.txt",)]
+        come_to_rest(world)
+
+
+def test_a_try_after_a_failure_asks_for_another_run() -> None:
+    with closing(World()) as world:
+        put(world.root / "a.txt", 1)
+        world.go_out()
+        world.begin()
+        world.end("failed")
+        world.now += 10
+        world.go_out()
+        assert len(world.queue) == 1
+        assert world.queue[0].idempotency_key not in world.ended
+
+
+class Folder(RuleBasedStateMachine):
+    """Versions come, go and come back; events get lost; runs fail; the watch is killed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+
+    @initialize(there=st.sets(names))
+    def files_are_there_at_the_start(self, there: set[str]) -> None:
+        for name in there:
+            put(self.world.root / name, 1)
+
+    @rule(name=names, version=st.sampled_from([1, 2]), is_heard=st.booleans())
+    def written(self, name: str, version: int, is_heard: bool) -> None:
+        """A version has its own time, as where a copy is brought back from elsewhere."""
+        put(self.world.root / name, version)
+        self.heard(name, is_heard)
+
+    @rule(name=names, is_heard=st.booleans())
+    def deleted(self, name: str, is_heard: bool) -> None:
+        (self.world.root / name).unlink(missing_ok=True)
+        self.heard(name, is_heard)
+
+    @rule()
+    def root_deleted_and_made_again(self) -> None:
+        shutil.rmtree(self.world.root)
+        self.world.root.mkdir()
+
+    @rule()
+    def a_round_later(self) -> None:
+        self.world.round()
+        self.world.now += 1
+
+    @rule()
+    def all_goes_out(self) -> None:
+        self.world.go_out()
+
+    @rule()
+    def a_run_begins(self) -> None:
+        self.world.begin()
+
+    @rule(status=st.sampled_from(["completed", "completed", "completed", "failed", "crashed"]))
+    def a_run_ends(self, status: str) -> None:
+        self.world.end(status)
+
+    @rule()
+    def the_watch_is_killed(self) -> None:
+        self.world.kill()
+
+    @invariant()
+    def few_batches_are_out(self) -> None:
+        assert self.world.state.counts()["batches_out"] <= MAX_OUT
+
+    def heard(self, name: str, is_heard: bool) -> None:
+        if is_heard:
+            self.world.hint([name])
+
+    def teardown(self) -> None:
+        try:
+            come_to_rest(self.world)
+        finally:
+            self.world.close()
+
+
+def come_to_rest(world: World) -> None:
+    """Let time pass: everything that is there has been done, once, and nothing more happens."""
+    world.calm()
+    there = world.contents()
+    assert {name: world.made.get(name) for name in there} == there
+    # Of an empty folder that a new watch finds nothing is believed, until it sees a file.
+    if there or world.state.done.keys() <= there.keys():
+        assert world.made.keys() == there.keys()
+    n_done, n_runs = len(world.done), len(world.ended)
+    world.calm()
+    assert (len(world.done), len(world.ended)) == (n_done, n_runs), "it does not come to rest"
+    for name in NAMES:
+        of_it = [text for other, text in world.done if other == name]
+        assert all(one != two for one, two in itertools.pairwise(of_it))
+
+
+class HotFolder(RuleBasedStateMachine):
+    """Documents are dropped under names that come again; the watch is killed at any moment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(is_hot=True)
+        hot.prepare(self.world.spec)
+        self.n = 0
+        self.dropped: list[str] = []
+
+    @rule(name=names)
+    def dropped_whole(self, name: str) -> None:
+        """A document comes by a rename; one that waits under its name is not replaced."""
+        target = self.world.root / name
+        if target.exists():
+            return
+        self.n += 1
+        put(target, self.n)
+        self.dropped.append(f"version {self.n}")
+
+    @rule()
+    def a_round_later(self) -> None:
+        self.world.round()
+        self.world.now += 1
+
+    @rule()
+    def all_goes_out(self) -> None:
+        self.world.go_out()
+
+    @rule()
+    def killed_in_the_middle_of_claiming(self) -> None:
+        settled = self.world.state.settled()
+        hot.claim(self.world.spec, settled, self.world.state.claimed())
+        self.world.kill()
+
+    @rule()
+    def a_run_begins(self) -> None:
+        self.world.begin()
+
+    @rule(status=st.sampled_from(["completed", "completed", "failed", "crashed", "interrupted"]))
+    def a_run_ends(self, status: str) -> None:
+        self.world.end(status)
+
+    @rule()
+    def the_watch_is_killed(self) -> None:
+        self.world.kill()
+
+    def teardown(self) -> None:
+        try:
+            self.world.calm()
+            assert sorted(text for _, text in self.world.done) == sorted(self.dropped)
+            done = self.world.contents(self.world.root / "done")
+            assert sorted(done.values()) == sorted(self.dropped)
+            assert self.world.contents(self.world.spec.processing) == {}
+            assert self.world.contents() == {}
+        finally:
+            self.world.close()
+
+
+_few = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+TestFolder = Folder.TestCase
+TestFolder.settings = _few
+TestHotFolder = HotFolder.TestCase
+TestHotFolder.settings = _few
