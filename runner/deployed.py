@@ -81,17 +81,19 @@ async def run_pipeline(
     `share` tells apart the flow runs that work on one job together.
     """
     from . import verbs
+    from .logs import run_log
     from .settings import read_settings
 
     orders = _orders.get(None) or Orders()
     named = _Named(orders.began)
-    with stopping(orders.stop, orders.border):
+    settings = read_settings(Path(path).parent, flags=orders.flags)
+    with stopping(orders.stop, orders.border), run_log(settings, trigger) as log:
         try:
             orders.report = await verbs.run_async(
                 path,
                 inputs or {},
-                settings=read_settings(Path(path).parent, flags=orders.flags),
-                observer=Several(named),
+                settings=settings,
+                observer=Several(named, log),
                 retry_failed=retry_failed,
                 stop=orders.stop,
                 border=orders.border,

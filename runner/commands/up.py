@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from paddock.runner.display import console
-
 from .exits import DONE, CommandError, guarded
 
 if TYPE_CHECKING:
     from paddock.runner.settings import Settings
+
+
+_OF_RUNS = ("allow", "debug", "log_json")
 
 
 def register(app: typer.Typer) -> None:
@@ -38,18 +39,22 @@ def up(
         typer.Option(metavar="URL,...", help="Ask these servers in place of this machine's pool."),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Log more.")] = False,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Log one JSON object a line, runs' items too.")
+    ] = False,
 ) -> int:
     """Carry out what the pipelines below DIR ask for: schedules, watches, webhooks."""
+    from paddock.runner import logs
     from paddock.runner.settings import read_settings
 
     places = [_folder(text) for text in folders or ["."]]
     given: dict[str, object] = {
         "up_host": listen, "max_runs": max_runs, "allow": allow, "pool": pool,
-        "debug": debug or None,
+        "debug": debug or None, "log_json": log_json or None,
     }  # fmt: skip
     flags = {name: value for name, value in given.items() if value is not None}
     settings = read_settings(Path.cwd(), flags=flags)
-    _log(settings)
+    logs.prepare(settings)
     return _run(places, settings, flags)
 
 
@@ -68,26 +73,18 @@ def _folder(text: str) -> Path:
     raise CommandError(f"There is no folder '{text}'.")
 
 
-def _log(settings: Settings) -> None:
-    import logging
-
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    level = logging.DEBUG if settings.is_debug else logging.INFO
-    logging.getLogger("paddock").setLevel(level)
-
-
 def _run(places: list[Path], settings: Settings, flags: dict[str, object]) -> int:
     import asyncio
     import os
     import signal
 
+    from paddock.runner import logs
     from paddock.runner.unattended.up import Up, Wishes
 
+    tell = logs.teller(settings)
     # These are ours alone: settings beside a pipeline hold for its runs.
-    own = {name: value for name, value in flags.items() if name in ("allow", "debug")}
-    wishes = Wishes(places, settings, own, console.tell)
+    own = {name: value for name, value in flags.items() if name in _OF_RUNS}
+    wishes = Wishes(places, settings, own, tell)
 
     async def main() -> None:
         one = Up(wishes)
@@ -97,7 +94,7 @@ def _run(places: list[Path], settings: Settings, flags: dict[str, object]) -> in
             if one.stop.is_set():
                 one.abandon()
                 os._exit(130)
-            console.tell("Ending; once more ends at once.")
+            tell("Ending; once more ends at once.")
             one.stop.set()
 
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -106,5 +103,5 @@ def _run(places: list[Path], settings: Settings, flags: dict[str, object]) -> in
         await one.run()
 
     asyncio.run(main())
-    console.tell("Stopped.")
+    tell("Stopped.")
     return DONE
