@@ -23,6 +23,8 @@ from paddock.engine.api.server import listen, make_server
 from paddock.engine.api.service import Service
 from paddock.engine.models import ModelFinder
 from paddock.engine.pool import LocalPool
+from paddock.engine.remote.door import routes
+from paddock.engine.remote.named import NamedPool
 from paddock.engine.settings import PoolSettings, ServiceSettings
 from paddock.engine.store.layout import Store
 
@@ -117,7 +119,9 @@ async def _serve(
 ) -> None:
     finder = ModelFinder(pool_settings.models_dir, pool_settings.cache_dir)
     async with LocalPool(pool_settings, models=finder, events=JournalEars()) as pool:
-        service = Service(pool, Store(pool_settings.models_dir), finder, settings, "0.1.0")
+        doors = routes(NamedPool(pool))
+        store = Store(pool_settings.models_dir)
+        service = Service(pool, store, finder, settings, "0.1.0", doors=doors)
         server = make_server(service)
         serving = asyncio.create_task(server.serve(sockets=[door]))
         while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells no event

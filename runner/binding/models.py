@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from paddock.engine.elsewhere.address import BadAddress, base_url
 from paddock.engine.request import ModelSpec, Role
 from paddock.pipelines.errors import Fault, known
-from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.pipelines.expressions import ExpressionError, Reference, Value
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.sentences import faults_of
 from paddock.pipelines.shape import ModelKeys, PoolKeys
@@ -122,8 +122,8 @@ class Models:
     def _url(self, written: str, at: Place) -> str | None:
         """Give an address; None where it is at fault, or an input that is not known yet."""
         value = self._text(written)
-        if value is None:
-            return None
+        if value is None or not all(map(self._is_input, value.references)):
+            return None  # told before, with the file
         try:
             text = value.render({"inputs": self._inputs})
         except ExpressionError as error:
@@ -136,6 +136,9 @@ class Models:
         except BadAddress as error:
             self._fault(at, f"'{text}' {error.why}", error.remedy)
             return None
+
+    def _is_input(self, path: Reference) -> bool:
+        return len(path) > 1 and path[0] == "inputs" and path[1] in self._pipeline.inputs
 
     def _text(self, written: str) -> Value | None:
         try:

@@ -1,0 +1,190 @@
+"""Pipelines whose models are served elsewhere: by real llama-servers, and by services of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engine.errors import ModelBroken, NoServer, NotServed
+from paddock.engine.models import ModelFinder
+from paddock.pipelines.errors import PipelineError
+from paddock.runner import plan, run
+from paddock.runner.observer import Silent
+from paddock.runner.report import Report
+from paddock.runner.settings import Settings
+from tests.fakes.pool import FakePool
+from tests.live import live_service
+from tests.llama_server import KEY, MODEL, LlamaServer, llama_server
+from tests.runner.world import settings, states
+
+FAR = """\
+name: far
+secrets: {gpu: {env: GPU_KEY}}
+models:
+  writer:
+    ref: NAME
+    pool: {url: URLS, key: "{{ secrets.gpu }}"}
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: sum
+        uses: chat
+        with: {model: writer, prompt: "Sum up: {{ steps.text.text }}", params: {max_tokens: 12}}
+      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.sum.text }}"}}
+"""
+
+
+class Killing(Silent):
+    """Kills a server once so many items are done, in the middle of the others."""
+
+    def __init__(self, server: LlamaServer, after: int) -> None:
+        self.server = server
+        self.after = after
+        self.notes: list[str] = []
+
+    def item(self, step: str, key: str, state: Any, detail: str | None) -> None:
+        self.after -= key != "" and state == "done"
+        if self.after == 0:
+            self.server.kill()
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[tuple[LlamaServer, LlamaServer]]:
+    with ExitStack() as stack:
+        yield stack.enter_context(llama_server()), stack.enter_context(llama_server())
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPU_KEY", KEY)
+
+
+def folder_of(tmp_path: Path, *urls: str, ref: str = MODEL, n: int = 4) -> Path:
+    (tmp_path / "inbox").mkdir(exist_ok=True)
+    for i in range(n):
+        (tmp_path / f"inbox/{i}.txt").write_text(f"Ferry {i} leaves the harbour at noon.")
+    text = FAR.replace("URLS", f"[{', '.join(urls)}]").replace("NAME", ref)
+    (tmp_path / "p.yaml").write_text(text)
+    return tmp_path
+
+
+def ran(folder: Path, own: Settings | None = None, **more: Any) -> Report:
+    own = own or settings(folder)
+    own = replace(own, allow=frozenset(["secrets"]))
+    return run(folder / "p.yaml", settings=own, local=True, **more)
+
+
+def test_one_of_two_servers_is_killed_in_the_middle_and_every_document_is_done_once(
+    tmp_path: Path, two: tuple[LlamaServer, LlamaServer]
+) -> None:
+    folder = folder_of(tmp_path, two[0].url, two[1].url, n=10)
+    observer = Killing(two[0], after=3)
+    report = ran(folder, observer=observer)
+    assert report.status == "completed"
+    assert report.counts["new"] == report.calls == 10
+    assert len(list((folder / "out").iterdir())) == 10
+    assert len(observer.notes) == 1
+    assert observer.notes[0].startswith(
+        (f"the connection to {two[0].url} broke (", f"{two[0].url} cannot be reached (")
+    )
+    assert observer.notes[0].endswith("): the others go on.")
+    # Known by what the model is: the same from the other server alone, under another address.
+    again = folder_of(tmp_path, two[1].url.replace("127.0.0.1", "localhost") + "/v1", n=10)
+    assert ran(again).counts["fresh"] == 10
+
+
+def test_a_plan_asks_the_servers_what_they_have_and_calls_no_model(
+    tmp_path: Path, two: tuple[LlamaServer, LlamaServer]
+) -> None:
+    folder = folder_of(tmp_path, two[1].url)
+    own = replace(settings(folder), allow=frozenset(["secrets"]))
+    assert states(plan(folder / "p.yaml", settings=own)) == {f"{i}.txt": "new" for i in range(4)}
+    folder_of(tmp_path, two[1].url, ref="qwen3")
+    with pytest.raises(NotServed, match="has no model 'qwen3'"):
+        plan(folder / "p.yaml", settings=own)
+
+
+def test_where_no_server_answers_the_run_does_not_begin(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "http://127.0.0.1:1", "http://127.0.0.1:2")
+    with pytest.raises(NoServer) as caught:
+        ran(folder)
+    assert str(caught.value).startswith(
+        f"no server can be reached for model '{MODEL}': http://127.0.0.1:1 cannot be reached ("
+    )
+
+
+def test_two_services_of_ours_share_the_work_and_are_known_as_this_machine_is(
+    tmp_path: Path,
+) -> None:
+    with live_service(tmp_path / "one") as one, live_service(tmp_path / "two") as two:
+        folder = folder_of(tmp_path, one.url, two.url, ref="smollm2:135m", n=10)
+        report = ran(folder)
+        assert (report.status, report.calls) == ("completed", 10)
+        decoded = [service.call(_decoded(service)) for service in (one, two)]
+    assert all(decoded)
+    here = ModelFinder(tmp_path / "no", tmp_path / "cache").find("smollm2:135m")
+    text = (folder / "p.yaml").read_text()
+    (folder / "p.yaml").write_text(text.replace("    pool:", "    x-pool:"))
+    own = replace(settings(folder), allow=frozenset(["secrets"]))
+    assert states(plan(folder / "p.yaml", settings=own)) == {}, here.name
+
+
+async def _decoded(live: Any) -> int:
+    return sum(one.n_decoded_tokens for one in live.service.pool.stats().resident)
+
+
+def test_the_settings_name_servers_for_every_model(
+    tmp_path: Path, two: tuple[LlamaServer, LlamaServer]
+) -> None:
+    folder = folder_of(tmp_path, "http://unused:1", n=2)
+    text = (folder / "p.yaml").read_text()
+    (folder / "p.yaml").write_text(text.replace("    pool:", "    x-pool:"))
+    # Without a pool of its own, a file's name is a path beside the YAML; settings need a name.
+    (folder / "p.yaml").write_text(
+        (folder / "p.yaml").read_text().replace(MODEL, MODEL.removesuffix(".gguf"))
+    )
+    own = replace(settings(folder), pool_urls=(two[1].url,), pool_key=KEY)
+    assert ran(folder, own).calls == 2
+
+
+def test_a_key_of_the_caller_is_not_sent_where_a_file_beside_the_pipeline_says(
+    tmp_path: Path, two: tuple[LlamaServer, LlamaServer]
+) -> None:
+    folder = folder_of(tmp_path, "http://unused:1", n=1)
+    text = (folder / "p.yaml").read_text().replace("    pool:", "    x-pool:")
+    (folder / "p.yaml").write_text(text.replace(MODEL, MODEL.removesuffix(".gguf")))
+    own = replace(
+        settings(folder),
+        pool_urls=(two[1].url,),
+        pool_key=KEY,
+        origins={"pool": f"{folder / 'paddock.toml'}: pool"},
+    )
+    with pytest.raises(ModelBroken, match="refuses the key"):
+        ran(folder, own)
+
+
+@pytest.mark.parametrize(
+    ("urls", "told"),
+    [
+        ("gpu-1:8000", "'gpu-1:8000' is no address of a server."),
+        ('"http://a:1", "http://me:pw@b:1"', "'http://me:pw@b:1' has a password in it."),
+        ('"{{ inputs.nope }}"', "there is no input 'nope'."),
+        ('"{{ secrets.gpu }}"', "a secret cannot be read here."),
+    ],
+)
+def test_an_address_that_cannot_be_one_is_a_fault(tmp_path: Path, urls: str, told: str) -> None:
+    folder = folder_of(tmp_path, urls)
+    with pytest.raises(PipelineError) as caught:
+        ran(folder, pool=FakePool())
+    assert [fault.message for fault in caught.value.faults] == [told]
