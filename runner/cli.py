@@ -34,6 +34,8 @@ GROUPS = {
     "serve": ("serve",),
     "service": ("service",),
     "up": ("up",),
+    "cluster": ("cluster",),
+    "worker": ("worker",),
     "running": ("ps", "stop"),
     "history": ("runs", "logs"),
     "clean": ("clean",),

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 
@@ -28,10 +28,12 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 from prefect.flow_engine import run_flow
+from prefect.settings import get_current_settings
 
 from .border import Border
 from .observer import Several, Silent
 from .report import Report
+from .settings import Settings
 from .signals import stopping
 
 
@@ -74,11 +76,13 @@ async def run_pipeline(
     retry_failed: bool = False,
     share: int = 0,
     parent: str = "",
+    job: str = "",
 ) -> State[Any]:
     """Run the pipeline that `path` names; the state says how it ended.
 
     `attempt` counts the starts after crashes, `parent` names the flow run that it goes on with.
-    `share` tells apart the flow runs that work on one job together.
+    `share` tells apart the flow runs that do `job` together; 0 has the workers do it, where a work
+    pool is set and the ledger is one that they share.
     """
     from . import verbs
     from .logs import run_log
@@ -87,6 +91,12 @@ async def run_pipeline(
     orders = _orders.get(None) or Orders()
     named = _Named(orders.began)
     settings = read_settings(Path(path).parent, flags=orders.flags)
+    if not share and settings.unattended.work_pool and settings.ledger_url:
+        with stopping(orders.stop, orders.border):
+            orders.report = await _delegated(
+                orders, settings, Path(path), inputs or {}, trigger, retry_failed=retry_failed
+            )
+        return flows.state_of(orders.report)
     with stopping(orders.stop, orders.border), run_log(settings, trigger) as log:
         try:
             orders.report = await verbs.run_async(
@@ -99,11 +109,39 @@ async def run_pipeline(
                 border=orders.border,
                 allow=orders.allow,
                 trigger=trigger,
+                job=job,
                 text=orders.text,
             )
         finally:
             await named.shown()
     return flows.state_of(orders.report)
+
+
+async def _delegated(
+    orders: Orders,
+    settings: Settings,
+    path: Path,
+    inputs: dict[str, Any],
+    trigger: str,
+    *,
+    retry_failed: bool,
+) -> Report:
+    """Have the machines of the work pool do it, and wait for them."""
+    from .cluster.delegate import Job, delegated
+
+    context = FlowRunContext.get()
+    name = context.flow_run.name if context is not None and context.flow_run is not None else ""
+    job = Job(
+        f"{name or path.stem}-{uuid4().hex[:6]}",
+        path,
+        inputs,
+        settings.unattended.work_pool,
+        trigger=trigger,
+        retry_failed=retry_failed,
+        max_restarts=settings.unattended.max_restarts,
+    )
+    api_url = str(get_current_settings().api.url)
+    return await delegated(job, api_url, stop=orders.stop, border=orders.border)
 
 
 async def carry_out(flow_run: str) -> str:

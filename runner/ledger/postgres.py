@@ -122,6 +122,12 @@ def place_of(url: str) -> str:
     return f"PostgreSQL's database '{name}' at {host}{port}"
 
 
+def host_of(url: str) -> str:
+    """Give the host that a URL names, empty for this machine's socket."""
+    parts = psycopg.conninfo.conninfo_to_dict(url)
+    return str(parts.get("host") or parts.get("hostaddr") or "")
+
+
 def is_passing(error: BaseException) -> bool:
     """Tell whether the same may succeed later: the connection broke, or two transactions met."""
     if not isinstance(error, psycopg.Error):

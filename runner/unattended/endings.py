@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from .restarts import again
+from paddock.runner.restarts import again
 from .windows import Window
 
 Stopped = Literal["window", "cancelled", "shutdown"]

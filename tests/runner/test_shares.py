@@ -106,6 +106,8 @@ class Machines:
         deadline = time.monotonic() + WAIT_S
         while not holds():
             assert time.monotonic() < deadline
+            for process in self.running:
+                assert process.poll() is None, process.communicate()
             time.sleep(0.02)
 
 

@@ -1,0 +1,64 @@
+"""Whether a folder can be shared by machines: written to, renamed in, and locked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from uuid import uuid4
+
+from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.identity import identity
+
+from .findings import Finding
+
+STATE_FOLDER = ".paddock"
+
+
+def look(folder: Path) -> list[Finding]:
+    """Look at the folder of the pipelines; makes its identity."""
+    name = f"shared folder {folder}"
+    try:
+        state = folder / STATE_FOLDER
+        state.mkdir(parents=True, exist_ok=True)
+        known = identity(state)
+        _try_out(state)
+    except LedgerError as error:
+        return [Finding(name, "wrong", str(error))]
+    except OSError as error:
+        words = f"it cannot be used ({error.strerror or error})."
+        remedy = "Mount it for writing, by the same user on every machine."
+        return [Finding(name, "wrong", words, remedy)]
+    return [Finding(name, "ok", f"writable; its identity is {known}"), *_how_shared(folder)]
+
+
+def _try_out(folder: Path) -> None:
+    """Write a file, rename it and take it away.
+
+    Raises:
+        OSError: one of these does not work.
+    """
+    aside, there = folder / f".try-{uuid4().hex}", folder / f".tried-{uuid4().hex}"
+    try:
+        with aside.open("wb") as file:
+            file.write(b"x")
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(there)
+        there.read_bytes()
+    finally:
+        aside.unlink(missing_ok=True)
+        there.unlink(missing_ok=True)
+
+
+def _how_shared(folder: Path) -> list[Finding]:
+    from paddock.runner.watch.filesystems import file_system_of, mounted
+
+    kind = file_system_of(folder.resolve(), mounted())
+    if kind.startswith("nfs"):
+        words = f"by {kind}; mount it with lookupcache=positive, so that new files are seen at once"
+        return [Finding("file system", "ok", words)]
+    if kind in ("ext4", "xfs", "btrfs", "tmpfs", "overlay", "apfs", "ntfs", "zfs"):
+        words = f"'{kind}' is a disk of this machine"
+        remedy = "Other machines must have it mounted under the same path, by NFS or SMB."
+        return [Finding("file system", "warning", words, remedy)]
+    return [Finding("file system", "ok", kind or "unknown")]
