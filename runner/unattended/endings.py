@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from paddock.runner.restarts import again
+
 from .windows import Window
 
 Stopped = Literal["window", "cancelled", "shutdown"]

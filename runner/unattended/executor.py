@@ -52,6 +52,12 @@ class End:
         return f"its process ended with status {self.exitcode}"
 
 
+async def warm() -> None:
+    """Let the process that runs are forked from import what they need, with today's environment."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
+    await asyncio.to_thread(forkserver.ensure_running)
+
+
 class Running:
     """One process at work."""
 
@@ -88,11 +94,6 @@ class Executor:
         self._began = began
         self._context = multiprocessing.get_context("forkserver")
         self._watched: set[asyncio.Task[None]] = set()
-
-    async def warm(self) -> None:
-        """Let the process that is forked from import what runs need."""
-        self._context.set_forkserver_preload(PRELOAD)
-        await asyncio.to_thread(forkserver.ensure_running)
 
     async def start(self, task: Task) -> Running:
         """Start a run; gives its process at once.

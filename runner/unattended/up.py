@@ -29,6 +29,7 @@ from paddock.runner.session import STATE_FOLDER
 from paddock.runner.settings import Settings, read_settings
 
 from . import health, systemd
+from .executor import warm
 from .found import Changes, Finder
 from .holding import Held, Holding
 from .standing import Standing
@@ -83,6 +84,7 @@ class Up:
         self._is_prefect_there = False
         self._has_changed = True
         self._said: set[str] = set()
+        self._in_place: Callable[[], None] | None = None
 
     async def run(self) -> None:
         """Look after the folders until `stop` is set.
@@ -97,8 +99,7 @@ class Up:
         try:
             self._take_in(await asyncio.to_thread(self._finder.look), is_first=True)
             async with self._opened(door):
-                self._wishes.ready(self._first_words(door))
-                systemd.notify("READY=1")
+                self._in_place = lambda: self._wishes.ready(self._first_words(door))
                 await self._kept()
                 systemd.notify("STOPPING=1")
         finally:
@@ -115,14 +116,7 @@ class Up:
     async def _opened(self, door: socket.socket) -> AsyncIterator[None]:
         """Open pool, Prefect, queue and doors; close them in bounded time."""
         async with AsyncExitStack() as stack:
-            try:
-                url = os.environ.get("PREFECT_API_URL", "").strip()
-                here = hosting(self._settings, wants_prefect=not url)
-                self._residence = await stack.enter_async_context(here)
-                url = url or await self._prefect()
-            except NoResidence as error:
-                raise UpError(str(error)) from None
-            _tell_environment(url, self._settings)
+            url = await self._reached(stack)
             from .office import Office
             from .planner import Planner
             from .posting import Posting
@@ -139,7 +133,6 @@ class Up:
                 allow=self._settings.allow,
                 given_up=self._given_up,
             )
-            await self._office.executor.warm()
             self._planner: Planner = Planner(self._board, self._office)
             self._watching: Watching = Watching(
                 self._office, self._open_ledger, unattended.max_attempts
@@ -162,6 +155,23 @@ class Up:
         await self._office.stop(within_s * 0.6)
         with contextlib.suppress(Exception):  # what could not be told now is told at the next start
             await asyncio.wait_for(self._office.round(), within_s * 0.1)
+
+    async def _reached(self, stack: AsyncExitStack) -> str:
+        """Open the pool, and Prefect's server unless another is named; gives its API's address.
+
+        Raises:
+            UpError: it cannot be had.
+        """
+        url = os.environ.get("PREFECT_API_URL", "").strip()
+        here = hosting(self._settings, wants_prefect=not url)
+        try:
+            self._residence = await stack.enter_async_context(here)
+            is_ours, url = not url, url or self._residence.prefect_api_url
+            _tell_environment(url, self._settings)
+            await warm()  # which takes as long as Prefect's server
+            return await self._prefect() if is_ours else url
+        except NoResidence as error:
+            raise UpError(str(error)) from None
 
     async def _prefect(self) -> str:
         """Wait for Prefect's server; gives its address.
@@ -187,7 +197,7 @@ class Up:
         """Keep everything going until `stop` is set."""
         tasks = [
             asyncio.create_task(act())
-            for act in (self._keep_looking, self._keep_queue, self._keep_beating)
+            for act in (self._keep_queue, self._keep_looking, self._keep_beating)
         ]
         stopped = asyncio.create_task(self.stop.wait())
         done, _ = await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
@@ -219,6 +229,7 @@ class Up:
             try:
                 await self._once()
                 self._prefect_is_there(None)
+                self._tell_ready()
             except TrackedError as error:
                 self._prefect_is_there(error)
                 await asyncio.sleep(AWAY_S)
@@ -347,6 +358,13 @@ class Up:
     def _in_short(self) -> str:
         n, jobs = len(self._office.posts), len(self._office.jobs)
         return f"{n} pipelines, {jobs} runs at work"
+
+    def _tell_ready(self) -> None:
+        """Say that everything is in place, once."""
+        in_place, self._in_place = self._in_place, None
+        if in_place is not None:
+            in_place()
+            systemd.notify("READY=1")
 
     def _prefect_is_there(self, error: Exception | None) -> None:
         """Say once that Prefect is away, and once that it is back."""
