@@ -19,6 +19,7 @@ from paddock.engine.errors import (
     ModelNotFound,
     ModelReplaced,
     ModelTooLarge,
+    NoServer,
     WorkerLost,
 )
 from paddock.pipelines.expressions import ExpressionError
@@ -30,6 +31,9 @@ from .binding.parameters import BindError
 from .ledger.entries import LedgerError
 from .retries import PASSING, pause_s, times
 from .scope import Scope
+
+HOPELESS = (ModelNotFound, ModelBroken, ModelReplaced, ModelTooLarge, NoServer)
+"""What every other item would meet as well."""
 
 
 class Stopped(Exception):
@@ -146,5 +150,5 @@ def cause_of(error: StepError | EngineError) -> str:
 
 def _stop_if_hopeless(error: StepError | EngineError) -> None:
     is_fatal = error.is_fatal if isinstance(error, StepError) else False
-    if is_fatal or isinstance(error, (ModelNotFound, ModelBroken, ModelReplaced, ModelTooLarge)):
+    if is_fatal or isinstance(error, HOPELESS):
         raise Stopped(str(error)) from error

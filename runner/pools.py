@@ -67,7 +67,7 @@ async def opened_pool(
         if any(not spec.pool for spec in specs):
             home = await stack.enter_async_context(_home(bound, settings, here, is_plan, note))
         elsewhere = {
-            name: await stack.enter_async_context(_elsewhere(bound, pool, secrets, note))
+            name: await stack.enter_async_context(_elsewhere(bound, pool, settings, secrets, note))
             for name, pool in bound.pools.items()
             if any(spec.pool == name for spec in specs)
         }
@@ -84,7 +84,7 @@ async def _home(
         # A file beside the pipeline may be a stranger's, and must not have keys sent anywhere.
         is_strange = names_strange_pool(settings, bound.roots.base)
         key = "" if is_strange else settings.pool_key
-        async with _spread(settings.pool_urls, key, note) as spread:
+        async with _spread(settings.pool_urls, key, settings, note) as spread:
             yield spread
         return
     if is_plan:
@@ -103,20 +103,25 @@ async def _home(
 
 
 def _elsewhere(
-    bound: BoundPlan, pool: BoundPool, secrets: Secrets | None, note: Note
+    bound: BoundPlan,
+    pool: BoundPool,
+    settings: Settings,
+    secrets: Secrets | None,
+    note: Note,
 ) -> SpreadPool:
     """Make the pool of servers that a model names."""
     scope = {"inputs": bound.inputs, "secrets": secrets.values if secrets else {}}
     key = "" if pool.key is None else str(pool.key.render(scope))
-    return _spread(pool.urls, key, note)
+    return _spread(pool.urls, key, settings, note)
 
 
-def _spread(urls: Iterable[str], key: str, note: Note) -> SpreadPool:
+def _spread(urls: Iterable[str], key: str, settings: Settings, note: Note) -> SpreadPool:
     from paddock.engine.elsewhere.address import ServerAddress
     from paddock.engine.elsewhere.any_server import AnyServer
     from paddock.engine.elsewhere.spread import SpreadPool
 
-    return SpreadPool([AnyServer(ServerAddress(url, key), note) for url in urls], note)
+    servers = [AnyServer(ServerAddress(url, key), note) for url in urls]
+    return SpreadPool(servers, note, reach_s=settings.pool_wait_s)
 
 
 def models_of(bound: BoundPlan) -> tuple[ModelSpec, ...]:

@@ -52,6 +52,8 @@ class Settings:
     """Servers that answer in place of this machine's pool."""
     pool_key: str = field(default="", repr=False)
     """What those servers are shown."""
+    pool_wait_s: float = 120.0
+    """So long a run waits for servers elsewhere that are all away, before it stops."""
     allow: frozenset[str] = frozenset()
     """What pipelines may reach besides files and models: `network`, `run`, `secrets` and so on."""
     ledger_url: str = field(default="", repr=False)
@@ -132,6 +134,7 @@ NAMES: Mapping[str, _Name] = {
     "log_json": _Name(values.flag, "service.is_log_json"),
     "pool": _Name(values.urls, "pool_urls"),
     "pool_key": _Name(values.text, "pool_key", is_secret=True),
+    "pool_wait": _Name(values.seconds, "pool_wait_s"),
     "allow": _Name(values.consents, "allow"),
     "ledger": _Name(values.text, "ledger_url", is_secret=True),
     "service_idle": _Name(values.seconds, "unattended.service_idle_s"),

@@ -104,6 +104,29 @@ def test_one_of_two_servers_is_killed_in_the_middle_and_every_document_is_done_o
     assert ran(again).counts["fresh"] == 10
 
 
+def test_when_the_only_server_is_gone_the_run_stops_and_the_same_command_goes_on(
+    tmp_path: Path,
+) -> None:
+    with llama_server() as server:
+        folder = folder_of(tmp_path, server.url, n=8)
+        report = ran(
+            folder, replace(settings(folder), pool_wait_s=1), observer=Killing(server, after=2)
+        )
+    assert report.status == "failed"
+    assert report.message is not None
+    assert report.message.startswith(
+        f"no server can be reached for model '{MODEL}': the connection"
+    )
+    assert report.message.endswith(
+        ", waited 1 s. Start one, or correct the address; the same command goes on."
+    )
+    assert (report.counts["new"], report.counts.get("quarantined", 0)) == (report.calls, 0)
+    with llama_server(int(server.url.rpartition(":")[2])) as server:
+        again = ran(folder)
+    assert (again.status, again.counts["fresh"]) == ("completed", report.calls)
+    assert report.calls + again.calls == 8
+
+
 def test_a_plan_asks_the_servers_what_they_have_and_calls_no_model(
     tmp_path: Path, two: tuple[LlamaServer, LlamaServer]
 ) -> None:
