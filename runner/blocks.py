@@ -233,6 +233,10 @@ class Blocks:
             if not chunk:
                 return
 
+        def over() -> None:
+            room.release()
+            self._border.end(is_whole=is_whole)
+
         async def work() -> str:
             async with together() as group:
                 for item in chunk:
@@ -240,7 +244,7 @@ class Blocks:
                     if not self._border.may_begin(is_whole=is_whole):
                         room.release()
                         break
-                    start(group, self._item(run, item), room.release)
+                    start(group, self._item(run, item), over)
             return run.in_words(chunk)
 
         runner = plain_chunks if run.outer else self._run_chunk

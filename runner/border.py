@@ -13,6 +13,9 @@ from .report import Status
 
 ASKED = "It was asked to stop at an item's border"
 
+Limit = Callable[[int, int], str | None]
+"""(items ended, items in flight) → the words with which the border closes, or None."""
+
 
 class BorderReached(Exception):
     """Something was not begun, since the border is closed; what was in flight is finished."""
@@ -23,8 +26,9 @@ class Border:
 
     def __init__(self) -> None:
         self._closed = asyncio.Event()
-        self._limits: list[Callable[[], str | None]] = []
-        self._has_begun = False
+        self._limits: list[Limit] = []
+        self._n_begun = 0
+        self._n_ended = 0
         self.words = ""
         """Why it was closed, a sentence without its full stop."""
         self.status: Status = "budget"
@@ -45,8 +49,8 @@ class Border:
         """Wait until it is closed."""
         await self._closed.wait()
 
-    def limit(self, reached: Callable[[], str | None]) -> None:
-        """Ask `reached` before each item: the words with which the border closes, or None."""
+    def limit(self, reached: Limit) -> None:
+        """Ask `reached` before each item."""
         self._limits.append(reached)
 
     def may_begin(self, *, is_whole: bool = True) -> bool:
@@ -57,10 +61,15 @@ class Border:
         """
         if self.is_closed:
             return False
-        if self._has_begun:
-            words = next(filter(None, (reached() for reached in self._limits)), None)
+        if self._n_begun:
+            at = (self._n_ended, self._n_begun - self._n_ended)
+            words = next(filter(None, (reached(*at) for reached in self._limits)), None)
             if words is not None:
                 self.close(words)
                 return False
-        self._has_begun = self._has_begun or is_whole
+        self._n_begun += is_whole
         return True
+
+    def end(self, *, is_whole: bool = True) -> None:
+        """Note that an item which was begun has ended, however it ended."""
+        self._n_ended += is_whole

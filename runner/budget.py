@@ -19,18 +19,38 @@ class Budget:
     """Of prompts and answers together."""
 
 
-def reached(budget: Budget, spent_s: float, n_tokens: int) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a run has spent so far, and on how many items."""
+
+    seconds: float
+    tokens: int
+    n_ended: int = 0
+    n_in_flight: int = 0
+
+    @property
+    def expected_tokens(self) -> float:
+        """What it comes to when the items in flight are done: on the average they are half done.
+
+        >>> Spent(0.0, 900, n_ended=8, n_in_flight=2).expected_tokens
+        1000.0
+        """
+        n_done = self.n_ended + self.n_in_flight / 2
+        return self.tokens * (1 + self.n_in_flight / 2 / n_done) if n_done else self.tokens
+
+
+def reached(budget: Budget, spent: Spent) -> str | None:
     """Say that nothing more may begin, without a full stop; None while something may.
 
-    >>> reached(Budget(time_s=7200, tokens=5000), 60.0, 5012)
-    'The budget of 5,000 tokens is used up (5,012 so far)'
-    >>> reached(Budget(time_s=7200), 7200.0, 1)
+    >>> reached(Budget(time_s=7200, tokens=5000), Spent(60.0, 4700, n_ended=16, n_in_flight=4))
+    'The budget of 5,000 tokens is used up'
+    >>> reached(Budget(time_s=7200), Spent(7200.0, 1))
     'The budget of 2 h is used up'
-    >>> reached(Budget(time_s=7200, tokens=5000), 60.0, 4999)
+    >>> reached(Budget(time_s=7200, tokens=5000), Spent(60.0, 4999))
     """
-    if budget.tokens is not None and n_tokens >= budget.tokens:
-        return f"The budget of {budget.tokens:,} tokens is used up ({n_tokens:,} so far)"
-    if budget.time_s is not None and spent_s >= budget.time_s:
+    if budget.tokens is not None and spent.expected_tokens >= budget.tokens:
+        return f"The budget of {budget.tokens:,} tokens is used up"
+    if budget.time_s is not None and spent.seconds >= budget.time_s:
         return f"The budget of {_shown(budget.time_s)} is used up"
     return None
 

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from paddock.pipelines.expressions import ExpressionError
-from paddock.runner.budget import reached
+from paddock.runner.budget import Spent, reached
 
 from .attempt import StepFailed, Stopped, is_skipped
 from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
@@ -48,7 +48,11 @@ async def run(
     tally = toolbox.tally
     border = border or Border()
     began = time.monotonic()
-    border.limit(lambda: reached(toolbox.bound.budget, time.monotonic() - began, tally.n_tokens))
+    border.limit(
+        lambda *items: reached(
+            toolbox.bound.budget, Spent(time.monotonic() - began, tally.n_tokens, *items)
+        )
+    )
     walker = _Journey(work, toolbox, run_chunk, border)
     journey = asyncio.create_task(walker.walk())
     stopped = asyncio.create_task((stop or asyncio.Event()).wait())
@@ -203,7 +207,10 @@ class _Journey:
             raise BorderReached
         self._tally.tell(step.id, "", "running")
         began = time.monotonic()
-        outputs = await self.blocks.items.step(step, self._scope, record)
+        try:
+            outputs = await self.blocks.items.step(step, self._scope, record)
+        finally:
+            self._border.end()
         seconds = time.monotonic() - began
         state = "skipped" if outputs is None else "done"
         if self._toolbox.shares is not None:

@@ -44,7 +44,7 @@ def test_after_the_border_is_closed_nothing_begins_and_the_first_words_stand(
 ) -> None:
     border = Border()
     over: list[str] = []
-    border.limit(lambda: over[0] if over else None)
+    border.limit(lambda ended, in_flight: over[0] if over else None)
     has_begun = False
     for number, event in enumerate(events):
         if event == "close":
@@ -144,11 +144,10 @@ def test_a_budget_of_tokens_stops_the_run_and_each_further_run_gets_on(tmp_path:
     report = world.run()
     spent = report.tokens["prompt"] + report.tokens["completion"]
     assert (report.status, report.exit_status()) == ("budget", 5)
-    assert spent >= 40 and report.calls < 4
+    assert spent >= 40 > spent * (report.calls - 1) / report.calls and report.calls < 4
     n_left = 4 - report.calls
     assert report.message == (
-        f"The budget of 40 tokens is used up ({spent} so far). "
-        f"{n_left} items are left; the same command goes on."
+        f"The budget of 40 tokens is used up. {n_left} items are left; the same command goes on."
     )
     calls = report.calls
     n_runs = 1
@@ -159,6 +158,22 @@ def test_a_budget_of_tokens_stops_the_run_and_each_further_run_gets_on(tmp_path:
     assert report.status == "completed"
     assert calls == 5  # none was made twice
     assert n_runs > 2
+
+
+def test_items_in_flight_are_counted_before_another_begins(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(40)
+    one = World(tmp_path / "one")
+    one.documents(2)
+    only = one.run(only=["0.txt"])
+    per_item = only.tokens["prompt"] + only.tokens["completion"]
+    budget = 25 * per_item
+    world.edit("name: summaries\n", f"name: summaries\nbudget: {{tokens: {budget}}}\n")
+    world.edit("    do:\n", "    max_parallel: 10\n    do:\n")
+    report = world.run(pool=FakePool(delay_s=0.02))
+    assert report.status == "budget"
+    # Ten at a time: were only what is done counted, up to ten more would be begun.
+    assert 15 <= report.counts["new"] <= 29
 
 
 def test_a_budget_smaller_than_anything_gets_on_item_by_item(tmp_path: Path) -> None:
