@@ -187,6 +187,8 @@ class _Desk:
                     await asyncio.wait({task}, timeout=GATHER_S)
                 moved.clear()
                 yield self._gathered(chunks) if chunks else BEAT
+            if chunks:
+                yield self._gathered(chunks)
             yield self._last(task)
         finally:
             task.cancel()

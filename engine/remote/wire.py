@@ -172,8 +172,8 @@ def _dumped(model: BaseModel) -> bytes:
         return model.model_dump_json(exclude_defaults=True).encode()
     except (PydanticSerializationError, UnicodeEncodeError):
         # Halves of characters, which are no Unicode; a tokenizer could not read them either.
-        plain = json.dumps(model.model_dump(exclude_defaults=True), default=_as_text)
-        return plain.encode()
+        fields = model.model_dump(exclude_defaults=True)
+        return json.dumps(fields, default=_as_text, ensure_ascii=False).encode(errors="replace")
 
 
 def _as_text(value: object) -> str:
