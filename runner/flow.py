@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 # Read by Prefect when it is imported, so they come first. No ephemeral server (8 to 13 s), no
 # telemetry, no result cache (the ledger has the key), and no log lines in the live table.
@@ -214,16 +215,21 @@ async def _show_progress(
 ) -> None:
     """Keep one progress artefact up to date, at most once a second, until the run has ended."""
     key = f"{slug(pipeline)}-progress"
-    with _only_for_looking_at(tally):
-        artefact = await acreate_progress_artifact(progress=0.0, key=key, description="Items done")
-        shown = 0.0
-        is_over = False
-        while not is_over:  # once more behind the end, which may come while the artefact is made
-            await asyncio.wait({work}, timeout=UPDATE_S)
-            is_over = work.done()
-            if progress.percent != shown:
+    artefact: UUID | None = None
+    shown, is_over = -1.0, False
+    while not is_over:  # once more behind the end, which may come while the artefact is made
+        is_over = work.done()
+        if progress.percent != shown:
+            with _only_for_looking_at(tally):  # a server that is away is asked again
                 shown = progress.percent
-                await aupdate_progress_artifact(artefact, shown)
+                if artefact is None:
+                    artefact = await acreate_progress_artifact(
+                        progress=shown, key=key, description="Items done"
+                    )
+                else:
+                    await aupdate_progress_artifact(artefact, shown)
+        if not is_over:
+            await asyncio.wait({work}, timeout=UPDATE_S)
 
 
 async def _show_results(pipeline: str, report: Report) -> None:

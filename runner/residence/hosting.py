@@ -155,9 +155,10 @@ async def held(
         late = LateRuns(prefect, leases)
         stack.push_async_callback(late.close)
         desk = Desk(residence, own, prefect, leases, idle_s, late, mark_crashed(prefect))
-        await stack.enter_async_context(_door(place, desk))
+        # Before the door opens: whoever finds it open reads who is behind it.
         record.write(place.record, record.as_record(residence))
         stack.callback(place.record.unlink, missing_ok=True)
+        await stack.enter_async_context(_door(place, desk))
         yield desk
 
 
