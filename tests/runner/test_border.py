@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -134,6 +135,33 @@ def test_a_block_within_an_item_stops_at_its_own_items(tmp_path: Path) -> None:
     again = world.run()
     assert (again.status, again.calls) == ("completed", 1)
     assert again.returns == [{"n": 2, "failed": []}]
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 5])
+def test_closed_at_whatever_call_again_and_again_no_call_is_made_twice(
+    tmp_path: Path, every: int
+) -> None:
+    world = World(tmp_path, NESTED)
+    world.documents(4)
+    asked: list[str] = []
+    n_runs = 0
+    report = None
+    while report is None or report.status == "budget":
+        border = Border()
+        n_before = len(asked)
+
+        def answer(request: ChatRequest, border: Border = border, before: int = n_before) -> str:
+            asked.append(request.messages[-1].content)
+            if len(asked) - before == every:
+                border.close("The window is closed")
+            return echo(request)
+
+        report = bordered(world, border, FakePool(answer=answer, delay_s=0.001))
+        n_runs += 1
+        assert n_runs < 20
+    assert report.status == "completed"
+    assert sorted(asked) == sorted(set(asked)) and len(asked) == 8
+    assert report.returns == [{"n": 2, "failed": []}] * 4
 
 
 def test_a_budget_of_tokens_stops_the_run_and_each_further_run_gets_on(tmp_path: Path) -> None:

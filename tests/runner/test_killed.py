@@ -45,7 +45,7 @@ steps:
 """
 # What a model says may differ in its last digit with who else is in its batch: not written here.
 KINDS = ("run", "worker", "service", "prefect")
-ROUND_DOCUMENTS = 10
+ROUND_DOCUMENTS = 8
 
 Row = tuple[str, str, float]
 """A call: its hash, the run that made it, when."""
