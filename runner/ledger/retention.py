@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from .compaction import compact
 from .entries import LedgerError, unreadable, unwritable
 from .identity import known_identity
 from .reader import VERSION, WAIT_S, FileReader
+from .superfluous import Database, superfluous
 
 GRACE_S = 7 * 86400.0
 """What is younger stays even where the ledger is too large: its run may go on tomorrow."""
@@ -30,12 +31,6 @@ RUNS_KEPT = 20
 BATCH = 400
 PAUSE_S = 0.002
 """Between two statements, so that a run that waits to write comes first."""
-
-VACUUM_SHARE, VACUUM_BYTES = 0.25, 8 * 1024**2
-"""The file is written anew when so much of it, and at least so many bytes, hold nothing."""
-VACUUM_S = 20.0
-"""Less than a run waits for the database (`reader.WAIT_S`)."""
-MOST_VACUUM_BYTES = 2 * 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +66,6 @@ class Swept:
     def as_json(self) -> dict[str, int]:
         """Give the keys that machines read."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
-
-
-class Database(Protocol):
-    """What the statements are carried out on."""
-
-    def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-        """Carry out a statement with named values (`:name`), and give its rows."""
-        ...
-
-    def close(self) -> None:
-        """Let it go."""
-        ...
 
 
 def sweep(state: Path, url: str, limits: Limits, *, is_dry: bool = False) -> Swept:
@@ -191,14 +174,16 @@ class _Broom:
 
     def _calls(self) -> frozenset[str]:
         """Give the replies that go: those of no item, too old or too many."""
-        before = self._limits.calls_before
-        found = [call for call in self._superfluous() if call.at < before]
-        doomed = {call.hash for call in found}
-        n_bytes = sum(call.n_bytes for call in found)
-        if self._limits.max_bytes:
-            too_much = self._size() - n_bytes - self._limits.max_bytes
-            for call in self._superfluous():
-                if too_much <= 0 or call.at >= self._now - GRACE_S:
+        limits = self._limits
+        too_large = self._now - GRACE_S if limits.max_bytes else 0.0
+        found = list(superfluous(self._db, max(limits.calls_before, too_large)))
+        old = [call for call in found if call.at < limits.calls_before]
+        n_bytes = sum(call.n_bytes for call in old)
+        doomed = {call.hash for call in old}
+        if limits.max_bytes:
+            too_much = self._size() - n_bytes - limits.max_bytes
+            for call in found:
+                if too_much <= 0 or call.at >= too_large:
                     break
                 if call.hash not in doomed:
                     doomed.add(call.hash)
@@ -208,45 +193,6 @@ class _Broom:
         self._swept.n_bytes += n_bytes
         self._delete("calls", "hash", sorted(doomed))
         return frozenset(doomed)
-
-    def _superfluous(self) -> Iterator[_Call]:
-        """Yield the calls that no item needs, the oldest first.
-
-        An item needs those that its entry was made of. Those that an earlier version of it made
-        are not needed once all of its entry's calls are known to be of the run that wrote it.
-        """
-        oldest = self._db.rows("select min(at) from calls", {})[0][0]
-        latest = self._limits.calls_before
-        if self._limits.max_bytes:
-            latest = max(latest, self._now - GRACE_S)
-        if oldest is None or oldest >= latest:
-            return
-        nested = self._nested()
-        for row in self._db.rows(_CALLS, {"latest": latest}):
-            hash_, scope, key, run, at, size, *objects = row[:8]
-            found, entry_run, n_calls, gone, made = row[8:]
-            call = _Call(hash_, at, int(size or 0), tuple(filter(None, objects)))
-            if found is None:
-                prefix = nested.get(scope)
-                if prefix is None or not self._has_item(scope, key[len(prefix) :]):
-                    yield call
-            elif gone is not None or (run != entry_run and int(made or 0) >= n_calls):
-                yield call
-
-    def _nested(self) -> dict[str, str]:
-        """Give what stands before the keys of calls in scopes of blocks within blocks."""
-        import json
-
-        found: dict[str, str] = {}
-        for scope, inputs in self._db.rows("select scope, inputs from scopes", {}):
-            outer = json.loads(inputs)[1:]
-            if outer:
-                found[scope] = "".join(f"{key}/" for key in outer)
-        return found
-
-    def _has_item(self, scope: str, key: str) -> bool:
-        query = "select 1 from items where scope = :scope and key = :key and gone is null"
-        return bool(self._db.rows(query, {"scope": scope, "key": key}))
 
     def _gone_items(self) -> frozenset[tuple[str, str]]:
         """Let go the entries of documents that went long ago, and what they wrote, if that went."""
@@ -267,7 +213,8 @@ class _Broom:
         if self._is_dry:
             return
         for first in range(0, len(keys), BATCH):
-            named = {f"k{n}": key for n, key in enumerate(keys[first : first + BATCH])}
+            batch = keys[first : first + BATCH]
+            named = {_letters(n): key for n, key in enumerate(batch)}
             listed = ", ".join(f":{name}" for name in named)
             self._do(f"delete from {table} where {column} in ({listed})", named)
 
@@ -347,28 +294,6 @@ class _Broom:
             return 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    hash: str
-    at: float
-    n_bytes: int
-    """Of its texts in the row."""
-    objects: tuple[str, ...]
-
-
-_CALLS = """
-select c.hash, c.scope, c.key, c.run, c.at,
-       length(coalesce(c.request, '')) + length(coalesce(c.reply, '')),
-       c.request_object, c.reply_object,
-       i.key, i.run, i.calls, i.gone, made.n
-from calls c
-left join items i
-  on i.scope = c.scope and i.key = case when c.key = '' then c.step else c.key end
-left join (select scope, key, run, count(*) as n from calls group by scope, key, run) made
-  on made.scope = c.scope and made.key = c.key and made.run = i.run
-where c.at < :latest
-order by c.at
-"""
 _SIZE_OF_FILE = """
 select (pages.page_count - free.freelist_count) * sizes.page_size
 from pragma_page_count() pages, pragma_freelist_count() free, pragma_page_size() sizes
@@ -381,6 +306,18 @@ where n.nspname = current_schema() and c.relkind = 'r'
 _HAS_OBJECT = "where request_object is not null or reply_object is not null"
 _DROP_OUTPUT = "delete from outputs where scope = :scope and key = :key and path = :path"
 _DROP_ITEM = "delete from items where scope = :scope and key = :key and gone is not null"
+
+
+def _letters(n: int) -> str:
+    """Name a value by letters alone, as queries have them.
+
+    >>> _letters(0), _letters(42)
+    ('a', 'ec')
+    """
+    return str(n).translate(_AS_LETTERS)
+
+
+_AS_LETTERS = str.maketrans("0123456789", "abcdefghij")
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -410,31 +347,4 @@ def _removed(file: Path, before: float) -> bool:
         aside.rename(file)
         return False
     aside.unlink(missing_ok=True)
-    return True
-
-
-def compact(file: Path, clock: Callable[[], float] = time.monotonic) -> bool:
-    """Write a ledger's file anew without the room that nothing fills, within a time.
-
-    Left for another day where it takes too long, the disk has no room for a second one, or a run
-    writes at this moment. Tells whether it was done.
-    """
-    connection = sqlite3.connect(file, timeout=1.0, isolation_level=None)
-    with contextlib.closing(connection):
-        page, n_pages, n_free = (
-            int(connection.execute(f"PRAGMA {name}").fetchone()[0])
-            for name in ("page_size", "page_count", "freelist_count")
-        )
-        n_bytes = page * n_pages
-        is_worth_it = n_free * page >= VACUUM_BYTES and n_free >= VACUUM_SHARE * n_pages
-        has_room = shutil.disk_usage(file.parent).free > 2 * n_bytes
-        if not is_worth_it or not has_room or n_bytes > MOST_VACUUM_BYTES:
-            return False
-        ends = clock() + VACUUM_S
-        connection.set_progress_handler(lambda: int(clock() > ends), 10_000)
-        try:
-            connection.execute("VACUUM")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except sqlite3.OperationalError:  # interrupted, or somebody writes
-            return False
     return True

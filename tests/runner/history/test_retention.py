@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from paddock.runner.ledger import retention
+from paddock.runner.ledger import compaction, retention
+from paddock.runner.ledger.compaction import compact
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.retention import Limits, Swept, compact, sweep
+from paddock.runner.ledger.retention import Limits, Swept, sweep
 from tests.runner.world import World, states
 
 NOW = time.time()
@@ -270,7 +271,7 @@ def test_a_folder_without_a_ledger_has_nothing_to_clean(tmp_path: Path) -> None:
 def test_a_file_with_much_empty_room_is_written_anew_unless_time_runs_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "VACUUM_BYTES", 1)
+    monkeypatch.setattr(compaction, "VACUUM_BYTES", 1)
     file = tmp_path / "ledger.sqlite"
     connection = sqlite3.connect(file, isolation_level=None)
     connection.execute("PRAGMA journal_mode=WAL")

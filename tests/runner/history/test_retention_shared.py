@@ -1,0 +1,54 @@
+"""The same on a ledger in PostgreSQL, which several machines share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from paddock.runner.history.past import history
+from paddock.runner.history.places import places
+from paddock.runner.ledger.retention import Limits, Swept, sweep
+from paddock.runner.report import Report
+from paddock.runner.verbs import run_async
+from tests.fakes.pool import FakePool
+from tests.runner.world import World, settings
+
+EVERYTHING = Limits(runs_before=time.time() + 1e6, calls_before=time.time() + 1e6)
+
+
+def ran(world: World, url: str) -> Report:
+    shared = replace(settings(world.folder), ledger_url=url)
+    return asyncio.run(run_async(world.file, {}, local=True, settings=shared, pool=FakePool()))
+
+
+def test_a_shared_ledger_loses_what_nothing_needs_and_nothing_else(
+    url: str, tmp_path: Path
+) -> None:
+    world = World(tmp_path)
+    world.documents(3)
+    ran(world, url)
+    world.edit("Sum up:", "Summarise:")
+    assert ran(world, url).calls == 4
+    state = tmp_path / ".paddock"
+    would = sweep(state, url, EVERYTHING, is_dry=True)
+    swept = sweep(state, url, EVERYTHING)
+    assert (swept.calls, swept.logs) == (4, 2)
+    assert would == swept
+    assert ran(world, url).counts == {"fresh": 4}
+    assert sweep(state, url, replace(EVERYTHING, runs_before=0, max_bytes=1)) == Swept()
+
+
+def test_a_folder_that_no_run_was_in_has_nothing_to_clean(url: str, tmp_path: Path) -> None:
+    (tmp_path / ".paddock").mkdir()
+    assert sweep(tmp_path / ".paddock", url, EVERYTHING) == Swept()
+
+
+def test_the_runs_of_a_shared_ledger_are_listed(url: str, tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(1)
+    report = ran(world, url)
+    world.write("paddock.toml", f'ledger = "{url}"\n')
+    found = history(places([tmp_path]), limit=5)
+    assert [past.row.run for past in found.runs] == [report.run]
