@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .border import Border
@@ -20,12 +20,24 @@ from .journey import Journey
 from .report import Report
 from .session import Session
 from .shown import Past
-from .tracking import TrackingError
 
 FIRST_CALL_S = 1.0  # who imports takes the processor from who prepares the first model call
 END_S = 30.0
 GRACE_S = 3.0  # for what is on its way: the import, or the flow run being made
 HASTY_S = 5.0
+MOST_TRIES, PAUSE_S = 5, 2.0
+
+
+@dataclass(eq=False)
+class _Sight:
+    """What Prefect has seen of a run."""
+
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    flow_run: str = ""
+    is_whole: bool = False
+    """It took the end, too."""
+    n_tries: int = 0
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,31 +60,34 @@ async def run(session: Session, stop: asyncio.Event, border: Border, prefect: Pr
         PipelineError: the YAML turned out to be wrong for the data at hand.
     """
     journey = Journey.begun(session, stop, border)
-    is_shown = asyncio.Event()
-    showing = asyncio.create_task(_show(journey, prefect, is_shown))
+    sight = _Sight()
+    showing = asyncio.create_task(_show(journey, prefect, sight))
     try:
         return await journey.ended()
     finally:
-        if prefect.later is not None and not await _has_begun(showing, is_shown):
-            await _hand_over(showing, journey, prefect.later)
-        else:
-            await _finish(showing, journey, stop)
+        await _finish(showing, journey, sight, prefect, stop)
 
 
-async def _show(journey: Journey, prefect: Prefect, is_shown: asyncio.Event) -> None:
-    """Bring Prefect in, and have it follow the journey."""
+async def _show(journey: Journey, prefect: Prefect, sight: _Sight) -> None:
+    """Bring Prefect in and have it follow the journey; again where it went away before it began."""
     await _first_call(journey)
 
     async def began(flow_run: str) -> None:
-        is_shown.set()
+        sight.flow_run = flow_run
+        sight.begun.set()
         await prefect.began(flow_run)
 
-    try:
-        url = await prefect.url()
-        flow = await _imported()
-        await flow.follow(journey, url or None, began)
-    except TrackingError as error:
-        journey.session.tally.note(f"Prefect does not show this run: {error}")
+    while not sight.begun.is_set() and sight.n_tries < MOST_TRIES:
+        await asyncio.sleep(PAUSE_S if sight.n_tries else 0)
+        sight.n_tries += 1
+        try:
+            url = await prefect.url()
+            flow = await _imported()
+            await flow.follow(journey, url or None, began)
+        except Exception as error:  # Prefect's, httpx's, websockets', anyio's: said at the end
+            sight.why = str(error) or type(error).__name__
+        else:
+            sight.is_whole = True
 
 
 async def _first_call(journey: Journey) -> None:
@@ -124,34 +139,26 @@ def _import(environ: dict[str, str]) -> Any:
                 del os.environ[name]
 
 
-async def _has_begun(showing: asyncio.Task[None], is_shown: asyncio.Event) -> bool:
-    """Tell whether a flow run was made, or would be made at once."""
-    shown = asyncio.create_task(is_shown.wait())
-    await asyncio.wait({showing, shown}, timeout=GRACE_S, return_when=asyncio.FIRST_COMPLETED)
-    shown.cancel()
-    return is_shown.is_set() or showing.done()
-
-
-async def _hand_over(
-    showing: asyncio.Task[None], journey: Journey, later: Callable[[Past], Awaitable[bool]]
+async def _finish(
+    showing: asyncio.Task[None],
+    journey: Journey,
+    sight: _Sight,
+    prefect: Prefect,
+    stop: asyncio.Event,
 ) -> None:
-    """Leave it to others to show a run that has ended."""
-    showing.cancel()
-    await asyncio.wait({showing}, timeout=HASTY_S)
-    if journey.work.cancelled() or journey.work.exception() is not None:
-        return  # the YAML is wrong: said to whoever waits, and nothing was done
-    if not await later(Past.of(journey.session, journey.work.result())):
-        journey.session.tally.note("Prefect does not show this run: it was not there in time.")
-
-
-async def _finish(showing: asyncio.Task[None], journey: Journey, stop: asyncio.Event) -> None:
-    """Let Prefect take the end, within bounds."""
-    tally = journey.session.tally
-    within_s = HASTY_S if stop.is_set() else END_S
-    _, late = await asyncio.wait({showing}, timeout=within_s)
-    if late:
+    """Let Prefect take the end, within bounds; what it did not take is left to whoever can."""
+    grace_s = GRACE_S if prefect.later is not None else END_S
+    begun = asyncio.create_task(sight.begun.wait())
+    await asyncio.wait({showing, begun}, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
+    begun.cancel()
+    if sight.begun.is_set():
+        await asyncio.wait({showing}, timeout=HASTY_S if stop.is_set() else END_S)
+    if not showing.done():
         showing.cancel()
         await asyncio.wait({showing}, timeout=HASTY_S)
-        tally.note(f"Prefect did not take the end of this run within {within_s:g} s.")
-    elif not showing.cancelled() and showing.exception() is not None:
-        tally.note(f"Prefect does not show all of this run: {showing.exception()}")
+    if sight.is_whole or journey.work.cancelled() or journey.work.exception() is not None:
+        return  # an exception is the YAML's fault, and said to whoever waits
+    past = Past.of(journey.session, journey.work.result(), sight.flow_run)
+    if prefect.later is None or not await prefect.later(past):
+        why = sight.why or "it was not there in time"
+        journey.session.tally.note(f"Prefect does not show all of this run: {why}")

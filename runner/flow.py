@@ -77,14 +77,14 @@ async def follow(
 ) -> None:
     """Show a journey that is under way as a flow run with the ledger's name, until it has ended.
 
-    `url`: of Prefect's API; None: as the environment says. `began` is told the flow run's id.
-    Whatever becomes of Prefect is said in a note; the journey's own errors are for who awaits it.
+    `url`: of Prefect's API; None: as the environment says. `began` is told the flow run's id. The
+    journey's own errors are for who awaits it; what is raised here is Prefect's, of many kinds.
     """
     session = journey.session
     wanted: dict[Any, Any] = {PREFECT_API_URL: url} if url else {}
     token = _shown.set(_Shown(journey, signal.getsignal(signal.SIGTERM), began))
     try:
-        with temporary_settings(wanted), _only_for_looking_at(session.tally):
+        with temporary_settings(wanted):
             name, run = session.bound.name, session.tally.run
             named = run_pipeline.with_options(name=name, flow_run_name=run)
             await named(str(session.bound.file), inputs_of(session), return_state=True)

@@ -24,7 +24,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """A run that ended before Prefect was there to be shown it."""
+    """A run whose end Prefect was not there to be shown."""
 
     pipeline: str
     run: str
@@ -37,9 +37,11 @@ class Past:
     """Of the artefact that has the rows."""
     rows: list[dict[str, Any]]
     description: str
+    flow_run: str = ""
+    """Its id, where it was made; only its end is missing then."""
 
     @classmethod
-    def of(cls, session: Session, report: Report) -> Past:
+    def of(cls, session: Session, report: Report, flow_run: str = "") -> Past:
         """Give a run that has just ended."""
         rows, description = table_of(report)
         return cls(
@@ -52,6 +54,7 @@ class Past:
             key=f"{slug(session.bound.name)}-results",
             rows=rows,
             description=description,
+            flow_run=flow_run,
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Show runs in Prefect that ended before its server was there: nobody has to wait for it."""
+"""Show runs in Prefect that ended while its server was not there: nobody has to wait for it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .prefect_server import PrefectServer
 ANSWER_S = 30.0
 READY_S = 600.0
 MOST_WAITING = 100
+_RUNNING = {"type": "RUNNING", "name": "Running"}
 
 log = logging.getLogger(__name__)
 
@@ -57,34 +58,29 @@ class LateRuns:
 
 
 async def _show(client: Any, past: dict[str, Any]) -> None:
-    """Make the flow run with its states, and its table."""
+    """Make the flow run, if there is none yet, give it its last state, and its table."""
 
     async def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
         answer = (await client.post(f"{client.base_url}{path}", json=body)).raise_for_status()
         said = answer.json()
         return said if isinstance(said, dict) else {}
 
-    flow = await post("flows/", {"name": past["pipeline"]})
-    run = await post(
-        "flow_runs/",
-        {
-            "flow_id": flow["id"],
-            "name": past["run"],
-            "parameters": past["parameters"],
-            "state": {"type": "PENDING", "name": "Pending"},
-        },
-    )
     # Prefect dates states itself.
     when = f"It ran from {_when(past['began'])} to {_when(past['ended'])}."
     outcome = {**past["outcome"], "message": f"{past['outcome']['message']}. {when}"}
-    for state in ({"type": "RUNNING", "name": "Running"}, outcome):
-        await post(f"flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+    run = past.get("flow_run")
+    if not run:
+        flow = await post("flows/", {"name": past["pipeline"]})
+        about = {"name": past["run"], "parameters": past["parameters"]}
+        run = (await post("flow_runs/", {**about, "flow_id": flow["id"]}))["id"]
+        await post(f"flow_runs/{run}/set_state", {"state": _RUNNING, "force": True})
+    await post(f"flow_runs/{run}/set_state", {"state": outcome, "force": True})
     artefact = {
         "key": past["key"],
         "type": "table",
         "description": past["description"],
         "data": json.dumps(past["rows"]),
-        "flow_run_id": run["id"],
+        "flow_run_id": run,
     }
     await post("artifacts/", artefact)
 
