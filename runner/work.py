@@ -37,6 +37,7 @@ from .ledger.entries import Entry
 from .ledger.ledger import Ledger
 from .ledger.outputs import Index, sha256_of
 from .scope import Scope
+from .watch.settled import Settled, is_of_watch
 
 NOT_ASKED = Verdict("skipped", "not asked for")
 
@@ -113,6 +114,7 @@ class Work:
         self._file_digests: dict[str, str] = {}
         self.seen_keys: set[str] = set()
         """Keys of `options.only` that were found."""
+        self._settled = Settled(bound, ledger) if is_of_watch(options.trigger) else None
 
     # --- scopes
 
@@ -147,10 +149,12 @@ class Work:
         base = canonical(await self._block_parts(block, scope))
         entries = await self.ledger.ask(self.ledger.entries, scope_id)
         job = frozenset() if outer else await self.job_runs()
+        if self._settled is not None and not outer:
+            await self._settled.read()
         items: list[ItemWork] = []
         edited: list[str] = []
         is_forced = not self.options.force.isdisjoint({block.id, *ids(block.body)})
-        for index, (key, item) in enumerate(zip(keys, listed, strict=True)):
+        for key, item in zip(keys, listed, strict=True):
             content = part(content_of(item, block.item_attributes))
             parts = f'{{"{CONTENT}":"{content}",{base[1:]}'
             hash_ = hashlib.sha256(parts.encode()).hexdigest()
@@ -163,11 +167,13 @@ class Work:
                 verdict = self._verdict(
                     scope_id, entry, hash_, parts, is_forced and is_asked, edited
                 )
+            if self._settled is not None and verdict.is_work and self._settled.is_left(item):
+                continue  # its watch hands it on when it has come to rest
             if not is_asked and verdict.is_work:
                 verdict = NOT_ASKED
-            items.append(ItemWork(index, key, item, verdict, hash_, parts, entry, is_shared))
+            items.append(ItemWork(len(items), key, item, verdict, hash_, parts, entry, is_shared))
         self.index.settle(scope_id, (w.key for w in items if not w.verdict.is_work))
-        present = {work.key for work in items}
+        present = set(keys)
         deleted = () if self.options.only else _deleted(entries.values(), present, job)
         return BlockWork(scope_id, tuple(items), deleted, tuple(edited))
 

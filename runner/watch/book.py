@@ -7,11 +7,13 @@ since runs, which are other processes, write there too and a watch does so seldo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 
 from .spec import UNKNOWN, Identity
@@ -61,7 +63,7 @@ class LedgerBook:
 
     def read(self) -> Known:
         """Give what is kept."""
-        with self._opens(True) as ledger:
+        with _answering(), self._opens(True) as ledger:
             rows = ledger.watched(self._watch)
         epoch, _ = rows.pop(_EPOCH, (0, 0))
         return Known(rows, epoch)
@@ -69,7 +71,7 @@ class LedgerBook:
     def owned(self) -> frozenset[str]:
         """Give the absolute paths below the root that the pipeline itself wrote."""
         base = f"{self._file.parent.resolve()}{os.sep}"
-        with self._opens(True) as ledger:
+        with _answering(), self._opens(True) as ledger:
             scopes = ledger.scopes_of(self._file.name)
             paths = (
                 row.path if os.path.isabs(row.path) else base + row.path  # noqa: PTH117 - many
@@ -82,10 +84,21 @@ class LedgerBook:
         self, run: str, files: Mapping[str, Identity], gone: Iterable[str], epoch: int
     ) -> None:
         """Write which versions have been seen through, and forget those that are gone."""
-        with self._opens(False) as ledger:
+        with _answering(), self._opens(False) as ledger:
             ledger.record_watched(self._watch, run, {**files, _EPOCH: (epoch, 0)}, gone)
         if ledger.error is not None:
             raise ledger.error
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Make a failure of whichever database it is one that a watch waits out."""
+    try:
+        yield
+    except LedgerError:
+        raise
+    except Exception as error:
+        raise LedgerError(f"the ledger does not answer ({error})") from error
 
 
 def unknown(relpaths: Iterable[str]) -> dict[str, Identity]:

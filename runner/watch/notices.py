@@ -83,6 +83,11 @@ def not_taken(root: Path, error: Exception) -> str:
     return f"watch '{root}': no run could be asked for ({error}). It is tried again."
 
 
+def broken(root: Path, error: Exception) -> str:
+    """Say that something happened that nobody has thought of."""
+    return f"watch '{root}': {type(error).__name__}: {error}. Everything is looked at anew."
+
+
 def _some(names: Collection[str]) -> str:
     listed = sorted(names)
     shown = ", ".join(f"'{name}'" for name in listed[:_MOST_NAMES])

@@ -88,9 +88,19 @@ class FolderWatch:
         self._look.begin(stop)
         stopped = asyncio.create_task(self._wake_at(stop))
         try:
-            await self._begin()
             while not stop.is_set():
-                await self._round()
+                try:
+                    await self._begin()
+                    await self._round()
+                    self._notices.over("broken")
+                except Stopped:
+                    break
+                except Exception as error:
+                    # A watch is meant to last for years: what nobody has thought of is told, and
+                    # everything is looked at anew.
+                    self._notices.tell("broken", notices.broken(self.spec.root, error))
+                    await self._look.sleep(REFUSED_S)
+                    self._look_at = 0.0
                 await self._pause(stop)
         except Stopped:
             pass
@@ -181,8 +191,8 @@ class FolderWatch:
         """Take in what is new, and hand on what is due."""
         state, now = self._state, self._clock()
         assert state is not None  # `_begin` made it
-        await self._settle_ended()
         try:
+            await self._settle_ended()
             if not await self._is_there(now):
                 return
             await self._take_hints(state)

@@ -1,0 +1,118 @@
+"""A run that a watch began takes what has settled, and leaves what is still being written."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.settings import PoolSettings
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.report import Report
+from paddock.runner.settings import Settings
+from paddock.runner.verbs import run_async
+from paddock.runner.watch.settled import is_of_watch
+from paddock.runner.watch.spec import UNKNOWN
+from tests.fakes.pool import FakePool
+from tests.runner.world import World
+
+COPIES = """\
+name: copies
+on:
+  watch: {path: inbox, deletes: prune, include: ["*.txt"]}
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.text.text }}"}}
+"""
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path, COPIES)
+
+
+def note(world: World, **rows: tuple[int, int]) -> None:
+    """Note what the watch has handed on."""
+    files = {f"{name}.txt": row for name, row in rows.items()}
+    with Ledger(world.folder / ".paddock") as ledger:
+        ledger.record_watched("pipeline.yaml:inbox", "", files)
+
+
+def run_by(world: World, trigger: str) -> Report:
+    return asyncio.run(
+        run_async(
+            world.file, {}, local=True, settings=settings(world), pool=FakePool(), trigger=trigger
+        )
+    )
+
+
+def settings(world: World) -> Settings:
+    return Settings(PoolSettings(), state_dir=world.folder / "state")
+
+
+def watched_run(world: World) -> Report:
+    return run_by(world, "watch inbox")
+
+
+def outputs(world: World) -> dict[str, str]:
+    return {path.name: path.read_text() for path in sorted((world.folder / "out").iterdir())}
+
+
+def test_what_has_not_settled_is_left_for_the_next_run(world: World) -> None:
+    world.write("inbox/a.txt", "whole")
+    world.write("inbox/b.txt", "half")
+    note(world, a=UNKNOWN)
+    watched_run(world)
+    assert outputs(world) == {"a.txt": "whole"}
+    note(world, b=UNKNOWN)
+    report = watched_run(world)
+    assert outputs(world) == {"a.txt": "whole", "b.txt": "half"}
+    assert dict(report.counts) == {"fresh": 1, "new": 1}
+
+
+def test_what_is_being_rewritten_is_not_taken_for_deleted(world: World) -> None:
+    facts = world.write("inbox/a.txt", "first").stat()
+    note(world, a=UNKNOWN)
+    watched_run(world)
+    note(world, a=(facts.st_size, facts.st_mtime_ns))
+    world.write("inbox/a.txt", "second, not who")
+    world.write("inbox/b.txt", "another")
+    note(world, b=UNKNOWN)
+    report = watched_run(world)
+    assert outputs(world) == {"a.txt": "first", "b.txt": "another"}
+    assert dict(report.counts) == {"new": 1}
+
+
+def test_what_was_seen_through_is_done_again_where_the_prompt_changed(world: World) -> None:
+    facts = world.write("inbox/a.txt", "first").stat()
+    note(world, a=(facts.st_size, facts.st_mtime_ns))
+    watched_run(world)
+    world.edit('text: "{{ steps', 'text: "again: {{ steps')
+    watched_run(world)
+    assert outputs(world) == {"a.txt": "again: first"}
+
+
+def test_temporary_names_are_left_and_what_the_watch_does_not_want_is_taken(world: World) -> None:
+    world.write("inbox/a.txt.part", "half")
+    world.write("inbox/a.md", "whole")
+    watched_run(world)
+    assert outputs(world) == {"a.md": "whole"}
+
+
+@pytest.mark.parametrize("trigger", ["hand", "schedule 0 6 * * *"])
+def test_whoever_else_begins_a_run_takes_everything(world: World, trigger: str) -> None:
+    world.write("inbox/a.txt", "whole")
+    run_by(world, trigger)
+    assert outputs(world) == {"a.txt": "whole"}
+
+
+def test_a_watchs_trigger() -> None:
+    assert is_of_watch("watch inbox")
+    assert is_of_watch("watch")
+    assert not is_of_watch("watched")
+    assert not is_of_watch("")
