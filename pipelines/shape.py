@@ -128,6 +128,11 @@ class PoolKeys(Keys):
     key: str | None = Field(
         None, description="What it asks for.", examples=["{{ secrets.gpu_key }}"]
     )
+    tokenizer: str | None = Field(
+        None,
+        min_length=1,
+        description="A stored model or a GGUF file to count with where the server cannot.",
+    )
 
 
 def _just_ref(given: Any) -> Any:

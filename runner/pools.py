@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.errors import EngineError
@@ -67,7 +68,9 @@ async def opened_pool(
         if any(not spec.pool for spec in specs):
             home = await stack.enter_async_context(_home(bound, settings, here, is_plan, note))
         elsewhere = {
-            name: await stack.enter_async_context(_elsewhere(bound, pool, settings, secrets, note))
+            name: await stack.enter_async_context(
+                await _elsewhere(bound, pool, settings, secrets, note)
+            )
             for name, pool in bound.pools.items()
             if any(spec.pool == name for spec in specs)
         }
@@ -102,7 +105,7 @@ async def _home(
         yield local
 
 
-def _elsewhere(
+async def _elsewhere(
     bound: BoundPlan,
     pool: BoundPool,
     settings: Settings,
@@ -112,15 +115,32 @@ def _elsewhere(
     """Make the pool of servers that a model names."""
     scope = {"inputs": bound.inputs, "secrets": secrets.values if secrets else {}}
     key = "" if pool.key is None else str(pool.key.render(scope))
-    return _spread(pool.urls, key, settings, note)
+    tokenizer = None
+    if pool.tokenizer is not None:
+        tokenizer = await asyncio.to_thread(_file_of, pool.tokenizer, settings)
+    return _spread(pool.urls, key, settings, note, tokenizer)
 
 
-def _spread(urls: Iterable[str], key: str, settings: Settings, note: Note) -> SpreadPool:
+def _file_of(tokenizer: str, settings: Settings) -> Path:
+    """Find the file of a model by whose vocabulary is counted.
+
+    Raises:
+        ModelNotFound: with the known names.
+    """
+    from paddock.engine.models import ModelFinder
+
+    return ModelFinder(settings.pool.models_dir, settings.pool.cache_dir).locate(tokenizer).path
+
+
+def _spread(
+    urls: Iterable[str], key: str, settings: Settings, note: Note, tokenizer: Path | None = None
+) -> SpreadPool:
     from paddock.engine.elsewhere.address import ServerAddress
     from paddock.engine.elsewhere.any_server import AnyServer
     from paddock.engine.elsewhere.spread import SpreadPool
 
-    servers = [AnyServer(ServerAddress(url, key), note) for url in urls]
+    addresses = [ServerAddress(url, key) for url in urls]
+    servers = [AnyServer(one, note, tokenizer=tokenizer) for one in addresses]
     return SpreadPool(servers, note, reach_s=settings.pool_wait_s)
 
 

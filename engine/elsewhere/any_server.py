@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from paddock.engine.elsewhere.address import ServerAddress
@@ -11,6 +12,7 @@ from paddock.engine.elsewhere.counting import Count
 from paddock.engine.elsewhere.line import Line
 from paddock.engine.elsewhere.paddock import PaddockServer, is_paddock
 from paddock.engine.elsewhere.server import Note, OpenAIServer
+from paddock.engine.elsewhere.tokenizer import Tokenizer
 from paddock.engine.request import (
     ChatRequest,
     Chunk,
@@ -70,11 +72,14 @@ class AnyServer:
         address: ServerAddress,
         note: Note,
         *,
+        tokenizer: Path | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.url = address.url
         self._address = address
         self._note = note
+        self._tokenizer = tokenizer
+        """A GGUF file to count with where the server cannot."""
         self._line = Line(address, transport=transport)
         self._real: Server | None = None
         self._finding = asyncio.Lock()
@@ -129,4 +134,5 @@ class AnyServer:
     async def _find(self) -> Server:
         if await is_paddock(self._line):
             return PaddockServer(self._address, self._line)
-        return OpenAIServer(self._line, self._note)
+        tokenizer = Tokenizer(self._tokenizer) if self._tokenizer is not None else None
+        return OpenAIServer(self._line, self._note, tokenizer)

@@ -1,4 +1,4 @@
-"""How many tokens a prompt has: by the server's own tokenizer, else by an estimate."""
+"""How many tokens a prompt has: by the server's own tokenizer, a local one, else estimated."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from paddock.engine.elsewhere.line import Line
 from paddock.engine.elsewhere.looking import Looked
 from paddock.engine.elsewhere.telling import messages as as_json
 from paddock.engine.elsewhere.telling import tools as tools_as_json
+from paddock.engine.elsewhere.tokenizer import Tokenizer
 from paddock.engine.errors import BadRequest, EngineError
 from paddock.engine.request import Message, Tool
 
@@ -33,7 +34,11 @@ class Count:
 
 
 async def count_chat(
-    line: Line, looked: Looked, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    line: Line,
+    looked: Looked,
+    messages: Sequence[Message],
+    tools: Sequence[Tool] = (),
+    tokenizer: Tokenizer | None = None,
 ) -> Count:
     """Count a conversation, the chat template included."""
     body: dict[str, object] = {"model": looked.name, "messages": as_json(messages)}
@@ -48,10 +53,17 @@ async def count_chat(
         return Count.exactly(await _llama_server(line, looked, prompt, is_prompt=True))
     if looked.kind == "vllm":
         return Count.exactly(await _vllm(line, body))
+    if tokenizer is not None:
+        n_content = sum(await tokenizer.count_texts([message.content for message in messages]))
+        n_whole = await tokenizer.count_chat(messages)
+        # The server's template may be another one than the file's.
+        return Count(n_whole + _SLACK_TOKENS, max(0, n_content - _SLACK_TOKENS * len(messages)))
     return _estimated(messages)
 
 
-async def count_texts(line: Line, looked: Looked, texts: Sequence[str]) -> list[Count]:
+async def count_texts(
+    line: Line, looked: Looked, texts: Sequence[str], tokenizer: Tokenizer | None = None
+) -> list[Count]:
     """Count texts, without special tokens."""
     at_once = asyncio.Semaphore(_AT_ONCE)
 
@@ -64,6 +76,8 @@ async def count_texts(line: Line, looked: Looked, texts: Sequence[str]) -> list[
 
     if looked.kind in ("llama-server", "vllm"):
         return list(await asyncio.gather(*map(one, texts)))
+    if tokenizer is not None:
+        return [Count.exactly(n_tokens) for n_tokens in await tokenizer.count_texts(texts)]
     return [Count(estimate.most_tokens(text), estimate.least_tokens(text)) for text in texts]
 
 

@@ -20,6 +20,7 @@ from paddock.engine.elsewhere.hearing import Hearing
 from paddock.engine.elsewhere.line import Line
 from paddock.engine.elsewhere.looking import Looked, look
 from paddock.engine.elsewhere.telling import chat_body, left_out
+from paddock.engine.elsewhere.tokenizer import Tokenizer
 from paddock.engine.errors import (
     BadRequest,
     DeadlineExceeded,
@@ -56,15 +57,18 @@ Note = Callable[[str], None]
 class OpenAIServer:
     """Asks one server; every method raises `Away` or `Later` where asking elsewhere helps."""
 
-    def __init__(self, line: Line, note: Note) -> None:
+    def __init__(self, line: Line, note: Note, tokenizer: Tokenizer | None = None) -> None:
         self.url = line.url
         self._line = line
         self._note = note
+        self._tokenizer = tokenizer
         self._looked: dict[tuple[str, str, int | None], Looked] = {}
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections, and end the tokenizer's process."""
         await self._line.aclose()
+        if self._tokenizer is not None:
+            await self._tokenizer.aclose()
 
     async def is_alive(self, within_s: float) -> bool:
         """Tell whether anybody answers."""
@@ -96,11 +100,12 @@ class OpenAIServer:
         self, spec: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
     ) -> Count:
         """Count a conversation."""
-        return await count_chat(self._line, await self._look(spec), messages, tools)
+        looked = await self._look(spec)
+        return await count_chat(self._line, looked, messages, tools, self._tokenizer)
 
     async def count_texts(self, spec: ModelSpec, texts: Sequence[str]) -> list[Count]:
         """Count texts."""
-        return await count_texts(self._line, await self._look(spec), texts)
+        return await count_texts(self._line, await self._look(spec), texts, self._tokenizer)
 
     async def chat(self, request: ChatRequest, hear: Callable[[Chunk], None]) -> Ended:
         """Get one answer, piece by piece.

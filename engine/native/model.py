@@ -35,12 +35,15 @@ class Model:
         split_mode: SplitMode = "layer",
         tensor_split: Sequence[float] = (),
         adapters: Sequence[str] = (),
+        is_vocabulary: bool = False,
     ) -> None:
+        """Load a file; of one that `is_vocabulary` alone, no weights."""
         lib.llama_backend_init()
         params = lib.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
         params.main_gpu = main_gpu
         params.split_mode = _SPLIT_MODES[split_mode]
+        params.vocab_only = is_vocabulary
         if tensor_split:
             shares = (ctypes.c_float * lib.LLAMA_MAX_DEVICES)(*tensor_split)
             params.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))

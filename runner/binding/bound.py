@@ -90,6 +90,8 @@ class BoundPool:
     urls: tuple[str, ...]
     key: Value | None
     """A text that may read secrets and inputs."""
+    tokenizer: str | None
+    """A stored model or a GGUF file, by whose vocabulary prompts are counted."""
     mark: Mark
     """Where the first model that names them does so."""
 

@@ -112,11 +112,14 @@ class Models:
             if url is not None:
                 urls[url] = None
         key = None if keys.key is None else self._text(keys.key)
-        for name, known_pool in self.pools.items():
-            source = known_pool.key.data if known_pool.key is not None else None
-            if known_pool.urls == tuple(urls) and source == keys.key:
+        tokenizer = None if keys.tokenizer is None else self._ref(keys.tokenizer)
+        mark = self._pipeline.mark((*at, "url"))
+        made = BoundPool(tuple(urls), key, tokenizer, mark)
+        for name, other in self.pools.items():
+            source = other.key.data if other.key is not None else None
+            if (other.urls, source, other.tokenizer) == (made.urls, keys.key, tokenizer):
                 return name
-        self.pools[alias] = BoundPool(tuple(urls), key, self._pipeline.mark((*at, "url")))
+        self.pools[alias] = made
         return alias
 
     def _url(self, written: str, at: Place) -> str | None:

@@ -1,0 +1,43 @@
+"""The process that counts with a local model's vocabulary. Started as a module by `tokenizer`.
+
+Apart, because a broken file may end llama.cpp by `abort()`. Orders come in as lines of JSON, counts
+go out likewise; when the pipe closes, whoever asked is gone, and so is this process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.dialogue.prompt import Prompter
+from paddock.engine.native.model import Model
+from paddock.engine.request import Message
+
+
+def main(path: str) -> None:
+    """Count until the pipe closes."""
+    told = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what llama.cpp prints must not stand among the answers
+    prompter = Prompter(Model(Path(path), n_gpu_layers=0, is_vocabulary=True))
+    told.write('{"ready": true}\n')
+    told.flush()
+    for line in sys.stdin:
+        told.write(json.dumps(_answer(prompter, json.loads(line))) + "\n")
+        told.flush()
+
+
+def _answer(prompter: Prompter, order: dict[str, Any]) -> dict[str, Any]:
+    try:
+        if "messages" in order:
+            messages = [Message(*turn) for turn in order["messages"]]
+            return {"counts": [prompter.count_chat(messages)]}
+        return {"counts": prompter.count(order["texts"])}
+    except Exception as error:  # told to whoever asked; the next order may be another
+        return {"error": f"{error or type(error).__name__}"}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
