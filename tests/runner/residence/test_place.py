@@ -1,0 +1,103 @@
+"""Where the local service is found, and that nobody else gets in there."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.settings import PoolSettings
+from paddock.runner.residence import find, orders, place, record
+from paddock.runner.residence.place import NoResidence, made, place_of
+from paddock.runner.residence.record import Residence
+from paddock.runner.settings import Settings
+from paddock.runner.unattended_settings import UnattendedSettings
+
+
+def settings(folder: Path, **pool: object) -> Settings:
+    return Settings(
+        pool=PoolSettings(models_dir=folder / "m", cache_dir=folder / "c", **pool),  # type: ignore[arg-type]
+        state_dir=folder,
+    )
+
+
+def test_other_settings_of_the_pool_or_another_version_mean_another_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = place_of(settings(tmp_path))
+    assert place_of(settings(tmp_path)) == one
+    assert place_of(replace(settings(tmp_path), is_debug=True)) == one
+    assert place_of(settings(tmp_path, num_parallel=3)).name != one.name
+    monkeypatch.setattr(place, "version", lambda _: "9.9.9")
+    assert place_of(settings(tmp_path)).name != one.name
+
+
+def test_a_service_that_is_started_has_the_settings_of_whoever_starts_it(tmp_path: Path) -> None:
+    wanted = replace(
+        settings(tmp_path, keep_alive_s=-1.0, draft_models={"a": "b"}, n_threads=2),
+        unattended=UnattendedSettings(service_idle_s=7.0, keep_tracking_s=99.0),
+    )
+    order = orders.read(orders.write(orders.Order(wanted, wants_prefect=True)))
+    assert place_of(order.settings) == place_of(wanted)
+    assert order.settings.unattended.service_idle_s == 7.0
+    assert order.settings.unattended.keep_tracking_s == 99.0
+    assert order.wants_prefect
+
+
+def test_its_folder_is_its_owners_alone(tmp_path: Path) -> None:
+    (tmp_path / "residence").mkdir(mode=0o755)
+    where = made(place_of(settings(tmp_path)))
+    assert where.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_long_path_has_its_socket_elsewhere_and_alone(tmp_path: Path) -> None:
+    long = tmp_path / ("a" * 60) / ("b" * 60)
+    where = made(place_of(settings(long)))
+    assert len(os.fsencode(where.socket)) <= place.MOST_SOCKET_LETTERS
+    assert where.socket.parent.stat().st_mode & 0o777 == 0o700
+    assert where.socket != place_of(settings(long / "c")).socket
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(NoResidence) as error:
+        made(place_of(settings(tmp_path)))
+    assert str(error.value) == (
+        f"{tmp_path}/residence cannot be used for the local service: Permission denied.\n"
+        "  Set PADDOCK_HOME to a folder that can be written, or use `--local`."
+    )
+
+
+def test_a_file_in_the_folders_place_is_said(tmp_path: Path) -> None:
+    (tmp_path / "residence").write_text("")
+    with pytest.raises(NoResidence) as error:
+        made(place_of(settings(tmp_path)))
+    assert str(error.value) == (
+        f"{tmp_path}/residence cannot be used for the local service: File exists.\n"
+        "  Set PADDOCK_HOME to a folder that can be written, or use `--local`."
+    )
+
+
+def test_a_record_without_anybody_behind_its_socket_is_nobodys(tmp_path: Path) -> None:
+    where = made(place_of(settings(tmp_path)))
+    residence = Residence(tmp_path, where.socket, "", "1", 1)
+    record.write(where.record, record.as_record(residence))
+    assert where.record.stat().st_mode & 0o777 == 0o600
+    assert find.find(settings(tmp_path)) is None
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(where.socket))
+        assert find.find(settings(tmp_path)) is None
+        door.listen()
+        assert find.find(settings(tmp_path)) == residence
+        assert find.everyone(tmp_path) == [residence]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"pid": "x"}'])
+def test_a_record_that_is_none_is_nobodys(tmp_path: Path, text: str) -> None:
+    where = made(place_of(settings(tmp_path)))
+    where.record.write_text(text)
+    assert find.find(settings(tmp_path)) is None
