@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.triggers import Webhook
 from paddock.runner import secrets
 
@@ -32,7 +33,10 @@ class Posting:
         watching: Watching,
         holding: Holding,
         say: Callable[[str], None],
+        *,
+        is_open: bool,
     ) -> None:
+        """`is_open`: other machines reach the address at which webhooks are called."""
         self.hooks = Webhooks(self._called)
         self._board = board
         self._office = office
@@ -40,6 +44,7 @@ class Posting:
         self._watching = watching
         self._holding = holding
         self._say = say
+        self._is_open = is_open
 
     async def bring_about(self, wanted: Mapping[str, Standing]) -> None:
         """Put these pipelines in service, and no others.
@@ -53,7 +58,7 @@ class Posting:
         for key, standing in wanted.items():
             if key not in posts or posts[key].standing is not standing:
                 await self._put(key, standing)
-        hooks, told = table([post.standing for post in posts.values()], _secret)
+        hooks, told = table([post.standing for post in posts.values()], self._secret)
         self.hooks.hooks = hooks
         for words in told:
             self._say(words)
@@ -110,20 +115,24 @@ class Posting:
         self._office.wake.set()
         return made.id, made.at != at
 
+    def _secret(self, standing: Standing, webhook: Webhook) -> str | None:
+        """Give a webhook's secret, filled in.
 
-def _secret(standing: Standing, webhook: Webhook) -> str | None:
-    """Give a webhook's secret, filled in.
-
-    Raises:
-        PipelineError: it cannot be.
-    """
-    if webhook.secret is None:
-        return None
-    at = ("on", "webhook", standing.webhooks.index(webhook), "secret")
-    scope: dict[str, object] = {"inputs": {}}
-    if "secrets" in webhook.secret:
-        scope["secrets"] = secrets.resolve(standing.pipeline, os.environ).values
-    return str(standing.rendered(webhook.secret, scope, at))
+        Raises:
+            PipelineError: it cannot be, or there is none where strangers may call.
+        """
+        at = ("on", "webhook", standing.webhooks.index(webhook), "secret")
+        if webhook.secret is None:
+            if not self._is_open:
+                return None
+            what = f"webhook '{webhook.path}' has no secret, and other machines may call it."
+            raise PipelineError(
+                [Fault(what, "Give it a `secret`.", standing.pipeline.mark(at[:-1]))]
+            )
+        scope: dict[str, object] = {"inputs": {}}
+        if "secrets" in webhook.secret:
+            scope["secrets"] = secrets.resolve(standing.pipeline, os.environ).values
+        return str(standing.rendered(webhook.secret, scope, at))
 
 
 def _is_gone(file: Path, folders: Sequence[Path]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
 import socket
@@ -138,8 +139,9 @@ class Up:
                 self._office, self._open_ledger, unattended.max_attempts
             )
             self._posting = Posting(
-                self._board, self._office, self._planner, self._watching, self._holding, self._say
-            )
+                self._board, self._office, self._planner, self._watching, self._holding,
+                self._say, is_open=not _is_loopback(door.getsockname()[0]),
+            )  # fmt: skip
             hooks = self._posting.hooks
             app = health.make_app(self._ready, self.status, hooks.answer)
             with contextlib.suppress(TrackedError):
@@ -391,6 +393,10 @@ class Up:
             return
         for untold in await tell_of(bound, crashed(name, run, words), None, settings, known):
             log.warning("%s: %s", name, untold)
+
+
+def _is_loopback(host: str) -> bool:
+    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
 def _tell_environment(url: str, settings: Settings) -> None:

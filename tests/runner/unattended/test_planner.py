@@ -1,0 +1,83 @@
+"""What schedules put into the queue, in a real Prefect server."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from paddock.engine.settings import PoolSettings
+from paddock.runner.settings import Settings
+from paddock.runner.unattended.jobs import Post
+from paddock.runner.unattended.office import Office
+from paddock.runner.unattended.planner import Planner
+from paddock.runner.unattended.standing import Standing, read_standing
+from paddock.runner.unattended.tracked import Board, Tracked, board
+
+NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
+STEPS = "steps: [{id: docs, uses: files.scan, with: {root: .}}]\n"
+
+
+def standing(folder: Path, schedule: str) -> Standing:
+    text = f"name: {folder.name}\non: {{schedule: [{schedule}]}}\n{STEPS}"
+    made = read_standing(folder / "p.yaml", text, Settings(PoolSettings(), folder))
+    assert made is not None
+    return made
+
+
+async def put(asked: Board, office: Office, one: Standing) -> Post:
+    post = Post(one, await asked.deploy(one.key, one.pipeline.name, one.version, ""))
+    office.posts[one.key] = post
+    return post
+
+
+def office_of(asked: Board) -> Office:
+    async def given_up(post: Post, run: str, words: str) -> None:
+        raise AssertionError(words)
+
+    return Office(asked, max_runs=1, max_restarts=1, flags={}, allow=frozenset(), given_up=given_up)
+
+
+def hours(runs: list[Tracked]) -> list[int]:
+    return [run.at.hour for run in runs]
+
+
+def test_the_next_three_are_in_the_queue_once_and_what_was_missed_is_added(
+    tmp_path: Path, prefect_api: str
+) -> None:
+    async def main() -> None:
+        async with board(prefect_api) as asked:
+            office = office_of(asked)
+            every = '{cron: "0 * * * *", timezone: UTC, catch_up: all}'
+            post = await put(asked, office, standing(tmp_path, every))
+            await Planner(asked, office).plan(NOW)
+            await Planner(asked, office).plan(NOW)  # another `paddock up`, at the same moment
+            assert hours(await asked.open_runs([post.deployment])) == [13, 14, 15]
+
+            later = NOW + timedelta(hours=6)  # nobody was there from 12:30 to 18:30
+            planner = Planner(asked, office)
+            await planner.plan(later)
+            await planner.plan(later)
+            runs = await asked.open_runs([post.deployment])
+            assert hours(runs) == [13, 14, 15, 16, 17, 18, 19, 20, 21]
+            assert {run.parameters["trigger"] for run in runs} == {"schedule 0 * * * * UTC"}
+
+            other = await put(asked, office, standing(tmp_path, '{cron: "30 6 * * *"}'))
+            assert other.deployment == post.deployment
+            await planner.forget(other, runs)
+            assert await asked.open_runs([post.deployment]) == []
+
+    asyncio.run(main())
+
+
+def test_a_pipeline_that_is_new_has_missed_nothing(tmp_path: Path, prefect_api: str) -> None:
+    async def main() -> None:
+        async with board(prefect_api) as asked:
+            office = office_of(asked)
+            post = await put(asked, office, standing(tmp_path, '{cron: "0 6 * * *"}'))
+            await Planner(asked, office).plan(NOW)
+            runs = await asked.open_runs([post.deployment])
+            assert len(runs) == 3
+            assert all(run.at > NOW for run in runs)
+
+    asyncio.run(main())

@@ -1,0 +1,227 @@
+"""`paddock up` against a real Prefect server, with real processes, files and kills."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.runner.unattended.desk import CLI, Desk
+
+WATCH = "on: {watch: [{path: ./inbox, settle: 200ms, batch: 200ms}]}"
+HOOK = "on: {webhook: [{path: /%s, secret: hush}]}"
+
+pytestmark = pytest.mark.timeout(280)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, prefect_api: str) -> Iterator[Desk]:
+    folder = tmp_path / "pipes"
+    folder.mkdir()
+    made = Desk(folder, prefect_api)
+    yield made
+    made.stop()
+
+
+def signed(body: bytes) -> dict[str, str]:
+    mac = hmac.new(b"hush", body, hashlib.sha256).hexdigest()
+    return {"X-Hub-Signature-256": f"sha256={mac}"}
+
+
+def flow_runs(api: str, name: str) -> list[dict[str, Any]]:
+    """Give the flow runs of a pipeline, the oldest first."""
+    import httpx
+
+    body = {"flows": {"name": {"any_": [name]}}, "sort": "START_TIME_ASC", "limit": 200}
+    answer = httpx.post(f"{api}/flow_runs/filter", json=body, timeout=30)
+    return sorted(answer.raise_for_status().json(), key=lambda run: run["created"])
+
+
+def called(desk: Desk, name: str, **more: Any) -> str:
+    """Call a pipeline's webhook, and give the flow run."""
+    body = json.dumps(more).encode()
+    status, answer = desk.post(f"/{name}", body, signed(body))
+    assert status == 202, answer
+    return str(answer["run"])
+
+
+def test_files_that_come_schedules_and_calls_start_runs_and_changed_files_are_picked_up(
+    desk: Desk,
+) -> None:
+    desk.write("seen/inbox/a.txt", "ferry")
+    desk.notes("seen", WATCH)
+    desk.write("timed/inbox/a.txt", "weather")
+    desk.notes("timed", 'on: {schedule: [{cron: "* * * * *", timezone: Europe/Paris}]}')
+    faulty = desk.write("faulty/pipeline.yaml", "on: {watch: [{path: ./x}]}\nsteps: [{uses: no}]\n")
+    desk.write("other.yaml", "on: push\njobs: {}\n")
+    desk.start()
+    assert "there is no step called 'no'." in desk.said()
+    assert "other.yaml" not in desk.said()
+
+    desk.until(lambda: desk.output("seen", "a.txt") == "Seen: ferry")
+    desk.write("seen/inbox/b.txt", "harbour")
+    desk.until(lambda: desk.output("seen", "b.txt") == "Seen: harbour")
+    status = desk.get()
+    timed = next(one for one in status["pipelines"] if one["name"] == "timed")
+    assert datetime.fromisoformat(timed["next"][0]) - datetime.now().astimezone() < timedelta(
+        minutes=1
+    )
+    assert [one["state"] for one in status["queue"] if one["pipeline"] == "timed"] == [
+        "Scheduled: planned by its schedule"
+    ] * 3
+    assert desk.get("/readyz") == {"ready": True, "prefect": True, "running": True}
+
+    # A file that is changed, one that is mended, one that is saved half.
+    desk.notes("seen", f"{WATCH}\ndescription: Changed.")
+    faulty.write_text(desk.notes("mended", HOOK % "mended").read_text())
+    desk.until(lambda: "/mended" in json.dumps(desk.get()))
+    half = (desk.folder / "seen/pipeline.yaml").read_text()
+    desk.write("seen/pipeline.yaml", half[: len(half) - 60])
+    desk.until(lambda: "What it said before goes on." in desk.said())
+    desk.write("seen/inbox/c.txt", "quay")
+    desk.until(lambda: desk.output("seen", "c.txt") == "Seen: quay")
+
+    # A pipeline that goes away takes its queue along.
+    (desk.folder / "timed/pipeline.yaml").unlink()
+    desk.until(lambda: "timed" not in json.dumps(desk.get()["pipelines"]))
+    ends = {"Skipped", "Completed"}
+    desk.until(lambda: {run["state_name"] for run in flow_runs(desk.api, "timed")} <= ends)
+
+    # Another one for the same folder says who holds it.
+    second = subprocess.run(
+        [sys.executable, "-c", CLI, "up", str(desk.folder), "--listen", "127.0.0.1:0"],
+        env={**os.environ, "PADDOCK_HOME": str(desk.folder.parent / "home2")},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert second.returncode == 1
+    assert desk.process is not None
+    assert f"`paddock up` (process {desk.process.pid}, since " in second.stderr
+    assert "looks after this folder.\n  End it, or name other folders." in second.stderr
+    assert desk.signal(signal.SIGTERM) == 0
+    assert desk.said().endswith("Ending; once more ends at once.\nStopped.\n")
+
+
+def test_a_killed_run_is_started_again_and_a_killed_up_takes_up_what_it_left(desk: Desk) -> None:
+    desk.write("long/inbox/a.txt", "one")
+    desk.write("long/inbox/b.txt", "two")
+    desk.waits("long", HOOK % "long")
+    desk.start()
+    called(desk, "long")
+    (first,) = desk.until(lambda: desk.marks("long"))
+    psutil.Process(first).kill()
+    desk.until(lambda: len(desk.marks("long")) == 2)
+    assert "crashed: its process was ended by SIGKILL" in desk.said()
+
+    # `up` is killed: the run goes on; the next one takes it over.
+    second = desk.marks("long")[1]
+    desk.signal(signal.SIGKILL)
+    assert psutil.pid_exists(second)
+    desk.start()
+    desk.until(lambda: desk.get()["running"])
+    assert [one["pid"] for one in desk.get()["running"]] == [second]
+
+    # Both are killed: the next one starts it again.
+    desk.signal(signal.SIGKILL)
+    psutil.Process(second).kill()
+    desk.start()
+    desk.until(lambda: len(desk.marks("long")) == 3)
+    assert "crashed: its process is gone" in desk.said()
+    desk.write("long/go", "")
+    desk.until(lambda: desk.output("long", "b.txt") == "done")
+    desk.until(lambda: not desk.get()["running"])
+    runs = flow_runs(desk.api, "long")
+    assert [run["state_name"] for run in runs] == ["Crashed", "Crashed", "Completed"]
+    assert [run["parameters"]["attempt"] for run in runs[1:]] == [2, 3]
+    assert len(desk.marks("long")) == 4  # a, a, a, b: nothing that was done is done again
+
+
+def test_ended_in_the_middle_it_goes_on_at_the_next_start(desk: Desk) -> None:
+    for name in "abc":
+        desk.write(f"halted/inbox/{name}.txt", name)
+    desk.waits("halted", HOOK % "halted")
+    desk.start()
+    called(desk, "halted")
+    desk.until(lambda: desk.marks("halted"))
+    began = time.monotonic()
+    desk.environ["PADDOCK_STOP_TIMEOUT"] = "10s"
+    assert desk.signal(signal.SIGTERM) == 0
+    assert time.monotonic() - began < 60
+    desk.write("halted/go", "")
+    desk.start()
+    desk.until(lambda: desk.output("halted", "c.txt") == "done")
+    desk.until(lambda: not desk.get()["running"])
+    states = [run["state_name"] for run in flow_runs(desk.api, "halted")]
+    assert states == ["Cancelled", "Completed"]
+
+
+def test_a_group_lets_one_at_a_time_and_a_newer_run_may_take_its_place(desk: Desk) -> None:
+    group = "concurrency: {group: 'shared', on_conflict: %s}"
+    for name, conflict in (("one", "queue"), ("two", "skip"), ("three", "cancel_running")):
+        desk.write(f"{name}/inbox/a.txt", name)
+        desk.waits(name, f"{HOOK % name}\n{group % conflict}")
+    desk.start()
+    called(desk, "one")
+    desk.until(lambda: desk.marks("one"))
+    called(desk, "two")
+    called(desk, "one", n=2)
+    desk.until(lambda: len(flow_runs(desk.api, "two")) == 1
+               and flow_runs(desk.api, "two")[0]["state_name"] == "Skipped")  # fmt: skip
+    waiting = desk.until(
+        lambda: [one for one in desk.get()["queue"] if "waits for run" in one["state"]]
+    )
+    assert [one["pipeline"] for one in waiting] == ["one"]
+    desk.write("one/go", "")
+    desk.until(lambda: [run["state_name"] for run in flow_runs(desk.api, "one")]
+               == ["Completed", "Completed"])  # fmt: skip
+
+    called(desk, "three")
+    desk.until(lambda: desk.marks("three"))
+    called(desk, "three", n=2)
+    desk.until(lambda: "a newer run of its group takes its place" in desk.said())
+    desk.write("three/go", "")
+    desk.until(lambda: flow_runs(desk.api, "three")[-1]["state_name"] == "Completed")
+
+
+def test_a_window_holds_runs_back_stops_them_at_an_items_border_and_lets_them_go_on(
+    desk: Desk,
+) -> None:
+    now = datetime.now().astimezone()
+    far = [now + timedelta(hours=hours) for hours in (-2, 6, 10)]
+    opened, shut = (f"{one:%H:%M}-{other:%H:%M}" for one, other in (far[:2], far[1:]))
+
+    def with_window(window: str) -> None:
+        desk.waits(
+            "night", f"on: {{webhook: [{{path: /night, secret: hush}}], window: '{window}'}}"
+        )
+
+    for name in "ab":
+        desk.write(f"night/inbox/{name}.txt", name)
+    with_window(shut)
+    desk.start()
+    called(desk, "night")
+    (held,) = desk.until(lambda: [one for one in desk.get()["queue"] if "window" in one["state"]])
+    assert held["state"] == f"AwaitingConcurrencySlot: waits for its window {shut}"
+    with_window(opened)
+    desk.until(lambda: desk.marks("night"))
+    with_window(shut)
+    desk.until(lambda: f"is to stop: its window {shut} is over" in desk.said())
+    desk.write("night/go", "")  # the item in flight is finished, the next one is not begun
+    desk.until(lambda: not desk.get()["running"])
+    assert (desk.output("night", "a.txt"), desk.output("night", "b.txt")) == ("done", None)
+    (again,) = desk.get()["queue"]
+    assert datetime.fromisoformat(again["at"]).astimezone().strftime("%H:%M") == shut[:5]
+    with_window(opened)
+    desk.until(lambda: desk.output("night", "b.txt") == "done")
+    assert len(desk.marks("night")) == 2

@@ -1,0 +1,168 @@
+"""Calls from elsewhere: who is believed, what is refused, what becomes a run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from paddock.engine.settings import PoolSettings
+from paddock.runner.settings import Settings
+from paddock.runner.unattended.health import make_app
+from paddock.runner.unattended.signatures import OWN, sign
+from paddock.runner.unattended.standing import Standing, read_standing
+from paddock.runner.unattended.webhooks import MOST_BYTES, Call, Full, Webhooks, table
+
+NOW = 1_000_000
+PIPELINE = """\
+name: digest
+on:
+  webhook:
+    - path: /digest
+      secret: hush
+      inputs: {folder: "{{ payload.folder }}", tone: "{{ payload.tone | default('plain') }}"}
+    - {path: /open}
+inputs: {folder: {type: dir, required: true}, tone: {values: [plain, warm], default: plain}}
+steps: [{id: docs, uses: files.scan, with: {root: "{{ inputs.folder }}"}}]
+"""
+
+
+class Door:
+    """The address with one pipeline's webhooks."""
+
+    def __init__(self, folder: Path, text: str = PIPELINE) -> None:
+        self.calls: dict[str, Call] = {}
+        self.is_full = False
+        made = read_standing(folder / "digest.yaml", text, Settings(PoolSettings(), folder))
+        assert made is not None
+        self.standing: Standing = made
+        self.webhooks = Webhooks(self.submit, clock=lambda: NOW)
+        self.webhooks.hooks, self.told = table([made], lambda one, hook: hook.secret)
+        self.app = make_app(lambda: {"prefect": True}, lambda: {"pid": 1}, self.webhooks.answer)
+
+    async def submit(self, call: Call) -> tuple[str, bool]:
+        if self.is_full:
+            raise Full("too many runs of this pipeline wait already.")
+        is_known = call.key in self.calls
+        self.calls[call.key] = call
+        return call.key, is_known
+
+    def post(self, path: str, body: bytes, **headers: str) -> tuple[int, Any]:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.ask("POST", path, body, {"content-type": "application/json", **named})
+
+    def ask(
+        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        async def main() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as here:
+                return await here.request(method, path, content=body, headers=headers)
+
+        answer = asyncio.run(main())
+        return answer.status_code, answer.json()
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Door:
+    (tmp_path / "inbox").mkdir()
+    return Door(tmp_path)
+
+
+def signed(body: bytes, now_s: int = NOW) -> dict[str, str]:
+    return {OWN: sign("hush", body, now_s)}
+
+
+def body_of(**payload: Any) -> bytes:
+    return json.dumps(payload).encode()
+
+
+def test_a_call_becomes_a_run_with_inputs_from_its_payload(door: Door, tmp_path: Path) -> None:
+    body = body_of(folder="inbox")
+    status, answer = door.post("/digest", body, **signed(body))
+    assert (status, answer["pipeline"], answer["is_known"]) == (202, "digest", False)
+    (call,) = door.calls.values()
+    assert call.trigger == "webhook /digest"
+    assert call.inputs == {"folder": str(tmp_path / "inbox"), "tone": "plain"}
+
+
+def test_the_same_call_twice_is_one_run(door: Door) -> None:
+    body = body_of(folder="inbox")
+    assert door.post("/digest", body, **signed(body))[0] == 202
+    assert door.post("/digest", body, **signed(body))[0] == 200  # sent again by somebody else
+    other = body_of(folder="inbox", tone="warm")
+    for _ in range(2):
+        door.post("/digest", other, x_idempotency_key="42", **signed(other))
+    assert len(door.calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("payload", "status", "words"),
+    [
+        ({"folder": "../.."}, 422, "input 'folder' leads outside the pipeline's folder."),
+        ({"folder": "/etc"}, 422, "input 'folder' leads outside the pipeline's folder."),
+        ({"folder": 5}, 422, "input 'folder' must be a path, not '5'."),
+        ({"folder": "inbox", "tone": "sour"}, 422, "input 'tone' cannot be 'sour'."),
+        ({}, 422, "`on.webhook.0.inputs.folder`: 'payload' has no 'folder'."),
+    ],
+)
+def test_inputs_that_a_pipeline_does_not_take_are_refused(
+    door: Door, payload: Any, status: int, words: str
+) -> None:
+    body = body_of(**payload)
+    seen, answer = door.post("/digest", body, **signed(body))
+    assert (seen, door.calls) == (status, {})
+    assert answer["error"].startswith(words.split("'payload'")[0])
+
+
+def test_what_is_no_call_is_refused_before_anything_is_done(door: Door) -> None:
+    good = body_of(folder="inbox")
+    assert door.post("/digest", good)[0] == 401
+    assert door.post("/digest", good, **signed(good, NOW - 3_000))[0] == 401
+    assert door.post("/digest", b"{", **signed(b"{"))[0] == 400
+    deep = b"[" * 100_000
+    assert door.post("/digest", deep, **signed(deep))[0] == 400
+    large = b" " * (MOST_BYTES + 1)
+    assert door.post("/digest", large, **signed(large))[0] == 413
+    assert door.ask("GET", "/digest")[0] == 405
+    assert door.ask("POST", "/digest", good)[0] == 415
+    assert door.post("/elsewhere", good)[0] == 404
+    assert door.calls == {}
+
+
+def test_when_the_queue_is_full_the_caller_is_asked_to_come_again(door: Door) -> None:
+    door.is_full = True
+    body = body_of(folder="inbox")
+    assert door.post("/digest", body, **signed(body)) == (
+        429,
+        {"error": "too many runs of this pipeline wait already."},
+    )
+
+
+def test_health_and_status_are_told_and_no_page_of_another_name_reads_them(door: Door) -> None:
+    assert door.ask("GET", "/healthz") == (200, {"ok": True})
+    assert door.ask("GET", "/readyz") == (200, {"ready": True, "prefect": True})
+    assert door.ask("GET", "/status") == (200, {"pid": 1})
+    assert door.ask("GET", "/status", headers={"host": "evil.example"})[0] == 403
+
+
+def test_a_path_that_is_taken_is_told(door: Door) -> None:
+    hooks, told = table([door.standing, door.standing], lambda one, hook: None)
+    assert set(hooks) == {"/digest", "/open"}
+    file = door.standing.file
+    assert told == [
+        f"{file}:4:13: webhook '/digest' is taken by {file}.\n  Choose another path.",
+        f"{file}:7:14: webhook '/open' is taken by {file}.\n  Choose another path.",
+    ]
+
+
+def test_a_path_of_the_service_itself_is_told(tmp_path: Path) -> None:
+    door = Door(tmp_path, PIPELINE.replace("/open", "/status"))
+    assert door.told == [
+        f"{tmp_path / 'digest.yaml'}:7:14: webhook '/status' is this service's own path.\n"
+        "  Choose another one."
+    ]
