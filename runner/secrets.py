@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,10 @@ from .redaction import SHORTEST, nothing_to_hide, redacted, redactor
 MOST_CHARACTERS = 64 * 1024
 
 
+class Withheld(Exception):
+    """An error that held a secret, in words that do not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Secrets:
     """The values by their names, and what takes them out of texts."""
@@ -26,6 +32,31 @@ class Secrets:
     def redacted(self, value: Any) -> Any:
         """Give plain data without a secret in any of its texts."""
         return redacted(value, self.redact)
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Let no error out whose words, or those of its causes, hold a secret.
+
+        Raises:
+            PipelineError: one with its faults redacted.
+            Withheld: any other, with its words redacted and without its causes.
+        """
+        try:
+            yield
+        except Exception as error:
+            trace = "".join(traceback.format_exception(error))
+            if self.redact(trace) == trace:
+                raise
+            raise self._without(error) from None
+
+    def _without(self, error: Exception) -> Exception:
+        if isinstance(error, PipelineError):
+            redact = self.redact
+            return PipelineError(
+                replace(fault, message=redact(fault.message), remedy=redact(fault.remedy))
+                for fault in error.faults
+            )
+        return Withheld(self.redact(str(error)) or type(error).__name__)
 
 
 def resolve(

@@ -209,6 +209,7 @@ async def run_async(
     tells = trigger != "hand" if notify is None else notify
     try:
         async with AsyncExitStack() as stack:
+            stack.enter_context(secrets.guarded())
             enter = stack.enter_async_context
             wanted = tells and not options.only  # the other items were not looked at
             ending = telling(bound, settings, observer, secrets, stop, wanted=wanted)

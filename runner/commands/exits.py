@@ -39,6 +39,7 @@ _PLAIN = {
     ("paddock.runner.residence.place", "NoResidence"): FAILED,
     ("paddock.runner.unattended.up", "UpError"): FAILED,
     ("paddock.runner.unattended.holding", "Held"): FAILED,
+    ("paddock.runner.secrets", "Withheld"): FAILED,
     ("paddock.runner.settings", "SettingsError"): WRONG,
     ("paddock.runner.client", "ServiceError"): FAILED,
     ("paddock.runner.commands.exits", "CommandError"): WRONG,

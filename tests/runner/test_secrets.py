@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 import pytest
 
 from paddock.engine.errors import BadRequest
-from paddock.engine.request import ChatRequest
+from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec
 from paddock.pipelines.errors import PipelineError
 from paddock.runner import run, validate
 from paddock.runner.observer import Silent
 from paddock.runner.report import Report
+from paddock.runner.secrets import Withheld
 from tests.fakes.pool import FakePool
 from tests.runner.world import settings
 
@@ -133,6 +135,19 @@ def test_a_bug_that_repeats_a_secret_leaves_none_in_its_traceback(folder: Path) 
     assert report.log is not None
     assert "ZeroDivisionError: Say: A ferry. ***" in Path(report.log).read_text()
     assert TOKEN.encode() not in stored(folder)
+
+
+def test_an_error_that_ends_the_run_is_raised_without_a_secret_and_without_its_causes(
+    folder: Path,
+) -> None:
+    class Breaking(FakePool):
+        async def facts(self, model: ModelSpec) -> ModelFacts:
+            raise BadRequest(f"what of {TOKEN}?") from ValueError(TOKEN)
+
+    with pytest.raises(Withheld) as caught:
+        ran(folder, Breaking())
+    assert str(caught.value) == "what of ***?"
+    assert TOKEN not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize(
