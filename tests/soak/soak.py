@@ -125,7 +125,7 @@ async def _kill(plan: Plan, killer: Killer, end: float) -> None:
         for _ in range(40):
             if role := killer.strike({surely[0]: 1} if surely else VICTIMS):
                 surely = surely[1:]
-                print(f"killed: {role}", file=sys.stderr)
+                print(f"{time.strftime('%H:%M:%S')} killed: {role}", file=sys.stderr)
                 break
             await asyncio.sleep(0.1)
 

@@ -157,7 +157,9 @@ class World:
         kept.pop("CI", None)
         return {
             **kept,
-            "PYTHONPATH": str(self.home / "plugin"),
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, (os.environ.get("PYTHONPATH"), str(self.home / "plugin")))
+            ),
             "PADDOCK_HOME": self.state_dir,
             "PADDOCK_UP_HOST": f"127.0.0.1:{self.port}",
             "PADDOCK_HOST": "127.0.0.1:1",
