@@ -39,6 +39,8 @@ def unreadable(file: object, cause: object) -> LedgerError:
     """Say that the ledger cannot be read, and why."""
     if is_occupied(cause):
         return Occupied(file)
+    if "disk is full" in str(cause):  # its tables could not be made, or changed
+        return unwritable(cause)
     return LedgerError(
         f"{file}: the ledger cannot be read ({cause}). "
         f"Move that file away to start anew; what it wrote stays where it is."

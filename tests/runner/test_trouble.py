@@ -28,6 +28,7 @@ from tests.runner.world import World, states
 SMALL_DISK = """
 import json, os, shutil, subprocess, sys
 from pathlib import Path
+from paddock.runner.ledger.entries import LedgerError
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World
 
@@ -38,12 +39,18 @@ subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(small
 def answer(request):
     return f"{echo(request)} {'x' * n_chars}"
 
+def run(world):
+    try:
+        return world.run(pool=FakePool(answer=answer)).as_json()
+    except LedgerError as error:
+        return {"error": str(error)}
+
 world = World(folder)
-reports = [world.run(pool=FakePool(answer=answer))]
+reports = [run(world)]
 subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
-reports.append(world.run(pool=FakePool(answer=answer)))
+reports.append(run(world))
 shutil.copytree(folder / "out", folder / "kept")
-print(json.dumps([report.as_json() for report in reports]))
+print(json.dumps(reports))
 """
 N_DOCUMENTS = 120
 
@@ -105,6 +112,17 @@ def test_a_disk_that_is_full_of_the_ledger(
         "the ledger cannot be written (database or disk is full). What it says is done is done: "
         "make room, then run the same command again."
     )
+
+
+def test_a_disk_that_is_full_before_anything_is_done(
+    tmp_path: Path, on_a_small_disk: Callable[..., list[dict[str, Any]]]
+) -> None:
+    first, second = on_a_small_disk(".paddock", "60k")
+    assert first["error"] == (
+        "the ledger cannot be written (database or disk is full). What it says is done is done: "
+        "make room, then run the same command again."
+    )
+    assert second["counts"]["new"] == N_DOCUMENTS + 1
 
 
 def test_a_disk_that_is_full_of_large_values(
