@@ -250,7 +250,7 @@ def _one(run: str | None, places: list[str] | None) -> Past:
 
     # `paddock logs news.yaml` means the latest run of that pipeline.
     if run is not None and places is None and _is_a_place(run):
-        run, places = None, [run]
+        places, run = [run], None
     where = _places(places)
     found = named(where, run) if run is not None else history(where, limit=1)
     for fault in found.faults:

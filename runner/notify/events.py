@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from paddock.runner.report import ItemReport, Report
+from ..report import ItemReport, Report  # noqa: TID252
 
 Event = Literal["failed", "quarantined", "recovered"]
 

@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from paddock.runner.report import ItemReport, Report
-
+from ..report import ItemReport, Report  # noqa: TID252
 from .events import Event, News, failed, mark_of, quarantined
 
 MOST_ITEMS = 100  # in the object

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from paddock.pipelines.expressions import ExpressionError, Value
-from paddock.runner.report import Report
-from paddock.runner.session import STATE_FOLDER, held_name
 
+from ..report import Report  # noqa: TID252
+from ..session import STATE_FOLDER, held_name  # noqa: TID252
 from .events import Event, Told, news, settled
 from .memory import held
 from .message import Message, message
@@ -25,8 +25,9 @@ from .ways import Untold
 
 if TYPE_CHECKING:
     from paddock.pipelines.triggers import Notify
-    from paddock.runner.binding.bound import BoundPlan
-    from paddock.runner.settings import Settings
+
+    from ..binding.bound import BoundPlan  # noqa: TID252
+    from ..settings import Settings  # noqa: TID252
 
 FOLDER = "told"
 _ID_CHARS = 16

@@ -1,4 +1,7 @@
-"""Tell how a run ended when it ends, also by an error: what stands around every unattended run."""
+"""Tell how a run ended when it ends, also by an error: what stands around every unattended run.
+
+Imports the room's types relatively, since `verbs` does so, and mypy would see each of them twice.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from paddock.runner.report import Report
-
+from ..report import Report  # noqa: TID252
 from .tell import cannot_be_told, crashed, tell_of
 
 if TYPE_CHECKING:
-    from paddock.runner.binding.bound import BoundPlan
-    from paddock.runner.observer import Observer
-    from paddock.runner.secrets import Secrets
-    from paddock.runner.settings import Settings
+    from ..binding.bound import BoundPlan  # noqa: TID252
+    from ..observer import Observer  # noqa: TID252
+    from ..secrets import Secrets  # noqa: TID252
+    from ..settings import Settings  # noqa: TID252
 
 
 @dataclass
