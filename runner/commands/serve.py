@@ -159,9 +159,10 @@ def _run(settings: Settings, door: socket.socket) -> None:
 
     from paddock.engine.api import access_log, server
     from paddock.runner.hosting import hosted
+    from paddock.runner.residence.hosting import offered
 
     async def run() -> None:
-        async with hosted(settings) as service:
+        async with hosted(settings) as service, offered(settings, service.pool):
             await server.serve(service, door, lambda where: _ready(settings, where))
 
     with access_log.to_stream() if settings.service.access_log else nullcontext():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -62,7 +63,7 @@ class Desk:
             "leases": [lease.as_json(now) for lease in self.leases.held],
             "requests": self.leases.n_requests,
             "quiet_s": round(self.leases.quiet_s, 1),
-            "idle_s": self.idle_s,
+            "idle_s": self.idle_s if math.isfinite(self.idle_s) else None,
             "prefect": self.prefect.told.as_json(),
             "models": [
                 {

@@ -34,6 +34,7 @@ from .record import Kind, Residence
 BACKLOG = 1024
 STOP_S = 5
 OPEN_S = 30.0
+TRY_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,29 @@ async def hosting(
     finally:
         task.cancel()
         await asyncio.wait({task})
+
+
+@asynccontextmanager
+async def offered(settings: Settings, pool: LocalPool) -> AsyncIterator[None]:
+    """Open the door to a pool that serves already, while nobody else has it; Prefect when asked."""
+    task = asyncio.create_task(_offer(settings, pool))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def _offer(settings: Settings, pool: LocalPool) -> None:
+    try:
+        place = made(place_of(settings))
+        while True:
+            with suppress(Taken):
+                async with held(settings, place, kind="serve", pool=pool):
+                    await asyncio.Event().wait()
+            await asyncio.sleep(TRY_S)
+    except NoResidence as error:
+        log.warning("runs here start a pool of their own: %s", error)
 
 
 class _Seat:
