@@ -97,18 +97,18 @@ class Member:
         """Note that it took a request."""
         self._n_pauses = 0
 
-    async def pulse(self, specs: list[ModelSpec]) -> None:
-        """See whether it still answers, and what it has in memory."""
+    async def pulse(self, specs: list[ModelSpec]) -> bool:
+        """See whether it still answers, and what it has in memory; tells whether it fell by it."""
         if not await self.server.is_alive(PULSE_ANSWER_S):
             self._n_misses += 1
-            if self._n_misses >= MOST_MISSES:
-                self.fell(f"{self.server.url} does not answer any more")
-            return
+            is_gone = self._n_misses >= MOST_MISSES
+            return is_gone and self.fell(f"{self.server.url} does not answer any more")
         self._n_misses = 0
         for spec in specs:
             if key_of(spec) in self.digests:
                 with suppress(Away, Later, EngineError):
                     self._resident[key_of(spec)] = await self.server.is_resident(spec)
+        return False
 
     async def while_up(self, work: Awaitable[_T]) -> _T:
         """Wait for what is asked there, until the server is known to be gone.

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 from paddock.engine.elsewhere.counting import Count
-from paddock.engine.elsewhere.faults import Away
+from paddock.engine.elsewhere.faults import Away, Later
 from paddock.engine.errors import NotServed
 from paddock.engine.request import (
     ChatRequest,
@@ -41,6 +41,8 @@ class FarServer:
         self.slots = n_slots
         self.resident = resident
         self.is_here = True
+        self.loads = 0
+        """How often it says that its model is being loaded."""
         self.hangs = False
         """Whether it takes requests and says nothing any more."""
         self.on_chat: Callable[[ChatRequest], None] = lambda request: None
@@ -76,6 +78,9 @@ class FarServer:
 
     async def facts(self, spec: ModelSpec, *, anew: bool = False) -> ModelFacts:
         self._must_be_here()
+        if self.loads:
+            self.loads -= 1
+            raise Later(f"{self.url} is busy: Loading model", 0.01)
         if spec.ref not in self.models:
             raise NotServed(spec.ref, self.models, self.url)
         digest = hashlib.sha256(f"{spec.ref} {self.version}".encode()).hexdigest()

@@ -138,6 +138,15 @@ async def test_where_none_comes_back_in_time_the_run_stops() -> None:
 
 
 @in_loop
+async def test_one_that_only_just_loads_its_model_is_waited_for() -> None:
+    server = FarServer("only")
+    server.loads = 2
+    async with opened([server]) as (pool, notes):
+        assert (await pool.chat(ask()).reply()).text == "from http://only:1"
+    assert set(notes) == {"http://only:1 is busy: Loading model: waiting for it."}
+
+
+@in_loop
 async def test_a_request_that_brings_down_every_server_is_given_up() -> None:
     one, other = FarServer("one"), FarServer("other")
 
