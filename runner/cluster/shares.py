@@ -92,7 +92,8 @@ def decide(
         if next_ is not None:
             begins.append(next_)
     n = n_wanted or (1 if elapsed_s < HELP_AFTER_S else max(1, min(n_online, MOST_SHARES)))
-    begins += [Begin(number, 1, "") for number in range(len(latest) + 1, n + 1)]
+    there = {share.number for share in latest}
+    begins += [Begin(number, 1, "") for number in range(1, n + 1) if number not in there]
     if is_alive or (begins and not _has_failed(latest)):
         return begins
     return _end(latest)

@@ -17,6 +17,7 @@ ANSWER_S = 15.0
 HEARTBEAT_S = 30
 SILENT_S = 90
 CLOCK_S = 5.0
+N_LOOKS = 3
 ZOMBIES = "Paddock: a run whose machine is silent has crashed"
 _NEEDED = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": 200,
@@ -39,7 +40,7 @@ async def look(api_url: str, work_pool: str) -> list[Finding]:
             version.raise_for_status()
             return [
                 Finding("Prefect", "ok", f"version {version.json()} at {url}"),
-                *_clock(version),
+                *await _clock(api),
                 *await _settings(api),
                 await _pool(api, work_pool),
                 await _automation(api),
@@ -50,16 +51,26 @@ async def look(api_url: str, work_pool: str) -> list[Finding]:
         return [Finding("Prefect", "wrong", words, remedy)]
 
 
-def _clock(answer: httpx.Response) -> list[Finding]:
-    told = answer.headers.get("date")
-    if not told:
+async def _clock(api: httpx.AsyncClient) -> list[Finding]:
+    """Compare this machine's clock with the server's, which may be late to tell it when busy."""
+    off_s = [await _off_s(api) for _ in range(N_LOOKS)]
+    if min(off_s) <= CLOCK_S:
         return []
-    off_s = abs((parsedate_to_datetime(told) - datetime.now(UTC)).total_seconds())
-    if off_s <= CLOCK_S:
-        return []
-    words = f"{off_s:.0f} s from this machine's; {CLOCK_S:g} s are allowed"
+    words = f"{min(off_s):.0f} s from this machine's; {CLOCK_S:g} s are allowed"
     remedy = "Set both clocks by NTP (systemd-timesyncd)."
     return [Finding("Prefect's clock", "wrong", words, remedy)]
+
+
+async def _off_s(api: httpx.AsyncClient) -> float:
+    """Tell by how many seconds the server's clock was surely off while it answered."""
+    before = datetime.now(UTC)
+    answer = await api.get("/health")
+    after = datetime.now(UTC)
+    told = answer.headers.get("date")
+    if not told:
+        return 0.0
+    theirs = parsedate_to_datetime(told)
+    return max(0.0, (before - theirs).total_seconds(), (theirs - after).total_seconds())
 
 
 async def _settings(api: httpx.AsyncClient) -> list[Finding]:
@@ -86,7 +97,7 @@ async def _settings(api: httpx.AsyncClient) -> list[Finding]:
     if not small:
         return [Finding("Prefect's settings", "ok", "tuned for many tasks")]
     wanted = " ".join(f"{name}={least}" for name, least in small.items())
-    words = "each task costs its server about four times what it need"
+    words = "each task costs its server about four times what it needs to"
     return [Finding("Prefect's settings", "warning", words, f"Start it with: {wanted}")]
 
 

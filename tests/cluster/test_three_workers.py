@@ -1,0 +1,13 @@
+"""Three machines, one killed with its children: the proof, with few documents."""
+
+from __future__ import annotations
+
+from tests.cluster.three_workers import prove
+
+
+def test_a_machine_that_is_killed_costs_nothing_but_what_it_had_in_flight() -> None:
+    proof = prove(60, 3, kills=True, delay_s=0.5)
+    assert proof.wrong == []
+    assert (proof.n_done, proof.status) == (60, 0)
+    assert proof.n_twice == proof.n_in_flight
+    assert proof.n_killed >= 3

@@ -1,0 +1,362 @@
+"""Proof: three machines on one folder, one of them killed with its children; all done, none twice.
+
+    python -m tests.cluster.three_workers [--documents N] [--workers N] [--no-kill]
+
+Machines are processes with state folders of their own. Real PostgreSQL, real Prefect server on it,
+`paddock cluster init`, `paddock worker`, `paddock cluster run`; the models are a server that all of
+them ask by URL, and that counts what it was asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.residence.prefect_server import TUNED
+from tests.postgres import Postgres, postgres
+
+ROOT = Path(__file__).resolve().parents[2]
+WAIT_S = 240.0
+DEAD_AFTER_S = 6.0
+RECORDED_S = 2.0
+
+PIPELINE = """\
+name: letters
+models:
+  writer: {ref: m, pool: {url: "URL"}}
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    max_parallel: 4
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: sum, uses: chat, with: {prompt: "{{ steps.text.text }}"}}
+      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.sum.text }}"}}
+    returns: {file: doc.relpath, sum: steps.sum.text}
+  - id: report
+    uses: files.write
+    with: {path: out/ALL.md, text: "{{ steps.each.results | length }} letters"}
+returns: {counts: steps.each.counts}
+"""
+
+
+@dataclass
+class Counting:
+    """A server of models that answers each document after a while and counts them."""
+
+    delay_s: float
+    asked: list[str] = field(default_factory=list)
+    under_way: dict[str, float] = field(default_factory=dict)
+    """What is being answered, or was a moment ago: text → when that is over."""
+    url: str = ""
+
+    def in_flight(self) -> set[str]:
+        """Give the documents whose answers may not be in the ledger yet."""
+        return {text for text, over in self.under_way.items() if over > time.monotonic()}
+
+    async def models(self, request: Request) -> Response:
+        own = {"id": "m", "object": "model", "owned_by": "vllm", "max_model_len": 4000}
+        return JSONResponse({"object": "list", "data": [own]})
+
+    async def tokenize(self, request: Request) -> Response:
+        body = await request.json()
+        text = body.get("prompt") or " ".join(one["content"] for one in body["messages"])
+        return JSONResponse({"count": len(text.split()), "max_model_len": 4000})
+
+    async def chat(self, request: Request) -> Response:
+        body = await request.json()
+        text = str(body["messages"][-1]["content"])
+        self.asked.append(text)
+        self.under_way[text] = time.monotonic() + self.delay_s + RECORDED_S
+        await asyncio.sleep(self.delay_s)
+        usage = {"prompt_tokens": len(text.split()), "completion_tokens": 2}
+        parts: list[dict[str, Any]] = [
+            {"choices": [{"index": 0, "delta": {"content": f"About: {text}"}}]},
+            {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+            {"choices": [], "usage": usage},
+        ]
+        lines = [f"data: {json.dumps(part)}\n\n" for part in parts] + ["data: [DONE]\n\n"]
+        return StreamingResponse(iter(lines), media_type="text/event-stream")
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Answer in a thread."""
+        app = Starlette(
+            routes=[
+                Route("/v1/models", self.models),
+                Route("/tokenize", self.tokenize, methods=["POST"]),
+                Route("/v1/chat/completions", self.chat, methods=["POST"]),
+            ]
+        )
+        door = socket.socket()
+        door.bind(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{door.getsockname()[1]}"
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+        )
+        thread = threading.Thread(target=server.run, args=([door],), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            thread.join(10)
+            door.close()
+
+
+@dataclass
+class Cluster:
+    """The servers, the shared folder and the machines."""
+
+    home: Path
+    shared: Path
+    environment: dict[str, str]
+    machines: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def paddock(self, *arguments: str, state: str = "laptop") -> subprocess.Popen[bytes]:
+        """Start a command as on a machine of this name."""
+        with (self.home / f"{state}.log").open("ab") as log:
+            return subprocess.Popen(
+                [str(Path(sys.executable).with_name("paddock")), *arguments],
+                cwd=self.shared, env=self.environment | {"PADDOCK_HOME": str(self.home / state)},
+                stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    def join(self, name: str) -> None:
+        """Let a machine work."""
+        self.machines[name] = self.paddock("worker", "--name", name, state=name)
+
+    def kill(self, name: str) -> int:
+        """Kill a machine: all of its processes at once; tells how many."""
+        return kill_all(self.machines.pop(name))
+
+    def log(self, name: str) -> str:
+        """Give what a machine said."""
+        return (self.home / f"{name}.log").read_text("utf-8", "replace")
+
+
+def kill_all(process: subprocess.Popen[bytes]) -> int:
+    """Kill a process and all below it."""
+    found = [psutil.Process(process.pid)]
+    found += found[0].children(recursive=True)
+    for one in found:
+        one.suspend()  # so that nobody sees another die first
+    for one in found:
+        one.kill()
+    process.wait(30)
+    return len(found)
+
+
+@contextmanager
+def cluster(n_documents: int, models: str) -> Iterator[Cluster]:
+    """Make servers and folder; `paddock cluster init` says that all is there."""
+    home = Path(tempfile.mkdtemp(prefix="paddock-cluster-"))
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, home, ignore_errors=True)
+        database = stack.enter_context(postgres())
+        api_url = stack.enter_context(prefect(home, database))
+        shared = home / "shared"
+        (shared / "inbox").mkdir(parents=True)
+        (shared / "pipeline.yaml").write_text(PIPELINE.replace("URL", models))
+        for number in range(n_documents):
+            (shared / "inbox" / f"{number:04}.txt").write_text(f"Letter {number:04}.")
+        environment = os.environ | {
+            "PREFECT_API_URL": api_url,
+            "PADDOCK_LEDGER": database.make("paddock"),
+            "PADDOCK_WORK_POOL": "paddock",
+            "PADDOCK_DEAD_AFTER": f"{DEAD_AFTER_S:g}s",
+        }
+        made = Cluster(home, shared, environment)
+        stack.callback(_end, made)
+        done = made.paddock("cluster", "init", str(shared))
+        if done.wait(WAIT_S) != 0:
+            raise RuntimeError(made.log("laptop"))
+        yield made
+
+
+def _end(made: Cluster) -> None:
+    for name in list(made.machines):
+        made.kill(name)
+
+
+@contextmanager
+def prefect(home: Path, database: Postgres) -> Iterator[str]:
+    """Start a Prefect server on PostgreSQL."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = database.make("prefect").replace("postgresql://", "postgresql+asyncpg://")
+    environment = os.environ | TUNED | {
+        "PREFECT_HOME": str(home / "prefect"), "PREFECT_API_DATABASE_CONNECTION_URL": url,
+    }  # fmt: skip
+    with (home / "prefect.log").open("wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)],
+            env=environment, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    api_url = f"http://127.0.0.1:{port}/api"
+    try:
+        until(lambda: _is_well(api_url), "Prefect's server", home / "prefect.log")
+        yield api_url
+    finally:
+        kill_all(server)
+
+
+def _is_well(api_url: str) -> bool:
+    try:
+        return httpx.get(f"{api_url}/health", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def until(holds: Callable[[], bool], what: str, log: Path | None = None) -> None:
+    """Wait for something, in bounded time."""
+    deadline = time.monotonic() + WAIT_S
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: {log.read_text('utf-8', 'replace') if log else ''}")
+        time.sleep(0.1)
+
+
+@dataclass
+class Proof:
+    """What came of it."""
+
+    n_documents: int
+    n_done: int
+    n_calls: int
+    n_twice: int
+    """Documents that were asked about more than once."""
+    n_in_flight: int
+    """Documents that the killed machine was asking about at that moment."""
+    by_machine: dict[str, int]
+    n_killed: int
+    status: int
+    seconds: float
+    wrong: list[str]
+
+    def as_text(self) -> str:
+        """Lay it out."""
+        rows = {
+            "documents": self.n_documents,
+            "done": self.n_done,
+            "answers asked for": self.n_calls,
+            "asked for twice": self.n_twice,
+            "of those in flight at the kill": self.n_in_flight,
+            "processes killed with the machine": self.n_killed,
+            "status of the job": self.status,
+            "seconds": round(self.seconds, 1),
+            **{f"done by {name}": n for name, n in sorted(self.by_machine.items())},
+        }
+        return "\n".join(f"{name:<36}{value:>8}" for name, value in rows.items())
+
+
+def prove(n_documents: int, n_workers: int, *, kills: bool, delay_s: float = 0.5) -> Proof:
+    """Do the whole of it."""
+    models = Counting(delay_s)
+    with models.serving(), cluster(n_documents, models.url) as made:
+        names = [f"machine{number}" for number in range(1, n_workers + 1)]
+        for name in names:
+            made.join(name)
+        began = time.monotonic()
+        job = made.paddock("cluster", "run", "pipeline.yaml", "--shares", str(n_workers))
+        n_killed, in_flight = 0, set[str]()
+        if kills:
+            # Not before it has done some of the work, and never when all of it is done.
+            until(
+                lambda: _n_at_work(made) >= n_workers or len(models.asked) > n_documents // 2,
+                "all machines at work",
+            )
+            in_flight = models.in_flight()
+            n_killed = made.kill(_busiest(made))
+            in_flight |= models.in_flight()
+        status = job.wait(WAIT_S)
+        seconds = time.monotonic() - began
+        return _proof(made, models, n_documents, n_killed, in_flight, status, seconds)
+
+
+def _busiest(made: Cluster) -> str:
+    """Name the machine with most processes: one that carries out a run."""
+
+    def n_processes(name: str) -> int:
+        return len(psutil.Process(made.machines[name].pid).children(recursive=True))
+
+    return max(made.machines, key=n_processes)
+
+
+def _n_at_work(made: Cluster) -> int:
+    """Count the participants that have recorded something."""
+    with Ledger(made.shared / ".paddock", is_readonly=True, url=_url(made)) as ledger:
+        return len({run.run for run in ledger.runs() if ledger.items_of(run.run)})
+
+
+def _proof(
+    made: Cluster, models: Counting, n_documents: int, n_killed: int, in_flight: set[str],
+    status: int, seconds: float,
+) -> Proof:  # fmt: skip
+    out = made.shared / "out"
+    texts = {path.name: path.read_text() for path in out.glob("*.txt")} if out.is_dir() else {}
+    wrong = [
+        f"{number:04}.txt"
+        for number in range(n_documents)
+        if texts.get(f"{number:04}.txt") != f"About: Letter {number:04}."
+    ]
+    twice = {text for text, n in Counter(models.asked).items() if n > 1}
+    with Ledger(made.shared / ".paddock", is_readonly=True, url=_url(made)) as ledger:
+        by_machine = {run.run: len(ledger.items_of(run.run)) for run in ledger.runs()}
+    left = [path.name for path in made.shared.rglob("*.paddock-tmp*")]
+    if status != 0:
+        wrong.append(made.log("laptop")[-3000:])
+    return Proof(
+        n_documents, len(texts), len(models.asked), len(twice), len(twice & in_flight),
+        by_machine, n_killed, status, seconds, wrong + left,
+    )  # fmt: skip
+
+
+def _url(made: Cluster) -> str:
+    return made.environment["PADDOCK_LEDGER"]
+
+
+def main() -> int:
+    """Prove it, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--documents", type=int, default=300)
+    parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--no-kill", action="store_true")
+    given = parser.parse_args()
+    proof = prove(given.documents, given.workers, kills=not given.no_kill)
+    print(proof.as_text())
+    for wrong in proof.wrong:
+        print("wrong:", wrong)
+    is_proved = not proof.wrong and proof.n_twice == proof.n_in_flight
+    print("proved" if is_proved else "NOT proved")
+    return 0 if is_proved else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
