@@ -70,7 +70,8 @@ class Session:
         """Note how the run ended."""
         summary = {name: value for name, value in report.as_json().items() if name != "items"}
         summary["returns"] = None  # may be large, and may hold what the author wants kept nowhere
-        row = {"ended": time.time(), "status": report.status, "summary": json.dumps(summary)}
+        row: dict[str, Any] = {"ended": time.time(), "status": report.status}
+        row["summary"] = json.dumps(summary)
         row["message"] = report.message
         if self.work.ledger.error is None:
             self._note(row)
@@ -87,7 +88,7 @@ class Session:
 
     def _note(self, row: Mapping[str, Any]) -> None:
         tally, file = self.tally, self.bound.file
-        head = {"run": tally.run, "pipeline": tally.pipeline, "file": file.name}
+        head: dict[str, Any] = {"run": tally.run, "pipeline": tally.pipeline, "file": file.name}
         head |= {"host": socket.gethostname(), "pid": os.getpid()}
         head |= {"trigger": self.work.options.trigger}
         shares = self.toolbox.shares
@@ -160,6 +161,7 @@ async def opened(
                 here=here,
                 is_plan=is_plan,
                 secrets=secrets,
+                stop=stop,
                 note=tally.note,
             )
         )

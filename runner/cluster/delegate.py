@@ -80,7 +80,7 @@ async def delegated(
 
 
 async def _asked_to_end(stop: asyncio.Event, border: Border | None) -> None:
-    waits = [asyncio.create_task(stop.wait())]
+    waits: list[asyncio.Task[Any]] = [asyncio.create_task(stop.wait())]
     if border is not None:
         waits.append(asyncio.create_task(border.wait()))
     try:
@@ -206,7 +206,7 @@ class _Desk:
     async def _n_online(self) -> int:
         answer = await self._api.post(f"/work_pools/{self._job.work_pool}/workers/filter", json={})
         workers = answer.raise_for_status().json()
-        n_online = sum(worker.get("status") == "ONLINE" for worker in workers)
+        n_online = len([worker for worker in workers if worker.get("status") == "ONLINE"])
         if not n_online and all(share.phase == "waiting" for share in self._made.shares):
             self._note(f"no worker of '{self._job.work_pool}' is online; waiting for one")
         return n_online

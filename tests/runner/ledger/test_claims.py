@@ -179,4 +179,4 @@ def test_no_item_is_ever_anothers_while_its_holder_lives(server: Postgres, tmp_p
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     case = Rules.TestCase()
-    case.runTest()  # type: ignore[no-untyped-call]
+    case.runTest()
