@@ -82,7 +82,7 @@ async def _show(journey: Journey, prefect: Prefect, sight: _Sight) -> None:
         sight.n_tries += 1
         try:
             url = await prefect.url()
-            flow = await _imported()
+            flow = await _imported(url)
             await flow.follow(journey, url or None, began)
         except Exception as error:  # Prefect's, httpx's, websockets', anyio's: said at the end
             sight.why = str(error) or type(error).__name__
@@ -101,7 +101,7 @@ async def _first_call(journey: Journey) -> None:
         called.cancel()
 
 
-async def _imported() -> Any:
+async def _imported(url: str) -> Any:
     """Import what knows Prefect, in a thread that nobody waits for at the end."""
     loop = asyncio.get_running_loop()
     imported: asyncio.Future[Any] = loop.create_future()
@@ -117,7 +117,7 @@ async def _imported() -> Any:
     def work(environ: dict[str, str]) -> None:
         module, failed = None, None
         try:
-            module = _import(environ)
+            module = _import(environ, url)
         except Exception as error:  # told to whoever waits
             failed = error
         with suppress(RuntimeError):  # the loop is closed: the run is over
@@ -129,13 +129,17 @@ async def _imported() -> Any:
     return await imported
 
 
-def _import(environ: dict[str, str]) -> Any:
+def _import(environ: dict[str, str], url: str) -> Any:
     try:
+        if url:  # what sends its events asks nobody but the environment of the import
+            os.environ["PREFECT_API_URL"] = url
         return importlib.import_module("paddock.runner.flow")
     finally:
         # What we ship for Prefect is for this process alone, not for what it starts.
-        for name in set(os.environ) - set(environ):
-            if name.startswith(("PREFECT_", "DO_NOT_TRACK")):
+        for name in [name for name in os.environ if name.startswith(("PREFECT_", "DO_NOT_TRACK"))]:
+            if name in environ:
+                os.environ[name] = environ[name]
+            else:
                 del os.environ[name]
 
 

@@ -1,0 +1,148 @@
+"""A state folder whose local service tests start by real runs, and end with the block."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from paddock.runner.residence import control, find
+from paddock.runner.residence.place import NoResidence
+from paddock.runner.residence.record import Residence
+
+CLI = "from paddock.runner.cli import main; main()"
+PIPELINE = """\
+name: ferries
+models: {writer: {ref: "smollm2:135m", ctx: 1k}}
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    max_parallel: 2
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: say
+        uses: chat
+        with: {model: writer, prompt: "Shorter: {{ steps.text.text }}", params: {max_tokens: 8}}
+      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.text.text }}"}}
+"""
+END_S = 120.0
+
+
+@dataclass
+class Home:
+    """A folder with a pipeline and a state folder."""
+
+    root: Path
+    n_documents: int = 0
+
+    @property
+    def state_dir(self) -> Path:
+        return self.root / "home"
+
+    def more(self, n: int) -> None:
+        """Lay more documents into the inbox."""
+        for number in range(self.n_documents, self.n_documents + n):
+            file = self.root / f"inbox/{number}.txt"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(f"Document {number} tells of the ferry and the weather at sea.\n")
+        self.n_documents += n
+
+    def environ(self, **more: str) -> dict[str, str]:
+        """Give the environment of a person's terminal: no CI, no Prefect of their own."""
+        kept = {k: v for k, v in os.environ.items() if k not in ("CI", "PREFECT_API_URL")}
+        return {**kept, "PADDOCK_HOME": str(self.state_dir), "PADDOCK_NUM_THREAD": "1", **more}
+
+    def started(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
+        """Start a command."""
+        return subprocess.Popen(
+            [sys.executable, "-c", CLI, *arguments], cwd=self.root, env=self.environ(**environ),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def paddock(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Carry a command out."""
+        return ended(self.started(*arguments, **environ))
+
+    def run(self, *arguments: str, **environ: str) -> tuple[dict[str, Any], str]:
+        """Run the pipeline; gives its report and what it said to a person."""
+        done = self.paddock("run", "--json", "pipeline.yaml", *arguments, **environ)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout), done.stderr
+
+    def services(self) -> list[Residence]:
+        return find.everyone(self.state_dir)
+
+    def told(self) -> dict[str, Any]:
+        """Give what the one service tells."""
+        (residence,) = self.services()
+        return control.ask(residence)
+
+    def process(self) -> psutil.Process:
+        (residence,) = self.services()
+        return psutil.Process(residence.pid)
+
+    def api(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Ask the service's Prefect server."""
+        url = self.told()["prefect"]["url"]
+        data = json.dumps(body or {}).encode()
+        head = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{url}/{path}", data, head)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read())
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """Give the task runs that Prefect shows."""
+        return list(self.api("task_runs/filter", {"limit": 200}))
+
+    def shown(self, run: str) -> str:
+        """Give the state that Prefect shows of a run; empty: it shows none."""
+        flow_runs = self.api("flow_runs/filter", {"limit": 200})
+        return next((str(one["state_name"]) for one in flow_runs if one["name"] == run), "")
+
+    def end(self) -> None:
+        """Kill the services and all below them."""
+        for residence in self.services():
+            with suppress(psutil.Error):
+                service = psutil.Process(residence.pid)
+                for process in (*service.children(recursive=True), service):
+                    with suppress(psutil.Error):
+                        process.kill()
+
+
+@contextmanager
+def at_home(root: Path) -> Iterator[Home]:
+    """Give a home whose services end with the block."""
+    (root / "pipeline.yaml").write_text(PIPELINE)
+    home = Home(root)
+    try:
+        yield home
+    finally:
+        home.end()
+
+
+def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    """Wait for a command's end."""
+    out, err = process.communicate(timeout=END_S)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def until(is_so: Callable[[], object], within_s: float = END_S) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + within_s
+    while True:
+        with suppress(NoResidence, OSError, ValueError):
+            if is_so():
+                return
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.05)

@@ -1,0 +1,184 @@
+"""The local service as people meet it: started by a run, shared by the next, gone by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.residence import Home, at_home, ended, until
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """Give a home whose service the first run of the first test started."""
+    with at_home(tmp_path_factory.mktemp("residence")) as home:
+        home.more(2)
+        _, said = home.run()
+        assert said.count("Started the local service") == 1
+        until(lambda: home.told()["prefect"]["state"] == "ready")
+        yield home
+
+
+def test_the_next_run_finds_service_and_model(home: Home) -> None:
+    home.more(2)
+    before = home.told()["pid"]
+    report, said = home.run()
+    assert {k: n for k, n in report["counts"].items() if n} == {"fresh": 2, "new": 2}
+    assert report["models"] == {"smollm2:135m": {"loads": 0, "load_s": 0.0}}
+    assert "Started" not in said
+    assert home.told()["pid"] == before
+
+
+def test_runs_are_shown_in_prefect(home: Home) -> None:
+    home.more(1)
+    report, _ = home.run()
+    assert home.shown(report["run"]) == "Completed"
+    until(lambda: "each" in [one["name"].partition(":")[0] for one in home.tasks()])
+    keys = {one["key"] for one in home.api("artifacts/filter", {"limit": 200})}
+    assert {"ferries-progress", "ferries-results"} <= keys
+
+
+def test_the_run_that_came_before_prefect_is_shown_too(home: Home) -> None:
+    until(lambda: len(home.api("flow_runs/filter", {})) >= 1)
+    log = home.root / ".paddock" / "runs"
+    first = min(log.glob("*.jsonl"), key=lambda file: file.stat().st_mtime).stem
+    until(lambda: home.shown(first) == "Completed")
+
+
+def test_nobody_else_can_open_its_door(home: Home) -> None:
+    (residence,) = home.services()
+    assert residence.socket.stat().st_mode & 0o777 == 0o600
+    assert residence.socket.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_status_says_what_it_holds(home: Home) -> None:
+    home.run()
+    done = home.paddock("service", "status")
+    assert done.returncode == 0
+    pid = home.told()["pid"]
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("Runs for ")
+    assert lines[0].endswith(f"(process {pid}).")
+    assert lines[1].startswith("Model smollm2:135m: ready, ")
+    assert lines[2].startswith("Nobody uses it; it ends in 14 min ")
+    assert lines[3].startswith("Prefect: Runs are shown at http://127.0.0.1:")
+    told = json.loads(home.paddock("service", "status", "--json").stdout)
+    assert told["running"] is True
+    assert told["services"][0]["pid"] == pid
+    assert "serves at" in home.paddock("service", "logs").stdout
+
+
+def test_local_and_ci_run_without_it(home: Home) -> None:
+    home.more(1)
+    n_shown = len(home.api("flow_runs/filter", {"limit": 200}))
+    report, _ = home.run("--local")
+    assert report["models"]["smollm2:135m"]["loads"] == 1
+    home.more(1)
+    report, _ = home.run(CI="true")
+    assert report["models"]["smollm2:135m"]["loads"] == 1
+    assert len(home.api("flow_runs/filter", {"limit": 200})) == n_shown
+
+
+def test_a_run_goes_on_when_the_service_is_killed(home: Home) -> None:
+    home.more(30)
+    before = home.process()
+    run = home.started("run", "--json", "pipeline.yaml")
+    until(lambda: any(one["users"] for one in home.told()["models"]))
+    os.kill(before.pid, signal.SIGKILL)
+    done = ended(run)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["counts"]["new"] == 30
+    assert "The local service went away; the run goes on with another one." in done.stderr
+    assert home.told()["pid"] != before.pid
+    until(lambda: home.told()["prefect"]["state"] == "ready")
+    until(lambda: home.shown(json.loads(done.stdout)["run"]) == "Completed")
+
+
+def test_a_run_goes_on_when_prefects_server_is_killed_and_it_comes_back(home: Home) -> None:
+    home.more(30)
+    until(lambda: home.told()["prefect"]["state"] == "ready")
+    server = home.told()["prefect"]
+    run = home.started("run", "--json", "pipeline.yaml")
+    until(lambda: any(one["users"] for one in home.told()["models"]))
+    os.kill(server["pid"], signal.SIGKILL)
+    done = ended(run)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["counts"]["new"] == 30
+    until(lambda: home.told()["prefect"]["state"] == "ready")
+    assert home.told()["prefect"]["url"] == server["url"]
+    assert home.told()["prefect"]["pid"] != server["pid"]
+    until(lambda: home.shown(json.loads(done.stdout)["run"]) == "Completed")
+
+
+def test_a_run_that_is_killed_is_crashed_in_prefect_and_its_requests_end(home: Home) -> None:
+    home.more(40)
+    known = {one["name"] for one in home.api("flow_runs/filter", {"limit": 200})}
+    run = home.started("run", "--json", "pipeline.yaml")
+
+    def name() -> str:
+        shown = home.api("flow_runs/filter", {"limit": 200})
+        return next((one["name"] for one in shown if one["name"] not in known), "")
+
+    until(name)
+    until(lambda: home.shown(name()) == "Running")
+    run.kill()
+    run.communicate()
+    until(lambda: home.shown(name()) == "Crashed")
+    until(lambda: not any(one["users"] for one in home.told()["models"]))
+    until(lambda: home.told()["leases"] == [])
+
+
+def test_with_other_settings_another_one_takes_over(home: Home) -> None:
+    before = home.process()
+    home.run(PADDOCK_KEEP_ALIVE="7m")
+    until(lambda: len(home.services()) == 1)
+    assert home.process().pid != before.pid
+    assert not before.is_running() or before.status() == psutil.STATUS_ZOMBIE
+
+
+def test_stop_ends_it_and_all_below_it(home: Home) -> None:
+    service = home.process()
+    below = service.children(recursive=True)
+    done = home.paddock("service", "stop")
+    assert (done.returncode, done.stdout) == (0, "Stopped.\n")
+    _, alive = psutil.wait_procs([service, *below], timeout=30)
+    assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+    assert home.paddock("service", "stop").stdout == "No local service runs.\n"
+    done = home.paddock("service", "status")
+    assert (done.returncode, done.stdout) == (
+        1, "No local service runs. The next `paddock run` starts one.\n",
+    )  # fmt: skip
+
+
+def test_two_first_runs_start_one_service_which_ends_by_itself(tmp_path: Path) -> None:
+    with at_home(tmp_path) as home:
+        home.more(1)
+        (tmp_path / "other.yaml").write_text((tmp_path / "pipeline.yaml").read_text())
+        idle = {"PADDOCK_SERVICE_IDLE": "2"}
+        runs = [home.started("run", name, **idle) for name in ("pipeline.yaml", "other.yaml")]
+        until(home.services)
+        service = home.process()
+        done = [ended(run) for run in runs]
+        assert [one.returncode for one in done] == [0, 0], done
+        assert sum("Started the local service" in one.stderr for one in done) == 1
+        service.wait(60)
+        assert home.services() == []
+
+
+def test_a_service_that_cannot_start_is_told_and_done_without(tmp_path: Path) -> None:
+    with at_home(tmp_path) as home:
+        home.more(1)
+        home.state_dir.mkdir()
+        (home.state_dir / "residence").write_text("")
+        report, said = home.run()
+        assert report["counts"]["new"] == 1
+        assert (
+            f"{home.state_dir}/residence cannot be used for the local service: File exists."
+        ) in said
+        assert "This run goes on without it." in said
