@@ -40,6 +40,10 @@ Note = Callable[[str], None]
 """Shows a person one line."""
 
 
+class Interrupted(Exception):
+    """Somebody asked to end while the models were looked up."""
+
+
 @asynccontextmanager
 async def opened_pool(
     bound: BoundPlan,
@@ -49,6 +53,7 @@ async def opened_pool(
     here: FindPlace | None = None,
     is_plan: bool = False,
     secrets: Secrets | None = None,
+    stop: asyncio.Event | None = None,
     note: Note = print,
 ) -> AsyncIterator[tuple[Digests, Pool]]:
     """Give the models' digests and the pool; every named model is looked up before the start.
@@ -58,10 +63,11 @@ async def opened_pool(
 
     Raises:
         EngineError: a model that the pipeline names cannot be used.
+        Interrupted: `stop` was set before all were looked up.
     """
     specs = models_of(bound)
     if given is not None:
-        yield await _looked_up(given, specs), given
+        yield await _looked_up(given, specs, stop), given
         return
     async with AsyncExitStack() as stack:
         home: Pool = NoPool()
@@ -75,7 +81,7 @@ async def opened_pool(
             if any(spec.pool == name for spec in specs)
         }
         pool = RoutedPool(home, elsewhere) if elsewhere else home
-        yield await _looked_up(pool, specs), pool
+        yield await _looked_up(pool, specs, stop), pool
 
 
 @asynccontextmanager
@@ -150,10 +156,25 @@ def models_of(bound: BoundPlan) -> tuple[ModelSpec, ...]:
     return tuple({(spec.pool, spec.ref): spec for spec in models if spec is not None}.values())
 
 
-async def _looked_up(pool: Pool, specs: Iterable[ModelSpec]) -> Digests:
+async def _looked_up(pool: Pool, specs: Iterable[ModelSpec], stop: asyncio.Event | None) -> Digests:
     digests = Digests(pool.facts)
-    for spec in specs:
-        await digests.of(spec)
+
+    async def look() -> None:
+        for spec in specs:
+            await digests.of(spec)
+
+    # A server elsewhere that loads its model is waited for; whoever asks to end is not let wait.
+    looking = asyncio.create_task(look())
+    stopped = asyncio.create_task((stop or asyncio.Event()).wait())
+    try:
+        await asyncio.wait({looking, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not looking.done():
+            raise Interrupted("Interrupted before it began.")
+        looking.result()
+    finally:
+        for task in (looking, stopped):
+            task.cancel()
+        await asyncio.wait({looking, stopped})
     return digests
 
 

@@ -185,6 +185,7 @@ async def run_async(
     from .ledger.locks import Locked
     from .notify.telling import telling
     from .observer import Silent
+    from .pools import Interrupted
     from .serving import prefect_of, served
     from .session import opened
     from .tracking import is_within, way
@@ -225,7 +226,7 @@ async def run_async(
             )  # fmt: skip
             report = outcome.report = await _journey(session, stop, border, how, prefect)
             return report
-    except Locked as error:
+    except (Locked, Interrupted) as error:
         if stop.is_set():
             report = Report("", bound.name, "interrupted", {}, message=str(error))
         elif border.is_closed:

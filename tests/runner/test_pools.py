@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,11 +13,13 @@ import pytest
 
 from paddock.engine.errors import ModelBroken, NoServer, NotServed
 from paddock.engine.models import ModelFinder
+from paddock.engine.request import ModelFacts, ModelSpec
 from paddock.pipelines.errors import PipelineError
 from paddock.runner import plan, run
 from paddock.runner.observer import Silent
 from paddock.runner.report import Report
 from paddock.runner.settings import Settings
+from paddock.runner.verbs import run_async
 from tests.fakes.pool import FakePool
 from tests.live import live_service
 from tests.llama_server import KEY, MODEL, LlamaServer, llama_server
@@ -195,6 +198,29 @@ def test_a_key_of_the_caller_is_not_sent_where_a_file_beside_the_pipeline_says(
     )
     with pytest.raises(ModelBroken, match="refuses the key"):
         ran(folder, own)
+
+
+def test_whoever_asks_to_end_does_not_wait_for_a_server_that_loads(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "http://unused:1")
+
+    class Loading(FakePool):
+        async def facts(self, model: ModelSpec) -> ModelFacts:
+            stop.set()
+            await asyncio.sleep(600)
+            raise AssertionError
+
+    async def main() -> Report:
+        return await run_async(
+            folder / "p.yaml",
+            settings=replace(settings(folder), allow=frozenset(["secrets", "network"])),
+            local=True,
+            pool=Loading(),
+            stop=stop,
+        )
+
+    stop = asyncio.Event()
+    report = asyncio.run(main())
+    assert (report.status, report.message) == ("interrupted", "Interrupted before it began.")
 
 
 @pytest.mark.parametrize(
