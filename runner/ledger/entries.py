@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+_DISK_IS_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
 class LedgerError(Exception):
@@ -13,9 +16,10 @@ class LedgerError(Exception):
 
 def unwritable(cause: object) -> LedgerError:
     """Say that the ledger cannot be written, and why."""
+    is_full = "disk is full" in str(cause) or getattr(cause, "errno", None) in _DISK_IS_FULL
     return LedgerError(
-        f"the ledger cannot be written ({cause}). "
-        f"What it says is done is done: make room, then run the same command again."
+        f"the ledger cannot be written ({cause}). What it says is done is done: "
+        f"{'make room' if is_full else 'set that right'}, then run the same command again."
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from paddock.engine.request import ChatRequest
 from paddock.runner.ledger import writer
@@ -239,6 +240,32 @@ def test_a_ledger_that_nobody_may_even_read_is_named(
         browser.execute("rollback")
     browser.close()
     assert world.run().counts == {"fresh": 2}
+
+
+def test_a_ledger_whose_file_turns_read_only_is_named(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(2)
+
+    def answer(request: ChatRequest) -> str:
+        refused = sqlite3.OperationalError("attempt to write a readonly database")
+        monkey.setattr(writer.Engine, "begin", _raising(refused), raising=False)
+        return echo(request)
+
+    with pytest.MonkeyPatch.context() as monkey:
+        report = world.run(pool=FakePool(answer=answer))
+    assert report.status == "failed"
+    assert report.message == (
+        "the ledger cannot be written (attempt to write a readonly database). What it says is "
+        "done is done: set that right, then run the same command again."
+    )
+    assert world.run().status == "completed"
+
+
+def _raising(error: Exception) -> Callable[..., object]:
+    def begin(*_: object) -> object:
+        raise DBAPIError("", None, error)
+
+    return begin
 
 
 # --- a clock that jumps
