@@ -23,7 +23,7 @@ from .shown import Past
 
 FIRST_CALL_S = 1.0  # who imports takes the processor from who prepares the first model call
 END_S = 30.0
-GRACE_S = 3.0  # for what is on its way: the import, or the flow run being made
+GRACE_S = 1.0  # whether Prefect is there is known at once; while it starts nobody waits for it
 HASTY_S = 5.0
 MOST_TRIES, PAUSE_S = 5, 2.0
 
@@ -38,6 +38,8 @@ class _Sight:
     """It took the end, too."""
     n_tries: int = 0
     why: str = ""
+    is_near: bool = False
+    """Prefect answers, and is being imported or told of the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +84,11 @@ async def _show(journey: Journey, prefect: Prefect, sight: _Sight) -> None:
         sight.n_tries += 1
         try:
             url = await prefect.url()
+            sight.is_near = True
             flow = await _imported(url)
             await flow.follow(journey, url or None, began)
         except Exception as error:  # Prefect's, httpx's, websockets', anyio's: said at the end
+            sight.is_near = False
             sight.why = str(error) or type(error).__name__
         else:
             sight.is_whole = True
@@ -102,7 +106,7 @@ async def _first_call(journey: Journey) -> None:
 
 
 async def _imported(url: str) -> Any:
-    """Import what knows Prefect, in a thread that nobody waits for at the end."""
+    """Import what knows Prefect, in a thread, so that the work goes on."""
     loop = asyncio.get_running_loop()
     imported: asyncio.Future[Any] = loop.create_future()
 
@@ -123,9 +127,8 @@ async def _imported(url: str) -> Any:
         with suppress(RuntimeError):  # the loop is closed: the run is over
             loop.call_soon_threadsafe(tell, module, failed)
 
-    threading.Thread(
-        target=work, args=(dict(os.environ),), name="import of prefect", daemon=True
-    ).start()
+    # Not a daemon: an interpreter that ends in the middle of an import may crash.
+    threading.Thread(target=work, args=(dict(os.environ),), name="import of prefect").start()
     return await imported
 
 
@@ -151,11 +154,11 @@ async def _finish(
     stop: asyncio.Event,
 ) -> None:
     """Let Prefect take the end, within bounds; what it did not take is left to whoever can."""
-    grace_s = GRACE_S if prefect.later is not None else END_S
-    begun = asyncio.create_task(sight.begun.wait())
-    await asyncio.wait({showing, begun}, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
-    begun.cancel()
-    if sight.begun.is_set():
+    if prefect.later is not None and not sight.is_near:
+        begun = asyncio.create_task(sight.begun.wait())
+        await asyncio.wait({showing, begun}, timeout=GRACE_S, return_when=asyncio.FIRST_COMPLETED)
+        begun.cancel()
+    if prefect.later is None or sight.is_near:
         await asyncio.wait({showing}, timeout=HASTY_S if stop.is_set() else END_S)
     if not showing.done():
         showing.cancel()
