@@ -1,0 +1,305 @@
+"""What `paddock up` costs: how soon a settled file reaches its model, and what memory it takes.
+
+uv run python tests/benchmarks/unattended.py [--quick]
+
+Three tables. Latency: a file is written into a watched folder, and the clock stops when a model
+works for it; what the watch waits by its own settings (`settle`) is told apart. Memory: what each
+part of `up` holds when it has nothing to do, after a model was used, and after thousands of files
+have come. The runner's cost: documents through five steps without a model, tracked by Prefect
+through the same service, twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from paddock.runner.residence import control, find
+from paddock.runner.settings import Settings, read_settings
+from tests.benchmarks.harness import NOTHING, Child, circumstances, measure, table
+from tests.benchmarks.processes import ended_in_order, free_port, serve
+
+SETTLE_S = 1.0
+PATIENCE_S = 600.0
+QUIET_S = 3.0
+"""So long nothing must go on before memory is read."""
+
+TALK = f"""\
+name: talk
+models: {{writer: {{ref: "smollm2:135m", params: {{max_tokens: 16}}}}}}
+on: {{watch: {{path: ./inbox, settle: {SETTLE_S:g}s, batch: 0s}}}}
+steps:
+  - {{id: docs, uses: files.scan, with: {{root: ./inbox}}}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {{id: text, uses: files.read, with: {{path: "{{{{ doc.path }}}}"}}}}
+      - {{id: sum, uses: chat, with: {{model: writer, prompt: "Go on: {{{{ steps.text.text }}}}"}}}}
+"""
+PLAIN = f"""\
+name: plain
+on: {{watch: {{path: ./inbox, settle: {SETTLE_S:g}s, batch: 2s}}}}
+steps:
+  - {{id: docs, uses: files.scan, with: {{root: ./inbox}}}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {{id: text, uses: files.read, with: {{path: "{{{{ doc.path }}}}"}}}}
+      - uses: files.write
+        with: {{path: "out/{{{{ doc.relpath }}}}", text: "{{{{ steps.text.text }}}}"}}
+"""
+FIVE = """\
+name: five
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: head, uses: prompt, with: {template: "# {{ doc.name }}"}}
+      - {id: page, uses: prompt, with: {template: "{{ steps.head.text }}: {{ steps.text.text }}"}}
+      - {id: foot, uses: prompt, with: {template: "{{ steps.page.text | length }} letters"}}
+      - uses: files.write
+        with: {path: "out/{{ doc.relpath }}", text: "{{ steps.page.text }} {{ steps.foot.text }}"}
+"""
+N_STEPS = 5
+FULL = {"rounds": 7, "events": 5_000, "documents": 10_000}
+QUICK = {"rounds": 2, "events": 200, "documents": 500}
+PARTS = (
+    ("prefect", "Prefect's server"),
+    ("forkserver", "what runs are forked from"),
+    ("resource_tracker", "what runs are forked from"),
+    ("paddock.engine", "models' workers"),
+    ("spawn_main", "models' workers"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """A running `paddock up`."""
+
+    root: Path
+    pid: int
+    settings: Settings
+    environ: Mapping[str, str]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in FULL:
+        parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--quick", action="store_true", help="some minutes")
+    args = parser.parse_args()
+    sizes = {name: getattr(args, name) or (QUICK if args.quick else FULL)[name] for name in FULL}
+    with ended_in_order():
+        text = asyncio.run(measured(**sizes))
+    print(circumstances(**sizes, settle=f"{SETTLE_S:g} s"))
+    print(text)
+
+
+async def measured(rounds: int, events: int, documents: int) -> str:
+    """Give the three tables."""
+    with tempfile.TemporaryDirectory(prefix="paddock-unattended-") as name:
+        async with running(Path(name)) as up:
+            await quiet(up)
+            states = {"idle": memory(up.pid)}
+            first_s = await latency(up, 0)
+            later_s = [await latency(up, number) for number in range(1, rounds + 1)]
+            await quiet(up)
+            states["a model was used"] = memory(up.pid)
+            took_s = await many(up, events)
+            await quiet(up)
+            states[f"{events:,} files more"] = memory(up.pid)
+            costs = [await cost(up, documents, state) for state in ("new", "fresh")]
+    return "\n\n".join(
+        (_latencies(first_s, later_s), _memories(states), _many(events, took_s), _costs(costs))
+    )
+
+
+@asynccontextmanager
+async def running(root: Path) -> AsyncIterator[Up]:
+    """Run `paddock up` on two pipelines for as long as the block lasts."""
+    for name, text in (("talk", TALK), ("plain", PLAIN), ("five", FIVE)):
+        (root / "pipes" / name / "inbox").mkdir(parents=True)
+        (root / "pipes" / name / "pipeline.yaml").write_text(text)
+    environ = {"PADDOCK_HOME": str(root / "home"), "PADDOCK_PROFILE_S": "0", "CI": ""}
+    settings = read_settings(root, environ={**os.environ, **environ})
+    port = free_port()
+    paddock = str(Path(sys.executable).with_name("paddock"))
+    command = [paddock, "up", str(root / "pipes"), "--listen", f"127.0.0.1:{port}"]
+    async with serve(command, port, health="/readyz", env=environ) as server:
+        yield Up(root, server.pid, settings, {**os.environ, **environ})
+
+
+async def latency(up: Up, number: int) -> float:
+    """Write one file, and give the seconds until a model works for it."""
+    file = up.root / "pipes/talk/inbox" / f"{number}.txt"
+    await _until(lambda: not _is_asked(up.settings))
+    began = time.monotonic()
+    file.write_text(f"The ferry {number} leaves the harbour and")
+    await _until(lambda: _is_asked(up.settings))
+    return time.monotonic() - began
+
+
+async def many(up: Up, n_events: int) -> float:
+    """Write so many files, and give the seconds until all of them are done."""
+    folder = up.root / "pipes/plain"
+    began = time.monotonic()
+    for number in range(n_events):
+        (folder / "inbox" / f"{number:05}.txt").write_text(f"Document {number}.\n")
+        if number % 50 == 0:
+            await asyncio.sleep(0)
+    await _until(lambda: _n_files(folder / "out") >= n_events, every_s=0.1)
+    return time.monotonic() - began
+
+
+async def cost(up: Up, n_documents: int, state: str) -> tuple[str, Child, float]:
+    """Run the five steps once, tracked; gives its state, its cost, and Prefect's processor time."""
+    folder = up.root / "pipes/five"
+    if state == "new":
+        for number in range(n_documents):
+            path = folder / "inbox" / f"{number // 100:03}" / f"{number:05}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"Document {number}. {'Nobody missed the ferry. ' * 40}\n")
+    before = _cpu_s(up.pid)
+    paddock = str(Path(sys.executable).with_name("paddock"))
+    command = [paddock, "run", "--json", "pipeline.yaml"]
+    child = await asyncio.to_thread(measure, command, cwd=folder, env=up.environ)
+    found = json.loads(child.stdout)["counts"][state]
+    if found != n_documents:
+        raise RuntimeError(f"{found} of {n_documents} documents were {state}")
+    return state, child, _cpu_s(up.pid) - before
+
+
+def memory(pid: int) -> dict[str, float]:
+    """Give the bytes that each part of a process and its children holds; shared ones by shares."""
+    found: dict[str, float] = {}
+    root = psutil.Process(pid)
+    for process in [root, *root.children(recursive=True)]:
+        try:
+            part = "`up` itself" if process.pid == pid else _part(process)
+            found[part] = found.get(part, 0.0) + float(_held(process))
+        except psutil.Error:
+            continue  # it ended meanwhile
+    return found
+
+
+def _held(process: psutil.Process) -> float:
+    info = process.memory_full_info()
+    return float(getattr(info, "pss", info.rss))
+
+
+def _part(process: psutil.Process) -> str:
+    line = " ".join(process.cmdline())
+    return next((part for mark, part in PARTS if mark in line), "others")
+
+
+def _cpu_s(pid: int) -> float:
+    """Give the processor time of Prefect's server so far."""
+    total = 0.0
+    for process in psutil.Process(pid).children(recursive=True):
+        try:
+            if _part(process) == "Prefect's server":
+                times = process.cpu_times()
+                total += times.user + times.system
+        except psutil.Error:
+            continue
+    return total
+
+
+async def quiet(up: Up) -> None:
+    """Wait until nothing has gone on for a while: no model works, and the processor rests."""
+    since = time.monotonic()
+    ends = since + PATIENCE_S
+    before = _busy_s(up.pid)
+    while time.monotonic() - since < QUIET_S and time.monotonic() < ends:
+        await asyncio.sleep(0.5)
+        now = _busy_s(up.pid)
+        if now - before > 0.15 or _is_asked(up.settings):
+            since = time.monotonic()
+        before = now
+
+
+def _busy_s(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
+
+
+def _is_asked(settings: Settings) -> bool:
+    """Tell whether a model works for somebody."""
+    residence = find.find(settings)
+    if residence is None:
+        return False
+    return any(one["users"] for one in control.ask(residence)["models"])
+
+
+def _n_files(folder: Path) -> int:
+    try:
+        return sum(1 for _ in os.scandir(folder))
+    except FileNotFoundError:
+        return 0
+
+
+async def _until(is_so: Callable[[], bool], every_s: float = 0.005) -> None:
+    ends = time.monotonic() + PATIENCE_S
+    while not is_so():
+        if time.monotonic() > ends:
+            raise RuntimeError(f"nothing came of it within {PATIENCE_S:g} s")
+        await asyncio.sleep(every_s)
+
+
+def _latencies(first_s: float, later_s: list[float]) -> str:
+    after = [seconds - SETTLE_S for seconds in later_s]
+    rows: list[list[object]] = [["the first, which loads the model", first_s, first_s - SETTLE_S]]
+    if later_s:
+        rows += [
+            ["later ones, median", statistics.median(later_s), statistics.median(after)],
+            ["later ones, longest", max(later_s), max(after)],
+        ]
+    return table(["file", "s from its writing to its model", "s after it has settled"], rows)
+
+
+def _memories(states: Mapping[str, Mapping[str, float]]) -> str:
+    parts = dict.fromkeys(part for found in states.values() for part in found)
+    rows: list[list[object]] = [
+        [part, *(_mb(found.get(part)) for found in states.values())] for part in parts
+    ]
+    rows.append(["together", *(_mb(sum(found.values())) for found in states.values())])
+    return table(["MB of `paddock up`", *states], rows)
+
+
+def _mb(n_bytes: float | None) -> object:
+    return NOTHING if n_bytes is None else round(n_bytes / 1e6)
+
+
+def _many(n_events: int, took_s: float) -> str:
+    rows = [[n_events, took_s, 1000 * took_s / n_events]]
+    return table(["files dropped", "s until all are done", "ms each"], rows)
+
+
+def _costs(costs: list[tuple[str, Child, float]]) -> str:
+    rows = [
+        [f"run, all {state}", child.seconds, child.peak_bytes / 1e6, prefect_s]
+        for state, child, prefect_s in costs
+    ]
+    head = ["five steps, tracked", "s", "peak MB of the run", "CPU s of Prefect's server"]
+    return table(head, rows)
+
+
+if __name__ == "__main__":
+    main()
