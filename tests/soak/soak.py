@@ -28,6 +28,7 @@ from tests.soak.judge import Verdict, table, verdict  # noqa: E402
 from tests.soak.killer import Killer  # noqa: E402
 from tests.soak.world import World  # noqa: E402
 
+LATE_S = 30.0
 # How often which of them dies.
 VICTIMS = {"run": 5, "model's worker": 3, "Prefect's server": 1, "up": 1}
 
@@ -117,17 +118,21 @@ async def _arrive(plan: Plan, arrivals: Arrivals, end: float) -> None:
 
 
 async def _kill(plan: Plan, killer: Killer, end: float) -> None:
+    """Kill now and then, each of `surely` once before chance decides, if need be after the end."""
     pace = random.Random(plan.seed)
     surely = list(plan.surely)
-    while time.monotonic() + plan.kill_every_s / 2 < end:
+    while (now := time.monotonic()) < end - plan.kill_every_s / 2 or (
+        surely and now < end + LATE_S
+    ):
         await asyncio.sleep(pace.uniform(0.5, 1.5) * plan.kill_every_s)
-        # Runs are short: look for one for a while.
-        for _ in range(40):
+        for _ in range(40):  # runs are short: look for one for a while
             if role := killer.strike({surely[0]: 1} if surely else VICTIMS):
-                surely = surely[1:]
                 print(f"{time.strftime('%H:%M:%S')} killed: {role}", file=sys.stderr)
+                surely = surely[1:]
                 break
             await asyncio.sleep(0.1)
+        else:
+            surely = surely[1:] + surely[:1]  # another one first
 
 
 async def _root_goes_away(world: World, plan: Plan, end: float) -> None:

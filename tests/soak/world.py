@@ -24,7 +24,7 @@ from tests.soak.judge import Mark
 from tests.soak.killer import processes, roles
 
 HERE = Path(__file__).parent
-READY_S = 120.0
+READY_S = 200.0
 # Runs have 30 s to come to a border, then they are ended.
 STOP_S = 75.0
 
