@@ -24,6 +24,10 @@ def outcome_of(ledger: Ledger, run: str, otherwise: Status = "crashed") -> Outco
         for entry in entries
         if entry.state in ("quarantined", "failed")
     }
-    again = frozenset(entry.key for entry in entries if entry.state == "failed")
+    again = frozenset(
+        entry.key
+        for entry in entries  # done, with attempts: something within it failed and may pass
+        if entry.state == "failed" or (entry.state == "done" and entry.attempts)
+    )
     status: Status = row.status  # type: ignore[assignment] - looked at above
     return Outcome(run, status, failed, again, row.message or "")

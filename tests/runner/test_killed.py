@@ -150,7 +150,7 @@ def killing(tmp_path: Path) -> Iterator[Killing]:
     killing.end()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", [11])
 def test_after_any_kills_and_only_restarts_all_is_done_and_nothing_twice(
     killing: Killing, seed: int

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from paddock.engine.errors import Busy, DeadlineExceeded, EngineError, WorkerLost
 from paddock.engine.request import ChatRequest
 from paddock.runner import run
+from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.report import Report
 from paddock.runner.retries import MOST_PAUSE_S, given_up, pause_s
 from paddock.runner.unattended_settings import UnattendedSettings
+from paddock.runner.watch.outcome import outcome_of
 from tests.fakes.pool import FakePool, echo
 from tests.runner.test_blocks import NESTED
 from tests.runner.world import World, settings, states
@@ -176,3 +178,14 @@ def test_a_skipped_item_that_failed_for_a_passing_reason_is_tried_again(world: W
     for _ in range(3):
         assert states(world.run(pool=failing(late, 1)))["1.txt"] == "skipped"
     assert world.run().counts == {"fresh": 3}  # it was given up
+
+
+def test_a_watch_hears_of_what_is_to_be_tried_again(tmp_path: Path) -> None:
+    world = World(tmp_path, NESTED)
+    world.documents(2)
+    report = world.run(pool=failing(DeadlineExceeded("total", 5), 1, "red of Document 1"))
+    with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
+        assert "1.txt" in outcome_of(ledger, report.run).again
+    world.run()
+    with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
+        assert not outcome_of(ledger, world.run().run).again
