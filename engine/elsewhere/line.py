@@ -109,7 +109,7 @@ class Line:
             event = _object(self.url, data)
             error = event.get("error")
             if error is not None:
-                raise _refusal(self.url, _code(error), self._clean(_said(error)), error)
+                raise self._refusal(_code(error), self._clean(_said(error)), error)
             yield event
         raise Away(f"the answer of {self.url} broke off", was_sent=True)
 
@@ -138,27 +138,34 @@ class Line:
         error = told.get("error", told) if isinstance(told, dict) else None
         said = self._clean(_said(error)) or answer.reason_phrase
         after_s = _seconds(answer.headers.get("retry-after"))
-        return _refusal(self.url, answer.status_code, said, error, after_s)
+        return self._refusal(answer.status_code, said, error, after_s)
 
     def _clean(self, said: str) -> str:
         """Take out the key, which some servers repeat when they refuse it."""
         return said.replace(self._key, "***") if self._key else said
 
+    def _refusal(
+        self, status: int, said: str, error: Any, after_s: float | None = None
+    ) -> Exception:
+        """Give what a refusal means."""
+        if status in (429, 503):
+            return Later(f"{self.url} is busy: {said}", after_s)
+        if status in (401, 403):
+            return ModelBroken(self.url, self.about_key(f"{status}: {said}"))
+        if (status >= 500 and status != 501) or status == 408:
+            return Away(f"{self.url} failed ({status}: {said})", was_sent=True)
+        too_long = _too_long(error)
+        if too_long is not None:
+            return too_long
+        return BadRequest(f"the server at {self.url} refuses the request ({status}: {said})")
 
-def _refusal(
-    url: str, status: int, said: str, error: Any, after_s: float | None = None
-) -> Exception:
-    """Give what a refusal means."""
-    if status in (429, 503):
-        return Later(f"{url} is busy: {said}", after_s)
-    if status in (401, 403):
-        return ModelBroken(url, f"the server refuses the key that it is shown ({status}: {said})")
-    if (status >= 500 and status != 501) or status == 408:
-        return Away(f"{url} failed ({status}: {said})", was_sent=True)
-    too_long = _too_long(error)
-    if too_long is not None:
-        return too_long
-    return BadRequest(f"the server at {url} refuses the request ({status}: {said})")
+    def about_key(self, said: str) -> str:
+        """Say what is to be done about a key that is refused, or lacking."""
+        if self._key:
+            what = f"the server refuses the key that it is shown ({said}). Correct"
+        else:
+            what = f"the server asks for a key ({said}). Give it as"
+        return f"{what} the model's `pool.key`, or PADDOCK_POOL_KEY"
 
 
 def _too_long(error: Any) -> PromptTooLong | None:

@@ -40,7 +40,7 @@ async def is_paddock(line: Line) -> bool:
     """
     status = await line.status("POST", f"{PREFIX}/stats")
     if status in (401, 403) and await line.status("GET", "/readyz") in (200, 503):
-        raise ModelBroken(line.url, f"the service refuses the key that it is shown ({status})")
+        raise ModelBroken(line.url, line.about_key(str(status)))
     return status == 200
 
 

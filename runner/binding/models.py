@@ -125,8 +125,8 @@ class Models:
     def _url(self, written: str, at: Place) -> str | None:
         """Give an address; None where it is at fault, or an input that is not known yet."""
         value = self._text(written)
-        if value is None or not all(map(self._is_input, value.references)):
-            return None  # told before, with the file
+        if value is None or not all(map(self._is_given, value.references)):
+            return None  # told before, with the file or the inputs
         try:
             text = value.render({"inputs": self._inputs})
         except ExpressionError as error:
@@ -140,8 +140,8 @@ class Models:
             self._fault(at, f"'{text}' {error.why}", error.remedy)
             return None
 
-    def _is_input(self, path: Reference) -> bool:
-        return len(path) > 1 and path[0] == "inputs" and path[1] in self._pipeline.inputs
+    def _is_given(self, path: Reference) -> bool:
+        return len(path) > 1 and path[0] == "inputs" and path[1] in self._inputs
 
     def _text(self, written: str) -> Value | None:
         try:

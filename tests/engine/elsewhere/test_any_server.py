@@ -211,7 +211,8 @@ LATER = {"error": {"message": "slow down"}}
         (
             (401, {"error": {"message": f"Incorrect key: {KEY}"}}, {}),
             ModelBroken,
-            "http://far:1: the server refuses the key that it is shown (401: Incorrect key: ***)",
+            "http://far:1: the server refuses the key that it is shown (401: Incorrect key: ***). "
+            "Correct the model's `pool.key`, or PADDOCK_POOL_KEY",
         ),
         (
             (400, {"error": {"message": "bad", "type": "x"}}, {}),

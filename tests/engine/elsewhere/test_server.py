@@ -143,7 +143,7 @@ async def test_deadlines_hold(chatting: LlamaServer) -> None:
     [
         (ModelSpec("qwen3"), KEY, NotServed, "has no model 'qwen3'. It has: '"),
         (SPEC, "sk-wrong", ModelBroken, "the server refuses the key that it is shown (401: "),
-        (SPEC, "", ModelBroken, "the server refuses the key that it is shown (401: "),
+        (SPEC, "", ModelBroken, "the server asks for a key (401: Invalid API Key). Give it as "),
         (ModelSpec(MODEL, "embed"), KEY, BadRequest, "does not support embeddings"),
     ],
 )
