@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from paddock.runner.history.tail import Progress
 
 EVERY_S = 1.0
+WALK_S = 15.0
 FOLLOW_S = 0.3
 
 _Places = Annotated[
@@ -50,8 +51,13 @@ def runs(
     """List the runs there were and are, the newest first."""
     from paddock.runner.history.past import history
 
+    where, walked_at = _places(places), time.monotonic()
+
     def look() -> History:
-        return history(_places(places), limit=limit, failed_only=failed)
+        nonlocal where, walked_at
+        if time.monotonic() - walked_at > WALK_S:  # there may be new ledgers
+            where, walked_at = _places(places), time.monotonic()
+        return history(where, limit=limit, failed_only=failed)
 
     if watch:
         return _watch(look, as_json=as_json)

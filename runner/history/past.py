@@ -1,13 +1,14 @@
 """The runs that there were and are, of several ledgers together, the newest first.
 
-A run that is said to go on while its process is gone has died; of another machine's nobody here
-knows more than the ledger says.
+A run that is said to go on while its process is gone has died, and so has one of another machine
+that shares the ledger and gives no sign of life. Of others nobody knows more than the ledger says.
 """
 
 from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from .places import Place
 DIED = "died"
 BAD = ("failed", "quarantined", "interrupted", "budget", DIED)
 MOST_LOOKED_AT = 100_000  # for those of one file, or that failed
+SILENT_S = 180.0  # machines that share a ledger give a sign every 30 s
 _CLOCK_S = 5.0  # a process is no later than the run that it began, but for how clocks are read
 
 
@@ -115,11 +117,12 @@ def named(places: Iterable[Place], name: str) -> History:
         try:
             with _reading(place) as ledger:
                 row = ledger.run(name)
+                status = status_of(row, ledger) if row is not None else ""
         except LedgerError as error:
             faults.append(str(error))
             continue
         if row is not None and place.file in (None, row.file):
-            found.append(Past(place, row, status_of(row)))
+            found.append(Past(place, row, status))
     found.sort(key=lambda past: past.row.started, reverse=True)
     return History(tuple(found), tuple(faults))
 
@@ -146,11 +149,19 @@ def items(past: Past) -> list[ItemRow]:
         return ledger.items_of(past.row.run)
 
 
-def status_of(row: RunRow) -> str:
+def status_of(row: RunRow, ledger: Ledger) -> str:
     """Tell how a run ended; one that goes on in a process that is gone has died."""
-    if row.status != "running" or row.host not in (None, socket.gethostname()):
+    if row.status != "running":
         return row.status
+    if row.host not in (None, socket.gethostname()):
+        return DIED if ledger.is_shared and _is_silent(row, ledger) else row.status
     return "running" if row.pid is not None and _is_there(row.pid, row.started) else DIED
+
+
+def _is_silent(row: RunRow, ledger: Ledger) -> bool:
+    """Tell whether another machine's run has long given no sign of life."""
+    since = time.time() - SILENT_S
+    return row.started < since and not ledger.is_heard_of(row.run, since)
 
 
 def _is_there(pid: int, started: float) -> bool:
@@ -172,7 +183,7 @@ def _runs(place: Place, ledger: Ledger, limit: int, *, failed_only: bool) -> Ite
     is_choosy = failed_only or place.file is not None
     n_found = 0
     for row in ledger.runs(MOST_LOOKED_AT if is_choosy else limit):
-        status = status_of(row)
+        status = status_of(row, ledger)
         if place.file not in (None, row.file) or (failed_only and status not in BAD):
             continue
         yield Past(place, row, status)

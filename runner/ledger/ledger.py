@@ -324,6 +324,11 @@ class Ledger:
         assert isinstance(self._reader, postgres.PostgresReader)
         return claims.Claims(self._reader.server, holder, dead_after_s, self._told)
 
+    def is_heard_of(self, run: str, since: float) -> bool:
+        """Tell whether a run that shares the ledger has given a sign of life since a time."""
+        query = "select 1 from holders where run = :run and seen > :since"
+        return bool(self._rows(query, run=run, since=since))
+
     def items_of(self, run: str) -> list[ItemRow]:
         """Give the items that this run was the last to record, by step and key."""
         columns = ", ".join(f"items.{name}" for name in Entry.__slots__)

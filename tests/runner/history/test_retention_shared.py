@@ -9,6 +9,7 @@ from pathlib import Path
 
 from paddock.runner.history.past import history
 from paddock.runner.history.places import places
+from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import Limits, Swept, sweep
 from paddock.runner.report import Report
 from paddock.runner.verbs import run_async
@@ -43,6 +44,25 @@ def test_a_shared_ledger_loses_what_nothing_needs_and_nothing_else(
 def test_a_folder_that_no_run_was_in_has_nothing_to_clean(url: str, tmp_path: Path) -> None:
     (tmp_path / ".paddock").mkdir()
     assert sweep(tmp_path / ".paddock", url, EVERYTHING) == Swept()
+
+
+def test_a_run_of_another_machine_that_gives_no_sign_of_life_has_died(
+    url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "paddock.toml").write_text(f'ledger = "{url}"\n')
+    ages = {"young": 10.0, "silent": 1_000.0}
+
+    async def write() -> None:
+        with Ledger(tmp_path / ".paddock", url=url) as ledger:
+            for run, age_s in ages.items():
+                row = {"run": run, "pipeline": "p", "file": "p.yaml", "status": "running"}
+                at = {"started": time.time() - age_s, "host": "elsewhere", "pid": 1}
+                ledger.record_run({**row, **at})
+            await ledger.durable()
+
+    asyncio.run(write())
+    found = {past.row.run: past.status for past in history(places([tmp_path]), limit=5).runs}
+    assert found == {"young": "running", "silent": "died"}
 
 
 def test_the_runs_of_a_shared_ledger_are_listed(url: str, tmp_path: Path) -> None:
