@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,9 +44,7 @@ def listed(root: Path, wanted: Filter) -> Listing:
     while waiting:
         folder, prefix = waiting.pop()
         try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    waiting.extend(_entry(entry, prefix, wanted, listing))
+            waiting += _entries(folder, prefix, wanted, listing)
             listing.n_folders += 1
         except OSError as error:
             if not prefix:
@@ -56,19 +54,21 @@ def listed(root: Path, wanted: Filter) -> Listing:
     return listing
 
 
-def _entry(
-    entry: os.DirEntry[str], prefix: str, wanted: Filter, listing: Listing
-) -> Iterator[tuple[str, str]]:
-    relpath = prefix + entry.name
-    if entry.is_dir(follow_symlinks=False):
-        if wanted.wants_folder(relpath):
-            yield entry.path, f"{relpath}/"
-        return
-    if not wanted.wants_file(relpath):
-        return
-    seen = _seen(entry.path, relpath)
-    if seen is not None:
-        listing.files[relpath] = seen
+def _entries(folder: str, prefix: str, wanted: Filter, listing: Listing) -> list[tuple[str, str]]:
+    """Take in what lies directly in a folder; gives the folders to go into."""
+    below: list[tuple[str, str]] = []
+    files = listing.files
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            relpath = prefix + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                if wanted.wants_folder(relpath):
+                    below.append((entry.path, f"{relpath}/"))
+            elif wanted.wants_file(relpath):
+                seen = _seen(entry.path, relpath)
+                if seen is not None:
+                    files[relpath] = seen
+    return below
 
 
 def looked(root: Path, relpaths: Iterable[str], wanted: Filter) -> dict[str, Seen | None]:
@@ -101,9 +101,7 @@ def _below(root: Path, relpath: str, wanted: Filter) -> dict[str, Seen]:
     while waiting:
         folder, prefix = waiting.pop()
         try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    waiting.extend(_entry(entry, prefix, wanted, listing))
+            waiting += _entries(folder, prefix, wanted, listing)
         except OSError:
             continue  # the next look at the whole tells it
     return listing.files

@@ -24,7 +24,7 @@ def is_temporary(name: str) -> bool:
     >>> [is_temporary(name) for name in ("a.pdf", ".~lock.a.odt#", "~$a.docx", "a.part", "4913")]
     [False, True, True, True, True]
     """
-    lower = name.lower()
+    lower = name if name.islower() else name.lower()
     return lower.startswith(_BEGINNINGS) or lower.endswith(_ENDINGS) or lower in _NAMES
 
 

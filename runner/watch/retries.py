@@ -53,6 +53,11 @@ class Retries:
         """How many files wait before they are tried again."""
         return len(self._held)
 
+    def __iter__(self) -> Iterator[str]:
+        """Name them, and what lies in a hot folder's `processing/`."""
+        yield from self._held
+        yield from self.claimed
+
     def holds(self, seen: Seen) -> bool:
         """Tell whether this version waits; another version of the file ends that."""
         held = self._held.get(seen.relpath)

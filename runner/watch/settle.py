@@ -31,6 +31,10 @@ class Settling:
         """How many there are."""
         return len(self._waiting)
 
+    def __iter__(self) -> Iterator[str]:
+        """Name them."""
+        return iter(self._waiting)
+
     def __contains__(self, relpath: object) -> bool:
         """Tell whether a file is among them."""
         return relpath in self._waiting

@@ -18,6 +18,8 @@ Identity: TypeAlias = tuple[int, int]
 UNKNOWN: Identity = (-1, -1)
 """What the ledger holds of a file that a run has taken and not yet seen through."""
 
+EVERYTHING = ("**/*",)
+
 PROCESSING, DONE, FAILED = "processing", "done", "failed"
 HOT_FOLDERS = (PROCESSING, DONE, FAILED)
 """What a hot folder holds besides the documents that nobody has claimed yet."""
@@ -31,7 +33,7 @@ class WatchSpec:
     """Its identity in the ledger: the pipeline's file and the root."""
     root: Path
     """Absolute; need not be there yet."""
-    include: tuple[str, ...] = ("**/*",)
+    include: tuple[str, ...] = EVERYTHING
     exclude: tuple[str, ...] = ()
     settle_s: float = 2.0
     batch_s: float = 10.0
