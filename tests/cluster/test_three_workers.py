@@ -6,7 +6,7 @@ from tests.cluster.three_workers import prove
 
 
 def test_a_machine_that_is_killed_costs_nothing_but_what_it_had_in_flight() -> None:
-    proof = prove(60, 3, kills=True, delay_s=0.5)
+    proof = prove(60, 3, "kill", delay_s=0.5)
     assert proof.wrong == []
     assert (proof.n_done, proof.status) == (60, 0)
     assert proof.n_twice == proof.n_in_flight

@@ -1,6 +1,6 @@
 """Proof: three machines on one folder, one of them killed with its children; all done, none twice.
 
-    python -m tests.cluster.three_workers [--documents N] [--workers N] [--no-kill]
+    python -m tests.cluster.three_workers [--documents N] [--workers N] [--mishap stop]
 
 Machines are processes with state folders of their own. Real PostgreSQL, real Prefect server on it,
 `paddock cluster init`, `paddock worker`, `paddock cluster run`; the models are a server that all of
@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import psutil
@@ -155,6 +155,12 @@ class Cluster:
         """Kill a machine: all of its processes at once; tells how many."""
         return kill_all(self.machines.pop(name))
 
+    def stop(self, name: str) -> int:
+        """Ask a machine to end; tells its status."""
+        machine = self.machines.pop(name)
+        machine.terminate()
+        return machine.wait(WAIT_S)
+
     def log(self, name: str) -> str:
         """Give what a machine said."""
         return (self.home / f"{name}.log").read_text("utf-8", "replace")
@@ -276,8 +282,11 @@ class Proof:
         return "\n".join(f"{name:<36}{value:>8}" for name, value in rows.items())
 
 
-def prove(n_documents: int, n_workers: int, *, kills: bool, delay_s: float = 0.5) -> Proof:
-    """Do the whole of it."""
+Mishap = Literal["kill", "stop", "none"]
+
+
+def prove(n_documents: int, n_workers: int, mishap: Mishap, *, delay_s: float = 0.5) -> Proof:
+    """Do the whole of it; one machine is killed or asked to end in the middle, and replaced."""
     models = Counting(delay_s)
     with models.serving(), cluster(n_documents, models.url) as made:
         names = [f"machine{number}" for number in range(1, n_workers + 1)]
@@ -286,15 +295,20 @@ def prove(n_documents: int, n_workers: int, *, kills: bool, delay_s: float = 0.5
         began = time.monotonic()
         job = made.paddock("cluster", "run", "pipeline.yaml", "--shares", str(n_workers))
         n_killed, in_flight = 0, set[str]()
-        if kills:
+        if mishap != "none":
             # Not before it has done some of the work, and never when all of it is done.
             until(
                 lambda: _n_at_work(made) >= n_workers or len(models.asked) > n_documents // 2,
                 "all machines at work",
             )
             in_flight = models.in_flight()
-            n_killed = made.kill(_busiest(made))
-            in_flight |= models.in_flight()
+            if mishap == "kill":
+                n_killed = made.kill(_busiest(made))
+                in_flight |= models.in_flight()
+            else:
+                in_flight = set()  # what it had begun it has finished
+                made.stop(_busiest(made))
+                made.join("another")
         status = job.wait(WAIT_S)
         seconds = time.monotonic() - began
         return _proof(made, models, n_documents, n_killed, in_flight, status, seconds)
@@ -347,9 +361,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int, default=300)
     parser.add_argument("--workers", type=int, default=3)
-    parser.add_argument("--no-kill", action="store_true")
+    parser.add_argument("--mishap", choices=("kill", "stop", "none"), default="kill")
     given = parser.parse_args()
-    proof = prove(given.documents, given.workers, kills=not given.no_kill)
+    proof = prove(given.documents, given.workers, given.mishap)
     print(proof.as_text())
     for wrong in proof.wrong:
         print("wrong:", wrong)
