@@ -95,7 +95,7 @@ def test_up_is_watched_and_says_when_it_is_ready() -> None:
     assert values(text, "Type") == ["notify"]
     assert float(values(text, "WatchdogSec")[0]) >= 60
     assert values(text, "Restart") == ["on-failure"]
-    # A wrong command, or a folder that another one has: trying again changes nothing.
+    # A wrong command or setting: trying again changes nothing.
     assert values(text, "RestartPreventExitStatus") == ["2"]
 
 
