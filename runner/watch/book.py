@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.ledger import Ledger
-
+from ..ledger.entries import LedgerError  # noqa: TID252 - the same class in either way of importing
+from ..ledger.ledger import Ledger  # noqa: TID252 - the same class in either way of importing
 from .spec import UNKNOWN, Identity
 
 _EPOCH = ""

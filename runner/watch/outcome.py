@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import cast, get_args
 
-from paddock.runner.ledger.ledger import Ledger
-
+from ..ledger.ledger import Ledger  # noqa: TID252 - the same class in either way of importing
 from .spec import Outcome, Status
 
 
@@ -29,5 +28,5 @@ def outcome_of(ledger: Ledger, run: str, otherwise: Status = "crashed") -> Outco
         for entry in entries  # done, with attempts: something within it failed and may pass
         if entry.state == "failed" or (entry.state == "done" and entry.attempts)
     )
-    status: Status = row.status  # type: ignore[assignment] - looked at above
+    status = cast(Status, row.status)  # looked at above
     return Outcome(run, status, failed, again, row.message or "")

@@ -11,9 +11,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from paddock.runner.binding.bound import BoundPlan
-from paddock.runner.ledger.ledger import Ledger
-
+from ..binding.bound import BoundPlan  # noqa: TID252 - the same class in either way of importing
+from ..ledger.ledger import Ledger  # noqa: TID252 - the same class in either way of importing
 from .filter import Filter
 from .names import is_temporary_path
 from .spec import UNKNOWN, Identity, WatchSpec

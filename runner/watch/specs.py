@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from paddock.runner.binding.bound import BoundPlan
-
+from ..binding.bound import BoundPlan  # noqa: TID252 - the same class in either way of importing
 from .spec import WatchSpec
 
 

@@ -14,8 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from paddock.runner.ledger.entries import LedgerError
-
+from ..ledger.entries import LedgerError  # noqa: TID252 - the same class in either way of importing
 from . import notices
 from .book import Book, unknown
 from .ears import POLL_S, POLL_SHARE, Ears

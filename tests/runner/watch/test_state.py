@@ -424,7 +424,7 @@ class HotFolder(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             self.world.calm()
-            assert sorted(text for _, text in self.world.done) == sorted(self.dropped)
+            assert sorted(text or "" for _, text in self.world.done) == sorted(self.dropped)
             done = self.world.contents(self.world.root / "done")
             assert sorted(done.values()) == sorted(self.dropped)
             assert self.world.contents(self.world.spec.processing) == {}
