@@ -8,8 +8,6 @@ from typing import Literal
 
 from paddock.runner.restarts import again
 
-from .windows import Window
-
 Stopped = Literal["window", "cancelled", "shutdown"]
 
 
@@ -42,15 +40,14 @@ class GoOn:
     words: str
 
 
-def follow(
-    ending: Ending, now: datetime, *, window: Window | None, max_restarts: int
-) -> Done | GoOn:
+def follow(ending: Ending, now: datetime, *, max_restarts: int) -> Done | GoOn:
     """Tell what follows."""
     has_finished = ending.crash is None and ending.status not in ("interrupted", "budget")
     if has_finished or ending.stopped == "cancelled":
         return Done()
-    if ending.stopped == "window" and window is not None:
-        return GoOn(window.opens(now), ending.attempt, f"goes on in its window {window}")
+    if ending.stopped == "window":
+        # Due at once: it is held back as everything else is, and may go on when the file changes.
+        return GoOn(now, ending.attempt, "goes on in its window")
     if ending.stopped == "shutdown":
         return GoOn(now, ending.attempt, "goes on where `paddock up` was ended")
     if ending.crash is None:

@@ -95,11 +95,7 @@ def tell_end(job: Job, end: End, ending: Ending, next_: Done | GoOn) -> None:
         level = logging.ERROR
     log.log(level, "%s: run %s %s", name, run, what)
     if isinstance(next_, GoOn):
-        log.info("%s: it %s.", name, _goes_on(next_))
+        at = f"{next_.at.astimezone():%H:%M:%S}"
+        log.info("%s: queued again for %s: %s", name, at, next_.words)
     elif next_.is_given_up:
         log.error("%s: run %s is not started again.", name, run)
-
-
-def _goes_on(next_: GoOn) -> str:
-    local = next_.at.astimezone()
-    return f"is started again at {local:%Y-%m-%d %H:%M:%S}"

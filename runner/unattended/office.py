@@ -253,8 +253,7 @@ class Office:
         ending = self._ending(job, end, shown)
         if shown.phase != "ended":
             await self._show(job, end, ending)
-        window = job.post.standing.window
-        next_ = follow(ending, datetime.now(UTC), window=window, max_restarts=self._max_restarts)
+        next_ = follow(ending, datetime.now(UTC), max_restarts=self._max_restarts)
         if isinstance(next_, GoOn):
             await self._again(job, next_)
         self.jobs.pop(job.tracked.id, None)

@@ -27,6 +27,7 @@ def told_of(office: Office, planner: Planner, watching: Watching) -> dict[str, A
                 "pipeline": names.get(run.deployment),
                 "trigger": run.parameters.get("trigger"),
                 "at": run.at.isoformat(),
+                "not_before": run.next_at.isoformat(),
                 "state": run.shown,
             }
             for run in office.queue[:MOST_SHOWN]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import os
 import socket
@@ -34,6 +33,7 @@ from .executor import warm
 from .found import Changes, Finder
 from .holding import Held, Holding
 from .standing import Standing
+from .surroundings import is_loopback, tell_environment
 from .telling import told_of
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ PREFECT_S = 180.0  # on a machine with much else to do
 AWAY_S = 3.0
 STUCK_S = 120.0
 """A round that takes longer is stuck, and systemd is no longer told that all is well."""
-TIDY_S = 86_400.0
+TIDY_FIRST_S, TIDY_S = 900.0, 86_400.0
 
 log = logging.getLogger("paddock.up")
 
@@ -140,7 +140,7 @@ class Up:
             )
             self._posting = Posting(
                 self._board, self._office, self._planner, self._watching, self._holding,
-                self._say, is_open=not _is_loopback(door.getsockname()[0]),
+                self._say, is_open=not is_loopback(door.getsockname()[0]),
             )  # fmt: skip
             hooks = self._posting.hooks
             app = health.make_app(self._ready, self.status, hooks.answer)
@@ -169,7 +169,7 @@ class Up:
         try:
             self._residence = await stack.enter_async_context(here)
             is_ours, url = not url, url or self._residence.prefect_api_url
-            _tell_environment(url, self._settings)
+            tell_environment(url, self._settings)
             await warm()  # which takes as long as Prefect's server
             return await self._prefect() if is_ours else url
         except NoResidence as error:
@@ -199,7 +199,12 @@ class Up:
         """Keep everything going until `stop` is set."""
         tasks = [
             asyncio.create_task(act())
-            for act in (self._keep_queue, self._keep_looking, self._keep_beating)
+            for act in (
+                self._keep_queue,
+                self._keep_looking,
+                self._keep_beating,
+                self._keep_tidy,
+            )
         ]
         stopped = asyncio.create_task(self.stop.wait())
         done, _ = await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
@@ -276,13 +281,11 @@ class Up:
         """Once a day, let go of what nobody needs any more."""
         from paddock.runner.history.tidy import tidy
 
+        await asyncio.sleep(TIDY_FIRST_S)
         while True:
-            folders = {one.file.parent for one in self._wanted.values()}
-            try:
-                for fault in await tidy(self._settings, sorted(folders)):
-                    log.warning("%s", fault)
-            except Exception as error:  # tidying up must not end what it tidies up after
-                log.warning("tidying up failed: %s", error)
+            folders = sorted({one.file.parent for one in self._wanted.values()})
+            for words in await tidy(self._settings, folders):
+                log.warning("%s", words)
             await asyncio.sleep(TIDY_S)
 
     # --- files
@@ -393,17 +396,3 @@ class Up:
             return
         for untold in await tell_of(bound, crashed(name, run, words), None, settings, known):
             log.warning("%s: %s", name, untold)
-
-
-def _is_loopback(host: str) -> bool:
-    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
-
-
-def _tell_environment(url: str, settings: Settings) -> None:
-    """Set what Prefect reads when it is imported: here, and in the processes of runs."""
-    os.environ["PREFECT_API_URL"] = url
-    os.environ.setdefault("PREFECT_HOME", str(settings.state_dir / "prefect"))
-    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.pop("CI", None)  # a run of ours uses our pool, wherever we are

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 
 from paddock.runner.unattended.endings import Done, Ending, GoOn, follow
-from paddock.runner.unattended.windows import Window
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
-SHUT = Window(time(22), time(7), UTC)
 
 
-def after(ending: Ending, *, window: Window | None = None, max_restarts: int = 3) -> Done | GoOn:
-    return follow(ending, NOW, window=window, max_restarts=max_restarts)
+def after(ending: Ending) -> Done | GoOn:
+    return follow(ending, NOW, max_restarts=3)
 
 
 def test_a_run_that_crashed_is_started_again_later_and_later_and_not_for_ever() -> None:
@@ -32,11 +30,10 @@ def test_a_run_that_said_how_it_ended_is_done() -> None:
         assert after(Ending(1, status=status)) == Done()
 
 
-def test_a_run_whose_window_closed_goes_on_at_the_next_opening_as_the_same_attempt() -> None:
+def test_a_run_whose_window_closed_waits_for_it_again_as_the_same_attempt() -> None:
     ending = Ending(2, status="budget", stopped="window")
-    words = "goes on in its window 22:00-07:00"
-    assert after(ending, window=SHUT) == GoOn(NOW.replace(hour=22), 2, words)
-    assert after(Ending(2, status="completed", stopped="window"), window=SHUT) == Done()
+    assert after(ending) == GoOn(NOW, 2, "goes on in its window")
+    assert after(Ending(2, status="completed", stopped="window")) == Done()
 
 
 def test_a_run_that_was_cancelled_stays_so_even_when_it_had_to_be_killed() -> None:

@@ -220,8 +220,10 @@ def test_a_window_holds_runs_back_stops_them_at_an_items_border_and_lets_them_go
     desk.write("night/go", "")  # the item in flight is finished, the next one is not begun
     desk.until(lambda: not desk.get()["running"])
     assert (desk.output("night", "a.txt"), desk.output("night", "b.txt")) == ("done", None)
-    (again,) = desk.get()["queue"]
-    assert datetime.fromisoformat(again["at"]).astimezone().strftime("%H:%M") == shut[:5]
+    (again,) = desk.until(
+        lambda: [one for one in desk.get()["queue"] if "waits for its window" in one["state"]]
+    )
+    assert datetime.fromisoformat(again["not_before"]).astimezone().strftime("%H:%M") == shut[:5]
     with_window(opened)
     desk.until(lambda: desk.output("night", "b.txt") == "done")
     assert len(desk.marks("night")) == 2

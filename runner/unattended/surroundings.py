@@ -1,0 +1,23 @@
+"""What `paddock up` finds and sets around itself: the environment of its runs, its address."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+
+from paddock.runner.settings import Settings
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether nobody but this machine reaches an address."""
+    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+
+
+def tell_environment(url: str, settings: Settings) -> None:
+    """Set what Prefect reads when it is imported: here, and in the processes of runs."""
+    os.environ["PREFECT_API_URL"] = url
+    os.environ.setdefault("PREFECT_HOME", str(settings.state_dir / "prefect"))
+    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.pop("CI", None)  # a run of ours uses our pool, wherever we are
