@@ -77,8 +77,9 @@ def matching(ref: str, listed: Sequence[Json]) -> Json | None:
     >>> matching("a.gguf", [{"id": "/models/a.gguf"}])
     {'id': '/models/a.gguf'}
     """
-    for names_of in (_names, _short_names):
-        found = [entry for entry in listed if ref in names_of(entry)]
+    # The settings may send a model elsewhere that its author names by a file beside the YAML.
+    for wanted, names_of in ((ref, _names), (ref, _short_names), (_file_name(ref), _short_names)):
+        found = [entry for entry in listed if wanted in names_of(entry)]
         if found:
             return found[0]
     return None
