@@ -74,7 +74,7 @@ def runs(
 
 
 def _table(found: Sequence[Past], known: dict[Path, Progress]) -> str:
-    """Lay out runs; `known` keeps how far those are that run, from one look to the next."""
+    """Lay out runs; `known` keeps how far those came that have no report, between two looks."""
     from .history_text import table
 
     rows = [(past, _progress(past, known)) for past in found]
@@ -82,7 +82,7 @@ def _table(found: Sequence[Past], known: dict[Path, Progress]) -> str:
 
 
 def _progress(past: Past, known: dict[Path, Progress]) -> str:
-    if past.status != "running":
+    if past.status not in ("running", "died"):
         known.pop(past.journal, None)
         return ""
     from paddock.runner.history.tail import Progress
@@ -141,7 +141,7 @@ def _watch_lines(look: Any, *, as_json: bool) -> None:
             if as_json:
                 console.say_json(past.as_json())
             else:
-                after = "" if past.status == "running" else f": {counts(_counts(past))}"
+                after = f": {counts(_counts(past))}" if past.summary else ""
                 console.say(f"{past.row.run} of {past.row.pipeline} {past.status}{after}")
         is_first = False
         time.sleep(EVERY_S)

@@ -30,7 +30,7 @@ def _row(past: Past, progress: str, now: float, host: str) -> tuple[str, ...]:
         past.status,
         console.ago(now - row.started),
         took(past, now),
-        progress or counts(past.summary.get("counts") or {}),
+        progress or (counts(past.summary.get("counts") or {}) if past.summary else ""),
         by,
         _short(past.message or "" if past.status not in ("completed", "quarantined") else ""),
     )
