@@ -215,9 +215,10 @@ def settings_named(text: str) -> set[str]:
 @pytest.mark.parametrize("file", sorted(DEPLOY.iterdir()), ids=lambda file: file.name)
 def test_every_setting_that_is_named_exists(file: Path, tmp_path: Path) -> None:
     values = {
-        "PADDOCK_HOST": "0.0.0.0:11434", "PADDOCK_UP_HOST": "0.0.0.0:11436", "PADDOCK_KEEP_ALIVE": "5m", "PADDOCK_KEEP_TRACKING": "14d",
-        "PADDOCK_KEEP_CALLS": "30d", "PADDOCK_MAX_LEDGER": "50GB", "PADDOCK_POOL": "http://10.0.0.2:11434",
-        "PADDOCK_ALLOW": "network", "PADDOCK_MAX_RUNS": "2", "PADDOCK_LOG_JSON": "1",
+        "PADDOCK_HOST": "0.0.0.0:11434", "PADDOCK_UP_HOST": "0.0.0.0:11436",
+        "PADDOCK_POOL": "http://10.0.0.2:11434", "PADDOCK_ALLOW": "network",
+        "PADDOCK_KEEP_ALIVE": "5m", "PADDOCK_KEEP_TRACKING": "14d", "PADDOCK_KEEP_CALLS": "30d",
+        "PADDOCK_MAX_LEDGER": "50GB", "PADDOCK_MAX_RUNS": "2", "PADDOCK_LOG_JSON": "1",
     }  # fmt: skip
     named = settings_named(file.read_text("utf-8")) - {"PADDOCK_PORT"}  # compose's own
     environ = {name: values.get(name, "/tmp/x") for name in named}
