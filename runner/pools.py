@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,12 +55,14 @@ async def opened_pool(
     is_plan: bool = False,
     secrets: Secrets | None = None,
     stop: asyncio.Event | None = None,
+    is_patient: bool = False,
     note: Note = print,
 ) -> AsyncIterator[tuple[Digests, Pool]]:
     """Give the models' digests and the pool; every named model is looked up before the start.
 
     `given` serves instead of any other; `here` says where this machine's service is asked, in place
-    of a pool inside this process. A plan only looks up and gets no pool of its own.
+    of a pool inside this process. A plan only looks up and gets no pool of its own. Who is patient
+    also waits for servers elsewhere that are all away at the start.
 
     Raises:
         EngineError: a model that the pipeline names cannot be used.
@@ -69,13 +72,14 @@ async def opened_pool(
     if given is not None:
         yield await _looked_up(given, specs, stop), given
         return
+    spread = _Spread(settings.pool_wait_s, is_patient, note)
     async with AsyncExitStack() as stack:
         home: Pool = NoPool()
         if any(not spec.pool for spec in specs):
-            home = await stack.enter_async_context(_home(bound, settings, here, is_plan, note))
+            home = await stack.enter_async_context(_home(bound, settings, here, is_plan, spread))
         elsewhere = {
             name: await stack.enter_async_context(
-                await _elsewhere(bound, pool, settings, secrets, note)
+                await _elsewhere(bound, pool, settings, secrets, spread)
             )
             for name, pool in bound.pools.items()
             if any(spec.pool == name for spec in specs)
@@ -86,15 +90,19 @@ async def opened_pool(
 
 @asynccontextmanager
 async def _home(
-    bound: BoundPlan, settings: Settings, here: FindPlace | None, is_plan: bool, note: Note
+    bound: BoundPlan,
+    settings: Settings,
+    here: FindPlace | None,
+    is_plan: bool,
+    spread: _Spread,
 ) -> AsyncIterator[Pool]:
     """Open the pool of the models that name none."""
     if settings.pool_urls:
         # A file beside the pipeline may be a stranger's, and must not have keys sent anywhere.
         is_strange = names_strange_pool(settings, bound.roots.base)
         key = "" if is_strange else settings.pool_key
-        async with _spread(settings.pool_urls, key, settings, note) as spread:
-            yield spread
+        async with spread.over(settings.pool_urls, key) as servers:
+            yield servers
         return
     if is_plan:
         yield LookedUp(settings)
@@ -116,7 +124,7 @@ async def _elsewhere(
     pool: BoundPool,
     settings: Settings,
     secrets: Secrets | None,
-    note: Note,
+    spread: _Spread,
 ) -> SpreadPool:
     """Make the pool of servers that a model names."""
     scope = {"inputs": bound.inputs, "secrets": secrets.values if secrets else {}}
@@ -124,7 +132,7 @@ async def _elsewhere(
     tokenizer = None
     if pool.tokenizer is not None:
         tokenizer = await asyncio.to_thread(_file_of, pool.tokenizer, settings)
-    return _spread(pool.urls, key, settings, note, tokenizer)
+    return spread.over(pool.urls, key, tokenizer)
 
 
 def _file_of(tokenizer: str, settings: Settings) -> Path:
@@ -138,16 +146,22 @@ def _file_of(tokenizer: str, settings: Settings) -> Path:
     return ModelFinder(settings.pool.models_dir, settings.pool.cache_dir).locate(tokenizer).path
 
 
-def _spread(
-    urls: Iterable[str], key: str, settings: Settings, note: Note, tokenizer: Path | None = None
-) -> SpreadPool:
-    from paddock.engine.elsewhere.address import ServerAddress
-    from paddock.engine.elsewhere.any_server import AnyServer
-    from paddock.engine.elsewhere.spread import SpreadPool
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """Makes pools of servers elsewhere."""
 
-    addresses = [ServerAddress(url, key) for url in urls]
-    servers = [AnyServer(one, note, tokenizer=tokenizer) for one in addresses]
-    return SpreadPool(servers, note, reach_s=settings.pool_wait_s)
+    wait_s: float
+    is_patient: bool
+    note: Note
+
+    def over(self, urls: Iterable[str], key: str, tokenizer: Path | None = None) -> SpreadPool:
+        from paddock.engine.elsewhere.address import ServerAddress
+        from paddock.engine.elsewhere.any_server import AnyServer
+        from paddock.engine.elsewhere.spread import SpreadPool
+
+        addresses = [ServerAddress(url, key) for url in urls]
+        servers = [AnyServer(one, self.note, tokenizer=tokenizer) for one in addresses]
+        return SpreadPool(servers, self.note, reach_s=self.wait_s, is_patient=self.is_patient)
 
 
 def models_of(bound: BoundPlan) -> tuple[ModelSpec, ...]:

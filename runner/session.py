@@ -162,6 +162,7 @@ async def opened(
                 is_plan=is_plan,
                 secrets=secrets,
                 stop=stop,
+                is_patient=options.trigger != "hand",
                 note=tally.note,
             )
         )

@@ -11,7 +11,7 @@ from paddock.engine.elsewhere.any_server import Server
 from paddock.engine.elsewhere.choice import Seen
 from paddock.engine.elsewhere.faults import Away, Later
 from paddock.engine.errors import EngineError
-from paddock.engine.request import ModelSpec
+from paddock.engine.request import ModelFacts, ModelSpec
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 PULSE_ANSWER_S = 10.0
@@ -33,7 +33,7 @@ class Member:
         self.n_running = 0
         self.down_since: float | None = None
         """By the loop's clock; None: it is up."""
-        self.digests: dict[Key, str] = {}
+        self.facts: dict[Key, ModelFacts] = {}
         """Of the models that it has been seen to have."""
         self._fallen = asyncio.Event()
         self._paused_until = 0.0
@@ -51,23 +51,22 @@ class Member:
         """Tell how it is, for the choice."""
         is_open = asyncio.get_running_loop().time() >= self._paused_until
         return Seen(
-            self.is_up and is_open and key in self.digests,
+            self.is_up and is_open and key in self.facts,
             self.n_running,
             self._n_slots.get(key),
             self._resident.get(key),
             failed_before,
         )
 
-    async def look(self, spec: ModelSpec, *, anew: bool = False) -> str:
-        """Ask for a model; gives its digest.
+    async def look(self, spec: ModelSpec, *, anew: bool = False) -> ModelFacts:
+        """Ask for a model.
 
         Raises:
             Away, Later, EngineError: as the server says.
         """
-        key = key_of(spec)
-        digest = (await self.server.facts(spec, anew=anew)).identity
-        self._n_slots[key] = await self.server.n_slots(spec)
-        return digest
+        facts = await self.server.facts(spec, anew=anew)
+        self._n_slots[key_of(spec)] = await self.server.n_slots(spec)
+        return facts
 
     def fell(self, reason: str) -> bool:
         """Note that it is gone, for all that run there too; tells whether that is new."""
@@ -105,7 +104,7 @@ class Member:
             return is_gone and self.fell(f"{self.server.url} does not answer any more")
         self._n_misses = 0
         for spec in specs:
-            if key_of(spec) in self.digests:
+            if key_of(spec) in self.facts:
                 with suppress(Away, Later, EngineError):
                     self._resident[key_of(spec)] = await self.server.is_resident(spec)
         return False

@@ -31,10 +31,13 @@ class Roster:
         *,
         reach_s: float,
         pulse_s: float,
+        is_patient: bool,
     ) -> None:
         self._members = [Member(server) for server in servers]
         self._note = note
         self._reach_s = reach_s
+        self._is_patient = is_patient
+        """Whether servers that are all away at the start are waited for, too."""
         self._pulse_s = pulse_s
         self._specs: dict[Key, ModelSpec] = {}
         self._has_begun = False
@@ -92,7 +95,7 @@ class Roster:
         return left_s
 
     def _having(self, key: Key) -> list[Member]:
-        return [one for one in self._members if key in one.digests]
+        return [one for one in self._members if key in one.facts]
 
     def pause(self, member: Member, error: Later) -> None:
         """Let a full server be for a while."""
@@ -118,18 +121,28 @@ class Roster:
             NotServed, ModelBroken: with what the servers have, or why they cannot be used.
             NoServer: none can be reached.
         """
-        self._specs[key_of(model)] = model
+        key = key_of(model)
+        self._specs[key] = model
         looks = (self._met(member, model) for member in self._members)
         errors = [error for error in await asyncio.gather(*looks) if error is not None]
-        having = self._having(key_of(model))
-        if having:
-            away = [f"{one.reason}: the others go on." for one in self._members if not one.is_up]
-            for told in (*map(str, errors), *away):
-                self._note(told)
-            self._has_begun = True
-            facts = [await one.server.facts(model) for one in having]
-            return replace(facts[0], n_ctx_tokens=min(one.n_ctx_tokens for one in facts))
-        raise self._nobody(model, errors)
+        if self._is_patient and not self._having(key):
+            await self._awaited(key)
+        if not self._having(key):
+            raise self._nobody(model, errors)
+        away = [f"{one.reason}: the others go on." for one in self._members if not one.is_up]
+        for told in (*map(str, errors), *away):
+            self._note(told)
+        self._has_begun = True
+        facts = [one.facts[key] for one in self._having(key)]
+        return replace(facts[0], n_ctx_tokens=min(one.n_ctx_tokens for one in facts))
+
+    async def _awaited(self, key: Key) -> None:
+        """Wait for the first server that has a model, as long as one may come yet."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._reach_s):
+                while not self._having(key) and not all(one.is_up for one in self._members):
+                    self._note(f"{self._reasons()}: waiting.")
+                    await self._moved.wait()
 
     async def _met(self, member: Member, model: ModelSpec) -> EngineError | None:
         """Ask one server for a model; gives why it is not used for it, if that is to be said."""
@@ -143,7 +156,7 @@ class Roster:
             return error
         return None
 
-    async def _loaded(self, member: Member, model: ModelSpec) -> str:
+    async def _loaded(self, member: Member, model: ModelSpec) -> ModelFacts:
         """Ask a server for a model, waiting for one that has only just been started."""
         until = asyncio.get_running_loop().time() + self._reach_s
         while True:
@@ -155,21 +168,21 @@ class Roster:
                 self._note(f"{error.reason}: waiting for it.")
                 await asyncio.sleep(error.after_s or _LOADING_PAUSE_S)
 
-    def _know(self, member: Member, model: ModelSpec, digest: str) -> None:
+    def _know(self, member: Member, model: ModelSpec, facts: ModelFacts) -> None:
         """Take it that a server has a model.
 
         Raises:
             ModelBroken: another one than the first server that was asked.
         """
         key = key_of(model)
-        others = (one for one in self._members if one is not member and key in one.digests)
+        others = (one for one in self._members if one is not member and key in one.facts)
         for other in others:
-            if other.digests[key] != digest:
+            if other.facts[key].identity != facts.identity:
                 why = f"it has another model under the name '{model.ref}' than {other.server.url}"
-                member.digests.pop(key, None)
+                member.facts.pop(key, None)
                 raise ModelBroken(member.server.url, f"{why}; it is left out")
-        if member.digests.setdefault(key, digest) != digest:
-            del member.digests[key]
+        if member.facts.setdefault(key, facts).identity != facts.identity:
+            del member.facts[key]
             why = f"another model has come under the name '{model.ref}'; it is left out"
             raise ModelBroken(member.server.url, why)
 
@@ -213,7 +226,7 @@ class Roster:
                     try:
                         self._know(member, spec, await member.look(spec, anew=True))
                     except EngineError as error:
-                        member.digests.pop(key_of(spec), None)
+                        member.facts.pop(key_of(spec), None)
                         self._note(str(error))
                 member.rose()
                 self._note(f"{member.server.url} is there.")

@@ -56,8 +56,11 @@ class SpreadPool:
         *,
         reach_s: float = REACH_S,
         pulse_s: float = PULSE_S,
+        is_patient: bool = False,
     ) -> None:
-        self._roster = Roster(servers, note, reach_s=reach_s, pulse_s=pulse_s)
+        self._roster = Roster(
+            servers, note, reach_s=reach_s, pulse_s=pulse_s, is_patient=is_patient
+        )
         self._facts: dict[Key, ModelFacts] = {}
         self._looking = asyncio.Lock()
         self._answers: set[Answer] = set()

@@ -196,7 +196,7 @@ def test_a_key_of_the_caller_is_not_sent_where_a_file_beside_the_pipeline_says(
         pool_key=KEY,
         origins={"pool": f"{folder / 'paddock.toml'}: pool"},
     )
-    with pytest.raises(ModelBroken, match="refuses the key"):
+    with pytest.raises(ModelBroken, match="the server asks for a key"):
         ran(folder, own)
 
 

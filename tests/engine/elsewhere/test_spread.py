@@ -124,6 +124,21 @@ async def test_where_no_server_is_there_at_the_start_one_is_told_at_once() -> No
 
 
 @in_loop
+async def test_who_is_patient_waits_for_the_first_that_comes() -> None:
+    one, other = FarServer("one"), FarServer("other")
+    one.die()
+    other.die()
+    notes: list[str] = []
+    async with SpreadPool([one, other], notes.append, is_patient=True) as pool:
+        looked = asyncio.create_task(pool.facts(M))
+        await until(lambda: notes)
+        other.come_back()
+        await looked
+        assert (await pool.chat(ask()).reply()).text == "from http://other:1"
+    assert notes[0] == "http://one:1 cannot be reached; http://other:1 cannot be reached: waiting."
+
+
+@in_loop
 async def test_where_none_comes_back_in_time_the_run_stops() -> None:
     server = FarServer("only")
     async with opened([server], reach_s=0.3) as (pool, _):
