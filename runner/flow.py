@@ -40,8 +40,9 @@ from prefect.artifacts import (  # noqa: E402
     aupdate_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE  # noqa: E402
+from prefect.client.orchestration import get_client  # noqa: E402
 from prefect.client.schemas.objects import State, StateType  # noqa: E402
-from prefect.context import FlowRunContext  # noqa: E402
+from prefect.flow_engine import run_flow  # noqa: E402
 from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: E402
 from prefect.states import Cancelled, Completed, Failed  # noqa: E402
 
@@ -65,7 +66,6 @@ class _Shown:
     journey: Journey
     on_sigterm: Any
     """The handler that was there before Prefect's."""
-    began: Callable[[str], Awaitable[None]]
 
 
 _shown: ContextVar[_Shown] = ContextVar("shown")
@@ -82,12 +82,17 @@ async def follow(
     """
     session = journey.session
     wanted: dict[Any, Any] = {PREFECT_API_URL: url} if url else {}
-    token = _shown.set(_Shown(journey, signal.getsignal(signal.SIGTERM), began))
+    token = _shown.set(_Shown(journey, signal.getsignal(signal.SIGTERM)))
     try:
         with temporary_settings(wanted):
             name, run = session.bound.name, session.tally.run
-            named = run_pipeline.with_options(name=name, flow_run_name=run)
-            await named(str(session.bound.file), inputs_of(session), return_state=True)
+            named = run_pipeline.with_options(name=name)
+            parameters = {"path": str(session.bound.file), "inputs": inputs_of(session)}
+            async with get_client() as client:
+                made = await client.create_flow_run(named, parameters=parameters, name=run)
+            await began(str(made.id))  # before it is running, so that no kill leaves it so
+            ended: Any = run_flow(named, flow_run=made, parameters=parameters, return_type="state")
+            await ended
     finally:
         _shown.reset(token)
 
@@ -97,16 +102,8 @@ async def run_pipeline(path: str, inputs: dict[str, Any]) -> State[Any]:
     """Run the pipeline that `path` names; the state says how it ended."""
     shown = _shown.get()
     _give_back_sigterm(shown)
-    context = FlowRunContext.get()
-    if context is not None and context.flow_run is not None:
-        await shown.began(str(context.flow_run.id))
     await _show(shown.journey)
     return state_of(await shown.journey.ended())
-
-
-def is_inside() -> bool:
-    """Tell whether a flow run is current."""
-    return FlowRunContext.get() is not None
 
 
 async def within(session: Session, stop: asyncio.Event, border: Border | None = None) -> Report:
