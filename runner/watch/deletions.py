@@ -1,7 +1,7 @@
 """Decide which files are really gone, and not merely out of sight. Pure.
 
 A share that is not mounted looks like an empty folder. So a file counts as gone only when two
-looks at the whole folder, some time apart, missed it, on a device on which files were seen.
+looks at the whole folder, some time apart, missed it, and files were seen in that very folder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .listing import Listing
 @dataclass(frozen=True, slots=True)
 class _Missing:
     since: float
-    device: int
+    root: tuple[int, int]
 
 
 class Deletions:
@@ -24,28 +24,28 @@ class Deletions:
     def __init__(self, settle_s: float) -> None:
         self._settle_s = settle_s
         self._missing: dict[str, _Missing] = {}
-        self._devices: set[int] = set()
+        self._roots: set[tuple[int, int]] = set()
 
     def look(self, listing: Listing, missed: Collection[str], now: float) -> tuple[list[str], bool]:
         """Take in what a look at the whole has missed.
 
-        Gives the files that are gone, and whether all are missing on a device that is not known.
+        Gives the files that are gone, and whether all are missing from a root that never held any.
         """
         if listing.files:
-            self._devices.add(listing.device)
-        if listing.device not in self._devices:
+            self._roots.add(listing.root)
+        if listing.root not in self._roots:
             self._missing.clear()
             return [], bool(missed)
-        gone = [relpath for relpath in missed if self._is_gone(relpath, listing.device, now)]
-        self._note(missed, gone, listing.device, now)
+        gone = [relpath for relpath in missed if self._is_gone(relpath, listing.root, now)]
+        self._note(missed, gone, listing.root, now)
         return gone, False
 
-    def _is_gone(self, relpath: str, device: int, now: float) -> bool:
+    def _is_gone(self, relpath: str, root: tuple[int, int], now: float) -> bool:
         known = self._missing.get(relpath)
-        return known is not None and known.device == device and now - known.since >= self._settle_s
+        return known is not None and known.root == root and now - known.since >= self._settle_s
 
     def _note(
-        self, missed: Collection[str], gone: Collection[str], device: int, now: float
+        self, missed: Collection[str], gone: Collection[str], root: tuple[int, int], now: float
     ) -> None:
         before, taken = self._missing, frozenset(gone)
         self._missing = {}
@@ -53,8 +53,8 @@ class Deletions:
             known = before.get(relpath)
             if relpath in taken:
                 continue
-            is_old = known is not None and known.device == device
-            self._missing[relpath] = known if is_old and known else _Missing(now, device)
+            is_old = known is not None and known.root == root
+            self._missing[relpath] = known if is_old and known else _Missing(now, root)
 
     def next_at(self) -> float | None:
         """Tell when a second look can confirm the first."""

@@ -20,8 +20,8 @@ from .spec import Seen
 class Listing:
     """What lies below a root at a time."""
 
-    device: int
-    """`st_dev` of the root: another one there means that something was mounted or unmounted."""
+    root: tuple[int, int]
+    """(st_dev, st_ino) of the root: others mean that it was mounted, unmounted or made anew."""
     files: dict[str, Seen] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     """Folders that could not be read, with a slash at the end."""
@@ -39,7 +39,7 @@ def listed(root: Path, wanted: Filter) -> Listing:
         OSError: the root is not there, no folder, or cannot be read.
     """
     facts = os.stat(root)  # noqa: PTH116 - the one name of it in this module
-    listing = Listing(facts.st_dev)
+    listing = Listing((facts.st_dev, facts.st_ino))
     waiting = [(str(root), "")]
     while waiting:
         folder, prefix = waiting.pop()
@@ -96,7 +96,7 @@ def _below(root: Path, relpath: str, wanted: Filter) -> dict[str, Seen]:
     parts = relpath.split("/")
     if not all(wanted.wants_folder("/".join(parts[: end + 1])) for end in range(len(parts))):
         return {}
-    listing = Listing(0)
+    listing = Listing((0, 0))
     waiting = [(f"{root}{os.sep}{relpath}", f"{relpath}/")]
     while waiting:
         folder, prefix = waiting.pop()

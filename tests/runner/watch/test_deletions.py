@@ -1,4 +1,4 @@
-"""A file counts as gone after two looks on a device on which files were seen."""
+"""A file counts as gone after two looks at a folder in which files were seen."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from paddock.runner.watch.deletions import Deletions
 from paddock.runner.watch.listing import Listing
 from paddock.runner.watch.spec import Seen
 
-FULL = Listing(1, {"b": Seen("b", 1, 1)})
-EMPTY = Listing(1)
+FULL = Listing((1, 1), {"b": Seen("b", 1, 1)})
+EMPTY = Listing((1, 1))
 
 
 def test_two_looks_some_time_apart_are_needed() -> None:
@@ -33,11 +33,11 @@ def test_an_empty_folder_is_believed_where_files_were_seen() -> None:
     assert deletions.look(EMPTY, ["b"], 3) == (["b"], False)
 
 
-def test_an_empty_folder_on_another_device_is_not_believed() -> None:
+def test_an_empty_folder_that_is_another_one_is_not_believed() -> None:
     deletions = Deletions(2)
     deletions.look(FULL, [], 0)
-    for now in (10, 100, 1000):
-        assert deletions.look(Listing(2), ["b"], now) == ([], True)
+    for now, root in ((10, (2, 1)), (100, (2, 1)), (1000, (1, 2))):
+        assert deletions.look(Listing(root), ["b"], now) == ([], True)
     assert deletions.look(FULL, [], 2000) == ([], False)
 
 
