@@ -105,7 +105,8 @@ def test_help_names_every_command_of_this_version_and_none_of_a_later_one() -> N
     assert [line.split()[0] for line in lines if line.strip()] == [
         *("validate", "plan", "run", "init", "schema", "steps", "doctor", "config"),
         *("chat", "embed", "batch", "pull", "push", "list", "cp", "rm", "check", "prune", "show"),
-        *("create", "tune", "serve", "ps", "stop"),
+        *("create", "tune", "serve", "up", "worker", "ps", "stop"),
+        *("runs", "logs", "clean", "service", "cluster"),
     ]
 
 

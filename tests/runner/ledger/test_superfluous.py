@@ -1,4 +1,4 @@
-"""The same on a ledger in PostgreSQL, which several machines share."""
+"""What nothing needs of a ledger in PostgreSQL, which several machines share, and what stays."""
 
 from __future__ import annotations
 
