@@ -180,7 +180,8 @@ async def _as_task(chunk: Chunk, tally: Tally) -> None:
         name=chunk.block, task_run_name=_plain(f"{chunk.block}: {chunk.label}")
     )
     with _only_for_looking_at(tally):
-        await named(chunk.block, chunk.label, return_state=True)
+        coming: Any = named(chunk.block, chunk.label, return_state=True)
+        await coming
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retries=0)

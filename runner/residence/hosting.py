@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from importlib.metadata import version
+from typing import Any
 
 import uvicorn
 from filelock import FileLock, Timeout
@@ -100,7 +101,8 @@ class _Seat:
     async def ready(self, keeping: asyncio.Task[None]) -> Residence:
         """Wait until somebody serves."""
         async with asyncio.timeout(OPEN_S):
-            await asyncio.wait({self._ready, keeping}, return_when=asyncio.FIRST_COMPLETED)
+            waited: set[asyncio.Future[Any]] = {self._ready, keeping}
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         if not self._ready.done():
             keeping.result()
         return self._ready.result()
@@ -169,7 +171,8 @@ async def held(
             PrefectServer(settings.state_dir, place.folder, settings.unattended.keep_tracking_s)
         )
         url = prefect.want() if wants_prefect else ""
-        own = pool or await stack.enter_async_context(LocalPool(settings.pool))
+        if pool is None:
+            pool = await stack.enter_async_context(LocalPool(settings.pool))
         residence = Residence(
             settings.state_dir, place.socket, url, version("paddock"), os.getpid(), kind,
             time.time(),
@@ -178,7 +181,7 @@ async def held(
         leases = Leases()
         late = LateRuns(prefect, leases)
         stack.push_async_callback(late.close)
-        desk = Desk(residence, own, prefect, leases, idle_s, late, mark_crashed(prefect))
+        desk = Desk(residence, pool, prefect, leases, idle_s, late, mark_crashed(prefect))
         # Before the door opens: whoever finds it open reads who is behind it.
         record.write(place.record, record.as_record(residence))
         stack.callback(place.record.unlink, missing_ok=True)

@@ -78,9 +78,9 @@ class Door:
         app = Starlette(routes=door.routes(pool))
         config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False,
                                 timeout_graceful_shutdown=0)  # fmt: skip
-        self.server = uvicorn.Server(config)
+        self.server = server = uvicorn.Server(config)
         self.serving = asyncio.create_task(self.server.serve(sockets=[wire]))
-        await until(lambda: bool(self.server.started))
+        await until(lambda: bool(server.started))
 
     async def slam(self) -> None:
         """Break every connection, as a killed process does."""
