@@ -1,0 +1,86 @@
+"""What long-lived commands log: for people, or one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from paddock.runner.journal import Journal
+from paddock.runner.logs import AsJson, prepare, run_log, teller
+from paddock.runner.settings import Settings
+from tests.runner.world import settings
+
+
+@pytest.fixture
+def as_json(tmp_path: Path) -> Settings:
+    plain = settings(tmp_path)
+    return replace(plain, service=replace(plain.service, is_log_json=True))
+
+
+def test_a_record_is_one_line_with_its_trace() -> None:
+    try:
+        raise ValueError("bad")  # noqa: TRY301 - for its trace
+    except ValueError:
+        trace = sys.exc_info()
+    record = logging.LogRecord(
+        "paddock.up", logging.WARNING, __file__, 1, "it %s\nagain", ("failed",), trace
+    )
+    text = AsJson().format(record)
+    told = json.loads(text)
+    assert "\n" not in text
+    assert (told["level"], told["event"], told["text"]) == ("warning", "log", "it failed\nagain")
+    assert "ValueError: bad" in told["trace"]
+
+
+def test_what_is_said_is_logged_where_a_machine_reads(
+    as_json: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    teller(settings(tmp_path))("to a person")
+    assert capsys.readouterr().err == "to a person\n"
+    with caplog.at_level(logging.INFO, logger="paddock"):
+        teller(as_json)("to a machine")
+    assert caplog.messages == ["to a machine"]
+
+
+def test_preparing_logs_in_the_form_that_is_asked_for(
+    as_json: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: dict[str, object] = {}
+    monkeypatch.setattr(logging, "basicConfig", lambda **given: made.update(given))
+    before = logging.getLogger("paddock").level
+    try:
+        prepare(as_json)
+    finally:
+        logging.getLogger("paddock").setLevel(before)
+    (handler,) = made["handlers"]  # type: ignore[misc]
+    assert isinstance(handler.formatter, AsJson)
+
+
+def test_a_run_that_nobody_watches_tells_its_notes_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with run_log(settings(tmp_path), "watch") as observer:
+        observer.began("swift-otter", "news", [])
+        observer.item("each", "a.md", "done", None)
+        observer.note("waiting for\nanother")
+    assert capsys.readouterr().err == "run swift-otter of news: waiting for\\nanother\n"
+
+
+def test_a_run_that_a_machine_watches_tells_all(
+    as_json: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with run_log(as_json, "watch") as observer:
+        assert isinstance(observer, Journal)
+        observer.began("swift-otter", "news", [])
+        observer.item("each", "a.md", "done", None)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["event"], line.get("trigger")) for line in lines] == [
+        ("began", "watch"),
+        ("item", None),
+    ]
