@@ -16,17 +16,17 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.api.server import listen
-from paddock.pipelines.errors import PipelineError
+from paddock.engine.api.server import PortTaken, listen
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.residence.hosting import hosting
 from paddock.runner.residence.lodging import asked
 from paddock.runner.residence.place import NoResidence
 from paddock.runner.session import STATE_FOLDER
-from paddock.runner.settings import Settings, read_settings
+from paddock.runner.settings import Settings
 
 from . import health, systemd
 from .executor import warm
@@ -37,7 +37,6 @@ from .surroundings import is_loopback, tell_environment
 from .telling import told_of
 
 if TYPE_CHECKING:
-    from .jobs import Post
     from .office import Office
     from .planner import Planner
     from .tracked import Board
@@ -91,12 +90,11 @@ class Up:
         """Look after the folders until `stop` is set.
 
         Raises:
-            UpError: it cannot start.
+            UpError: it cannot start, or its address is taken.
             Held: another process looks after one of the folders.
-            PortTaken, CannotListen: its address cannot be had.
+            CannotListen: its address cannot be had at all.
         """
-        address = self._settings.unattended.address
-        door = listen(address.host, address.port)
+        door = self._door()
         try:
             self._take_in(await asyncio.to_thread(self._finder.look), is_first=True)
             async with self._opened(door):
@@ -106,6 +104,21 @@ class Up:
         finally:
             door.close()
             self._holding.close()
+
+    def _door(self) -> socket.socket:
+        """Take the address.
+
+        Raises:
+            UpError: another program has it.
+        """
+        address = self._settings.unattended.address
+        try:
+            return listen(address.host, address.port)
+        except PortTaken:
+            raise UpError(
+                f"{address.host}:{address.port} is taken, maybe by another `paddock up`.\n"
+                f"  Choose another address: paddock up --listen {address.host}:{address.port + 1}"
+            ) from None
 
     def abandon(self) -> None:
         """End every process of ours by force: there is no time for more."""
@@ -118,6 +131,7 @@ class Up:
         """Open pool, Prefect, queue and doors; close them in bounded time."""
         async with AsyncExitStack() as stack:
             url = await self._reached(stack)
+            from .giving_up import tell_given_up
             from .office import Office
             from .planner import Planner
             from .posting import Posting
@@ -132,7 +146,7 @@ class Up:
                 max_restarts=unattended.max_restarts,
                 flags=self._wishes.flags,
                 allow=self._settings.allow,
-                given_up=self._given_up,
+                given_up=partial(tell_given_up, self._wishes.flags),
             )
             self._planner: Planner = Planner(self._board, self._office)
             self._watching: Watching = Watching(
@@ -378,21 +392,3 @@ class Up:
         elif error is None and not self._is_prefect_there and self._round_at:
             log.info("Prefect answers.")
         self._is_prefect_there = error is None
-
-    async def _given_up(self, post: Post, run: str, words: str) -> None:
-        """A run crashed once too often: tell whoever wants to know."""
-        from paddock.runner.notify.tell import crashed, tell_of
-        from paddock.runner.secrets import resolve
-
-        bound, name = post.standing.bound, post.standing.pipeline.name
-        log.error("%s: run %s is given up: %s", name, run, words)
-        if bound is None:
-            return
-        settings = read_settings(post.standing.file.parent, flags=self._wishes.flags)
-        try:
-            known = resolve(bound.pipeline, os.environ)
-        except PipelineError as error:
-            log.warning("%s: nobody is told: %s", name, error)
-            return
-        for untold in await tell_of(bound, crashed(name, run, words), None, settings, known):
-            log.warning("%s: %s", name, untold)

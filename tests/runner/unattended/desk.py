@@ -162,7 +162,7 @@ class Desk:
 
     @property
     def url(self) -> str:
-        return re.findall(r"(http://[^/]+)/status", self.said())[-1]
+        return str(re.findall(r"(http://[^/]+)/status", self.said())[-1])
 
     def get(self, path: str = "/status") -> Any:
         with urllib.request.urlopen(self.url + path, timeout=10) as answer:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import get_args
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from paddock.runner.unattended.schedules import MOST_MISSED, Timed, missed, upcoming
+from paddock.runner.unattended.schedules import MOST_MISSED, CatchUp, Timed, missed, upcoming
 
 PARIS = ZoneInfo("Europe/Paris")
 
 
-def at(*when: int) -> datetime:
-    return datetime(*when, tzinfo=UTC)  # type: ignore[misc]
+def at(year: int, month: int, day: int, hour: int = 0, minute: int = 0) -> datetime:
+    return datetime(year, month, day, hour, minute, tzinfo=UTC)
 
 
 def test_a_schedule_comes_at_the_same_time_on_the_wall_all_year() -> None:
@@ -45,8 +46,8 @@ def test_short_names_mean_their_five_fields(macro: str, fields: str) -> None:
 def test_of_what_was_missed_none_the_latest_or_all_is_made_up_for() -> None:
     since, now = at(2026, 11, 20, 6), at(2026, 11, 20, 9, 30)
     made_up = {
-        catch_up: missed(Timed("0 * * * *", "UTC", catch_up), since, now)  # type: ignore[arg-type]
-        for catch_up in ("none", "latest", "all")
+        catch_up: missed(Timed("0 * * * *", "UTC", catch_up), since, now)
+        for catch_up in get_args(CatchUp)
     }
     assert made_up == {
         "none": [],
