@@ -26,15 +26,20 @@ def worker(
     max_runs: Annotated[
         int | None, typer.Option("--max-runs", min=1, help="Runs at a time.")
     ] = None,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Log one JSON object a line, runs' items too.")
+    ] = False,
 ) -> int:
     """Take runs from a work pool, with models of this machine, until it is asked to end."""
     import asyncio
     import socket
 
+    from paddock.runner import logs
     from paddock.runner.cluster.worker import work
     from paddock.runner.settings import read_settings
 
     given: dict[str, object] = {"work_pool": work_pool, "max_runs": max_runs}
+    given["log_json"] = log_json or None
     flags = {key: value for key, value in given.items() if value is not None}
     settings = read_settings(Path.cwd(), flags=flags)
     api_url = os.environ.get("PREFECT_API_URL", "").strip()
@@ -47,4 +52,7 @@ def worker(
             "The ledger is a file, which one machine at a time can work with. Set PADDOCK_LEDGER "
             "to a PostgreSQL that all machines reach; `paddock cluster init` checks it."
         )
+    logs.prepare(settings)
+    if settings.service.is_log_json:
+        os.environ["PADDOCK_LOG_JSON"] = "1"  # for the processes of its runs
     return asyncio.run(work(settings, name or socket.gethostname(), api_url))
