@@ -7,6 +7,7 @@ import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,15 +52,14 @@ def test_what_is_said_is_logged_where_a_machine_reads(
 def test_preparing_logs_in_the_form_that_is_asked_for(
     as_json: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: dict[str, object] = {}
+    made: dict[str, Any] = {}
     monkeypatch.setattr(logging, "basicConfig", lambda **given: made.update(given))
     before = logging.getLogger("paddock").level
     try:
         prepare(as_json)
     finally:
         logging.getLogger("paddock").setLevel(before)
-    (handler,) = made["handlers"]  # type: ignore[misc]
-    assert isinstance(handler.formatter, AsJson)
+    assert [type(handler.formatter) for handler in made["handlers"]] == [AsJson]
 
 
 def test_a_run_that_nobody_watches_tells_its_notes_alone(
