@@ -24,7 +24,8 @@ from .shown import Past
 FIRST_CALL_S = 1.0  # who imports takes the processor from who prepares the first model call
 END_S = 30.0
 GRACE_S = 1.0  # whether Prefect is there is known at once; while it starts nobody waits for it
-HASTY_S = 5.0
+HASTY_S = 15.0  # after a Ctrl-C; the second one ends at once
+CANCEL_S = 5.0
 MOST_TRIES, PAUSE_S = 5, 2.0
 
 
@@ -162,7 +163,7 @@ async def _finish(
         await asyncio.wait({showing}, timeout=HASTY_S if stop.is_set() else END_S)
     if not showing.done():
         showing.cancel()
-        await asyncio.wait({showing}, timeout=HASTY_S)
+        await asyncio.wait({showing}, timeout=CANCEL_S)
     if sight.is_whole or journey.work.cancelled() or journey.work.exception() is not None:
         return  # an exception is the YAML's fault, and said to whoever waits
     past = Past.of(journey.session, journey.work.result(), sight.flow_run)
