@@ -68,6 +68,8 @@ def _plain(value: Any) -> Any:
         return dict(value)
     if isinstance(value, tuple):
         return list(value)
+    if isinstance(value, frozenset):
+        return sorted(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return str(value)
@@ -96,8 +98,20 @@ def _shown(row: Row) -> str:
         return ",".join(f"{large}={small}" for large, small in value.items()) or "none"
     if isinstance(value, list):
         return ",".join(map(str, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value) or "none"
 
 
 # Without one of these there is none; without others the machine or the model decides.
-_NONE = frozenset(["api_keys", "api_key", "rate", "split_mode"])
+_NONE = frozenset(
+    [
+        "api_keys",
+        "api_key",
+        "rate",
+        "split_mode",
+        "pool_key",
+        "ledger",
+        "smtp",
+        "work_pool",
+        "mail_from",
+    ]
+)

@@ -32,6 +32,12 @@ def test_every_setting_is_shown_with_its_value_and_its_origin(tmp_path: Path) ->
     assert told["models"] == (str(tmp_path / ".paddock/models"), "default")
 
 
+def test_what_is_allowed_is_shown_as_it_is_written(tmp_path: Path) -> None:
+    told = shown(tmp_path, PADDOCK_ALLOW="secrets, network")
+    assert told["allow"] == ("network,secrets", "PADDOCK_ALLOW")
+    assert [told[name][0] for name in ("pool_key", "ledger", "work_pool")] == ["none"] * 3
+
+
 def test_no_secret_is_shown(tmp_path: Path) -> None:
     settings = read_settings(environ={"PADDOCK_API_KEY": "hush"}, home=tmp_path)
     rows = config.rows(settings)
