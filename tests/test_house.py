@@ -32,6 +32,7 @@ ONLY_IN = {
         "runner/residence/prefect_server.py",
         "runner/cluster/",
     },
+    "watchdog": {"runner/watch/events.py"},
 }
 
 
