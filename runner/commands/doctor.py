@@ -25,7 +25,7 @@ from paddock.runner.settings import Settings
 
 from . import surroundings
 from .findings import Finding, Level
-from .neighbours import ports, prefect
+from .neighbours import pools, ports, prefect
 
 NATIVE_S = 30.0  # llama.cpp with CUDA takes some seconds to start on a cold machine
 _LOW_DISK_BYTES = 2 * 10**9  # less than one small model and its results
@@ -70,6 +70,7 @@ def examine(settings: Settings, environ: Mapping[str, str] | None = None) -> tup
         *surroundings.service(settings),
         *surroundings.proxies(settings, environ),
         *prefect(environ),
+        *pools(settings),
         *_origins(settings),
     )
 

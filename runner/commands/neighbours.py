@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from paddock.runner.address import PORT, Address
 from paddock.runner.service import identify, is_near
+from paddock.runner.settings import Settings
 
 from .findings import Finding
 
@@ -74,20 +75,36 @@ def prefect(environ: Mapping[str, str]) -> Iterator[Finding]:
     yield Finding("prefect", "warning", f"{_without_secret(url)} does not answer: {why}", remedy)
 
 
+def pools(settings: Settings) -> Iterator[Finding]:
+    """Ask the servers that the settings name in place of this machine's pool."""
+    headers = {"Authorization": f"Bearer {settings.pool_key}"} if settings.pool_key else {}
+    for url in settings.pool_urls:
+        status, answer = _get(f"{url}/v1/models", headers)
+        if status == 200:
+            yield Finding("pool", "ok", f"{url} answers")
+        elif status in (401, 403):
+            remedy = "Set PADDOCK_POOL_KEY to a key of that server."
+            yield Finding("pool", "warning", f"{url} refuses the key ({status})", remedy)
+        else:
+            why = f"status {status}" if status else answer
+            remedy = "Start it there, or correct PADDOCK_POOL."
+            yield Finding("pool", "warning", f"{url} does not answer: {why}", remedy)
+
+
 def _without_secret(url: str) -> str:
     """Leave out a password that stands in the address."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def _get(url: str) -> tuple[int, str]:
+def _get(url: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
     """Ask once; status 0 and the reason when nobody answers in time."""
     parts = urlsplit(url)
     is_https = parts.scheme == "https"
     kind = http.client.HTTPSConnection if is_https else http.client.HTTPConnection
     try:
         link = kind(parts.hostname or "", parts.port, timeout=ANSWER_S)
-        link.request("GET", parts.path or "/")
+        link.request("GET", parts.path or "/", headers=dict(headers or {}))
         answer = link.getresponse()
         return answer.status, answer.read(10_000).decode("utf-8", "replace")
     except (OSError, ValueError, http.client.HTTPException) as error:

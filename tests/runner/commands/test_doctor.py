@@ -126,7 +126,7 @@ def test_a_state_folder_that_cannot_be_one_is_a_fault(tmp_path: Path) -> None:
 
 class _Healthy(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        self.send_response(200 if self.path == "/api/health" else 404)
+        self.send_response(200 if self.path in ("/api/health", "/v1/models") else 404)
         self.end_headers()
         self.wfile.write(b"true")
 
@@ -148,6 +148,17 @@ def server() -> Iterator[str]:
 def test_a_prefect_server_that_answers_is_found_and_no_password_shown(server: str) -> None:
     found = list(neighbours.prefect({"PREFECT_API_URL": f"http://me:secret@{server}/api"}))
     assert found == [Finding("prefect", "ok", f"http://{server}/api answers")]
+
+
+def test_servers_in_place_of_the_pool_are_asked(server: str, tmp_path: Path) -> None:
+    environ = {"PADDOCK_POOL": f"http://{server}/v1, http://127.0.0.1:1"}
+    found = list(neighbours.pools(read_settings(environ=environ, home=tmp_path)))
+    assert found[0] == Finding("pool", "ok", f"http://{server} answers")
+    assert (found[1].level, found[1].remedy) == (
+        "warning",
+        "Start it there, or correct PADDOCK_POOL.",
+    )
+    assert found[1].text.startswith("http://127.0.0.1:1 does not answer: ")
 
 
 def test_a_prefect_server_that_does_not_answer_is_a_warning() -> None:
