@@ -163,12 +163,7 @@ class Blocks:
             self._tally.note(f"edited by hand since it was written, and kept: {names}")
 
     async def _mark_deleted(self, run: BlockRun) -> None:
-        """Do with items whose source is gone what the watch on their folder says."""
-        if not run.work.deleted:
-            return
         for entry in await Pruning(self._work, self._toolbox).settled(run):
-            gone = replace(entry, gone=self._tally.run)
-            self._work.ledger.record(run.work.scope, gone, self._tally.run)
             self._count(run, entry.key, ItemReport(run.block.id, run.shown(entry.key), "deleted"))
 
     # --- items that are done

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from paddock.pipelines.expressions import ExpressionError, Value
@@ -54,7 +54,17 @@ class Pruning:
         self._tally = toolbox.tally
 
     async def settled(self, run: BlockRun) -> Sequence[Entry]:
-        """Give the deleted items with which nothing more is to be done: they count as gone."""
+        """Do with items whose source is gone what the watch on their folder says.
+
+        Gives those with which nothing more is to be done; the ledger counts them as gone.
+        """
+        entries = await self._finished(run) if run.work.deleted else ()
+        for entry in entries:
+            gone = replace(entry, gone=self._tally.run)
+            self._work.ledger.record(run.work.scope, gone, self._tally.run)
+        return entries
+
+    async def _finished(self, run: BlockRun) -> Sequence[Entry]:
         found = None if run.outer else self._watch_of(run)
         if found is None:
             return run.work.deleted
