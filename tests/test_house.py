@@ -29,7 +29,7 @@ ONLY_IN = {
         "runner/flow.py",
         "runner/deployed.py",
         "runner/unattended/tracked.py",
-        "runner/residence/prefect_server.py",
+        "runner/residence/prefect_process.py",
         "runner/cluster/",
     },
     "watchdog": {"runner/watch/events.py"},

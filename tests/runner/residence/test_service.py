@@ -86,14 +86,14 @@ def test_local_and_ci_run_without_it(home: Home) -> None:
 
 
 def test_a_run_goes_on_when_the_service_is_killed(home: Home) -> None:
-    home.more(30)
+    home.more(16)
     before = home.process()
     run = home.started("run", "--json", "pipeline.yaml")
     until(lambda: any(one["users"] for one in home.told()["models"]))
     os.kill(before.pid, signal.SIGKILL)
     done = ended(run)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["counts"]["new"] == 30
+    assert json.loads(done.stdout)["counts"]["new"] == 16
     assert "The local service went away; the run goes on with another one." in done.stderr
     assert home.told()["pid"] != before.pid
     until(lambda: home.told()["prefect"]["state"] == "ready")
@@ -101,7 +101,7 @@ def test_a_run_goes_on_when_the_service_is_killed(home: Home) -> None:
 
 
 def test_a_run_goes_on_when_prefects_server_is_killed_and_it_comes_back(home: Home) -> None:
-    home.more(30)
+    home.more(16)
     until(lambda: home.told()["prefect"]["state"] == "ready")
     server = home.told()["prefect"]
     run = home.started("run", "--json", "pipeline.yaml")
@@ -109,7 +109,7 @@ def test_a_run_goes_on_when_prefects_server_is_killed_and_it_comes_back(home: Ho
     os.kill(server["pid"], signal.SIGKILL)
     done = ended(run)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["counts"]["new"] == 30
+    assert json.loads(done.stdout)["counts"]["new"] == 16
     until(lambda: home.told()["prefect"]["state"] == "ready")
     assert home.told()["prefect"]["url"] == server["url"]
     assert home.told()["prefect"]["pid"] != server["pid"]
@@ -117,7 +117,7 @@ def test_a_run_goes_on_when_prefects_server_is_killed_and_it_comes_back(home: Ho
 
 
 def test_a_run_that_is_killed_is_crashed_in_prefect_and_its_requests_end(home: Home) -> None:
-    home.more(40)
+    home.more(24)
     known = {one["name"] for one in home.api("flow_runs/filter", {"limit": 200})}
     run = home.started("run", "--json", "pipeline.yaml")
 
