@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +19,12 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.runner.unattended.desk import CLI, Desk
+from tests.runner.unattended.desk import CLI, ROOT, Desk
 
 WATCH = "on: {watch: [{path: ./inbox, settle: 200ms, batch: 200ms}]}"
 HOOK = "on: {webhook: [{path: /%s, secret: hush}]}"
+
+LEFT_BY_RUNS = shutil.ignore_patterns(".paddock", "out")
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -227,3 +230,15 @@ def test_a_window_holds_runs_back_stops_them_at_an_items_border_and_lets_them_go
     with_window(opened)
     desk.until(lambda: desk.output("night", "b.txt") == "done")
     assert len(desk.marks("night")) == 2
+
+
+def test_the_example_summarises_what_comes_into_its_inbox(desk: Desk) -> None:
+    folder = desk.folder / "watched-inbox"
+    shutil.copytree(ROOT / "examples/watched-inbox", folder, ignore=LEFT_BY_RUNS)
+    desk.start()
+    desk.until(lambda: desk.output("watched-inbox", "letter.txt.md"), within_s=150)
+    desk.write("watched-inbox/inbox/second.txt", "The ferry leaves at noon on Sundays.")
+    desk.until(lambda: desk.output("watched-inbox", "second.txt.md"), within_s=150)
+    desk.until(lambda: desk.output("watched-inbox", "LIST.txt") == "letter.txt\nsecond.txt\n")
+    desk.until(lambda: not desk.get()["running"])
+    assert "crashed" not in desk.said()
