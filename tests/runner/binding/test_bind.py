@@ -215,10 +215,11 @@ on: {window: 22:00-07:00}
 budget: {tokens: 5k}
 models: {w: {ref: m, think: drop}}
 steps: [{uses: prompt, with: {template: x}}]
+tests: [{name: one}]
 """,
         tmp_path,
     )
-    assert made.not_carried_out == ("on",)
+    assert made.not_carried_out == ("tests",)
 
 
 # --- what is a fault
