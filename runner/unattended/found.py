@@ -106,7 +106,7 @@ class Finder:
         try:
             text = path.read_text("utf-8-sig")
             made = read_standing(path, text, read_settings(path.parent, flags=self.flags))
-        except (PipelineError, SettingsError, OSError, UnicodeDecodeError) as error:
+        except Exception as error:  # whatever a file has in store, the others must not mind
             kept = " What it said before goes on." if known.standing else ""
             self._tell(str(path), f"{_words(path, error)}\n  It is not carried out.{kept}", told)
             return
@@ -198,4 +198,5 @@ def _words(path: Path, error: Exception) -> str:
         return str(error)
     if isinstance(error, UnicodeDecodeError):
         return f"{path}: is not UTF-8 text."
-    return f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})."
+    why = getattr(error, "strerror", None) or error or type(error).__name__
+    return f"{path}: cannot be read ({why})."

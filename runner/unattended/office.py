@@ -22,7 +22,7 @@ from .dispatch import Active, Close, Due, Hold, Rule, Skip, Start, dispatch
 from .endings import Done, Ending, GoOn, Stopped, follow
 from .executor import End, Executor, Running, is_elsewhere
 from .jobs import Job, Post, at_once, brought_to_end, by_force, tell_end
-from .tracked import HELD, Board, Tracked, TrackedError
+from .tracked import HELD, Board, Gone, Tracked, TrackedError
 
 MOST_QUEUED = 1_000
 
@@ -57,6 +57,8 @@ class Office:
         self.is_stopping = False
         self.wants_rest = False
         """A window has closed: what is in memory may go."""
+        self.lacks_deployments = False
+        """Somebody deleted a deployment of ours: they have to be made anew."""
         self.executor = Executor(self._began)
         self._board = board
         self._max_runs, self._max_restarts = max_runs, max_restarts
@@ -88,9 +90,15 @@ class Office:
         """
         file = str(post.standing.file)
         parameters = {"path": file, "inputs": dict(inputs or {}), "trigger": trigger, **more}
-        made = await self._board.submit(
-            post.deployment, parameters, key=key, at=at or datetime.now(UTC), words=words
-        )
+        due = at or datetime.now(UTC)
+        try:
+            made = await self._board.submit(
+                post.deployment, parameters, key=key, at=due, words=words
+            )
+        except Gone:
+            self.lacks_deployments = True
+            self.wake.set()
+            raise
         if ended is not None and made.phase != "ended":
             self._waiting[made.id] = ended
         if at is None:
@@ -238,20 +246,28 @@ class Office:
         except TrackedError as error:
             log.warning("%s; it is told later how run %s ended.", error, job.running.run)
             self._owed.append(see_to_it)
+        except Exception:  # one run's end must not leave the others waiting for it
+            log.exception("the end of run %s could not be seen to", job.running.run)
+            self.jobs.pop(job.tracked.id, None)
         finally:
             self.wake.set()
 
     async def _pay(self) -> None:
         """Do what could not be done while Prefect was away."""
         while self._owed:
-            await self._owed[0]()
+            try:
+                await self._owed[0]()
+            except TrackedError:
+                raise
+            except Exception:
+                log.exception("the end of a run could not be seen to")
             self._owed.pop(0)
 
     async def _settle(self, job: Job, end: End) -> None:
         """Write down how a run ended, and start it again if that is due."""
         shown = await self._board.read(job.tracked.id)
         ending = self._ending(job, end, shown)
-        if shown.phase != "ended":
+        if shown is not None and shown.phase != "ended":
             await self._show(job, end, ending)
         next_ = follow(ending, datetime.now(UTC), max_restarts=self._max_restarts)
         if isinstance(next_, GoOn):
@@ -260,7 +276,7 @@ class Office:
         self.wants_rest = self.wants_rest or job.stopped == "window"
         tell_end(job, end, ending, next_)
         if isinstance(next_, Done):
-            run = job.running.run or shown.name
+            run = job.running.run or job.tracked.name
             if next_.is_given_up:
                 telling = asyncio.create_task(self._given_up(job.post, run, ending.crash or ""))
                 self._telling.add(telling)
@@ -269,10 +285,11 @@ class Office:
             job.running.run = run
             await self._tell(job.tracked.id, job, status, end.report)
 
-    def _ending(self, job: Job, end: End, shown: Tracked) -> Ending:
+    def _ending(self, job: Job, end: End, shown: Tracked | None) -> Ending:
         """Tell how a run ended: by its own words, else by what Prefect has of it."""
         crash, status = end.crash, end.report.status if end.report else "failed"
-        if crash is not None and job.is_adopted and shown.phase == "ended" and not shown.is_crashed:
+        has_ended = shown is not None and shown.phase == "ended" and not shown.is_crashed
+        if crash is not None and job.is_adopted and shown is not None and has_ended:
             crash, status = None, "completed" if shown.is_completed else "failed"
         if crash is not None and job.stopped is not None:
             crash, status = None, "interrupted"  # it was ended by force

@@ -46,8 +46,8 @@ class Posting:
         self._say = say
         self._is_open = is_open
 
-    async def bring_about(self, wanted: Mapping[str, Standing]) -> None:
-        """Put these pipelines in service, and no others.
+    async def bring_about(self, wanted: Mapping[str, Standing], *, is_anew: bool = False) -> None:
+        """Put these pipelines in service, and no others; `is_anew`: even what seems to be.
 
         Raises:
             TrackedError: Prefect is away; another call does the rest.
@@ -56,7 +56,7 @@ class Posting:
         for key in [key for key in posts if key not in wanted]:
             await self._withdraw(posts[key], wanted)
         for key, standing in wanted.items():
-            if key not in posts or posts[key].standing is not standing:
+            if is_anew or key not in posts or posts[key].standing is not standing:
                 await self._put(key, standing)
         hooks, told = table([post.standing for post in posts.values()], self._secret)
         self.hooks.hooks = hooks

@@ -146,6 +146,9 @@ def read_standing(file: Path, text: str, settings: Settings) -> Standing | None:
     if on is None or not (on.schedule or on.watch or on.webhook):
         check(plan)
         return None
+    stored = list(_stored(plan.pipeline))
+    if stored:
+        raise PipelineError([*plan.pipeline.faults, *plan.faults, *stored])
     if not (on.schedule or on.watch):
         check(plan)
         return Standing(file, text, plan.pipeline)
@@ -171,6 +174,16 @@ def _missing(pipeline: Pipeline) -> Iterator[Fault]:
             what = f"input '{name}' has no value, and the pipeline is to start by itself."
             mark = pipeline.document.key_mark(one.at)
             yield Fault(what, "Give it a default.", mark)
+
+
+def _stored(pipeline: Pipeline) -> Iterator[Fault]:
+    """Name the secret inputs that a webhook would write into the queue."""
+    for index, webhook in enumerate(pipeline.on.webhook if pipeline.on else ()):
+        for name in webhook.inputs:
+            if name in pipeline.inputs and pipeline.inputs[name].is_secret:
+                what = f"input '{name}' is secret, and what a webhook gives is stored in the queue."
+                mark = pipeline.mark(("on", "webhook", index, "inputs", name))
+                yield Fault(what, "Read it from `secrets` instead.", mark)
 
 
 def _timed(schedule: Schedule) -> Timed:

@@ -59,6 +59,10 @@ class TrackedError(Exception):
     """Prefect's API did not do what it was asked; it may be away for a moment."""
 
 
+class Gone(TrackedError):
+    """What was asked about is no longer there: somebody deleted it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tracked:
     """A flow run, as Prefect has it."""
@@ -125,7 +129,12 @@ class Board:
         at: datetime,
         words: str,
     ) -> Tracked:
-        """Put a run into the queue, or give the one that has this key already."""
+        """Put a run into the queue, or give the one that has this key already.
+
+        Raises:
+            Gone: there is no such deployment.
+            TrackedError: Prefect does not take it now.
+        """
         # One that goes on with another is none that a schedule has planned.
         trigger = [] if parameters.get("parent") else [str(parameters.get("trigger", ""))]
         async with _asking():
@@ -186,10 +195,13 @@ class Board:
             )
         return found[0].expected_start_time if found else None
 
-    async def read(self, run: str) -> Tracked:
-        """Give one run as it is now."""
+    async def read(self, run: str) -> Tracked | None:
+        """Give one run as it is now; None: somebody deleted it."""
         async with _asking():
-            return _tracked(await self._client.read_flow_run(UUID(run)))
+            try:
+                return _tracked(await self._client.read_flow_run(UUID(run)))
+            except ObjectNotFound:
+                return None
 
     async def delete(self, run: str) -> None:
         """Take away a run that has never begun."""
@@ -272,6 +284,8 @@ async def _asking() -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(ANSWER_S):
             yield
+    except ObjectNotFound as error:
+        raise Gone("Prefect's API: what was asked about is not there") from error
     except (PrefectException, httpx.HTTPError, TimeoutError) as error:
         words = str(error).strip() or type(error).__name__
         raise TrackedError(f"Prefect's API: {words}") from error

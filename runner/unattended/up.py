@@ -244,7 +244,7 @@ class Up:
 
     async def _keep_queue(self) -> None:
         """Keep deployments, schedules and runs as they should be."""
-        from .tracked import TrackedError
+        from .tracked import Gone, TrackedError
 
         while True:
             try:
@@ -252,7 +252,11 @@ class Up:
                 self._prefect_is_there(None)
                 self._tell_ready()
             except TrackedError as error:
+                self._office.lacks_deployments |= isinstance(error, Gone)
                 self._prefect_is_there(error)
+                await asyncio.sleep(AWAY_S)
+            except Exception:  # whatever nobody has thought of ends this round, not the service
+                log.exception("a round could not be ended")
                 await asyncio.sleep(AWAY_S)
             self._round_at = time.monotonic()
             with contextlib.suppress(TimeoutError):
@@ -269,10 +273,11 @@ class Up:
     async def _once(self) -> None:
         """Do one round."""
         self._office.wake.clear()
-        if self._has_changed:
-            self._has_changed = False
+        if self._has_changed or self._office.lacks_deployments:
+            self._has_changed, is_anew = False, self._office.lacks_deployments
             try:
-                await self._posting.bring_about(self._wanted)
+                await self._posting.bring_about(self._wanted, is_anew=is_anew)
+                self._office.lacks_deployments = False
             except BaseException:
                 self._has_changed = True
                 raise

@@ -125,7 +125,10 @@ def test_what_cannot_start_by_itself_is_a_fault(tmp_path: Path) -> None:
     look.write("a.yaml", HOURLY + "inputs: {folder: {type: dir, required: true}}\n" + STEPS)
     look.write("b.yaml", 'on: {schedule: [{cron: "0 0 31 2 *"}]}\n' + STEPS)
     look.write("c.yaml", 'on: {schedule: [{cron: "0 0 * * *", timezone: Mars/X}]}\n' + STEPS)
+    secret = "on: {webhook: [{path: /x, inputs: {word: '{{ payload.word }}'}}]}\n"
+    look.write("d.yaml", f"{secret}inputs: {{word: {{type: str, secret: true}}}}\n{STEPS}")
     told = "\n".join(look().told)
+    assert "input 'word' is secret, and what a webhook gives is stored in the queue." in told
     assert "input 'folder' has no value, and the pipeline is to start by itself." in told
     assert "the schedule '0 0 31 2 *' never comes." in told
     assert "'timezone' must be a time zone such as Europe/Paris or UTC" in told
