@@ -28,6 +28,8 @@ ROOT_S = 2.0
 GATHER_S = 0.02  # an event is seldom alone
 BETWEEN_LOOKS_S = 1.0
 """Between two looks at the whole that hints ask for."""
+SOON_SHARE = 0.2
+"""The most of its time that a watch spends on them, however large the folder."""
 FLUSH_S = 5.0
 """The longest that the end waits for the book."""
 
@@ -76,6 +78,7 @@ class FolderWatch:
         self._root: tuple[int, int] | None = None
         self._why_away = "not looked at yet"
         self._root_at = self._look_at = self._looked_at = 0.0
+        self._took_s = 0.0
         self._n_files = 0
         self._is_slow = False
 
@@ -125,7 +128,8 @@ class FolderWatch:
             moves = {relpath: reasons.get(relpath) for relpath in names}
         ended = _Ended(outcome.run, record.files, record.gone, state.epoch, moves)
         self._ended.append(ended)
-        self.rescan()
+        self._look_soon()
+        self._wake.set()
 
     def rescan(self) -> None:
         """Look at the whole soon."""
@@ -264,14 +268,15 @@ class FolderWatch:
                 self._look_soon()  # only looks at the whole tell what is gone
 
     def _look_soon(self) -> None:
-        self._look_at = min(self._look_at, self._looked_at + BETWEEN_LOOKS_S)
+        wait_s = max(BETWEEN_LOOKS_S, self._took_s / SOON_SHARE)
+        self._look_at = min(self._look_at, self._looked_at + wait_s)
 
     async def _whole(self, state: State) -> None:
         """Look at everything."""
         began = self._clock()
         listing = await self._look.whole()
         now = self._looked_at = self._clock()
-        every_s = max(POLL_S, (now - began) / POLL_SHARE)
+        self._took_s = now - began
         if state.look(listing, now):
             self._notices.tell("empty", notices.unmounted(self.spec.root, len(state.done)))
         else:
@@ -283,8 +288,9 @@ class FolderWatch:
             self._notices.over("unreadable")
         self._n_files = len(listing.files)
         self._ears.compare(listing.n_folders)
-        wait_s = min(every_s, self.spec.reconcile_s) if self._ears.polls else self.spec.reconcile_s
-        self._look_at = now + wait_s
+        reconcile_s = self.spec.reconcile_s
+        wait_s = min(POLL_S, reconcile_s) if self._ears.polls else reconcile_s
+        self._look_at = now + max(wait_s, BETWEEN_LOOKS_S, self._took_s / POLL_SHARE)
 
     async def _check(self, state: State) -> None:
         """Look again at files whose time to settle is over."""

@@ -112,10 +112,10 @@ def test_a_root_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         listed(tmp_path / "nowhere", filter_of(tmp_path))
 
 
-def test_twenty_thousand_files_are_listed_whole(tmp_path: Path) -> None:
-    for folder in range(20):
+def test_five_thousand_files_are_listed_whole(tmp_path: Path) -> None:
+    for folder in range(5):
         (tmp_path / str(folder)).mkdir()
         for number in range(1000):
             (tmp_path / str(folder) / f"{number}.txt").touch()
     listing = listed(tmp_path, filter_of(tmp_path))
-    assert (len(listing.files), listing.n_folders) == (20_000, 21)
+    assert (len(listing.files), listing.n_folders) == (5_000, 6)
