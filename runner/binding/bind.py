@@ -108,7 +108,13 @@ class Binder:
         base = (cwd / self._file).parent
         self._given = given.read(self._pipeline, inputs, base=base, cwd=cwd)
         self._base = base
-        self._models = Models(self._pipeline, base.resolve(), default_models, self._given.values)
+        self._models = Models(
+            self._pipeline,
+            base.resolve(),
+            default_models,
+            self._given.values,
+            is_check=inputs is None,
+        )
         self._outputs: dict[str, tuple[str, ...] | None] = {}
         self._params: dict[tuple[str | int, ...], Parameters] = {}
         self._own: list[Fault] = []

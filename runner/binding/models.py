@@ -32,10 +32,14 @@ class Models:
         base: Path,
         default_models: Mapping[Role, str],
         inputs: Mapping[str, Any],
+        *,
+        is_check: bool = False,
     ) -> None:
         self.faults: list[Fault] = []
         self.pools: dict[str, BoundPool] = {}
         self._inputs = inputs
+        self._is_check = is_check
+        """Nobody has given inputs yet."""
         self._pipeline = pipeline
         self._base = base
         self.by_alias = {alias: self._spec(alias, keys) for alias, keys in pipeline.models.items()}
@@ -125,23 +129,31 @@ class Models:
     def _url(self, written: str, at: Place) -> str | None:
         """Give an address; None where it is at fault, or an input that is not known yet."""
         value = self._text(written)
-        if value is None or not all(map(self._is_given, value.references)):
-            return None  # told before, with the file or the inputs
+        if value is None or not all(map(self._is_input, value.references)):
+            return None  # told before, with the file
+        lacking = sorted(path[1] for path in value.references if self._inputs.get(path[1]) is None)
+        if lacking:
+            self._lacking(lacking[0], at)
+            return None
         try:
             text = value.render({"inputs": self._inputs})
         except ExpressionError as error:
             self._fault(at, error.message, error.remedy)
             return None
-        if text is None:
-            return None  # `validate` knows no input without a default
         try:
             return base_url(str(text))
         except BadAddress as error:
             self._fault(at, f"'{text}' {error.why}", error.remedy)
             return None
 
-    def _is_given(self, path: Reference) -> bool:
-        return len(path) > 1 and path[0] == "inputs" and path[1] in self._inputs
+    def _is_input(self, path: Reference) -> bool:
+        return len(path) > 1 and path[0] == "inputs" and path[1] in self._pipeline.inputs
+
+    def _lacking(self, name: str, at: Place) -> None:
+        """Say that an address is an input without a value, unless that is told or yet to come."""
+        if not self._is_check and not self._pipeline.inputs[name].is_required:
+            what = f"input '{name}' has no value, and it is the address of a server"
+            self._fault(at, what, f"Give it: `-i {name}=http://…`.")
 
     def _text(self, written: str) -> Value | None:
         try:
