@@ -92,8 +92,10 @@ class Door:
             if transport is not None:
                 transport.abort()
         server.force_exit = server.should_exit = True
-        await serving
-        wire.close()
+        try:
+            await serving
+        finally:
+            wire.close()
 
     async def find(self, broken: Place | None) -> Place:
         self.n_finds += 1
@@ -221,7 +223,7 @@ def test_a_service_that_goes_away_each_time_is_given_up(tmp_path: Path) -> None:
         way.opens_again = lambda: way.open(pool)
         while True:
             await until(lambda: bool(pool.n_running))
-            await way.slam()
+            await asyncio.shield(way.slam())
 
     said = ran(tmp_path, pool, work)
     assert said.startswith("the worker of model 'writer' died: the service that has it went away")
