@@ -29,6 +29,9 @@ class Task:
     """One run to carry out."""
 
     flow_run: str
+    path: str
+    """The pipeline's file. Not as the flow run's parameters have it: whoever reaches Prefect's API
+    could have another folder worked in."""
     text: str
     flags: Mapping[str, object] = field(default_factory=dict)
     allow: frozenset[str] = frozenset()

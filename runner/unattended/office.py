@@ -175,7 +175,7 @@ class Office:
     async def _start(self, run: Tracked, post: Post, group: str) -> None:
         """Start a run, and show who carries it out."""
         await self._board.claim(run.id)
-        task = Task(run.id, post.standing.text, self._flags, self._allow)
+        task = Task(run.id, str(post.standing.file), post.standing.text, self._flags, self._allow)
         try:
             running = await self.executor.start(task)
         except OSError as error:
