@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from paddock.engine.elsewhere.looking import identity, matching
 
-LISTED = [
+LISTED: list[dict[str, Any]] = [
     {"id": "/models/a.gguf", "aliases": ["/models/a.gguf"]},
     {"id": "org/b", "aliases": ["bee"]},
     {"id": "c:latest"},
