@@ -287,7 +287,9 @@ async def _asking() -> AsyncIterator[None]:
     except ObjectNotFound as error:
         raise Gone("Prefect's API: what was asked about is not there") from error
     except (PrefectException, httpx.HTTPError, TimeoutError) as error:
-        words = str(error).strip() or type(error).__name__
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 404:
+            raise Gone("Prefect's API: what was asked about is not there") from error
+        words = str(error).strip().partition("\n")[0] or type(error).__name__
         raise TrackedError(f"Prefect's API: {words}") from error
 
 
