@@ -171,43 +171,44 @@ class Blocks:
     async def _chunks(self, run: BlockRun, todo: Sequence[ItemWork]) -> None:
         """Run the items in chunks; what other machines hold is waited for."""
         shares = self._shares_of(run)
-        chunks = list(_cut(todo, self._chunk_items(run)))
+        size = self._chunk_items(run)
         if shares is None:
-            await self._window(run, chunks)
+            await self._window(run, list(_cut(todo, size)))
             return
-        if shares.joined.n_others:
-            chunks = shares.in_own_order(chunks)
-        pauses = Pauses()
-        while chunks and not self._border.is_closed:
+        left, pauses = list(todo), Pauses()
+        while left and not self._border.is_closed:
             n_before = len(run.ended)
             run.passed.clear()
-            await self._window(run, chunks)
-            chunks = list(_cut(run.passed, self._chunk_items(run)))
-            if chunks:
-                await self._tell_who(run, shares)
+            fair = await shares.fair_part(len(left))
+            chunks = list(_cut(left, min(size, fair)))
+            if fair < len(left):
+                chunks = shares.in_own_order(chunks)
+            await self._window(run, chunks, most=fair)
+            left = list(run.passed)
+            if left:
+                self._tally.note(await shares.waits_for(run.work.scope, left))
                 await pauses.wait(has_come=len(run.ended) > n_before)
 
     def _shares_of(self, run: BlockRun) -> Shares | None:
         """Give what divides a block's items; those of nested blocks go with their outer item."""
         return None if run.outer else self._toolbox.shares
 
-    async def _tell_who(self, run: BlockRun, shares: Shares) -> None:
-        who = await shares.who(run.work.scope, [item.key for item in run.passed])
-        if who is not None:
-            self._tally.note(f"'{run.block.id}': waiting for {who}, which works on the rest")
-
     @staticmethod
     def _chunk_items(run: BlockRun) -> int:
         has_models = any(step.kind.roles for step in steps_of(run.block.body))
         return MODEL_CHUNK_ITEMS if has_models else PLAIN_CHUNK_ITEMS
 
-    async def _window(self, run: BlockRun, chunks: Sequence[Sequence[ItemWork]]) -> None:
-        """Run chunks; at most `max_parallel` items are in flight at any time."""
+    async def _window(
+        self, run: BlockRun, chunks: Sequence[Sequence[ItemWork]], most: int | None = None
+    ) -> None:
+        """Run chunks; at most `max_parallel` items, or `most`, are in flight at any time."""
         has_models = any(step.kind.roles for step in steps_of(run.block.body))
         size = self._chunk_items(run)
         parallel = run.block.max_parallel or (MODEL_PARALLEL if has_models else PLAIN_PARALLEL)
         room = asyncio.Semaphore(parallel)
-        window = asyncio.Semaphore(-(-parallel // size) + 1)
+        # One chunk more than are at work waits, but where another machine could have it.
+        n_chunks = -(-parallel // size) + 1 if most is None else -(-min(parallel, most) // size)
+        window = asyncio.Semaphore(n_chunks)
         async with together() as group:
             for chunk in chunks:
                 await window.acquire()

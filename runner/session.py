@@ -19,6 +19,7 @@ from .binding.bound import BoundPlan
 from .border import Border
 from .freshness import canonical
 from .journal import Journal, Lines
+from .ledger.identity import has_identity
 from .ledger.ledger import Ledger
 from .ledger.outputs import Index
 from .leftovers import sweep
@@ -136,9 +137,16 @@ async def opened(
             shares = await stack.enter_async_context(
                 shared(ledger, _place(bound, options), run, options.job, settings.unattended)
             )
-            if shares.joined.n_others:
-                tally.note(f"working together with {shares.joined.n_others} other machines")
+            n = shares.joined.n_others
+            if n:
+                others = "another machine" if n == 1 else f"{n} other machines"
+                tally.note(f"working together with {others}")
         elif not is_plan:
+            if has_identity(state):
+                tally.note(
+                    "other machines know this folder by a ledger in PostgreSQL; "
+                    "this run uses the file beside it, since PADDOCK_LEDGER names none"
+                )
             from .ledger import locks  # `plan` holds no lock, and filelock takes 0.05 s to import
 
             lock = held_name(bound)

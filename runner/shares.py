@@ -53,6 +53,11 @@ class Shares:
         """Give the names of the runs that belong to this job."""
         return await self._do(self._ledger.runs_of, self.joined.job)
 
+    async def fair_part(self, n_items: int) -> int:
+        """Give how many items one participant takes at a time, so that others have some as well."""
+        n_others = await self._do(self._claims.n_others, self._place)
+        return max(1, -(-n_items // (n_others + 1)))
+
     def in_own_order(self, chunks: list[Sequence[ItemWork]]) -> list[Sequence[ItemWork]]:
         """Let participants begin at different places, so that they seldom want the same."""
         if len(chunks) < 2:
@@ -139,9 +144,10 @@ class Shares:
         """Forget the participants that died; tells whether there were any."""
         return await self._do(self._claims.bury, self._place)
 
-    async def who(self, scope: str, keys: Collection[str]) -> str | None:
-        """Name in words who holds the first of these items."""
-        return await self._do(self._claims.holder_of, scope, keys)
+    async def waits_for(self, scope: str, items: Sequence[ItemWork]) -> str:
+        """Say in words who holds the first of these items."""
+        who = await self._do(self._claims.holder_of, scope, [item.key for item in items])
+        return f"waiting for {who or 'another machine'}, which works on the rest"
 
     async def _learn(self, index: Index, scope: str, keys: Collection[str]) -> None:
         index.learn(await self._do(lambda: list(self._ledger.outputs(scope, keys))))

@@ -6,29 +6,23 @@ import os
 from pathlib import Path
 from uuid import uuid4
 
-from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.identity import identity
-
 from .findings import Finding
 
 STATE_FOLDER = ".paddock"
 
 
 def look(folder: Path) -> list[Finding]:
-    """Look at the folder of the pipelines; makes its identity."""
+    """Look at the folder of the pipelines."""
     name = f"shared folder {folder}"
     try:
         state = folder / STATE_FOLDER
         state.mkdir(parents=True, exist_ok=True)
-        known = identity(state)
         _try_out(state)
-    except LedgerError as error:
-        return [Finding(name, "wrong", str(error))]
     except OSError as error:
         words = f"it cannot be used ({error.strerror or error})."
         remedy = "Mount it for writing, by the same user on every machine."
         return [Finding(name, "wrong", words, remedy)]
-    return [Finding(name, "ok", f"writable; its identity is {known}"), *_how_shared(folder)]
+    return [Finding(name, "ok", "writable"), *_how_shared(folder)]
 
 
 def _try_out(folder: Path) -> None:

@@ -63,7 +63,7 @@ class Claims:
         self.holder = holder
         self._dead_after_s = dead_after_s
         self._link = Link(server, tell)
-        self._beating = Link(server)
+        self._beating = Link(server, retry_s=dead_after_s / BEATS)
         self._heard_at = float("-inf")
         self._is_over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -120,6 +120,7 @@ class Claims:
     def leave(self) -> None:
         """Let everything go; what was claimed and not finished is anybody's."""
         self._is_over.set()
+        self._link.hurry()
         if self._thread is not None:
             self._thread.join()
         try:
@@ -130,6 +131,14 @@ class Claims:
         finally:
             self._link.close()
             self._beating.close()
+
+    def n_others(self, place: str) -> int:
+        """Count the other participants that live at a place."""
+        query = (
+            f"select count(*) from holders where place = :place and holder <> :me and {_IS_ALIVE}"
+        )
+        values = {"place": place, "me": self.holder, "dead_s": self._dead_after_s}
+        return int(self._link.rows(query, values)[0][0])
 
     def bury(self, place: str) -> bool:
         """Forget those who died at a place; tells whether there were any."""

@@ -25,6 +25,11 @@ def identity(folder: Path) -> str:
         ) from error
 
 
+def has_identity(folder: Path) -> bool:
+    """Tell whether a folder has one, because its ledger is, or was, in PostgreSQL."""
+    return (folder / "id").exists()
+
+
 def known_identity(folder: Path) -> str | None:
     """Give the identity of a folder that has one."""
     file = folder / "id"

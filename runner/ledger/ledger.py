@@ -85,7 +85,7 @@ class Ledger:
         known = known_identity(self.folder)
         if known is None:
             return
-        found = postgres.PostgresReader(postgres.server(self.url, known))
+        found = postgres.PostgresReader(postgres.server(self.url, known), retry_s=postgres.OPEN_S)
         version = found.version()
         if version == reader.VERSION:
             self._reader = found

@@ -25,6 +25,9 @@ OLDEST = 13
 RETRY_S = 60.0
 """A server that restarts or a cable that is put back is waited for so long."""
 
+OPEN_S = 5.0
+"""At the start a person waits: a wrong address is told soon."""
+
 PAUSE_S = 0.25
 MOST_PAUSE_S = 4.0
 
@@ -237,6 +240,7 @@ class Link:
         self.server = server
         self._tell = tell
         self._retry_s = retry_s
+        self._is_lost = False
         self._lock = threading.Lock()
         self._connection: psycopg.Connection[Any] | None = None
 
@@ -254,14 +258,7 @@ class Link:
             cursor = self._connection.execute(asked, values)
             return cursor.fetchall() if cursor.description else ()
 
-        with self._lock:
-            return lasting(
-                ask,
-                url=self.server.url,
-                again=self._let_go,
-                tell=self._tell,
-                retry_s=self._retry_s,
-            )
+        return self._lasting(ask)
 
     def within(self, work: Callable[[psycopg.Connection[Any]], T]) -> T:
         """Do something in one transaction, as a whole again where the connection broke.
@@ -276,14 +273,26 @@ class Link:
             with self._connection.transaction():
                 return work(self._connection)
 
+        return self._lasting(once)
+
+    def _lasting(self, action: Callable[[], T]) -> T:
         with self._lock:
-            return lasting(
-                once,
+            # Whoever comes after one that has waited in vain does not wait as long once more.
+            retry_s = 0.0 if self._is_lost else self._retry_s
+            self._is_lost = True
+            done = lasting(
+                action,
                 url=self.server.url,
                 again=self._let_go,
                 tell=self._tell,
-                retry_s=self._retry_s,
+                retry_s=retry_s,
             )
+            self._is_lost = False
+            return done
+
+    def hurry(self) -> None:
+        """Wait for nothing any more: the process is about to end."""
+        self._retry_s = 0.0
 
     def close(self) -> None:
         """Let the connection go."""

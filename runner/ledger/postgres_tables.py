@@ -19,7 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from . import tables
 from .entries import too_new
-from .postgres import Server, check_server, lasting
+from .postgres import OPEN_S, Server, check_server, lasting
 from .reader import VERSION
 
 ADOPTED_ROWS = 1000
@@ -43,6 +43,7 @@ def prepare(
         url=server.url,
         again=lambda: None,
         tell=tell,
+        retry_s=OPEN_S,
     )
 
 
