@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from paddock.runner.ledger.entries import CallRow, Entry, LedgerError, OutputRow
 from paddock.runner.ledger.identity import identity
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.postgres import Server, check_server, place_of, server
+from paddock.runner.ledger.postgres import Link, Server, check_server, place_of, server
 from tests.postgres import Postgres, postgres
 
 
@@ -176,6 +177,25 @@ def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path: Path
         "What the ledger says is done is done."
     )
     assert "secret" not in text
+
+
+def test_who_comes_after_one_that_waited_in_vain_is_told_at_once(tmp_path: Path) -> None:
+    n_tries = 0
+
+    class Away(Server):
+        def connect(self) -> psycopg.Connection[Any]:
+            nonlocal n_tries
+            n_tries += 1
+            return super().connect()
+
+    link = Link(Away("postgresql://me@127.0.0.1:1/work", "s"), retry_s=1.0)
+    with pytest.raises(LedgerError):
+        link.rows("select 1", {})
+    assert n_tries > 1
+    n_tries = 0
+    with pytest.raises(LedgerError):
+        link.rows("select 1", {})
+    assert n_tries == 1
 
 
 def test_a_database_that_is_not_there_is_told_at_once(server: Postgres, tmp_path: Path) -> None:
