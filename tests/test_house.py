@@ -19,7 +19,10 @@ ROOMS = ("pipelines", "steps", "engine", "runner")
 MOST_LINES = 400
 
 # Tests of a room as a whole, beside those that mirror its modules.
-JOURNEYS = {"test_interruptions.py", "test_under_load.py", "test_client.py"}
+JOURNEYS = {
+    "test_interruptions.py", "test_under_load.py", "test_client.py", "test_killed.py",
+    "test_trouble.py", "test_model_replaced.py",
+}  # fmt: skip
 
 # Who may import what is not ours: one module knows each outside thing.
 ONLY_IN = {

@@ -64,7 +64,7 @@ def prefect(environ: Mapping[str, str]) -> Iterator[Finding]:
     """Ask the Prefect server that runs would be tracked by, where one is named."""
     url = environ.get("PREFECT_API_URL", "").strip()
     if not url:
-        yield Finding("prefect", "ok", "PREFECT_API_URL is not set; runs are local")
+        yield Finding("prefect", "ok", _without_a_server_named(environ))
         return
     status, answer = _get(url.rstrip("/") + "/health")
     if status == 200:
@@ -73,6 +73,12 @@ def prefect(environ: Mapping[str, str]) -> Iterator[Finding]:
     why = f"status {status}" if status else answer
     remedy = "Start it (`prefect server start`), correct PREFECT_API_URL, or run with --local."
     yield Finding("prefect", "warning", f"{_without_secret(url)} does not answer: {why}", remedy)
+
+
+def _without_a_server_named(environ: Mapping[str, str]) -> str:
+    if environ.get("CI", "").strip():
+        return "PREFECT_API_URL is not set and CI is: runs are not tracked"
+    return "runs are shown by the local service's own server (`paddock service status`)"
 
 
 def pools(settings: Settings) -> Iterator[Finding]:
