@@ -76,7 +76,7 @@ def prefect(environ: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _without_a_server_named(environ: Mapping[str, str]) -> str:
-    if environ.get("CI", "").strip():
+    if environ.get("CI", "").strip().lower() not in ("", "0", "false", "no", "off"):
         return "PREFECT_API_URL is not set and CI is: runs are not tracked"
     return "runs are shown by the local service's own server (`paddock service status`)"
 
