@@ -31,7 +31,7 @@ steps:
       - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
       - {id: sum, uses: chat, with: {model: writer, prompt: "Go on: {{ steps.text.text }}"}}
 """
-LOOK_S = 0.004
+LOOK_S = 0.05  # each look costs both sides some milliseconds
 END_S = 300.0
 
 
