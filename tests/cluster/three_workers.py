@@ -149,7 +149,7 @@ class Cluster:
 
     def join(self, name: str) -> None:
         """Let a machine work."""
-        self.machines[name] = self.paddock("worker", "--name", name, state=name)
+        self.machines[name] = self.paddock("worker", "--name", name, "--max-runs", "1", state=name)
 
     def kill(self, name: str) -> int:
         """Kill a machine: all of its processes at once; tells how many."""
