@@ -105,7 +105,8 @@ class Finder:
         known.is_sound = False
         try:
             text = path.read_text("utf-8-sig")
-            made = read_standing(path, text, read_settings(path.parent, flags=self.flags))
+            settings = read_settings(path.parent, flags=self.flags)
+            made = read_standing(path, text, settings, has_stood=known.standing is not None)
         except Exception as error:  # whatever a file has in store, the others must not mind
             kept = " What it said before goes on." if known.standing else ""
             self._tell(str(path), f"{_words(path, error)}\n  It is not carried out.{kept}", told)

@@ -130,16 +130,24 @@ class Standing:
             raise PipelineError([fault]) from error
 
 
-def read_standing(file: Path, text: str, settings: Settings) -> Standing | None:
+def read_standing(
+    file: Path, text: str, settings: Settings, *, has_stood: bool = False
+) -> Standing | None:
     """Read a file's text; None: nothing starts it by itself, or it is no pipeline.
+
+    `has_stood`: it was a pipeline before, so that one without `steps` is saved by half.
 
     Raises:
         PipelineError: it is meant to be one, and has faults.
     """
-    if not all(pattern.search(text) for pattern in _LOOKS_MEANT):
+    if not has_stood and not all(pattern.search(text) for pattern in _LOOKS_MEANT):
         return None
     document = source.parse(text, str(file))
-    if not isinstance(document.data, dict) or not {"on", "steps"} <= document.data.keys():
+    names = document.data.keys() if isinstance(document.data, dict) else set()
+    if has_stood and "steps" not in names:
+        remedy = "Save the whole of it; or remove `on`, or the file, and it is left alone."
+        raise PipelineError([Fault("there are no `steps` any more.", remedy, document.mark(()))])
+    if not {"on", "steps"} <= names:
         return None
     plan = plans.examine(model.examine(document))
     on = plan.pipeline.on

@@ -78,6 +78,21 @@ def test_a_faulty_file_is_told_once_and_what_was_sound_stays(tmp_path: Path) -> 
     assert look.settled().standing[0].pipeline.name == "other"
 
 
+def test_a_file_whose_steps_are_not_saved_yet_is_no_end_of_the_pipeline(tmp_path: Path) -> None:
+    look = Look(tmp_path)
+    file = look.write("a.yaml", HOURLY + STEPS)
+    look()
+    for half in (HOURLY, "", "# nothing\n"):
+        look.write("a.yaml", half)
+        found = look.settled()
+        assert names(found) == ["a.yaml"] and found.removed == ()
+    assert look.settled().told == ()
+    look.write("a.yaml", HOURLY)
+    assert look.settled().told[0].startswith(f"{file}:1:1: there are no `steps` any more.")
+    look.write("a.yaml", STEPS)
+    assert [one.file for one in look.settled().removed] == [file]
+
+
 def test_what_a_faulty_file_lacked_may_come_later(tmp_path: Path) -> None:
     look = Look(tmp_path)
     prompt = "steps: [{uses: prompt, with: {template: {file: p.md}}}]\n"
