@@ -234,14 +234,14 @@ def _everything(
             if value and (known.in_ollama or prefix == "PADDOCK_"):
                 yield name, prefix + name.upper(), value
     for file in _files(folder, environ, home):
-        for name, origin, value in _in_file(file):
+        for name, origin, given in _in_file(file):
             if name == "allow" and file.parent == folder:
                 problem = (
                     "a file beside a pipeline cannot allow anything: both may be a stranger's."
                 )
                 remedy = f"Write it into {_config(environ, home) / FILE_NAME}, or use `--allow`."
                 raise SettingsError(origin, problem, remedy)
-            yield name, origin, value
+            yield name, origin, given
 
 
 def _files(folder: Path | None, environ: Mapping[str, str], home: Path) -> Iterator[Path]:
