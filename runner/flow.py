@@ -26,6 +26,8 @@ SHIPPED = {
     "DO_NOT_TRACK": "1",
     "PREFECT_TASKS_DEFAULT_NO_CACHE": "true",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    # An event that a server which is away does not take would be told with all that it holds.
+    "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
     # Each waits twice as long as the one before: 2, 4 and 8 s. What is lost is shown nowhere else,
     # but nobody waits longer for it.
     "PREFECT_CLIENT_MAX_RETRIES": "3",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from paddock.engine.request import ChatRequest
@@ -248,7 +249,7 @@ def test_a_ledger_whose_file_turns_read_only_is_named(tmp_path: Path) -> None:
 
     def answer(request: ChatRequest) -> str:
         refused = sqlite3.OperationalError("attempt to write a readonly database")
-        monkey.setattr(writer.Engine, "begin", _raising(refused), raising=False)
+        monkey.setattr(Engine, "begin", _raising(refused))
         return echo(request)
 
     with pytest.MonkeyPatch.context() as monkey:
