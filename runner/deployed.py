@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID, uuid4
 
 import httpx
@@ -31,10 +31,13 @@ from prefect.flow_engine import run_flow
 from prefect.settings import get_current_settings
 
 from .border import Border
-from .observer import Several, Silent
+from .observer import Observer, Several, Silent
 from .report import Report
 from .settings import Settings
 from .signals import stopping
+
+if TYPE_CHECKING:
+    from .cluster.delegate import Job
 
 
 @dataclass
@@ -52,6 +55,8 @@ class Orders:
     """Told the run's name in the ledger."""
     report: Report | None = None
     """How it ended."""
+    is_passed_on: bool = False
+    """It is to end since `paddock up` is, and goes on with the next one."""
 
 
 _orders: ContextVar[Orders] = ContextVar("orders")
@@ -77,12 +82,14 @@ async def run_pipeline(
     share: int = 0,
     parent: str = "",
     job: str = "",
+    root: str = "",
 ) -> State[Any]:
     """Run the pipeline that `path` names; the state says how it ended.
 
     `attempt` counts the starts after crashes, `parent` names the flow run that it goes on with.
     `share` tells apart the flow runs that do `job` together; 0 has the workers do it, where a work
-    pool is set and the ledger is one that they share.
+    pool is set and the ledger is one that they share. `root` is the first flow run of all that went
+    on with one another.
     """
     from . import verbs
     from .logs import run_log
@@ -92,10 +99,13 @@ async def run_pipeline(
     named = _Named(orders.began)
     settings = read_settings(Path(path).parent, flags=orders.flags)
     if not share and settings.unattended.work_pool and settings.ledger_url:
-        with stopping(orders.stop, orders.border):
-            orders.report = await _delegated(
-                orders, settings, Path(path), inputs or {}, trigger, retry_failed=retry_failed
-            )
+        with stopping(orders.stop, orders.border), run_log(settings, trigger) as log:
+            told = Several(named, log)
+            made = _job(settings, Path(path), inputs or {}, trigger, root, retry_failed)
+            try:
+                orders.report = await _delegated(orders, made, told)
+            finally:
+                await named.shown()
         return flows.state_of(orders.report)
     with stopping(orders.stop, orders.border), run_log(settings, trigger) as log:
         try:
@@ -117,22 +127,21 @@ async def run_pipeline(
     return flows.state_of(orders.report)
 
 
-async def _delegated(
-    orders: Orders,
+def _job(
     settings: Settings,
     path: Path,
     inputs: dict[str, Any],
     trigger: str,
-    *,
+    root: str,
     retry_failed: bool,
-) -> Report:
-    """Have the machines of the work pool do it, and wait for them."""
-    from .cluster.delegate import Job, delegated
+) -> Job:
+    """Say what the machines of the work pool are to do; the same for all that go on with a run."""
+    from .cluster.delegate import Job
 
     context = FlowRunContext.get()
-    name = context.flow_run.name if context is not None and context.flow_run is not None else ""
-    job = Job(
-        f"{name or path.stem}-{uuid4().hex[:6]}",
+    own = context.flow_run.id if context is not None and context.flow_run is not None else uuid4()
+    return Job(
+        f"{path.parent.name}-{(root or str(own)).replace('-', '')[-12:]}",
         path,
         inputs,
         settings.unattended.work_pool,
@@ -140,9 +149,30 @@ async def _delegated(
         retry_failed=retry_failed,
         max_restarts=settings.unattended.max_restarts,
     )
+
+
+async def _delegated(orders: Orders, job: Job, told: Observer) -> Report:
+    """Have the machines of the work pool do it, and wait for them."""
+    from .cluster.delegate import delegated
+
+    said: set[str] = set()
+
+    def note(words: str) -> None:
+        if words not in said:
+            said.add(words)
+            told.note(words)
+
+    told.began(job.name, job.path.parent.name, ())
     api_url = str(get_current_settings().api.url)
     border: Any = orders.border  # type checkers see the classes of a closet's imports twice
-    report: Any = await delegated(job, api_url, stop=orders.stop, border=border)
+    report: Any = await delegated(
+        job,
+        api_url,
+        stop=orders.stop,
+        border=border,
+        is_passed_on=lambda: orders.is_passed_on,
+        note=note,
+    )
     return cast(Report, report)
 
 

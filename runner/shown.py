@@ -64,7 +64,8 @@ class Past:
 
 def outcome_of(report: Report) -> Outcome:
     """Say how a run ended; quarantined items don't make it a failure."""
-    words = ", ".join(f"{n} {state}" for state, n in report.counts.items() if n) or "nothing to do"
+    words = ", ".join(f"{n} {state}" for state, n in report.counts.items() if n)
+    words = words or report.message or "nothing to do"  # other machines counted, and said so
     if report.status == "failed":
         return Outcome("FAILED", "Failed", report.message or words)
     if report.status == "interrupted":

@@ -1,7 +1,8 @@
 """Let the machines of a work pool carry out a pipeline, and wait for the end.
 
 Each share is a flow run that a worker takes; what a share does of the items is decided by claims in
-the ledger, so it does not matter how many there are, or which of them die. By plain HTTP.
+the ledger, so it does not matter how many there are, or which of them die. Who asks for them may
+die, too: the shares are found again by the job's name. By plain HTTP.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 
@@ -28,6 +31,7 @@ ANSWER_S = 30.0
 LOOK_S = 1.0
 AWAY_S = 300.0  # Prefect's server may restart; the shares go on meanwhile
 LEAVE_S = 60.0
+MOST_FOUND = 200
 
 _ENDED = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 
@@ -37,7 +41,7 @@ class Job:
     """What the machines are asked to do together."""
 
     name: str
-    """Of all its shares; each starts with the same."""
+    """Of all its shares; each starts with the same, and those of a job taken up again are found."""
     path: Path
     inputs: Mapping[str, Any]
     work_pool: str
@@ -61,22 +65,29 @@ async def delegated(
     *,
     stop: asyncio.Event,
     border: Border | None = None,
+    is_passed_on: Callable[[], bool] = lambda: False,
     note: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Have a job done and tell how it ended; when `stop` is set, its shares are told to stop.
+
+    Unless `is_passed_on` says that somebody else takes the job up soon: then they go on.
 
     Raises:
         TrackingError: Prefect's API cannot be used.
     """
     async with httpx.AsyncClient(base_url=api_url.rstrip("/"), timeout=ANSWER_S) as api:
         desk = _Desk(api, job, note)
-        await desk.deploy()
         ending = asyncio.create_task(_asked_to_end(stop, border))
         try:
             over = await desk.carry_out(ending)
+            if over is None and is_passed_on():
+                over = Over("interrupted", "The machines go on with it by themselves.")
+            elif over is None:
+                await desk.leave()
+                over = Over("interrupted", "Interrupted; the same command continues.")
         finally:
             ending.cancel()
-    return Report("", job.path.name, over.status, {}, message=over.message or None)
+    return Report(job.name, job.path.name, over.status, {}, message=over.message or None)
 
 
 async def _asked_to_end(stop: asyncio.Event, border: Border | None) -> None:
@@ -99,11 +110,12 @@ class _Desk:
         self._note = note
         self._made = _Made()
         self._deployment = ""
+        self._own = uuid4().hex
         self._began = time.monotonic()
         self._answered = time.monotonic()
 
-    async def deploy(self) -> None:
-        """Make the deployment of this file for the work pool, or find it."""
+    async def _take_up(self) -> None:
+        """Make the deployment of this file for the work pool, or find it, and the job's shares."""
         path = str(self._job.path)
         digest = hashlib.sha256(path.encode()).hexdigest()[:6]
         flow = await self._post("/flows/", {"name": "paddock-shares"})
@@ -116,10 +128,20 @@ class _Desk:
             "enforce_parameter_schema": False,
             "tags": [TAG],
         }
-        self._deployment = (await self._post("/deployments/", body))["id"]
+        deployment = (await self._post("/deployments/", body))["id"]
+        wanted = {
+            "flow_runs": {"tags": {"all_": [TAG, self._job.name]}},
+            "sort": "EXPECTED_START_TIME_ASC",
+            "limit": MOST_FOUND,
+        }
+        found = await self._api.post("/flow_runs/filter", json=wanted)
+        shares = [share for run in found.raise_for_status().json() if (share := _found(run))]
+        self._made.shares, self._deployment = shares, deployment
+        if shares:
+            self._note("its shares are there already; looking after them")
 
-    async def carry_out(self, ending: asyncio.Task[None]) -> Over:
-        """Look after the shares until the job is over."""
+    async def carry_out(self, ending: asyncio.Task[None]) -> Over | None:
+        """Look after the shares until the job is over; None: asked to end before."""
         while not ending.done():
             try:
                 over = await self._once()
@@ -128,12 +150,14 @@ class _Desk:
             else:
                 self._answered = time.monotonic()
                 if over is not None:
+                    await self._take_back("The job was done before this one began.")
                     return over
             await asyncio.wait({ending}, timeout=LOOK_S)
-        await self._leave()
-        return Over("interrupted", "Interrupted; the same command continues.")
+        return None
 
     async def _once(self) -> Over | None:
+        if not self._deployment:
+            await self._take_up()
         await self._look()
         elapsed_s = time.monotonic() - self._began
         decided = decide(
@@ -179,9 +203,9 @@ class _Desk:
                 "job": job.name,
             },
             "state": {"type": "SCHEDULED"},
-            "tags": [TAG],
+            "tags": [TAG, job.name],
             "idempotency_key": (
-                f"{begin.instead_of}:again" if begin.instead_of else f"{job.name}:{begin.number}"
+                f"{begin.instead_of}:again" if begin.instead_of else f"{self._own}:{begin.number}"
             ),
         }
         made = await self._post(f"/deployments/{self._deployment}/create_flow_run", body)
@@ -211,19 +235,31 @@ class _Desk:
             self._note(f"no worker of '{self._job.work_pool}' is online; waiting for one")
         return n_online
 
-    async def _leave(self) -> None:
+    async def leave(self) -> None:
         """Tell the shares to stop, and wait until they have, in bounded time."""
         deadline = time.monotonic() + LEAVE_S
-        for share in self._made.shares:
-            if share.phase != "ended":
-                kind = "CANCELLED" if share.phase == "waiting" else "CANCELLING"
-                wish = {"state": {"type": kind}, "force": False}
-                await self._api.post(f"/flow_runs/{share.id}/set_state", json=wish)
-        while time.monotonic() < deadline:
+        with suppress(httpx.HTTPError, ValueError):  # then they go on to their end
             await self._look()
-            if all(share.phase == "ended" for share in self._made.shares):
-                return
-            await asyncio.sleep(LOOK_S)
+            await self._take_back("Interrupted before it began.")
+            for share in self._made.shares:
+                if share.phase == "running":
+                    await self._set(share, "CANCELLING", "It was told to stop.")
+            while time.monotonic() < deadline:
+                await self._look()
+                if all(share.phase == "ended" for share in self._made.shares):
+                    return
+                await asyncio.sleep(LOOK_S)
+
+    async def _take_back(self, words: str) -> None:
+        """Take back what no worker has begun."""
+        with suppress(httpx.HTTPError):  # then it finds everything done
+            for share in self._made.shares:
+                if share.phase == "waiting":
+                    await self._set(share, "CANCELLED", words)
+
+    async def _set(self, share: Share, kind: str, words: str) -> None:
+        wish = {"state": {"type": kind, "message": words}, "force": False}
+        await self._api.post(f"/flow_runs/{share.id}/set_state", json=wish)
 
     async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Ask for something to be made.
@@ -240,6 +276,15 @@ class _Desk:
         if answer.is_client_error:
             raise TrackingError(f"Prefect's API refuses {path}: {answer.text[:300]}")
         return dict(answer.raise_for_status().json())
+
+
+def _found(run: Mapping[str, Any]) -> Share | None:
+    """Give a share that was asked for before; None: it has ended, or is to, and done no job."""
+    facts, kind = run.get("parameters") or {}, (run.get("state") or {}).get("type")
+    number, attempt = int(facts.get("share") or 0), int(facts.get("attempt") or 1)
+    share = _share(Share(str(run["id"]), number, attempt, "waiting"), run)
+    is_of_use = number > 0 and kind != "CANCELLING" and (share.phase != "ended" or share.is_done)
+    return share if is_of_use else None
 
 
 def _share(share: Share, run: Mapping[str, Any]) -> Share:

@@ -60,6 +60,8 @@ class Halt:
     is_gentle: bool
     is_interrupted: bool = False
     """It was cancelled for good, rather than held back for a while."""
+    is_passed_on: bool = False
+    """`paddock up` ends; what other machines do of the run goes on."""
 
 
 def carry_out(task: Task, link: Connection) -> None:
@@ -99,6 +101,7 @@ def _listening(link: Connection, orders: Orders) -> Iterator[None]:
             loop.remove_reader(link.fileno())
             return
         if isinstance(said, Halt) and said.is_gentle:
+            orders.is_passed_on = said.is_passed_on
             status = "interrupted" if said.is_interrupted else "budget"
             orders.border.close(said.words, status)  # type: ignore[arg-type]
         elif isinstance(said, Halt):

@@ -70,13 +70,20 @@ class Running:
         self._process = process
         self._link = link
 
-    def halt(self, words: str, *, is_gentle: bool, is_interrupted: bool = False) -> None:
+    def halt(
+        self,
+        words: str,
+        *,
+        is_gentle: bool,
+        is_interrupted: bool = False,
+        is_passed_on: bool = False,
+    ) -> None:
         """Tell it to stop, at an item's border or at once."""
         from .child import Halt
 
         if self._link is not None:
             with contextlib.suppress(OSError):
-                self._link.send(Halt(words, is_gentle, is_interrupted))
+                self._link.send(Halt(words, is_gentle, is_interrupted, is_passed_on))
         else:
             self.signal(signal.SIGUSR1 if is_gentle else signal.SIGTERM)
 

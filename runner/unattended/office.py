@@ -22,7 +22,7 @@ from .dispatch import Active, Close, Due, Hold, Rule, Skip, Start, dispatch
 from .endings import Done, Ending, GoOn, Stopped, follow
 from .executor import End, Executor, Running, is_elsewhere
 from .jobs import Job, Post, at_once, brought_to_end, by_force, tell_end
-from .tracked import HELD, Board, Gone, Tracked, TrackedError
+from .tracked import AGAIN, HELD, Board, Gone, Tracked, TrackedError
 
 MOST_QUEUED = 1_000
 
@@ -95,6 +95,8 @@ class Office:
             made = await self._board.submit(
                 post.deployment, parameters, key=key, at=due, words=words
             )
+            while made.phase == "ended" and (next_ := await self._board.successor(made.id)):
+                made = next_  # it was started again since
         except Gone:
             self.lacks_deployments = True
             self.wake.set()
@@ -287,10 +289,10 @@ class Office:
 
     def _ending(self, job: Job, end: End, shown: Tracked | None) -> Ending:
         """Tell how a run ended: by its own words, else by what Prefect has of it."""
-        crash, status = end.crash, end.report.status if end.report else "failed"
-        has_ended = shown is not None and shown.phase == "ended" and not shown.is_crashed
-        if crash is not None and job.is_adopted and shown is not None and has_ended:
-            crash, status = None, "completed" if shown.is_completed else "failed"
+        crash, status = end.crash, str(end.report.status) if end.report else "failed"
+        told = shown.end if shown is not None else ""
+        if crash is not None and job.is_adopted and told not in ("", "crashed"):
+            crash, status = None, told
         if crash is not None and job.stopped is not None:
             crash, status = None, "interrupted"  # it was ended by force
         return Ending(job.attempt, crash, status, job.stopped)
@@ -311,8 +313,9 @@ class Office:
         """Put a run into the queue again, as a fresh one that goes on with it."""
         old = job.tracked
         parameters = {**old.parameters, "attempt": next_.attempt, "parent": old.id}
+        parameters["root"] = old.parameters.get("root") or old.id
         made = await self._board.submit(
-            job.post.deployment, parameters, key=f"{old.id}:again", at=next_.at, words=next_.words
+            job.post.deployment, parameters, key=f"{old.id}{AGAIN}", at=next_.at, words=next_.words
         )
         if old.id in self._waiting:
             self._waiting[made.id] = self._waiting.pop(old.id)
@@ -331,7 +334,7 @@ class Office:
                 job.stopped = "shutdown"
             for task in job.tasks:
                 task.cancel()
-            job.running.halt("`paddock up` was ended", is_gentle=True)
+            job.running.halt("`paddock up` was ended", is_gentle=True, is_passed_on=True)
         for share, act in ((0.4, at_once), (0.3, by_force), (0.2, None)):
             if not self._following:
                 break

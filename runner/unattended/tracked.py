@@ -26,6 +26,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
     FlowRunFilterExpectedStartTime,
+    FlowRunFilterIdempotencyKey,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
@@ -49,8 +50,11 @@ TAG = "paddock"
 ANSWER_S = 30.0  # a server on a busy machine took 8 s at worst
 PAGE, MOST_READ = 200, 1_000
 HELD = "AwaitingConcurrencySlot"
+AGAIN = ":again"
+"""After a run's id: the key of the one that goes on with it."""
 
 Phase = Literal["waiting", "running", "cancelling", "ended"]
+End = Literal["", "completed", "budget", "interrupted", "skipped", "failed", "crashed"]
 _OPEN = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING,
          StateType.PAUSED]  # fmt: skip
 
@@ -83,8 +87,8 @@ class Tracked:
     process: str = ""
     """`host:pid:since` of who carries it out."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    is_completed: bool = False
-    is_crashed: bool = False
+    end: End = ""
+    """How it ended, as a report or a watch has it; empty while it has not."""
 
 
 class Board:
@@ -195,6 +199,15 @@ class Board:
             )
         return found[0].expected_start_time if found else None
 
+    async def successor(self, run: str) -> Tracked | None:
+        """Give the run that was put into the queue to go on with another one."""
+        key = FlowRunFilterIdempotencyKey(any_=[f"{run}{AGAIN}"])
+        async with _asking():
+            found = await self._client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(idempotency_key=key), limit=1
+            )
+        return _tracked(found[0]) if found else None
+
     async def read(self, run: str) -> Tracked | None:
         """Give one run as it is now; None: somebody deleted it."""
         async with _asking():
@@ -302,6 +315,15 @@ _PHASES: Mapping[StateType, Phase] = {
 }
 
 
+def _end(kind: StateType, name: str) -> End:
+    """Tell how a run ended: one that stopped at a border has done only a part."""
+    if kind == StateType.COMPLETED:
+        return "budget" if name == "Budget" else "completed"
+    if kind == StateType.CANCELLED:
+        return "skipped" if name == "Skipped" else "interrupted"
+    return "failed" if kind == StateType.FAILED else "crashed" if kind == StateType.CRASHED else ""
+
+
 def _tracked(run: FlowRun) -> Tracked:
     kind = run.state_type or StateType.SCHEDULED
     at = run.expected_start_time or run.created or datetime.now(UTC)
@@ -317,6 +339,5 @@ def _tracked(run: FlowRun) -> Tracked:
         is_claimed=kind == StateType.PENDING,
         process=run.infrastructure_pid or "",
         parameters=dict(run.parameters or {}),
-        is_completed=kind == StateType.COMPLETED,
-        is_crashed=kind == StateType.CRASHED,
+        end=_end(kind, run.state_name or ""),
     )

@@ -109,8 +109,7 @@ class Watching:
             retry_failed=batch.retries_failed,
         )
         if made.phase == "ended":  # it ran before `paddock up` was killed
-            status = "completed" if made.is_completed else "crashed"
-            outcome = await asyncio.to_thread(self._outcome, post, made.name, status, None)
+            outcome = await asyncio.to_thread(self._outcome, post, made.name, made.end, None)
             await watch.done(batch, outcome)
 
     def _outcome(self, post: Post, run: str, status: str, report: Report | None) -> Outcome:
@@ -120,7 +119,7 @@ class Watching:
             return Outcome(run, otherwise)
         try:
             with self._opens(post.standing.file.parent, True) as ledger:
-                return outcome_of(ledger, run, otherwise)
+                return outcome_of(ledger, run, otherwise, (report and report.message) or "")
         except LedgerError as error:
             return Outcome(run, "crashed", message=str(error))
 

@@ -8,16 +8,26 @@ from ..ledger.ledger import Ledger  # noqa: TID252 - the same class in either wa
 from .spec import Outcome, Status
 
 
-def outcome_of(ledger: Ledger, run: str, otherwise: Status = "crashed") -> Outcome:
+def outcome_of(
+    ledger: Ledger, run: str, otherwise: Status = "crashed", message: str = ""
+) -> Outcome:
     """Read how a run ended; `otherwise` where the ledger does not say, since it was killed.
+
+    `run` may be the name of what several machines did together: then they say of each item how it
+    ended, and `otherwise` and `message` of the whole.
 
     Raises:
         LedgerError: the ledger cannot be read.
     """
     row = ledger.run(run)
-    if row is None or row.status not in get_args(Status):
+    shares = ledger.runs_of(run) if row is None else ()
+    if row is not None and row.status in get_args(Status):
+        status, message = cast(Status, row.status), row.message or ""
+    elif shares and otherwise != "crashed":
+        status = otherwise
+    else:
         return Outcome(run, otherwise)
-    entries = [item.entry for item in ledger.items_of(run)]
+    entries = [item.entry for share in shares or (run,) for item in ledger.items_of(share)]
     failed = {
         entry.key: entry.error or ""
         for entry in entries
@@ -28,5 +38,4 @@ def outcome_of(ledger: Ledger, run: str, otherwise: Status = "crashed") -> Outco
         for entry in entries  # done, with attempts: something within it failed and may pass
         if entry.state == "failed" or (entry.state == "done" and entry.attempts)
     )
-    status = cast(Status, row.status)  # looked at above
-    return Outcome(run, status, failed, again, row.message or "")
+    return Outcome(run, status, failed, again, message)

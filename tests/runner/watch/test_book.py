@@ -43,6 +43,26 @@ def test_what_is_recorded_is_read_again_and_what_is_gone_is_forgotten(tmp_path: 
     assert book.read() == Known({"a": (3_000_000_000, 1_700_000_000_000_000_001)}, 7)
 
 
+def test_what_several_machines_did_together_is_told_by_what_each_of_them_recorded(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, BAD)
+    world.write("inbox/good.txt", "Good.")
+    world.write("inbox/empty.txt", "")
+    report = world.run()
+    with Ledger(tmp_path / ".paddock") as ledger:
+        of_one = outcome_of(ledger, report.run)
+        row = ledger.run(report.run)
+        assert row is not None
+        facts = {name: getattr(row, name) for name in row.__slots__}
+        ledger.record_run({**facts, "parent": "inbox-0123"})
+    with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
+        told = outcome_of(ledger, "inbox-0123", "completed", "1 new, 1 quarantined")
+        words = "1 new, 1 quarantined"
+        assert told == Outcome("inbox-0123", "completed", of_one.failed, frozenset(), words)
+        assert outcome_of(ledger, "inbox-0123") == Outcome("inbox-0123", "crashed")
+
+
 def test_what_a_run_wrote_below_the_root_and_how_it_ended(tmp_path: Path) -> None:
     world = World(tmp_path, BAD)
     world.write("inbox/good.txt", "Good.")

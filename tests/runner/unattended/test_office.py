@@ -1,0 +1,66 @@
+"""What becomes of runs that an earlier `paddock up` began, in a real Prefect server."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed, Running
+
+from paddock.runner.unattended.executor import mark_of
+from paddock.runner.unattended.jobs import Job
+from paddock.runner.unattended.tracked import board
+from tests.runner.unattended.test_planner import office_of, put, standing
+
+BUDGET: State[Any] = Completed(name="Budget", message="It was asked to stop at an item's border.")
+
+
+@pytest.mark.parametrize(
+    ("state", "is_again"), [(BUDGET, True), (Completed(), False), (Failed(), False)]
+)
+def test_a_run_taken_over_goes_on_where_it_had_stopped_at_a_border(
+    tmp_path: Path, prefect_api: str, state: State[Any], is_again: bool
+) -> None:
+    async def main() -> None:
+        with subprocess.Popen(["sleep", "600"]) as run:  # noqa: ASYNC220 - dies of SIGUSR1
+            try:
+                await taken_over(run.pid)
+            finally:
+                run.kill()
+
+    async def taken_over(pid: int) -> None:
+        async with board(prefect_api) as asked, PrefectClient(prefect_api) as client:
+            office, ends = office_of(asked), list[str]()
+            post = await put(asked, office, standing(tmp_path, '{cron: "0 6 * * *"}'))
+
+            async def ended(job: Job | None, status: str, report: object) -> None:
+                ends.append(status)
+
+            first = await office.submit(post, "watch inbox", f"{tmp_path}", ended=ended)
+            await asked.started(first.id, mark_of(pid))
+            await client.set_flow_run_state(UUID(first.id), Running(), force=True)
+            await office.round()
+            assert office.jobs[first.id].is_adopted
+
+            await client.set_flow_run_state(UUID(first.id), state, force=True)
+            await office.stop(20.0)
+            assert office.jobs == {}
+            there = await asked.open_runs([post.deployment])
+            if not is_again:
+                assert (there, ends) == ([], [state.name.lower() if state.name else ""])
+                return
+            (second,) = there
+            assert ends == []
+            assert second.parameters["parent"] == second.parameters["root"] == first.id
+
+            # Who submitted it and asks again, as a watch at the next start, hears of the later one.
+            again = await office_of(asked).submit(post, "watch inbox", f"{tmp_path}")
+            assert again.id == second.id
+
+    asyncio.run(main())
