@@ -169,6 +169,7 @@ def prove(n: int, *, delay_s: float = 0.5, say: Any = print) -> list[str]:
             made.join("machine3")
             _killed_up(desk, n, say)
             _ended_up(desk, n, say)
+            _cancelled(desk, n, say)
             _hot(desk, say)
             _looked_at(desk, say)
         finally:
@@ -219,6 +220,23 @@ def _ended_up(desk: Desk, n: int, say: Any) -> None:
     say(f"ended up: {desk.process.wait(90)}")
     desk.start()
     desk.settled("`up` was ended")
+
+
+def _cancelled(desk: Desk, n: int, say: Any) -> None:
+    """Somebody cancels a run in Prefect: the machines stop, and the watch tries again."""
+    desk.drop(LETTERS, n)
+    desk.at_work()
+    (job,) = desk.get()["running"]
+    api = desk.made.environment["PREFECT_API_URL"]
+    state = {"state": {"type": "CANCELLING"}, "force": False}
+    url = f"{api}/flow_runs/{job['flow_run']}/set_state"
+    httpx.post(url, json=state, timeout=30).raise_for_status()
+    desk.in_flight |= desk.models.in_flight()
+    desk.until(lambda: not desk.running(), "cancelled")
+    desk.in_flight |= desk.models.in_flight()
+    said = httpx.get(f"{api}/flow_runs/{job['flow_run']}", timeout=30).json()["state"]
+    say(f"cancelled: {said['name']}: {said['message']}")
+    desk.settled("a run was cancelled")
 
 
 def _hot(desk: Desk, say: Any) -> None:
