@@ -53,6 +53,8 @@ class Orders:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     began: Callable[[str], None] | None = None
     """Told the run's name in the ledger."""
+    waits: Callable[[str], None] | None = None
+    """Told what it waits for while other machines are to work; empty words: they do."""
     report: Report | None = None
     """How it ended."""
     is_passed_on: bool = False
@@ -155,12 +157,17 @@ async def _delegated(orders: Orders, job: Job, told: Observer) -> Report:
     """Have the machines of the work pool do it, and wait for them."""
     from .cluster.delegate import delegated
 
-    said: set[str] = set()
+    last = ""
 
     def note(words: str) -> None:
-        if words not in said:
-            said.add(words)
+        nonlocal last
+        if words == last:
+            return
+        last = words
+        if words:
             told.note(words)
+        if orders.waits is not None:
+            orders.waits(words)
 
     told.began(job.name, job.path.parent.name, ())
     api_url = str(get_current_settings().api.url)

@@ -70,7 +70,8 @@ async def delegated(
 ) -> Report:
     """Have a job done and tell how it ended; when `stop` is set, its shares are told to stop.
 
-    Unless `is_passed_on` says that somebody else takes the job up soon: then they go on.
+    Unless `is_passed_on` says that somebody else takes the job up soon: then they go on. `note` is
+    told what it waits for, and nothing in words when machines are at work.
 
     Raises:
         TrackingError: Prefect's API cannot be used.
@@ -233,6 +234,8 @@ class _Desk:
         n_online = len([worker for worker in workers if worker.get("status") == "ONLINE"])
         if not n_online and all(share.phase == "waiting" for share in self._made.shares):
             self._note(f"no worker of '{self._job.work_pool}' is online; waiting for one")
+        elif any(share.phase == "running" for share in self._made.shares):
+            self._note("")
         return n_online
 
     async def leave(self) -> None:

@@ -123,7 +123,7 @@ def _once(tell: Callable[[str], None]) -> Callable[[str], None]:
     said: set[str] = set()
 
     def note(text: str) -> None:
-        if text not in said:
+        if text and text not in said:
             said.add(text)
             tell(text)
 

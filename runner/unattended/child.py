@@ -45,6 +45,13 @@ class Began:
 
 
 @dataclass(frozen=True, slots=True)
+class Waits:
+    """The run waits for this, for machines that are to do it; empty words: no longer."""
+
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The run is over; `report` is None where it ended by an error, which `words` tell."""
 
@@ -81,6 +88,7 @@ async def _carried_out(task: Task, link: Connection) -> None:
     loop.set_default_executor(ThreadPoolExecutor(FILE_THREADS))
     orders = Orders(text=task.text, flags=dict(task.flags), allow=task.allow)
     orders.began = lambda run: _send(link, Began(run))
+    orders.waits = lambda words: _send(link, Waits(words))
     with deployed.under(orders), _listening(link, orders):
         try:
             words = await deployed.carry_out(task.flow_run)
@@ -114,6 +122,6 @@ def _listening(link: Connection, orders: Orders) -> Iterator[None]:
         loop.remove_reader(link.fileno())
 
 
-def _send(link: Connection, said: Began | Ended) -> None:
+def _send(link: Connection, said: Began | Waits | Ended) -> None:
     with contextlib.suppress(OSError):  # nobody listens any more
         link.send(said)

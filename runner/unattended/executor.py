@@ -66,6 +66,8 @@ class Running:
         self.mark = mark_of(pid)
         self.run = ""
         """The run's name in the ledger, as soon as it is known."""
+        self.waits_for = ""
+        """What it said it waits for."""
         self.ended: asyncio.Future[End] = asyncio.get_running_loop().create_future()
         self._process = process
         self._link = link
@@ -135,7 +137,7 @@ class Executor:
 
     def _listen(self, running: Running, process: Any, link: Connection) -> None:
         """Hear what a process says until it ends."""
-        from .child import Began
+        from .child import Began, Waits
 
         loop = asyncio.get_running_loop()
         heard: list[Any] = []
@@ -147,6 +149,8 @@ class Executor:
                     if isinstance(said, Began):
                         running.run = said.run
                         self._began(running)
+                    elif isinstance(said, Waits):
+                        running.waits_for = said.words
                     else:
                         heard.append(said)
             except (EOFError, OSError):

@@ -56,6 +56,7 @@ class Job:
             "attempt": self.attempt,
             "pid": self.running.pid,
             "is_stopping": self.stopped is not None,
+            "waits_for": self.running.waits_for or None,
         }
 
 

@@ -161,10 +161,9 @@ def prove(n: int, *, delay_s: float = 0.5, say: Any = print) -> list[str]:
     with models.serving(), cluster(0, models.url) as made:
         desk = Desk(made, models)
         desk.write()
-        for name in ("machine1", "machine2"):
-            made.join(name)
         try:
             desk.start()
+            _joined(desk, say)
             _killed_machine(desk, n, say)
             made.join("machine3")
             _killed_up(desk, n, say)
@@ -177,6 +176,17 @@ def prove(n: int, *, delay_s: float = 0.5, say: Any = print) -> list[str]:
                 kill_all(desk.process)
             say(made.log("up"))
         return desk.wrong
+
+
+def _joined(desk: Desk, say: Any) -> None:
+    """Something is to be done before there is a machine: it waits, and says for what."""
+    desk.drop(LETTERS, 2)
+    nobody = "no worker of 'paddock' is online; waiting for one"
+    desk.until(lambda: [one["waits_for"] for one in desk.get()["running"]] == [nobody], "waits")
+    for name in ("machine1", "machine2"):
+        desk.made.join(name)
+    desk.settled("machines came")
+    say("machines came")
 
 
 def _killed_machine(desk: Desk, n: int, say: Any) -> None:

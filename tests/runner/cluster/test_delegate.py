@@ -25,6 +25,7 @@ class Workers:
         self.job = Job(f"letters-{uuid4().hex[:8]}", Path("/srv/letters/p.yaml"), {}, self.pool,
                        n_shares=2)  # fmt: skip
         self._api, self.url = api, url
+        self.notes: list[str] = []
         self._post("/work_pools/", {"name": self.pool, "type": "process"})
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
@@ -63,7 +64,13 @@ def begun(
     workers: Workers, *, is_passed_on: bool = False
 ) -> tuple[asyncio.Event, asyncio.Task[Report]]:
     stop = asyncio.Event()
-    coming = delegated(workers.job, workers.url, stop=stop, is_passed_on=lambda: is_passed_on)
+    coming = delegated(
+        workers.job,
+        workers.url,
+        stop=stop,
+        is_passed_on=lambda: is_passed_on,
+        note=workers.notes.append,
+    )
     return stop, asyncio.create_task(coming)
 
 
@@ -73,7 +80,13 @@ def test_a_job_that_is_passed_on_is_taken_up_with_the_shares_that_are_there(
     async def main() -> None:
         stop, first = begun(workers, is_passed_on=True)
         await workers.until(["Scheduled", "Scheduled"])
+        await asyncio.sleep(1.5)
+        nobody = f"no worker of '{workers.pool}' is online; waiting for one"
+        assert set(workers.notes) == {nobody}
         workers.say(1, "RUNNING")
+        async with asyncio.timeout(WITHIN_S):
+            while workers.notes[-1] != "":  # noqa: ASYNC110 - it looks by itself
+                await asyncio.sleep(0.1)
         stop.set()
         assert (await first).status == "interrupted"
         assert workers.states() == ["Running", "Scheduled"]
