@@ -6,8 +6,8 @@ item waits for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -16,6 +16,10 @@ from sqlalchemy import Table
 from .postgres import RETRY_S, Server, lasting
 from .postgres_tables import whole
 from .writer import Pending
+
+MOST_ROWS = 500  # of at most 24 columns: a statement takes 65,535 values
+
+T = TypeVar("T")
 
 
 class PostgresCommit:
@@ -63,36 +67,54 @@ class PostgresCommit:
 
 
 def _write(cursor: psycopg.Cursor[Any], table: Table, pending: Pending) -> None:
+    """Write a table's rows, many in one statement.
+
+    Not by `executemany`: it sends a pipeline, and while the server waits for the rest of one from a
+    machine that has stopped, it counts it as at work, whatever it holds, for ever.
+    """
     rows = sorted(pending[table].items(), key=lambda row: tuple(map(str, row[0])))
     gone = [key for key, row in rows if row is None]
     kept = [whole(row) for _, row in rows if row is not None]
-    if gone:
-        cursor.executemany(_delete(table), gone)
-    if kept:
-        # Rows of one table are given whole or with the same columns left out.
-        cursor.executemany(_upsert(table, tuple(kept[0])), kept)
+    for keys in _cut(gone):
+        cursor.execute(_delete(table, len(keys)), [value for key in keys for value in key])
+    # Rows of one table are given whole or with the same columns left out.
+    for some in _cut(kept):
+        columns = tuple(some[0])
+        values = [row[name] for row in some for name in columns]
+        cursor.execute(_upsert(table, columns, len(some)), values)
 
 
-def _delete(table: Table) -> sql.Composed:
-    where = sql.SQL(" and ").join(
-        sql.SQL("{} = %s").format(sql.Identifier(column.name)) for column in table.primary_key
+def _cut(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    for first in range(0, len(rows), MOST_ROWS):
+        yield rows[first : first + MOST_ROWS]
+
+
+def _delete(table: Table, n_rows: int) -> sql.Composed:
+    keys = [column.name for column in table.primary_key]
+    return sql.SQL("delete from {} where ({}) in ({})").format(
+        sql.Identifier(table.name),
+        sql.SQL(", ").join(map(sql.Identifier, keys)),
+        _placeholders(len(keys), n_rows),
     )
-    return sql.SQL("delete from {} where {}").format(sql.Identifier(table.name), where)
 
 
-def _upsert(table: Table, columns: tuple[str, ...]) -> sql.Composed:
+def _upsert(table: Table, columns: tuple[str, ...], n_rows: int) -> sql.Composed:
     keys = [column.name for column in table.primary_key]
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
-    values = sql.SQL(", ").join(map(sql.Placeholder, columns))
     changed = sql.SQL(", ").join(
         sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name))
         for name in columns
         if name not in keys
     )
-    return sql.SQL("insert into {} ({}) values ({}) on conflict ({}) do update set {}").format(
+    return sql.SQL("insert into {} ({}) values {} on conflict ({}) do update set {}").format(
         sql.Identifier(table.name),
         names,
-        values,
+        _placeholders(len(columns), n_rows),
         sql.SQL(", ").join(map(sql.Identifier, keys)),
         changed,
     )
+
+
+def _placeholders(n_columns: int, n_rows: int) -> sql.Composable:
+    row = sql.SQL("({})").format(sql.SQL(", ").join([sql.Placeholder()] * n_columns))
+    return sql.SQL(", ").join([row] * n_rows)
