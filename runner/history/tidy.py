@@ -25,6 +25,7 @@ from paddock.runner.settings import Settings, read_settings
 from .places import Place
 
 DEADLINE_S = 3600.0
+_END_S = 5.0
 _LOW_PRIORITY = 19
 _ENTRANCE = "import sys; from paddock.runner.cli import main; sys.argv[0] = 'paddock'; main()"
 
@@ -97,6 +98,9 @@ async def tidy(settings: Settings, folders: Sequence[Path]) -> tuple[str, ...]:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_END_S):
+                    await process.communicate()
     return _told(out, err)
 
 

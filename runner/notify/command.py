@@ -15,6 +15,7 @@ from pathlib import Path
 from .message import Message
 from .ways import DEADLINE_S, Untold
 
+_END_S = 5.0
 _SAID_BYTES = 4_096
 _SAID_CHARS = 200
 _TEMPLATE = re.compile(r"\{\{.*?\}\}")
@@ -75,7 +76,7 @@ async def run(words: Sequence[str], folder: Path, message: Message) -> None:
     except TimeoutError:
         raise Untold(f"'{words[0]}' did not end within {DEADLINE_S:g} s") from None
     finally:
-        _end(process)
+        await _end(process)
     if status != 0:
         last = " ".join(said.decode("utf-8", "replace").split())[-_SAID_CHARS:]
         raise Untold(f"'{words[0]}' ended with status {status}" + (f": {last}" if last else ""))
@@ -104,11 +105,14 @@ async def _fed(process: asyncio.subprocess.Process, given: bytes) -> bytes:
     return said
 
 
-def _end(process: asyncio.subprocess.Process) -> None:
-    """End the command and what it started, where it is still there."""
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End the command and what it started, where it is still there, and its pipes with it."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END_S):
+                await process.communicate()
 
 
 def _variable(value: object) -> str:

@@ -377,14 +377,14 @@ def test_a_text_may_be_cut_and_the_reply_says_by_how_much(go: Callable[[Work], N
 # Many at once
 
 
-def test_two_hundred_streams_at_once_are_all_answered(go: Callable[[Work], None]) -> None:
+def test_many_streams_at_once_are_all_answered(go: Callable[[Work], None]) -> None:
     async def work(pool: LocalPool) -> None:
         async def read(number: int) -> str:
             asked = replace(raw(f"Number {number} is", {"max_tokens": 4}), priority="interactive")
             return "".join([chunk.text async for chunk in pool.chat(asked, waits=False)])
 
-        texts = await asyncio.gather(*(read(number) for number in range(200)))
-        assert len(texts) == 200 and all(texts)
+        texts = await asyncio.gather(*(read(number) for number in range(60)))
+        assert len(texts) == 60 and all(texts)
         assert pool.stats().resident[0].n_users == 0
 
     go(work)

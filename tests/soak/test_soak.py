@@ -17,7 +17,7 @@ from tests.soak.world import World
 def test_in_a_bad_minute_nothing_is_lost_and_nothing_done_twice(tmp_path: Path) -> None:
     world = World(tmp_path / "soak")
     plan = Plan(
-        arrive_s=16, files_per_s=5, kill_every_s=4, quiet_s=120,
+        arrive_s=12, files_per_s=6, kill_every_s=3, quiet_s=120,
         surely=("run", "model's worker", "up"),
     )  # fmt: skip
     told = asyncio.run(soak(world, plan))
