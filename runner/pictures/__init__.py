@@ -1,0 +1,1 @@
+"""A plan and a run as pictures and pages, made offline."""

@@ -1,0 +1,1 @@
+"""A pipeline's tests: cases, recorded replies, expectations, reports."""

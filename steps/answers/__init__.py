@@ -1,0 +1,1 @@
+"""A model's answer: asked for, held to a form, repaired, folded."""

@@ -1,0 +1,1 @@
+"""Vector stores on the disk."""

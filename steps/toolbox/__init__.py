@@ -1,0 +1,1 @@
+"""Tools: built-in ones, Python functions, those of MCP servers."""
