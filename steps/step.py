@@ -128,6 +128,18 @@ class Log(Protocol):
         ...
 
 
+class SubPipelines(Protocol):
+    """Runs other pipeline files with the same pool and ledger, as one step of this run."""
+
+    async def run(self, file: str, inputs: Mapping[str, Any]) -> Any:
+        """Run a pipeline to its end and give its `returns`; `file` is relative to the pipeline.
+
+        Raises:
+            StepError: it cannot be read, lies outside the roots, or did not complete.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Tools:
     """What a step may use besides its parameters."""
@@ -141,6 +153,8 @@ class Tools:
     total_s: float | None = None
     """The step's `timeout.total`, to be put on each request."""
     idle_s: float | None = None
+    pipelines: SubPipelines | None = None
+    """None where no pipeline may be run from here, such as while planning."""
 
 
 P = TypeVar("P", bound=Params, contravariant=True)
