@@ -7,7 +7,7 @@ Knows no runner and no Prefect. A step of one's own is registered under the entr
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from paddock.engine.request import ModelSpec, Pool, Priority, Role
 
 from .roots import Roots
+from .toolset import BoundTool, Memo, NoMemo, Toolset
 
 
 class Params(BaseModel):
@@ -128,6 +129,22 @@ class Log(Protocol):
         ...
 
 
+class NoToolset:
+    """No tools: what a step finds where none can be had, such as while planning."""
+
+    async def tool(self, name: str, server: str | None = None) -> BoundTool:
+        """Refuse.
+
+        Raises:
+            StepError: always.
+        """
+        raise StepError(f"there is no tool '{name}' here: this step was given no tools.")
+
+    async def names(self, server: str | None = None) -> Sequence[str]:
+        """List nothing."""
+        return ()
+
+
 class SubPipelines(Protocol):
     """Runs other pipeline files with the same pool and ledger, as one step of this run."""
 
@@ -155,6 +172,10 @@ class Tools:
     idle_s: float | None = None
     pipelines: SubPipelines | None = None
     """None where no pipeline may be run from here, such as while planning."""
+    toolset: Toolset = field(default_factory=NoToolset)
+    """What is called by name: built-in tools, Python functions, MCP servers."""
+    memo: Memo = field(default_factory=NoMemo)
+    """Where calls that are no model's are recorded and found again."""
 
 
 P = TypeVar("P", bound=Params, contravariant=True)
