@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from paddock.engine.request import Message, Role
 from paddock.pipelines.expressions import Template
 
-from .asking import Asker, UsageOutput
-from .fitting import most, without_middle
+from .answers.asking import Asker, UsageOutput
+from .answers.fitting import most, without_middle
 from .prompt import render
 from .sampling_params import SamplingParams
 from .step import Output, Params, StepError, Tools

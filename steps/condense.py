@@ -15,8 +15,8 @@ from typing import TypeVar
 
 from paddock.engine.request import Message
 
-from .asking import Asker
-from .fitting import head, most
+from .answers.asking import Asker
+from .answers.fitting import head, most
 from .material import Part
 from .pieces import cut
 from .step import StepError

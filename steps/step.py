@@ -157,6 +157,30 @@ class SubPipelines(Protocol):
         ...
 
 
+class ReplyForm(Protocol):
+    """What a step's `reply` asks of the answer that the step gives: its form, and its checks."""
+
+    @property
+    def schema(self) -> Any:
+        """The JSON Schema that the answer must match, as plain data; None: it is free text."""
+        ...
+
+    @property
+    def repair(self) -> int:
+        """How often what is wrong with an answer is told to the model, which answers anew."""
+        ...
+
+    async def failures(self, output: Any, text: str) -> list[str]:
+        """Tell which checks an answer does not pass, each as a plain sentence for the model.
+
+        `output` is its value by the schema (None without one), `text` what was said.
+
+        Raises:
+            StepError: a check cannot be evaluated.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Tools:
     """What a step may use besides its parameters."""
@@ -176,6 +200,8 @@ class Tools:
     """What is called by name: built-in tools, Python functions, MCP servers."""
     memo: Memo = field(default_factory=NoMemo)
     """Where calls that are no model's are recorded and found again."""
+    reply: ReplyForm | None = None
+    """What `reply` asks for; None where the author wrote none."""
 
 
 P = TypeVar("P", bound=Params, contravariant=True)

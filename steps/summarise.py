@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from paddock.engine.request import Role
 from paddock.pipelines.expressions import Template
 
-from .asking import Asker, UsageOutput
+from .answers.asking import Asker, UsageOutput
 from .files_read import DEFAULT_MAX_BYTES
 from .places import place
 from .prompt import render

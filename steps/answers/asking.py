@@ -11,15 +11,16 @@ from pydantic import Field
 from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import (
     ChatRequest,
+    Constraint,
     Message,
     ModelSpec,
     Reply,
+    Tool,
     Usage,
     reserved_tokens,
     resolve_sampling,
 )
-
-from .step import Output, StepError, Tools
+from paddock.steps.step import Output, StepError, Tools
 
 
 class UsageOutput(Output):
@@ -77,14 +78,32 @@ class Asker:
         )
         return None if n_tokens <= room else PromptTooLong(n_tokens, reserved, room + reserved)
 
-    async def ask(self, messages: Sequence[Message]) -> Reply:
-        """Get an answer.
+    async def ask(
+        self,
+        messages: Sequence[Message],
+        *,
+        constraint: Constraint | None = None,
+        tools: Sequence[Tool] = (),
+        tool_choice: str = "auto",
+    ) -> Reply:
+        """Get an answer; `constraint` and `tools` as in `ChatRequest`.
 
         Raises:
             StepError: it ended at a limit that the author did not set, or went in circles.
             EngineError: the pool could not do it.
         """
-        reply = await self._reply(messages)
+        request = ChatRequest(
+            model=self.model,
+            messages=tuple(messages),
+            params=self.params,
+            priority=self.tools.priority,
+            total_s=self.tools.total_s,
+            idle_s=self.tools.idle_s,
+            constraint=constraint,
+            tools=tuple(tools),
+            tool_choice=tool_choice,
+        )
+        reply = await self._reply(request)
         self._usages.append(reply.usage)
         if reply.done_reason == "repetition" and self.max_tokens is None:
             raise StepError(
@@ -102,19 +121,10 @@ class Asker:
             )
         return reply
 
-    async def _reply(self, messages: Sequence[Message]) -> Reply:
+    async def _reply(self, request: ChatRequest) -> Reply:
         import asyncio
 
-        stream = self.tools.pool.chat(
-            ChatRequest(
-                model=self.model,
-                messages=tuple(messages),
-                params=self.params,
-                priority=self.tools.priority,
-                total_s=self.tools.total_s,
-                idle_s=self.tools.idle_s,
-            )
-        )
+        stream = self.tools.pool.chat(request)
         try:
             return await stream.reply()
         except asyncio.CancelledError:

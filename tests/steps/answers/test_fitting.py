@@ -3,7 +3,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.steps.fitting import head, most
+from paddock.steps.answers.fitting import head, most
 
 
 @given(n=st.integers(1, 100_000), limit=st.integers(0, 120_000))
