@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from paddock.engine.request import ModelSpec, Pool, Priority, Role
 
 from .roots import Roots
+from .storage import EmbedModel, ItemName, Store, Stores
 from .toolset import BoundTool, Memo, NoMemo, Toolset
 
 
@@ -145,6 +146,25 @@ class NoToolset:
         return ()
 
 
+class NoStores:
+    """No stores: what a step finds where none can be had, such as while planning."""
+
+    async def open(
+        self,
+        path: Path,
+        dimensions: int | None,
+        model: EmbedModel,
+        *,
+        is_new_allowed: bool = True,
+    ) -> Store:
+        """Refuse.
+
+        Raises:
+            StepError: always.
+        """
+        raise StepError(f"the store '{path}' cannot be opened: this step was given no stores.")
+
+
 class SubPipelines(Protocol):
     """Runs other pipeline files with the same pool and ledger, as one step of this run."""
 
@@ -202,6 +222,10 @@ class Tools:
     """Where calls that are no model's are recorded and found again."""
     reply: ReplyForm | None = None
     """What `reply` asks for; None where the author wrote none."""
+    stores: Stores = field(default_factory=NoStores)
+    """Vector stores on the disk."""
+    item: ItemName = field(default_factory=ItemName)
+    """For whom the step works."""
 
 
 P = TypeVar("P", bound=Params, contravariant=True)
