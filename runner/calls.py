@@ -26,6 +26,7 @@ from paddock.engine.request import (
     Reply,
     Sampling,
     Stream,
+    Tool,
     ToolCall,
     Usage,
     resolve_sampling,
@@ -84,9 +85,11 @@ class LedgerPool:
         """Tell what is known of a model."""
         return await self._pool.facts(model)
 
-    async def count_chat(self, model: ModelSpec, messages: Sequence[Message]) -> int:
+    async def count_chat(
+        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> int:
         """Count a prompt's tokens."""
-        return await self._pool.count_chat(model, messages)
+        return await self._pool.count_chat(model, messages, tools)
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
         """Count each text's tokens."""
@@ -99,10 +102,9 @@ class LedgerPool:
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         """Give the known vectors, or ask the pool for them."""
         digest = await self._digests.of(request.model)
-        wanted = {"texts": request.texts, "dimensions": request.dimensions, "digest": digest}
+        wanted = asked_of_embed(request, digest)
         if request.on_overflow == "split":  # then what is one part depends on the context, too
-            n_ctx_tokens = (await self._pool.facts(request.model)).n_ctx_tokens
-            wanted |= {"on_overflow": "split", "n_ctx_tokens": n_ctx_tokens}
+            wanted["n_ctx_tokens"] = (await self._pool.facts(request.model)).n_ctx_tokens
         asked = self._tally.secrets.redact(canonical(wanted))
         hash_ = _hash("embed", asked)
         row = await self._known(hash_)
@@ -125,7 +127,7 @@ class LedgerPool:
     async def ask(self, request: ChatRequest, *, tells: bool) -> AsyncIterator[Chunk | Reply]:
         """Yield the chunks of an answer if `tells`, then its reply."""
         digest = await self._digests.of(request.model)
-        asked = self._tally.secrets.redact(canonical(_asked(request, digest)))
+        asked = self._tally.secrets.redact(canonical(asked_of_chat(request, digest)))
         hash_ = _hash("chat", asked)
         row = await self._known(hash_)
         if row is not None:
@@ -248,7 +250,13 @@ class _LedgerStream:
         self._is_cancelled = True
 
 
-def _asked(request: ChatRequest, digest: str) -> dict[str, Any]:
+def asked_of_embed(request: EmbedRequest, digest: str) -> dict[str, Any]:
+    """Give all of a request that decides vectors."""
+    wanted = {"texts": request.texts, "dimensions": request.dimensions, "digest": digest}
+    return wanted | ({"on_overflow": "split"} if request.on_overflow == "split" else {})
+
+
+def asked_of_chat(request: ChatRequest, digest: str) -> dict[str, Any]:
     """Give all that decides an answer; the context counts where it sets the answer's length."""
     sampling = resolve_sampling(request.params, request.model.params, request.defaults)
     return {
