@@ -15,6 +15,7 @@ from paddock.engine.errors import InvalidName
 from paddock.engine.models import ModelFinder
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
+from paddock.engine.store.cards import capabilities
 from paddock.engine.store.names import parse_name
 
 _Mark = tuple[object, ...]
@@ -60,6 +61,8 @@ class Catalogue:
         draft = self._settings.draft_models.get(facts.name)
         if draft is not None:
             facts = replace(facts, draft_path=str(self._models.locate(draft).path))
+        if facts.role == "chat":
+            facts = replace(facts, takes_tools="tools" in capabilities(self._models, facts))
         return _Known(facts, self._mark(ref, facts))
 
     def _mark(self, ref: str, facts: ModelFacts) -> _Mark:

@@ -107,6 +107,8 @@ class ModelFacts:
     """Said before every conversation, as a Modelfile's MESSAGE."""
     adapters: tuple[str, ...] = ()
     """LoRA adapters that belong to it, by path; a spec's come after them."""
+    takes_tools: bool | None = None
+    """Whether its chat template has words for tools; None: nobody knows."""
 
     @property
     def named_digest(self) -> str:
@@ -350,8 +352,10 @@ class Pool(Protocol):
         """
         ...
 
-    async def count_chat(self, model: ModelSpec, messages: Sequence[Message]) -> int:
-        """Count the prompt's tokens, the model's chat template included."""
+    async def count_chat(
+        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> int:
+        """Count the prompt's tokens, the model's chat template and what tells of tools included."""
         ...
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:

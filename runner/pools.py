@@ -24,6 +24,7 @@ from paddock.engine.request import (
     ModelSpec,
     Pool,
     Stream,
+    Tool,
 )
 
 from .binding.bound import BoundPlan, BoundPool
@@ -207,9 +208,11 @@ class RoutedPool:
         """Tell what is known of a model without loading it."""
         return await self._of(model).facts(model)
 
-    async def count_chat(self, model: ModelSpec, messages: Sequence[Message]) -> int:
+    async def count_chat(
+        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> int:
         """Count the prompt's tokens, the model's chat template included."""
-        return await self._of(model).count_chat(model, messages)
+        return await self._of(model).count_chat(model, messages, tools)
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
         """Count each text's tokens."""
@@ -234,7 +237,7 @@ class NoPool:
         """Refuse."""
         raise self._refusal(model)
 
-    async def count_chat(self, model: ModelSpec, messages: object) -> int:
+    async def count_chat(self, model: ModelSpec, messages: object, tools: object = ()) -> int:
         """Refuse."""
         raise self._refusal(model)
 

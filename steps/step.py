@@ -226,6 +226,9 @@ class Tools:
     """Vector stores on the disk."""
     item: ItemName = field(default_factory=ItemName)
     """For whom the step works."""
+    untrusted: tuple[str, ...] = ()
+    """What its parameters were filled in with that others wrote, such as `steps.text.text`:
+    documents, what tools and commands gave, and all that was made of these."""
 
 
 P = TypeVar("P", bound=Params, contravariant=True)

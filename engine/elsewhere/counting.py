@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,7 +46,7 @@ async def count_chat(
     if tools:
         body["tools"] = tools_as_json(tools)
     if any(message.images for message in messages):
-        return _estimated(messages)  # what a picture takes only the server knows
+        return _estimated(messages, tools)  # what a picture takes only the server knows
     if looked.kind == "llama-server":
         prompt = (await line.post("/apply-template", body)).get("prompt")
         if not isinstance(prompt, str):
@@ -56,9 +57,11 @@ async def count_chat(
     if tokenizer is not None:
         n_content = sum(await tokenizer.count_texts([message.content for message in messages]))
         n_whole = await tokenizer.count_chat(messages)
+        if tools:
+            n_whole += sum(await tokenizer.count_texts([json.dumps(tools_as_json(tools))]))
         # The server's template may be another one than the file's.
         return Count(n_whole + _SLACK_TOKENS, max(0, n_content - _SLACK_TOKENS * len(messages)))
-    return _estimated(messages)
+    return _estimated(messages, tools)
 
 
 async def count_texts(
@@ -81,8 +84,9 @@ async def count_texts(
     return [Count(estimate.most_tokens(text), estimate.least_tokens(text)) for text in texts]
 
 
-def _estimated(messages: Sequence[Message]) -> Count:
-    return Count(estimate.most_in_chat(messages), estimate.least_in_chat(messages))
+def _estimated(messages: Sequence[Message], tools: Sequence[Tool]) -> Count:
+    n_tools = estimate.most_tokens(json.dumps(tools_as_json(tools))) if tools else 0
+    return Count(estimate.most_in_chat(messages) + n_tools, estimate.least_in_chat(messages))
 
 
 async def _llama_server(line: Line, looked: Looked, text: str, *, is_prompt: bool) -> int:

@@ -97,7 +97,7 @@ class PaddockServer:
         self, spec: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
     ) -> Count:
         """Count a conversation."""
-        n_tokens = await self._asked(self._pool.count_chat(_plain(spec), messages))
+        n_tokens = await self._asked(self._pool.count_chat(_plain(spec), messages, tools))
         return Count.exactly(n_tokens)
 
     async def count_texts(self, spec: ModelSpec, texts: Sequence[str]) -> list[Count]:

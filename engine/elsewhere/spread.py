@@ -33,6 +33,7 @@ from paddock.engine.request import (
     ModelFacts,
     ModelSpec,
     Reply,
+    Tool,
     Usage,
 )
 from paddock.engine.workers.wire import Embedded
@@ -98,11 +99,13 @@ class SpreadPool:
                     self._facts[key] = await self._roster.look(model)
         return self._facts[key]
 
-    async def count_chat(self, model: ModelSpec, messages: Sequence[Message]) -> int:
+    async def count_chat(
+        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> int:
         """Count the prompt's tokens; where no server counts, at most so many."""
 
         async def work(member: Member) -> Count:
-            return await member.server.count_chat(model, messages)
+            return await member.server.count_chat(model, messages, tools)
 
         return (await self._asked(model, work, is_brief=True)).n_most
 

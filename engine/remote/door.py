@@ -28,6 +28,7 @@ from paddock.engine.request import (
     ModelFacts,
     ModelSpec,
     Stream,
+    Tool,
 )
 from paddock.engine.residency.stats import PoolStats
 
@@ -43,7 +44,9 @@ class AskedPool(Protocol):
         """Tell what is known of a model."""
         ...
 
-    async def count_chat(self, model: ModelSpec, messages: Sequence[Message]) -> int:
+    async def count_chat(
+        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> int:
         """Count a prompt's tokens."""
         ...
 
@@ -121,7 +124,7 @@ class _Desk:
         async def work() -> Line:
             asked = self._wire.counting(body)
             if asked.messages:
-                n_tokens = await self._pool.count_chat(asked.model, asked.messages)
+                n_tokens = await self._pool.count_chat(asked.model, asked.messages, asked.tools)
                 return Line(numbers=(n_tokens,))
             return Line(numbers=tuple(await self._pool.count_texts(asked.model, asked.texts)))
 

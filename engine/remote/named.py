@@ -19,6 +19,7 @@ from paddock.engine.request import (
     ModelFacts,
     ModelSpec,
     Stream,
+    Tool,
 )
 from paddock.engine.residency.stats import PoolStats
 
@@ -34,9 +35,11 @@ class NamedPool:
         facts = await self._pool.facts(_named(model))
         return replace(facts, path=facts.name)
 
-    async def count_chat(self, model: ModelSpec, messages: Sequence[Message]) -> int:
+    async def count_chat(
+        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> int:
         """Count a prompt's tokens."""
-        return await self._pool.count_chat(_named(model), messages)
+        return await self._pool.count_chat(_named(model), messages, tools)
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
         """Count each text's tokens."""

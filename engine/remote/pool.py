@@ -24,6 +24,7 @@ from paddock.engine.request import (
     ModelFacts,
     ModelSpec,
     Reply,
+    Tool,
 )
 from paddock.engine.residency.counts import LoadCount
 from paddock.engine.residency.stats import PoolStats
@@ -113,9 +114,11 @@ class RemotePool:
         assert line.facts is not None
         return line.facts
 
-    async def count_chat(self, model: ModelSpec, messages: Sequence[Message]) -> int:
+    async def count_chat(
+        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> int:
         """Count the prompt's tokens, the model's chat template included."""
-        asked = Counting(model, messages=tuple(messages))
+        asked = Counting(model, messages=tuple(messages), tools=tuple(tools))
         return (await self._numbers(asked))[0]
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:

@@ -27,6 +27,7 @@ from paddock.engine.request import (
     ModelFacts,
     ModelSpec,
     Reply,
+    Tool,
 )
 from paddock.engine.residency.stats import PoolStats
 
@@ -52,6 +53,8 @@ class Counting:
     model: ModelSpec
     texts: tuple[str, ...] = ()
     messages: tuple[Message, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    """What the turns may call; told in the prompt, so counted with it."""
 
 
 @dataclass(frozen=True, slots=True)

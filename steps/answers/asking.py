@@ -61,18 +61,20 @@ class Asker:
         facts = await self.tools.pool.facts(self.model)
         return facts.n_ctx_tokens - await self.reserved()
 
-    async def size(self, messages: Sequence[Message]) -> int:
-        """Count a prompt."""
-        return await self.tools.pool.count_chat(self.model, messages)
+    async def size(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
+        """Count a prompt, with what tells the model of `tools`."""
+        return await self.tools.pool.count_chat(self.model, messages, tools)
 
     async def count(self, texts: Sequence[str]) -> list[int]:
         """Count texts."""
         return await self.tools.pool.count_texts(self.model, texts)
 
-    async def overflow(self, messages: Sequence[Message]) -> PromptTooLong | None:
+    async def overflow(
+        self, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> PromptTooLong | None:
         """Give the error for a prompt that does not fit, with the numbers."""
         n_tokens, reserved, room = (
-            await self.size(messages),
+            await self.size(messages, tools),
             await self.reserved(),
             await self.room(),
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import math
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -23,6 +24,8 @@ from paddock.engine.request import (
     ModelFacts,
     ModelSpec,
     Reply,
+    Tool,
+    ToolCall,
     Usage,
     reserved_tokens,
     resolve_sampling,
@@ -74,7 +77,8 @@ class FakeStream:
 class FakePool:
     """Implements `paddock.engine.request.Pool`.
 
-    `answer` makes the text of a reply; it may raise an `EngineError`. `delay_s` is waited before
+    `answer` makes the text of a reply, or the calls that it asks for; it may raise an
+    `EngineError`. `delay_s` is waited before
     each reply. `chats` and `embeds` are the requests in the order in which they were taken,
     `counted` the batches given to `count_texts`.
     """
@@ -82,15 +86,17 @@ class FakePool:
     def __init__(
         self,
         *,
-        answer: Callable[[ChatRequest], str] = echo,
+        answer: Callable[[ChatRequest], str | Sequence[ToolCall]] = echo,
         n_ctx_tokens: int = 4096,
         n_dimensions: int = 8,
         delay_s: float = 0.0,
+        takes_tools: bool | None = True,
     ) -> None:
         self.answer = answer
         self.n_ctx_tokens = n_ctx_tokens
         self.n_dimensions = n_dimensions
         self.delay_s = delay_s
+        self.takes_tools = takes_tools
         self.chats: list[ChatRequest] = []
         self.embeds: list[EmbedRequest] = []
         self.counted: list[tuple[str, ...]] = []
@@ -107,10 +113,16 @@ class FakePool:
             role=model.role,
             n_ctx_train_tokens=self.n_ctx_tokens,
             n_ctx_tokens=min(model.n_ctx_tokens or self.n_ctx_tokens, self.n_ctx_tokens),
+            takes_tools=self.takes_tools if model.role == "chat" else None,
         )
 
-    async def count_chat(self, model: ModelSpec, messages: Sequence[Message]) -> int:
-        return sum(count(m.content) + MESSAGE_OVERHEAD_TOKENS for m in messages)
+    async def count_chat(
+        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> int:
+        told = [m.content for m in messages]
+        told += [json.dumps(call.arguments) for m in messages for call in m.tool_calls]
+        told += [f"{tool.name} {tool.description} {json.dumps(tool.parameters)}" for tool in tools]
+        return sum(map(count, told)) + MESSAGE_OVERHEAD_TOKENS * len(messages)
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
         self.counted.append(tuple(texts))
@@ -132,13 +144,17 @@ class FakePool:
     async def _reply(self, request: ChatRequest) -> Reply:
         facts = await self.facts(request.model)
         sampling = resolve_sampling(request.params, request.model.params)
-        n_prompt = await self.count_chat(request.model, request.messages)
+        n_prompt = await self.count_chat(request.model, request.messages, request.tools)
         n_answer = reserved_tokens(sampling.max_tokens, facts.n_ctx_tokens)
         if n_prompt + n_answer > facts.n_ctx_tokens:
             raise PromptTooLong(n_prompt, n_answer, facts.n_ctx_tokens)
-        text, reason = _within(self.answer(request), n_answer)
+        answer = self.answer(request)
+        calls = () if isinstance(answer, str) else tuple(answer)
+        text, reason = _within(answer, n_answer) if isinstance(answer, str) else ("", "stop")
         usage = Usage(prompt_tokens=n_prompt, completion_tokens=count(text))
-        return Reply(text=text, done_reason=reason, usage=usage, digest=facts.digest)
+        return Reply(
+            text=text, done_reason=reason, usage=usage, digest=facts.digest, tool_calls=calls
+        )
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         self.embeds.append(request)
