@@ -9,8 +9,8 @@ from pydantic import Field, field_validator
 
 from paddock.engine.request import Role
 from paddock.pipelines.quantities import SizeBytes
+from paddock.steps.readers.pages import Page
 
-from .pages import Page
 from .places import place, shown
 from .step import Output, Params, StepSkipped, Tools
 
@@ -81,7 +81,7 @@ class FilesRead:
             StepError: it cannot be read; the reason says why.
             StepSkipped: it is empty, and the author asked for that.
         """
-        from . import documents
+        from paddock.steps.readers import documents
 
         path = place(tools.roots, params.path)
         document = await documents.load(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .pages import PAGE_BREAK
+from paddock.steps.readers.pages import PAGE_BREAK
 
 
 @dataclass(frozen=True, slots=True)

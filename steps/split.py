@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 
 from paddock.engine.request import Role
 from paddock.pipelines.quantities import Tokens
+from paddock.steps.readers.pages import Page, joined, starts
 
-from .pages import Page, joined, starts
 from .step import Output, Params, Tools
 
 Border = Literal["heading", "paragraph", "sentence"]
@@ -78,7 +78,8 @@ class Split:
 
     async def run(self, params: SplitParams, tools: Tools) -> SplitOutput:
         """Cut it; a text without anything but white space has no chunks."""
-        from .headings import Headings
+        from paddock.steps.readers.headings import Headings
+
         from .pieces import cut
 
         model = tools.models.resolve(params.model, "chat")

@@ -139,7 +139,8 @@ class _Material:
 
 
 async def _material(params: SummariseParams, tools: Tools) -> _Material:
-    from . import documents
+    from paddock.steps.readers import documents
+
     from .material import joined, part, parts
 
     if params.chunks is not None:

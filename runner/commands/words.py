@@ -20,7 +20,7 @@ def read_text(file: str) -> str:
     path = Path(file).expanduser()
     if not path.exists():
         raise CommandError(f"There is no file '{file}'.")
-    from paddock.steps.documents import read
+    from paddock.steps.readers.documents import read
 
     return read(path, max_bytes=MOST_BYTES).text
 
@@ -31,7 +31,7 @@ def read_input() -> str:
     Raises:
         CommandError: it is not text, or far too much.
     """
-    from paddock.steps.encodings import NotText, decode
+    from paddock.steps.readers.encodings import NotText, decode
 
     stream = getattr(sys.stdin, "buffer", None)
     if stream is None:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from paddock.steps import html_text
 from paddock.steps.files_read import FilesRead, FilesReadOutput, FilesReadParams
+from paddock.steps.readers import html_text
 from paddock.steps.step import StepError, StepSkipped
 from tests.fakes.pdf import pdf
 from tests.fakes.tools import FakeTools, tools
@@ -128,7 +128,7 @@ def test_a_text_about_pdf_is_no_pdf(read: Read) -> None:
 def test_a_document_that_grows_while_it_is_read_is_read_whole(
     read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.steps.documents._size_of_file", lambda *_: 1)
+    monkeypatch.setattr("paddock.steps.readers.documents._size_of_file", lambda *_: 1)
     assert len(read("a.txt", "word " * 1000, max_bytes=2).text) == 5000
 
 

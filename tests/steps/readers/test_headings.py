@@ -1,4 +1,4 @@
-from paddock.steps.headings import Headings
+from paddock.steps.readers.headings import Headings
 
 TEXT = """before
 # One

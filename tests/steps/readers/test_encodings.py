@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.steps.encodings import NotText, decode, is_known
+from paddock.steps.readers.encodings import NotText, decode, is_known
 
 CHINESE = "会议记录如下。今天天气很好，我们去公园散步。\n"
 TRADITIONAL = "會議記錄如下。今天天氣很好，我們去公園散步。\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
-from .step import Output
+from paddock.steps.step import Output
 
 PAGE_BREAK = "\n\n"
 """Stands between two pages in a document's text; offsets into the text count it."""

@@ -9,11 +9,12 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from paddock.steps.places import refusal, shown
+from paddock.steps.step import StepError
+
 from . import encodings, html_text, pdf_text
 from .kinds import HEAD_BYTES, MEDIA_TYPES, Kind, NotADocument, is_parsed, kind_of
 from .pages import joined
-from .places import refusal, shown
-from .step import StepError
 
 _HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
 _MAX_TITLE_CHARACTERS = 200
