@@ -133,7 +133,9 @@ class Log(Protocol):
 class NoToolset:
     """No tools: what a step finds where none can be had, such as while planning."""
 
-    async def tool(self, name: str, server: str | None = None) -> BoundTool:
+    async def tool(
+        self, name: str, server: str | None = None, options: Mapping[str, Any] | None = None
+    ) -> BoundTool:
         """Refuse.
 
         Raises:

@@ -51,11 +51,14 @@ class BoundTool:
 class Toolset(Protocol):
     """The tools of a run. What they need is opened at first use and closed with the run."""
 
-    async def tool(self, name: str, server: str | None = None) -> BoundTool:
+    async def tool(
+        self, name: str, server: str | None = None, options: Mapping[str, Any] | None = None
+    ) -> BoundTool:
         """Give a tool: built in, of Python, `file.py:function`, or of an MCP server.
 
         Without `server` the name is looked for among the built-in and installed ones, then as
-        `server.tool`.
+        `server.tool`. `options` are what the author fixes and no model can change: `timeout` of
+        any tool, `hosts` of `http.get`, `root` of `files.read` and `files.search`.
 
         Raises:
             StepError: there is none of this name, or its server cannot be used; says the near ones.
@@ -63,7 +66,11 @@ class Toolset(Protocol):
         ...
 
     async def names(self, server: str | None = None) -> Sequence[str]:
-        """List the tools that are there without a server, or those of one server."""
+        """List the tools that are there without a server, or those of one server.
+
+        Raises:
+            StepError: there is no such server, or it cannot be used.
+        """
         ...
 
 
