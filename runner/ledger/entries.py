@@ -128,6 +128,8 @@ class RunRow:
     message: str | None = None
     parent: str | None = None
     """The run of which this one is another attempt, or a part on another machine."""
+    given: str | None = None
+    """JSON: the inputs that it was given by hand, and the names of those that are kept nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,3 +161,32 @@ class CallRow:
     scope: str
     step: str
     key: str
+
+
+@dataclass(frozen=True, slots=True)
+class MadeRow:
+    """Where an item's entry came from."""
+
+    scope: str
+    key: str
+    run: str
+    at: float
+    spec: str | None
+    """Digest of the block or step as written; the ledger has its text."""
+    made: Any
+    """Its source, and each step with its calls, in order; see `runner/provenance/made.py`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRow:
+    """What an item has in a vector store."""
+
+    scope: str
+    path: str
+    """Of the store, as outputs are stored: relative to the pipeline's folder where it is inside."""
+    key: str
+    sha256: str
+    """Of its rows' contents, in whatever way the store counts them."""
+    n_rows: int
+    run: str = ""
+    at: float = 0.0

@@ -72,13 +72,11 @@ class Ledger:
     def _open_to_read(self) -> None:
         if self.is_shared:
             self._open_shared_to_read()
-            return
-        if not self.file.exists():
-            return
-        self._reader = reader.FileReader(self.file)
-        if self._reader.is_older():
-            self._reader.close()
-            self._open_to_write()
+        elif self.file.exists():
+            self._reader = reader.FileReader(self.file)
+            if self._reader.is_older():
+                self._reader.close()
+                self._open_to_write()
 
     def _open_shared_to_read(self) -> None:
         postgres = _postgres()
@@ -171,15 +169,15 @@ class Ledger:
         """Give every entry of a scope by its key; in PostgreSQL also those of some keys."""
         query = f"select {', '.join(Entry.__slots__)} from items where scope = :scope"
         if keys is None:
-            rows = self._rows(query, scope=scope)
+            rows = self.rows(query, scope=scope)
         else:
-            rows = self._rows(f"{query} and key = any((:keys)::text[])", scope=scope, keys=[*keys])
+            rows = self.rows(f"{query} and key = any((:keys)::text[])", scope=scope, keys=[*keys])
         return {row[0]: Entry(*row) for row in rows}
 
     def record(self, scope: str, entry: Entry, run: str) -> None:
         """Write an item's entry; await `durable` to know that it stands."""
         row = {name: getattr(entry, name) for name in Entry.__slots__}
-        self._put("items", {**row, "scope": scope, "run": run, "at": time.time()})
+        self.put("items", {**row, "scope": scope, "run": run, "at": time.time()})
 
     def keep(self, value: Any) -> tuple[str | None, str | None]:
         """Give (text, object) for an item's value: one of them, by its size."""
@@ -208,9 +206,9 @@ class Ledger:
         query = f"select {', '.join(OutputRow.__slots__)} from outputs"
         if scope:
             where = "where scope = :scope and key = any((:keys)::text[])"
-            rows = self._rows(f"{query} {where}", scope=scope, keys=[*keys])
+            rows = self.rows(f"{query} {where}", scope=scope, keys=[*keys])
         else:
-            rows = self._rows(query)
+            rows = self.rows(query)
         for row in rows:
             scope, path, key, sha256, intended, size, mtime_ns = row
             yield OutputRow(scope, path, key, sha256, tuple(json.loads(intended)), size, mtime_ns)
@@ -219,14 +217,14 @@ class Ledger:
         """Write what a path holds or is about to hold."""
         row = {name: getattr(output, name) for name in OutputRow.__slots__}
         row["intended"] = json.dumps(output.intended)
-        self._put("outputs", {**row, "run": run, "at": time.time()})
+        self.put("outputs", {**row, "run": run, "at": time.time()})
 
     # --- calls
 
     def call(self, hash_: str) -> CallRow | None:
         """Give the call of this hash, with its raw reply, if it is known."""
         query = f"select {', '.join(_CALL_COLUMNS)} from calls where hash = :hash"
-        found = self._rows(query, hash=hash_)
+        found = self.rows(query, hash=hash_)
         if not found:
             return None
         row = dict(zip(_CALL_COLUMNS, found[0], strict=True))
@@ -243,7 +241,7 @@ class Ledger:
         row["usage"] = json.dumps(call.usage)
         row.update(self._split("request", call.request.encode(), is_text=True))
         row.update(self._split("reply", call.reply, is_text=call.kind == "chat"))
-        self._put("calls", {**row, "run": run, "at": time.time()})
+        self.put("calls", {**row, "run": run, "at": time.time()})
 
     def _split(self, name: str, value: bytes, *, is_text: bool) -> dict[str, str | None]:
         if is_text and len(value) <= INLINE_CHARS and b"\0" not in value:
@@ -260,16 +258,16 @@ class Ledger:
 
     def record_scope(self, scope: str, file: str, step: str, inputs: str) -> None:
         """Write what a scope's hash stands for."""
-        self._put("scopes", {"scope": scope, "file": file, "step": step, "inputs": inputs})
+        self.put("scopes", {"scope": scope, "file": file, "step": step, "inputs": inputs})
 
     def scopes_of(self, file: str) -> set[str]:
         """Give every scope of a pipeline's file."""
         query = "select scope from scopes where file = :file"
-        return {row[0] for row in self._rows(query, file=file)}
+        return {row[0] for row in self.rows(query, file=file)}
 
     def run_names(self) -> frozenset[str]:
         """Give every run's name."""
-        return frozenset(row[0] for row in self._rows("select run from runs"))
+        return frozenset(row[0] for row in self.rows("select run from runs"))
 
     def last_summary(self, file: str) -> dict[str, Any] | None:
         """Give the summary of the last run of a pipeline's file that called a model."""
@@ -277,7 +275,7 @@ class Ledger:
             "select summary from runs where file = :file and summary is not null "
             "order by started desc limit 20"
         )
-        for row in self._rows(query, file=file):
+        for row in self.rows(query, file=file):
             summary = json.loads(row[0])
             if summary.get("calls"):
                 return dict(summary)
@@ -285,28 +283,28 @@ class Ledger:
 
     def record_run(self, row: Mapping[str, Any]) -> None:
         """Write a run's row, at its start and at its end; what is not given is a default."""
-        self._put("runs", {**_NEW_RUN, **row})
+        self.put("runs", {**_NEW_RUN, **row})
 
     def runs(self, limit: int = 100, *, failed_only: bool = False) -> list[RunRow]:
         """Give the latest runs, the newest first."""
         where = "where status not in ('completed', 'running')" if failed_only else ""
         query = f"select {', '.join(RunRow.__slots__)} from runs {where} order by started desc"
-        return [RunRow(*row) for row in self._rows(f"{query} limit :limit", limit=limit)]
+        return [RunRow(*row) for row in self.rows(f"{query} limit :limit", limit=limit)]
 
     def run(self, name: str) -> RunRow | None:
         """Give one run."""
         query = f"select {', '.join(RunRow.__slots__)} from runs where run = :run"
-        found = self._rows(query, run=name)
+        found = self.rows(query, run=name)
         return RunRow(*found[0]) if found else None
 
     def runs_of(self, job: str) -> frozenset[str]:
         """Give the names of the runs that do, or did, a job together."""
         query = "select run from runs where run = :job or parent = :job"
-        return frozenset(row[0] for row in self._rows(query, job=job))
+        return frozenset(row[0] for row in self.rows(query, job=job))
 
     def reserve_run(self, run: str, pipeline: str, file: str) -> bool:
         """Take a run's name where other machines may want the same; False where it is taken."""
-        rows = self._rows(
+        rows = self.rows(
             "insert into runs (run, pipeline, file, started, status) "
             "values (:run, :pipeline, :file, :started, 'running') "
             "on conflict (run) do nothing returning run",
@@ -327,7 +325,7 @@ class Ledger:
     def is_heard_of(self, run: str, since: float) -> bool:
         """Tell whether a run that shares the ledger has given a sign of life since a time."""
         query = "select 1 from holders where run = :run and seen > :since"
-        return bool(self._rows(query, run=run, since=since))
+        return bool(self.rows(query, run=run, since=since))
 
     def items_of(self, run: str) -> list[ItemRow]:
         """Give the items that this run was the last to record, by step and key."""
@@ -337,7 +335,7 @@ class Ledger:
             f"left join scopes on scopes.scope = items.scope "
             f"where items.run = :run order by scopes.step, items.key"
         )
-        rows = self._rows(query, run=run)
+        rows = self.rows(query, run=run)
         return [ItemRow(row[0], row[1] or "", Entry(*row[2:])) for row in rows]
 
     # --- watches
@@ -345,7 +343,7 @@ class Ledger:
     def watched(self, watch: str) -> dict[str, tuple[int, int]]:
         """Give what a watch has seen through: path → (size, mtime_ns)."""
         query = "select path, size, mtime_ns from watched where watch = :watch"
-        return {path: (size, mtime) for path, size, mtime in self._rows(query, watch=watch)}
+        return {path: (size, mtime) for path, size, mtime in self.rows(query, watch=watch)}
 
     def record_watched(
         self,
@@ -361,17 +359,23 @@ class Ledger:
         at = time.time()
         for path, (size, mtime_ns) in files.items():
             row = {"watch": watch, "path": path, "size": size, "mtime_ns": mtime_ns}
-            self._put("watched", {**row, "run": run, "at": at})
-        if self._writer is not None:
-            for path in gone:
-                self._writer.drop("watched", {"watch": watch, "path": path})
+            self.put("watched", {**row, "run": run, "at": at})
+        for path in gone:
+            self.drop("watched", {"watch": watch, "path": path})
 
-    def _rows(self, query: str, **values: Any) -> Sequence[Sequence[Any]]:
+    def rows(self, query: str, **values: Any) -> Sequence[Sequence[Any]]:
+        """Answer a portable query with named values (`:name`); nothing where there is no ledger."""
         return self._reader.rows(query, values) if self._reader is not None else ()
 
-    def _put(self, table: str, row: Mapping[str, Any]) -> None:
+    def put(self, table: str, row: Mapping[str, Any]) -> None:
+        """Write a whole row; await `durable` to know that it stands."""
         if self._writer is not None:
             self._writer.put(table, row)
+
+    def drop(self, table: str, key: Mapping[str, Any]) -> None:
+        """Take the row with this primary key out."""
+        if self._writer is not None:
+            self._writer.drop(table, key)
 
 
 def _postgres() -> ModuleType:
@@ -387,7 +391,7 @@ def _postgres() -> ModuleType:
 
 _NEW_RUN = {
     "ended": None, "summary": None, "trigger": "hand", "host": None, "pid": None, "attempt": 1,
-    "message": None, "parent": None,
+    "message": None, "parent": None, "given": None,
 }  # fmt: skip
 _CALL_COLUMNS = (
     "hash", "kind", "model", "digest", "served_digest", "done_reason", "scope", "step", "key",

@@ -23,6 +23,9 @@ from .postgres import OPEN_S, Server, check_server, lasting
 from .reader import VERSION
 
 ADOPTED_ROWS = 1000
+_ADOPTED = (
+    "runs", "scopes", "items", "calls", "outputs", "provenance", "specs", "stored", "watched",
+)  # fmt: skip
 
 
 def prepare(
@@ -99,7 +102,7 @@ def _adopt(connection: Connection, file: Path) -> None:
     try:
         tables.prepare(engine, file)
         with engine.connect() as source:
-            for name in ("runs", "scopes", "items", "calls", "outputs", "watched"):
+            for name in _ADOPTED:
                 _copy(source, connection, tables.TABLES[name])
     finally:
         engine.dispose()

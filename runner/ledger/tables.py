@@ -59,6 +59,7 @@ runs = Table(
     Column("attempt", Integer, nullable=False, server_default="1"),
     Column("message", Text),
     Column("parent", Text),
+    Column("given", Text),
 )
 
 scopes = Table(
@@ -131,6 +132,39 @@ outputs = Table(
     sqlite_with_rowid=False,
 )
 
+provenance = Table(
+    "provenance",
+    METADATA,
+    Column("scope", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("run", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("spec", Text),
+    Column("made", Text),
+    Column("made_object", Text),
+    sqlite_with_rowid=False,
+)
+
+specs = Table(
+    "specs",
+    METADATA,
+    Column("spec", Text, primary_key=True),
+    Column("text", Text, nullable=False),
+)
+
+stored = Table(
+    "stored",
+    METADATA,
+    Column("scope", Text, primary_key=True),
+    Column("path", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("sha256", Text, nullable=False),
+    Column("n_rows", Integer, nullable=False),
+    Column("run", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 watched = Table(
     "watched",
     METADATA,
@@ -185,7 +219,14 @@ def _to_2(connection: Connection) -> None:
         table.create(connection)
 
 
-MIGRATIONS: Mapping[int, Migration] = {1: _to_2}
+def _to_3(connection: Connection) -> None:
+    """Add where outputs came from: calls, steps and spec of each item; what a run was given."""
+    connection.exec_driver_sql("alter table runs add column given text")
+    for table in (provenance, specs, stored):
+        table.create(connection)
+
+
+MIGRATIONS: Mapping[int, Migration] = {1: _to_2, 2: _to_3}
 """From which version → what brings it to the next one."""
 
 

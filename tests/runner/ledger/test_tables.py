@@ -35,11 +35,16 @@ from paddock.runner.ledger.ledger import Ledger
 
 class Dying:
     def __init__(self, connection): self.connection, self.left = connection, int(sys.argv[2])
-    def exec_driver_sql(self, statement):
+    def count(self):
         self.left -= 1
         if self.left < 0:
             os.kill(os.getpid(), signal.SIGKILL)
+    def exec_driver_sql(self, statement):
+        self.count()
         return self.connection.exec_driver_sql(statement)
+    def _run_ddl_visitor(self, *args, **given):  # what `table.create` calls
+        self.count()
+        return self.connection._run_ddl_visitor(*args, **given)
     def __getattr__(self, name): return getattr(self.connection, name)
 
 tables.MIGRATIONS = {
@@ -138,7 +143,7 @@ def test_cleaning_an_upgraded_ledger_makes_nothing_stale(version: int, tmp_path:
     assert (report.calls, report.counts) == (0, {"fresh": 4, "quarantined": 1})
 
 
-@pytest.mark.parametrize("after", [0, 3, 6])
+@pytest.mark.parametrize("after", [0, 1, 3])
 def test_a_kill_in_the_middle_of_a_migration_is_harmless(
     version: int, after: int, tmp_path: Path
 ) -> None:

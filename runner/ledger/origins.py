@@ -1,0 +1,88 @@
+"""Where entries came from, as the ledger keeps it: steps and calls, specs, rows in vector stores.
+
+One row for each item and for each store of an item, in place of an earlier one; knows no steps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from .entries import MadeRow, StoredRow
+from .ledger import Ledger
+
+_MADE = "scope, key, run, at, spec, made, made_object"
+
+
+class Origins:
+    """What one ledger keeps of where its entries came from."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._known_specs: set[str] = set()
+
+    # --- items
+
+    def record(self, scope: str, key: str, run: str, spec: tuple[str, str], made: Any) -> None:
+        """Write how an item was made; `spec` is its digest and its text, which is kept once."""
+        digest, text = spec
+        if digest not in self._known_specs:
+            self._known_specs.add(digest)
+            self._ledger.put("specs", {"spec": digest, "text": text})
+        inline, object_ = self._ledger.keep(made)
+        row = {"scope": scope, "key": key, "run": run, "at": time.time(), "spec": digest}
+        self._ledger.put("provenance", {**row, "made": inline, "made_object": object_})
+
+    def made(self, scope: str, key: str) -> MadeRow | None:
+        """Give how an item was made, if a version that keeps it made it."""
+        query = f"select {_MADE} from provenance where scope = :scope and key = :key"
+        return next(self._rows(query, scope=scope, key=key), None)
+
+    def made_in(self, run: str) -> Iterator[MadeRow]:
+        """Yield what a run was the last to make."""
+        yield from self._rows(f"select {_MADE} from provenance where run = :run", run=run)
+
+    def made_of(self, scope: str) -> dict[str, MadeRow]:
+        """Give how all items of a scope were made, by key."""
+        query = f"select {_MADE} from provenance where scope = :scope"
+        return {row.key: row for row in self._rows(query, scope=scope)}
+
+    def spec(self, digest: str) -> str | None:
+        """Give the text of a spec."""
+        found = self._ledger.rows("select text from specs where spec = :spec", spec=digest)
+        return str(found[0][0]) if found else None
+
+    def _rows(self, query: str, **values: Any) -> Iterator[MadeRow]:
+        for scope, key, run, at, spec, text, object_ in self._ledger.rows(query, **values):
+            made = self._ledger.value(text, object_)
+            yield MadeRow(scope, key, run, at, spec, made)
+
+    # --- vector stores
+
+    def stored(self, scope: str) -> dict[str, tuple[StoredRow, ...]]:
+        """Give what the items of a scope have in stores, by key."""
+        found: dict[str, tuple[StoredRow, ...]] = {}
+        for row in self._stored("scope = :scope", scope=scope):
+            found[row.key] = (*found.get(row.key, ()), row)
+        return found
+
+    def stored_in(self, path: str) -> Sequence[StoredRow]:
+        """Give what a store holds, by item."""
+        return tuple(self._stored("path = :path", path=path))
+
+    def record_stored(self, row: StoredRow, run: str) -> None:
+        """Write what an item has in a store now."""
+        names = ("scope", "path", "key", "sha256", "n_rows")
+        values = {name: getattr(row, name) for name in names}
+        self._ledger.put("stored", {**values, "run": run, "at": time.time()})
+
+    def drop_stored(self, row: StoredRow) -> None:
+        """Forget what an item had in a store."""
+        key: Mapping[str, str] = {"scope": row.scope, "path": row.path, "key": row.key}
+        self._ledger.drop("stored", key)
+
+    def _stored(self, where: str, **values: str) -> Iterator[StoredRow]:
+        columns = ", ".join(StoredRow.__slots__)
+        for row in self._ledger.rows(f"select {columns} from stored where {where}", **values):
+            yield StoredRow(*row)
