@@ -14,14 +14,14 @@ from typing import Any
 
 from paddock.pipelines.expressions import ExpressionError
 
-from .attempt import StepFailed, Stopped, reads_skipped
+from .attempt import Failed, StepFailed, Stopped, reads_skipped
 from .binding.bound import BoundBlock, BoundNode
 from .block_run import BlockRun
-from .body import blocks_of, steps_of
+from .body import is_whole, steps_within
 from .border import Border, BorderReached
 from .clashes import refuse_clashes
 from .groups import start, together
-from .items import ItemRun, Items
+from .items import Inside, ItemRun, Items
 from .ledger.entries import Entry
 from .observer import ItemState
 from .pruning import Pruning
@@ -49,17 +49,26 @@ class Blocks:
     """Carries out the blocks of one run."""
 
     def __init__(
-        self, work: Work, toolbox: Toolbox, run_chunk: ChunkRunner, border: Border
+        self,
+        work: Work,
+        toolbox: Toolbox,
+        run_chunk: ChunkRunner,
+        border: Border,
+        inside: Inside | None = None,
     ) -> None:
         self._border = border
         self._work = work
         self._toolbox = toolbox
         self._tally = toolbox.tally
-        self.items = Items(work, toolbox)
+        self.items = Items(work, toolbox, inside)
         self._run_chunk = run_chunk
         self.partial: set[str] = set()
         """Blocks of which `--only` left something undone; what reads them is left as it is."""
-        self._n_left = 0
+        self.n_left = 0
+        self.has_failures = False
+        """Whether an item is quarantined."""
+        self.attempts = 0
+        """Above zero where items failed for a reason that may pass."""
 
     async def run(
         self, block: BoundBlock, scope: Scope, *, keeps_results: bool, outer: tuple[str, ...] = ()
@@ -86,17 +95,19 @@ class Blocks:
         await self._chunks(run, todo)
         n_left = len(todo) - len(run.ended)
         if n_left:
-            self._n_left += 0 if outer else n_left
+            self.n_left += 0 if outer else n_left
             raise BorderReached
         if not self._toolbox.options.only:
             await self._mark_deleted(run)
         if run.is_partial:
             self.partial.add(block.id)
+        self.has_failures = self.has_failures or bool(run.failed)
+        self.attempts = max(self.attempts, run.attempts)
         return run
 
     def at_border(self, words: str) -> str:
         """Say why a run stopped at a border, and what is left, as far as it is known."""
-        n_left = self._n_left
+        n_left = self.n_left
         items = "1 item is" if n_left == 1 else f"{n_left:,} items are"
         left = items if n_left else "Some steps are"
         return f"{words}. {left} left; the same command goes on."
@@ -195,14 +206,14 @@ class Blocks:
 
     @staticmethod
     def _chunk_items(run: BlockRun) -> int:
-        has_models = any(step.kind.roles for step in steps_of(run.block.body))
+        has_models = any(step.kind.roles for step in steps_within(run.block.body))
         return MODEL_CHUNK_ITEMS if has_models else PLAIN_CHUNK_ITEMS
 
     async def _window(
         self, run: BlockRun, chunks: Sequence[Sequence[ItemWork]], most: int | None = None
     ) -> None:
         """Run chunks; at most `max_parallel` items, or `most`, are in flight at any time."""
-        has_models = any(step.kind.roles for step in steps_of(run.block.body))
+        has_models = any(step.kind.roles for step in steps_within(run.block.body))
         size = self._chunk_items(run)
         parallel = run.block.max_parallel or (MODEL_PARALLEL if has_models else PLAIN_PARALLEL)
         room = asyncio.Semaphore(parallel)
@@ -219,7 +230,7 @@ class Blocks:
     async def _chunk(
         self, run: BlockRun, chunk: Sequence[ItemWork], room: asyncio.Semaphore
     ) -> None:
-        is_whole = next(blocks_of(run.block.body), None) is None
+        has_no_own = is_whole(run.block.body)
         shares = self._shares_of(run)
         if shares is not None:
             chunk, done, passed = await shares.take(run.work.scope, chunk, self._work.index)
@@ -231,13 +242,13 @@ class Blocks:
 
         def over() -> None:
             room.release()
-            self._border.end(is_whole=is_whole)
+            self._border.end(is_whole=has_no_own)
 
         async def work() -> str:
             async with together() as group:
                 for item in chunk:
                     await room.acquire()
-                    if not self._border.may_begin(is_whole=is_whole):
+                    if not self._border.may_begin(is_whole=has_no_own):
                         room.release()
                         break
                     start(group, self._item(run, item), over)
@@ -276,6 +287,8 @@ class Blocks:
             own_path=own if isinstance(own, str) else None,
             outer=(*run.outer, item.key),
             outputs=self._toolbox.outputs(run.work.scope, item.key),
+            node=run.block,
+            item=item.item,
         )
         try:
             scope = await self.body(
@@ -317,7 +330,8 @@ class Blocks:
         elif run.block.on_error == "fail":
             report = run.report(item, "failed", seconds, text)
             await self._end(run, item, record, report, "failed", None)
-            raise Stopped(f"'{record.shown_key}': {text}") from error
+            words = f"'{record.shown_key}': {text}"
+            raise Failed(words, is_passing=error.is_passing) from error
         else:
             run.failed.append((item.index, {"key": item.key, "error": text}))
             report = run.report(item, "quarantined", seconds, text)

@@ -1,12 +1,13 @@
-"""What stands in the body of a block: its steps, its nested blocks, what they read from outside."""
+"""What stands in the body of a block: its steps, its nested blocks, what they read and say."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 
 from paddock.pipelines.expressions import Reference
 
-from .binding.bound import BoundBlock, BoundNode, BoundStep
+from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 
 
 def ids(body: Iterable[BoundNode]) -> Iterator[str]:
@@ -24,6 +25,39 @@ def steps_of(body: Iterable[BoundNode]) -> Iterator[BoundStep]:
             yield from steps_of(node.body)
         else:
             yield node
+
+
+def steps_within(body: Iterable[BoundNode]) -> Iterator[BoundStep]:
+    """Give all steps of a body, and those of the pipelines that they run."""
+    for step in steps_of(body):
+        yield step
+        if step.inner is not None:
+            yield from steps_within(step.inner.nodes)
+
+
+def plans_of(bound: BoundPlan) -> Iterator[BoundPlan]:
+    """Give a pipeline, and all that its steps run."""
+    yield bound
+    for step in steps_of(bound.nodes):
+        if step.inner is not None:
+            yield from plans_of(step.inner)
+
+
+def names_of(body: Iterable[BoundNode]) -> Iterator[str]:
+    """Give the names of all steps and blocks by which a caller may mean them: `clean.each`."""
+    for node in body:
+        yield node.id
+        if isinstance(node, BoundBlock):
+            yield from names_of(node.body)
+        elif node.inner is not None:
+            yield from (f"{node.id}.{name}" for name in names_of(node.inner.nodes))
+
+
+def is_whole(body: Iterable[BoundNode]) -> bool:
+    """Tell whether a body has no items of its own: no blocks, and no pipelines."""
+    body = tuple(body)
+    has_blocks = next(blocks_of(body), None) is not None
+    return not has_blocks and all(step.inner is None for step in steps_of(body))
 
 
 def blocks_of(body: Iterable[BoundNode]) -> Iterator[BoundBlock]:
@@ -49,3 +83,17 @@ def outer_references(block: BoundBlock) -> frozenset[Reference]:
         for path in found
         if path[0] not in variables and not (path[0] == "steps" and path[1:2] and path[1] in inner)
     )
+
+
+def written(node: BoundNode) -> str:
+    """Write a block with its steps, or a step, down in one way: what decides its results."""
+    if not isinstance(node, BoundBlock):
+        steps = {node.id: _loaded(node.spec)}
+        return json.dumps({"blocks": {}, "steps": steps}, sort_keys=True, ensure_ascii=False)
+    blocks = {block.id: _loaded(block.spec) for block in (node, *blocks_of(node.body))}
+    steps = {step.id: _loaded(step.spec) for step in steps_of(node.body)}
+    return json.dumps({"blocks": blocks, "steps": steps}, sort_keys=True, ensure_ascii=False)
+
+
+def _loaded(spec: str) -> object:
+    return json.loads(spec) if spec else {}

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from paddock.engine.errors import ModelReplaced
@@ -35,6 +36,7 @@ from paddock.engine.request import (
 from .freshness import canonical
 from .ledger.entries import CallRow
 from .ledger.ledger import Ledger
+from .made import CallMade
 from .tally import Tally
 
 
@@ -67,6 +69,8 @@ class Caller:
     looks_up: bool
     n_calls: int = 0
     n_tokens: int = 0
+    made: list[CallMade] = field(default_factory=list)
+    """Each call in the order in which it ended."""
 
 
 class LedgerPool:
@@ -107,6 +111,7 @@ class LedgerPool:
             wanted["n_ctx_tokens"] = (await self._pool.facts(request.model)).n_ctx_tokens
         asked = self._tally.secrets.redact(canonical(wanted))
         hash_ = _hash("embed", asked)
+        began = time.time()
         row = await self._known(hash_)
         if row is None:
             reply = await self._pool.embed(request)
@@ -117,9 +122,9 @@ class LedgerPool:
             row = self._row(hash_, "embed", request.model, digest, asked)
             row = replace(row, reply=packed, served_digest=reply.digest, usage=usage)
             self._ledger.record_call(row, self._tally.run)
-            self._count(reply.usage, is_cached=False)
+            self._count(row, began, reply.usage, is_cached=False)
         else:
-            self._count(_usage(row), is_cached=True)
+            self._count(row, began, _usage(row), is_cached=True)
         # Unpacked in both cases: float32 is what is kept, and a second run must see the same.
         n_pieces = tuple((row.usage or {}).get("n_pieces", ()))
         return EmbedReply(_unpacked(row), _usage(row), row.served_digest, n_pieces)
@@ -129,9 +134,10 @@ class LedgerPool:
         digest = await self._digests.of(request.model)
         asked = self._tally.secrets.redact(canonical(asked_of_chat(request, digest)))
         hash_ = _hash("chat", asked)
+        began = time.time()
         row = await self._known(hash_)
         if row is not None:
-            self._count(_usage(row), is_cached=True)
+            self._count(row, began, _usage(row), is_cached=True)
             reply = _remembered(row)
             yield Chunk(
                 reply.text, reply.usage.completion_tokens, reply.reasoning, reply.tool_calls
@@ -161,7 +167,7 @@ class LedgerPool:
             usage={**asdict(reply.usage), **_beside_text(reply)},
         )
         self._ledger.record_call(row, self._tally.run)
-        self._count(reply.usage, is_cached=False)
+        self._count(row, began, reply.usage, is_cached=False)
         yield reply
 
     def _without_secrets(self, reply: Reply) -> Reply:
@@ -190,7 +196,9 @@ class LedgerPool:
             return None
         return await self._ledger.ask(self._ledger.call, hash_)
 
-    def _count(self, usage: Usage, *, is_cached: bool) -> None:
+    def _count(self, row: CallRow, began: float, usage: Usage, *, is_cached: bool) -> None:
+        made = CallMade.of(row.hash, row.kind, began, usage, is_known=is_cached)
+        self._caller.made.append(made)
         self._caller.n_calls += 1
         self._caller.n_tokens += usage.prompt_tokens + usage.completion_tokens
         self._tally.call(self._caller.step, self._caller.key, usage, is_cached=is_cached)

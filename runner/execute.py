@@ -15,10 +15,11 @@ from typing import Any
 from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.budget import Spent, reached
 
-from .attempt import StepFailed, Stopped, is_skipped
+from .attempt import Failed, StepFailed, Stopped, is_skipped
 from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .blocks import Blocks, ChunkRunner, is_block_skipped
 from .border import Border, BorderReached
+from .composition.inside import Inside
 from .groups import together
 from .items import ItemRun
 from .ledger.entries import Entry, LedgerError
@@ -79,17 +80,26 @@ class _Journey:
     """One walk over the top-level steps and blocks."""
 
     def __init__(
-        self, work: Work, toolbox: Toolbox, run_chunk: ChunkRunner, border: Border
+        self,
+        work: Work,
+        toolbox: Toolbox,
+        run_chunk: ChunkRunner,
+        border: Border,
+        outer: tuple[str, ...] = (),
     ) -> None:
+        """`outer` are the keys of the items around it, where a step runs it for each of them."""
+        self._outer = outer
+        self._run_chunk = run_chunk
         self._work = work
         self._bound = toolbox.bound
         self._toolbox = toolbox
         self._tally = toolbox.tally
         self._border = border
-        self.blocks = Blocks(work, toolbox, run_chunk, border)
+        self.blocks = Blocks(work, toolbox, run_chunk, border, self._inside)
         self.has_left = False
         """Whether something was not begun, or not finished, since the border was closed."""
-        self._scope = Scope.of(self._bound.inputs, self._tally.secrets.values)
+        secrets = self._tally.secrets.of(self._bound.file)
+        self._scope = Scope.of(self._bound.inputs, secrets)
         self._ended = {node.id: asyncio.Event() for node in self._bound.nodes}
         self._wanted = blocks_whose_results_are_read(self._bound)
 
@@ -125,11 +135,11 @@ class _Journey:
             return
         except (StepFailed, ExpressionError) as error:
             text = str(error) if isinstance(error, StepFailed) else f"'{node.id}': {error}"
-            self._tally.item(ItemReport(node.id, node.id, "failed", error=text))
+            self._tally.item(ItemReport(node.id, self._key(node), "failed", error=text))
             self._tally.tell(node.id, "", "failed", text)
-            raise Stopped(
-                f"{node.mark.file}:{node.mark.line}:{node.mark.column}: {text}"
-            ) from error
+            is_passing = isinstance(error, StepFailed) and error.is_passing
+            place = f"{node.mark.file}:{node.mark.line}:{node.mark.column}"
+            raise Failed(f"{place}: {text}", is_passing=is_passing) from error
         self._scope = self._scope.with_step(node.id, outputs)
         self._ended[node.id].set()
 
@@ -150,7 +160,9 @@ class _Journey:
             self._tally.tell(block.id, "", "skipped")
             return None
         keeps = block.id in self._wanted
-        return await self.blocks.run(block, self._scope, keeps_results=keeps)
+        return await self.blocks.run(
+            block, self._scope, keeps_results=keeps, outer=self._outer
+        )
 
     async def _step(self, step: BoundStep) -> Any:
         """Run a top-level step; one that calls a model is an item of its own in the ledger."""
@@ -161,9 +173,12 @@ class _Journey:
         if step.kind.roles:
             return await self._model_step(step)
         self._tally.tell(step.id, "", "running")
-        scope_id = self._work.scope_id(step.id)
+        scope_id = self._work.scope_id(step.id, self._outer)
+        record = self._record(scope_id, step)
         async with self._turn(step, scope_id):
-            outputs = await self.blocks.items.step(step, self._scope, self._record(scope_id, step))
+            outputs = await self.blocks.items.step(step, self._scope, record)
+        if record.outputs.written:
+            self.blocks.items.record_made(record)
         self._tally.tell(step.id, "", "skipped" if outputs is None else "done")
         return outputs
 
@@ -171,14 +186,14 @@ class _Journey:
     async def _turn(self, step: BoundStep, scope_id: str) -> AsyncIterator[None]:
         """Let what changes the world be done by one machine after the other."""
         shares = self._toolbox.shares
-        if shares is None or step.kind.is_pure:
+        if shares is None or step.kind.is_pure or step.inner is not None:
             yield
             return
         async with shares.turn(scope_id, step.id, self._work.index, self._border):
             yield
 
     async def _model_step(self, step: BoundStep) -> Any:
-        scope_id, item = await self._work.step(step, self._scope)
+        scope_id, item = await self._work.step(step, self._scope, self._outer)
         if not item.verdict.is_work and item.entry is not None:
             return self._known_step(step, item.entry, is_shared=item.is_shared)
         shares = self._toolbox.shares
@@ -198,7 +213,7 @@ class _Journey:
 
     def _known_step(self, step: BoundStep, entry: Entry, *, is_shared: bool) -> Any:
         state = shared_state(entry) if is_shared else "fresh"
-        self._tally.item(ItemReport(step.id, step.id, state))
+        self._tally.item(ItemReport(step.id, self._key(step), state))
         self._tally.tell(step.id, "", "skipped" if state == "skipped" else "fresh")
         return self._work.ledger.value(entry.returns, entry.returns_object)
 
@@ -217,13 +232,51 @@ class _Journey:
             await self._toolbox.shares.fence()
         await self.blocks.items.record(item, record, state, None, outputs, seconds)
         shown = "skipped" if outputs is None else item.verdict.state
-        self._tally.item(ItemReport(step.id, step.id, shown, seconds, why=item.verdict.why))
+        why = item.verdict.why
+        self._tally.item(ItemReport(step.id, self._key(step), shown, seconds, why=why))
         self._tally.tell(step.id, "", "skipped" if outputs is None else "done")
         return outputs
 
     def _record(self, scope_id: str, step: BoundStep) -> ItemRun:
         outputs = self._toolbox.outputs(scope_id, step.id)
-        return ItemRun(scope_id, step.id, "", step.id, None, (), outputs)
+        shown = "/".join(self._outer)
+        return ItemRun(scope_id, step.id, shown, step.id, None, self._outer, outputs, node=step)
+
+    def _key(self, node: BoundNode) -> str:
+        """Give the key by which a report knows a step that is an item of its own."""
+        return "/".join((*self._outer, node.id))
+
+    # --- pipelines that steps run
+
+    def _inside(self, step: BoundStep, record: ItemRun) -> Inside:
+        return Inside(step, record, self._work, self._toolbox, self._through)
+
+    async def _through(
+        self, step: BoundStep, record: ItemRun, work: Work, toolbox: Toolbox
+    ) -> Any:
+        """Walk through the pipeline that a step runs; gives its `returns`.
+
+        Raises:
+            StepFailed: something in it failed, where it was run for one item of a block.
+            Failed, Stopped: the whole run cannot go on.
+            BorderReached: something in it was not begun.
+        """
+        walker = _Journey(work, toolbox, self._run_chunk, self._border, record.outer)
+        try:
+            returns = await walker.walk()
+        except Failed as error:
+            if not record.outer:
+                raise
+            raise StepFailed(step.id, str(error), is_passing=error.is_passing) from error
+        finally:
+            self.blocks.n_left += walker.blocks.n_left
+        record.has_inner_failures = record.has_inner_failures or walker.blocks.has_failures
+        record.attempts = max(record.attempts, walker.blocks.attempts)
+        if walker.has_left:
+            raise BorderReached
+        if walker.blocks.partial:
+            self.blocks.partial.add(step.id)
+        return returns
 
 
 def blocks_whose_results_are_read(bound: BoundPlan) -> frozenset[str]:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from paddock.steps.step import SubPipelines, Tools
+
 from .attempt import Stopped, attempt
-from .binding.bound import BoundStep
+from .binding.bound import BoundNode, BoundStep
+from .body import written
 from .calls import Caller
-from .ledger.entries import Entry, LedgerError
+from .ledger.entries import Entry, LedgerError, MadeRow
+from .ledger.origins import Origins
+from .made import StepMade, as_json, source_of
 from .scope import Scope
 from .tools import ItemOutputs, Toolbox
 from .work import ItemWork, Work
@@ -28,6 +34,10 @@ class ItemRun:
     own_path: str | None
     outer: tuple[str, ...]
     outputs: ItemOutputs
+    node: BoundNode | None = None
+    """The block whose item it is, or the step; None: nobody asks where it came from."""
+    item: Any = None
+    steps: list[StepMade] = field(default_factory=list)
     callers: list[Caller] = field(default_factory=list)
     reads: dict[str, list[Any]] = field(default_factory=dict)
     has_inner_failures: bool = False
@@ -37,13 +47,22 @@ class ItemRun:
     is_last_skipped: bool = False
 
 
+Inside = Callable[[BoundStep, ItemRun], SubPipelines]
+"""(step, the item for which it runs) → what carries out the pipeline that it runs."""
+
+
 class Items:
     """Runs the single steps of items, and records the items."""
 
-    def __init__(self, work: Work, toolbox: Toolbox) -> None:
+    def __init__(self, work: Work, toolbox: Toolbox, inside: Inside | None = None) -> None:
+        """`inside` gives what carries out the pipelines that steps run; None: they are not."""
         self._work = work
         self._toolbox = toolbox
+        self._inside = inside
         self._tally = toolbox.tally
+        self._origins = Origins(work.ledger)
+        self._specs: dict[str, tuple[str, str]] = {}
+        """By block or step: the digest of what it says, and that text."""
 
     async def step(self, step: BoundStep, scope: Scope, record: ItemRun) -> Any:
         """Run one step of an item; gives its outputs, None when it was skipped."""
@@ -51,13 +70,26 @@ class Items:
             self._tally.tell(record.block, record.shown_key, "running", step.id)
         caller = self._toolbox.caller(record.scope, step, record.shown_key, record.block)
         record.callers.append(caller)
-        return await attempt(
-            step,
-            scope,
-            lambda: self._toolbox.tools(step, caller, record.outputs),
-            lambda texts: self._note_reads(record, texts),
-            lambda where, error: self._tally.unexpected(f"{record.shown_key}, {where}", error),
-        )
+        ref = None if step.model is None else step.model.ref
+        made = StepMade(step.id, step.uses, step.kind.version, ref, calls=caller.made)
+        record.steps.append(made)
+        try:
+            return await attempt(
+                step,
+                scope,
+                lambda: self._tools(step, caller, record),
+                lambda texts: self._note_reads(record, texts),
+                lambda where, error: self._tally.unexpected(f"{record.shown_key}, {where}", error),
+            )
+        finally:
+            made.end()
+            self._tally.took(made)
+
+    def _tools(self, step: BoundStep, caller: Caller, record: ItemRun) -> Tools:
+        tools = self._toolbox.tools(step, caller, record.outputs)
+        if step.inner is None or self._inside is None:
+            return tools
+        return replace(tools, pipelines=self._inside(step, record))
 
     def _note_reads(self, record: ItemRun, texts: Sequence[str]) -> None:
         """Note what files hold before a step reads them; the item's own is known by its hash."""
@@ -100,6 +132,33 @@ class Items:
         )
         try:
             ledger.record(record.scope, entry, self._tally.run)
+            self.record_made(record)
             await ledger.durable()
         except LedgerError as failure:
             raise Stopped(str(failure)) from failure
+
+    def record_made(self, record: ItemRun) -> None:
+        """Write where an item came from; it stands with the next entry that does."""
+        if record.node is None:
+            return
+        digest, text = self._spec(record.node)
+        stored = record.own_path and self._work.index.stored(record.own_path)
+        source = source_of(record.item, stored)
+        self._origins.record(
+            MadeRow(
+                scope=record.scope,
+                key=record.key,
+                run=self._tally.run,
+                at=0.0,
+                spec=digest,
+                source=None if source is None else source.path,
+                made=self._tally.secrets.redacted(as_json(source, record.steps)),
+            ),
+            text,
+        )
+
+    def _spec(self, node: BoundNode) -> tuple[str, str]:
+        if node.id not in self._specs:
+            text = self._tally.secrets.redact(written(node))
+            self._specs[node.id] = (hashlib.sha256(text.encode()).hexdigest(), text)
+        return self._specs[node.id]

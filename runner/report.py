@@ -71,6 +71,8 @@ class Report:
     """Why the run as a whole failed or stopped, one sentence."""
     log: str | None = None
     """The file with the tracebacks of unexpected errors, when there were any."""
+    steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By id of a step or block: how often, how long, its calls, its items by state."""
 
     def exit_status(self, fail_on: FailOn = "new") -> int:
         """Give the process's exit status.

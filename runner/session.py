@@ -70,6 +70,7 @@ class Session:
     def end(self, report: Report) -> None:
         """Note how the run ended."""
         summary = {name: value for name, value in report.as_json().items() if name != "items"}
+        summary["steps"] = report.steps
         summary["returns"] = None  # may be large, and may hold what the author wants kept nowhere
         row: dict[str, Any] = {"ended": time.time(), "status": report.status}
         row["summary"] = json.dumps(summary)
@@ -87,11 +88,18 @@ class Session:
             for name, count in loads.items()
         }
 
+    def _given(self) -> str:
+        """Write down what the run was given by hand, so that another can go on with it."""
+        hidden = self.bound.given & self.bound.secret_inputs
+        kept = {name: self.bound.inputs[name] for name in self.bound.given - hidden}
+        told = {"inputs": self.tally.secrets.redacted(kept), "hidden": sorted(hidden)}
+        return canonical(told)
+
     def _note(self, row: Mapping[str, Any]) -> None:
         tally, file = self.tally, self.bound.file
         head: dict[str, Any] = {"run": tally.run, "pipeline": tally.pipeline, "file": file.name}
         head |= {"host": socket.gethostname(), "pid": os.getpid()}
-        head |= {"trigger": self.work.options.trigger}
+        head |= {"trigger": self.work.options.trigger, "given": self._given()}
         shares = self.toolbox.shares
         if shares is not None and shares.joined.job != tally.run:
             head |= {"parent": shares.joined.job}

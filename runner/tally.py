@@ -9,12 +9,13 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.request import Usage
 
+from .made import StepMade, StepSum
 from .observer import ItemState, Observer
 from .report import ItemReport, Report, Status
 from .secrets import Secrets
@@ -46,6 +47,7 @@ class Tally:
         self._has_log = False
         self._tokens: Counter[str] = Counter()
         self._items: list[ItemReport] = []
+        self._steps: dict[str, StepSum] = {}
         self._notes: dict[str, None] = {}
         self._written: dict[str, None] = {}
 
@@ -73,6 +75,11 @@ class Tally:
             self._tokens["prompt_reused"] += usage.prompt_reused_tokens
             self._tokens["completion"] += usage.completion_tokens
         self.observer.call(step, key, usage, is_cached)
+
+    def took(self, made: StepMade) -> None:
+        """Add up what a step has done, for one item or alone."""
+        was = self._steps.get(made.id, StepSum())
+        self._steps[made.id] = was.plus(made)
 
     def item(self, report: ItemReport) -> None:
         """Keep how an item ended."""
@@ -137,4 +144,13 @@ class Tally:
             written=tuple(self._written),
             message=message and self.secrets.redact(message),
             log=str(self._log) if self._has_log else None,
+            steps=self._by_step(),
         )
+
+    def _by_step(self) -> dict[str, dict[str, Any]]:
+        """Give what each step or block has done, by its id."""
+        found = {name: asdict(done) for name, done in self._steps.items()}
+        for item in self._items:
+            counts = found.setdefault(item.step, {}).setdefault("counts", {})
+            counts[item.state] = counts.get(item.state, 0) + 1
+        return found

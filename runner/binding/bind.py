@@ -22,7 +22,7 @@ from paddock.runner.budget import Budget
 from paddock.steps import registry
 from paddock.steps.step import Step
 
-from . import given, reads, replies, schedules
+from . import given, inner, reads, replies, schedules
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, Retry, Timeout
 from .models import Models
 from .parameters import BindError, BoundParams, Parameters
@@ -101,12 +101,16 @@ class Binder:
         inputs: Mapping[str, Any] | None,
         cwd: Path,
         default_models: Mapping[Role, str],
+        within: inner.Within | None = None,
     ) -> None:
+        self._within = within or inner.Within()
+        self._cwd, self._default_models = cwd, default_models
         self._plan = plan
         self._pipeline: Pipeline = plan.pipeline
         self._file = Path(self._pipeline.document.file)
         base = (cwd / self._file).parent
-        self._given = given.read(self._pipeline, inputs, base=base, cwd=cwd)
+        later = self._within.later
+        self._given = given.read(self._pipeline, inputs, base=base, cwd=cwd, later=later)
         self._base = base
         self._models = Models(
             self._pipeline,
@@ -114,6 +118,16 @@ class Binder:
             default_models,
             self._given.values,
             is_check=inputs is None,
+            label=self._within.label,
+            later=later,
+        )
+        self._inner = inner.Inner(
+            self._pipeline,
+            None if inputs is None else self._given.values,
+            self._given.roots(base),
+            self._within,
+            plan_of,
+            self._bound_within,
         )
         self._outputs: dict[str, tuple[str, ...] | None] = {}
         self._params: dict[tuple[str | int, ...], Parameters] = {}
@@ -124,7 +138,15 @@ class Binder:
     def faults(self) -> list[Fault]:
         """Every fault of the file and of what was given to it."""
         before = (*self._pipeline.faults, *self._plan.faults)
-        return [*before, *self._given.faults, *self._models.faults, *self._own]
+        own = (*self._given.faults, *self._models.faults, *self._own)
+        return [*before, *own, *self._inner.faults]
+
+    def _bound_within(
+        self, plan: Plan, inputs: Mapping[str, Any] | None, within: inner.Within
+    ) -> tuple[BoundPlan, list[Fault]]:
+        """Bind a pipeline that a step runs."""
+        binder = Binder(plan, inputs, self._cwd, self._default_models, within)
+        return binder.bound(), binder.faults
 
     def bound(self) -> BoundPlan:
         """Bind every step, then check what is read of them."""
@@ -135,7 +157,8 @@ class Binder:
         self._check_uses()
         roots = self._given.roots(self._base)
         watches = Watches(pipeline, self._given.values, roots)
-        found = watches.bound()
+        # What starts a pipeline does not count where a step of another one does.
+        found = () if self._within.files else watches.bound()
         self._own += [*watches.faults, *schedules.faults(pipeline)]
         return BoundPlan(
             pipeline=pipeline,
@@ -144,6 +167,7 @@ class Binder:
             nodes=nodes,
             edges=self._plan.edges,
             inputs=self._given.values,
+            given=frozenset(self._given.by_hand),
             secret_inputs=frozenset(n for n, one in pipeline.inputs.items() if one.is_secret),
             input_types={name: one.type for name, one in pipeline.inputs.items()},
             roots=roots,
@@ -182,6 +206,11 @@ class Binder:
         params = parameters.bound()
         self._own += parameters.faults
         self._params[step.at] = parameters
+        within = self._inner.bound(step) if step.uses == inner.USES else None
+        if within is not None and step.returns is None:
+            self._outputs[step.id] = inner.outputs_of(within)
+        elif step.uses == inner.USES and step.returns is None:
+            self._outputs[step.id] = None
         return BoundStep(
             id=step.id,
             uses=registry.ALIASES.get(step.uses, step.uses),
@@ -191,12 +220,14 @@ class Binder:
             if_=step.if_,
             needs=frozenset(step.needs),
             retry=controls.bound_retry(),
-            timeout=controls.bound_timeout(),
+            # A limit on requests that is inherited is none on a whole pipeline.
+            timeout=controls.bound_timeout() if within is None else _own_timeout(step),
             cache=controls.cache,
             returns=step.returns,
             model=self._models.of(step, kind.roles),
             references=reads.references(step, names),
             spec=reads.spec(step),
+            inner=within,
         )
 
     def _block(self, block: Block, names: frozenset[str], controls: _Controls) -> BoundBlock:
@@ -292,6 +323,10 @@ class _Controls:
     def bound_timeout(self) -> Timeout:
         keys = self.timeout
         return Timeout(keys.total, keys.idle) if keys else Timeout()
+
+
+def _own_timeout(step: WrittenStep) -> Timeout:
+    return Timeout(step.timeout.total, step.timeout.idle) if step.timeout else Timeout()
 
 
 def _merged(own: TimeoutKeys | None, inherited: TimeoutKeys | None) -> TimeoutKeys | None:

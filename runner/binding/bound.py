@@ -60,6 +60,8 @@ class BoundStep:
     """What it reads of inputs, other steps and loop variables, in template files too."""
     spec: str = ""
     """The step as written, in one way only, template files' texts included."""
+    inner: BoundPlan | None = None
+    """The pipeline that it runs, if it runs one; its inputs are those that are known by now."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,8 @@ class BoundPlan:
     watches: tuple[BoundWatch, ...] = ()
     """The folders whose changes start it."""
     budget: Budget = field(default_factory=Budget)
+    given: frozenset[str] = frozenset()
+    """The names of the inputs that the caller gave."""
     priority: Priority = "batch"
     """Whose requests the pool takes first."""
     not_carried_out: tuple[str, ...] = ()

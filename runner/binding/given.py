@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ class Given:
     """The inputs of one run; what is wrong with them stands in `faults`."""
 
     values: dict[str, Any] = field(default_factory=dict)
+    by_hand: set[str] = field(default_factory=set)
+    """The names of those that the caller gave."""
     opened: list[Path] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
 
@@ -28,13 +30,26 @@ class Given:
         return Roots(base, tuple(dict.fromkeys((base, *self.opened))))
 
 
-def read(pipeline: Pipeline, inputs: Mapping[str, Any] | None, *, base: Path, cwd: Path) -> Given:
-    """Read the inputs; with None, as `validate` has it, only the defaults are looked at."""
+def read(
+    pipeline: Pipeline,
+    inputs: Mapping[str, Any] | None,
+    *,
+    base: Path,
+    cwd: Path,
+    later: Collection[str] = (),
+) -> Given:
+    """Read the inputs; with None, as `validate` has it, only the defaults are looked at.
+
+    `later` are those whose values only show when a step runs the pipeline.
+    """
     given = Given()
     given.faults += _unknown(pipeline, inputs or {})
     for name, declared in pipeline.inputs.items():
         if inputs is not None and name in inputs:
+            given.by_hand.add(name)
             _take(given, declared, inputs[name], cwd)
+        elif name in later:
+            given.values[name] = None
         elif declared.has_default:
             _default(given, declared, pipeline, base)
         elif declared.is_required and inputs is not None:

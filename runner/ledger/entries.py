@@ -171,10 +171,13 @@ class MadeRow:
     key: str
     run: str
     at: float
+    """When it was written; the ledger fills it in."""
     spec: str | None
     """Digest of the block or step as written; the ledger has its text."""
+    source: str | None
+    """The stored path of the file that it is."""
     made: Any
-    """Its source, and each step with its calls, in order; see `runner/provenance/made.py`."""
+    """Its source, and each step with its calls, in order; see `runner/made.py`."""
 
 
 @dataclass(frozen=True, slots=True)

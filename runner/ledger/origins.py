@@ -12,7 +12,7 @@ from typing import Any
 from .entries import MadeRow, StoredRow
 from .ledger import Ledger
 
-_MADE = "scope, key, run, at, spec, made, made_object"
+_MADE = "scope, key, run, at, spec, source, made, made_object"
 
 
 class Origins:
@@ -24,15 +24,16 @@ class Origins:
 
     # --- items
 
-    def record(self, scope: str, key: str, run: str, spec: tuple[str, str], made: Any) -> None:
-        """Write how an item was made; `spec` is its digest and its text, which is kept once."""
-        digest, text = spec
-        if digest not in self._known_specs:
-            self._known_specs.add(digest)
-            self._ledger.put("specs", {"spec": digest, "text": text})
-        inline, object_ = self._ledger.keep(made)
-        row = {"scope": scope, "key": key, "run": run, "at": time.time(), "spec": digest}
-        self._ledger.put("provenance", {**row, "made": inline, "made_object": object_})
+    def record(self, row: MadeRow, spec: str) -> None:
+        """Write how an item was made; `spec` is the text of `row.spec`, which is kept once."""
+        if row.spec is not None and row.spec not in self._known_specs:
+            self._known_specs.add(row.spec)
+            self._ledger.put("specs", {"spec": row.spec, "text": spec})
+        inline, object_ = self._ledger.keep(row.made)
+        names = ("scope", "key", "run", "spec", "source")
+        values = {name: getattr(row, name) for name in names}
+        kept = {"made": inline, "made_object": object_}
+        self._ledger.put("provenance", {**values, **kept, "at": time.time()})
 
     def made(self, scope: str, key: str) -> MadeRow | None:
         """Give how an item was made, if a version that keeps it made it."""
@@ -42,6 +43,11 @@ class Origins:
     def made_in(self, run: str) -> Iterator[MadeRow]:
         """Yield what a run was the last to make."""
         yield from self._rows(f"select {_MADE} from provenance where run = :run", run=run)
+
+    def made_from(self, source: str) -> tuple[MadeRow, ...]:
+        """Give what was made of a file, by its stored path."""
+        query = f"select {_MADE} from provenance where source = :source order by scope, key"
+        return tuple(self._rows(query, source=source))
 
     def made_of(self, scope: str) -> dict[str, MadeRow]:
         """Give how all items of a scope were made, by key."""
@@ -54,9 +60,8 @@ class Origins:
         return str(found[0][0]) if found else None
 
     def _rows(self, query: str, **values: Any) -> Iterator[MadeRow]:
-        for scope, key, run, at, spec, text, object_ in self._ledger.rows(query, **values):
-            made = self._ledger.value(text, object_)
-            yield MadeRow(scope, key, run, at, spec, made)
+        for *head, text, object_ in self._ledger.rows(query, **values):
+            yield MadeRow(*head, made=self._ledger.value(text, object_))
 
     # --- vector stores
 

@@ -140,6 +140,7 @@ provenance = Table(
     Column("run", Text, nullable=False),
     Column("at", Float, nullable=False),
     Column("spec", Text),
+    Column("source", Text),
     Column("made", Text),
     Column("made_object", Text),
     sqlite_with_rowid=False,
