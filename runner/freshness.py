@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,12 +133,23 @@ def spec_parts(step: str, spec: str) -> dict[str, str]:
     return parts
 
 
-def judge(entry: Entry | None, hash_: str, parts: Mapping[str, str]) -> Verdict:
-    """Compare an item with its entry; files that it wrote or read are looked at elsewhere."""
+def judge(
+    entry: Entry | None,
+    hash_: str,
+    parts: Mapping[str, str],
+    older: Mapping[str, Collection[str]] | None = None,
+) -> Verdict:
+    """Compare an item with its entry; files that it wrote or read are looked at elsewhere.
+
+    `older`: by the version of a step, those whose results are as good.
+    """
     if entry is None:
         return Verdict("new")
     if entry.hash != hash_:
-        return _difference(json.loads(entry.parts), parts)
+        before = json.loads(entry.parts)
+        names = different(before, parts)
+        if not names or not all(_is_as_good(before, parts, name, older or {}) for name in names):
+            return _difference(names)
     if entry.state == "quarantined":
         return Verdict("quarantined", entry.error)
     if entry.state == "failed":
@@ -148,14 +159,28 @@ def judge(entry: Entry | None, hash_: str, parts: Mapping[str, str]) -> Verdict:
     return Verdict("fresh")
 
 
-def _difference(before: Mapping[str, str], now: Mapping[str, str]) -> Verdict:
-    if before.get(CONTENT) != now.get(CONTENT):
+def different(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Name the parts that are not the same."""
+    return [name for name in {**before, **now} if before.get(name) != now.get(name)]
+
+
+def _is_as_good(
+    before: Mapping[str, str],
+    now: Mapping[str, str],
+    name: str,
+    older: Mapping[str, Collection[str]],
+) -> bool:
+    is_version = name.endswith(".version") and not name.startswith(("inputs.", "steps."))
+    return is_version and before.get(name) in older.get(now.get(name, ""), ())
+
+
+def _difference(names: Sequence[str]) -> Verdict:
+    if CONTENT in names:
         return Verdict("changed", "content changed")
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return Verdict("stale", "; ".join(_reasons(names)))
+    return Verdict("stale", "; ".join(reasons(names)))
 
 
-def _reasons(names: Iterable[str]) -> list[str]:
+def reasons(names: Iterable[str]) -> list[str]:
     """Say each difference once, in the order: prompt, model, parameters, version, values."""
     found: dict[str, None] = {}
     for name in sorted(names, key=_rank):

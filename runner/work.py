@@ -9,17 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Reference
 
-from .binding.bound import BoundBlock, BoundPlan, BoundStep
-from .body import blocks_of, ids, outer_references, steps_of
+from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from .body import blocks_of, ids, names_of, outer_references, steps_of
 from .calls import Digests
 from .freshness import (
     CONTENT,
@@ -27,7 +25,6 @@ from .freshness import (
     canonical,
     content_of,
     judge,
-    key_of,
     outer_value,
     part,
     spec_parts,
@@ -36,9 +33,12 @@ from .freshness import (
 from .ledger.entries import Entry
 from .ledger.ledger import Ledger
 from .ledger.outputs import Index, sha256_of
+from .listed import keys_of, list_of
 from .scope import Scope
 from .watch.settled import Settled, is_of_watch
 
+RETURNS = "(returns)"
+"""What a pipeline gives, among the parts of the step that runs it; no id can look like it."""
 NOT_ASKED = Verdict("skipped", "not asked for")
 
 
@@ -51,6 +51,8 @@ class Options:
     force: frozenset[str] = frozenset()
     """Ids of steps or blocks that are done again in any case."""
     retry_failed: bool = False
+    refresh: bool = False
+    """Do again what an older version of a step did, though what it did is as good."""
     no_cache: bool = False
     """Ask the models again, also for requests whose replies are known."""
     max_attempts: int = 3
@@ -93,6 +95,18 @@ class BlockWork:
     """Stored paths of fresh items' outputs that somebody edited; they are left alone."""
 
 
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Whose work a pipeline's is that a step of another one runs."""
+
+    file: str
+    """Of the outermost pipeline."""
+    steps: str
+    """The steps that lead here, such as `clean.`."""
+    places: tuple[Mapping[str, str], ...]
+    """Of the pipelines around it."""
+
+
 class Work:
     """Judges the items of one run or plan."""
 
@@ -104,14 +118,18 @@ class Work:
         digests: Digests,
         options: Options,
         job_runs: Callable[[], Awaitable[frozenset[str]]] | None = None,
+        home: Home | None = None,
     ) -> None:
         self.bound = bound
+        self._home = home or Home(bound.file.name, "", ())
         self._job_runs = job_runs
         self.options = options
         self.ledger = ledger
         self.index = index
         self._digests = digests
         self._file_digests: dict[str, str] = {}
+        self._older: dict[str, frozenset[str]] = {}
+        """By a step's version: the earlier ones whose results are as good, as parts of a hash."""
         self.seen_keys: set[str] = set()
         """Keys of `options.only` that were found."""
         self._settled = Settled(bound, ledger) if is_of_watch(options.trigger) else None
@@ -120,12 +138,29 @@ class Work:
 
     def scope_id(self, step: str, outer: Sequence[str] = ()) -> str:
         """Give the scope of a step; `outer` are the keys of the items around a nested block."""
-        inputs = canonical([self.place(), *outer])
-        scope = hashlib.sha256(f"{self.bound.file.name}\n{step}\n{inputs}".encode()).hexdigest()
+        file, step = self._home.file, f"{self._home.steps}{step}"
+        inputs = canonical([*self._home.places, self.place(), *outer])
+        scope = hashlib.sha256(f"{file}\n{step}\n{inputs}".encode()).hexdigest()
         if scope not in self.index.own_scopes:
             self.index.own_scopes.add(scope)
-            self.ledger.record_scope(scope, self.bound.file.name, step, inputs)
+            self.ledger.record_scope(scope, file, step, inputs)
         return scope
+
+    def within(self, step: str, bound: BoundPlan, *, is_nested: bool) -> Work:
+        """Give the work of a pipeline that a step runs; `is_nested`: for one item of a block."""
+        home = self._home
+        made = Work(
+            bound,
+            self.ledger,
+            self.index,
+            self._digests,
+            _options_within(self.options, step, bound, is_nested=is_nested),
+            None if is_nested else self._job_runs,
+            Home(home.file, f"{home.steps}{step}.", (*home.places, self.place())),
+        )
+        made.seen_keys, made._file_digests = self.seen_keys, self._file_digests
+        made._settled = self._settled
+        return made
 
     def place(self) -> dict[str, str]:
         """Give the `dir` and `path` inputs, relative to the pipeline where they lie beside it."""
@@ -144,7 +179,7 @@ class Work:
             PipelineError: the list is no list, or two items have the same key.
         """
         scope_id = self.scope_id(block.id, outer)
-        listed = self._listed(block, scope)
+        listed = list_of(block, scope)
         keys = self._keys(block, scope, listed)
         base = canonical(await self._block_parts(block, scope))
         entries = await self.ledger.ask(self.ledger.entries, scope_id)
@@ -177,9 +212,11 @@ class Work:
         deleted = () if self.options.only else _deleted(entries.values(), present, job)
         return BlockWork(scope_id, tuple(items), deleted, tuple(edited))
 
-    async def step(self, step: BoundStep, scope: Scope) -> tuple[str, ItemWork]:
+    async def step(
+        self, step: BoundStep, scope: Scope, outer: Sequence[str] = ()
+    ) -> tuple[str, ItemWork]:
         """Judge a top-level step that calls a model; gives its scope and its one item."""
-        scope_id = self.scope_id(step.id)
+        scope_id = self.scope_id(step.id, outer)
         parts = await self._step_parts(step)
         parts.update(self._outer_parts(step.references, scope))
         entries = await self.ledger.ask(self.ledger.entries, scope_id)
@@ -198,32 +235,8 @@ class Work:
         """Give the runs with which other machines do this job, and this one's own."""
         return frozenset() if self._job_runs is None else await self._job_runs()
 
-    def _listed(self, block: BoundBlock, scope: Scope) -> Sequence[Any]:
-        listed = block.over.evaluate(scope)
-        if isinstance(listed, Mapping):
-            return [{"key": name, "value": value} for name, value in listed.items()]
-        if isinstance(listed, (list, tuple)):
-            return listed
-        raise PipelineError(
-            [
-                Fault(
-                    f"block '{block.id}' goes over {_kind(listed)}, which is no list.",
-                    "Name a list, such as `steps.docs.files`.",
-                    block.mark,
-                )
-            ]
-        )
-
     def _keys(self, block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[str]:
-        if block.key is None:
-            keys = [key_of(item) for item in listed]
-        else:
-            keys = [
-                str(block.key.evaluate(scope.child({block.var: item, "index": index})))
-                for index, item in enumerate(listed)
-            ]
-        if len(set(keys)) < len(keys):
-            raise PipelineError([_same_key(block, keys, listed)])
+        keys = keys_of(block, scope, listed)
         self.seen_keys.update(self.options.only.intersection(keys))
         return keys
 
@@ -241,7 +254,8 @@ class Work:
         if entry is not None and entry.hash == hash_:
             verdict = judge(entry, hash_, {})
         else:
-            verdict = judge(entry, hash_, json.loads(parts))
+            older = {} if self.options.refresh else self._older
+            verdict = judge(entry, hash_, json.loads(parts), older)
         if entry is None or verdict.is_work:
             return verdict
         if is_forced:
@@ -290,6 +304,16 @@ class Work:
 
     # --- parts
 
+    async def parts_of(self, node: BoundNode) -> dict[str, str]:
+        """Give of what an item's hash consists, but for its content and what other steps gave."""
+        scope = Scope.of(self.bound.inputs)
+        if isinstance(node, BoundBlock):
+            parts = await self._block_parts(node, scope)
+        else:
+            parts = await self._step_parts(node)
+            parts.update(self._outer_parts(node.references, scope))
+        return {name: parts[name] for name in parts if not name.startswith("steps.")}
+
     async def _block_parts(self, block: BoundBlock, scope: Scope) -> dict[str, str]:
         """Give every part of the items' hash that is the same for all of them."""
         written = json.loads(block.spec)
@@ -305,7 +329,11 @@ class Work:
 
     async def _step_parts(self, step: BoundStep) -> dict[str, str]:
         parts = spec_parts(step.id, step.spec)
-        parts[f"{step.id}.version"] = part([step.uses, step.kind.version])
+        version = part([step.uses, step.kind.version])
+        parts[f"{step.id}.version"] = version
+        self._older[version] = _older(step)
+        if step.inner is not None:
+            parts.update(await self._inner_parts(step.id, step.inner))
         if step.model is not None:
             digest = await self._digests.of(step.model)
             options: list[Any] = [
@@ -316,6 +344,19 @@ class Work:
             ]
             parts[f"{step.id}.model"] = part(digest)
             parts[f"{step.id}.parameters"] = part([parts[f"{step.id}.parameters"], options])
+        return parts
+
+    async def _inner_parts(self, place: str, inner: BoundPlan) -> dict[str, str]:
+        """Give what the pipeline that a step runs consists of: all but what it is given."""
+        parts: dict[str, str] = {}
+        for step in steps_of(inner.nodes):
+            for name, value in (await self._step_parts(step)).items():
+                parts[f"{place}.{name}"] = value
+        for block in blocks_of(inner.nodes):
+            parts[f"{place}.{block.id}.parameters"] = part(json.loads(block.spec))
+        defaults = {name: one.default for name, one in inner.pipeline.inputs.items()}
+        returns = inner.returns.data if inner.returns is not None else None
+        parts[f"{place}.{RETURNS}.parameters"] = part([defaults, returns])
         return parts
 
     def _outer_parts(self, references: Iterable[Reference], scope: Scope) -> dict[str, str]:
@@ -341,29 +382,25 @@ class Work:
             return None
 
 
+def _options_within(options: Options, step: str, bound: BoundPlan, *, is_nested: bool) -> Options:
+    """Give what is asked of the pipeline that a step runs; who names the step means all of it."""
+    inner = tuple(names_of(bound.nodes))
+    prefix = f"{step}."
+    force = {name.removeprefix(prefix) for name in options.force if name.startswith(prefix)}
+    if step in options.force:
+        force.update(inner)
+    only = frozenset[str]() if is_nested else options.only  # the item around it is asked for
+    return replace(options, force=frozenset(force), only=only)
+
+
+def _older(step: BoundStep) -> frozenset[str]:
+    versions: Iterable[int] = getattr(step.kind, "compatible_versions", ())
+    return frozenset(part([step.uses, version]) for version in versions)
+
+
 def _deleted(entries: Iterable[Entry], present: set[str], job: frozenset[str]) -> tuple[Entry, ...]:
     return tuple(
         entry
         for entry in entries
         if entry.key not in present and (entry.gone is None or entry.gone in job)
     )
-
-
-def _same_key(block: BoundBlock, keys: Sequence[str], listed: Sequence[Any]) -> Fault:
-    key = next(key for key, count in Counter(keys).items() if count > 1)
-    first, second = [index for index, other in enumerate(keys) if other == key][:2]
-    return Fault(
-        f"two items of block '{block.id}' have the same key '{key}': "
-        f"{_shown(listed[first], first)} and {_shown(listed[second], second)}.",
-        "Give the block a `key` that differs, such as `key: doc.path`.",
-        block.mark,
-    )
-
-
-def _shown(item: Any, index: int) -> str:
-    place = item.get("path") if isinstance(item, Mapping) else None
-    return f"number {index + 1}" + (f" ('{place}')" if isinstance(place, str) else "")
-
-
-def _kind(value: Any) -> str:
-    return "nothing" if value is None else f"a {type(value).__name__}"

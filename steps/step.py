@@ -247,7 +247,8 @@ class Step(Protocol[P, O]):
     params: ClassVar[type[Any]]
     output: ClassVar[type[Any]]
     version: ClassVar[int]
-    """Part of the ledger's key."""
+    """Part of the ledger's key. A class may name `compatible_versions: ClassVar[frozenset[int]]`,
+    earlier ones whose results are as good: they stay fresh unless a run says `--refresh`."""
     is_pure: ClassVar[bool]
     """May run while planning: reads at most the file system, calls no model."""
     roles: ClassVar[frozenset[Role]]
