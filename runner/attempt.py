@@ -28,6 +28,7 @@ from paddock.steps.step import StepError, StepSkipped, Tools
 
 from .binding.bound import BoundStep
 from .binding.parameters import BindError
+from .border import BorderReached
 from .ledger.entries import LedgerError
 from .retries import PASSING, pause_s, times
 from .scope import Scope
@@ -38,6 +39,14 @@ HOPELESS = (ModelNotFound, ModelBroken, ModelReplaced, ModelTooLarge, NoServer)
 
 class Stopped(Exception):
     """The run cannot go on: a full disk, a missing model, a ledger that cannot be written."""
+
+
+class Failed(Stopped):
+    """A step or an item failed. Of a pipeline that a step runs, only what it was run for has."""
+
+    def __init__(self, words: str, *, is_passing: bool = False) -> None:
+        self.is_passing = is_passing
+        super().__init__(words)
 
 
 class StepFailed(Exception):
@@ -83,6 +92,8 @@ async def attempt(
             raise StepFailed(step.id, str(error)) from error
         except LedgerError as error:
             raise Stopped(str(error)) from error
+        except (StepFailed, Stopped, BorderReached):  # of a pipeline that the step runs
+            raise
         except Exception as error:  # a step's own bug: told with its type, its traceback kept
             unexpected(f"step '{step.id}'", error)
             raise StepFailed(step.id, f"{type(error).__name__}: {error}") from error

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from paddock.pipelines.expressions import ExpressionError
+
+from .attempt import StepFailed
 from .binding.bound import BoundBlock
 from .report import STATES, ItemReport, State
 from .scope import Scope
@@ -76,3 +79,23 @@ class BlockRun:
         n_failed = sum(index in indexes for index, _ in self.failed)
         done = f"{len(indexes) - n_failed} done"
         return f"{done}, {n_failed} quarantined" if n_failed else done
+
+
+def result_of(block: BoundBlock, scope: Scope, last: Any) -> Any:
+    """Give what an item of a block gives; `last` are the outputs of its last step.
+
+    Raises:
+        StepFailed: its `returns` cannot be evaluated.
+    """
+    if block.returns is None:
+        return last
+    try:
+        return block.returns.render(scope)
+    except ExpressionError as error:
+        raise StepFailed(block.id, f"`returns`: {error}") from error
+
+
+def cut(items: Sequence[ItemWork], size: int) -> Iterator[Sequence[ItemWork]]:
+    """Give the items in pieces of this size."""
+    for first in range(0, len(items), size):
+        yield items[first : first + size]

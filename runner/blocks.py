@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from paddock.pipelines.expressions import ExpressionError
 
 from .attempt import Failed, StepFailed, Stopped, reads_skipped
 from .binding.bound import BoundBlock, BoundNode
-from .block_run import BlockRun
+from .block_run import BlockRun, cut, result_of
 from .body import is_whole, steps_within
 from .border import Border, BorderReached
 from .clashes import refuse_clashes
@@ -184,14 +184,14 @@ class Blocks:
         shares = self._shares_of(run)
         size = self._chunk_items(run)
         if shares is None:
-            await self._window(run, list(_cut(todo, size)))
+            await self._window(run, list(cut(todo, size)))
             return
         left, pauses = list(todo), Pauses()
         while left and not self._border.is_closed:
             n_before = len(run.ended)
             run.passed.clear()
             fair = await shares.fair_part(len(left))
-            chunks = list(_cut(left, min(size, fair)))
+            chunks = list(cut(left, min(size, fair)))
             if fair < len(left):
                 chunks = shares.in_own_order(chunks)
             await self._window(run, chunks, most=fair)
@@ -295,7 +295,7 @@ class Blocks:
                 run.block.body, run.scope.child(run.block.var, item.item), record
             )
             # Now as well as when it is known: a second run must see the same.
-            result = self._tally.secrets.redacted(_result(run.block, scope, record))
+            result = self._tally.secrets.redacted(result_of(run.block, scope, record.last))
         except BorderReached:  # in a block within: its finished items spare their work later
             return
         except StepFailed as error:
@@ -398,17 +398,3 @@ def is_block_skipped(block: BoundBlock, scope: Scope) -> bool:
     if reads_skipped(block.references, scope):
         return True
     return block.if_ is not None and not block.if_.evaluate(scope)
-
-
-def _result(block: BoundBlock, scope: Scope, record: ItemRun) -> Any:
-    if block.returns is None:
-        return record.last
-    try:
-        return block.returns.render(scope)
-    except ExpressionError as error:
-        raise StepFailed(block.id, f"`returns`: {error}") from error
-
-
-def _cut(items: Sequence[ItemWork], size: int) -> Iterator[Sequence[ItemWork]]:
-    for first in range(0, len(items), size):
-        yield items[first : first + size]

@@ -17,6 +17,7 @@ from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.marks import Mark
 
 from .binding.bound import BoundPlan
+from .body import plans_of
 from .secrets import place_of
 from .settings import FILE_NAME, Settings
 from .values import CONSENTS
@@ -82,8 +83,12 @@ def names_strange_pool(settings: Settings, folder: Path) -> bool:
 
 def needs(bound: BoundPlan) -> list[Need]:
     """Give all that a pipeline wants besides files and models, in the file's order."""
-    found = [*_pools(bound), *_notified(bound), *_secrets(bound)]
-    return sorted(found, key=lambda need: need.mark.line if need.mark else 0)
+    found: list[Need] = []
+    for plan in plans_of(bound):
+        own = [*_pools(plan), *_secrets(plan)]
+        own += _notified(plan) if plan is bound else ()  # nobody is told of a step
+        found += sorted(own, key=lambda need: need.mark.line if need.mark else 0)
+    return list(dict.fromkeys(found))
 
 
 def _pools(bound: BoundPlan) -> Iterator[Need]:

@@ -19,7 +19,7 @@ from .attempt import Failed, StepFailed, Stopped, is_skipped
 from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .blocks import Blocks, ChunkRunner, is_block_skipped
 from .border import Border, BorderReached
-from .composition.inside import Inside
+from .inside import Inside
 from .groups import together
 from .items import ItemRun
 from .ledger.entries import Entry, LedgerError
@@ -160,9 +160,7 @@ class _Journey:
             self._tally.tell(block.id, "", "skipped")
             return None
         keeps = block.id in self._wanted
-        return await self.blocks.run(
-            block, self._scope, keeps_results=keeps, outer=self._outer
-        )
+        return await self.blocks.run(block, self._scope, keeps_results=keeps, outer=self._outer)
 
     async def _step(self, step: BoundStep) -> Any:
         """Run a top-level step; one that calls a model is an item of its own in the ledger."""
@@ -251,9 +249,7 @@ class _Journey:
     def _inside(self, step: BoundStep, record: ItemRun) -> Inside:
         return Inside(step, record, self._work, self._toolbox, self._through)
 
-    async def _through(
-        self, step: BoundStep, record: ItemRun, work: Work, toolbox: Toolbox
-    ) -> Any:
+    async def _through(self, step: BoundStep, record: ItemRun, work: Work, toolbox: Toolbox) -> Any:
         """Walk through the pipeline that a step runs; gives its `returns`.
 
         Raises:

@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from paddock.engine.profile.choice import Workload
 from paddock.engine.profile.formats import DOCUMENTS
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError
+from paddock.pipelines.inputs import WrongInput
+from paddock.steps.pipeline import named
 
 from .attempt import StepFailed, Stopped, is_skipped
-from .binding.bound import BoundBlock, BoundNode, BoundStep
+from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from .binding.inner import given_to
+from .binding.parameters import BindError
 from .block_run import BlockRun
 from .blocks import Blocks, is_block_skipped, plain_chunks
-from .body import steps_of
+from .body import steps_of, steps_within
 from .border import Border
+from .inside import entered
 from .items import ItemRun
 from .ledger.entries import Entry
 from .report import PlanItem, PlanReport
@@ -66,7 +71,8 @@ class _Foresight:
         self._session = session
         self._work = session.work
         self._blocks = Blocks(session.work, session.toolbox, plain_chunks, Border())
-        self._scope = Scope.of(session.bound.inputs, session.tally.secrets.values)
+        secrets = session.tally.secrets.of(session.bound.file)
+        self._scope = Scope.of(session.bound.inputs, secrets)
         self._unknown: dict[str, str] = {}
         """Node → the one that must run before its outputs are known."""
         self._items: list[PlanItem] = []
@@ -95,6 +101,8 @@ class _Foresight:
             await self._node(node)
         except (StepFailed, Stopped, ExpressionError) as error:
             raise PipelineError([Fault(str(error), mark=node.mark)]) from error
+        except (BindError, WrongInput) as error:
+            raise PipelineError([Fault(f"step '{node.id}': {error}", mark=node.mark)]) from error
 
     async def _node(self, node: BoundNode) -> None:
         before = self._session.bound.edges.get(node.id, frozenset())
@@ -105,6 +113,8 @@ class _Foresight:
             await self._block(node, cause)
         elif node.kind.roles:
             await self._model_step(node, cause)
+        elif node.inner is not None:
+            await self._inner(node, node.inner, cause)
         elif cause is not None or not node.kind.is_pure or node.model is not None:
             self._unknown[node.id] = cause or node.id
         else:
@@ -139,6 +149,41 @@ class _Foresight:
         else:
             self._known(block, run.offered())
 
+    async def _inner(self, step: BoundStep, inner: BoundPlan, cause: str | None) -> None:
+        """Foresee the pipeline that a step runs, as far as what it is given is known."""
+        if cause is not None:
+            self._unknown[step.id] = cause
+            self._notes.append(f"What '{step.id}' has to do is unknown until '{cause}' has run.")
+            return
+        if is_skipped(step, self._scope):
+            self._known(step, None)
+            return
+        params = step.params.render(self._scope)
+        session = self._session
+        bound = given_to(inner, params.inputs, session.bound.roots)
+        record = self._record(step)
+        work, toolbox = entered(step, record, bound, self._work, session.toolbox)
+        within = _Foresight(replace(session, bound=bound, work=work, toolbox=toolbox))
+        within._cost = self._cost
+        for node in bound.nodes:
+            await within._guarded(node)
+        self._items += [replace(one, step=f"{step.id}.{one.step}") for one in within._items]
+        self._notes += within._notes
+        self._read_returns(step, bound, within)
+
+    def _read_returns(self, step: BoundStep, bound: BoundPlan, within: _Foresight) -> None:
+        """Give what a pipeline returns, where that reads nothing which is not known yet."""
+        read = bound.returns.references if bound.returns is not None else frozenset()
+        for path in sorted(read):
+            if path[0] == "steps" and path[1:2] and path[1] in within._unknown:
+                self._unknown[step.id] = f"{step.id}.{within._unknown[path[1]]}"
+                return
+        returned = bound.returns.render(within._scope) if bound.returns is not None else None
+        outputs = named(returned)
+        if step.returns is not None:
+            outputs = step.returns.render(self._scope.with_step(step.id, outputs))
+        self._known(step, outputs)
+
     async def _model_step(self, step: BoundStep, cause: str | None) -> None:
         if cause is not None:
             self._unknown[step.id] = cause
@@ -165,7 +210,9 @@ class _Foresight:
 
     def _estimate(self, steps: Iterable[BoundStep], entries: Iterable[Entry], n_items: int) -> None:
         """Add the cost of so many items, by what earlier ones cost."""
-        steps = [step for step in steps if step.kind.roles]
+        steps = list(steps)
+        has_inner = any(step.inner is not None for step in steps)
+        steps = [step for step in steps_within(steps) if step.kind.roles]
         if not steps or not n_items:
             return
         refs = {step.model.ref for step in steps if step.model is not None}
@@ -174,7 +221,7 @@ class _Foresight:
             calls = sum(entry.calls for entry in known) / len(known)
             self._cost.add(refs, n_items, calls, sum(entry.tokens for entry in known) / len(known))
         else:
-            is_one_each = all(step.uses in ("chat", "embed") for step in steps)
+            is_one_each = not has_inner and all(one.uses in ("chat", "embed") for one in steps)
             self._cost.add(refs, n_items, len(steps) if is_one_each else None, None)
 
     def _seconds(self, tokens: int | None) -> float | None:

@@ -28,7 +28,7 @@ from paddock.engine.request import (
 )
 
 from .binding.bound import BoundPlan, BoundPool
-from .body import steps_of
+from .body import plans_of, steps_within
 from .calls import Digests
 from .consent import names_strange_pool
 from .secrets import Secrets
@@ -52,46 +52,59 @@ async def opened_pool(
     settings: Settings,
     *,
     given: Pool | None = None,
+    home: Pool | None = None,
     here: FindPlace | None = None,
     is_plan: bool = False,
     secrets: Secrets | None = None,
     stop: asyncio.Event | None = None,
     is_patient: bool = False,
     note: Note = print,
+    besides: Iterable[ModelSpec] = (),
 ) -> AsyncIterator[tuple[Digests, Pool]]:
     """Give the models' digests and the pool; every named model is looked up before the start.
 
-    `given` serves instead of any other; `here` says where this machine's service is asked, in place
-    of a pool inside this process. A plan only looks up and gets no pool of its own. Who is patient
-    also waits for servers elsewhere that are all away at the start.
+    `given` serves instead of any other, `home` all models that name no servers; `here` says where
+    this machine's service is asked, in place of a pool inside this process. A plan only looks up
+    and gets no pool of its own. Who is patient also waits for servers elsewhere that are all away
+    at the start. `besides` are models that no step names.
 
     Raises:
         EngineError: a model that the pipeline names cannot be used.
         Interrupted: `stop` was set before all were looked up.
     """
-    specs = models_of(bound)
+    specs = (*models_of(bound), *besides)
     if given is not None:
         yield await _looked_up(given, specs, stop), given
         return
     spread = _Spread(settings.pool_wait_s, is_patient, note)
     async with AsyncExitStack() as stack:
-        home: Pool = NoPool()
-        if any(not spec.pool for spec in specs):
-            home = await stack.enter_async_context(_home(bound, settings, here, is_plan, spread))
+        if home is None and any(not spec.pool for spec in specs):
+            near = _home(bound.roots.base, settings, here, is_plan, spread)
+            home = await stack.enter_async_context(near)
         elsewhere = {
             name: await stack.enter_async_context(
-                await _elsewhere(bound, pool, settings, secrets, spread)
+                await _elsewhere(plan, pool, settings, secrets, spread)
             )
-            for name, pool in bound.pools.items()
+            for plan in plans_of(bound)
+            for name, pool in plan.pools.items()
             if any(spec.pool == name for spec in specs)
         }
+        home = home or NoPool()
         pool = RoutedPool(home, elsewhere) if elsewhere else home
         yield await _looked_up(pool, specs, stop), pool
 
 
 @asynccontextmanager
+async def home_pool(folder: Path, settings: Settings, note: Note = print) -> AsyncIterator[Pool]:
+    """Open the pool of models that name no servers, for several runs of pipelines in a folder."""
+    spread = _Spread(settings.pool_wait_s, False, note)
+    async with _home(folder, settings, None, False, spread) as pool:
+        yield pool
+
+
+@asynccontextmanager
 async def _home(
-    bound: BoundPlan,
+    folder: Path,
     settings: Settings,
     here: FindPlace | None,
     is_plan: bool,
@@ -100,7 +113,7 @@ async def _home(
     """Open the pool of the models that name none."""
     if settings.pool_urls:
         # A file beside the pipeline may be a stranger's, and must not have keys sent anywhere.
-        is_strange = names_strange_pool(settings, bound.roots.base)
+        is_strange = names_strange_pool(settings, folder)
         key = "" if is_strange else settings.pool_key
         async with spread.over(settings.pool_urls, key) as servers:
             yield servers
@@ -128,7 +141,7 @@ async def _elsewhere(
     spread: _Spread,
 ) -> SpreadPool:
     """Make the pool of servers that a model names."""
-    scope = {"inputs": bound.inputs, "secrets": secrets.values if secrets else {}}
+    scope = {"inputs": bound.inputs, "secrets": secrets.of(bound.file) if secrets else {}}
     key = "" if pool.key is None else str(pool.key.render(scope))
     tokenizer = None
     if pool.tokenizer is not None:
@@ -167,7 +180,7 @@ class _Spread:
 
 def models_of(bound: BoundPlan) -> tuple[ModelSpec, ...]:
     """Give the models that a plan's steps name, each once."""
-    models = (step.model for step in steps_of(bound.nodes))
+    models = (step.model for step in steps_within(bound.nodes))
     return tuple({(spec.pool, spec.ref): spec for spec in models if spec is not None}.values())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +28,12 @@ class Secrets:
 
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
     redact: Callable[[str], str] = field(default_factory=nothing_to_hide, repr=False)
+    within: Mapping[Path, Mapping[str, str]] = field(default_factory=dict, repr=False)
+    """Those of the pipelines that its steps run, by their files."""
+
+    def of(self, file: Path) -> Mapping[str, str]:
+        """Give those that the pipeline in this file may read."""
+        return self.within.get(file, self.values)
 
     def redacted(self, value: Any) -> Any:
         """Give plain data without a secret in any of its texts."""
@@ -60,14 +66,30 @@ class Secrets:
 
 
 def resolve(
-    pipeline: Pipeline, environ: Mapping[str, str], inputs: Mapping[str, Any] | None = None
+    pipeline: Pipeline,
+    environ: Mapping[str, str],
+    inputs: Mapping[str, Any] | None = None,
+    inner: Iterable[Pipeline] = (),
 ) -> Secrets:
     """Read every secret; `inputs` are the run's, of which those with `secret: true` are redacted.
+
+    `inner` are the pipelines that its steps run; each reads its own secrets alone.
 
     Raises:
         PipelineError: one is not there, or cannot be used, with its place in the file.
     """
     faults: list[Fault] = []
+    values = _values(pipeline, environ, faults)
+    within = {Path(one.document.file): _values(one, environ, faults) for one in inner}
+    if faults:
+        raise PipelineError(dict.fromkeys(faults))
+    hidden = values | dict(_secret_inputs(pipeline, inputs or {}))
+    for file, more in within.items():
+        hidden |= {f"{file}:{name}": value for name, value in more.items()}
+    return Secrets(values, redactor(hidden), within)
+
+
+def _values(pipeline: Pipeline, environ: Mapping[str, str], faults: list[Fault]) -> dict[str, str]:
     values: dict[str, str] = {}
     for name, keys in pipeline.secrets.items():
         try:
@@ -75,9 +97,7 @@ def resolve(
         except _Unusable as error:
             mark = pipeline.mark(("secrets", name))
             faults.append(Fault(f"secret '{name}': {error}.", error.remedy, mark))
-    if faults:
-        raise PipelineError(faults)
-    return Secrets(values, redactor(values | dict(_secret_inputs(pipeline, inputs or {}))))
+    return values
 
 
 def place_of(keys: SecretKeys) -> str:

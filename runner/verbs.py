@@ -78,7 +78,7 @@ async def plan_async(
     from .session import opened
     from .work import Options
 
-    settings, bound, secrets = _bound(Path(path), inputs, settings)
+    settings, bound, secrets = prepare(Path(path), inputs, settings)
     async with opened(
         bound,
         settings,
@@ -169,6 +169,7 @@ async def run_async(
     job: str = "",
     text: str | None = None,
     notify: bool | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> Report:
     """Run a pipeline in a running loop; `stop`, once set, ends it in order.
 
@@ -176,7 +177,7 @@ async def run_async(
     pipeline may reach besides what the settings allow; `trigger` is what made it run; `job` names
     what several machines do together; `text` is the file's, where it was read before. Inside a
     Prefect flow run it is that run's. `notify` says whether those are told whom `on.notify` names;
-    None: unless it runs by hand.
+    None: unless it runs by hand. `environ` is where secrets are read; None: the process's own.
     """
     import asyncio
     from contextlib import AsyncExitStack
@@ -191,7 +192,7 @@ async def run_async(
     from .tracking import is_within, way
     from .work import Options
 
-    settings, bound, secrets = _bound(Path(path), inputs, settings, text, allow)
+    settings, bound, secrets = prepare(Path(path), inputs, settings, text, allow, environ)
     force = frozenset(force)
     _check_ids(bound, force)
     options = Options(
@@ -276,9 +277,9 @@ def _check_ids(bound: BoundPlan, force: frozenset[str]) -> None:
     """Refuse a `--force` of what is not there."""
     from paddock.pipelines.errors import Fault, PipelineError, known
 
-    from .body import ids
+    from .body import names_of
 
-    names = tuple(ids(bound.nodes))
+    names = tuple(names_of(bound.nodes))
     faults = [
         Fault(f"there is no step '{step}' to force.", known(step, names))
         for step in sorted(force)
@@ -295,16 +296,22 @@ def _tell_what_is_left_out(session: Session) -> None:
         session.tally.note(f"not carried out in this version: {names}")
 
 
-def _bound(
+def prepare(
     path: Path,
     inputs: Mapping[str, Any] | None,
     settings: Settings | None,
     text: str | None = None,
     allow: Iterable[str] = (),
+    environ: Mapping[str, str] | None = None,
 ) -> tuple[Settings, BoundPlan, Secrets]:
-    """Read, check and bind a pipeline file; refuse one that wants more than is allowed."""
+    """Read, check and bind a pipeline file; refuse one that wants more than is allowed.
+
+    Raises:
+        PipelineError: the YAML, an input or a secret is wrong, or not allowed.
+    """
     from . import consent
     from .binding.bind import bind, plan_of
+    from .body import plans_of
     from .secrets import resolve
     from .settings import read_settings
 
@@ -314,4 +321,6 @@ def _bound(
     bound = bind(made, inputs or {}, cwd=Path.cwd(), default_models=models)
     consent.refuse(bound, settings.allow.union(allow))
     consent.refuse_strange_pool(settings, path.parent)
-    return settings, bound, resolve(bound.pipeline, os.environ, bound.inputs)
+    inner = [one.pipeline for one in plans_of(bound) if one is not bound]
+    environ = os.environ if environ is None else environ
+    return settings, bound, resolve(bound.pipeline, environ, bound.inputs, inner)

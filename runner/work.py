@@ -10,14 +10,14 @@ import hashlib
 import json
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from paddock.pipelines.expressions import Reference
 
 from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
-from .body import blocks_of, ids, names_of, outer_references, steps_of
+from .body import blocks_of, ids, outer_references, steps_of
 from .calls import Digests
 from .freshness import (
     CONTENT,
@@ -146,7 +146,7 @@ class Work:
             self.ledger.record_scope(scope, file, step, inputs)
         return scope
 
-    def within(self, step: str, bound: BoundPlan, *, is_nested: bool) -> Work:
+    def within(self, step: str, bound: BoundPlan, options: Options, *, is_nested: bool) -> Work:
         """Give the work of a pipeline that a step runs; `is_nested`: for one item of a block."""
         home = self._home
         made = Work(
@@ -154,7 +154,7 @@ class Work:
             self.ledger,
             self.index,
             self._digests,
-            _options_within(self.options, step, bound, is_nested=is_nested),
+            options,
             None if is_nested else self._job_runs,
             Home(home.file, f"{home.steps}{step}.", (*home.places, self.place())),
         )
@@ -380,17 +380,6 @@ class Work:
             return self.file_digest(path)
         except OSError:
             return None
-
-
-def _options_within(options: Options, step: str, bound: BoundPlan, *, is_nested: bool) -> Options:
-    """Give what is asked of the pipeline that a step runs; who names the step means all of it."""
-    inner = tuple(names_of(bound.nodes))
-    prefix = f"{step}."
-    force = {name.removeprefix(prefix) for name in options.force if name.startswith(prefix)}
-    if step in options.force:
-        force.update(inner)
-    only = frozenset[str]() if is_nested else options.only  # the item around it is asked for
-    return replace(options, force=frozenset(force), only=only)
 
 
 def _older(step: BoundStep) -> frozenset[str]:

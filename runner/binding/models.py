@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,18 @@ class Models:
         inputs: Mapping[str, Any],
         *,
         is_check: bool = False,
+        label: str = "",
+        later: Collection[str] = (),
     ) -> None:
         self.faults: list[Fault] = []
         self.pools: dict[str, BoundPool] = {}
         self._inputs = inputs
         self._is_check = is_check
         """Nobody has given inputs yet."""
+        self._label = label
+        """What the names of its pools begin with, so that none is another pipeline's."""
+        self._later = later
+        """Inputs whose values only show when a step runs the pipeline."""
         self._pipeline = pipeline
         self._base = base
         self.by_alias = {alias: self._spec(alias, keys) for alias, keys in pipeline.models.items()}
@@ -123,8 +129,9 @@ class Models:
             source = other.key.data if other.key is not None else None
             if (other.urls, source, other.tokenizer) == (made.urls, keys.key, tokenizer):
                 return name
-        self.pools[alias] = made
-        return alias
+        name = f"{self._label}{alias}"
+        self.pools[name] = made
+        return name
 
     def _url(self, written: str, at: Place) -> str | None:
         """Give an address; None where it is at fault, or an input that is not known yet."""
@@ -151,7 +158,10 @@ class Models:
 
     def _lacking(self, name: str, at: Place) -> None:
         """Say that an address is an input without a value, unless that is told or yet to come."""
-        if not self._is_check and not self._pipeline.inputs[name].is_required:
+        if name in self._later:
+            what = f"input '{name}' is the address of a server, and must be known before a run"
+            self._fault(at, what, "Give it as it is, or from the outermost pipeline's inputs.")
+        elif not self._is_check and not self._pipeline.inputs[name].is_required:
             what = f"input '{name}' has no value, and it is the address of a server"
             self._fault(at, what, f"Give it: `-i {name}=http://…`.")
 

@@ -1,1 +1,0 @@
-"""One pipeline as a step of another."""

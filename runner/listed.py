@@ -1,0 +1,68 @@
+"""The list that a block goes over, and the stable name of each item. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from paddock.pipelines.errors import Fault, PipelineError
+
+from .binding.bound import BoundBlock
+from .freshness import key_of
+from .scope import Scope
+
+
+def list_of(block: BoundBlock, scope: Scope) -> Sequence[Any]:
+    """Give a block's list; of a mapping, its pairs.
+
+    Raises:
+        PipelineError: it goes over something else.
+        ExpressionError: its expression failed.
+    """
+    listed = block.over.evaluate(scope)
+    if isinstance(listed, Mapping):
+        return [{"key": name, "value": value} for name, value in listed.items()]
+    if isinstance(listed, (list, tuple)):
+        return listed
+    what = f"block '{block.id}' goes over {_kind(listed)}, which is no list."
+    raise PipelineError([Fault(what, "Name a list, such as `steps.docs.files`.", block.mark)])
+
+
+def keys_of(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[str]:
+    """Give the items' keys, in the list's order.
+
+    Raises:
+        PipelineError: two items have the same one.
+        ExpressionError: the block's `key` failed.
+    """
+    if block.key is None:
+        keys = [key_of(item) for item in listed]
+    else:
+        keys = [
+            str(block.key.evaluate(scope.child({block.var: item, "index": index})))
+            for index, item in enumerate(listed)
+        ]
+    if len(set(keys)) < len(keys):
+        raise PipelineError([_same_key(block, keys, listed)])
+    return keys
+
+
+def _same_key(block: BoundBlock, keys: Sequence[str], listed: Sequence[Any]) -> Fault:
+    key = next(key for key, count in Counter(keys).items() if count > 1)
+    first, second = [index for index, other in enumerate(keys) if other == key][:2]
+    return Fault(
+        f"two items of block '{block.id}' have the same key '{key}': "
+        f"{_shown(listed[first], first)} and {_shown(listed[second], second)}.",
+        "Give the block a `key` that differs, such as `key: doc.path`.",
+        block.mark,
+    )
+
+
+def _shown(item: Any, index: int) -> str:
+    place = item.get("path") if isinstance(item, Mapping) else None
+    return f"number {index + 1}" + (f" ('{place}')" if isinstance(place, str) else "")
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
