@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .compiled import Compiled, ExpressionError, Path, compiled
 from .references import Reference
+
+if TYPE_CHECKING:
+    from jinja2 import nodes
 
 __all__ = ["Expression", "ExpressionError", "Path", "Reference", "Template", "Value"]
 
@@ -40,6 +43,11 @@ class Expression:
     def references(self) -> frozenset[Reference]:
         """The paths that it reads."""
         return self._compiled.references
+
+    @property
+    def tree(self) -> nodes.Template:
+        """Its parsed form, for those who look into it; never to be changed."""
+        return self._compiled.tree
 
     def evaluate(self, scope: Mapping[str, Any]) -> Any:
         """Give its value.
@@ -207,6 +215,12 @@ class Template:
         made = self._compiled.run({**self._scope, **extra})
         return made if isinstance(made, str) else str(made)
 
+    def texts(self, **extra: Any) -> list[str]:
+        """Give the texts that it reads as they are, such as that of `{{ steps.text.text }}`."""
+        scope = {**self._scope, **extra}
+        found = (_followed(path, scope) for path in sorted(self.references))
+        return [text for text in found if isinstance(text, str)]
+
     def __repr__(self) -> str:
         """Show the source."""
         return f"Template({self.source!r})"
@@ -235,6 +249,13 @@ TEXT_OR_FILE: Mapping[str, Any] = {
         },
     ]
 }
+
+
+def _followed(path: Reference, scope: Mapping[str, Any]) -> Any:
+    value: Any = scope
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
 
 
 def _template(value: Any) -> Template:

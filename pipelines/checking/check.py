@@ -1,0 +1,164 @@
+"""A `check`: a bare expression that must be true, and what is wrong where it is not.
+
+The functions that it may call tell what they found in plain sentences, which a model can read.
+Knows no model: whoever has an answer gives the scope.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from jinja2 import nodes
+from jinja2.runtime import Undefined
+
+from paddock.pipelines.errors import known
+from paddock.pipelines.expressions import Expression, Reference
+from paddock.pipelines.references import chain_of
+
+CheckFunction = Callable[..., object]
+"""A function that a check may call. It gives None or True where all is well, a plain sentence
+where something is not (a person and a small model must understand it), False where there is
+nothing to say, or any other value, such as a count, for the expression to look at."""
+
+_GLOBALS = frozenset(("range", "dict", "namespace"))
+_SHOWN_CHARS = 200
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function that a check calls: by which name, and with what, as far as one can see."""
+
+    name: str
+    n_positional: int
+    named: frozenset[str]
+    is_open: bool
+    """It is given a list or a mapping of arguments, so that nothing is known of them."""
+    first: Reference | None
+    """The path that its first argument is, if it is one."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A compiled check."""
+
+    expression: Expression
+    calls: tuple[Call, ...]
+
+    @classmethod
+    def of(cls, source: str) -> Check:
+        """Compile it.
+
+        Raises:
+            ExpressionError: it cannot be read, or reaches for what is closed.
+        """
+        expression = Expression.of(source)
+        return cls(expression, tuple(_calls(expression)))
+
+    @property
+    def source(self) -> str:
+        """The expression as it is written."""
+        return self.expression.source
+
+    @property
+    def references(self) -> frozenset[Reference]:
+        """The paths that it reads; the functions that it calls are not among them."""
+        called = {(call.name,) for call in self.calls}
+        return self.expression.references - called
+
+    def faults(self, functions: Mapping[str, CheckFunction]) -> Iterator[tuple[str, str]]:
+        """Tell which calls cannot work, whatever the values: each a sentence and what to do."""
+        for call in self.calls:
+            if call.name not in functions:
+                what = f"there is no check function '{call.name}'"
+                yield what, known(call.name, sorted(functions))
+            elif not call.is_open:
+                wrong = _mismatch(call, functions[call.name])
+                if wrong is not None:
+                    yield f"`{call.name}`: {wrong}", f"It takes {_parameters(functions[call.name])}"
+
+    def failures(
+        self, scope: Mapping[str, Any], functions: Mapping[str, CheckFunction]
+    ) -> list[str]:
+        """Tell why it is not true, in plain sentences; none where it is.
+
+        Raises:
+            ExpressionError: it cannot be evaluated.
+        """
+        found = _Found()
+        names = {call.name for call in self.calls} & functions.keys()
+        ready = {name: found.watching(name, functions[name]) for name in names}
+        if self.expression.evaluate({**scope, **ready}):
+            return []
+        if found.sentences:
+            return [f"{self._subject()}{sentence}" for sentence in found.sentences]
+        values = "; ".join(f"{name} is {value}" for name, value in found.values.items())
+        return [f"This must be true: {self.source}" + (f" ({values})." if values else ".")]
+
+    def _subject(self) -> str:
+        """Name the field of the answer that the sentences are about, if there is just one."""
+        fields = {call.first[1] for call in self.calls if _is_field(call.first)}
+        return f"`{next(iter(fields))}`: " if len(fields) == 1 else ""
+
+
+class _Found:
+    """What the functions of one evaluation told."""
+
+    def __init__(self) -> None:
+        self.sentences: dict[str, None] = {}
+        self.values: dict[str, str] = {}
+
+    def watching(self, name: str, function: CheckFunction) -> Callable[..., object]:
+        """Give the function as an expression calls it: true, false or a value."""
+        return partial(self._called, name, function)
+
+    def _called(self, name: str, function: CheckFunction, *args: Any, **named: Any) -> object:
+        for value in (*args, *named.values()):
+            if isinstance(value, Undefined):
+                str(value)  # raises, with its name
+        told = function(*args, **named)
+        if isinstance(told, str):
+            self.sentences[told] = None
+            return False
+        if told is None or isinstance(told, bool):
+            return told is not False
+        self.values[name] = str(told)[:_SHOWN_CHARS]
+        return told
+
+
+def _calls(expression: Expression) -> Iterator[Call]:
+    for node in expression.tree.find_all(nodes.Call):
+        if not isinstance(node.node, nodes.Name) or node.node.name in _GLOBALS:
+            continue
+        yield Call(
+            name=node.node.name,
+            n_positional=len(node.args),
+            named=frozenset(one.key for one in node.kwargs),
+            is_open=node.dyn_args is not None or node.dyn_kwargs is not None,
+            first=chain_of(node.args[0]) if node.args else None,
+        )
+
+
+def _is_field(path: Reference | None) -> bool:
+    return path is not None and len(path) > 1 and path[0] == "output"
+
+
+def _mismatch(call: Call, function: CheckFunction) -> str | None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a function that does not tell what it takes
+        return None
+    try:
+        signature.bind(*range(call.n_positional), **dict.fromkeys(call.named))
+    except TypeError as error:
+        return str(error)
+    return None
+
+
+def _parameters(function: CheckFunction) -> str:
+    """Show what a function takes, such as `value`, `least`, `most`."""
+    names = inspect.signature(function).parameters.values()
+    return ", ".join(f"`{'*' * (one.kind == one.VAR_POSITIONAL)}{one.name}`" for one in names) + "."
