@@ -197,6 +197,7 @@ _WHAT = {
     "model": "model changed",
     "parameters": "parameters changed",
     "version": "step version changed",
+    "readers": "what reads documents here changed",
 }
 
 

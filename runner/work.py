@@ -332,6 +332,9 @@ class Work:
         version = part([step.uses, step.kind.version])
         parts[f"{step.id}.version"] = version
         self._older[version] = _older(step)
+        # A step that reads by what is installed names it: a new extra makes its results old.
+        if installed := list(getattr(step.kind, "installed", tuple)()):
+            parts[f"{step.id}.readers"] = part(installed)
         if step.inner is not None:
             parts.update(await self._inner_parts(step.id, step.inner))
         if step.model is not None:

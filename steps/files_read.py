@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from paddock.engine.request import Role
 from paddock.pipelines.quantities import SizeBytes
+from paddock.steps.readers import plugins
+from paddock.steps.readers.kinds import MEDIA_TYPES
 from paddock.steps.readers.pages import Page
 
 from .places import place, shown
@@ -17,13 +19,23 @@ from .step import Output, Params, StepSkipped, Tools
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 
 
+def _kinds() -> tuple[str, ...]:
+    return ("auto", *MEDIA_TYPES, *plugins.names())
+
+
+def _with_kinds(schema: dict[str, Any]) -> None:
+    """Name the kinds in the schema for editors, those of plug-ins as well."""
+    schema["enum"] = list(_kinds())
+
+
 class FilesReadParams(Params):
     """Parameters of `files.read`."""
 
     path: str = Field(min_length=1, description="The document.")
-    type: Literal["auto", "txt", "md", "html", "pdf", "csv", "json"] = Field(
+    type: str = Field(
         default="auto",
         description="What it is; by default found out from its content and its name.",
+        json_schema_extra=_with_kinds,
     )
     encoding: str = Field(
         default="auto",
@@ -37,8 +49,16 @@ class FilesReadParams(Params):
         default=DEFAULT_MAX_BYTES, description="A larger document is a failure. Default: 64MiB."
     )
     ocr: Literal["auto", "off"] = Field(
-        default="auto", description="Whether scans are read; this version has no OCR and says so."
+        default="auto",
+        description="Whether scans and pictures are read, by the extra `ocr`.",
     )
+
+    @field_validator("type")
+    @classmethod
+    def _is_a_kind(cls, value: str) -> str:
+        if value not in _kinds():
+            raise ValueError(f"'{value}' is no kind of document; known: {', '.join(_kinds())}")
+        return value
 
     @field_validator("encoding")
     @classmethod
@@ -62,7 +82,11 @@ class FilesReadOutput(Output):
 
 
 class FilesRead:
-    """Text of one document: txt, md, html, pdf, json, csv; encodings are found out."""
+    """Text of one document, by what its content is: plain texts in any encoding, HTML, PDF.
+
+    With the extra `documents` also Word, PowerPoint and Excel; mails and electronic books; with
+    the extra `ocr` scans and pictures. Other kinds come from plug-ins (`paddock.readers`).
+    """
 
     params: ClassVar[type[FilesReadParams]] = FilesReadParams
     output: ClassVar[type[FilesReadOutput]] = FilesReadOutput
@@ -73,6 +97,13 @@ class FilesRead:
     def reads(self, params: FilesReadParams) -> Sequence[str]:
         """Name the document."""
         return (params.path,)
+
+    @classmethod
+    def installed(cls) -> Sequence[str]:
+        """Name what reads here: with another extra or plug-in a text may come out otherwise."""
+        from paddock.steps.readers import documents
+
+        return documents.installed()
 
     async def run(self, params: FilesReadParams, tools: Tools) -> FilesReadOutput:
         """Read it.
@@ -89,6 +120,7 @@ class FilesRead:
             kind=None if params.type == "auto" else params.type,
             encoding=params.encoding,
             max_bytes=params.max_bytes,
+            ocr=params.ocr == "auto",
         )
         for note in document.notes:
             tools.log.note(note)

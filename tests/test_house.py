@@ -36,6 +36,12 @@ ONLY_IN = {
         "runner/cluster/",
     },
     "watchdog": {"runner/watch/events.py"},
+    "bs4": {"steps/readers/html_text.py"},
+    "markdownify": {"steps/readers/html_text.py"},
+    "pypdfium2": {"steps/readers/pdf_text.py"},
+    "rapidocr": {"steps/readers/ocr.py"},
+    "PIL": {"steps/readers/image_text.py"},
+    "lxml": {"steps/readers/docx_text.py", "steps/readers/pptx_text.py"},
 }
 
 

@@ -3,57 +3,83 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import re
 import stat
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
+from threading import Event
 
 from paddock.steps.places import refusal, shown
 from paddock.steps.step import StepError
 
-from . import encodings, html_text, pdf_text
-from .kinds import HEAD_BYTES, MEDIA_TYPES, Kind, NotADocument, is_parsed, kind_of
-from .pages import joined
+from . import ocr as ocr_
+from . import plain, plugins
+from .kinds import HEAD_BYTES, MEDIA_TYPES, NotADocument, is_parsed, kind_of
+from .reader import Abandoned, Document, ReadsFile, Unreadable
 
-_HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
-_MAX_TITLE_CHARACTERS = 200
+_MOST_AT_ONCE = 4  # documents that are parsed; each may need some hundred MB
+_SLOW_FROM_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
-    """A document's text, page by page."""
+class Wishes:
+    """How to read. Implements `paddock.steps.readers.reader.Wish`."""
 
-    pages: tuple[str, ...]
-    title: str
-    media_type: str
-    notes: tuple[str, ...] = ()
-    """What a person should know about the reading, one sentence each."""
+    kind: str | None = None
+    """None finds it out by content and name."""
+    encoding: str = "auto"
+    ocr: bool = True
+    is_unwanted: Event = field(default_factory=Event)
 
-    @property
-    def text(self) -> str:
-        """The whole text."""
-        return joined(self.pages)
+    def check(self) -> None:
+        """Go on, or not.
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing but white space is in it."""
-        return not any(page.strip() for page in self.pages)
+        Raises:
+            Abandoned: nobody waits for this document any more.
+        """
+        if self.is_unwanted.is_set():
+            raise Abandoned
 
 
 async def load(
     path: Path,
     *,
-    kind: Kind | None = None,
+    kind: str | None = None,
     encoding: str = "auto",
     max_bytes: int,
+    ocr: bool = True,
 ) -> Document:
-    """Read a document, in a thread where that pays."""
-    if is_slow(path, kind):
-        return await asyncio.to_thread(
-            read, path, kind=kind, encoding=encoding, max_bytes=max_bytes
-        )
-    return read(path, kind=kind, encoding=encoding, max_bytes=max_bytes)
+    """Read a document, in a thread where that pays.
+
+    Raises:
+        StepError: with the reason.
+    """
+    wishes = Wishes(kind, encoding, ocr)
+    work = partial(_read, path, wishes, max_bytes)
+    if not is_slow(path, kind):
+        return work()
+    try:
+        return await asyncio.get_running_loop().run_in_executor(_threads(), work)
+    except asyncio.CancelledError:
+        wishes.is_unwanted.set()  # a thread cannot be cancelled; it ends at its next page
+        raise
+
+
+def read(
+    path: Path, *, kind: str | None = None, encoding: str = "auto", max_bytes: int, ocr: bool = True
+) -> Document:
+    """Read a document; `kind` None finds it out by content and name.
+
+    Raises:
+        StepError: with the reason.
+    """
+    return _read(path, Wishes(kind, encoding, ocr), max_bytes)
+
+
+def installed() -> tuple[str, ...]:
+    """Name what else than this version decides a text: OCR, plug-ins and their versions."""
+    return (*(("ocr",) if ocr_.is_installed() else ()), *plugins.versions())
 
 
 def refuse_empty(document: Document, path: Path) -> None:
@@ -66,14 +92,26 @@ def refuse_empty(document: Document, path: Path) -> None:
         raise StepError(f"'{shown(path.name)}' is empty.")
 
 
-def read(
-    path: Path, *, kind: Kind | None = None, encoding: str = "auto", max_bytes: int
-) -> Document:
-    """Read a document; `kind` None finds it out by content and name.
+def is_slow(path: Path, kind: str | None) -> bool:
+    """Tell whether reading may take long enough to be worth a thread (0.1 ms by itself)."""
+    if kind not in (None, *plain.KINDS) or (kind is None and is_parsed(path)):
+        return True
+    if kind is None and _plugin(path):
+        return True
+    try:
+        return path.stat().st_size > _SLOW_FROM_BYTES
+    except OSError:
+        return False
 
-    Raises:
-        StepError: with the reason.
-    """
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Give threads of our own: a scan of 500 pages must not keep the others' files waiting."""
+    return ThreadPoolExecutor(_MOST_AT_ONCE, thread_name_prefix="paddock-reader")
+
+
+def _read(path: Path, wishes: Wishes, max_bytes: int) -> Document:
+    """Read a document and put its name before what is said of it."""
     name = f"'{shown(path.name)}'"
     try:
         size_bytes = _size_of_file(path, name)
@@ -82,27 +120,78 @@ def read(
                 f"{name} has {size_bytes:,} bytes, and `max_bytes` allows {max_bytes:,}.",
                 remedy="Raise `max_bytes` to read it.",
             )
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-            found = kind or kind_of(path, head)
-            if found == "pdf":
-                return _pdf(path, name)
-            data = head + file.read()
+        found = _by_kind(path, wishes)
     except OSError as error:
         raise refusal(f"{name} cannot be read", error) from error
     except NotADocument as error:
-        raise StepError(f"{name} is {error}.") from error
-    return _text(data, found, encoding, path, name, is_named=kind is not None)
+        raise StepError(f"{name} is {error}.", remedy=error.remedy) from error
+    except Unreadable as error:
+        raise StepError(f"{name} {error}.", remedy=error.remedy) from error
+    notes = tuple(f"{name}{note if note[:1] == ':' else f' {note}'}." for note in found.notes)
+    return replace(found, title=found.title or path.stem, notes=notes)
 
 
-def is_slow(path: Path, kind: Kind | None) -> bool:
-    """Tell whether reading may take long enough to be worth a thread (0.1 ms by itself)."""
-    if kind in ("pdf", "html") or (kind is None and is_parsed(path)):
-        return True
+def _by_kind(path: Path, wishes: Wishes) -> Document:
+    plugin = wishes.kind or _plugin(path)
+    if plugin and plugin not in MEDIA_TYPES:
+        return _by_plugin(path, plugin)
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+        kind = wishes.kind or kind_of(path, head)
+        if kind in plain.KINDS:
+            is_named = wishes.kind is not None
+            return plain.read(head + file.read(), kind, wishes.encoding, is_named=is_named)
+        file.seek(0)
+        return reader_of(kind)(file, wishes)
+
+
+def _plugin(path: Path) -> str:
+    """Tell which plug-in reads a file; what we read ourselves is ours."""
+    suffix = path.suffix.lower()
+    if is_parsed(path) or suffix in plain.SUFFIXES or not plugins.names():
+        return ""
+    return plugins.by_suffix(suffix)
+
+
+def _by_plugin(path: Path, name: str) -> Document:
+    """Let a plug-in read; what it gives is looked at, for it is not ours."""
+    kind = plugins.load(name)
     try:
-        return path.stat().st_size > 256 * 1024
-    except OSError:
-        return False
+        document = kind().read(path)
+    except (Unreadable, OSError):
+        raise
+    except Exception as error:  # a plug-in may raise anything; it is told with its name
+        why = f"{type(error).__name__}: {error}"
+        raise plugins.BrokenReader(name, why) from error
+    if not isinstance(document, Document):
+        raise plugins.BrokenReader(name, "it gives no `Document`")
+    return replace(document, media_type=document.media_type or kind.media_type)
+
+
+def reader_of(kind: str) -> ReadsFile:
+    """Give what reads a kind that is not plain text; its library is imported when it reads.
+
+    Raises:
+        Unreadable: nothing reads it.
+    """
+    match kind:
+        case "pdf":
+            from .pdf import read
+        case "docx":
+            from .docx_text import read
+        case "pptx":
+            from .pptx_text import read
+        case "xlsx":
+            from .xlsx_text import read
+        case "eml":
+            from .eml_text import read
+        case "epub":
+            from .epub_text import read
+        case "image":
+            from .image_text import read
+        case _:
+            raise Unreadable(f"is of a kind that nothing reads: `{kind}`")
+    return read
 
 
 def _size_of_file(path: Path, name: str) -> int:
@@ -113,88 +202,3 @@ def _size_of_file(path: Path, name: str) -> int:
     if not stat.S_ISREG(facts.st_mode):
         raise StepError(f"{name} is a device or a pipe, not a document.")
     return facts.st_size
-
-
-def _pdf(path: Path, name: str) -> Document:
-    try:
-        found = pdf_text.read(path)
-    except pdf_text.UnreadablePdf as error:
-        raise StepError(f"{name} {error}.") from error
-    if found.pictures and not any(found.pages):
-        raise StepError(
-            f"{name} has no text layer: its {_pages(len(found.pages))} only show pictures. "
-            f"Reading scans (OCR) is not in this version."
-        )
-    notes: tuple[str, ...] = ()
-    if found.pictures:
-        numbers = ", ".join(str(number) for number in found.pictures)
-        notes = (f"{name}: no text layer on {_pages(len(found.pictures))} of it ({numbers}).",)
-    return Document(found.pages, found.title or path.stem, MEDIA_TYPES["pdf"], notes)
-
-
-def _text(
-    data: bytes, kind: Kind, encoding: str, path: Path, name: str, *, is_named: bool
-) -> Document:
-    named = html_text.charset(data) if kind == "html" and encoding == "auto" else ""
-    decoded = _decoded(data, encoding, named, name)
-    notes = list(_damage(decoded, name))
-    text, title = decoded.text, ""
-    if kind == "html":
-        text, title = _html(text, name)
-    elif kind == "md":
-        heading = _HEADING.search(text)
-        title = heading[1][:_MAX_TITLE_CHARACTERS] if heading else ""
-    elif kind == "json" and (fault := _json_fault(text)):
-        if is_named:
-            raise StepError(f"{name} is no valid JSON: {fault}.")
-        notes.append(f"{name} is no valid JSON ({fault}); it is read as plain text.")
-        kind = "txt"
-    return Document((text,), title or path.stem, MEDIA_TYPES[kind], tuple(notes))
-
-
-def _html(text: str, name: str) -> tuple[str, str]:
-    try:
-        return html_text.read(text)
-    except html_text.UnreadableHtml as error:
-        remedy = "Set `type: txt` to read it as plain text."
-        raise StepError(f"{name} cannot be read as HTML: {error}.", remedy=remedy) from error
-
-
-def _decoded(data: bytes, encoding: str, named: str, name: str) -> encodings.Decoded:
-    """Decode by the author's word, else by the page's own, else by what the bytes tell."""
-    if named and encodings.is_known(named):
-        try:
-            return encodings.decode(data, named)
-        except encodings.NotText:
-            pass  # pages often lie about themselves; the bytes decide
-    try:
-        return encodings.decode(data, encoding)
-    except encodings.NotText as error:
-        if encoding == "auto":
-            raise StepError(f"{name} is not text: {error}.") from error
-        remedy = "Correct `encoding`, or leave it out."
-        raise StepError(f"{name} cannot be read as {encoding}: {error}.", remedy=remedy) from error
-
-
-def _damage(decoded: encodings.Decoded, name: str) -> tuple[str, ...]:
-    if not decoded.n_damaged:
-        return ()
-    return (f"{name}: {decoded.n_damaged} damaged bytes of its UTF-8 are read as U+FFFD.",)
-
-
-def _json_fault(text: str) -> str:
-    if not text.strip():
-        return ""
-    try:
-        json.loads(text)
-    except json.JSONDecodeError as error:
-        return f"line {error.lineno}, column {error.colno}: {error.msg}"
-    except ValueError:
-        return "it has a number of thousands of digits"
-    except RecursionError:
-        return "it is nested too deeply"
-    return ""
-
-
-def _pages(n: int) -> str:
-    return "1 page" if n == 1 else f"{n} pages"

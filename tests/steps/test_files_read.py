@@ -166,19 +166,36 @@ def test_a_pdf_is_recognised_whatever_its_name(read: Read) -> None:
 
 def test_pages_of_a_pdf_without_text_are_named(read: Read, hands: FakeTools) -> None:
     assert read("a.pdf", pdf(["Text", None, "More", None])).text == "Text\n\n\n\nMore\n\n"
-    assert hands.notes == ["'a.pdf': no text layer on 2 pages of it (2, 4)."]
+    assert hands.notes == ["'a.pdf': nothing to read was found on pages 2, 4, which show pictures."]
 
 
-def test_a_scan_has_no_text_layer(read: Read) -> None:
-    assert refused(read, "scan.pdf", pdf([None, None])) == (
-        "'scan.pdf' has no text layer: its 2 pages only show pictures. "
-        "Reading scans (OCR) is not in this version."
+def test_pages_that_are_not_read_from_their_picture_are_named(
+    read: Read, hands: FakeTools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = pdf(["Text", None, "More"])
+    read("a.pdf", data, ocr="off")
+    monkeypatch.setattr("paddock.steps.readers.ocr.is_installed", lambda: False)
+    read("a.pdf", data)
+    assert hands.notes == [
+        "'a.pdf': no text layer on page 2, and `ocr` is off.",
+        "'a.pdf': no text layer on page 2, which the extra 'paddock[ocr]' reads.",
+    ]
+
+
+def test_a_scan_has_no_text_layer(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    shows = "'scan.pdf' has no text layer: its 2 pages only show pictures"
+    data = pdf([None, None])
+    assert refused(read, "scan.pdf", data) == f"{shows}, and OCR found nothing to read on them."
+    assert refused(read, "scan.pdf", data, ocr="off") == (f"{shows}. Set `ocr: auto` to read it.")
+    monkeypatch.setattr("paddock.steps.readers.ocr.is_installed", lambda: False)
+    assert refused(read, "scan.pdf", data) == (
+        f"{shows}. To read it install the extra: pip install 'paddock[ocr]'."
     )
 
 
 def test_a_pdf_with_a_password_is_refused(read: Read) -> None:
     assert refused(read, "a.pdf", LOCKED_PDF.read_bytes()) == (
-        "'a.pdf' is protected by a password."
+        "'a.pdf' is protected by a password. Save it without a password."
     )
 
 
@@ -215,21 +232,30 @@ def test_an_empty_document_is_skipped_if_that_is_wished(read: Read) -> None:
     ("name", "data", "reason"),
     [
         ("a.txt", b"ab\x00cd", "'a.txt' is not text: it has NUL bytes, as binary data has."),
-        ("a.txt", b"\x89PNG\r\n\x1a\n\x00", "'a.txt' is a PNG picture, not text."),
-        ("a.md", b"PK\x03\x04....", "'a.md' is a ZIP archive or an office document, not text."),
+        ("a.txt", b"\x89PNG\r\n\x1a\n\x00", "'a.txt' is damaged or no picture."),
+        ("a.md", b"PK\x03\x04....", "'a.md' is a ZIP archive, not text."),
         ("a.bin", b"\x7fELF\x02", "'a.bin' is a program, not text."),
+        ("a.docx", b"PK\x03\x04", "'a.docx' is damaged or not a Word document."),
+        ("a.pptx", b"Hello", "'a.pptx' is damaged or not a presentation."),
+        ("a.EPUB", b"Hello", "'a.EPUB' is damaged or not an electronic book."),
+        ("a.eml", b"Hello\n", "'a.eml' is damaged or no mail: it has none of a mail's headers."),
         (
-            "a.docx",
+            "a.xlsx",
+            b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+            "'a.xlsx' is protected by a password, or an old office document with a new name. "
+            "Save it without a password.",
+        ),
+        (
+            "a.doc",
+            b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+            "'a.doc' is a Word document of the old kind, which is not read. Save it as `.docx`.",
+        ),
+        (
+            "a.odt",
             b"PK\x03\x04",
-            "'a.docx' is a word processor's document: reading `.docx` needs the documents "
-            "extra, which is not in this version.",
+            "'a.odt' is an OpenDocument text, which is not read. Save it as `.docx`.",
         ),
-        (
-            "a.EML",
-            b"From: x",
-            "'a.EML' is an e-mail: reading `.eml` needs the documents extra, which is not in "
-            "this version.",
-        ),
+        ("a", b"{\\rtf1}", "'a' is a Rich Text document, which is not read. Save it as `.docx`."),
     ],
 )
 def test_what_is_no_text_is_refused_by_its_content(

@@ -1,0 +1,59 @@
+"""Zipped documents (Office's, EPUB): looked at before anything is unpacked."""
+
+from __future__ import annotations
+
+import importlib
+import zipfile
+from typing import Any, BinaryIO
+
+from .reader import Unreadable
+
+MOST_BYTES = 512 * 1024 * 1024  # of a whole document, unpacked; a bomb of 40 KB has gigabytes
+_MOST_ENTRIES = 20_000
+_ENCRYPTED = 0x1
+
+
+def opened(file: BinaryIO, what: str) -> zipfile.ZipFile:
+    """Open an archive whose entries are few, small enough and not encrypted.
+
+    `what` names the kind in errors: "a Word document". An entry never unpacks to more than it
+    says of itself; so it is enough to add up what they say.
+
+    Raises:
+        Unreadable: with the reason.
+    """
+    try:
+        archive = zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise Unreadable(f"is damaged or not {what}") from error
+    entries = archive.infolist()
+    size = sum(entry.file_size for entry in entries)
+    if size > MOST_BYTES:
+        raise Unreadable(
+            f"unpacks to {size // 1024**2:,} MiB, and at most {MOST_BYTES // 1024**2} MiB are read"
+        )
+    if len(entries) > _MOST_ENTRIES:
+        raise Unreadable(f"is an archive of {len(entries):,} parts, which no document has")
+    if any(entry.flag_bits & _ENCRYPTED for entry in entries):
+        raise Unreadable("is protected by a password", "Save it without a password.")
+    return archive
+
+
+def library(name: str, what: str) -> Any:
+    """Import a library of the extra `documents`.
+
+    Raises:
+        Unreadable: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise Unreadable(
+            f"is {what}", "To read it install the extra: pip install 'paddock[documents]'."
+        ) from error
+
+
+def damaged(what: str, error: Exception) -> Unreadable:
+    """Word what a library says of a file that it cannot read."""
+    words = " ".join(str(error).split())[:120]
+    return Unreadable(f"is damaged or not {what} ({type(error).__name__}: {words})")

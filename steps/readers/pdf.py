@@ -1,0 +1,50 @@
+"""A PDF as a document: its pages' text, and those that are scans by OCR where it is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import BinaryIO
+
+from . import ocr, pdf_text
+from .kinds import MEDIA_TYPES
+from .reader import Document, Unreadable, Wish
+
+
+def read(file: BinaryIO, wish: Wish) -> Document:
+    """Read it.
+
+    Raises:
+        Unreadable: it is damaged or protected, or has no text that we can read.
+    """
+    sees = wish.ocr and ocr.is_installed()
+    found = pdf_text.read(file, wish.check, ocr.read if sees else None)
+    if found.pictures and not any(found.pages):
+        raise _without_text(len(found.pages), wish.ocr, sees)
+    notes: list[str] = []
+    if found.seen:
+        notes.append(f": {_pages(found.seen)} read from a picture by OCR")
+    if found.pictures and sees:
+        notes.append(
+            f": nothing to read was found on {_pages(found.pictures)}, which show pictures"
+        )
+    elif found.pictures:
+        notes.append(f": no text layer on {_pages(found.pictures)}{_way_out(wish.ocr)}")
+    return Document(found.pages, found.title, MEDIA_TYPES["pdf"], tuple(notes))
+
+
+def _without_text(n: int, is_wished: bool, has_seen: bool) -> Unreadable:
+    shows = "its 1 page only shows pictures" if n == 1 else f"its {n} pages only show pictures"
+    if has_seen:
+        return Unreadable(f"has no text layer: {shows}, and OCR found nothing to read on them")
+    remedy = ocr.REMEDY if is_wished else "Set `ocr: auto` to read it."
+    return Unreadable(f"has no text layer: {shows}", remedy)
+
+
+def _way_out(is_wished: bool) -> str:
+    return ", which the extra 'paddock[ocr]' reads" if is_wished else ", and `ocr` is off"
+
+
+def _pages(numbers: Sequence[int]) -> str:
+    if len(numbers) == 1:
+        return f"page {numbers[0]}"
+    return f"pages {', '.join(map(str, numbers))}"
