@@ -22,7 +22,8 @@ from .steps import Steps
 from .tree import Block, Elsewhere, Node, Pipeline, Step
 
 if TYPE_CHECKING:
-    from .triggers import Test
+    from .claims import Test
+    from .servers import Server
 
 __all__ = ["Block", "Node", "Pipeline", "Step", "examine", "validate"]
 
@@ -33,6 +34,7 @@ NAMES_ELSEWHERE: Mapping[tuple[str, str], Set[str]] = {
     ("on", "notify"): {"inputs", "secrets"},
 }
 """Which names texts outside of the steps may read, where that is more than the inputs."""
+NAMES_OF_SERVERS = ("inputs", "secrets")
 
 
 def validate(document: Document) -> Pipeline:
@@ -80,13 +82,15 @@ class _Reader:
         checks = self._checks
         checks.table(FileKeys, data, ())
         steps = Steps(checks)
+        servers = self._servers(data.get("mcpServers"))
         pipeline = Pipeline(
             document=self._document,
             name=name_of(self._document, data.get("name")),
             description=str(data.get("description") or ""),
             inputs=dict(self._inputs(data.get("inputs"))),
             models=dict(self._models(data.get("models"))),
-            secrets=dict(self._secrets(data.get("secrets"))),
+            secrets=dict(self._secrets(data.get("secrets"))) | _variables(servers),
+            servers=servers,
             defaults=self._part(Controls, data, "defaults") or Controls.model_validate({}),
             **self._triggers(data),
             tests=tuple(self._tests(data.get("tests"))),
@@ -124,16 +128,9 @@ class _Reader:
     def _tests(self, data: Any) -> Iterator[Test]:
         if not data:
             return
-        from .triggers import Test
+        from . import claims
 
-        for index, item in enumerate(data if isinstance(data, list) else ()):
-            test = self._checks.table(Test, item, ("tests", index))
-            for number, claim in enumerate(test.expect if test else ()):
-                at: Path = ("tests", index, "expect", number)
-                self._text(claim.check, (*at, "check"), {"inputs", "tmp", "returns"}, bare=True)
-                self._text(claim.exists, (*at, "exists"), {"inputs", "tmp"})
-            if test:
-                yield test
+        yield from claims.read(self._checks, data, self._text)
 
     def _models(self, data: Any) -> Iterator[tuple[str, ModelKeys]]:
         for alias, item in data.items() if isinstance(data, dict) else ():
@@ -163,6 +160,17 @@ class _Reader:
             keys = None if isinstance(item, str) else self._checks.table(SecretKeys, item, at)
             # A faulty one still counts as known: nobody is blamed for reading it.
             yield name, keys or SecretKeys.model_construct(env=name, file=None)
+
+    def _servers(self, data: Any) -> Mapping[str, Server]:
+        if not data:
+            return {}
+        from . import servers
+
+        found = servers.read(data, self._checks)
+        for server in found.values():
+            names = frozenset(NAMES_OF_SERVERS)
+            self._elsewhere.append(Elsewhere(server.at, server.texts, names))
+        return found
 
     def _check_name(self, at: Path, what: str) -> None:
         if not re.match(ID_PATTERN, str(at[-1])):
@@ -203,3 +211,13 @@ class _Reader:
             what = f"the default of input '{made.name}' {error.message}"
             self._checks.add((*made.at, "default"), what, error.remedy)
         return made
+
+
+def _variables(servers: Mapping[str, Server]) -> dict[str, SecretKeys]:
+    """Give the secrets that stand for the environment variables of a JSON file of servers."""
+    if not servers:
+        return {}
+    from .servers import secret_of
+
+    names = {name for server in servers.values() for name in server.variables}
+    return {secret_of(name): SecretKeys(env=name) for name in sorted(names)}

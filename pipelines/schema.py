@@ -11,10 +11,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from .claims import Test
 from .keys import Keys
 from .shape import Controls, FileKeys, InputKeys, ModelKeys, SecretKeys, StepKeys
 from .texts import TEXT_OR_FILE
-from .triggers import Budget, Concurrency, On, Test
+from .triggers import Budget, Concurrency, On
 
 Schema = dict[str, Any]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from .checking.check import Check
 from .errors import Fault
 from .expressions import Expression, Path, Template, Value
 from .inputs import Input
@@ -15,7 +16,20 @@ from .shape import Controls, ModelKeys, Retry, SecretKeys, Timeout
 from .source import Document
 
 if TYPE_CHECKING:
-    from .triggers import Budget, Concurrency, On, Test
+    from .claims import Test
+    from .servers import Server
+    from .triggers import Budget, Concurrency, On
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the answer of a step must be."""
+
+    schema: Any
+    """As it is written; None where there is none. `pipelines.reply` reads it."""
+    checks: Mapping[int, Check]
+    """Each by its place in the list; those that cannot be read are not among them."""
+    repair: int
 
 
 @dataclass(frozen=True)
@@ -37,6 +51,7 @@ class Step:
     timeout: Timeout | None = None
     cache: bool | None = None
     returns: Value | None = None
+    reply: Reply | None = None
     broken: frozenset[str] = frozenset()
     """The parameters in which a fault was found already."""
 
@@ -92,6 +107,8 @@ class Pipeline:
     budget: Budget | None = None
     tests: tuple[Test, ...] = ()
     secrets: Mapping[str, SecretKeys] = field(default_factory=dict)
+    servers: Mapping[str, Server] = field(default_factory=dict)
+    """The MCP servers by their names."""
     elsewhere: tuple[Elsewhere, ...] = ()
     """Texts outside of the steps: in `models`, `on`, `concurrency` and `tests`."""
     faults: tuple[Fault, ...] = field(default=(), compare=False)

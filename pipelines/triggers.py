@@ -1,4 +1,4 @@
-"""The tables of what starts, bounds and checks runs: `on`, `concurrency`, `budget`, `tests`."""
+"""The tables of what starts and bounds runs: `on`, `concurrency`, `budget`."""
 
 from __future__ import annotations
 
@@ -168,27 +168,3 @@ class Budget(Keys):
 
     time: Seconds | None = Field(None, description="The longest time.")
     tokens: Tokens | None = Field(None, description="The most tokens.")
-
-
-class Expect(Keys):
-    """One thing that must hold after a test."""
-
-    exists: str | None = Field(None, description="A file that must be there.")
-    check: str | None = Field(None, description="A bare expression that must be true.")
-
-    @model_validator(mode="after")
-    def _one_claim(self) -> Expect:
-        if (self.exists is None) == (self.check is None):
-            raise ValueError("give exactly one of `exists` and `check`")
-        return self
-
-
-class Test(Keys):
-    """A run with known inputs and recorded replies."""
-
-    __test__ = False  # not one of pytest's
-
-    name: str = Field(min_length=1, description="What is tested.")
-    inputs: dict[str, Any] = Field({}, description="The inputs of the run.")
-    replay: str | None = Field(None, description="A folder of recorded replies.")
-    expect: list[Expect] = Field([], description="What must hold afterwards.")
