@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from paddock.engine.request import Message, Role
 from paddock.pipelines.expressions import Template
+from paddock.steps.agents.offering import ChatTool
+from paddock.steps.agents.wishes import wished
+from paddock.steps.answers.asking import Asker, UsageOutput
+from paddock.steps.answers.fitting import most, without_middle
+from paddock.steps.answers.structured import answered
+from paddock.steps.step import Output, Params, StepError, Tools
 
-from .answers.asking import Asker, UsageOutput
-from .answers.fitting import most, without_middle
 from .prompt import render
 from .sampling_params import SamplingParams
-from .step import Output, Params, StepError, Tools
 
 
 class MessageParam(BaseModel):
@@ -31,7 +34,6 @@ class ChatParams(Params):
     """Parameters of `chat`."""
 
     one_of: ClassVar[tuple[str, ...]] = ("prompt", "messages")
-    not_yet: ClassVar[frozenset[str]] = frozenset({"images", "tools"})
 
     prompt: Template | None = Field(default=None, description="What the user says.")
     messages: list[MessageParam] | None = Field(
@@ -42,23 +44,45 @@ class ChatParams(Params):
     model: str | None = Field(default=None, description="Which model answers.")
     system: Template | None = Field(default=None, description="What the model is told beforehand.")
     vars: dict[str, Any] = Field(default={}, description="More names that the templates may use.")
-    images: list[str] = Field(default=[], description="Pictures to look at (not in this version).")
-    tools: list[Any] = Field(default=[], description="Tools it may call (not in this version).")
+    images: list[str] = Field(
+        default=[],
+        description="Files of pictures (PNG, JPEG, GIF, BMP) that the last message shows.",
+    )
+    tools: list[str | ChatTool] = Field(
+        default=[],
+        description="Tools that it may ask for. Nobody calls them here: its calls are the step's "
+        "`tool_calls` (`agent` calls them).",
+    )
+    tool_choice: str = Field(
+        default="auto",
+        min_length=1,
+        description="`auto`, `none`, `required`, or the name of the tool that must be called.",
+    )
     params: SamplingParams = Field(
         default=SamplingParams(), description="How the answer is sampled; deterministic by default."
     )
     on_overflow: Literal["error", "truncate", "map-reduce", "refine"] = Field(
         default="error",
-        description="What happens to a prompt that does not fit: an error, or the middle of its "
-        "longest message is left out, and it is said so.",
+        description="What happens to a prompt that does not fit: an error; the middle of its "
+        "longest message is left out, and it is said so; or the longest text that `prompt` takes "
+        "from elsewhere is read in parts.",
     )
 
-    @field_validator("on_overflow")
-    @classmethod
-    def _is_carried_out(cls, value: str) -> str:
-        if value in ("map-reduce", "refine"):
-            raise ValueError(f"'{value}' is not in this version of `chat`; `summarise` has it")
-        return value
+    @model_validator(mode="after")
+    def _can_be_carried_out(self) -> ChatParams:
+        if self.on_overflow in ("map-reduce", "refine"):
+            if self.prompt is None:
+                raise ValueError(
+                    f"`on_overflow: {self.on_overflow}` needs `prompt`: it divides the longest "
+                    "text that the prompt takes from elsewhere"
+                )
+            if self.images or self.tools:
+                raise ValueError(
+                    f"`on_overflow: {self.on_overflow}` cannot stand beside `images` or `tools`"
+                )
+        if self.tool_choice not in ("auto", "none") and not self.tools:
+            raise ValueError(f"`tool_choice: {self.tool_choice}` needs `tools`")
+        return self
 
 
 class ChatOutput(Output):
@@ -73,7 +97,8 @@ class ChatOutput(Output):
     output: Any = Field(default=None, description="The value of `reply.schema`: null without one.")
     usage: UsageOutput
     tool_calls: list[Any] | None = Field(
-        default=None, description="Calls that the model asks for, as `{name, arguments, id}`."
+        default=None,
+        description="Calls that the model asks for, as `{name, arguments, id}`, and the `server`.",
     )
 
 
@@ -87,8 +112,8 @@ class Chat:
     roles: ClassVar[frozenset[Role]] = frozenset({"chat"})
 
     def reads(self, params: ChatParams) -> Sequence[str]:
-        """Name nothing."""
-        return ()
+        """Name the pictures."""
+        return params.images
 
     async def run(self, params: ChatParams, tools: Tools) -> ChatOutput:
         """Ask.
@@ -100,17 +125,40 @@ class Chat:
         model = tools.models.resolve(params.model, "chat")
         asker = Asker(tools, model, params.params.given())
         messages = _messages(params)
+        if params.images:
+            messages = await _with_images(messages, params.images, tools)
+        if params.tools:
+            return await self._with_tools(params, asker, messages)
         overflow = await asker.overflow(messages)
         if overflow and params.on_overflow == "error":
             raise overflow
         if overflow:
-            messages = await _truncated(asker, messages)
-        reply = await asker.ask(messages)
+            messages = await _shortened(params, asker, messages, str(overflow))
+        answer = await answered(asker, messages, form=tools.reply)
+        reply = answer.reply
         return ChatOutput(
-            text=reply.text,
+            text=answer.text,
             reasoning=(reply.reasoning or None) if model.keeps_reasoning else None,
+            output=answer.output,
             usage=asker.usage(),
             tool_calls=[asdict(call) for call in reply.tool_calls] or None,
+        )
+
+    async def _with_tools(
+        self, params: ChatParams, asker: Asker, messages: list[Message]
+    ) -> ChatOutput:
+        """Ask a model that may want a tool called; only an answer is held to `reply`."""
+        wish = await wished(asker, messages, params.tools, params.tool_choice)
+        text, output = wish.text, None
+        if not wish.calls and asker.tools.reply is not None:
+            answer = await answered(asker, messages, form=asker.tools.reply)
+            text, output = answer.text, answer.output
+        return ChatOutput(
+            text=text,
+            reasoning=(wish.reasoning or None) if asker.model.keeps_reasoning else None,
+            output=output,
+            usage=asker.usage(),
+            tool_calls=list(wish.calls) or None,
         )
 
 
@@ -123,6 +171,33 @@ def _messages(params: ChatParams) -> list[Message]:
     if messages[0].role == "system":
         raise StepError("both `system` and the first of `messages` are what the model is told.")
     return [Message("system", render(params.system, "system", params.vars)), *messages]
+
+
+async def _with_images(
+    messages: list[Message], paths: Sequence[str], tools: Tools
+) -> list[Message]:
+    """Show pictures with the user's last words."""
+    from .images import read_images
+
+    images = await read_images(tools.roots, paths)
+    for where in range(len(messages) - 1, -1, -1):
+        if messages[where].role == "user":
+            shown = replace(messages[where], images=images)
+            return [*messages[:where], shown, *messages[where + 1 :]]
+    raise StepError("`images` need a message of the user to be shown with.")
+
+
+async def _shortened(
+    params: ChatParams, asker: Asker, messages: list[Message], why: str
+) -> list[Message]:
+    """Do what the author wants done with a prompt that does not fit."""
+    if params.on_overflow == "truncate" or params.prompt is None:
+        return await _truncated(asker, messages)
+    from .dividing import divisible, map_reduced, refined
+
+    whole = divisible(messages, params.prompt.texts(**params.vars), why)
+    ask = map_reduced if params.on_overflow == "map-reduce" else refined
+    return await ask(asker, whole)
 
 
 async def _truncated(asker: Asker, messages: list[Message]) -> list[Message]:

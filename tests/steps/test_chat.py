@@ -1,4 +1,6 @@
 import asyncio
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from paddock.steps.chat import Chat, ChatOutput, ChatParams
 from paddock.steps.step import StepError
 from tests.fakes.pool import FakePool, count
 from tests.fakes.tools import FakeModels, tools
+from tests.fakes.toolset import FakeToolset
 
 
 def chat(pool: FakePool, models: FakeModels | None = None, **wishes: Any) -> ChatOutput:
@@ -181,11 +184,20 @@ def test_a_cancelled_step_cancels_its_request() -> None:
             {"prompt": "a", "messages": []},
             "Give exactly one of `prompt`, `messages`, not `prompt` and `messages`.",
         ),
-        ({"prompt": "a", "images": ["x.png"]}, "`images` is not in this version."),
-        ({"prompt": "a", "tools": ["now"]}, "`tools` is not in this version."),
         (
-            {"prompt": "a", "on_overflow": "refine"},
-            "'refine' is not in this version of `chat`; `summarise` has it",
+            {"messages": [{"role": "user", "content": "a"}], "on_overflow": "refine"},
+            "`on_overflow: refine` needs `prompt`: it divides the longest text that the prompt "
+            "takes from elsewhere",
+        ),
+        (
+            {"prompt": "a", "tools": ["now"], "on_overflow": "map-reduce"},
+            "`on_overflow: map-reduce` cannot stand beside `images` or `tools`",
+        ),
+        ({"prompt": "a", "tool_choice": "required"}, "`tool_choice: required` needs `tools`"),
+        ({"prompt": "a", "tools": [{}]}, "a tool needs `name`, `server` or both"),
+        (
+            {"prompt": "a", "tools": [{"server": "s", "parameters": {}}]},
+            "`parameters` describe a tool of your own: give it a `name` only",
         ),
         ({"prompt": "a", "params": {"temperature": -1}}, "greater than or equal to 0"),
         ({"prompt": "a", "params": {"max_token": 3}}, "Extra inputs are not permitted"),
@@ -204,9 +216,143 @@ def test_impossible_wishes_are_faults(wishes: dict[str, Any], fault: str) -> Non
 
 def test_the_names_alone_tell_what_is_wrong_before_anything_runs() -> None:
     assert ChatParams.faults({"prompt", "model"}) == ()
-    assert ChatParams.faults({"tools", "images", "prompt"}) == (
-        "`images` is not in this version.",
-        "`tools` is not in this version.",
+    assert ChatParams.faults({"model"}) == ("Give exactly one of `prompt`, `messages`.",)
+
+
+WEATHER = {
+    "name": "weather",
+    "description": "Tells the weather.",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+}
+
+
+def test_a_model_may_ask_for_tools_that_nobody_calls() -> None:
+    call = ToolCall("weather", {"city": "Bonn"}, "xyz")
+    pool = FakePool(answer=lambda _: [call])
+    out = chat(pool, prompt="Is it fine in Bonn?", tools=[WEATHER], tool_choice="required")
+    assert out.tool_calls == [{"name": "weather", "arguments": {"city": "Bonn"}, "id": "call_1"}]
+    [request] = pool.chats
+    assert request.tool_choice == "required"
+    assert [tool.description for tool in request.tools] == ["Tells the weather."]
+
+
+def test_a_model_that_knows_no_tools_asks_for_them_in_json() -> None:
+    said = '{"tool": "weather", "arguments": {"city": "Bonn"}}'
+    pool = FakePool(answer=lambda _: said, takes_tools=False)
+    out = chat(pool, prompt="Is it fine in Bonn?", tools=[WEATHER], tool_choice="weather")
+    assert out.tool_calls == [{"name": "weather", "arguments": {"city": "Bonn"}, "id": "call_1"}]
+    assert out.text == ""
+    [request] = pool.chats
+    assert request.constraint is not None
+    assert json.loads(request.constraint.source)["properties"]["tool"] == {"enum": ["weather"]}
+
+
+def test_tools_that_are_there_are_asked_for_by_their_own_names() -> None:
+    toolset = FakeToolset({"files.read": str, "list.all": str})
+    pool = FakePool(answer=lambda _: [ToolCall("files_read", {"x": "a"}), ToolCall("all", {})])
+    hands = replace(tools(Path.cwd(), pool=pool), toolset=toolset)
+    params = ChatParams(prompt=Template.of("Read."), tools=["files.read", {"server": "list"}])
+    out = asyncio.run(Chat().run(params, hands))
+    assert out.tool_calls == [
+        {"name": "files.read", "arguments": {"x": "a"}, "id": "call_1"},
+        {"name": "all", "arguments": {}, "id": "call_2", "server": "list"},
+    ]
+    assert toolset.called == []
+
+
+def test_pictures_are_shown_with_the_last_words_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"one")
+    (tmp_path / "b.png").write_bytes(b"two")
+    pool = saying("A cat.")
+    params = ChatParams(prompt=Template.of("What is it?"), images=["a.png", "b.png"])
+    asyncio.run(Chat().run(params, tools(tmp_path, pool=pool)))
+    assert pool.chats[0].messages == (Message("user", "What is it?", images=(b"one", b"two")),)
+    assert Chat().reads(params) == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("none.png", "cannot be read: it is not there."),
+        ("../../etc/passwd", "leads outside the pipeline's folders"),
+        (".", "cannot be read: it is a folder."),
+    ],
+)
+def test_a_picture_that_cannot_be_read_is_an_error(tmp_path: Path, path: str, why: str) -> None:
+    params = ChatParams(prompt=Template.of("What is it?"), images=[path])
+    with pytest.raises(StepError) as caught:
+        asyncio.run(Chat().run(params, tools(tmp_path)))
+    assert why in str(caught.value)
+
+
+# In parts
+
+
+def in_parts(how: str, pool: FakePool, text: str) -> tuple[ChatOutput, list[str]]:
+    hands = tools(Path.cwd(), pool=pool)
+    prompt = Template.of("Which ferries are in it?\n{{ text }}\nName them.").bound({"text": text})
+    params = ChatParams(prompt=prompt, on_overflow=how)
+    return asyncio.run(Chat().run(params, hands)), hands.notes
+
+
+TEXT = " ".join(f"word{number}" for number in range(1000))
+
+
+def words_of(pool: FakePool) -> list[str]:
+    """Give the words of the text in the order in which the model was shown them."""
+    return [
+        word for chat in pool.chats for word in re.findall(r"word\d+", chat.messages[0].content)
+    ]
+
+
+def test_a_prompt_that_does_not_fit_is_asked_for_each_part_of_its_longest_text() -> None:
+    pool = FakePool(n_ctx_tokens=400, answer=lambda request: "none here")
+    out, notes = in_parts("map-reduce", pool, TEXT)
+    assert words_of(pool) == TEXT.split()
+    *parts, last = [chat.messages[0].content for chat in pool.chats]
+    assert parts[1].startswith(f"Which ferries are in it?\n[Part 2 of {len(parts)}]\nword")
+    assert all(part.endswith("\nName them.") for part in parts)
+    assert last.startswith(
+        f"Which ferries are in it?\n[Answer from part 1 of {len(parts)}]\nnone here\n\n"
+    )
+    assert out.text == "none here"
+    assert out.usage.calls == len(parts) + 1
+    assert notes == [
+        f"the prompt does not fit: its longest text was read in {len(parts)} parts "
+        "(on_overflow: map-reduce)."
+    ]
+
+
+def test_refining_takes_one_answer_from_part_to_part() -> None:
+    pool = FakePool(n_ctx_tokens=400, answer=lambda request: f"answer {len(pool.chats)}")
+    out, _ = in_parts("refine", pool, TEXT)
+    assert words_of(pool) == TEXT.split()
+    assert "[Answer so far]\nanswer 1\n\n[Part 2 of" in pool.chats[1].messages[0].content
+    assert out.text == f"answer {len(pool.chats)}"
+
+
+def test_answers_to_parts_that_do_not_fit_together_are_read_in_parts_again() -> None:
+    pool = FakePool(n_ctx_tokens=400, answer=lambda request: "so " * 60)
+    out, _ = in_parts("map-reduce", pool, TEXT)
+    assert out.text
+    assert "[Answer from part 1 of 4]" in pool.chats[4].messages[0].content
+
+
+def test_answers_that_do_not_get_shorter_are_an_error() -> None:
+    pool = FakePool(n_ctx_tokens=400, answer=lambda request: request.messages[0].content[:1600])
+    with pytest.raises(StepError, match="the answers to the parts do not get shorter"):
+        in_parts("map-reduce", pool, TEXT)
+
+
+def test_a_prompt_without_a_text_to_divide_is_an_error_with_the_numbers() -> None:
+    hands = tools(Path.cwd(), pool=FakePool(n_ctx_tokens=400))
+    params = ChatParams(prompt=Template.of("word " * 500), on_overflow="map-reduce")
+    with pytest.raises(StepError) as caught:
+        asyncio.run(Chat().run(params, hands))
+    assert "504 tokens" in str(caught.value)
+    assert str(caught.value).endswith(
+        "and no text in it can be divided. The longest text that `prompt` takes from elsewhere as "
+        "it is, such as `{{ steps.text.text }}`, is what is read in parts."
     )
 
 

@@ -1,0 +1,125 @@
+"""A model that works on a task with tools, for a bounded number of turns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from paddock.engine.request import Message, Role
+from paddock.pipelines.expressions import Template
+from paddock.steps.agents.offering import AgentTool
+from paddock.steps.answers.asking import Asker, UsageOutput
+from paddock.steps.step import Output, Params, Tools
+
+from .prompt import render
+from .sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from paddock.steps.agents.memory import Kept
+
+MOST_TURNS = 100
+
+
+class AgentParams(Params):
+    """Parameters of `agent`."""
+
+    prompt: Template = Field(description="The task.")
+    tools: list[str | AgentTool] = Field(
+        min_length=1,
+        description="What it may call: names of tools, or mappings with `server` and `allow`.",
+    )
+    model: str | None = Field(default=None, description="Which model works.")
+    system: Template | None = Field(default=None, description="What the model is told beforehand.")
+    vars: dict[str, Any] = Field(default={}, description="More names that the templates may use.")
+    max_turns: int = Field(
+        default=8,
+        ge=1,
+        le=MOST_TURNS,
+        description="So often it may call tools; then it is made to answer without.",
+    )
+    memory: Literal["window", "summary", "store"] = Field(
+        default="window",
+        description="What becomes of the oldest turns when the context is full: they go, are "
+        "summed up, or are put into a store from where the nearest come back.",
+    )
+    tool_choice: str = Field(
+        default="auto",
+        min_length=1,
+        description="Of the first turn: `auto`, `required`, or the name of the tool to call.",
+    )
+    params: SamplingParams = Field(
+        default=SamplingParams(), description="How answers are sampled; deterministic by default."
+    )
+
+
+class AgentOutput(Output):
+    """Outputs of `agent`."""
+
+    text: str
+    output: Any = Field(default=None, description="The value of `reply.schema`: null without one.")
+    calls: list[Any] = Field(
+        description="Its calls in order: `{turn, tool, server, arguments, result, error}`."
+    )
+    turns: int = Field(description="How often it spoke before its answer was asked for.")
+    usage: UsageOutput
+
+
+class Agent:
+    """A model that may call the listed tools for at most `max_turns` turns."""
+
+    params: ClassVar[type[AgentParams]] = AgentParams
+    output: ClassVar[type[AgentOutput]] = AgentOutput
+    version: ClassVar[int] = 1
+    is_pure: ClassVar[bool] = False
+    roles: ClassVar[frozenset[Role]] = frozenset({"chat"})
+
+    def reads(self, params: AgentParams) -> Sequence[str]:
+        """Name nothing: what its tools read is known when they are called."""
+        return ()
+
+    async def run(self, params: AgentParams, tools: Tools) -> AgentOutput:
+        """Work on the task.
+
+        Raises:
+            StepError: there is no such tool, or the model gave no answer as `reply` wants it.
+            EngineError: the task does not fit, or the pool could not do it.
+        """
+        from paddock.steps.agents.offering import offers
+        from paddock.steps.agents.turns import Conversation
+        from paddock.steps.agents.wishes import chosen
+
+        model = tools.models.resolve(params.model, "chat")
+        asker = Asker(tools, model, params.params.given())
+        offered = await offers(params.tools, tools.toolset)
+        task = render(params.prompt, "prompt", params.vars)
+        messages = [Message("user", task)]
+        if params.system is not None:
+            messages.insert(0, Message("system", render(params.system, "system", params.vars)))
+        kept = await _kept(params.memory, asker, task)
+        talk = Conversation(
+            asker, offered, params.max_turns, kept, chosen(params.tool_choice, offered)
+        )
+        try:
+            ended = await talk.work(messages, tools.reply)
+        finally:
+            await kept.close()
+        return AgentOutput(
+            text=ended.text,
+            output=ended.output,
+            calls=[call.model_dump(mode="json") for call in ended.calls],
+            turns=ended.n_turns,
+            usage=asker.usage(),
+        )
+
+
+async def _kept(memory: str, asker: Asker, task: str) -> Kept:
+    """Give what keeps turns that no longer fit."""
+    if memory == "window":
+        from paddock.steps.agents.memory import Nothing
+
+        return Nothing()
+    from paddock.steps.agents import keeping
+
+    return await keeping.notes(asker, task) if memory == "summary" else keeping.recalled(asker)

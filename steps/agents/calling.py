@@ -1,0 +1,217 @@
+"""Carry out the calls of a turn: several at once, each bounded, and never what is not allowed.
+
+A conversation into which text of others has come can be steered by whoever wrote it. So a tool
+that changes something is called there only where the pipeline's author allowed it for this tool.
+Knows no models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import Field
+
+from paddock.engine.request import Message, ToolCall
+from paddock.steps.step import Output, StepError, Tools
+from paddock.steps.toolset import BoundTool, ToolResult
+
+from .offering import Offer
+
+AT_ONCE = 8
+MOST_IN_A_TURN = 16
+_GRACE_S = 5.0  # a tool keeps its own deadline; this one is for a tool that does not
+
+
+class CallOutput(Output):
+    """One call that the model made, and what came of it."""
+
+    turn: int
+    tool: str
+    server: str | None = None
+    arguments: dict[str, Any]
+    result: Any = Field(default=None, description="What it gave; null where it failed.")
+    error: str | None = Field(default=None, description="Why it failed, or was not done.")
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A call, what is told to the model of it, and what the step gives."""
+
+    call: ToolCall
+    text: str
+    output: CallOutput
+    is_repeated: bool = False
+
+
+@dataclass
+class Hands:
+    """Calls the tools of one conversation, and remembers what it has called."""
+
+    tools: Tools
+    offered: Mapping[str, Offer]
+    """By the names that the model knows."""
+    foreign: dict[str, None] = field(default_factory=dict)
+    """Where text of others in the conversation comes from, in order."""
+    _known: dict[str, Done] = field(default_factory=dict)
+    _refused: set[str] = field(default_factory=set)
+
+    async def carry_out(
+        self, calls: Sequence[ToolCall], turn: int, conversation: Sequence[Message]
+    ) -> list[Done]:
+        """Do what a turn asks for, in its order; calls that change nothing go at the same time.
+
+        `conversation` is what the model was shown: the same call in it is not done twice, even
+        where a run was killed in between.
+
+        Raises:
+            StepError: a tool says that going on is pointless.
+        """
+        gate = asyncio.Semaphore(self._at_once(calls))
+        so_far = _digest(conversation)
+
+        async def one(number: int, call: ToolCall) -> Done:
+            async with gate:
+                return await self._one(call, turn, number, so_far)
+
+        tasks = [asyncio.create_task(one(*pair)) for pair in enumerate(calls)]
+        try:
+            done = list(await asyncio.gather(*tasks))
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
+        for each in done:
+            self._note(each)
+        return done
+
+    def _at_once(self, calls: Sequence[ToolCall]) -> int:
+        """Let calls that change something come one after the other, in the model's order."""
+        bound = [offer.bound for call in calls if (offer := self.offered.get(call.name))]
+        return 1 if any(tool is not None and tool.has_effects for tool in bound) else AT_ONCE
+
+    def _note(self, done: Done) -> None:
+        """Remember a call, and whether its result was written by others."""
+        offer = self.offered.get(done.call.name)
+        if offer is not None and offer.brings_text and not self._is_refusal(done):
+            self.foreign[f"the results of '{done.output.tool}'"] = None
+        if done.output.error is None:
+            self._known.setdefault(_key(done.call), done)
+
+    def _is_refusal(self, done: Done) -> bool:
+        return done.output.error == _not_allowed(done.output.tool)
+
+    async def _one(self, call: ToolCall, turn: int, number: int, so_far: str) -> Done:
+        offer = self.offered.get(call.name)
+        tool = offer.bound if offer is not None else None
+        output = CallOutput(
+            turn=turn,
+            tool=tool.name if tool is not None else call.name,
+            server=tool.server if tool is not None else None,
+            arguments=dict(call.arguments),
+        )
+        if offer is None or tool is None:
+            known = ", ".join(self.offered)
+            return _failed(call, output, f"There is no tool '{call.name}'. There are: {known}.")
+        if number >= MOST_IN_A_TURN:
+            why = f"Not called: at most {MOST_IN_A_TURN} tools are called at once."
+            return _failed(call, output, why)
+        before = self._known.get(_key(call))
+        if before is not None:
+            return _repeated(call, output, before)
+        if tool.has_effects and self.foreign and not offer.may_be_tainted:
+            self._tell_refusal(tool)
+            return _failed(call, output, _not_allowed(tool.name))
+        result = await self._called(tool, call, number, so_far)
+        if result.is_error:
+            return _failed(call, output, result.text)
+        return Done(call, result.text, output.model_copy(update={"result": result.value}))
+
+    def _tell_refusal(self, tool: BoundTool) -> None:
+        if tool.name in self._refused:
+            return
+        self._refused.add(tool.name)
+        server = f", server: {tool.server}" if tool.server else ""
+        self.tools.log.note(
+            f"the model wanted to call '{tool.name}', which changes something, in a conversation "
+            f"that holds text of others ({', '.join(self.foreign)}); it was refused. If that text "
+            f"may make it do so, write `{{name: {tool.name}{server}, allow: tainted}}`."
+        )
+
+    async def _called(
+        self, tool: BoundTool, call: ToolCall, number: int, so_far: str
+    ) -> ToolResult:
+        """Call a tool; a result that this very conversation has had is taken from the ledger."""
+        item = self.tools.item
+        asked = {
+            "tool": tool.name,
+            "server": tool.server,
+            "arguments": dict(call.arguments),
+            "conversation": so_far,
+            "number": number,
+            "item": [item.owner, item.step, item.key],
+        }
+
+        async def do() -> dict[str, Any]:
+            result = await _within_time(tool, call.arguments)
+            if result.is_error:
+                raise _SaidNo(result)  # not kept: it may go well the next time
+            return {"text": result.text, "value": result.value}
+
+        try:
+            return ToolResult(**await self.tools.memo.once("turn", asked, do))
+        except _SaidNo as no:
+            return no.result
+
+
+class _SaidNo(Exception):
+    def __init__(self, result: ToolResult) -> None:
+        self.result = result
+        super().__init__(result.text)
+
+
+async def _within_time(tool: BoundTool, arguments: Mapping[str, Any]) -> ToolResult:
+    """Call a tool; that it is late or cannot be run is a result as well: the model goes on."""
+    try:
+        async with asyncio.timeout(tool.timeout_s + _GRACE_S):
+            return await tool.call(dict(arguments))
+    except TimeoutError:
+        return ToolResult(f"It gave no result within {tool.timeout_s:g} s.", is_error=True)
+    except StepError as error:
+        if error.is_fatal:
+            raise
+        return ToolResult(error.reason, is_error=True)
+
+
+def _failed(call: ToolCall, output: CallOutput, why: str) -> Done:
+    return Done(call, f"Error: {why}", output.model_copy(update={"error": why}))
+
+
+def _repeated(call: ToolCall, output: CallOutput, before: Done) -> Done:
+    text = (
+        f"You have made this call before. Do not repeat it: use its result, or answer.\n"
+        f"{before.text}"
+    )
+    made = output.model_copy(update={"result": before.output.result})
+    return Done(call, text, made, is_repeated=True)
+
+
+def _not_allowed(tool: str) -> str:
+    return f"'{tool}' is not allowed here, since it changes something. Go on without it."
+
+
+def _key(call: ToolCall) -> str:
+    return f"{call.name}\n{json.dumps(call.arguments, sort_keys=True, ensure_ascii=False)}"
+
+
+def _digest(conversation: Sequence[Message]) -> str:
+    told = [
+        [one.role, one.content, [[call.name, dict(call.arguments)] for call in one.tool_calls]]
+        for one in conversation
+    ]
+    return hashlib.sha256(json.dumps(told, ensure_ascii=False).encode()).hexdigest()

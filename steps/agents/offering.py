@@ -1,0 +1,152 @@
+"""The tools that a step offers to a model: as its author names them, and as a model may say them.
+
+Knows no conversation. Which tools there are, `Toolset` says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from paddock.engine.request import Tool
+from paddock.steps.step import StepError
+from paddock.steps.toolset import BoundTool, Toolset
+
+MOST_TOOLS = 64
+"""More fill a context with their descriptions, and no model chooses well among them."""
+_MOST_NAME_CHARS = 64
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+class ToolParam(BaseModel):
+    """A tool that a model may call, or all of a server's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A built-in or installed tool, FILE.py:FUNCTION, or a tool of the server.",
+    )
+    server: str | None = Field(
+        default=None,
+        min_length=1,
+        description="One of `mcpServers`; without `name` all of its tools are offered.",
+    )
+    options: dict[str, Any] = Field(
+        default={},
+        description="What the model cannot change: `timeout`, `hosts` of http.get, `root` of "
+        "files.read and files.search.",
+    )
+
+    @model_validator(mode="after")
+    def _names_something(self) -> ToolParam:
+        if self.name is None and self.server is None:
+            raise ValueError("a tool needs `name`, `server` or both")
+        return self
+
+
+class AgentTool(ToolParam):
+    """A tool that is called when the model asks for it."""
+
+    allow: Literal["tainted"] | None = Field(
+        default=None,
+        description="`tainted`: it may be called, though it changes something, where the "
+        "conversation holds text of documents or of other tools.",
+    )
+
+
+class ChatTool(ToolParam):
+    """A tool that the model may ask for; the pipeline's later steps do with it what they like."""
+
+    description: str | None = Field(default=None, description="What it does, for the model.")
+    parameters: dict[str, Any] | None = Field(
+        default=None,
+        description="JSON Schema of its arguments: with it, the tool need not exist anywhere.",
+    )
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> ChatTool:
+        if self.parameters is not None and (self.name is None or self.server is not None):
+            raise ValueError("`parameters` describe a tool of your own: give it a `name` only")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One tool as a model is told of it."""
+
+    said: Tool
+    bound: BoundTool | None = None
+    """What is called; None: nobody calls it here."""
+    may_be_tainted: bool = False
+
+    @property
+    def brings_text(self) -> bool:
+        """Whether what it gives was written by others; arithmetic and the time were not."""
+        tool = self.bound
+        return tool is None or tool.server is not None or tool.name not in ("calculator", "now")
+
+
+async def offers(wanted: Sequence[str | ToolParam], toolset: Toolset) -> list[Offer]:
+    """Find the tools by their names, in the author's order.
+
+    Raises:
+        StepError: there is none of this name, one is named twice, or there are too many.
+    """
+    found: list[Offer] = []
+    for one in wanted:
+        param = ToolParam(name=one) if isinstance(one, str) else one
+        if isinstance(param, ChatTool) and param.parameters is not None:
+            said = Tool(param.name or "", param.description or "", param.parameters)
+            found.append(Offer(said))
+            continue
+        names = [param.name] if param.name else list(await toolset.names(param.server))
+        for name in names:
+            found.append(_offer(await toolset.tool(name, param.server, param.options), param))
+    if len(found) > MOST_TOOLS:
+        raise StepError(
+            f"{len(found)} tools are offered; at most {MOST_TOOLS} are.",
+            remedy="Name those of a server that the model needs.",
+        )
+    return _with_own_names(found)
+
+
+def _offer(tool: BoundTool, param: ToolParam) -> Offer:
+    description = tool.description
+    if isinstance(param, ChatTool) and param.description is not None:
+        description = param.description
+    may = isinstance(param, AgentTool) and param.allow == "tainted"
+    return Offer(Tool(tool.name, description, dict(tool.schema)), tool, may)
+
+
+def _with_own_names(found: Sequence[Offer]) -> list[Offer]:
+    """Name each tool as any model and server takes it: `http.get` becomes `http_get`.
+
+    Raises:
+        StepError: a tool is there twice.
+    """
+    named: dict[str, Offer] = {}
+    for one in found:
+        server = one.bound.server if one.bound is not None else None
+        tries = [sayable(one.said.name), sayable(f"{server}_{one.said.name}")]
+        name = next((name for name in tries[: 2 if server else 1] if name not in named), None)
+        if name is None:
+            of = f" of server '{server}'" if server else ""
+            raise StepError(f"the tool '{one.said.name}'{of} is offered twice.")
+        said = Tool(name, one.said.description, one.said.parameters)
+        named[name] = Offer(said, one.bound, one.may_be_tainted)
+    return list(named.values())
+
+
+def sayable(name: str) -> str:
+    """Give a name in letters, digits, '_' and '-'.
+
+    >>> sayable("http.get")
+    'http_get'
+    """
+    return _NOT_IN_A_NAME.sub("_", name)[:_MOST_NAME_CHARS] or "tool"
