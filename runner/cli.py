@@ -23,6 +23,7 @@ GROUPS = {
     "pipelines": ("validate", "plan", "run"),
     "machine": ("init", "schema", "steps", "doctor"),
     "config": ("config",),
+    "test": ("test",),
     "chat": ("chat",),
     "embed": ("embed",),
     "batch": ("batch",),
@@ -39,6 +40,7 @@ GROUPS = {
     "running": ("ps", "stop"),
     "history": ("runs", "logs"),
     "clean": ("clean",),
+    "why": ("why",),
 }
 _ALL = (*GROUPS, "later")
 

@@ -12,7 +12,7 @@ import typer
 from .exits import CommandError, guarded
 
 COMMANDS = (
-    "test", "graph", "why", "summarise", "summarize",
+    "graph", "summarise", "summarize",
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -78,7 +79,7 @@ def plan(
     from paddock.runner.verbs import plan as foresee
 
     path = pipeline_file(file)
-    settings = read_settings(path.parent, flags=_flags(pool, allow))
+    settings = read_settings(path.parent, flags=flags_of(pool, allow))
     report = foresee(path, inputs=parse_inputs(inputs), settings=settings)
     if as_json:
         console.say_json(report.as_json())
@@ -121,13 +122,17 @@ def run(
     log_json: Annotated[
         bool, typer.Option("--log-json", help="Show the run on stderr as one JSON object a line.")
     ] = False,
-    junit: Annotated[str | None, typer.Option(hidden=True)] = None,
-    summary: Annotated[str | None, typer.Option(hidden=True)] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write JUnit XML: each document a case.")
+    ] = None,
+    summary: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a summary in Markdown.")
+    ] = None,
     report: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> int:
     """Run a pipeline; the same command again continues."""
     asked: dict[str, object] = {
-        "junit": junit, "summary": summary, "report": report,
+        "report": report,
         "refresh": refresh,  # no step marks a new version as compatible yet: each one counts
     }  # fmt: skip
     later.refuse({f"--{name}": value for name, value in asked.items()})
@@ -136,7 +141,7 @@ def run(
     from paddock.runner.display import progress
     from paddock.runner.settings import read_settings
 
-    flags = _flags(pool, allow) | ({"log_json": True} if log_json else {})
+    flags = flags_of(pool, allow) | ({"log_json": True} if log_json else {})
     settings = read_settings(path.parent, flags=flags)
     is_log = settings.service.is_log_json
     with progress.watching(is_quiet_stdout=as_json, is_log=is_log) as observer:
@@ -152,6 +157,10 @@ def run(
             retry_failed=retry_failed,
             notify=notify,
         )
+    if junit is not None or summary is not None or os.environ.get("GITHUB_STEP_SUMMARY"):
+        from paddock.runner.trials.reports import write_run
+
+        write_run(ended, str(path), junit=junit, summary=summary)
     if is_log:
         if as_json:
             console.say_json(ended.as_json())
@@ -161,7 +170,7 @@ def run(
     return ended.exit_status(fail_on)
 
 
-def _flags(pool: str | None, allow: str | None) -> dict[str, object]:
+def flags_of(pool: str | None, allow: str | None) -> dict[str, object]:
     """Give the settings that were given by hand."""
     given = {"pool": pool, "allow": allow}
     return {name: value for name, value in given.items() if value is not None}

@@ -1,0 +1,122 @@
+"""`paddock test`: carry out the tests of pipelines, with models or with recorded replies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from paddock.runner.display import console
+
+from .exits import CommandError, guarded
+from .machine import Json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from paddock.runner.trials.outcome import Case, Suite
+    from paddock.runner.trials.subjects import TestFile
+    from paddock.runner.trials.trial import Mode
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("test")(guarded(test))
+
+
+def test(
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="Pipelines, folders with one, or .prompt.yml."),
+    ],
+    record: Annotated[
+        bool, typer.Option("--record", help="Ask models what is not recorded yet, and record it.")
+    ] = False,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Ask no model: what is not recorded fails.")
+    ] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="This test alone; can be repeated.")
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write JUnit XML, as CI reads it.")
+    ] = None,
+    summary: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a summary in Markdown.")
+    ] = None,
+    as_json: Json = False,
+    pool: Annotated[
+        str | None,
+        typer.Option(metavar="URL,...", help="Ask these servers in place of this machine's pool."),
+    ] = None,
+    allow: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="What it may reach besides: network, run, secrets."),
+    ] = None,
+) -> int:
+    """Run a pipeline's tests; ends with 4 where one fails."""
+    if record and replay:
+        raise CommandError("Give `--record` or `--replay`, not both.")
+    from paddock.runner.trials import outcome, subjects, verb
+    from paddock.runner.trials.reports import write
+
+    from .pipelines import flags_of, pipeline_file
+
+    mode: Mode = "record" if record else "replay" if replay else "auto"
+    tests = [subjects.read(pipeline_file(file)) for file in files]
+    if not any(file.subjects for file in tests):
+        names = ", ".join(str(file.file) for file in tests)
+        raise CommandError(f"There are no tests in {names}.\n  Write some under `tests:`.")
+    teller = _Teller(console.tell if as_json else console.say)
+    try:
+        suites = verb.carry_out(
+            tests,
+            mode=mode,
+            only=frozenset(only or ()),
+            flags=flags_of(pool, allow),
+            tell=teller.case,
+        )
+    except verb.NoSuchTest as error:
+        raise CommandError(str(error)) from error
+    teller.end(suites)
+    write(suites, junit=junit, summary=summary)
+    status = outcome.exit_status(suites)
+    if as_json:
+        totals, found = outcome.counts(suites), [suite.as_json() for suite in suites]
+        console.say_json({"ok": not status, "counts": totals, "files": found})
+    return status
+
+
+class _Teller:
+    """Says how tests go, as they go."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._file: TestFile | None = None
+
+    def case(self, file: TestFile, case: Case) -> None:
+        """Say how one went: a line, and what is wrong below it."""
+        if file is not self._file:
+            self._file = file
+            self._say(console.clean(str(file.file)))
+        how = ", ".join(part for part in (case.source, console.duration(case.seconds)) if part)
+        self._say(f"  {case.word:<7} {console.clean(case.name)} ({how})")
+        for problem in () if case.passed else case.problems:
+            self._say(f"      {problem.kind}: {problem.message}")
+            if problem.detail:
+                self._say("\n".join(f"        {line}" for line in problem.detail.split("\n")))
+        for note in case.notes:
+            self._say(f"      {note}")
+
+    def end(self, suites: Sequence[Suite]) -> None:
+        """Say how they went together."""
+        from paddock.runner.trials import outcome
+
+        for note in (note for suite in suites for note in suite.notes):
+            self._say(console.clean(note))
+        totals = outcome.counts(suites)
+        said = [f"{n:,} {word}" for word, n in totals.items() if n]
+        n_all, seconds = sum(totals.values()), sum(suite.seconds for suite in suites)
+        tests = console.counted(n_all, "test")
+        self._say(f"{tests}: {', '.join(said)}, in {console.duration(seconds)}.")

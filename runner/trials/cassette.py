@@ -1,0 +1,241 @@
+"""A cassette: what a test asked of models and tools and what it was given, as JSON lines.
+
+One file for a test, with a line for each model, its token counts, and each call; a call is known
+by all that it asked. Written so that a person can read the difference of two. Knows no pool.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from paddock.runner.freshness import canonical
+
+VERSION = 1
+MOST_BYTES = 256 * 1024 * 1024
+SHORT_CHARS = 24  # words whose tokens were counted stand there as they are, longer texts by hash
+Kind = Literal["chat", "embed", "tool", "listing"]
+KINDS: tuple[Kind, ...] = ("chat", "embed", "tool", "listing")
+
+
+class CassetteError(Exception):
+    """A cassette that cannot be read or written: file, line, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call: `asked` decides `given`; both are plain JSON data."""
+
+    kind: Kind
+    asked: Mapping[str, Any]
+    given: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Give what it is known by."""
+        return key_of(self.kind, self.asked)
+
+
+def key_of(kind: Kind, asked: Mapping[str, Any]) -> str:
+    """Give what a call is known by."""
+    return hashlib.sha256(f"{kind}\n{canonical(asked)}".encode()).hexdigest()
+
+
+@dataclass(eq=False)
+class Cassette:
+    """What is recorded for one test, and what of it was asked for."""
+
+    file: Path
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What is known of each model, by `model_name`."""
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Tokens of texts, by model."""
+    calls: dict[str, Call] = field(default_factory=dict)
+    is_there: bool = False
+    """Whether its file was there."""
+    _used: set[str] = field(default_factory=set)
+    _used_counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    _used_models: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def find(self, kind: Kind, asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Give what such a call was given, if it was recorded."""
+        call = self.calls.get(key_of(kind, asked))
+        if call is None:
+            return None
+        self._used.add(call.key)
+        return call.given
+
+    def keep(self, kind: Kind, asked: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+        """Record a call."""
+        call = Call(kind, asked, given)
+        self.calls[call.key] = call
+        self._used.add(call.key)
+
+    def count(self, model: str, text: str) -> int | None:
+        """Give a text's recorded tokens."""
+        name = count_name(text)
+        n_tokens = self.counts.get(model, {}).get(name)
+        if n_tokens is not None:
+            self._used_counts.setdefault(model, {})[name] = n_tokens
+        return n_tokens
+
+    def keep_count(self, model: str, text: str, n_tokens: int) -> None:
+        """Record a text's tokens."""
+        name = count_name(text)
+        self.counts.setdefault(model, {})[name] = n_tokens
+        self._used_counts.setdefault(model, {})[name] = n_tokens
+
+    def model(self, name: str) -> Mapping[str, Any] | None:
+        """Give what is known of a model."""
+        facts = self.models.get(name)
+        if facts is not None:
+            self._used_models[name] = facts
+        return facts
+
+    def keep_model(self, name: str, facts: dict[str, Any]) -> None:
+        """Record what is known of a model; replies of another model of this name are dropped."""
+        before = self.models.get(name)
+        if before is not None and before["digest"] != facts["digest"]:
+            ref = facts["ref"]
+            self.calls = {k: v for k, v in self.calls.items() if v.asked.get("model") != ref}
+            self.counts.pop(ref, None)
+            self._used &= self.calls.keys()
+        self.models[name] = facts
+        self._used_models[name] = facts
+
+    @property
+    def unused(self) -> tuple[Call, ...]:
+        """The recorded calls that nobody asked for."""
+        return tuple(call for key, call in self.calls.items() if key not in self._used)
+
+    def of_kind(self, kind: Kind) -> Iterator[Call]:
+        """Give the recorded calls of a kind."""
+        return (call for call in self.calls.values() if call.kind == kind)
+
+    def write(self, test: str) -> bool:
+        """Write what was asked for, and nothing else; tells whether the file changed.
+
+        Raises:
+            CassetteError: it cannot be written.
+        """
+        text = "".join(f"{_line(one)}\n" for one in self._lines(test))
+        try:
+            if self.is_there and self.file.read_text("utf-8") == text:
+                return False
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            aside = self.file.with_name(f".{self.file.name}.{os.getpid()}")
+            aside.write_text(text, "utf-8", newline="\n")
+            aside.replace(self.file)
+        except (OSError, UnicodeError) as error:
+            raise CassetteError(f"{self.file}: cannot be written: {_why(error)}.") from error
+        return True
+
+    def _lines(self, test: str) -> Iterator[Mapping[str, Any]]:
+        yield {"cassette": VERSION, "test": test}
+        for name in sorted(self._used_models):
+            yield {"kind": "model", "name": name, "facts": self._used_models[name]}
+        for model, counts in sorted(self._used_counts.items()):
+            yield {"kind": "counts", "model": model, "tokens": dict(sorted(counts.items()))}
+        used = [call for key, call in self.calls.items() if key in self._used]
+        # In an order that does not depend on which item came first.
+        for call in sorted(used, key=lambda one: (KINDS.index(one.kind), canonical(one.asked))):
+            yield {"kind": call.kind, "asked": call.asked, "given": call.given}
+
+
+def read(file: Path) -> Cassette:
+    """Read a cassette; one that is not there is empty.
+
+    Raises:
+        CassetteError: it cannot be read, with the line.
+    """
+    cassette = Cassette(file)
+    try:
+        if file.stat().st_size > MOST_BYTES:
+            raise CassetteError(f"{file}: is larger than {MOST_BYTES // 2**20} MiB.")
+        lines = file.read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return cassette
+    except (OSError, UnicodeDecodeError) as error:
+        raise CassetteError(f"{file}: cannot be read: {_why(error)}.") from error
+    cassette.is_there = True
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                _take(cassette, json.loads(line))
+            except CassetteError:
+                raise
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                raise CassetteError(_broken(file, number, line)) from error
+    return cassette
+
+
+def _take(cassette: Cassette, one: dict[str, Any]) -> None:
+    if "cassette" in one:
+        if one["cassette"] != VERSION:
+            raise CassetteError(
+                f"{cassette.file}: was recorded by another version of Paddock "
+                f"(its form is {one['cassette']}, this one reads {VERSION}). "
+                f"Record it again with `--record`."
+            )
+    elif one["kind"] == "model":
+        cassette.models[one["name"]] = {**one["facts"], "digest": one["facts"]["digest"]}
+    elif one["kind"] == "counts":
+        cassette.counts.setdefault(one["model"], {}).update(one["tokens"])
+    elif one["kind"] in KINDS:
+        call = Call(one["kind"], one["asked"].copy(), one["given"].copy())
+        cassette.calls[call.key] = call
+    else:
+        raise KeyError(one["kind"])
+
+
+def _broken(file: Path, number: int, line: str) -> str:
+    if line.startswith(("<<<<<<<", "=======", ">>>>>>>")):
+        what, remedy = "is what a merge left behind", "Take either side, or delete the file"
+    else:
+        what, remedy = "is no line of a cassette", "Delete the file"
+    return f"{file}:{number}: {what}. {remedy}, and record it again with `--record`."
+
+
+def _line(value: Mapping[str, Any]) -> str:
+    return (
+        json.dumps(value, ensure_ascii=False)
+        .encode("utf-8", "surrogatepass")
+        .decode("utf-8", "replace")
+    )
+
+
+def _why(error: OSError | UnicodeError) -> str:
+    if isinstance(error, UnicodeError):
+        return "it is not UTF-8"
+    return error.strerror or str(error)
+
+
+def count_name(text: str) -> str:
+    """Give the name of a text whose tokens are counted."""
+    if len(text) <= SHORT_CHARS:
+        return text
+    return f"#{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+
+
+def file_names(stem: str, tests: Iterable[str]) -> dict[str, str]:
+    """Give each test the name of its cassette's file.
+
+    >>> file_names("digest", ["Two documents, no model", "été"])
+    {'Two documents, no model': 'digest.two-documents-no-model.jsonl', 'été': 'digest.été.jsonl'}
+    """
+    slugs = {test: re.sub(r"[\W_]+", "-", test.lower()).strip("-")[:60] for test in tests}
+    n_of = Counter(slugs.values())
+    apart = {test: hashlib.sha256(test.encode()).hexdigest()[:6] for test in slugs}
+    return {
+        test: f"{stem}.{slug}.jsonl"
+        if slug and n_of[slug] == 1
+        else f"{stem}.{slug or 'test'}-{apart[test]}.jsonl"
+        for test, slug in slugs.items()
+    }

@@ -1,0 +1,176 @@
+"""A copy of a pipeline's folder for one test: it runs as if it had never run, and changes nothing.
+
+Left out are hidden folders, what the pipelines of the folder wrote themselves, and recorded
+replies. Models beside the pipeline are linked. Knows no test.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paddock.steps.globs import BadPattern, Globs
+
+MOST_BYTES = 256 * 1024 * 1024
+MOST_FILES = 20_000
+# Kept apart from any real text, so that a reply is never changed by chance.
+FOLDER_MARK = "«folder»"
+TMP_MARK = "«tmp»"
+_LINKED = (".gguf", ".safetensors", ".onnx")
+_LEFT_OUT = frozenset(("__pycache__", "node_modules"))
+
+
+class StageError(Exception):
+    """The copy cannot be made: one plain sentence, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where one test runs."""
+
+    file: Path
+    """The pipeline's copy."""
+    tmp: Path
+    """An empty folder, for outputs."""
+    original: Path
+    """The folder that was copied."""
+
+    @property
+    def folder(self) -> Path:
+        """The copy of the pipeline's folder."""
+        return self.file.parent
+
+    def marked(self, text: str) -> str:
+        """Write a text as it would be written wherever the test runs."""
+        return text.replace(str(self.folder), FOLDER_MARK).replace(str(self.tmp), TMP_MARK)
+
+    def unmarked(self, text: str) -> str:
+        """Undo `marked`."""
+        return text.replace(FOLDER_MARK, str(self.folder)).replace(TMP_MARK, str(self.tmp))
+
+    def for_person(self, text: str) -> str:
+        """Write a text with the paths that its author knows."""
+        return (
+            text.replace(f"{self.folder}{os.sep}", "")
+            .replace(str(self.folder), ".")
+            .replace(str(self.tmp), "{{ tmp }}")
+        )
+
+
+@contextmanager
+def staged(
+    file: Path, *, wanted: Sequence[str] = ("**/*",), without: Sequence[Path] = ()
+) -> Iterator[Stage]:
+    """Give a stage for a pipeline's file; it is removed afterwards.
+
+    `wanted` are globs of what the copy holds, `without` files and folders to leave out.
+
+    Raises:
+        StageError: the folder is too large, or cannot be copied.
+    """
+    folder = file.absolute().parent.resolve()
+    try:
+        globs = Globs.of(wanted)
+    except BadPattern as error:
+        raise StageError(f"`files`: {error}.") from error
+    left_out = frozenset(path.resolve() for path in without) | owned(folder)
+    with tempfile.TemporaryDirectory(prefix="paddock-test-", ignore_cleanup_errors=True) as name:
+        root = Path(name).resolve()
+        copy, tmp = root / "folder", root / "tmp"
+        copy.mkdir()
+        tmp.mkdir()
+        try:
+            _Copier(folder, copy, globs, left_out).copy()
+            if not (copy / file.name).exists():
+                shutil.copy2(file, copy / file.name)
+        except OSError as error:
+            what = f"{error.filename}: {error.strerror}"
+            raise StageError(f"a copy of '{folder}' cannot be made ({what}).") from error
+        yield Stage(copy / file.name, tmp, folder)
+
+
+def owned(folder: Path) -> frozenset[Path]:
+    """Give the files that pipelines in this folder wrote, as their ledger knows them."""
+    state = folder / ".paddock"
+    if not (state / "ledger.sqlite").is_file():
+        return frozenset()
+    from paddock.runner.ledger.entries import LedgerError
+    from paddock.runner.ledger.ledger import Ledger
+
+    try:
+        with Ledger(state, is_readonly=True) as ledger:
+            return frozenset(folder / row.path for row in ledger.outputs())
+    except LedgerError:
+        return frozenset()  # what a broken ledger knows does not matter to a test
+
+
+class _Copier:
+    """Copies one folder within bounds."""
+
+    def __init__(self, source: Path, target: Path, globs: Globs, left_out: frozenset[Path]) -> None:
+        self._source = source
+        self._target = target
+        self._globs = globs
+        self._left_out = left_out
+        self._n_bytes = 0
+        self._n_files = 0
+
+    def copy(self) -> None:
+        named = {self._source: self._globs.names_folder(".")}
+        for at, folders, files in os.walk(self._source):
+            here = Path(at)
+            folders[:] = [name for name in folders if self._enters(here / name)]
+            for name in folders:
+                relative = (here / name).relative_to(self._source).as_posix()
+                named[here / name] = named[here] or self._globs.names_folder(relative)
+            for name in files:
+                path = here / name
+                relative = path.relative_to(self._source).as_posix()
+                wants = self._globs.names_file(relative, in_named_folder=named[here])
+                if wants and path not in self._left_out:
+                    self._one(path)
+
+    def _enters(self, folder: Path) -> bool:
+        hidden = folder.name.startswith(".") or folder.name in _LEFT_OUT
+        return not hidden and folder not in self._left_out and not folder.is_symlink()
+
+    def _one(self, path: Path) -> None:
+        target = self._target / path.relative_to(self._source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() in _LINKED:
+            target.symlink_to(path)
+            return
+        if path.is_symlink():
+            target.symlink_to(path.readlink())
+            return
+        if not path.is_file():
+            return  # a socket, a pipe
+        self._n_files += 1
+        self._n_bytes += path.stat().st_size
+        if self._n_files > MOST_FILES or self._n_bytes > MOST_BYTES:
+            raise StageError(
+                f"a test runs on a copy of the pipeline's folder, and '{self._source}' holds more "
+                f"than {MOST_BYTES // 2**20} MiB or {MOST_FILES:,} files. Give the test `files:` "
+                f"with globs of what it needs, or the pipeline a folder of its own."
+            )
+        shutil.copy2(path, target)
+
+
+Marked = Callable[[str], str]
+
+
+def everywhere(value: Any, change: Marked) -> Any:
+    """Give plain data with every text in it changed, names of members too."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {change(str(name)): everywhere(item, change) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [everywhere(item, change) for item in value]
+    return value
