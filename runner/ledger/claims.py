@@ -65,6 +65,8 @@ class Claims:
         self._link = Link(server, tell)
         self._beating = Link(server, retry_s=dead_after_s / BEATS)
         self._heard_at = float("-inf")
+        self._was_silent = False
+        """Whether others may have taken us for dead at some time; then claims are asked for."""
         self._is_over = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -115,6 +117,9 @@ class Claims:
                 self._beating.rows(_INSERT, self._row(place, run, job))
             except LedgerError:
                 continue  # whoever claims or records next hears it, and says so
+            # A machine that slept is heard of again at once, but what it held may be others' now.
+            if not self._is_heard(asked_at):
+                self._was_silent = True
             self._heard_at = asked_at
 
     def leave(self) -> None:
@@ -172,7 +177,10 @@ class Claims:
 
     def is_sure(self) -> bool:
         """Tell whether nobody can have taken us for dead, without asking."""
-        return _moment() - self._heard_at < SURE * self._dead_after_s
+        return not self._was_silent and self._is_heard(_moment())
+
+    def _is_heard(self, at: float) -> bool:
+        return at - self._heard_at < SURE * self._dead_after_s
 
     def holds(self, scope: str, key: str) -> bool:
         """Ask whether an item is still ours."""

@@ -193,3 +193,22 @@ class StoredRow:
     n_rows: int
     run: str = ""
     at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class KeptCall:
+    """A call as it was recorded, to be looked at."""
+
+    hash: str
+    kind: str
+    model: str
+    digest: str
+    served_digest: str
+    done_reason: str | None
+    run: str
+    """The run that made it."""
+    at: float
+    usage: Mapping[str, Any]
+    request: str
+    """JSON."""
+    reply: bytes

@@ -5,14 +5,19 @@ One row for each item and for each store of an item, in place of an earlier one;
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .entries import MadeRow, StoredRow
+from .entries import KeptCall, MadeRow, StoredRow
 from .ledger import Ledger
 
 _MADE = "scope, key, run, at, spec, source, made, made_object"
+_CALL = (
+    "hash, kind, model, digest, served_digest, done_reason, run, at, "
+    "usage, request, request_object, reply, reply_object"
+)
 
 
 class Origins:
@@ -62,6 +67,28 @@ class Origins:
     def _rows(self, query: str, **values: Any) -> Iterator[MadeRow]:
         for *head, text, object_ in self._ledger.rows(query, **values):
             yield MadeRow(*head, made=self._ledger.value(text, object_))
+
+    # --- calls
+
+    def call(self, hash_: str) -> KeptCall | None:
+        """Give a call with its request and raw reply; None where it was let go since."""
+        query = f"select {_CALL} from calls where hash = :hash"
+        for *head, usage, request, request_object, reply, reply_object in self._ledger.rows(
+            query, hash=hash_
+        ):
+            asked = self._whole(request, request_object)
+            answered = self._whole(reply, reply_object)
+            if asked is not None and answered is not None:
+                return KeptCall(*head, json.loads(usage), asked.decode(), answered)
+        return None
+
+    def calls_of(self, scope: str, key: str) -> tuple[str, ...]:
+        """Give the hashes of the calls that an item was the first to make, the oldest first."""
+        query = "select hash from calls where scope = :scope and key = :key order by at"
+        return tuple(row[0] for row in self._ledger.rows(query, scope=scope, key=key))
+
+    def _whole(self, text: str | None, object_: str | None) -> bytes | None:
+        return (text or "").encode() if object_ is None else self._ledger.objects.get(object_)
 
     # --- vector stores
 

@@ -1,0 +1,246 @@
+"""Answer where a file came from, and what changed since: ledgers are read, nothing is run.
+
+The one door of this closet: `why(path, places)`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paddock.engine.errors import EngineError
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.calls import Digests
+from paddock.runner.history.places import STATE_FOLDER, Place, places
+from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.origins import Origins
+from paddock.runner.ledger.outputs import Condition, Index
+from paddock.runner.settings import Settings, read_settings
+
+from . import since
+from .find import Trace, Traces
+from .origin import Answer, Change, Origin
+from .steps import spec_of, steps_of
+
+if TYPE_CHECKING:
+    from paddock.engine.request import ModelSpec
+    from paddock.runner.binding.bound import BoundNode, BoundPlan
+
+
+def why(path: Path, given: Sequence[Path] = ()) -> Answer:
+    """Tell where a file, a folder's files or a store's rows came from.
+
+    `given` are pipelines or folders with some; without, those around the path and around the
+    current folder are asked, then those below it.
+    """
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - a link is what was written, not its target
+    faults: list[str] = []
+    near: dict[str, None] = {}
+    for place in _places(path, given):
+        try:
+            with _opened(place) as ledger:
+                case = _Case(ledger, place.folder.resolve(), path)
+                answer = case.answer()
+                if answer.is_known:
+                    return answer
+                near.update(dict.fromkeys(answer.near))
+        except LedgerError as error:
+            faults.append(str(error))
+    return Answer(str(path), near=tuple(near), faults=tuple(faults))
+
+
+def _places(path: Path, given: Sequence[Path]) -> Iterator[Place]:
+    if given:
+        yield from places(given)
+        return
+    seen: set[Path] = set()
+    around = [path, *path.parents, Path.cwd(), *Path.cwd().parents]
+    for folder in around:
+        state = folder / STATE_FOLDER
+        if state not in seen and (state / "ledger.sqlite").exists() | (state / "id").exists():
+            seen.add(state)
+            yield Place(state)
+    for place in places([Path.cwd()]):
+        if place.state not in seen:
+            yield place
+
+
+def _opened(place: Place) -> Ledger:
+    url = read_settings(place.folder).ledger_url
+    return Ledger(place.state, is_readonly=True, url=url)
+
+
+class _Case:
+    """One path in one ledger."""
+
+    def __init__(self, ledger: Ledger, base: Path, path: Path) -> None:
+        self._ledger = ledger
+        self._base = base
+        self._path = path
+        self._traces = Traces(ledger, base)
+        self._origins = Origins(ledger)
+        self._index = Index(ledger, base, set())
+
+    def answer(self) -> Answer:
+        stored = self._stored()
+        trace = self._traces.written(stored)
+        if trace is not None:
+            return Answer(str(self._path), (self._origin(trace),))
+        traces, n_more = self._traces.in_store(stored)
+        if not traces and self._path.is_dir():
+            traces, n_more = self._traces.below(stored)
+        if traces:
+            origins = tuple(self._origin(one) for one in traces)
+            return Answer(str(self._path), origins, n_more=n_more)
+        readers = tuple(map(_reader, self._traces.made_of(stored)))
+        near = () if readers else tuple(map(self._traces.absolute, self._traces.near(stored)))
+        return Answer(str(self._path), read_by=readers, near=near)
+
+    def _stored(self) -> str:
+        """Write the path as the ledger does: by its real folder, as runs resolve theirs."""
+        try:
+            real = self._path.parent.resolve() / self._path.name
+        except (OSError, RuntimeError):
+            real = self._path
+        return self._traces.stored(real)
+
+    def _origin(self, trace: Trace) -> Origin:
+        entry, base = trace.entry, self._base
+        source, reads = since.source_of(trace, base), since.reads_of(trace, base)
+        before = spec_of(self._origins, trace)
+        changes, notes = self._changes(trace, before)
+        made_of = _made_of(before)
+        steps = list(steps_of(self._origins, trace))
+        for name in made_of if not any(step.calls for step in steps) else ():
+            # A step that only writes down what a model said: what was asked of it is told as well.
+            other = self._traces.beside(trace.place, name)
+            if other is not None:
+                steps += steps_of(self._origins, other)
+                changes += self._changes(other, spec_of(self._origins, other))[0]
+        files = [("its document", source)] if source is not None else []
+        files += [("a file that it read", read) for read in reads]
+        for what, file in files:
+            if file is not None and file.state != "same":
+                changes.insert(0, Change(f"{what} {_IS[file.state]}: {self._shown(file.path)}"))
+        return Origin(
+            path=self._traces.absolute(trace.path),
+            pipeline=base / trace.place.file,
+            step=trace.place.step,
+            key="/".join((*trace.place.outer, trace.key)),
+            run=trace.run,
+            at=trace.at,
+            state="done" if entry is None else entry.state,
+            error=None if entry is None else entry.error,
+            condition=self._condition(trace),
+            source=source,
+            reads=reads,
+            steps=tuple(steps),
+            made_of=made_of,
+            outputs=tuple(map(self._traces.absolute, trace.outputs)),
+            changes=tuple(dict.fromkeys(changes)),
+            notes=tuple(notes),
+            n_rows=trace.n_rows,
+        )
+
+    def _shown(self, path: str) -> str:
+        return self._traces.stored(Path(path))
+
+    def _condition(self, trace: Trace) -> Condition:
+        if trace.n_rows is not None:
+            return "same" if self._path.exists() else "missing"
+        return self._index.condition(trace.place.scope, trace.path)
+
+    def _changes(self, trace: Trace, before: Mapping[str, Any]) -> tuple[list[Change], list[str]]:
+        """Compare the item with what the pipeline says now."""
+        file = self._base / trace.place.file
+        notes: list[str] = []
+        if not trace.place.file or not file.exists():
+            return [Change(f"the pipeline is gone: {trace.place.file}")], notes
+        try:
+            settings = read_settings(self._base)
+            bound = self._bound(file, settings, trace)
+            node = since.node_of(bound, trace.place.step)
+            if node is None:
+                return [Change(f"the pipeline has no '{trace.place.step}' any more")], notes
+            parts = asyncio.run(_parts(bound, node, self._index, settings))
+        except PipelineError as error:
+            what = f"the pipeline cannot be used as it is now: {error.faults[0].message}"
+            return [Change(what)], notes
+        except EngineError as error:
+            return [Change(f"a model cannot be used any more: {error}")], notes
+        if _is_elsewhere(bound, settings):
+            notes.append("its models are asked elsewhere: whether they changed is not looked at")
+        changes = list(since.changed_words(trace, node, before, parts))
+        for step in _made_of(before):
+            n_newer = self._traces.newer(trace.place.file, step, trace.at)
+            if n_newer:
+                results = "a newer result" if n_newer == 1 else f"{n_newer:,} newer results"
+                changes.append(Change(f"'{step}', which it reads, has {results}"))
+        return changes, notes
+
+    def _bound(self, file: Path, settings: Settings, trace: Trace) -> BoundPlan:
+        """Bind the pipeline with what its run was given."""
+        from paddock.runner.binding.bind import bind, plan_of
+
+        row = self._ledger.run(trace.run)
+        given = json.loads(row.given) if row is not None and row.given else {}
+        plan = plan_of(file)
+        names = plan.pipeline.inputs
+        kept = {name: value for name, value in given.get("inputs", {}).items() if name in names}
+        kept |= {name: "" for name in given.get("hidden", ()) if name in names}
+        models = {"chat": settings.chat_model, "embed": settings.embed_model}
+        return bind(plan, kept, cwd=self._base, default_models=models)
+
+
+class _Unasked(Digests):
+    """The models of servers elsewhere, which nobody asks for a question about the past."""
+
+    def __init__(self) -> None:
+        """Know none."""
+
+    async def of(self, spec: ModelSpec) -> str:
+        """Give nothing."""
+        return ""
+
+
+async def _parts(
+    bound: BoundPlan, node: BoundNode, index: Index, settings: Settings
+) -> dict[str, str]:
+    """Give what the item's hash would consist of now, without what nobody looks at."""
+    from paddock.runner.pools import LookedUp
+    from paddock.runner.work import Options, Work
+
+    is_elsewhere = _is_elsewhere(bound, settings)
+    digests = _Unasked() if is_elsewhere else Digests(LookedUp(settings).facts)
+    parts = await Work(bound, index.ledger, index, digests, Options()).parts_of(node)
+    return {name: parts[name] for name in parts if not (is_elsewhere and name.endswith(".model"))}
+
+
+def _is_elsewhere(bound: BoundPlan, settings: Settings) -> bool:
+    return bool(bound.pools or settings.pool_urls)
+
+
+_IS = {"changed": "is another one now", "gone": "is gone", "same": "is as it was"}
+
+
+def _made_of(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name the steps around an item whose outputs it reads, as its spec was written."""
+    own = {*spec.get("steps", {}), *spec.get("blocks", {})}
+    found = _REFERENCE.findall(json.dumps(spec))
+    return tuple(dict.fromkeys(name for name in found if name not in own))
+
+
+_REFERENCE = re.compile(r"\bsteps\.([a-z][a-z0-9_]*)")
+
+
+def _reader(trace: Trace) -> str:
+    """Say in words which item a document is of, and what it wrote."""
+    key = "/".join((*trace.place.outer, trace.key))
+    wrote = ", ".join(trace.outputs)
+    return f"item '{key}' of '{trace.place.step}'" + (f" → {wrote}" if wrote else "")
