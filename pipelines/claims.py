@@ -9,10 +9,11 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from .checking.check import Check
 from .checks import Checks
-from .expressions import Path
+from .expressions import ExpressionError, Path
 from .keys import Keys, Words
 
 CLAIMS = (
@@ -31,6 +32,14 @@ Text = Callable[..., None]
 """Keeps a text whose expressions are looked at: the value, its place, the names known there."""
 
 
+def _regex(given: str) -> str:
+    try:
+        re.compile(given)
+    except re.error as error:
+        raise ValueError(f"must be a regular expression: {error}") from error
+    return given
+
+
 class Expect(Keys):
     """One thing that must hold after a test."""
 
@@ -45,7 +54,9 @@ class Expect(Keys):
     equals: Any = Field(None, description="What it must be.")
     contains: Words | None = Field(None, description="A text that must be in it, or several.")
     lacks: Words | None = Field(None, description="A text that must not be in it, or several.")
-    regex: str | None = Field(None, description="A regular expression found in it.")
+    regex: Annotated[str, AfterValidator(_regex)] | None = Field(
+        None, description="A regular expression found in it."
+    )
     schema_: Any = Field(
         None, alias="schema", description="JSON Schema, or its short form, that it must match."
     )
@@ -97,14 +108,6 @@ class Expect(Keys):
             raise ValueError("`at_least` belongs to `similar`")
         return self
 
-    @model_validator(mode="after")
-    def _sound_regex(self) -> Expect:
-        try:
-            re.compile(self.regex or "")
-        except re.error as error:
-            raise ValueError(f"must be a regular expression: {error}") from error
-        return self
-
 
 class Test(Keys):
     """A run with known inputs, on a copy of the pipeline's folder, and what must hold after it."""
@@ -153,11 +156,20 @@ def _claim(claim: Expect, at: Path, text: Text) -> None:
         text(claim.value, (*at, claim.claim), SEEN)
     elif claim.claim == "check":
         if isinstance(claim.check, str):
-            text(claim.check, (*at, "check"), SEEN_BY_CHECK, bare=True)
+            names = SEEN_BY_CHECK | _called(claim.check)
+            text(claim.check, (*at, "check"), names, bare=True)
     elif claim.claim in ("equals", "contains", "lacks", "similar", "judge"):
         text(claim.value, (*at, claim.claim), SEEN_AFTER)
     text(claim.file, (*at, "file"), SEEN)
     text(claim.of, (*at, "of"), SEEN_AFTER, bare=True)
+
+
+def _called(check: str) -> frozenset[str]:
+    """Name the functions that a check calls; whether they are there is seen when it is bound."""
+    try:
+        return frozenset(call.name for call in Check.of(check).calls)
+    except ExpressionError:
+        return frozenset()  # told with the text itself
 
 
 def _field(claim: str) -> str:

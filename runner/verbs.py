@@ -243,7 +243,6 @@ async def _journey(
     session: Session, stop: asyncio.Event, border: Border, how: Way, prefect: Prefect | None
 ) -> Report:
     """Carry out an open session, and tell how it ended, by an error too."""
-    _tell_what_is_left_out(session)
     session.begin()
     try:
         report = await _carried_out(session, stop, border, how, prefect)
@@ -287,13 +286,6 @@ def _check_ids(bound: BoundPlan, force: frozenset[str]) -> None:
     ]
     if faults:
         raise PipelineError(faults)
-
-
-def _tell_what_is_left_out(session: Session) -> None:
-    left_out = session.bound.not_carried_out
-    if left_out:
-        names = ", ".join(f"`{name}`" for name in left_out)
-        session.tally.note(f"not carried out in this version: {names}")
 
 
 def prepare(

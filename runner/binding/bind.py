@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,6 @@ __all__ = [
 ]
 
 BLOCK_OUTPUTS = ("results", "counts", "changed", "failed")
-NOT_CARRIED_OUT = ("tests",)
 
 
 def bind(
@@ -130,6 +129,8 @@ class Binder:
             self._bound_within,
         )
         self._outputs: dict[str, tuple[str, ...] | None] = {}
+        self._answers: dict[str, tuple[str, ...] | None] = {}
+        """The fields of each step's answer, where its schema tells them."""
         self._params: dict[tuple[str | int, ...], Parameters] = {}
         self._own: list[Fault] = []
         self._said: set[tuple[tuple[str | int, ...], str]] = set()
@@ -160,6 +161,10 @@ class Binder:
         # What starts a pipeline does not count where a step of another one does.
         found = () if self._within.files else watches.bound()
         self._own += [*watches.faults, *schedules.faults(pipeline)]
+        if pipeline.tests:  # few files have some, and their functions take time to import
+            from . import claims
+
+            self._own += claims.faults(pipeline, self._base)
         return BoundPlan(
             pipeline=pipeline,
             file=self._file,
@@ -178,7 +183,6 @@ class Binder:
             watches=found,
             budget=_budget(pipeline),
             priority=pipeline.concurrency.priority if pipeline.concurrency else "batch",
-            not_carried_out=tuple(_not_carried_out(pipeline)),
         )
 
     def _nodes(
@@ -197,8 +201,8 @@ class Binder:
         self, step: WrittenStep, names: frozenset[str], controls: _Controls
     ) -> BoundStep | None:
         self._outputs[step.id] = None
-        self._own += replies.faults(self._pipeline.document, step.at, self._base)
         kind = self._kind(step)
+        self._own += replies.faults(self._pipeline.document, step, self._base, kind)
         if kind is None:
             return None
         self._outputs[step.id] = _outputs(kind, step)
@@ -206,6 +210,8 @@ class Binder:
         params = parameters.bound()
         self._own += parameters.faults
         self._params[step.at] = parameters
+        reply = replies.bound(step, self._base)
+        self._answers[step.id] = replies.fields(reply) if step.returns is None else None
         within = self._inner.bound(step) if step.uses == inner.USES else None
         if within is not None and step.returns is None:
             self._outputs[step.id] = inner.outputs_of(within)
@@ -225,8 +231,9 @@ class Binder:
             cache=controls.cache,
             returns=step.returns,
             model=self._models.of(step, kind.roles),
+            reply=reply,
             references=reads.references(step, names),
-            spec=reads.spec(step),
+            spec=reads.spec(step, reply),
             inner=within,
         )
 
@@ -286,6 +293,10 @@ class Binder:
         if outputs is not None and reference[2] not in outputs:
             what = f"step '{reference[1]}' has no output '{reference[2]}'"
             self._fault(at, what, known(reference[2], outputs))
+        answer = self._answers.get(reference[1]) if reference[2] == "output" else None
+        if answer is not None and len(reference) > 3 and reference[3] not in answer:
+            what = f"the answer of step '{reference[1]}' has no field '{reference[3]}'"
+            self._fault(at, what, known(reference[3], answer))
 
     def _check_name(self, at: tuple[str | int, ...], name: str, names: frozenset[str]) -> None:
         split = at.index("with")
@@ -348,7 +359,3 @@ def _outputs(kind: type[Step[Any, Any]], step: WrittenStep) -> tuple[str, ...] |
 def _budget(pipeline: Pipeline) -> Budget:
     keys = pipeline.budget
     return Budget(keys.time, keys.tokens) if keys else Budget()
-
-
-def _not_carried_out(pipeline: Pipeline) -> Iterator[str]:
-    yield from (name for name in NOT_CARRIED_OUT if name in pipeline.document.data)

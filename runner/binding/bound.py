@@ -17,6 +17,7 @@ from paddock.steps.roots import Roots
 from paddock.steps.step import Step
 
 from .parameters import BoundParams
+from .replies import BoundReply
 from .watches import BoundWatch
 
 
@@ -56,6 +57,8 @@ class BoundStep:
     cache: bool = True
     returns: Value | None = None
     model: ModelSpec | None = None
+    reply: BoundReply | None = None
+    """What its answer must be."""
     references: frozenset[Reference] = frozenset()
     """What it reads of inputs, other steps and loop variables, in template files too."""
     spec: str = ""
@@ -127,5 +130,3 @@ class BoundPlan:
     """The names of the inputs that the caller gave."""
     priority: Priority = "batch"
     """Whose requests the pool takes first."""
-    not_carried_out: tuple[str, ...] = ()
-    """What the file asks for and this version only checks."""

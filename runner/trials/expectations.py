@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from paddock.pipelines import reply
+from paddock.pipelines.checking.check import Check
 from paddock.pipelines.claims import Expect
 from paddock.pipelines.expressions import Expression, ExpressionError, Value
 from paddock.runner.report import Report
+from paddock.steps.answers.functions import FUNCTIONS
 
 from .outcome import Problem
 from .stage import Stage
@@ -180,17 +182,18 @@ def _beside(path: Path, after: After) -> str:
 
 
 def _check(claim: Expect, after: After) -> None:
-    if isinstance(claim.check, bool) or claim.check is None:
-        holds: Any = claim.check
-        scope = after.scope
-    else:
-        scope = after.scope
-        expression = Expression.of(claim.check)
-        names = {path[0] for path in expression.references}
+    scope = after.scope
+    holds = claim.check is True
+    if isinstance(claim.check, str):
+        check = Check.of(claim.check)
+        names = {path[0] for path in check.references}
         if claim.file is not None or claim.of is not None or names & {"text", "output"}:
             subject = subject_of(claim, after)
             scope |= {"text": subject.text, "output": subject.value}
-        holds = expression.evaluate(scope)
+        failures = check.failures(scope, FUNCTIONS)
+        if failures and not failures[0].startswith("This must be true"):
+            raise Unmet(f"`{claim.check}`: {' '.join(failures)}", _values(claim, scope))
+        holds = not failures
     if not holds:
         raise Unmet(f"`{claim.check}` is not true.", _values(claim, scope))
 
@@ -200,7 +203,7 @@ def _values(claim: Expect, scope: Mapping[str, Any]) -> str:
     if not isinstance(claim.check, str):
         return ""
     lines = []
-    for path in sorted(Expression.of(claim.check).references):
+    for path in sorted(Check.of(claim.check).references):
         try:
             value = Expression.of(".".join(path)).evaluate(scope)
         except ExpressionError:
@@ -243,7 +246,7 @@ def _regex(claim: Expect, after: After) -> None:
 
 
 def _schema(claim: Expect, after: After) -> None:
-    import jsonschema
+    import jsonschema  # type: ignore[import-untyped]
 
     subject = subject_of(claim, after)
     form = reply.read(claim.schema_, after.stage.folder)
@@ -265,7 +268,7 @@ def _schema(claim: Expect, after: After) -> None:
         raise Unmet(f"{subject.name} does not match the schema{place}: {error.message}.") from None
 
 
-_CHECKS = {
+_CHECKS: Mapping[str, Callable[[Expect, After], None]] = {
     "status": _status,
     "exists": _exists,
     "absent": _absent,

@@ -105,11 +105,6 @@ def _folder(file: Path, test: Test) -> Path:
 def _faults(file: Path, pipeline: Pipeline) -> Iterator[Fault]:
     base = file.absolute().parent.resolve()
     for index, test in enumerate(pipeline.tests):
-        for name in test.inputs:
-            if name not in pipeline.inputs:
-                what = f"test '{test.name}' gives the input '{name}', which the pipeline has not."
-                names = ", ".join(f"'{one}'" for one in pipeline.inputs) or "none"
-                yield Fault(what, f"It has: {names}.", pipeline.mark(("tests", index, "inputs")))
         if not (base / (test.replay or CASSETTES)).resolve().is_relative_to(base):
             what = f"the recorded replies of test '{test.name}' lie outside the pipeline's folder."
             mark = pipeline.mark(("tests", index, "replay"))

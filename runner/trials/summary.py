@@ -6,7 +6,7 @@ Knows no test and no run, but for their reports.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from paddock.runner.report import STATES, Report
 
@@ -60,7 +60,7 @@ def of_run(report: Report) -> str:
     return _bounded(lines)
 
 
-def _table(head: Iterable[str], rows: list[tuple[str, ...]], n_all: int) -> Iterator[str]:
+def _table(head: Iterable[str], rows: Sequence[tuple[str, ...]], n_all: int) -> Iterator[str]:
     names = list(head)
     yield f"| {' | '.join(names)} |"
     yield f"|{'---|' * len(names)}"

@@ -118,10 +118,9 @@ def _summed(case: Case, test: Test, turns: list[_Turn]) -> Case:
         for problem in turn.problems:
             where = f"turn {number}: " if len(turns) > 1 else ""
             problems[replace(problem, message=where + problem.message)] = None
-    notes = (note for turn in turns for note in turn.notes)
+    notes = [note for turn in turns for note in turn.notes]
     if len(turns) > 1:
-        rate = f"{sum(passed)} of {len(turns)} turns passed, {test.pass_rate:.0%} must"
-        notes = (rate, *notes)
+        notes.insert(0, f"{sum(passed)} of {len(turns)} turns passed, {test.pass_rate:.0%} must")
     return replace(
         case,
         problems=tuple(problems),
@@ -235,8 +234,8 @@ async def _problems(
     subject: Subject, after: After, pool: Pool, bound: BoundPlan
 ) -> AsyncIterator[Problem]:
     claims = subject.test.expect
-    for problem in expectations.of_run(claims, after):
-        yield problem
+    for one in expectations.of_run(claims, after):
+        yield one
     models = BoundModels(bound.models, bound.defaults, None)
     for claim in claims:
         if claim.claim in WITH_MODEL:

@@ -183,7 +183,8 @@ tests: [{expect: [{}]}]
         "`key` belongs to `for_each`.",
         "a step is a mapping such as {id: docs, uses: files.scan}.",
         "the key 'name' is missing here.",
-        "in 'expect': give exactly one of `exists` and `check`.",
+        "in 'expect': give exactly one of `exists`, `absent`, `check`, `equals`, `contains`, "
+        "`lacks`, `regex`, `schema`, `similar`, `judge` and `status`.",
     ]
 
 

@@ -27,6 +27,7 @@ from paddock.runner.binding.bind import (
 )
 from paddock.runner.budget import Budget
 from paddock.runner.scope import Scope
+from paddock.steps import registry
 
 DEFAULTS: Mapping[Role, str] = {"chat": "smollm2:135m", "embed": "all-minilm"}
 
@@ -206,20 +207,6 @@ steps: [{uses: prompt, with: {template: x}}]
     assert made.roots.allowed == (folder, tmp_path / "x/y.md")
     assert made.secret_inputs == {"key"}
     assert made.input_types == {"a": "dir", "b": "path", "key": "str"}
-
-
-def test_what_is_only_checked_is_named(tmp_path: Path) -> None:
-    made = bound(
-        """
-on: {window: 22:00-07:00}
-budget: {tokens: 5k}
-models: {w: {ref: m, think: drop}}
-steps: [{uses: prompt, with: {template: x}}]
-tests: [{name: one}]
-""",
-        tmp_path,
-    )
-    assert made.not_carried_out == ("tests",)
 
 
 # --- what is a fault
