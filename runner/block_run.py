@@ -10,6 +10,7 @@ from paddock.pipelines.expressions import ExpressionError
 
 from .attempt import StepFailed
 from .binding.bound import BoundBlock
+from .body import steps_within
 from .report import STATES, ItemReport, State
 from .scope import Scope
 from .work import NOT_ASKED, BlockWork, ItemWork
@@ -32,12 +33,19 @@ class BlockRun:
     """Items that other machines hold at the moment."""
     ended: set[int] = field(default_factory=set)
     """The indexes of the items that were done, or failed, in this run."""
+    marks: dict[str, list[Any]] = field(default_factory=dict)
+    """What its items depend on, for the item around it."""
     attempts: int = 0
     """Above zero where items failed for a reason that may pass: the next run tries them again."""
 
     def shown(self, key: str) -> str:
         """Give an item's key with those of the items around it."""
         return "/".join((*self.outer, key))
+
+    @property
+    def has_models(self) -> bool:
+        """Whether any step asks a model, those of inner pipelines included."""
+        return any(step.kind.roles for step in steps_within(self.block.body))
 
     def give_away(self, item: ItemWork) -> None:
         """Forget what was done of an item that another machine has taken over."""

@@ -17,9 +17,10 @@ from paddock.pipelines.expressions import ExpressionError
 from .attempt import Failed, StepFailed, Stopped, reads_skipped
 from .binding.bound import BoundBlock, BoundNode
 from .block_run import BlockRun, cut, result_of
-from .body import is_whole, steps_within
+from .body import is_whole
 from .border import Border, BorderReached
 from .clashes import refuse_clashes
+from .evidence import marks_of
 from .groups import start, together
 from .items import Inside, ItemRun, Items
 from .ledger.entries import Entry
@@ -65,10 +66,12 @@ class Blocks:
         self.partial: set[str] = set()
         """Blocks of which `--only` left something undone; what reads them is left as it is."""
         self.n_left = 0
+        """Items that were not begun, or not finished, since the border was closed."""
+        self.marks: dict[str, list[Any]] = {}
+        """What an item around it depends on, in files."""
         self.has_failures = False
-        """Whether an item is quarantined."""
+        """Whether an item is quarantined; `attempts` is above zero where the reason may pass."""
         self.attempts = 0
-        """Above zero where items failed for a reason that may pass."""
 
     async def run(
         self, block: BoundBlock, scope: Scope, *, keeps_results: bool, outer: tuple[str, ...] = ()
@@ -81,6 +84,7 @@ class Blocks:
             BorderReached: some items were not begun; those that were are finished.
         """
         run = await self._carried_out(block, scope, keeps_results, outer)
+        self.marks.update(run.marks)
         return run.offered()
 
     async def _carried_out(
@@ -104,13 +108,6 @@ class Blocks:
         self.has_failures = self.has_failures or bool(run.failed)
         self.attempts = max(self.attempts, run.attempts)
         return run
-
-    def at_border(self, words: str) -> str:
-        """Say why a run stopped at a border, and what is left, as far as it is known."""
-        n_left = self.n_left
-        items = "1 item is" if n_left == 1 else f"{n_left:,} items are"
-        left = items if n_left else "Some steps are"
-        return f"{words}. {left} left; the same command goes on."
 
     async def settle(
         self, block: BoundBlock, scope: Scope, *, keeps_results: bool, outer: tuple[str, ...] = ()
@@ -136,6 +133,8 @@ class Blocks:
             run.failed.append((item.index, {"key": item.key, "error": error}))
         elif run.keeps_results and entry is not None and entry.state == "done":
             run.results[item.index] = self._work.ledger.value(entry.returns, entry.returns_object)
+        if run.outer and entry is not None:
+            run.marks.update(marks_of(entry, run.work.scope))
         if entry is not None and entry.gone is not None:
             # Its source was deleted once and is back: the next deletion is another one.
             self._work.ledger.record(run.work.scope, replace(entry, gone=None), self._tally.run)
@@ -206,16 +205,14 @@ class Blocks:
 
     @staticmethod
     def _chunk_items(run: BlockRun) -> int:
-        has_models = any(step.kind.roles for step in steps_within(run.block.body))
-        return MODEL_CHUNK_ITEMS if has_models else PLAIN_CHUNK_ITEMS
+        return MODEL_CHUNK_ITEMS if run.has_models else PLAIN_CHUNK_ITEMS
 
     async def _window(
         self, run: BlockRun, chunks: Sequence[Sequence[ItemWork]], most: int | None = None
     ) -> None:
         """Run chunks; at most `max_parallel` items, or `most`, are in flight at any time."""
-        has_models = any(step.kind.roles for step in steps_within(run.block.body))
         size = self._chunk_items(run)
-        parallel = run.block.max_parallel or (MODEL_PARALLEL if has_models else PLAIN_PARALLEL)
+        parallel = run.block.max_parallel or (MODEL_PARALLEL if run.has_models else PLAIN_PARALLEL)
         room = asyncio.Semaphore(parallel)
         # One chunk more than are at work waits, but where another machine could have it.
         n_chunks = -(-parallel // size) + 1 if most is None else -(-min(parallel, most) // size)
@@ -357,6 +354,8 @@ class Blocks:
             raise
         self._count(run, item.key, report)
         run.ended.add(item.index)
+        if run.outer:
+            run.marks.update(record.marks())
         if kept in ("failed", "done"):
             run.attempts = max(run.attempts, record.attempts)
         told: ItemState = "done"
@@ -388,6 +387,7 @@ class Blocks:
             run = await self._carried_out(block, scope, True, record.outer)
         except ExpressionError as error:
             raise StepFailed(block.id, str(error)) from error
+        record.reads.update(run.marks)
         record.has_inner_failures = record.has_inner_failures or bool(run.failed)
         record.attempts = max(record.attempts, run.attempts)
         return run.offered()

@@ -45,6 +45,12 @@ class Border:
             self.words, self.status = words, status
             self._closed.set()
 
+    def left(self, n_items: int) -> str:
+        """Say why a run stopped here, and what is left, as far as it is known."""
+        items = "1 item is" if n_items == 1 else f"{n_items:,} items are"
+        left = items if n_items else "Some steps are"
+        return f"{self.words}. {left} left; the same command goes on."
+
     async def wait(self) -> None:
         """Wait until it is closed."""
         await self._closed.wait()

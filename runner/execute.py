@@ -19,8 +19,9 @@ from .attempt import Failed, StepFailed, Stopped, is_skipped
 from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .blocks import Blocks, ChunkRunner, is_block_skipped
 from .border import Border, BorderReached
-from .inside import Inside
+from .evidence import marks_of
 from .groups import together
+from .inside import Inside
 from .items import ItemRun
 from .ledger.entries import Entry, LedgerError
 from .report import ItemReport, Report
@@ -70,7 +71,7 @@ async def run(
     try:
         returns = journey.result()
         if walker.has_left:
-            return tally.report(border.status, message=walker.blocks.at_border(border.words))
+            return tally.report(border.status, message=border.left(walker.blocks.n_left))
         return tally.report("completed", returns=returns)
     except (Stopped, LedgerError) as error:
         return tally.report("failed", message=str(error))
@@ -175,6 +176,7 @@ class _Journey:
         record = self._record(scope_id, step)
         async with self._turn(step, scope_id):
             outputs = await self.blocks.items.step(step, self._scope, record)
+        self._keep_marks(record.marks())
         if record.outputs.written:
             self.blocks.items.record_made(record)
         self._tally.tell(step.id, "", "skipped" if outputs is None else "done")
@@ -211,6 +213,7 @@ class _Journey:
 
     def _known_step(self, step: BoundStep, entry: Entry, *, is_shared: bool) -> Any:
         state = shared_state(entry) if is_shared else "fresh"
+        self._keep_marks(marks_of(entry, self._work.scope_id(step.id, self._outer)))
         self._tally.item(ItemReport(step.id, self._key(step), state))
         self._tally.tell(step.id, "", "skipped" if state == "skipped" else "fresh")
         return self._work.ledger.value(entry.returns, entry.returns_object)
@@ -229,6 +232,7 @@ class _Journey:
         if self._toolbox.shares is not None:
             await self._toolbox.shares.fence()
         await self.blocks.items.record(item, record, state, None, outputs, seconds)
+        self._keep_marks(record.marks())
         shown = "skipped" if outputs is None else item.verdict.state
         why = item.verdict.why
         self._tally.item(ItemReport(step.id, self._key(step), shown, seconds, why=why))
@@ -239,6 +243,11 @@ class _Journey:
         outputs = self._toolbox.outputs(scope_id, step.id)
         shown = "/".join(self._outer)
         return ItemRun(scope_id, step.id, shown, step.id, None, self._outer, outputs, node=step)
+
+    def _keep_marks(self, marks: dict[str, list[Any]]) -> None:
+        """Keep what a step depends on for the item around it, if there is one."""
+        if self._outer:
+            self.blocks.marks.update(marks)
 
     def _key(self, node: BoundNode) -> str:
         """Give the key by which a report knows a step that is an item of its own."""
@@ -266,6 +275,7 @@ class _Journey:
             raise StepFailed(step.id, str(error), is_passing=error.is_passing) from error
         finally:
             self.blocks.n_left += walker.blocks.n_left
+        record.reads.update(walker.blocks.marks)
         record.has_inner_failures = record.has_inner_failures or walker.blocks.has_failures
         record.attempts = max(record.attempts, walker.blocks.attempts)
         if walker.has_left:

@@ -15,6 +15,7 @@ from .attempt import Stopped, attempt
 from .binding.bound import BoundNode, BoundStep
 from .body import written
 from .calls import Caller
+from .evidence import SCAN, written_within
 from .ledger.entries import Entry, LedgerError, MadeRow
 from .ledger.origins import Origins
 from .made import StepMade, as_json, source_of
@@ -46,6 +47,10 @@ class ItemRun:
     last: Any = None
     is_last_skipped: bool = False
 
+    def marks(self) -> dict[str, list[Any]]:
+        """Give what it depends on, for the item around it."""
+        return self.reads | written_within(self.scope, self.key, self.outputs.written)
+
 
 Inside = Callable[[BoundStep, ItemRun], SubPipelines]
 """(step, the item for which it runs) → what carries out the pipeline that it runs."""
@@ -74,13 +79,15 @@ class Items:
         made = StepMade(step.id, step.uses, step.kind.version, ref, calls=caller.made)
         record.steps.append(made)
         try:
-            return await attempt(
+            outputs = await attempt(
                 step,
                 scope,
                 lambda: self._tools(step, caller, record),
                 lambda texts: self._note_reads(record, texts),
                 lambda where, error: self._tally.unexpected(f"{record.shown_key}, {where}", error),
             )
+            self._note_listing(record, step, scope, outputs)
+            return outputs
         finally:
             made.end()
             self._tally.took(made)
@@ -98,7 +105,14 @@ class Items:
                 continue
             path = str(self._toolbox.bound.roots.resolve(text))
             with contextlib.suppress(OSError):  # the step will say what is wrong with it
-                record.reads[self._work.index.stored(path)] = self._work.mark(path)
+                record.reads[self._work.index.stored(path)] = self._work.evidence.mark(path)
+
+    def _note_listing(self, record: ItemRun, step: BoundStep, scope: Scope, outputs: Any) -> None:
+        """Note what a folder held that was listed for this item alone."""
+        if record.outer and step.uses == SCAN and step.returns is None and outputs is not None:
+            roots = self._toolbox.bound.roots
+            params = step.params.render(scope)
+            self._work.evidence.note_listing(record.reads, params, outputs["files"], roots)
 
     async def record(
         self,

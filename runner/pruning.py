@@ -19,6 +19,7 @@ from paddock.steps.roots import OutsideRoots
 from .binding.bound import BoundBlock, BoundStep
 from .binding.watches import PROCESSING, BoundWatch
 from .block_run import BlockRun
+from .evidence import of_items_within
 from .ledger.entries import Entry
 from .tools import Toolbox
 from .watch.spec import UNKNOWN
@@ -124,9 +125,10 @@ class Pruning:
     def _made(
         self, block: BoundBlock, scope: str, entry: Entry, outer: tuple[str, ...]
     ) -> Iterator[_Made]:
-        """Give what an item wrote, and what the items of nested blocks wrote for it."""
+        """Give what an item wrote, and what the items within it wrote for it."""
         for stored in _outputs(entry):
             yield _Made(scope, entry.key, stored)
+        yield from (_Made(*made) for made in of_items_within(entry))
         for inner in _own_blocks(block):
             inner_scope = self._work.scope_id(inner.id, outer)
             for one in self._work.ledger.entries(inner_scope).values():

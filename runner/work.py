@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from paddock.pipelines.expressions import Reference
@@ -19,6 +17,7 @@ from paddock.pipelines.expressions import Reference
 from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .body import blocks_of, ids, outer_references, steps_of
 from .calls import Digests
+from .evidence import Evidence
 from .freshness import (
     CONTENT,
     Verdict,
@@ -32,7 +31,7 @@ from .freshness import (
 )
 from .ledger.entries import Entry
 from .ledger.ledger import Ledger
-from .ledger.outputs import Index, sha256_of
+from .ledger.outputs import Index
 from .listed import keys_of, list_of
 from .scope import Scope
 from .watch.settled import Settled, is_of_watch
@@ -127,7 +126,7 @@ class Work:
         self.ledger = ledger
         self.index = index
         self._digests = digests
-        self._file_digests: dict[str, str] = {}
+        self.evidence = Evidence(index)
         self._older: dict[str, frozenset[str]] = {}
         """By a step's version: the earlier ones whose results are as good, as parts of a hash."""
         self.seen_keys: set[str] = set()
@@ -158,7 +157,7 @@ class Work:
             None if is_nested else self._job_runs,
             Home(home.file, f"{home.steps}{step}.", (*home.places, self.place())),
         )
-        made.seen_keys, made._file_digests = self.seen_keys, self._file_digests
+        made.seen_keys, made.evidence = self.seen_keys, self.evidence
         made._settled = self._settled
         return made
 
@@ -183,6 +182,7 @@ class Work:
         keys = self._keys(block, scope, listed)
         base = canonical(await self._block_parts(block, scope))
         entries = await self.ledger.ask(self.ledger.entries, scope_id)
+        await self.evidence.look(map(entries.__getitem__, entries.keys() & keys), self.bound.roots)
         job = frozenset() if outer else await self.job_runs()
         if self._settled is not None and not outer:
             await self._settled.read()
@@ -265,42 +265,9 @@ class Work:
         ):
             return Verdict("stale", "what failed is tried again")
         if verdict.state == "fresh":
-            return self._on_disk(scope, entry, edited) or verdict
+            difference = self.evidence.difference(scope, entry, edited)
+            return Verdict("stale", difference) if difference else verdict
         return verdict
-
-    def _on_disk(self, scope: str, entry: Entry, edited: list[str]) -> Verdict | None:
-        """Look at the files that an item wrote and read; None when all is as it was."""
-        for path in json.loads(entry.outputs) if entry.outputs else ():
-            condition = self.index.condition(scope, path)
-            if condition == "missing":
-                return Verdict("stale", f"output is missing: {path}")
-            if condition == "edited":
-                edited.append(path)
-        for path, mark in json.loads(entry.reads).items() if entry.reads else ():
-            if not self._is_as_read(path, mark):
-                return Verdict("stale", f"file changed: {path}")
-        return None
-
-    def _is_as_read(self, stored: str, mark: Sequence[Any]) -> bool:
-        path = self.index.absolute(stored)
-        try:
-            stat = os.stat(path)  # noqa: PTH116 - 10,000 times in a run
-            if [stat.st_size, stat.st_mtime_ns] == list(mark[:2]):
-                return True
-            return bool(stat.st_size == mark[0] and self.file_digest(path) == mark[2])
-        except OSError:
-            return False
-
-    def file_digest(self, path: str) -> str:
-        """Give the sha256 of a file, read once in a run."""
-        if path not in self._file_digests:
-            self._file_digests[path] = sha256_of(Path(path))
-        return self._file_digests[path]
-
-    def mark(self, path: str) -> list[Any]:
-        """Give size, mtime_ns and sha256 of a file that a step is about to read."""
-        stat = os.stat(path)  # noqa: PTH116 - 10,000 times in a run
-        return [stat.st_size, stat.st_mtime_ns, self.file_digest(path)]
 
     # --- parts
 
@@ -380,7 +347,7 @@ class Work:
 
     def _content(self, path: str) -> str | None:
         try:
-            return self.file_digest(path)
+            return self.evidence.digest(path)
         except OSError:
             return None
 

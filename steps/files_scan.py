@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, field_validator
@@ -18,7 +18,7 @@ from .step import Output, Params, StepError, Tools
 
 if TYPE_CHECKING:
     from .globs import Globs
-    from .walk import Found, Walk
+    from .walk import Found
 
 _HASH_PIECE_BYTES = 1 << 20
 
@@ -94,20 +94,33 @@ class FilesScan:
         """
         import asyncio
 
-        from .walk import Walk
-
-        walk = Walk(
-            root=place(tools.roots, params.root),
-            include=_globs(params.include),
-            exclude=_globs(params.exclude),
-            left_out=frozenset(map(str, tools.outputs.owned())),
-            max_bytes=params.max_bytes,
-            allowed=tools.roots.allowed if params.follow_links else (),
-        )
-        files = await asyncio.to_thread(_scanned, walk, params.newest)
-        for note in walk.notes():
+        root, owned = place(tools.roots, params.root), tools.outputs.owned()
+        files, notes = await asyncio.to_thread(scan, params, root, tools.roots.allowed, owned)
+        for note in notes:
             tools.log.note(f"{shown(params.root)}: {note}")
         return FilesScanOutput(files=files)
+
+
+def scan(
+    params: FilesScanParams, root: Path, allowed: tuple[Path, ...], owned: Collection[Path]
+) -> tuple[list[ScannedFile], Sequence[str]]:
+    """Walk and hash, in a thread; gives the files, and what is to be told.
+
+    Raises:
+        StepError: the root is missing or no folder, or a pattern is none.
+    """
+    from .walk import Walk
+
+    walk = Walk(
+        root=root,
+        include=_globs(params.include),
+        exclude=_globs(params.exclude),
+        left_out=frozenset(map(str, owned)),
+        max_bytes=params.max_bytes,
+        allowed=allowed if params.follow_links else (),
+    )
+    files = [file for one in walk.files(params.newest) if (file := _hashed(one)) is not None]
+    return files, tuple(walk.notes())
 
 
 def _globs(patterns: Sequence[str]) -> Globs:
@@ -117,11 +130,6 @@ def _globs(patterns: Sequence[str]) -> Globs:
         return Globs.of(patterns)
     except BadPattern as error:
         raise StepError(str(error)) from error
-
-
-def _scanned(walk: Walk, newest: int | None) -> list[ScannedFile]:
-    """Walk and hash, in a thread."""
-    return [file for one in walk.files(newest) if (file := _hashed(one)) is not None]
 
 
 def _hashed(one: Found) -> ScannedFile | None:

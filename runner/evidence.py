@@ -1,0 +1,174 @@
+"""What an item read and wrote, as marks in its entry, and whether the disk still agrees.
+
+A mark is of a file that was read, of a folder that was listed within the item, or of a file that
+an item within it wrote. Knows no step but the one that lists folders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .freshness import canonical, part
+from .ledger.entries import Entry
+from .ledger.outputs import Index, sha256_of
+
+if TYPE_CHECKING:
+    from paddock.steps.files_scan import FilesScanParams
+    from paddock.steps.roots import Roots
+
+SCAN = "files.scan"
+LISTED, WRITTEN = "listed", "written"
+"""What the marks begin with that are not of a file that was read."""
+
+
+def is_of_a_file(mark: Sequence[Any]) -> bool:
+    """Tell whether a mark is of a file that was read."""
+    return bool(mark) and mark[0] not in (LISTED, WRITTEN)
+
+
+def written_within(scope: str, key: str, paths: Iterable[str]) -> dict[str, list[Any]]:
+    """Mark what an item within another one wrote."""
+    return {path: [WRITTEN, scope, key] for path in paths}
+
+
+def of_items_within(entry: Entry) -> Iterator[tuple[str, str, str]]:
+    """Give what items within an item wrote: (scope, key, path)."""
+    if entry.reads is not None and f'["{WRITTEN}"' in entry.reads:
+        for path, mark in json.loads(entry.reads).items():
+            if mark[0] == WRITTEN:
+                yield mark[1], mark[2], path
+
+
+def marks_of(entry: Entry, scope: str) -> dict[str, list[Any]]:
+    """Give what an entry depends on, for the item around it."""
+    reads: dict[str, list[Any]] = json.loads(entry.reads) if entry.reads else {}
+    outputs = json.loads(entry.outputs) if entry.outputs else ()
+    return reads | written_within(scope, entry.key, outputs)
+
+
+class Evidence:
+    """Marks files and folders, and compares them; reads each file once."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._digests: dict[str, str] = {}
+        self._listings: dict[str, str] = {}
+        """Digests of folders as they are listed now."""
+
+    def digest(self, path: str) -> str:
+        """Give the sha256 of a file, read once in a run."""
+        if path not in self._digests:
+            self._digests[path] = sha256_of(Path(path))
+        return self._digests[path]
+
+    def mark(self, path: str) -> list[Any]:
+        """Give size, mtime_ns and sha256 of a file that a step is about to read."""
+        stat = os.stat(path)  # noqa: PTH116 - 10,000 times in a run
+        return [stat.st_size, stat.st_mtime_ns, self.digest(path)]
+
+    def note_listing(
+        self,
+        reads: dict[str, list[Any]],
+        params: FilesScanParams,
+        files: Sequence[Mapping[str, Any]],
+        roots: Roots,
+    ) -> None:
+        """Add the mark of a folder that was listed for one item."""
+        name = f"{self._index.stored(str(roots.resolve(params.root)))}/"
+        given = canonical(params.model_dump(mode="json", exclude={"root"}))
+        before = reads.get(name, [LISTED])
+        listings = before[1:] if before[0] == LISTED else []
+        seen = _digest_of((file["relpath"], file["sha256"]) for file in files)
+        reads[name] = [LISTED, *(one for one in listings if one[0] != given), [given, seen]]
+
+    # --- comparing
+
+    async def look(self, entries: Iterable[Entry], roots: Roots) -> None:
+        """List the folders that these items listed, so that `difference` need not."""
+        wanted = {key: one for entry in entries for key, one in _listings(entry)}
+        wanted = {key: one for key, one in wanted.items() if key not in self._listings}
+        if wanted:
+            owned = await asyncio.to_thread(self._index.owned)
+            await asyncio.to_thread(self._list_all, wanted, roots, owned)
+
+    def _list_all(
+        self, wanted: Mapping[str, tuple[str, str]], roots: Roots, owned: frozenset[Path]
+    ) -> None:
+        for key, (folder, given) in wanted.items():
+            self._listings[key] = _listed(self._index.absolute(folder), given, roots, owned)
+
+    def difference(self, scope: str, entry: Entry, edited: list[str]) -> str | None:
+        """Say what of what an item wrote and read has changed; None when all is as it was.
+
+        Outputs that somebody edited are put into `edited`, and are no difference.
+        """
+        for path in json.loads(entry.outputs) if entry.outputs else ():
+            if reason := self._of_output(scope, path, edited):
+                return reason
+        for path, mark in json.loads(entry.reads).items() if entry.reads else ():
+            if reason := self._of_mark(path, mark, edited):
+                return reason
+        return None
+
+    def _of_output(self, scope: str, path: str, edited: list[str]) -> str | None:
+        condition = self._index.condition(scope, path)
+        if condition == "missing":
+            return f"output is missing: {path}"
+        if condition == "edited":
+            edited.append(path)
+        return None
+
+    def _of_mark(self, path: str, mark: Sequence[Any], edited: list[str]) -> str | None:
+        if mark[0] == WRITTEN:
+            return self._of_output(mark[1], path, edited)
+        if mark[0] == LISTED:
+            folder = path.removesuffix("/")
+            same = all(self._listings.get(_key(folder, given)) == was for given, was in mark[1:])
+            return None if same else f"folder changed: {folder}"
+        return None if self._is_as_read(path, mark) else f"file changed: {path}"
+
+    def _is_as_read(self, stored: str, mark: Sequence[Any]) -> bool:
+        path = self._index.absolute(stored)
+        try:
+            stat = os.stat(path)  # noqa: PTH116 - 10,000 times in a run
+            if [stat.st_size, stat.st_mtime_ns] == list(mark[:2]):
+                return True
+            return bool(stat.st_size == mark[0] and self.digest(path) == mark[2])
+        except OSError:
+            return False
+
+
+def _listings(entry: Entry) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Give the folders that an item listed, and how."""
+    if entry.reads is None or f'["{LISTED}"' not in entry.reads:
+        return
+    for path, mark in json.loads(entry.reads).items():
+        if mark[0] == LISTED:
+            folder = path.removesuffix("/")
+            yield from ((_key(folder, given), (folder, given)) for given, _ in mark[1:])
+
+
+def _key(folder: str, given: str) -> str:
+    return f"{folder}\n{given}"
+
+
+def _listed(folder: str, given: str, roots: Roots, owned: frozenset[Path]) -> str:
+    """Give the digest of a folder's listing; empty where it cannot be listed. Blocking."""
+    from paddock.steps.files_scan import FilesScanParams, scan
+    from paddock.steps.step import StepError
+
+    try:
+        params = FilesScanParams.model_validate({**json.loads(given), "root": folder})
+        files, _ = scan(params, Path(folder), roots.allowed, owned)
+    except (OSError, ValueError, StepError):
+        return ""
+    return _digest_of((file.relpath, file.sha256) for file in files)
+
+
+def _digest_of(files: Iterable[tuple[str, str | None]]) -> str:
+    return part(sorted(files))

@@ -1,0 +1,320 @@
+"""A pipeline as a step of another: the same pool and ledger, scopes of its own, freshness within."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engine.request import ChatRequest
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.observer import Silent
+from tests.fakes.pool import FakePool, echo
+from tests.runner.world import World, reasons, states
+
+OUTER = """\
+name: outer
+inputs:
+  folder: {type: dir, default: ./inbox}
+  out: {type: dir, default: ./out}
+steps:
+  - id: clean
+    uses: pipeline
+    with:
+      file: parts/clean.yaml
+      inputs: {folder: "{{ inputs.folder }}", out: "{{ inputs.out }}", tone: dry}
+  - {id: digest, uses: chat, with: {prompt: "All: {{ steps.clean.sums }}"}}
+  - {id: report, uses: files.write, with: {path: "{{ inputs.out }}/ALL", text: "{{ steps.digest.text }}"}}
+returns: {n: steps.clean.n, report: steps.report.path}
+"""
+
+CLEAN = """\
+inputs:
+  folder: {type: dir, required: true}
+  out: {type: dir, required: true}
+  tone: {type: enum, values: [dry, warm], default: warm}
+steps:
+  - {id: docs, uses: files.scan, with: {root: "{{ inputs.folder }}"}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: sum, uses: chat, with: {prompt: "Sum up: {{ steps.text.text }} ({{ inputs.tone }})"}}
+      - uses: files.write
+        with: {path: "{{ inputs.out }}/{{ doc.relpath }}", text: "{{ steps.sum.text }}"}
+    returns: steps.sum.text
+returns: {sums: steps.each.results, n: steps.docs.files | length}
+"""
+
+AREAS = """\
+name: areas
+inputs:
+  areas: {type: list, default: [north, south]}
+  out: {type: dir, default: ./out}
+steps:
+  - id: all
+    for_each: area in inputs.areas
+    key: area
+    do:
+      - id: clean
+        uses: pipeline
+        with:
+          file: parts/clean.yaml
+          inputs: {folder: "areas/{{ area }}", out: "{{ inputs.out }}/{{ area }}"}
+      - {id: digest, uses: chat, with: {prompt: "All: {{ steps.clean.sums }}"}}
+    returns: {n: steps.clean.n, text: steps.digest.text}
+returns: steps.all.results
+"""
+
+
+def composed(folder: Path, n: int = 3) -> World:
+    world = World(folder, OUTER)
+    world.write("parts/clean.yaml", CLEAN)
+    world.documents(n)
+    return world
+
+
+def areas(folder: Path) -> World:
+    world = World(folder, AREAS)
+    world.write("parts/clean.yaml", CLEAN)
+    for area in ("north", "south"):
+        for number in range(2):
+            world.write(f"areas/{area}/{number}.txt", f"Document {number} of the {area}.")
+    return world
+
+
+def test_a_pipeline_is_a_step_and_its_items_are_known_one_by_one(tmp_path: Path) -> None:
+    world = composed(tmp_path)
+    foreseen = world.plan()
+    assert states(foreseen, "clean.each") == dict.fromkeys(("0.txt", "1.txt", "2.txt"), "new")
+    assert foreseen.calls == 4
+    report = world.run()
+    assert (report.status, report.calls, report.returns["n"]) == ("completed", 4, 3)
+    assert states(report, "clean.each") == dict.fromkeys(("0.txt", "1.txt", "2.txt"), "new")
+    assert world.output("1.txt") and world.output("ALL")
+
+    assert world.run().calls == 0
+    assert world.plan().calls == 0
+    world.write("inbox/1.txt", "Changed.")
+    assert states(world.plan(), "clean.each") == {"1.txt": "changed"}
+    assert world.run().calls == 2, "the document's, and that of the digest"
+
+
+def test_what_the_inner_file_says_makes_its_items_old(tmp_path: Path) -> None:
+    world = composed(tmp_path)
+    world.run()
+    world.write("parts/clean.yaml", CLEAN.replace("Sum up:", "Shorten:"))
+    assert set(reasons(world.plan(), "clean.each").values()) == {"prompt changed (step 'sum')"}
+    assert world.run().calls == 4
+
+
+def test_a_change_of_the_outer_file_repeats_no_call_within(tmp_path: Path) -> None:
+    world = composed(tmp_path)
+    world.run()
+    world.edit("All:", "Together:")
+    report = world.run()
+    assert report.calls == 1 and states(report, "clean.each") == {}
+    world.edit("tone: dry", "tone: warm")
+    assert world.run().calls == 4
+
+
+def test_the_same_file_run_alone_has_a_ledger_scope_of_its_own(tmp_path: Path) -> None:
+    world = composed(tmp_path)
+    world.run()
+    world.edit("parts/clean.yaml", "parts/same.yaml")
+    world.write("parts/same.yaml", CLEAN)
+    report = world.run()
+    assert report.calls == 0, "the ledger's scope is the step's; the calls are known"
+    assert states(report, "clean.each") == {}
+
+
+def test_for_each_item_of_a_block_a_pipeline_of_its_own(tmp_path: Path) -> None:
+    world = areas(tmp_path)
+    assert world.plan().calls is None
+    report = world.run()
+    assert report.status == "completed" and report.calls == 6
+    assert [one["n"] for one in report.returns] == [2, 2]
+    assert set(states(report, "clean.each")) == {"north/0.txt", "north/1.txt", "south/0.txt", "south/1.txt"}  # fmt: skip
+    assert world.output("north/1.txt")
+    assert (world.run().calls, world.plan().calls) == (0, 0)
+
+
+def test_what_lies_within_an_item_makes_it_old(tmp_path: Path) -> None:
+    world = areas(tmp_path)
+    world.run()
+    world.write("areas/north/2.txt", "A third one.")
+    (tmp_path / "out/south/1.txt").unlink()
+    assert reasons(world.plan(), "all") == {
+        "north": "folder changed: areas/north",
+        "south": "output is missing: out/south/1.txt",
+    }
+    report = world.run()
+    assert report.calls == 2, "the third document, and the north's digest"
+    assert world.output("south/1.txt") and world.output("north/2.txt")
+    assert world.plan().calls == 0
+    world.write("parts/clean.yaml", CLEAN.replace("Sum up:", "Shorten:"))
+    assert reasons(world.plan(), "all") == dict.fromkeys(
+        ("north", "south"), "prompt changed (step 'clean.sum')"
+    )
+
+
+def test_a_nested_block_is_looked_into_as_well(tmp_path: Path) -> None:
+    world = World(
+        tmp_path,
+        """\
+steps:
+  - id: all
+    for_each: area in ["north", "south"]
+    key: area
+    do:
+      - {id: docs, uses: files.scan, with: {root: "areas/{{ area }}"}}
+      - id: each
+        for_each: doc in steps.docs.files
+        do:
+          - {id: say, uses: chat, with: {prompt: "{{ doc.name }}"}}
+          - {uses: files.write, with: {path: "out/{{ area }}/{{ doc.name }}", text: "{{ steps.say.text }}"}}
+returns: steps.all.counts.fresh
+""",
+    )
+    for area in ("north", "south"):
+        world.write(f"areas/{area}/0.txt", area)
+    assert world.run().returns == 0
+    assert world.run().returns == 2
+    world.write("areas/north/1.txt", "more")
+    (tmp_path / "out/south/0.txt").unlink()
+    report = world.run()
+    assert (report.returns, report.calls, report.cached_calls) == (0, 1, 1)
+    assert world.output("south/0.txt") and world.output("north/1.txt")
+    assert world.run().returns == 2
+
+
+def broken(request: ChatRequest) -> str:
+    if "Document 1" in request.messages[-1].content:
+        raise ValueError("a bug")
+    return echo(request)
+
+
+def test_what_fails_within_is_quarantined_within(tmp_path: Path) -> None:
+    world = composed(tmp_path)
+    report = world.run(pool=FakePool(answer=broken))
+    assert (report.status, report.returns["n"]) == ("quarantined", 3)
+    assert states(report, "clean.each")["1.txt"] == "quarantined"
+    assert world.run(retry_failed=True).status == "completed"
+
+
+STRICT = CLEAN.replace("    do:\n", "    on_error: fail\n    do:\n")
+
+
+def test_a_pipeline_that_fails_ends_the_run_with_its_own_place(tmp_path: Path) -> None:
+    world = composed(tmp_path)
+    world.write("parts/clean.yaml", STRICT)
+    report = world.run(pool=FakePool(answer=broken))
+    assert report.status == "failed"
+    assert report.message == "'1.txt': step 'sum': ValueError: a bug"
+
+
+def test_a_pipeline_that_fails_for_one_item_leaves_the_others(tmp_path: Path) -> None:
+    world = areas(tmp_path)
+    world.write("parts/clean.yaml", STRICT)
+    world.write("areas/south/1.txt", "Nothing of the kind.")
+    report = world.run(pool=FakePool(answer=broken))
+    assert report.status == "quarantined"
+    assert states(report, "all") == {"north": "quarantined", "south": "new"}
+    error = next(one.error for one in report.items if one.key == "north")
+    assert error == "step 'clean': 'north/1.txt': step 'sum': ValueError: a bug"
+
+
+def test_steps_within_are_forced_by_their_whole_name_or_all_at_once(tmp_path: Path) -> None:
+    world = composed(tmp_path)
+    world.run()
+    assert world.run(force=["clean.each"]).calls == 3
+    assert world.run(force=["clean"]).calls == 3
+    assert world.run(force=["digest"]).calls == 1
+    with pytest.raises(PipelineError) as caught:
+        world.run(force=["each"])
+    assert str(caught.value) == (
+        "there is no step 'each' to force.\n"
+        "  Known: 'clean', 'clean.docs', 'clean.each', 'clean.text', 'clean.sum', "
+        "'clean.(files.write)', 'digest', 'report'."
+    )
+
+
+def test_only_some_items_leave_what_reads_them_as_it_is(tmp_path: Path) -> None:
+    world = composed(tmp_path)
+    report = world.run(only=["1.txt"])
+    assert report.calls == 1 and states(report, "clean.each")["1.txt"] == "new"
+    assert any("only some items of 'clean' were done" in note for note in report.notes)
+    assert world.run().calls == 3
+    inner = areas(tmp_path / "b")
+    assert inner.run(only=["north"]).calls == 3
+
+
+def test_a_budget_stops_within_and_goes_on(tmp_path: Path) -> None:
+    world = composed(tmp_path, 6)
+    world.edit("steps:\n", "budget: {tokens: 1}\nsteps:\n")
+    world.write("parts/clean.yaml", CLEAN.replace("    do:\n", "    max_parallel: 1\n    do:\n"))
+    report = world.run()
+    assert report.status == "budget" and 1 <= report.calls < 6
+    assert report.message is not None and "left; the same command goes on." in report.message
+    for _ in range(8):
+        report = world.run()
+        if report.status != "budget":
+            break
+    assert report.status == "completed"
+
+
+class Told(Silent):
+    def __init__(self) -> None:
+        self.steps: dict[str, Any] = {}
+        self.items: set[tuple[str, str]] = set()
+
+    def step(self, step: str, total: int | None, fresh: int) -> None:
+        self.steps[step] = total
+
+    def item(self, step: str, key: str, state: str, detail: str | None) -> None:
+        self.items.add((step, key))
+
+
+def test_whoever_watches_sees_the_steps_within_by_their_whole_names(tmp_path: Path) -> None:
+    told = Told()
+    composed(tmp_path).run(observer=told)
+    assert told.steps.keys() == {"clean", "clean.docs", "clean.each", "digest", "report"}
+    assert ("clean.each", "1.txt") in told.items
+    told = Told()
+    areas(tmp_path / "b").run(observer=told)
+    assert told.steps.keys() == {"all"}, "what runs for one item is a detail of it"
+    assert told.items == {("all", "north"), ("all", "south")}
+
+
+def test_an_input_that_only_shows_in_the_run_is_checked_then(tmp_path: Path) -> None:
+    world = areas(tmp_path)
+    world.write("parts/clean.yaml", CLEAN)
+    report = world.run({"areas": ["north", "../.."]})
+    assert report.status == "quarantined"
+    error = next(one.error for one in report.items if one.state == "quarantined")
+    assert (
+        error is not None
+        and error.startswith(
+            "step 'clean': input 'folder' of 'parts/clean.yaml' leads outside the pipeline's folders: "
+            "'areas/../..'. "
+        )
+        or error is not None
+        and "leads outside the pipeline's folders" in error
+    )
+
+
+def test_what_a_pipeline_returns_without_names_is_its_result(tmp_path: Path) -> None:
+    world = World(
+        tmp_path,
+        """\
+steps:
+  - {id: one, uses: pipeline, with: {file: one.yaml, inputs: {n: 20}}}
+  - {id: none, uses: pipeline, with: {file: none.yaml}}
+returns: {one: steps.one.result, none: steps.none.skipped}
+""",
+    )
+    world.write("one.yaml", "inputs: {n: 1}\nsteps: [{id: p, uses: prompt, with: {template: x}}]\n"
+                "returns: inputs.n + 1\n")  # fmt: skip
+    world.write("none.yaml", "steps: [{uses: prompt, with: {template: x}}]\n")
+    assert world.run().returns == {"one": 21, "none": False}
