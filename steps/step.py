@@ -121,6 +121,14 @@ class Outputs(Protocol):
         """Note that `path` holds this now; it becomes part of the item's entry."""
         ...
 
+    async def keeps_rows(self, store: Path) -> None:
+        """Note that rows are about to be kept in a store: without them the item is not done."""
+        ...
+
+    async def reads_rows(self, store: Path) -> None:
+        """Note that a store is about to be searched: what it holds decides the result."""
+        ...
+
 
 class Log(Protocol):
     """Where a step tells a person something; never secrets, never whole documents."""
@@ -224,6 +232,9 @@ class Tools:
     """Where calls that are no model's are recorded and found again."""
     reply: ReplyForm | None = None
     """What `reply` asks for; None where the author wrote none."""
+    n_refused: int = 0
+    """How often the step was tried before, and its answer did not pass its checks: another answer
+    is wanted now."""
     stores: Stores = field(default_factory=NoStores)
     """Vector stores on the disk."""
     item: ItemName = field(default_factory=ItemName)
@@ -248,7 +259,9 @@ class Step(Protocol[P, O]):
     output: ClassVar[type[Any]]
     version: ClassVar[int]
     """Part of the ledger's key. A class may name `compatible_versions: ClassVar[frozenset[int]]`,
-    earlier ones whose results are as good: they stay fresh unless a run says `--refresh`."""
+    earlier ones whose results are as good: they stay fresh unless a run says `--refresh`.
+    One with `takes_reply: ClassVar[bool] = True` asks a model by `Tools.reply`: on any other the
+    author may write no `reply`."""
     is_pure: ClassVar[bool]
     """May run while planning: reads at most the file system, calls no model."""
     roles: ClassVar[frozenset[Role]]

@@ -21,21 +21,13 @@ class ItemName:
     step: str = ""
     """The step's id."""
     key: str = ""
-    """The item's key; those of nested blocks joined by ' / '. A step of no block: its id."""
+    """The item's key, as a reader knows it: those of nested blocks joined; else the step's id."""
     source: str = ""
     """The item's own file as a reader knows it (`relpath`, else its path); empty without one."""
     path: str = ""
     """That file's path, relative to the pipeline's folder where it lies inside."""
-    scope: str = ""
-    """The ledger's name of the pipeline, its folders and the step, so that owners never clash."""
-
-    @property
-    def owner(self) -> str:
-        """Name the item's rows: the same in every run, another for each step and item."""
-        import hashlib
-
-        named = "\n".join((self.scope, self.step, self.key))
-        return hashlib.sha256(named.encode()).hexdigest()[:32]
+    owner: str = ""
+    """Names the item among all those of all pipelines beside a ledger; empty: its key does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +53,10 @@ class Row:
     """The pages on which it begins and ends, from 1; None where the document has none."""
     headings: tuple[str, ...] = ()
     """The headings above it, outermost first."""
+    source: str = ""
+    """Where it comes from; empty: the item's own file, else its key."""
+    made: str = ""
+    """What else decided the vector besides text, model and dimensions; empty for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +84,24 @@ class Store(Protocol):
         ...
 
     @property
-    def dimensions(self) -> int:
-        """How long each vector is."""
+    def dimensions(self) -> int | None:
+        """How long each vector is; None as long as nothing was ever kept in it."""
         ...
 
-    async def known(self, item: ItemName) -> Mapping[str, Vector]:
-        """Give the vectors that an item keeps, by their texts, so that none is computed again."""
+    @property
+    def n_rows(self) -> int:
+        """How many rows it holds, those of all items."""
+        ...
+
+    async def known(self, item: ItemName, made: str = "") -> Mapping[str, Vector]:
+        """Give the vectors that a step keeps for an item, by text, so that none is made twice.
+
+        Only those that were made in the same way.
+        """
         ...
 
     async def replace(self, item: ItemName, rows: Sequence[Row]) -> int:
-        """Let an item keep exactly these rows, in one commit; gives how many were written.
+        """Let a step keep exactly these rows for an item, in one commit; gives how many are new.
 
         What is equal is not written again. It is on the disk when this returns, or not at all.
 
@@ -140,12 +144,13 @@ class Stores(Protocol):
         *,
         is_new_allowed: bool = True,
     ) -> Store:
-        """Open the store in a folder, or make one of so many dimensions.
+        """Open the store in a folder; one that is not there is made when a row is kept in it.
 
-        `path` is absolute and was resolved (`Tools.roots`). With `dimensions` None the store must
-        be there. Not closed by the caller: it lives as long as the run.
+        `path` is absolute and was resolved (`Tools.roots`). `dimensions` None: whatever it has,
+        or what its first vector has. Not closed by the caller: it lives as long as the run.
 
         Raises:
-            StepError: it is not there, broken, of another model, or of other dimensions.
+            StepError: it is missing though it must be there, broken, of another model, or of
+                other dimensions.
         """
         ...

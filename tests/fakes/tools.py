@@ -46,6 +46,12 @@ class FakeOutputs:
     async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
         self.events.append(("wrote", path))
 
+    async def keeps_rows(self, store: Path) -> None:
+        self.events.append(("keeps_rows", store))
+
+    async def reads_rows(self, store: Path) -> None:
+        self.events.append(("reads_rows", store))
+
     def next_run(self) -> None:
         """Forget the paths of this run, keep the digests."""
         self.intended.clear()

@@ -1,0 +1,249 @@
+"""The stores of a run, each opened once; and what any store holds, for whoever judges freshness.
+
+Knows no ledger. Judging reads the catalogue beside a table wherever that will do, so that it does
+not wait for the library.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from paddock.steps.step import StepError
+from paddock.steps.storage import EmbedModel, Hit, ItemName, Row, Store, Vector
+
+from . import catalogue
+from .catalogue import Catalogue, Label
+from .filters import BadFilter, Where, condition
+from .refusals import refuse_other
+from .rows import Sum, Wish, owner_of
+from .shelf import Shelf
+
+_LONGEST_VECTOR = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """Implements `paddock.steps.storage.Store` for whoever opened a store with a model."""
+
+    shelf: Shelf
+    model: EmbedModel
+    home: Path
+    wanted: int | None = None
+    """How many dimensions its vectors shall have, if that was said."""
+
+    @property
+    def path(self) -> Path:
+        """Give the folder."""
+        return self.shelf.path
+
+    @property
+    def dimensions(self) -> int | None:
+        """Tell how long each vector is; None as long as there is none."""
+        return self.shelf.label.dimensions if self.shelf.label is not None else self.wanted
+
+    @property
+    def n_rows(self) -> int:
+        """Tell how many rows it holds."""
+        return sum(one.n_rows for one in self.shelf.sums.values())
+
+    async def known(self, item: ItemName, made: str = "") -> Mapping[str, Vector]:
+        """Give the vectors that a step keeps for an item, by text."""
+        owner = owner_of(item, self.path, self.home)
+        if owner not in self.shelf.sums:
+            return {}
+        return await self.shelf.read(lambda table: table.vectors(owner, item.step, made))
+
+    async def replace(self, item: ItemName, rows: Sequence[Row]) -> int:
+        """Let a step keep exactly these rows for an item.
+
+        Raises:
+            StepError: a vector has another length; the store cannot be written.
+        """
+        owner = owner_of(item, self.path, self.home)
+        if not rows and owner not in self.shelf.sums:
+            return 0
+        label = Label(self.model, self._length(rows))
+        wish = await asyncio.to_thread(Wish.of, owner, item, rows)
+        return await self.shelf.replace(wish, label)
+
+    async def nearest(self, vector: Vector, k: int, where: Where = None) -> list[Hit]:
+        """Give the `k` rows whose vectors are the most alike, nearest first.
+
+        Raises:
+            StepError: `where` is no filter; the vector's length is another; it cannot be read.
+        """
+        rows_that = checked(where)
+        if not self.shelf.sums:
+            return []
+        refuse_other(self.path, _of(self.shelf), Label(self.model, len(vector)))
+        return await self.shelf.read(lambda table: table.nearest(vector, k, rows_that))
+
+    async def matching(self, text: str, k: int, where: Where = None) -> list[Hit]:
+        """Give the `k` rows whose words match the best, best first.
+
+        Raises:
+            StepError: `where` is no filter; it cannot be read.
+        """
+        return await self.shelf.matching(text, k, checked(where))
+
+    def _length(self, rows: Sequence[Row]) -> int:
+        """Give the length that all the vectors have; 0 for no rows."""
+        lengths = {len(row.vector) for row in rows} | ({self.wanted} if self.wanted else set())
+        if len(lengths) > 1 or not lengths <= {*range(1, _LONGEST_VECTOR + 1)}:
+            found = ", ".join(f"{one:,}" for one in sorted(lengths))
+            raise StepError(f"vectors of {found} dimensions cannot be kept in one store.")
+        return lengths.pop() if lengths else 0
+
+
+class OpenStores:
+    """Implements `paddock.steps.storage.Stores`; one for a run, closed at its end."""
+
+    def __init__(self, home: Path, note: Callable[[str], None] = lambda text: None) -> None:
+        self._home = home
+        self._note = note
+        self._shelves: dict[Path, Shelf] = {}
+        self._looked: dict[Path, tuple[str, Catalogue]] = {}
+
+    async def open(
+        self,
+        path: Path,
+        dimensions: int | None,
+        model: EmbedModel,
+        *,
+        is_new_allowed: bool = True,
+    ) -> Store:
+        """Open the store in a folder; one that is not there is made when a row is kept in it.
+
+        Raises:
+            StepError: it is missing though it must be there, broken, of another model, or of
+                other dimensions.
+        """
+        _refuse_what_is_no_store(path)
+        shelf = await self._shelf(path)
+        if shelf.label is not None:
+            refuse_other(path, shelf.label, Label(model, dimensions or 0))
+        elif not is_new_allowed:
+            raise StepError(
+                f"there is no store '{path}'.",
+                remedy="Run what fills it (`embed` with `store`) first, or correct the path.",
+                kind="io",
+            )
+        return Handle(shelf, model, self._home, dimensions)
+
+    async def _shelf(self, path: Path) -> Shelf:
+        shelf = self._shelves.setdefault(path, Shelf(path))
+        await shelf.open()
+        return shelf
+
+    # --- what stores hold
+
+    async def look(self, paths: Iterable[Path]) -> None:
+        """Learn what stores hold now, for `holds` and `content`; what cannot be read is nothing."""
+        for path in paths:
+            if path in self._shelves:
+                continue
+            state = catalogue.state(path)
+            if path in self._looked and self._looked[path][0] == state:
+                continue
+            self._looked.pop(path, None)
+            found = await self._found(path) if state else None
+            if found is not None:
+                self._looked[path] = (state, found)
+
+    async def _found(self, path: Path) -> Catalogue | None:
+        known = await asyncio.to_thread(catalogue.read, path)
+        if known is not None:
+            return known
+        shelf = Shelf(path)
+        try:
+            await shelf.open()
+        except StepError:
+            return None
+        return shelf.catalogue()
+
+    def holds(self, path: Path, owner: str) -> str:
+        """Tell what an item has in a store, as `Sum.text`; empty for nothing."""
+        if path in self._shelves:
+            return self._shelves[path].sums.get(owner, Sum()).text
+        looked = self._looked.get(path)
+        return looked[1].sums.get(owner, Sum()).text if looked is not None else ""
+
+    def content(self, path: Path) -> str:
+        """Name what a store holds; empty where there is none."""
+        if path in self._shelves:
+            return self._shelves[path].content()
+        looked = self._looked.get(path)
+        return catalogue.content_of(looked[1].label, looked[1].whole) if looked is not None else ""
+
+    def owner(self, item: ItemName, path: Path) -> str:
+        """Name an item's rows in a store."""
+        return owner_of(item, path, self._home)
+
+    # --- what items no longer have
+
+    async def keep_only(self, path: Path, item: ItemName) -> None:
+        """Drop what an item had in a store by steps that no longer keep anything there."""
+        shelf = await self._shelf(path)
+        await shelf.keep_only(self.owner(item, path))
+
+    async def forget(self, path: Path, items: Iterable[ItemName]) -> None:
+        """Drop all that these items have in a store; one that is not there has nothing.
+
+        Raises:
+            StepError: it cannot be written.
+        """
+        if catalogue.is_store(path):
+            shelf = await self._shelf(path)
+            await shelf.drop([self.owner(item, path) for item in items])
+
+    async def close(self) -> None:
+        """Leave every store in good order."""
+        for shelf in self._shelves.values():
+            try:
+                await shelf.close()
+            except StepError as error:
+                self._note(f"{error}")
+
+
+def checked(where: Where) -> str:
+    """Give the condition of a filter.
+
+    Raises:
+        StepError: it is none.
+    """
+    try:
+        return condition(where)
+    except BadFilter as error:
+        said = str(error)
+        raise StepError(f"`where`: {said}{'' if said.endswith('?') else '.'}") from error
+
+
+def _of(shelf: Shelf) -> Label:
+    assert shelf.label is not None  # there are rows
+    return shelf.label
+
+
+def _refuse_what_is_no_store(path: Path) -> None:
+    """Make sure that a store's folder is one, or can be made.
+
+    Raises:
+        StepError: something else is there.
+    """
+    if catalogue.is_store(path) or not path.exists():
+        return
+    if not path.is_dir():
+        raise StepError(f"'{path}' is a file; a store is a folder.", remedy="Name another path.")
+    others = [one.name for one in path.iterdir() if not _is_ours(one.name)]
+    if others:
+        raise StepError(
+            f"the folder '{path}' holds other things ('{min(others)}') and no store.",
+            remedy="Name a folder of its own for the store, such as 'index.lance'.",
+        )
+
+
+def _is_ours(name: str) -> bool:
+    """Tell whether something may be left of a store whose table was never made, or removed."""
+    return name.lstrip(".").startswith((catalogue.FILE, catalogue.LOCK))

@@ -1,0 +1,385 @@
+"""One store as all of a run shares it: who writes when, what it holds, how it is left behind.
+
+Items that come while another is being written are written together, in one commit: a store of ten
+thousand documents has some hundred versions, not ten thousand. Across programs a lock on the disk
+lets one write at a time; reading never waits. Knows no steps and no ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from paddock.steps.step import StepError
+from paddock.steps.storage import Hit
+
+from . import catalogue
+from .catalogue import Catalogue, Label
+from .refusals import refuse_other
+from .rows import Change, Cut, Sum, Wish, change
+from .table import Missing, Table
+
+T = TypeVar("T")
+
+LOCK_S = 120.0
+"""The longest a commit of another program is waited for; the largest take some seconds."""
+_POLL_S = 0.05
+_BATCH_WISHES, _BATCH_ROWS = 64, 20_000
+_MOST_VERSIONS = 96
+"""After so many commits their files are put together: a search opens each of them."""
+_LEFT_VERSIONS = 12
+"""So many may be left when a run ends."""
+
+
+@dataclass(eq=False)
+class _Waiting:
+    wish: Wish
+    label: Label
+    written: asyncio.Future[int] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+class Shelf:
+    """A store's rows, for all tasks of one process. Its blocking work is done in threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._table: Table | None = None
+        self._sums: dict[str, Sum] = {}
+        self._version = -1
+        self._content = (-1, "")
+        self._indexed = ""
+        self._is_changed = False
+        self._kept: dict[str, dict[str, Sum]] = {}
+        """What the steps of this run keep, by owner and step."""
+        self._turn = asyncio.Lock()
+        self._waiting: list[_Waiting] = []
+
+    @property
+    def label(self) -> Label | None:
+        """Whose vectors it holds; None as long as there is no table."""
+        return self._table.label if self._table is not None else None
+
+    @property
+    def sums(self) -> dict[str, Sum]:
+        """What each owner has, as far as is known."""
+        return self._sums
+
+    def content(self) -> str:
+        """Name what it holds; empty as long as there is no table."""
+        if self._content[0] != self._version:
+            known = self.catalogue()
+            said = "" if known is None else catalogue.content_of(known.label, known.whole)
+            self._content = (self._version, said)
+        return self._content[1]
+
+    def catalogue(self) -> Catalogue | None:
+        """Give what it holds, in short; None as long as there is no table."""
+        if self._table is None:
+            return None
+        return Catalogue(self._table.label, self._sums, self._indexed)
+
+    async def open(self) -> bool:
+        """Open the table; tells whether there is one.
+
+        Raises:
+            StepError: it cannot be read.
+        """
+        async with self._turn:
+            if self._table is None:
+                await _finished(self._open)
+        return self._table is not None
+
+    # --- writing
+
+    async def replace(self, wish: Wish, label: Label) -> int:
+        """Keep exactly these rows for a step of an owner; gives how many were written.
+
+        Raises:
+            StepError: it cannot be written.
+        """
+        waiting = _Waiting(wish, label)
+        self._waiting.append(waiting)
+        try:
+            while not waiting.written.done():
+                async with self._turn:
+                    if not waiting.written.done():
+                        await self._write_some()
+        finally:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+            waiting.written.cancel()
+        return waiting.written.result()
+
+    async def drop(self, owners: Sequence[str]) -> None:
+        """Drop all rows of some owners."""
+        cuts = [Cut(owner) for owner in owners if owner in self._sums]
+        if cuts and self._table is not None:
+            async with self._turn, self._held():
+                await _finished(lambda: self._cut(cuts))
+
+    async def keep_only(self, owner: str) -> None:
+        """Drop what an owner's other steps kept in earlier runs, and no longer do."""
+        kept = self._kept.get(owner, {})
+        if sum(kept.values(), Sum()) == self._sums.get(owner, Sum()):
+            return
+        async with self._turn, self._held():
+            await _finished(lambda: self._cut(self._others(owner, kept)))
+
+    async def close(self) -> None:
+        """Leave it in good order: few versions, and beside the table what it holds.
+
+        Raises:
+            StepError: that cannot be written; nothing is lost by it.
+        """
+        if self._table is None or not self._is_changed:
+            return
+        async with self._turn, self._held():
+            await _finished(self._leave)
+
+    async def _write_some(self) -> None:
+        """Write what waits, as one commit."""
+        try:
+            async with self._held():
+                batch = self._batch()
+                await _finished(lambda: self._try(batch))
+        except StepError as error:
+            for one in self._batch():
+                _fail(one, error)
+
+    def _batch(self) -> list[_Waiting]:
+        """Take what is written next: a step of an owner once, and a bounded number of rows."""
+        batch: list[_Waiting] = []
+        taken: set[tuple[str, str]] = set()
+        n_rows = 0
+        for one in list(self._waiting):
+            name = (one.wish.owner, one.wish.step)
+            n_rows += len(one.wish.rows)
+            if batch and (name in taken or n_rows > _BATCH_ROWS or len(batch) >= _BATCH_WISHES):
+                break
+            taken.add(name)
+            batch.append(one)
+            self._waiting.remove(one)
+        return batch
+
+    @asynccontextmanager
+    async def _held(self) -> AsyncIterator[None]:
+        """Keep other programs from writing meanwhile.
+
+        Raises:
+            StepError: one has been writing for too long, or the folder cannot be written.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / catalogue.LOCK, thread_local=False)
+        last = time.monotonic() + LOCK_S
+        while True:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                lock.acquire(timeout=0)
+                break
+            except Timeout:
+                if time.monotonic() > last:
+                    raise StepError(
+                        f"another program has been writing to the store '{self.path}' for "
+                        f"{LOCK_S:.0f} s.",
+                        remedy="Wait until it is done, then run the same command again.",
+                        kind="io",
+                    ) from None
+            except OSError as error:
+                raise StepError(
+                    f"the store '{self.path}' cannot be written ({error.strerror or error}).",
+                    kind="io",
+                ) from error
+            await asyncio.sleep(_POLL_S)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    # --- reading
+
+    async def read(self, look: Callable[[Table], T]) -> T:
+        """Look at the table as it is now, whoever wrote it last.
+
+        Raises:
+            StepError: it cannot be read.
+        """
+        table = self._table
+        if table is None:
+            raise StepError(f"the store '{self.path}' is not there.", kind="io")
+        try:
+            return await asyncio.to_thread(_looked, table, look)
+        except StepError:  # another program may have dropped the version that was being read
+            return await asyncio.to_thread(_looked, table, look)
+
+    async def matching(self, text: str, k: int, where: str) -> list[Hit]:
+        """Search by words, which are indexed before where rows have come or gone."""
+        table = self._table
+        if table is None or not self._sums:
+            return []
+        if await asyncio.to_thread(self._lacks_index, table):
+            async with self._turn, self._held():
+                await _finished(lambda: self._index(table))
+        return await self.read(lambda table: table.matching(text, k, where))
+
+    # --- in a thread, one at a time
+
+    def _open(self) -> None:
+        try:
+            table = Table.open(self.path)
+        except Missing:
+            return
+        known = catalogue.read(self.path)
+        self._sums = dict(known.sums) if known is not None else table.sums()
+        self._indexed = known.indexed if known is not None else ""
+        self._is_changed = known is None
+        self._version = table.version
+        self._table = table
+
+    def _renewed(self) -> Table | None:
+        """Give the table as it is now; what another program wrote is taken in."""
+        if self._table is None:
+            self._open()
+        table = self._table
+        if table is not None and table.renew() != self._version:
+            self._sums = table.sums()
+            self._version = table.version
+            self._is_changed = True
+        return table
+
+    def _try(self, batch: Sequence[_Waiting]) -> None:
+        """Write a batch; one by one where something of it cannot be written."""
+        try:
+            self._write(batch)
+        except StepError as error:
+            if len(batch) == 1 or error.is_fatal:
+                for one in batch:
+                    _fail(one, error)
+                return
+            for one in batch:
+                self._try([one])
+        except BaseException as error:
+            for one in batch:
+                _fail(one, error)
+            raise
+
+    def _write(self, batch: Sequence[_Waiting]) -> None:
+        table = self._renewed() or self._made(batch[0].label)
+        for one in batch:
+            refuse_other(self.path, table.label, one.label)
+        wishes = [one.wish for one in batch]
+        owners = {wish.owner for wish in wishes} & self._sums.keys()
+        made = change(wishes, table.known(owners) if owners else ())
+        self._commit(table, made)
+        n_written: dict[tuple[str, str], int] = {}
+        for wish, _ in made.put:
+            name = (wish.owner, wish.step)
+            n_written[name] = n_written.get(name, 0) + 1
+        for one in batch:
+            wish = one.wish
+            self._kept.setdefault(wish.owner, {})[wish.step] = Sum.of(
+                kept.print for kept in wish.rows
+            )
+            _succeed(one, n_written.get((wish.owner, wish.step), 0))
+
+    def _made(self, label: Label) -> Table:
+        self._table = Table.make(self.path, label)
+        self._sums = {}
+        self._version = self._table.version
+        return self._table
+
+    def _commit(self, table: Table, made: Change) -> None:
+        if made.is_nothing:
+            return
+        table.commit(made)
+        for owner, whole in made.sums.items():
+            if whole.n_rows:
+                self._sums[owner] = whole
+            else:
+                self._sums.pop(owner, None)
+        self._is_changed = True
+        if table.n_versions() > _MOST_VERSIONS:
+            table.tidy()
+        self._version = table.version
+
+    def _cut(self, cuts: Sequence[Cut]) -> None:
+        table = self._renewed()
+        if table is None or not cuts:
+            return
+        owners = {cut.owner for cut in cuts}
+        dropped = {(cut.owner, cut.step) for cut in cuts}
+        left: dict[str, Sum] = dict.fromkeys(owners, Sum())
+        for one in table.known(owners):
+            if dropped.isdisjoint({(one.owner, one.step), (one.owner, None)}):
+                left[one.owner] += Sum(int(one.print, 16), 1)
+        self._commit(table, Change(drop=list(cuts), sums=left))
+
+    def _others(self, owner: str, kept: dict[str, Sum]) -> list[Cut]:
+        table = self._renewed()
+        if table is None or owner not in self._sums:
+            return []
+        steps = {one.step for one in table.known([owner])} - kept.keys()
+        return [Cut(owner, step) for step in sorted(steps)]
+
+    def _lacks_index(self, table: Table) -> bool:
+        is_same = table.renew() == self._version and self._indexed == self.content()
+        return not (is_same and table.are_words_indexed())
+
+    def _index(self, table: Table) -> None:
+        self._renewed()
+        if self._indexed == self.content() and table.are_words_indexed():
+            return  # another task has done it meanwhile
+        table.index_words()
+        self._version = table.version
+        self._indexed = self.content()
+        self._is_changed = True
+
+    def _leave(self) -> None:
+        table = self._renewed()
+        if table is None:
+            return
+        if table.n_versions() > _LEFT_VERSIONS:
+            table.tidy()
+            self._version = table.version
+        catalogue.write(self.path, Catalogue(table.label, self._sums, self._indexed))
+        self._is_changed = False
+
+
+def _looked(table: Table, look: Callable[[Table], T]) -> T:
+    table.renew()
+    return look(table)
+
+
+async def _finished(work: Callable[[], T]) -> T:
+    """Do it in a thread, and stay until it is done: what was begun cannot be taken back."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
+
+
+def _succeed(waiting: _Waiting, n_rows: int) -> None:
+    _settle(waiting, lambda: waiting.written.set_result(n_rows))
+
+
+def _fail(waiting: _Waiting, error: BaseException) -> None:
+    _settle(waiting, lambda: waiting.written.set_exception(error))
+
+
+def _settle(waiting: _Waiting, tell: Callable[[], None]) -> None:
+    """Tell a task how its wish ended, from whichever thread."""
+
+    def told() -> None:
+        if not waiting.written.done():
+            tell()
+
+    waiting.written.get_loop().call_soon_threadsafe(told)
