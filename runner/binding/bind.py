@@ -140,7 +140,8 @@ class Binder:
         """Every fault of the file and of what was given to it."""
         before = (*self._pipeline.faults, *self._plan.faults)
         own = (*self._given.faults, *self._models.faults, *self._own)
-        return [*before, *own, *self._inner.faults]
+        # Two steps may run the same file, whose faults are told once.
+        return list(dict.fromkeys((*before, *own, *self._inner.faults)))
 
     def _bound_within(
         self, plan: Plan, inputs: Mapping[str, Any] | None, within: inner.Within

@@ -33,7 +33,6 @@ class Found:
     """What is shared by all pipelines that one run binds."""
 
     plans: dict[Path, Plan] = field(default_factory=dict)
-    told: set[Fault] = field(default_factory=set)
     n_bound: int = 0
 
 
@@ -96,7 +95,7 @@ class Inner:
             later=later,
         )
         made, faults = self._bind(plan, None if self._inputs is None else values, within)
-        self._take(faults)
+        self.faults += faults
         return made
 
     # --- the file
@@ -156,7 +155,7 @@ class Inner:
             try:
                 plans[path] = self._read(shown)
             except PipelineError as error:
-                self._take(list(error.faults))
+                self.faults += error.faults
                 return None
         return plans[path]
 
@@ -210,12 +209,6 @@ class Inner:
             return True, value.render({"inputs": inputs})
         except ExpressionError:
             return False, None  # the run says why, at its place
-
-    def _take(self, faults: list[Fault]) -> None:
-        """Keep the faults of another file, each once."""
-        told = self._within.found.told
-        self.faults += [fault for fault in dict.fromkeys(faults) if fault not in told]
-        told.update(faults)
 
     def _fault(self, at: tuple[str | int, ...], message: str, remedy: str) -> None:
         self.faults.append(Fault(f"{message}.", remedy, self._pipeline.mark(at)))

@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from paddock.pipelines.expressions import Reference
+from paddock.pipelines.plan import ANSWER
 from paddock.pipelines.tree import Block
 from paddock.pipelines.tree import Step as WrittenStep
 from paddock.steps import registry
+
+from . import replies
+from .replies import BoundReply
 
 
 def _of_step(step: WrittenStep) -> Iterator[Reference]:
@@ -20,6 +24,8 @@ def _of_step(step: WrittenStep) -> Iterator[Reference]:
     for reference in step.returns.references if step.returns else ():
         if reference[:2] != ("steps", step.id):
             yield reference
+    for check in step.reply.checks.values() if step.reply else ():
+        yield from (one for one in check.references if one[0] not in ANSWER)
 
 
 def references(step: WrittenStep, names: frozenset[str]) -> frozenset[Reference]:
@@ -65,7 +71,7 @@ def attributes(var: str, inside: frozenset[Reference]) -> frozenset[str] | None:
     return frozenset(one[1] for one in read)
 
 
-def spec(step: WrittenStep) -> str:
+def spec(step: WrittenStep, reply: BoundReply | None = None) -> str:
     """Write down what decides the step's result, template files' texts in place of their names."""
     texts = {name: template.source for name, template in step.files.items()}
     written = {
@@ -74,6 +80,8 @@ def spec(step: WrittenStep) -> str:
         "if": step.if_.source if step.if_ else None,
         "returns": step.returns.data if step.returns else None,
     }
+    if reply is not None:  # what a step without one says is as it was before there were any
+        written["reply"] = replies.spec(reply)
     return _canonical(written)
 
 
