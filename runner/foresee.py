@@ -27,6 +27,7 @@ from .border import Border
 from .inside import entered
 from .items import ItemRun
 from .ledger.entries import Entry
+from .renames import is_free
 from .report import PlanItem, PlanReport
 from .scope import Scope
 from .session import Session
@@ -145,7 +146,8 @@ class _Foresight:
         todo = run.todo()
         if todo:
             self._unknown[block.id] = block.id
-            self._estimate(steps_of(block.body), _recorded(run), sum(map(_needs_calls, todo)))
+            n_asking = sum(_needs_calls(item, block) for item in todo)
+            self._estimate(steps_of(block.body), _recorded(run), n_asking)
         else:
             self._known(block, run.offered())
 
@@ -279,8 +281,10 @@ def _recorded(run: BlockRun) -> list[Entry]:
     return [item.entry for item in run.work.items if item.entry is not None]
 
 
-def _needs_calls(item: ItemWork) -> bool:
+def _needs_calls(item: ItemWork, block: BoundBlock) -> bool:
     """Tell whether the replies to an item's calls may be unknown; else its output is missing."""
+    if item.renamed_from is not None and is_free(block):
+        return False
     return item.entry is None or item.entry.hash != item.hash or item.entry.state != "done"
 
 

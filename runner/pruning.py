@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -53,6 +53,7 @@ class Pruning:
         self._work = work
         self._bound = toolbox.bound
         self._tally = toolbox.tally
+        self._prunes = toolbox.options.prune
 
     async def settled(self, run: BlockRun) -> Sequence[Entry]:
         """Do with items whose source is gone what the watch on their folder says.
@@ -60,6 +61,7 @@ class Pruning:
         Gives those with which nothing more is to be done; the ledger counts them as gone.
         """
         entries = await self._finished(run) if run.work.deleted else ()
+        await self._long_gone(run)
         for entry in entries:
             gone = replace(entry, gone=self._tally.run)
             self._work.ledger.record(run.work.scope, gone, self._tally.run)
@@ -67,23 +69,61 @@ class Pruning:
 
     async def _finished(self, run: BlockRun) -> Sequence[Entry]:
         found = None if run.outer else self._watch_of(run)
-        if found is None:
-            return run.work.deleted
-        watch, root = found
-        if root == watch.root / PROCESSING:
+        renamed = self._renamed(run)
+        deleted = run.work.deleted
+        if found is not None and found[1] == found[0].root / PROCESSING:
             return ()  # documents leave a hot folder when they are done
-        if watch.keys.deletes == "keep":
-            return run.work.deleted
-        believed = self._believed(run, watch, root)
+        doomed = [entry for entry in deleted if entry.key in renamed]
+        if self._prunes:
+            doomed = [*deleted]
+        elif found is not None and found[0].keys.deletes == "prune":
+            doomed += [entry for entry in self._believed(run, *found) if entry not in doomed]
+            self._tell_doubted(len(deleted) - len(doomed), found[0])
+            deleted = doomed
+        elif found is None:
+            kept = self._made_of(run, (entry for entry in deleted if entry not in doomed))
+            self._tell_kept(await asyncio.to_thread(self._left_of, kept))
+        removal = await self._removed(run, doomed)
+        self._tell(removal, renamed)
+        return [entry for entry in deleted if not self._keeps(entry, removal)]
+
+    async def _long_gone(self, run: BlockRun) -> None:
+        """Remove what was kept of documents that earlier runs found gone, where that is asked."""
+        if run.work.gone:
+            self._tell(await self._removed(run, run.work.gone), {})
+
+    async def _removed(self, run: BlockRun, entries: Sequence[Entry]) -> _Removal:
         removal = _Removal()
-        made = [
+        await asyncio.to_thread(self._remove_all, self._made_of(run, entries), removal)
+        return removal
+
+    def _made_of(self, run: BlockRun, entries: Iterable[Entry]) -> list[_Made]:
+        return [
             one
-            for entry in believed
-            for one in self._made(run.block, run.work.scope, entry, (entry.key,))
+            for entry in entries
+            for one in self._made(run.block, run.work.scope, entry, (*run.outer, entry.key))
         ]
-        await asyncio.to_thread(self._remove_all, made, removal)
-        self._tell(removal, len(run.work.deleted) - len(believed), watch)
-        return [entry for entry in believed if not self._keeps(entry, removal)]
+
+    def _left_of(self, made: Iterable[_Made]) -> list[str]:
+        """Give which of these files are still there. Blocking: looks at each."""
+        index = self._work.index
+        return [
+            one.stored
+            for one in made
+            if index.is_only_of(one.scope, one.key, one.stored)
+            and index.condition(one.scope, one.stored) != "missing"
+        ]
+
+    def _renamed(self, run: BlockRun) -> dict[str, str]:
+        """Give old key → new key of the documents that were renamed and are done."""
+        failed = {index for index, _ in run.failed}
+        return {
+            item.renamed_from: item.key
+            for item in run.work.items
+            if item.renamed_from is not None
+            and item.index in run.ended
+            and item.index not in failed
+        }
 
     # --- deciding
 
@@ -158,16 +198,28 @@ class Pruning:
         else:
             removal.removed.append(stored)
 
-    def _tell(self, removal: _Removal, n_doubted: int, watch: BoundWatch) -> None:
+    def _tell(self, removal: _Removal, renamed: Mapping[str, str]) -> None:
         note = self._tally.note
+        if renamed:
+            pairs = [f"{old} → {new}" for old, new in renamed.items()]
+            note(f"renamed, so what was made of them goes by the new name: {_some(pairs)}")
         if removal.removed:
             note(f"removed, since what they were made of is gone: {_some(removal.removed)}")
         if removal.edited:
             note(f"edited by hand, and kept though its source is gone: {_some(removal.edited)}")
         for stored, why in removal.refused.items():
             note(f"'{stored}' cannot be removed ({why}), though its source is gone")
+
+    def _tell_kept(self, left: Sequence[str]) -> None:
+        """Say what is left of documents that are gone, where nobody has decided about it."""
+        if left:
+            self._tally.note(
+                f"kept, though what they were made of is gone: {_some(left)} (`--prune` removes)"
+            )
+
+    def _tell_doubted(self, n_doubted: int, watch: BoundWatch) -> None:
         if n_doubted:
-            note(
+            self._tally.note(
                 f"nothing is left in '{watch.keys.path}': what was made of what it held "
                 f"is kept, in case something is not mounted"
             )

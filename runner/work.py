@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from paddock.pipelines.expressions import Reference
@@ -23,6 +23,7 @@ from .freshness import (
     Verdict,
     canonical,
     content_of,
+    is_file,
     judge,
     outer_value,
     part,
@@ -33,6 +34,7 @@ from .ledger.entries import Entry
 from .ledger.ledger import Ledger
 from .ledger.outputs import Index
 from .listed import keys_of, list_of
+from .renames import renamed
 from .scope import Scope
 from .watch.settled import Settled, is_of_watch
 
@@ -50,6 +52,8 @@ class Options:
     force: frozenset[str] = frozenset()
     """Ids of steps or blocks that are done again in any case."""
     retry_failed: bool = False
+    prune: bool = False
+    """Remove what was made of documents that are gone."""
     refresh: bool = False
     """Do again what an older version of a step did, though what it did is as good."""
     no_cache: bool = False
@@ -73,6 +77,8 @@ class ItemWork:
     hash: str
     parts: str
     entry: Entry | None
+    renamed_from: str | None = None
+    """The key of a deleted item with the same content."""
     is_shared: bool = False
     """Whether another machine has done it in this very job: it counts as done now."""
 
@@ -90,6 +96,8 @@ class BlockWork:
     scope: str
     items: tuple[ItemWork, ...]
     deleted: tuple[Entry, ...]
+    gone: tuple[Entry, ...]
+    """Those that earlier runs found deleted, where they are asked for."""
     edited: tuple[str, ...]
     """Stored paths of fresh items' outputs that somebody edited; they are left alone."""
 
@@ -210,7 +218,23 @@ class Work:
         self.index.settle(scope_id, (w.key for w in items if not w.verdict.is_work))
         present = set(keys)
         deleted = () if self.options.only else _deleted(entries.values(), present, job)
-        return BlockWork(scope_id, tuple(items), deleted, tuple(edited))
+        if deleted:
+            items = await self.ledger.ask(self._with_renames, scope_id, items, deleted)
+        return BlockWork(scope_id, tuple(items), deleted, self._gone(entries, keys), tuple(edited))
+
+    def _gone(self, entries: Mapping[str, Entry], keys: Iterable[str]) -> tuple[Entry, ...]:
+        if not self.options.prune or self.options.only:
+            return ()
+        present = set(keys)
+        return tuple(one for one in entries.values() if one.gone and one.key not in present)
+
+    def _with_renames(
+        self, scope: str, items: list[ItemWork], deleted: Sequence[Entry]
+    ) -> list[ItemWork]:
+        """Say of new items which deleted one they were."""
+        new = {i.key: i.item for i in items if i.verdict.state == "new" and is_file(i.item)}
+        old = renamed(self.ledger, scope, deleted, new)
+        return [_renamed(item, old[item.key]) if item.key in old else item for item in items]
 
     async def step(
         self, step: BoundStep, scope: Scope, outer: Sequence[str] = ()
@@ -350,6 +374,10 @@ class Work:
             return self.evidence.digest(path)
         except OSError:
             return None
+
+
+def _renamed(item: ItemWork, old: str) -> ItemWork:
+    return replace(item, renamed_from=old, verdict=Verdict("new", f"renamed from '{old}'"))
 
 
 def _older(step: BoundStep) -> frozenset[str]:
