@@ -13,6 +13,12 @@ from .prefect_server import PrefectServer
 
 ANSWER_S = 30.0
 READY_S = 600.0
+PAUSES_S = (
+    1.0,
+    4.0,
+    15.0,
+    60.0,
+)  # a server that has just started, or has much to do, refuses now and then
 MOST_WAITING = 100
 _RUNNING = {"type": "RUNNING", "name": "Running"}
 
@@ -44,17 +50,27 @@ class LateRuns:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _shown(self, past: dict[str, Any]) -> None:
+        with self._leases.request():  # the service stays until it is done
+            for pause_s in (0.0, *PAUSES_S):
+                await asyncio.sleep(pause_s)
+                error = await self._refused(past)
+                if error is None:
+                    return
+        log.warning("Prefect does not show run %s: %s", past.get("run"), error)
+
+    async def _refused(self, past: dict[str, Any]) -> Exception | None:
+        """Show a run; gives what kept it from being shown, None if nothing did."""
         import httpx
 
-        with self._leases.request():  # the service stays until it is done
-            told = await self._server.ready(READY_S)
-            try:
-                async with httpx.AsyncClient(
-                    base_url=told.url, timeout=ANSWER_S, trust_env=False
-                ) as client:
-                    await _show(client, past)
-            except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
-                log.warning("Prefect does not show run %s: %s", past.get("run"), error)
+        told = await self._server.ready(READY_S)
+        try:
+            async with httpx.AsyncClient(
+                base_url=told.url, timeout=ANSWER_S, trust_env=False
+            ) as client:
+                await _show(client, past)
+        except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
+            return error
+        return None
 
 
 async def _show(client: Any, past: dict[str, Any]) -> None:
@@ -72,6 +88,7 @@ async def _show(client: Any, past: dict[str, Any]) -> None:
     if not run:
         flow = await post("flows/", {"name": past["pipeline"]})
         about = {"name": past["run"], "parameters": past["parameters"]}
+        about["idempotency_key"] = past["run"]  # another try finds the one that was made
         run = (await post("flow_runs/", {**about, "flow_id": flow["id"]}))["id"]
         await post(f"flow_runs/{run}/set_state", {"state": _RUNNING, "force": True})
     await post(f"flow_runs/{run}/set_state", {"state": outcome, "force": True})

@@ -205,9 +205,10 @@ def test_a_machine_that_is_stopped_lets_its_items_go_at_once(machines: Machines)
 def test_a_machine_that_slept_writes_nothing_of_what_another_has_taken_over(
     machines: Machines, tmp_path: Path
 ) -> None:
-    sleeper = machines.start(delay_s=0.5, dead_after_s=2.0)
+    sleeper = machines.start(delay_s=1.5, dead_after_s=2.0)
     machines.go(sleeper)
     machines.until(lambda: len(machines.calls()) > 3)
+    time.sleep(0.5)  # both of its items wait for the model now: neither is about to be written
     sleeper.send_signal(signal.SIGSTOP)
     report = machines.report(machines.start(delay_s=0.0, dead_after_s=2.0))
     assert report["status"] == "completed"

@@ -425,7 +425,12 @@ async function ask() {
     cache: "no-store",
     signal: AbortSignal.timeout(8000),
   });
-  if (answer.status === 401) return askForKey(Boolean(key));
+  if (answer.status === 401) {
+    // Of a key that was given meanwhile this answer says nothing.
+    if (forTab.getItem(KEY) === key) askForKey(Boolean(key));
+    else isDue = true;
+    return;
+  }
   if (!answer.ok) throw new Error(`status ${answer.status}`);
   show(await answer.json());
   $("forget").hidden = !key;
@@ -451,12 +456,16 @@ $("ask").addEventListener("cancel", (event) => event.preventDefault());
 $("ask").addEventListener("close", () => { if (!forTab.getItem(KEY)) look(); });
 $("forget").addEventListener("click", () => askForKey(false));
 
-let timer = 0, lostAt = 0, isAsking = false;
+let timer = 0, lostAt = 0, isAsking = false, isDue = false;
 
 async function look() {
   clearTimeout(timer);
-  if (isAsking) return;
+  if (isAsking) {
+    isDue = true;
+    return;
+  }
   isAsking = true;
+  isDue = false;
   try {
     await ask();
     lostAt = 0;
@@ -467,7 +476,8 @@ async function look() {
     isAsking = false;
   }
   // A page that nobody sees asks for nothing; a locked one waits for its key.
-  if (!document.hidden && !$("ask").open) timer = setTimeout(look, EVERY_MS);
+  if (isDue && !$("ask").open) look();
+  else if (!document.hidden && !$("ask").open) timer = setTimeout(look, EVERY_MS);
 }
 
 document.addEventListener("visibilitychange", () => { if (!document.hidden) look(); });

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from paddock.runner.ledger import claims as claims_module
 from paddock.runner.ledger.claims import Claims, Joined
 from paddock.runner.ledger.ledger import Ledger
 from tests.postgres import Postgres
@@ -180,3 +183,18 @@ def test_no_item_is_ever_anothers_while_its_holder_lives(server: Postgres, tmp_p
     )  # fmt: skip
     case = Rules.TestCase()
     case.runTest()
+
+
+def test_one_that_was_silent_asks_before_it_writes_though_it_is_heard_of_again(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asleep_s = 0.0
+    monkeypatch.setattr(claims_module, "_moment", lambda: time.monotonic() + asleep_s)
+    with Ledger(tmp_path, url=url) as ledger, participant(ledger, "a", DEAD_S) as (a, _):
+        assert a.is_sure()
+        asleep_s = 10 * DEAD_S
+        assert not a.is_sure()
+        deadline = time.monotonic() + 30
+        while not a._is_heard(time.monotonic() + asleep_s) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not a.is_sure()
