@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from .checking.check import Check
 from .errors import Fault
 from .expressions import Expression, ExpressionError, Path, Value
 from .keys import Keys
@@ -28,13 +28,6 @@ class Checks:
         mark = self.document.key_mark(at) if is_key else self.document.mark(at)
         self.faults.append(Fault(f"{message}.", remedy, mark))
 
-    def later(self, data: Mapping[str, Any], at: Path, names: Mapping[str, str]) -> None:
-        """Refuse the language's keys that this version lacks."""
-        for name in names:
-            if name in data:
-                what = f"`{name}` is part of the language, but not in this version of Paddock"
-                self.add((*at, name), what, names[name], is_key=True)
-
     def table(self, table: type[K], data: Any, at: Path) -> K | None:
         """Check a mapping against its table of keys."""
         try:
@@ -52,6 +45,21 @@ class Checks:
         try:
             return Expression.of(source)
         except ExpressionError as error:
+            self.failed(error, at)
+            return None
+
+    def check(self, source: Any, at: Path) -> Check | None:
+        """Compile an expression that may call check functions."""
+        if isinstance(source, bool):
+            source = "true" if source else "false"
+        try:
+            return Check.of(source)
+        except ExpressionError as error:
+            if source.count("(") != source.count(")"):
+                # `[words(output.text, most=80)]`: YAML ends a bare text in a list at its comma.
+                error.remedy = (
+                    "Put the whole expression in quotes: in YAML's lists a comma ends it."
+                )
             self.failed(error, at)
             return None
 

@@ -18,6 +18,9 @@ BASE = frozenset(("inputs", "steps"))
 STEP = frozenset(("secrets",))
 """Names that a step's own parameters and its `if` see besides: what they give is kept nowhere."""
 
+ANSWER = frozenset(("output", "text"))
+"""Names that a `check` of an answer sees besides: its value by the schema, and what was said."""
+
 
 @dataclass(frozen=True, slots=True)
 class Use:
@@ -252,6 +255,9 @@ def _uses_of(node: Node, names: frozenset[str], own: frozenset[str]) -> Iterator
         for use in _uses(node.returns, (*node.at, "returns"), names):
             if use.reference[:2] != ("steps", node.id):
                 yield use
+    for index, check in node.reply.checks.items() if node.reply else ():
+        at = (*node.at, "reply", "check", index)
+        yield from _reads(check.references, at, names | ANSWER)
 
 
 def _uses(value: Value, at: Path, names: frozenset[str]) -> Iterator[Use]:

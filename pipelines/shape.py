@@ -13,8 +13,9 @@ from pydantic import BeforeValidator, Field, model_validator
 from .keys import ID_PATTERN, Count, InputType, Keys, OnError, Words
 from .quantities import KeepAlive, Seconds, Tokens
 
-STEP_LATER = {"reply": "Remove it, and ask for the form of the answer in the prompt."}
-"""Keys of the language that this version does not have, and what to do without."""
+
+def _in_a_list(given: Any) -> Any:
+    return given if isinstance(given, list) else [given]
 
 
 class Retry(Keys):
@@ -34,6 +35,31 @@ class Timeout(Keys):
         None, description="Counted from when the pool takes the request, not from its queue."
     )
     idle: Seconds | None = Field(None, description="The longest time without a new token.")
+
+
+class ReplyKeys(Keys):
+    """What a model's answer must be."""
+
+    schema_: Any = Field(
+        None,
+        alias="schema",
+        description="The form of the answer, which can then be no other: JSON Schema, its short "
+        'form such as {title: str, points: "list[str]"}, or {file: PATH}.',
+    )
+    check: Annotated[list[str | bool], BeforeValidator(_in_a_list)] = Field(
+        [],
+        description="Bare expressions that must be true of the answer's `output` and `text`.",
+        examples=["words(output.summary) <= 80"],
+    )
+    repair: Annotated[int, Field(ge=0, le=8)] = Field(
+        1, description="How often, at most, what is wrong is told to the model, to answer anew."
+    )
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> ReplyKeys:
+        if self.schema_ is None and not self.check:
+            raise ValueError("`reply` needs `schema`, or `check`, or both")
+        return self
 
 
 class Controls(Keys):
@@ -70,6 +96,9 @@ class StepKeys(Controls):
     do: list[Any] | None = Field(None, description="The steps that run for each item.")
     key: str | None = Field(None, description="A bare expression: the item's stable name.")
     returns: Any = Field(None, description="Bare expressions: what the step gives instead.")
+    reply: ReplyKeys | None = Field(
+        None, description="What the model's answer must be, in its form and by checks."
+    )
 
 
 class InputKeys(Keys):
@@ -175,6 +204,9 @@ class FileKeys(Keys):
     on: Any = Field(None, description="What starts the pipeline by itself.")
     concurrency: Any = Field(None, description="How runs share the machine.")
     budget: Any = Field(None, description="What a run may cost.")
+    mcpServers: dict[str, Any] = Field(
+        {}, description="MCP servers by their names, or `{file: mcp.json}`."
+    )
     steps: list[Any] = Field(description="What is done.", min_length=1)
     returns: Any = Field(None, description="Bare expressions: what a run gives.")
     tests: list[Any] = Field([], description="Runs with known inputs.")

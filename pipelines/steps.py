@@ -6,13 +6,15 @@ import re
 from pathlib import Path as FilePath
 from typing import Any
 
+from pydantic import ValidationError
+
 from .checks import Checks
 from .expressions import Expression, ExpressionError, Path, Template, Value
 from .keys import ID_PATTERN, without_free
-from .shape import STEP_LATER, StepKeys
+from .shape import ReplyKeys, StepKeys
 from .texts import TEXT_OR_FILE, is_file
 from .texts import read as read_file
-from .tree import Block, Node, Step
+from .tree import Block, Node, Reply, Step
 
 _FOR_EACH = re.compile(r"\s*(\S+)\s+in\s+(\S.*)\Z", re.DOTALL)
 _OF_BLOCKS = ("do", "key", "max_parallel", "on_error")
@@ -42,8 +44,6 @@ class Steps:
             checks.add(at, "a step is a mapping such as {id: docs, uses: files.scan}")
             return None
         data = without_free(data)
-        checks.later(data, at, STEP_LATER)
-        data = {name: value for name, value in data.items() if name not in STEP_LATER}
         keys = checks.table(StepKeys, data, at)
         self._shape(data, at)
         node_id, has_own = self._id(data, at)
@@ -82,6 +82,9 @@ class Steps:
             if "with" in data:
                 remedy = "Parameters belong to the steps in `do`."
                 add((*at, "with"), "`with` cannot stand beside `for_each`", remedy, is_key=True)
+            if "reply" in data:
+                remedy = "It belongs to the step in `do` that asks a model."
+                add((*at, "reply"), "`reply` cannot stand beside `for_each`", remedy, is_key=True)
             if "do" not in data:
                 add(
                     (*at, "for_each"), "`for_each` needs `do`", "Add the steps to run.", is_key=True
@@ -116,8 +119,22 @@ class Steps:
             files=files,
             has_own_id=has_own,
             **self._controls(data, keys, at),
+            reply=self._reply(data.get("reply"), (*at, "reply")),
             broken=frozenset(str(error.path[0]) for error in errors),
         )
+
+    def _reply(self, data: Any, at: Path) -> Reply | None:
+        """Read what the answer must be; what is wrong with its keys was told with the step's."""
+        try:
+            keys = ReplyKeys.model_validate(data)
+        except ValidationError:
+            return None
+        checks = {
+            index: check
+            for index, source in enumerate(keys.check)
+            if (check := self._checks.check(source, (*at, "check", index))) is not None
+        }
+        return Reply(keys.schema_, checks, keys.repair)
 
     def _files(self, given: dict[str, Any], errors: list[ExpressionError]) -> dict[str, Template]:
         """Read the template files that parameters name."""

@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from paddock.engine.errors import (
@@ -30,6 +31,7 @@ from .binding.bound import BoundStep
 from .binding.parameters import BindError
 from .border import BorderReached
 from .ledger.entries import LedgerError
+from .replying import AskedFor
 from .retries import PASSING, pause_s, times
 from .scope import Scope
 
@@ -77,9 +79,10 @@ async def attempt(
     """
     if is_skipped(step, scope):
         return None
+    n_refused = 0
     for turn in itertools.count():
         try:
-            return await _once(step, scope, tools(), reads)
+            return await _once(step, scope, _asking(step, scope, tools(), n_refused), reads)
         except StepSkipped:
             return None
         except (StepError, EngineError) as error:
@@ -87,6 +90,7 @@ async def attempt(
             cause = cause_of(error)
             if turn >= times(step.retry, cause):
                 raise StepFailed(step.id, str(error), is_passing=cause in PASSING) from error
+            n_refused += cause == "check"
             await asyncio.sleep(pause_s(cause, turn, step.retry.backoff_s, random.random()))
         except (ExpressionError, BindError, OutsideRoots) as error:
             raise StepFailed(step.id, str(error)) from error
@@ -125,6 +129,13 @@ def reads_skipped(references: frozenset[tuple[str, ...]], scope: Scope) -> bool:
         and scope.is_skipped(path[1])
         for path in references
     )
+
+
+def _asking(step: BoundStep, scope: Scope, tools: Tools, n_refused: int) -> Tools:
+    """Give the tools of one try: what its answer must be, and how often it was refused."""
+    if step.reply is not None:
+        tools = replace(tools, reply=AskedFor(step.reply, scope))
+    return replace(tools, n_refused=n_refused) if n_refused else tools
 
 
 async def _once(

@@ -127,9 +127,13 @@ def spec_parts(step: str, spec: str) -> dict[str, str]:
         for name, value in written.items()
         if name not in _NOT_IN_RESULT and name not in ("with", "do", "for_each")
     }
+    reply = control.pop("reply", None)
     parts = {f"{step}.parameters": part([control, others])}
     if texts:
         parts[f"{step}.prompt"] = part(texts)
+    if isinstance(reply, dict):
+        parts[f"{step}.schema"] = part(reply.get("schema"))
+        parts[f"{step}.check"] = part([reply.get("check"), reply.get("repair")])
     return parts
 
 
@@ -194,6 +198,8 @@ def reasons(names: Iterable[str]) -> list[str]:
 
 _WHAT = {
     "prompt": "prompt changed",
+    "schema": "schema changed",
+    "check": "checks changed",
     "model": "model changed",
     "parameters": "parameters changed",
     "version": "step version changed",

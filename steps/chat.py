@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from paddock.engine.request import Message, Role
+from paddock.pipelines.conversation import Conversation
 from paddock.pipelines.expressions import Template
 from paddock.steps.agents.offering import ChatTool
 from paddock.steps.agents.wishes import wished
@@ -102,6 +103,18 @@ class ChatOutput(Output):
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """Implements `paddock.steps.step.ReplyForm`: the schema that a prompt file brings along."""
+
+    schema: Any
+    repair: int = 0
+
+    async def failures(self, output: Any, text: str) -> list[str]:
+        """Find nothing: the decoder holds to the schema."""
+        return []
+
+
 class Chat:
     """Messages or a prompt to a model."""
 
@@ -110,6 +123,7 @@ class Chat:
     version: ClassVar[int] = 1
     is_pure: ClassVar[bool] = False
     roles: ClassVar[frozenset[Role]] = frozenset({"chat"})
+    takes_reply: ClassVar[bool] = True
 
     def reads(self, params: ChatParams) -> Sequence[str]:
         """Name the pictures."""
@@ -123,7 +137,11 @@ class Chat:
             EngineError: the prompt does not fit, or the pool could not do it.
         """
         model = tools.models.resolve(params.model, "chat")
-        asker = Asker(tools, model, params.params.given())
+        conversation = params.prompt if isinstance(params.prompt, Conversation) else None
+        own = conversation.params if conversation else {}
+        asker = Asker(tools, model, {**own, **params.params.given()})
+        if conversation and conversation.schema is not None and tools.reply is None:
+            asker.tools = tools = replace(tools, reply=_Form(conversation.schema))
         messages = _messages(params)
         if params.images:
             messages = await _with_images(messages, params.images, tools)
@@ -164,7 +182,12 @@ class Chat:
 
 def _messages(params: ChatParams) -> list[Message]:
     messages = [Message(one.role, one.content) for one in params.messages or ()]
-    if params.prompt is not None:
+    if isinstance(params.prompt, Conversation):
+        messages = [
+            Message(role, render(template, "prompt", params.vars))
+            for role, template in params.prompt.turns
+        ]
+    elif params.prompt is not None:
         messages = [Message("user", render(params.prompt, "prompt", params.vars))]
     if params.system is None:
         return messages

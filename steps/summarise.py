@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -10,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from paddock.engine.request import Role
 from paddock.pipelines.expressions import Template
+from paddock.steps.readers.pages import starts
 
 from .answers.asking import Asker, UsageOutput
+from .citing import Passage, Source, by_chunk, by_page, cited, over, source
 from .files_read import DEFAULT_MAX_BYTES
 from .places import place
 from .prompt import render
@@ -65,6 +68,10 @@ class SummariseParams(Params):
     on_overflow: Literal["map-reduce", "refine", "truncate", "error"] = Field(
         default="map-reduce", description="What happens to a text that does not fit."
     )
+    cite: bool = Field(
+        default=False,
+        description="Put behind each sentence which page, or heading, most of its words are of.",
+    )
 
 
 class Coverage(Output):
@@ -84,6 +91,9 @@ class SummariseOutput(Output):
     text: str
     output: Any = Field(default=None, description="The value of `reply.schema`: null without one.")
     notes: list[str] = Field(description="The notes on the parts; none if it was read at once.")
+    sources: list[Source] = Field(
+        description="Pages and headings that each note is of; one in all if it was read at once."
+    )
     coverage: Coverage
     usage: UsageOutput
 
@@ -96,6 +106,7 @@ class Summarise:
     version: ClassVar[int] = 1
     is_pure: ClassVar[bool] = False
     roles: ClassVar[frozenset[Role]] = frozenset({"chat"})
+    takes_reply: ClassVar[bool] = True
 
     def reads(self, params: SummariseParams) -> Sequence[str]:
         """Name the document, if it is one."""
@@ -116,9 +127,12 @@ class Summarise:
         done = await _condensed(params, material, asker)
         n_characters = len(material.text)
         n_read = n_characters - asker.characters_cut
+        # JSON has no room for marks; there `sources` says it.
+        cites = params.cite and (tools.reply is None or tools.reply.schema is None)
         return SummariseOutput(
-            text=done.text,
+            text=cited(done.text, material.passages()) if cites else done.text,
             notes=list(done.notes),
+            sources=material.sources(done.parts),
             coverage=Coverage(
                 characters_read=n_read,
                 characters=n_characters,
@@ -136,25 +150,45 @@ class _Material:
     text: str
     is_cut: bool
     """The author gave chunks."""
+    pages: tuple[str, ...] = ()
+    """The document's own, if it was read here."""
+
+    def passages(self) -> list[Passage]:
+        """Give what sentences can be of."""
+        return by_chunk(self.parts) if self.is_cut else by_page(self.pages or (self.text,))
+
+    def sources(self, read: Sequence[Part]) -> list[Source]:
+        """Tell where each part that was read comes from."""
+        offsets = starts(self.pages)
+
+        def page_of(offset: int) -> int:
+            return bisect_right(offsets, offset)
+
+        known = page_of if len(self.pages) > 1 else None
+        if self.is_cut and len(read) == 1 and len(self.parts) > 1:
+            each = [source(index, one, None) for index, one in enumerate(self.parts)]
+            return [over(each, len(self.text))]
+        return [source(index, one, known) for index, one in enumerate(read)]
 
 
 async def _material(params: SummariseParams, tools: Tools) -> _Material:
     from paddock.steps.readers import documents
 
-    from .material import joined, part, parts
+    from .material import Part, joined, parts
 
     if params.chunks is not None:
         several = parts(params.chunks)
         return _Material(several, joined(several), is_cut=True)
-    text = params.text or ""
+    text, pages = params.text or "", tuple[str, ...]()
     if params.file is not None:
         path = place(tools.roots, params.file)
         document = await documents.load(path, max_bytes=DEFAULT_MAX_BYTES)
         for note in document.notes:
             tools.log.note(note)
         documents.refuse_empty(document, path)
-        text = document.text
-    return _Material([part(text)], text, is_cut=False)
+        text, pages = document.text, document.pages
+    whole = Part(text, {"text": text, "start": 0, "end": len(text)})
+    return _Material([whole], text, is_cut=False, pages=pages)
 
 
 async def _condensed(params: SummariseParams, material: _Material, asker: Asker) -> Condensed:

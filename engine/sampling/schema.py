@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from . import keywords
+from .endless import endless
 from .keywords import Path
 
 if TYPE_CHECKING:
@@ -61,6 +62,10 @@ def check(schema: Any) -> tuple[Problem, ...]:
     problems = tuple(_of_node(schema, (), schema))
     if problems:
         return problems
+    circle = endless(schema)
+    if circle is not None:
+        what = "an answer to this would never end: each one must hold another"
+        return (Problem((*circle, "$ref"), what, "Leave it out of `required`, or allow `null`."),)
     found = refusal_of(compiled(schema))
     return () if found is None else (_traced(schema, found),)
 

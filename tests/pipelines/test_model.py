@@ -118,7 +118,7 @@ def test_an_unknown_key_reads_as_people_expect() -> None:
         "       2 |   - {id: a, uses: x, fro_each: b}\n"
         "         |                      ^^^^^^^^\n"
         "  Known: 'id', 'uses', 'with', 'needs', 'if', 'for_each', 'do', 'key', 'returns', "
-        "'retry', 'timeout', 'cache', 'max_parallel', 'on_error'. Did you mean 'for_each'?"
+        "'reply', 'retry', 'timeout', 'cache', 'max_parallel', 'on_error'. Did you mean 'for_each'?"
     )
 
 
@@ -188,10 +188,23 @@ tests: [{expect: [{}]}]
     ]
 
 
-def test_keys_of_later_versions_say_so_with_their_place() -> None:
-    told = fault("steps: [{uses: x, reply: {schema: {a: str}}}]")
-    assert "`reply` is part of the language, but not in this version of Paddock." in told
-    assert "^^^^^" in told
+def test_a_check_is_read_once_or_as_a_list_and_must_be_whole() -> None:
+    pipeline = read("steps: [{uses: x, reply: {check: text != '', repair: 0}}]")
+    step = pipeline.steps[0]
+    assert isinstance(step, Step)
+    assert step.reply is not None
+    assert [check.source for check in step.reply.checks.values()] == ["text != ''"]
+    assert faults("steps: [{uses: x, reply: {}}]") == [
+        "in 'reply': `reply` needs `schema`, or `check`, or both."
+    ]
+    told = fault("steps: [{uses: x, reply: {check: [words(text, most=3)]}}]")
+    assert "Put the whole expression in quotes: in YAML's lists a comma ends it." in told
+
+
+def test_a_reply_belongs_to_a_step_and_not_to_a_block() -> None:
+    told = fault("steps: [{for_each: 'a in [1]', reply: {check: true}, do: [{uses: x}]}]")
+    assert "`reply` cannot stand beside `for_each`." in told
+    assert "It belongs to the step in `do` that asks a model." in told
 
 
 def test_keys_that_begin_with_x_are_free() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def test_a_flood_of_pipelines_is_refused_at_once(tmp_path: Path) -> None:
     names = [f"p{n}" for n in range(7)]
     one = "{{uses: pipeline, with: {{file: {0}.yaml}}}}"
     two = f"steps: [{one}, {one}]\n"
-    texts = {name: two.format(after) for name, after in zip(names, names[1:], strict=False)}
+    texts = {name: two.format(after) for name, after in pairwise(names)}
     texts[names[-1]] = "steps: [{uses: prompt, with: {template: x}}]\n"
     told = faults(tmp_path, two.format("p0"), **texts)
     assert "more than 100 steps run other pipelines." in told
@@ -146,7 +147,7 @@ steps: [{uses: pipeline, with: {file: inner.yaml, inputs: {folder: ".", n: "{{ i
 """
     file = written(tmp_path, outer)
     check(plan_of(file))
-    with pytest.raises(PipelineError, match="input 'n' of 'inner.yaml' must be a whole number"):
+    with pytest.raises(PipelineError, match=r"input 'n' of 'inner.yaml' must be a whole number"):
         bound(file, {"k": "many"})
     (step,) = bound(file, {"k": "4"}).nodes
     assert isinstance(step, BoundStep) and step.inner is not None
