@@ -17,7 +17,7 @@ from paddock.engine.request import Message
 
 from .answers.asking import Asker
 from .answers.fitting import head, most
-from .material import Part
+from .material import Part, repeated
 from .pieces import cut
 from .step import StepError
 from .wording import BETWEEN, Wording
@@ -40,6 +40,8 @@ class Condensed:
     n_chunks: int = 1
     n_levels: int = 0
     """How often notes were condensed to fewer ones."""
+    parts: tuple[Part, ...] = ()
+    """What the notes were made from, one for each; the only one if it was read at once."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Condenser:
         messages = self.wording.part(whole.data)
         if await self.asker.overflow(messages):
             return None
-        return Condensed(await self._ask(messages))
+        return Condensed(await self._ask(messages), parts=(whole,))
 
     async def truncated(self, text: str) -> Condensed:
         """Summarise the beginning, as much as fits, and say so.
@@ -75,12 +77,14 @@ class Condenser:
         overflow = None if n else await self.asker.overflow(messages(0))
         if overflow:
             raise overflow
-        n = len(head(text, n))
+        read = head(text, n)
+        n = len(read)
         self.asker.characters_cut = len(text) - n
         self.asker.tools.log.note(
             f"only the first {n:,} of {len(text):,} characters were read (on_overflow: truncate)."
         )
-        return Condensed(await self._ask(messages(n)))
+        part = Part(read, {"text": read, "start": 0, "end": n})
+        return Condensed(await self._ask(messages(n)), parts=(part,))
 
     async def map_reduce(self, parts: Sequence[Part]) -> Condensed:
         """Note each part, then condense the notes, level by level.
@@ -92,7 +96,7 @@ class Condenser:
         parts = await self._fitting(parts, lambda one: self.wording.part(one.data), reserve=0)
         notes = await self._notes(parts)
         text, n_levels = (notes[0], 0) if len(notes) == 1 else await self._reduced(notes)
-        return Condensed(text, tuple(notes), len(parts), n_levels)
+        return Condensed(text, tuple(notes), len(parts), n_levels, tuple(parts))
 
     async def refined(self, parts: Sequence[Part]) -> Condensed:
         """Summarise the first part, then rewrite the summary with each of the others."""
@@ -104,7 +108,7 @@ class Condenser:
         summaries = [await self._ask(self.wording.part(parts[0].data))]
         for one in parts[1:]:
             summaries.append(await self._ask(self.wording.refined(summaries[-1], one.text)))
-        return Condensed(summaries[-1], tuple(summaries[:-1]), len(parts))
+        return Condensed(summaries[-1], tuple(summaries[:-1]), len(parts), 0, tuple(parts))
 
     async def _ask(self, messages: Sequence[Message]) -> str:
         text = (await self.asker.ask(messages)).text.strip()
@@ -143,9 +147,12 @@ class Condenser:
             even = math.ceil(size / math.ceil(size / limit) * 1.1)
             pieces = await cut(one.text, n_tokens=min(limit, even), count=self.asker.count)
             for piece in pieces:
+                again = repeated(one)
                 data = {**one.data, "text": piece.text}
                 if isinstance(start := one.data.get("start"), int):
-                    data |= {"start": start + piece.start, "end": start + piece.end}
+                    begin, end = max(0, piece.start - again), max(0, piece.end - again)
+                    data |= {"start": start + begin, "end": start + end}
+                    data["repeated"] = piece.repeated or max(0, again - piece.start)
                 fitting.append((piece.n_tokens, Part(piece.text, data)))
         return [one for _, one in fitting], max(fitting, key=lambda pair: pair[0])[1]
 

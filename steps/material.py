@@ -44,17 +44,23 @@ def parts(chunks: Sequence[Any]) -> list[Part]:
 
 
 def joined(several: Sequence[Part]) -> str:
-    """Join parts to one text; where chunks overlap, what they share comes once."""
+    """Join parts to one text; what chunks share, or say again of a table, comes once."""
     texts: list[str] = []
     reached = 0
     for one in several:
         start, end = one.data.get("start"), one.data.get("end")
-        text = one.text
+        text = one.text[repeated(one) :]
         if isinstance(start, int) and isinstance(end, int) and end - start == len(text):
             text = text[max(0, reached - start) :] if start < reached else text
             reached = max(reached, end)
         texts.append(text)
     return PAGE_BREAK.join(text for text in texts if text)
+
+
+def repeated(one: Part) -> int:
+    """Tell how many characters at its beginning stand elsewhere: the header of a table."""
+    n = one.data.get("repeated")
+    return n if isinstance(n, int) and 0 < n < len(one.text) else 0
 
 
 def _shown(value: Any) -> str:

@@ -3,6 +3,9 @@
 The splitter asks for the size of hundreds of overlapping pieces; asking the model each time would
 be hundreds of journeys to it. So each different word is counted once, all in one request, a piece
 is estimated as the sum of its words, and what comes out is counted exactly: three requests in all.
+
+Rows of tables stay whole as long as one alone is not too long; a piece that goes on with a table
+begins with its header again.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from .board import Board
 
 Count = Callable[[Sequence[str]], Awaitable[list[int]]]
 """Counts each text's tokens."""
@@ -30,12 +35,14 @@ _MAX_SECOND_CUTS = 6
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a text, white space around it left out: `text == whole[start:end]`."""
+    """A part of a text, white space around it left out: `text[repeated:] == whole[start:end]`."""
 
     text: str
     start: int
     end: int
     n_tokens: int
+    repeated: int = 0
+    """So many characters at the beginning are the header of a table, said again."""
 
 
 async def cut(
@@ -56,11 +63,11 @@ async def cut(
         return _whole(text, sum(sizes))
     ruler = await _Ruler.of(text, count)
     scale = _scale(ruler, slices, sizes)
-    cutter = _Cutter(ruler, by)
-    spans = await cutter.cut(text, max(1, int((n_tokens - overlap) / scale)))
+    cutter = _Cutter(text, ruler, by, Board.of(text, ruler))
+    spans = await cutter.cut((0, len(text)), max(1, int((n_tokens - overlap) / scale)))
     if overlap:
-        spans = _overlapping(text, spans, int(overlap / scale), ruler)
-    return await _checked(text, spans, n_tokens, count, cutter)
+        spans = _overlapping(cutter, spans, int(overlap / scale))
+    return await _checked(cutter, spans, n_tokens, count)
 
 
 def _whole(text: str, n_tokens: int) -> list[Piece]:
@@ -106,21 +113,34 @@ def _scale(ruler: _Ruler, slices: Sequence[str], sizes: Sequence[int]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Cutter:
+    text: str
     ruler: _Ruler
     by: Collection[str]
+    board: Board
 
-    async def cut(self, text: str, capacity: int) -> list[tuple[int, int]]:
-        """Give the spans of the pieces; `capacity` in estimated tokens."""
-        if len(text) < _THREAD_FROM_CHARACTERS:
-            return self._spans(text, capacity)
+    async def cut(self, span: tuple[int, int], capacity: int) -> list[tuple[int, int]]:
+        """Give the spans of a span's pieces; `capacity` in estimated tokens."""
+        if span[1] - span[0] < _THREAD_FROM_CHARACTERS:
+            return self._spans(span, capacity)
         import asyncio
 
-        return await asyncio.to_thread(self._spans, text, capacity)
+        return await asyncio.to_thread(self._spans, span, capacity)
 
-    def _spans(self, text: str, capacity: int) -> list[tuple[int, int]]:
-        splitter = self._kind().from_callback(self.ruler, capacity)
-        found = splitter.chunk_indices(self._masked(text))
-        return [(start, start + len(part)) for start, part in found if part.strip()]
+    def shown(self, span: tuple[int, int]) -> str:
+        """Give a piece's text, with its table's header if it goes on with one."""
+        return self.board.header(span) + self.text[span[0] : span[1]]
+
+    def piece(self, span: tuple[int, int], n_tokens: int) -> Piece:
+        """Make a piece."""
+        return Piece(self.shown(span), *span, n_tokens, len(self.board.header(span)))
+
+    def _spans(self, span: tuple[int, int], capacity: int) -> list[tuple[int, int]]:
+        start = span[0]
+        size, hidden = self.board.hidden(span, capacity)
+        splitter = self._kind().from_callback(size, capacity)
+        found = splitter.chunk_indices(self._masked(hidden))
+        spans = ((start + at, start + at + len(part)) for at, part in found)
+        return [(begin, stop) for begin, stop in spans if self.text[begin:stop].strip()]
 
     def _kind(self) -> Any:
         import semantic_text_splitter as library
@@ -135,7 +155,7 @@ class _Cutter:
 
 
 def _overlapping(
-    text: str, spans: list[tuple[int, int]], overlap: int, ruler: _Ruler
+    cutter: _Cutter, spans: list[tuple[int, int]], overlap: int
 ) -> list[tuple[int, int]]:
     """Let each piece begin earlier, at a sentence if one begins there, else at a word.
 
@@ -144,59 +164,62 @@ def _overlapping(
     first, *others = spans or [(0, 0)]
     befores = [begin for begin, _ in spans]
     return [first][: len(spans)] + [
-        (_earlier(text, before, begin, overlap, ruler), end)
+        (min(begin, cutter.board.row_from(_earlier(cutter, before, begin, overlap))), end)
         for before, (begin, end) in zip(befores, others, strict=False)
     ]
 
 
-def _earlier(text: str, before: int, begin: int, overlap: int, ruler: _Ruler) -> int:
+def _earlier(cutter: _Cutter, before: int, begin: int, overlap: int) -> int:
     """Find where to begin so that at most `overlap` tokens come before `begin`."""
+    text = cutter.text
     for border in (_SENTENCE, _WORD_START):
         starts = [match.end() for match in re.compile(border).finditer(text, before, begin)]
-        index = bisect_left(starts, True, key=lambda at: ruler(text[at:begin]) <= overlap)
+        index = bisect_left(starts, True, key=lambda at: cutter.ruler(text[at:begin]) <= overlap)
         if index < len(starts) and text[starts[index] : begin].strip():
             return starts[index]
     return begin
 
 
 async def _checked(
-    text: str, spans: list[tuple[int, int]], n_tokens: int, count: Count, cutter: _Cutter
+    cutter: _Cutter, spans: list[tuple[int, int]], n_tokens: int, count: Count
 ) -> list[Piece]:
     """Count what was cut, and cut again where an estimate was too small."""
     done: list[Piece] = []
     capacity = {span: n_tokens for span in spans}
     for _ in range(_MAX_SECOND_CUTS):
-        sizes = await count([text[start:end] for start, end in spans])
+        sizes = await count([cutter.shown(span) for span in spans])
         left: list[tuple[int, int]] = []
-        for (start, end), size in zip(spans, sizes, strict=True):
-            if size <= n_tokens or end - start <= 1:
-                done.append(Piece(text[start:end], start, end, size))
-                continue
-            smaller = max(1, min(capacity[start, end] - 1, n_tokens * n_tokens // size))
-            for below, above in await cutter.cut(text[start:end], smaller):
-                span = (start + below, start + above)
-                capacity[span] = smaller
+        for span, size in zip(spans, sizes, strict=True):
+            if size <= n_tokens or span[1] - span[0] <= 1:
+                done.append(cutter.piece(span, size))
+            elif cutter.board.drop_header(span):
                 left.append(span)
+            else:
+                smaller = max(1, min(capacity[span] - 1, n_tokens * n_tokens // size))
+                for inner in await cutter.cut(span, smaller):
+                    capacity[inner] = smaller
+                    left.append(inner)
         spans = left
         if not spans:
             break
-    done += await _by_halves(text, spans, n_tokens, count)
+    done += await _by_halves(cutter, spans, n_tokens, count)
     return sorted(done, key=lambda piece: (piece.start, piece.end))
 
 
 async def _by_halves(
-    text: str, spans: list[tuple[int, int]], n_tokens: int, count: Count
+    cutter: _Cutter, spans: list[tuple[int, int]], n_tokens: int, count: Count
 ) -> list[Piece]:
     """Cut what no border helps with in the middle, until it fits."""
     done: list[Piece] = []
     while spans:
-        sizes = await count([text[start:end] for start, end in spans])
+        sizes = await count([cutter.shown(span) for span in spans])
         left: list[tuple[int, int]] = []
-        for (start, end), size in zip(spans, sizes, strict=True):
+        for span, size in zip(spans, sizes, strict=True):
+            start, end = span
             if size <= n_tokens or end - start <= 1:
-                done.append(Piece(text[start:end], start, end, size))
+                done.append(cutter.piece(span, size))
             else:
                 middle = (start + end) // 2
                 left += [(start, middle), (middle, end)]
         spans = left
-    return [piece for piece in done if piece.text.strip()]
+    return [piece for piece in done if piece.text[piece.repeated :].strip()]

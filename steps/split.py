@@ -45,7 +45,10 @@ class SplitParams(Params):
 
 
 class Chunk(Output):
-    """A part of the text: `start` and `end` are character offsets into the whole text."""
+    """A part of the text: `start` and `end` are character offsets into the whole text.
+
+    `text[repeated:]` is what stands there.
+    """
 
     text: str
     index: int
@@ -53,8 +56,12 @@ class Chunk(Output):
     end: int
     page: int | None
     """The page it starts on; None if no pages were given."""
+    page_end: int | None
+    """The page it ends on."""
     headings: list[str]
     """The headings over its start, the outermost first."""
+    repeated: int = 0
+    """So many characters at its beginning are the header of a table that it goes on with."""
 
 
 class SplitOutput(Output):
@@ -64,11 +71,15 @@ class SplitOutput(Output):
 
 
 class Split:
-    """Chunks by tokens of a given model, along headings, paragraphs, sentences."""
+    """Chunks by tokens of a given model, along headings, paragraphs, sentences.
+
+    Rows of tables stay whole; a chunk that goes on with a table begins with its header again.
+    """
 
     params: ClassVar[type[SplitParams]] = SplitParams
     output: ClassVar[type[SplitOutput]] = SplitOutput
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
+    compatible_versions: ClassVar[frozenset[int]] = frozenset({1})
     is_pure: ClassVar[bool] = True
     roles: ClassVar[frozenset[Role]] = frozenset({"chat", "embed"})
 
@@ -92,7 +103,7 @@ class Split:
             count=lambda texts: tools.pool.count_texts(model, texts),
         )
         headings = Headings.of(text) if "heading" in params.by else Headings((), ())
-        offsets = starts(params.pages or ())
+        offsets = starts([page.text for page in params.pages or ()])
         chunks = [
             Chunk.model_construct(
                 text=piece.text,
@@ -100,7 +111,9 @@ class Split:
                 start=piece.start,
                 end=piece.end,
                 page=_page_at(piece.start, offsets, params.pages),
+                page_end=_page_at(max(piece.start, piece.end - 1), offsets, params.pages),
                 headings=list(headings.at(piece.start)),
+                repeated=piece.repeated,
             )
             for index, piece in enumerate(pieces)
         ]

@@ -10,7 +10,7 @@ import email
 import email.policy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from email.message import EmailMessage
+from email.message import EmailMessage, MIMEPart
 from io import BytesIO
 from typing import BinaryIO
 
@@ -64,7 +64,7 @@ class _Mail:
         kind = "html" if body.get_content_subtype() == "html" else "txt"
         return self._decoded(body, kind)
 
-    def _decoded(self, part: EmailMessage, kind: str) -> str:
+    def _decoded(self, part: MIMEPart, kind: str) -> str:
         data = part.get_payload(decode=True)
         charset = part.get_content_charset() or "auto"
         if not isinstance(data, bytes):
@@ -77,7 +77,7 @@ class _Mail:
         self.notes.append(": its text is in no known encoding and was not read")
         return ""
 
-    def _attached(self, part: EmailMessage, depth: int) -> str:
+    def _attached(self, part: MIMEPart, depth: int) -> str:
         """Read an attachment; gives the line that names it."""
         self.n_attachments += 1
         media_type = part.get_content_type()
@@ -111,7 +111,7 @@ class _Mail:
             return plain.read(data, kind)
         return reader_of(kind)(BytesIO(data), self.wish)
 
-    def _nested(self, part: EmailMessage, name: str, depth: int) -> str:
+    def _nested(self, part: MIMEPart, name: str, depth: int) -> str:
         inner = part.get_content()
         if depth >= _MOST_DEPTH or self.n_attachments > _MOST_ATTACHMENTS:
             return self._unread(f"{name} (a mail)", name, "mails are nested too deeply in it")
@@ -124,7 +124,7 @@ class _Mail:
         return f"{line}, not read"
 
 
-def _attachments(message: EmailMessage) -> Iterator[EmailMessage]:
+def _attachments(message: MIMEPart) -> Iterator[MIMEPart]:
     """Give what is attached; pictures that belong to the page are no attachments."""
     for part in message.iter_attachments():
         is_inline = part.get_content_disposition() == "inline" or part.get("Content-ID")
@@ -136,7 +136,7 @@ def _attachments(message: EmailMessage) -> Iterator[EmailMessage]:
             yield part
 
 
-def _header(message: EmailMessage, name: str) -> str:
+def _header(message: MIMEPart, name: str) -> str:
     """Give a header on one line; one that cannot be parsed as it stands."""
     try:
         return " ".join(str(message.get(name, "")).split())
@@ -144,7 +144,7 @@ def _header(message: EmailMessage, name: str) -> str:
         return ""
 
 
-def _name_of(part: EmailMessage) -> str:
+def _name_of(part: MIMEPart) -> str:
     if part.get_content_type() == "message/rfc822":
         inner = part.get_content()
         return _header(inner, "Subject") if isinstance(inner, EmailMessage) else "mail"

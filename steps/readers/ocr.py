@@ -98,10 +98,11 @@ class _Engine:
     """The library's engine, made when it is first needed."""
 
     def __init__(self) -> None:
-        from rapidocr import RapidOCR  # type: ignore[import-untyped]
+        from rapidocr import RapidOCR
 
         self._lock = Lock()
-        self._engine = RapidOCR(
+        # Its own types say what a call may give; ours gives text, places and scores.
+        self._engine: Any = RapidOCR(
             params={
                 "Global.log_level": "critical",
                 "Global.max_side_len": _MOST_SIDE_PX,

@@ -23,7 +23,7 @@ def joined(texts: Iterable[str]) -> str:
     return PAGE_BREAK.join(texts)
 
 
-def starts(pages: Sequence[Page]) -> list[int]:
+def starts(pages: Sequence[str]) -> list[int]:
     """Give each page's offset in the joined text."""
-    lengths = [len(page.text) + len(PAGE_BREAK) for page in pages]
+    lengths = [len(page) + len(PAGE_BREAK) for page in pages]
     return list(accumulate(lengths[:-1], initial=0)) if pages else []

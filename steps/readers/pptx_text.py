@@ -104,7 +104,7 @@ def _chart(chart: Any) -> Iterator[str]:
 
 def _diagrams(slide: Any) -> Iterator[str]:
     """Give the texts of diagrams (SmartArt), which lie in parts of their own."""
-    from lxml import etree
+    from lxml import etree  # type: ignore[import-untyped]
 
     for relation in slide.part.rels.values():
         if not relation.is_external and relation.reltype.endswith("/diagramData"):

@@ -37,7 +37,7 @@ def _table(document: Any, rows: Sequence[Sequence[str]]) -> None:
 
 def xlsx(sheets: Mapping[str, Sequence[Sequence[Any]]]) -> bytes:
     """Make a workbook."""
-    from openpyxl import Workbook
+    from openpyxl import Workbook  # type: ignore[import-untyped]
 
     book = Workbook()
     book.remove(book.active)
@@ -86,7 +86,8 @@ def epub(
     order = "".join(f'<itemref idref="c{i}"/>' for i in range(len(chapters)))
     files = {
         "mimetype": "application/epub+zip",
-        "META-INF/container.xml": '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container">'
+        "META-INF/container.xml": "<container "
+        'xmlns="urn:oasis:names:tc:opendocument:xmlns:container">'
         '<rootfiles><rootfile full-path="OEBPS/book.opf"/></rootfiles></container>',
         "OEBPS/book.opf": '<package xmlns="http://www.idpf.org/2007/opf">'
         '<metadata xmlns:dc="http://purl.org/dc/elements/1.1/">'

@@ -52,7 +52,9 @@ def test_a_text_that_fits_is_one_chunk() -> None:
         "start": 2,
         "end": 11,
         "page": None,
+        "page_end": None,
         "headings": [],
+        "repeated": 0,
     }
 
 
@@ -198,3 +200,75 @@ def test_impossible_wishes_are_faults(wishes: dict[str, Any], fault: str) -> Non
     with pytest.raises(ValidationError) as caught:
         SplitParams(**wishes)
     assert fault in str(caught.value)
+
+
+PRICES = "| Item | Price |\n| --- | --- |\n" + "".join(
+    f"| slate number {n} | {n} euros and some cents |\n" for n in range(40)
+)
+
+
+def rows_of(chunk: Chunk) -> list[str]:
+    return [line for line in chunk.text.split("\n") if line.startswith("| slate")]
+
+
+def test_a_table_is_never_cut_within_a_row_and_its_header_is_said_again() -> None:
+    text = f"# Prices\n\nAll of them.\n\n{PRICES}\nThe end of it, at last.\n"
+    chunks = cut(text=text, tokens=80)
+    assert len(chunks) > 4
+    assert [row for chunk in chunks for row in rows_of(chunk)] == PRICES.split("\n")[2:-1]
+    for chunk in chunks:
+        assert chunk.text[chunk.repeated :] == text[chunk.start : chunk.end]
+        assert count(chunk.text) <= 80
+        assert not rows_of(chunk) or "| Item | Price |\n| --- | --- |\n| slate" in chunk.text
+    assert chunks[2].text.startswith("| Item | Price |")
+    assert chunks[2].repeated == len("| Item | Price |\n| --- | --- |\n")
+
+
+def test_rows_of_csv_stay_whole_though_they_have_several_lines() -> None:
+    rows = [f'{n},"a note of line {n}\nand ""more"" of it"' for n in range(30)]
+    text = "\n".join(["number,note", *rows])
+    chunks = cut(text=text, tokens=30)
+    assert len(chunks) > 5
+    for chunk in chunks:
+        head, *own = chunk.text.split("\n")
+        assert head == "number,note"
+        assert len(own) % 2 == 0
+        assert count(chunk.text) <= 30
+    assert "".join(solid(chunk.text[chunk.repeated :]) for chunk in chunks) == solid(text)
+
+
+def test_a_row_that_alone_is_too_long_is_cut_and_one_that_just_fits_goes_without_header() -> None:
+    long, just = "word " * 50, "word " * 14
+    text = f"| Item | Text |\n| --- | --- |\n| one | x |\n| two | {just}|\n| three | {long}|\n"
+    chunks = cut(text=text, tokens=20)
+    assert all(count(chunk.text) <= 20 for chunk in chunks)
+    assert "".join(solid(chunk.text[chunk.repeated :]) for chunk in chunks) == solid(text)
+    assert f"| two | {just}|" in [chunk.text for chunk in chunks]
+
+
+def test_an_overlap_begins_with_a_whole_row() -> None:
+    for chunk in cut(text=PRICES, tokens=80, overlap=20)[1:]:
+        assert chunk.text.startswith("| Item | Price |\n| --- | --- |\n| slate")
+        assert chunk.text[chunk.repeated :] == PRICES[chunk.start : chunk.end]
+
+
+cells = st.text(alphabet='ab ,|"\n.', max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(cells, min_size=1, max_size=4), max_size=12), st.integers(1, 30))
+def test_whatever_looks_like_a_table_nothing_of_it_is_lost(
+    rows: list[list[str]], tokens: int
+) -> None:
+    text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    chunks = cut(text=text, tokens=tokens)
+    assert "".join(solid(chunk.text[chunk.repeated :]) for chunk in chunks) == solid(text)
+    for chunk in chunks:
+        assert chunk.text[chunk.repeated :] == text[chunk.start : chunk.end]
+        assert count(chunk.text) <= tokens or chunk.end - chunk.start == 1
+
+
+def test_a_chunk_says_on_which_pages_it_begins_and_ends() -> None:
+    pages = [{"number": n, "text": f"Page {n} has a few words."} for n in (1, 2, 3)]
+    found = cut(pages=pages, tokens=14)
+    assert [(chunk.page, chunk.page_end) for chunk in found] == [(1, 2), (3, 3)]

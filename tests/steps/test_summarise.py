@@ -13,6 +13,7 @@ from paddock.engine.request import ChatRequest
 from paddock.pipelines.expressions import Template
 from paddock.steps.step import StepError
 from paddock.steps.summarise import ContextParam, Summarise, SummariseOutput, SummariseParams
+from tests.fakes.pdf import pdf
 from tests.fakes.pool import FakePool
 from tests.fakes.tools import tools
 
@@ -52,6 +53,16 @@ def test_a_text_that_fits_is_summarised_in_one_call() -> None:
         "text": "A summary.",
         "output": None,
         "notes": [],
+        "sources": [
+            {
+                "index": 0,
+                "start": 0,
+                "end": 12,
+                "page": None,
+                "page_end": None,
+                "headings": [],
+            }
+        ],
         "coverage": {
             "characters_read": 12,
             "characters": 12,
@@ -329,3 +340,47 @@ def test_whatever_the_length_every_word_is_read(n_words: int, n_ctx: int, strate
     read = re.findall(r"\bw\d+\.?", "\n".join(asked(pool)))
     assert read == text.split()
     assert out.coverage.share == 1.0
+
+
+def test_each_note_says_which_pages_it_is_of(tmp_path: Path) -> None:
+    pages = [" ".join(f"p{p}w{w}" for w in range(60)) + "." for p in range(6)]
+    (tmp_path / "a.pdf").write_bytes(pdf([page.replace(" p", "\np") for page in pages]))
+    pool = FakePool(answer=note, n_ctx_tokens=256)
+    out = summarise(pool, tmp_path, file="a.pdf", params={"max_tokens": 40})
+    assert len(out.sources) == len(out.notes) > 1
+    for one, said in zip(out.sources, out.notes, strict=True):
+        first, last = (re.findall(r"p(\d)w", word) for word in said.split(" to "))
+        assert [str((one.page or 0) - 1), str((one.page_end or 0) - 1)] == [*first, *last]
+
+
+def test_what_is_read_at_once_has_one_source_over_all_chunks() -> None:
+    chunks = [
+        {"text": "One.", "start": 0, "end": 4, "page": 1, "page_end": 1, "headings": ["A"]},
+        {"text": "Two.", "start": 6, "end": 10, "page": 2, "page_end": 4, "headings": ["B"]},
+    ]
+    [one] = summarise(FakePool(), chunks=chunks).sources
+    assert one.model_dump() == {
+        "index": 0, "start": 0, "end": 10, "page": 1, "page_end": 4, "headings": [],
+    }  # fmt: skip
+
+
+def test_sentences_are_cited_by_the_page_that_their_words_are_of(tmp_path: Path) -> None:
+    pages = ["The mill was built of red stone.", "Its wheel turned until the flood came."]
+    (tmp_path / "a.pdf").write_bytes(pdf(pages))
+    said = "The wheel turned until a flood came. The mill of red stone was built. Nobody knows why."
+    out = summarise(FakePool(answer=lambda _: said), tmp_path, file="a.pdf", cite=True)
+    assert out.text == (
+        "The wheel turned until a flood came. [p. 2] The mill of red stone was built. [p. 1] "
+        "Nobody knows why."
+    )
+
+
+def test_a_table_that_goes_on_is_read_once_however_often_its_header_is_said() -> None:
+    head = "| Item | Price |\n| --- | --- |\n"
+    chunks = [
+        {"text": f"{head}| a | 1 |", "start": 0, "end": 37, "repeated": 0},
+        {"text": f"{head}| b | 2 |", "start": 38, "end": 47, "repeated": len(head)},
+    ]
+    pool = FakePool()
+    summarise(pool, chunks=chunks)
+    assert asked(pool)[0].startswith(f"{head}| a | 1 |\n\n| b | 2 |\n\nSummarise")

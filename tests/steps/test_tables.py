@@ -1,0 +1,46 @@
+import pytest
+
+from paddock.steps.tables import Table, find
+
+
+def rows(text: str) -> list[list[str]]:
+    return [[text[start:end] for start, end in table.rows] for table in find(text)]
+
+
+def test_a_markdown_table_has_a_header_and_rows() -> None:
+    text = "Intro\n\n| A | B |\n|:--|--:|\n| 1 | 2 |\n| 3 | 4 |\n\nend\n"
+    [table] = find(text)
+    assert text[slice(*table.header)] == "| A | B |\n|:--|--:|"
+    assert rows(text) == [["| 1 | 2 |", "| 3 | 4 |"]]
+
+
+def test_rows_without_a_rule_of_dashes_have_no_header() -> None:
+    assert find("| a |\n| b |") == [Table((0, 0), ((0, 5), (6, 11)))]
+
+
+@pytest.mark.parametrize("text", ["", "| alone |", "a | b", "| A |\n| --- |", "x\n| a |\ny\n| b |"])
+def test_what_is_no_table_is_none(text: str) -> None:
+    assert find(text) == []
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv_is_a_table_whose_rows_may_have_several_lines(delimiter: str) -> None:
+    lines = ["a,b", '"x, y","say ""hi""\nand go"', "1,2"]
+    text = "\n".join(line.replace(",", delimiter) for line in lines) + "\n"
+    [found] = rows(text)
+    assert found == [line.replace(",", delimiter) for line in lines[1:]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Dear Ada,\nyours,\nme, too\n",
+        "We came, we saw\nthey left, we stayed\nit rained, it poured",
+        "a,b\n1,2\n3,4,5\n",
+        'a,b\n1,"2\n3,4\n',
+        "a,b\n1,2\n",
+    ],
+    ids=["a letter", "a poem", "uneven", "a quote left open", "two rows"],
+)
+def test_what_only_has_commas_is_no_csv(text: str) -> None:
+    assert find(text) == []
