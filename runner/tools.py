@@ -92,6 +92,9 @@ class ItemOutputs:
         self._index.intend(self._scope, self._key, path, sha256, self._tally.run)
         self._intended.add(path)
         await self._index.ledger.durable()
+        # Again: the commit took its time, and the rename comes next.
+        if self._fence is not None:
+            await self._fence()
 
     async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
         """Note that `path` holds this now."""
@@ -138,4 +141,5 @@ class Toolbox:
             priority=self.bound.priority,
             total_s=step.timeout.total_s,
             idle_s=step.timeout.idle_s,
+            untrusted=step.untrusted,
         )

@@ -22,7 +22,7 @@ from paddock.runner.budget import Budget
 from paddock.steps import registry
 from paddock.steps.step import Step
 
-from . import given, inner, reads, replies, schedules
+from . import given, inner, reads, replies, schedules, taint
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, Retry, Timeout
 from .models import Models
 from .parameters import BindError, BoundParams, Parameters
@@ -156,6 +156,7 @@ class Binder:
         defaults = pipeline.defaults
         controls = _Controls(defaults.retry, defaults.timeout, defaults.cache != "off")
         nodes = tuple(self._nodes(self._plan.nodes, BASE, controls))
+        nodes = taint.marked(nodes, taint.inputs_of_others(pipeline))
         self._check_uses()
         roots = self._given.roots(self._base)
         watches = Watches(pipeline, self._given.values, roots)

@@ -63,6 +63,8 @@ class BoundStep:
     """What it reads of inputs, other steps and loop variables, in template files too."""
     spec: str = ""
     """The step as written, in one way only, template files' texts included."""
+    untrusted: tuple[str, ...] = ()
+    """What its parameters take that others wrote (see `taint`), dotted: `steps.text.text`."""
     inner: BoundPlan | None = None
     """The pipeline that it runs, if it runs one; its inputs are those that are known by now."""
 

@@ -100,8 +100,15 @@ class Hands:
         offer = self.offered.get(done.call.name)
         if offer is not None and offer.brings_text and not self._is_refusal(done):
             self.foreign[f"the results of '{done.output.tool}'"] = None
-        if done.output.error is None:
-            self._known.setdefault(_key(done.call), done)
+        tool = offer.bound if offer is not None else None
+        if tool is not None and tool.has_effects and done.output.error is None:
+            # What was read before may be otherwise now, and what failed may succeed.
+            self._known = {key: one for key, one in self._known.items() if self._has_effects(one)}
+        self._known.setdefault(_key(done.call), done)
+
+    def _has_effects(self, done: Done) -> bool:
+        offer = self.offered.get(done.call.name)
+        return offer is not None and offer.bound is not None and offer.bound.has_effects
 
     def _is_refusal(self, done: Done) -> bool:
         return done.output.error == _not_allowed(done.output.tool)
@@ -197,7 +204,8 @@ def _repeated(call: ToolCall, output: CallOutput, before: Done) -> Done:
         f"You have made this call before. Do not repeat it: use its result, or answer.\n"
         f"{before.text}"
     )
-    made = output.model_copy(update={"result": before.output.result})
+    before_ = before.output
+    made = output.model_copy(update={"result": before_.result, "error": before_.error})
     return Done(call, text, made, is_repeated=True)
 
 

@@ -55,7 +55,7 @@ class Notes:
             Message("system", _SYSTEM),
             Message(
                 "user",
-                f"Task:\n{self.task}\n\n{before}New:\n{marked(words)}\n\nWrite the notes anew, in "
+                f"Task:\n{self.task}\n\n{before}New:\n{words}\n\nWrite the notes anew, in "
                 "few words, with all facts, names and numbers that the task needs.",
             ),
         ]

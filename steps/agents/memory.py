@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from paddock.engine.request import Message, Tool
+from paddock.engine.request import Message, Tool, ToolCall
 from paddock.steps.answers.asking import Asker
 from paddock.steps.answers.fitting import most, without_middle
 
-from .speech import Given
+from .speech import Given, marked
 
 _SHARE_OF_RESULTS = 0.6
 """Of the room beside the task: more, and a turn later nothing else is left of the conversation."""
@@ -31,6 +31,8 @@ class Turn:
     results: tuple[Message, ...]
     words: str
     """The same in plain words."""
+    found: str = ""
+    """Of these, what calls gave that went well."""
 
     @property
     def messages(self) -> list[Message]:
@@ -40,11 +42,12 @@ class Turn:
 
 def in_words(text: str, given: Sequence[Given]) -> str:
     """Write a turn in plain words."""
-    calls = [
-        f"{one.call.name} {json.dumps(dict(one.call.arguments), ensure_ascii=False)}\n{one.text}"
-        for one in given
-    ]
+    calls = [f"{_shown(one.call)} gave:\n{marked(one.text)}" for one in given]
     return "\n\n".join(filter(None, [text, *calls]))
+
+
+def _shown(call: ToolCall) -> str:
+    return f"{call.name} {json.dumps(dict(call.arguments), ensure_ascii=False)}"
 
 
 class Kept(Protocol):
@@ -121,6 +124,28 @@ class Memory:
         if await self.asker.overflow(bare, self.tools):
             raise overflow
         return bare  # what is kept of the others finds no room beside the last turn
+
+    async def in_plain_words(self, messages: Sequence[Message]) -> list[Message]:
+        """Give `messages` without any talk of tools, with what they gave before the last of them.
+
+        As many of the latest turns as fit; before the task, since small models lose what stands
+        before a long text (tried with 135M).
+
+        Raises:
+            PromptTooLong: not even the last turn fits.
+        """
+        last = messages[-1]
+        for n_gone in range(self._n_gone, max(len(self.turns), self._n_gone + 1)):
+            found = "\n\n".join(turn.found for turn in self.turns[n_gone:] if turn.found)
+            kept = await self.kept.words(found) if self._n_gone else ""
+            content = "\n\n".join(filter(None, [kept, found, last.content]))
+            plain = [*messages[:-1], replace(last, content=content)]
+            overflow = await self.asker.overflow(plain)
+            if overflow is None:
+                self._n_gone = n_gone
+                return plain
+        assert overflow is not None
+        raise overflow
 
     async def _n_to_go(self, goal: float) -> int:
         """Tell how many turns, one at least, must go for the others to leave some room."""

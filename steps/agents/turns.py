@@ -89,7 +89,7 @@ class Conversation:
         else:
             said = None
             self._tell_end(n_turns, n_repeats)
-        text, output = await self._answer(speech, memory, said, form)
+        text, output = await self._answer(messages, speech, memory, said, form)
         memory.tell()
         return Ended(text, output, tuple(outputs), n_turns)
 
@@ -102,8 +102,19 @@ class Conversation:
         self, speech: Speech, memory: Memory, said: Said, done: Sequence[Done]
     ) -> None:
         given = await memory.fitting(said.message, [Given(one.call, one.text) for one in done])
-        words = in_words(said.text, given)
-        memory.turns.append(Turn(said.message, tuple(speech.results(given)), words))
+        went_well = [
+            one
+            for one, each in zip(given, done, strict=True)
+            if each.output.error is None and not each.is_repeated
+        ]
+        memory.turns.append(
+            Turn(
+                said.message,
+                tuple(speech.results(given)),
+                in_words(said.text, given),
+                in_words("", went_well),
+            )
+        )
 
     def _tell_end(self, n_turns: int, n_repeats: int) -> None:
         why = f"used all its {n_turns} turns" if n_turns > 1 else "used its only turn"
@@ -112,24 +123,33 @@ class Conversation:
         self.asker.tools.log.note(f"the model {why}, and was made to answer without tools.")
 
     async def _answer(
-        self, speech: Speech, memory: Memory, said: Said | None, form: ReplyForm | None
+        self,
+        messages: Sequence[Message],
+        speech: Speech,
+        memory: Memory,
+        said: Said | None,
+        form: ReplyForm | None,
     ) -> tuple[str, Any]:
         """Give what the model has answered, or have it answer now."""
         if said is not None and (form is None or await _passes(form, said.text)):
             if not said.text.strip():
                 raise StepError("the model gave an empty answer.", kind="check")
             return said.text, None
-        closing = _OUT_OF_TURNS if said is None else _IN_FORM
         if said is not None:
-            memory.turns.append(Turn(said.message, (), said.text))
-        messages = await memory.shown(closing)
-        if form is None:
-            last = await speech.ask(messages, choice="none")
-            if not last.text.strip():
-                raise StepError("the model gave an empty answer.", kind="check")
-            return last.text, None
-        answer = await answered(self.asker, messages, form=form)
-        return answer.text, answer.output
+            memory.turns.append(Turn(said.message, (), said.text, said.text))
+        if speech.ends_plainly:
+            asked = await memory.in_plain_words(messages)
+        else:
+            asked = await memory.shown(_OUT_OF_TURNS if said is None else _IN_FORM)
+        if form is None and not speech.ends_plainly:
+            text = (await speech.ask(asked, choice="none")).text
+            output = None
+        else:
+            answer = await answered(self.asker, asked, form=form)
+            text, output = answer.text, answer.output
+        if not text.strip():
+            raise StepError("the model gave an empty answer.", kind="check")
+        return text, output
 
 
 async def _passes(form: ReplyForm, text: str) -> bool:

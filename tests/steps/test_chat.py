@@ -339,7 +339,7 @@ def test_answers_to_parts_that_do_not_fit_together_are_read_in_parts_again() -> 
 
 
 def test_answers_that_do_not_get_shorter_are_an_error() -> None:
-    pool = FakePool(n_ctx_tokens=400, answer=lambda request: request.messages[0].content[:1600])
+    pool = FakePool(n_ctx_tokens=400, answer=lambda request: "Donaudampfschifffahrt " * 95)
     with pytest.raises(StepError, match="the answers to the parts do not get shorter"):
         in_parts("map-reduce", pool, TEXT)
 
