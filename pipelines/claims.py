@@ -40,6 +40,18 @@ def _regex(given: str) -> str:
     return given
 
 
+class Judge(Keys):
+    """A question to a model, and what each of its answers counts."""
+
+    prompt: str = Field(min_length=1, description="What it is asked; `text` is what is looked at.")
+    system: str | None = Field(None, description="What it is told beforehand.")
+    choices: dict[str, float] = Field(
+        min_length=2,
+        description="The answers that it may give; one that counts more than 0 passes.",
+        examples=[{"yes": 1, "no": 0}],
+    )
+
+
 class Expect(Keys):
     """One thing that must hold after a test."""
 
@@ -63,7 +75,9 @@ class Expect(Keys):
     similar: str | None = Field(
         None, description="A text whose meaning it must be near to, by an embedding model."
     )
-    judge: str | None = Field(None, description="What a model must find true of it.")
+    judge: str | Judge | None = Field(
+        None, description="What a model must find true of it, or a prompt with choices."
+    )
     status: Literal["completed", "quarantined", "failed", "budget"] | None = Field(
         None, description="How the run must end; without this claim: `completed`."
     )
@@ -158,6 +172,8 @@ def _claim(claim: Expect, at: Path, text: Text) -> None:
         if isinstance(claim.check, str):
             names = SEEN_BY_CHECK | _called(claim.check)
             text(claim.check, (*at, "check"), names, bare=True)
+    elif isinstance(claim.judge, Judge):
+        text(claim.judge.prompt, (*at, "judge", "prompt"), SEEN_BY_CHECK)
     elif claim.claim in ("equals", "contains", "lacks", "similar", "judge"):
         text(claim.value, (*at, claim.claim), SEEN_AFTER)
     text(claim.file, (*at, "file"), SEEN)

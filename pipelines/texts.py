@@ -33,6 +33,19 @@ def read(base: FilePath, name: Any) -> Template:
     Raises:
         ExpressionError: it is not there, lies elsewhere, or is no template.
     """
+    return _template(_place(base, name), name)
+
+
+def raw(base: FilePath, name: Any) -> str:
+    """Read a file's text as it is; `name` is relative to `base`, and must lie under it.
+
+    Raises:
+        ExpressionError: it is not there, or lies elsewhere.
+    """
+    return _text(_place(base, name), name)
+
+
+def _place(base: FilePath, name: Any) -> FilePath:
     if not isinstance(name, str) or not name:
         raise ExpressionError("`file` must be the path of a file")
     if "{{" in name or "\0" in name:
@@ -49,11 +62,15 @@ def read(base: FilePath, name: Any) -> Template:
         raise ExpressionError(
             f"the file '{name}' lies outside the pipeline's folder", "Move or copy it there."
         )
-    return _template(path, name)
+    return path
 
 
 def _template(path: FilePath, name: str) -> Template:
     text = _text(path, name)
+    if name.lower().endswith((".prompt.yml", ".prompt.yaml")):
+        from .conversation import Conversation
+
+        return Conversation.read(text, str(path), name)
     try:
         return Template.of(text, str(path))
     except ExpressionError as error:

@@ -58,13 +58,13 @@ def test(
     """Run a pipeline's tests; ends with 4 where one fails."""
     if record and replay:
         raise CommandError("Give `--record` or `--replay`, not both.")
-    from paddock.runner.trials import outcome, subjects, verb
+    from paddock.runner.trials import outcome, verb
     from paddock.runner.trials.reports import write
 
     from .pipelines import flags_of, pipeline_file
 
     mode: Mode = "record" if record else "replay" if replay else "auto"
-    tests = [subjects.read(pipeline_file(file)) for file in files]
+    tests = [verb.read(pipeline_file(file)) for file in files]
     if not any(file.subjects for file in tests):
         names = ", ".join(str(file.file) for file in tests)
         raise CommandError(f"There are no tests in {names}.\n  Write some under `tests:`.")

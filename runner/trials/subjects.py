@@ -33,15 +33,7 @@ class TestFile:
     stem: str
     """What the names of its cassettes begin with."""
     subjects: tuple[Subject, ...]
-
-
-def read(file: Path) -> TestFile:
-    """Read a file's tests.
-
-    Raises:
-        PipelineError: with every fault of the file, its tests included.
-    """
-    return of_pipeline(file)
+    notes: tuple[str, ...] = ()
 
 
 def of_pipeline(file: Path) -> TestFile:

@@ -7,8 +7,10 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from paddock.engine.request import Pool
+from paddock.pipelines.prompt_file import is_prompt_file
 from paddock.runner import consent
 from paddock.runner.border import Border
 from paddock.runner.pools import home_pool
@@ -16,7 +18,7 @@ from paddock.runner.settings import read_settings
 from paddock.runner.signals import stopping
 from paddock.runner.verbs import FILE_THREADS
 
-from . import subjects
+from . import prompts, subjects
 from .outcome import Case, Suite
 from .subjects import TestFile
 from .trial import How, Interrupted, Mode, carried_out
@@ -27,6 +29,17 @@ Tell = Callable[[TestFile, Case], None]
 
 class NoSuchTest(Exception):
     """A test is asked for by a name that none has."""
+
+
+def read(file: Path) -> TestFile:
+    """Read the tests of a pipeline, or of a `.prompt.yml`.
+
+    Raises:
+        PipelineError: with every fault of the file, its tests included.
+    """
+    if is_prompt_file(file.name):
+        return prompts.of_prompt_file(file)
+    return subjects.of_pipeline(file)
 
 
 def carry_out(
@@ -94,7 +107,7 @@ async def _file(
             tell(file, case)
             cases.append(case)
     notes = () if only else await asyncio.to_thread(_orphans, file, mode)
-    return Suite(file.name, str(file.file), tuple(cases), notes)
+    return Suite(file.name, str(file.file), tuple(cases), (*file.notes, *notes))
 
 
 def _orphans(file: TestFile, mode: Mode) -> tuple[str, ...]:

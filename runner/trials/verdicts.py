@@ -11,9 +11,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from paddock.engine.errors import EngineError
-from paddock.engine.request import ChatRequest, Constraint, EmbedRequest, Message, Pool
-from paddock.pipelines.claims import Expect
-from paddock.pipelines.expressions import ExpressionError
+from paddock.engine.request import (
+    ChatRequest,
+    Constraint,
+    EmbedRequest,
+    Message,
+    ModelSpec,
+    Pool,
+)
+from paddock.pipelines.claims import Expect, Judge
+from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.tools import BoundModels
 from paddock.steps.step import StepError
 
@@ -77,8 +84,11 @@ async def _similar(
 async def _judged(
     claim: Expect, after: After, subject: Subject, pool: Pool, models: BoundModels
 ) -> None:
-    wanted = as_text(rendered(claim.judge, after))
     model = models.resolve(claim.model, "chat")
+    if isinstance(claim.judge, Judge):
+        await _chosen(claim.judge, after, subject, pool, model)
+        return
+    wanted = as_text(rendered(claim.judge, after))
     asked = f"Requirement: {wanted}\n\nText:\n<text>\n{subject.text}\n</text>"
     request = ChatRequest(
         model,
@@ -93,6 +103,32 @@ async def _judged(
             f"{model.ref} does not find it true of {subject.name}: {wanted}",
             f"It says: {verdict['reason']}\n\n{excerpt(subject.text)}",
         )
+
+
+async def _chosen(
+    judge: Judge, after: After, subject: Subject, pool: Pool, model: ModelSpec
+) -> None:
+    scope = after.scope | {"text": subject.text, "output": subject.value}
+    asked = as_text(Value.of(judge.prompt).render(scope))
+    system = [Message("system", judge.system)] if judge.system else []
+    schema = {
+        "type": "object",
+        "properties": {"choice": {"enum": [*judge.choices]}},
+        "required": ["choice"],
+        "additionalProperties": False,
+    }
+    request = ChatRequest(
+        model,
+        (*system, Message("user", asked)),
+        params={"temperature": 0, "max_tokens": MOST_TOKENS},
+        total_s=TIMEOUT_S,
+        constraint=Constraint("json_schema", json.dumps(schema)),
+    )
+    choice = _verdict((await pool.chat(request).reply()).text, model.ref)["choice"]
+    if judge.choices[choice] <= 0:
+        counts = ", ".join(f"'{name}' {score:g}" for name, score in judge.choices.items())
+        what = f"{model.ref} chooses '{choice}' for {subject.name} (they count {counts})."
+        raise Unmet(what, excerpt(subject.text))
 
 
 def _verdict(text: str, ref: str) -> dict[str, Any]:
