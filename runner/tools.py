@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from paddock.engine.request import ModelSpec, Pool, Role
-from paddock.steps.step import StepError, Tools
+from paddock.steps.step import NoStores, StepError, Tools
+from paddock.steps.storage import ItemName
+from paddock.steps.stores.opened import OpenStores
 
 from .binding.bound import BoundPlan, BoundStep
 from .calls import Caller, Digests, LedgerPool
+from .evidence import STORE
 from .ledger.ledger import Ledger
 from .ledger.outputs import Index
 from .shares import Shares
@@ -64,8 +68,10 @@ class ItemOutputs:
         scope: str,
         key: str,
         fence: Callable[[], Awaitable[None]] | None = None,
+        stores: OpenStores | None = None,
     ) -> None:
         self._index = index
+        self._stores = stores
         self._fence = fence
         self._tally = tally
         self._scope = scope
@@ -73,6 +79,10 @@ class ItemOutputs:
         self._intended: set[Path] = set()
         self.written: dict[str, None] = {}
         """Stored paths of what the item wrote, in order; part of its entry."""
+        self.kept: dict[Path, None] = {}
+        """Stores in which the item keeps rows."""
+        self.searched: dict[str, list[Any]] = {}
+        """Marks of the stores that were searched for it."""
 
     def owned(self) -> frozenset[Path]:
         """Tell every file that was written, absolute."""
@@ -104,6 +114,18 @@ class ItemOutputs:
         if path in self._intended:
             self._tally.wrote(str(path))
 
+    async def keeps_rows(self, store: Path) -> None:
+        """Note that rows are about to be kept in a store."""
+        if self._fence is not None:
+            await self._fence()
+        self.kept[store] = None
+
+    async def reads_rows(self, store: Path) -> None:
+        """Note that a store is about to be searched."""
+        if self._stores is not None:
+            await self._stores.look([store])
+            self.searched[self._index.stored(store)] = [STORE, self._stores.content(store)]
+
 
 @dataclass(frozen=True, slots=True)
 class Toolbox:
@@ -118,11 +140,13 @@ class Toolbox:
     options: Options
     shares: Shares | None = None
     """Where several machines work on the same items."""
+    stores: OpenStores | None = None
+    """None where no store may be opened, such as in a test of a part."""
 
     def outputs(self, scope: str, key: str) -> ItemOutputs:
         """Give what notes the files of one item."""
         fence = None if self.shares is None else self.shares.fence
-        return ItemOutputs(self.index, self.tally, scope, key, fence)
+        return ItemOutputs(self.index, self.tally, scope, key, fence, self.stores)
 
     def caller(self, scope: str, step: BoundStep, key: str, block: str | None) -> Caller:
         """Give what counts the calls of one step of one item."""
@@ -130,7 +154,7 @@ class Toolbox:
         looks_up = step.cache and not self.options.no_cache and not is_forced
         return Caller(scope, block or step.id, key, looks_up)
 
-    def tools(self, step: BoundStep, caller: Caller, outputs: ItemOutputs) -> Tools:
+    def tools(self, step: BoundStep, caller: Caller, outputs: ItemOutputs, item: ItemName) -> Tools:
         """Give the tools of one step of one item."""
         return Tools(
             pool=LedgerPool(self.pool, self.ledger, self.digests, self.tally, caller),
@@ -141,5 +165,7 @@ class Toolbox:
             priority=self.bound.priority,
             total_s=step.timeout.total_s,
             idle_s=step.timeout.idle_s,
+            stores=self.stores or NoStores(),
+            item=item,
             untrusted=step.untrusted,
         )
