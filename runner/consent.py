@@ -15,9 +15,11 @@ from paddock.engine.elsewhere.address import is_here
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.marks import Mark
+from paddock.steps.own_function import is_function
 
 from .binding.bound import BoundPlan
-from .body import plans_of
+from .body import plans_of, steps_of
+from .reach import reached
 from .secrets import place_of
 from .settings import FILE_NAME, Settings
 from .values import CONSENTS
@@ -85,7 +87,8 @@ def needs(bound: BoundPlan) -> list[Need]:
     """Give all that a pipeline wants besides files and models, in the file's order."""
     found: list[Need] = []
     for plan in plans_of(bound):
-        own = [*_pools(plan), *_secrets(plan)]
+        own = [*_pools(plan), *_secrets(plan), *_functions(plan)]
+        own += [Need(name, what, mark) for name, what, mark in reached(plan)]
         own += _notified(plan) if plan is bound else ()  # nobody is told of a step
         found += sorted(own, key=lambda need: need.mark.line if need.mark else 0)
     return list(dict.fromkeys(found))
@@ -102,6 +105,13 @@ def _secrets(bound: BoundPlan) -> Iterator[Need]:
     for name, keys in bound.pipeline.secrets.items():
         mark = bound.pipeline.mark(("secrets", name))
         yield Need("secrets", f"read {place_of(keys)}", mark)
+
+
+def _functions(bound: BoundPlan) -> Iterator[Need]:
+    for step in steps_of(bound.nodes):
+        if is_function(step.uses):
+            mark = bound.pipeline.mark((*step.params.step.at, "uses"))
+            yield Need("tool", f"call the Python function '{step.uses}'", mark)
 
 
 def _notified(bound: BoundPlan) -> Iterator[Need]:

@@ -19,10 +19,10 @@ from paddock.pipelines.shape import Timeout as TimeoutKeys
 from paddock.pipelines.tree import Block, Node, Pipeline
 from paddock.pipelines.tree import Step as WrittenStep
 from paddock.runner.budget import Budget
-from paddock.steps import registry
+from paddock.steps import own_function, registry
 from paddock.steps.step import Step
 
-from . import given, inner, reads, replies, schedules, taint
+from . import given, inner, reads, replies, schedules, taint, tooling
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, Retry, Timeout
 from .models import Models
 from .parameters import BindError, BoundParams, Parameters
@@ -213,12 +213,11 @@ class Binder:
         self._own += parameters.faults
         self._params[step.at] = parameters
         reply = replies.bound(step, self._base)
+        servers = self._servers_of(step)
         self._answers[step.id] = replies.fields(reply) if step.returns is None else None
         within = self._inner.bound(step) if step.uses == inner.USES else None
         if within is not None and step.returns is None:
             self._outputs[step.id] = inner.outputs_of(within)
-        elif step.uses == inner.USES and step.returns is None:
-            self._outputs[step.id] = None
         return BoundStep(
             id=step.id,
             uses=registry.ALIASES.get(step.uses, step.uses),
@@ -235,7 +234,7 @@ class Binder:
             model=self._models.of(step, kind.roles),
             reply=reply,
             references=reads.references(step, names),
-            spec=reads.spec(step, reply),
+            spec=reads.spec(step, reply, servers),
             inner=within,
         )
 
@@ -261,11 +260,20 @@ class Binder:
             spec=reads.block_spec(block),
         )
 
+    def _servers_of(self, step: WrittenStep) -> Any:
+        """Check the tools that a step names; gives what of the MCP servers decides its result."""
+        if not tooling.has_tools(step):
+            return None
+        self._own += tooling.faults(step, self._pipeline, self._base)
+        return tooling.spec_of(step, self._pipeline)
+
     def _kind(self, step: WrittenStep) -> type[Step[Any, Any]] | None:
         """Load the step's class."""
         at, names = (*step.at, "uses"), registry.names()
         if not step.uses:
             return None
+        if own_function.is_function(step.uses):
+            return self._own_kind(step.uses, at)
         if step.uses in registry.LATER and step.uses not in names:
             what = f"step '{step.uses}' is part of the language, but not in this version of Paddock"
             self._fault(at, what, known("", names))
@@ -277,6 +285,14 @@ class Binder:
             return registry.load(step.uses)
         except registry.BrokenStep as error:
             self._fault(at, f"step '{error.name}' of '{error.package}' is broken: {error.why}", "")
+        return None
+
+    def _own_kind(self, uses: str, at: tuple[str | int, ...]) -> type[Step[Any, Any]] | None:
+        """Read the function that a step names; it runs nothing."""
+        try:
+            return own_function.step_of(uses, self._base)
+        except own_function.NoFunction as error:
+            self._fault(at, error.what, error.remedy)
         return None
 
     def _check_uses(self) -> None:
@@ -354,7 +370,8 @@ def _merged(own: TimeoutKeys | None, inherited: TimeoutKeys | None) -> TimeoutKe
 def _outputs(kind: type[Step[Any, Any]], step: WrittenStep) -> tuple[str, ...] | None:
     """Name what a step gives; None where only a run shows it."""
     if step.returns is None:
-        return tuple(kind.output.model_fields)
+        is_open = kind.output.model_config.get("extra") == "allow"
+        return None if is_open else tuple(kind.output.model_fields)
     return tuple(step.returns.data) if isinstance(step.returns.data, dict) else None
 
 
