@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.request import Pool
+from paddock.steps.stores.opened import OpenStores
 
 from .binding.bound import BoundPlan
 from .border import Border
@@ -32,6 +33,7 @@ from .settings import Settings
 from .shares import Shares, shared
 from .tally import Tally
 from .tools import Toolbox
+from .toolsets import opened_hands
 from .work import Options, Work
 
 if TYPE_CHECKING:
@@ -182,8 +184,14 @@ async def opened(
                 note=tally.note,
             )
         )
-        work = Work(bound, ledger, index, digests, options, shares.runs if shares else None)
-        toolbox = Toolbox(bound, served, ledger, index, digests, tally, options, shares)
+        hands = None if is_plan else await stack.enter_async_context(opened_hands(tally))
+        stores = OpenStores(bound.roots.base, tally.note)
+        stack.push_async_callback(stores.close)
+        runs = shares.runs if shares else None
+        work = Work(bound, ledger, index, digests, options, runs, stores=stores)
+        toolbox = Toolbox(
+            bound, served, ledger, index, digests, tally, options, shares, stores, hands
+        )
         speeds = _speeds(settings) if is_plan and pool is None else None
         yield Session(bound, work, toolbox, time.time(), speeds)
 
@@ -223,6 +231,7 @@ async def _cleared(shares: Shares, index: Index) -> None:
 def _place(bound: BoundPlan, options: Options) -> str:
     """Name what machines do together: the same file and folders, and the same wishes."""
     wishes = [sorted(options.only), sorted(options.force), options.retry_failed, options.no_cache]
+    wishes += [options.refresh, options.prune] if options.refresh or options.prune else []
     return hashlib.sha256(canonical([held_name(bound), wishes]).encode()).hexdigest()[:32]
 
 

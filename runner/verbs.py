@@ -103,6 +103,8 @@ def run(
     force: Iterable[str] = (),
     no_cache: bool = False,
     retry_failed: bool = False,
+    refresh: bool = False,
+    prune: bool = False,
     wait_s: float | None = None,
     pool: Pool | None = None,
     notify: bool = False,
@@ -111,8 +113,9 @@ def run(
 
     `local`: True runs inside this process, without Prefect; False with this machine's service,
     which is started if need be; None as the environment says (`CI`, `PREFECT_API_URL`). `wait_s`
-    is the longest to wait for another run on the same folders. `notify` tells those whom
-    `on.notify` names how it ended. Ctrl-C ends a run in order.
+    is the longest to wait for another run on the same folders. `refresh` also does again what a
+    compatible, older version of a step did; `prune` removes what was made of documents that are
+    gone. `notify` tells those whom `on.notify` names how it ended. Ctrl-C ends a run in order.
 
     Raises:
         PipelineError: the YAML or an input is wrong.
@@ -139,6 +142,8 @@ def run(
                 force=force,
                 no_cache=no_cache,
                 retry_failed=retry_failed,
+                refresh=refresh,
+                prune=prune,
                 wait_s=wait_s,
                 pool=pool,
                 notify=notify,
@@ -160,6 +165,8 @@ async def run_async(
     force: Iterable[str] = (),
     no_cache: bool = False,
     retry_failed: bool = False,
+    refresh: bool = False,
+    prune: bool = False,
     wait_s: float | None = None,
     pool: Pool | None = None,
     stop: asyncio.Event | None = None,
@@ -199,6 +206,8 @@ async def run_async(
         only=frozenset(only),
         force=force,
         retry_failed=retry_failed,
+        refresh=refresh,
+        prune=prune,
         no_cache=no_cache,
         trigger=trigger,
         job=job,

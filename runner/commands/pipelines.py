@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from paddock.runner.display import console
 
-from . import later
 from .exits import DONE, WRONG, CommandError, guarded
 from .machine import Json
 
@@ -91,7 +91,9 @@ def plan(
 
 
 def run(
-    file: _File,
+    file: Annotated[
+        str | None, typer.Argument(metavar="FILE", help="A pipeline, or a folder with one.")
+    ] = None,
     inputs: _Inputs = None,
     only: Annotated[
         list[str] | None, typer.Option(metavar="KEY", help="Do this item alone; can be repeated.")
@@ -105,7 +107,16 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what is quarantined.")
     ] = False,
-    refresh: Annotated[bool, typer.Option("--refresh", hidden=True)] = False,
+    refresh: Annotated[
+        bool,
+        typer.Option("--refresh", help="Do again what a step's older, compatible version did."),
+    ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove what was made of documents that are gone.")
+    ] = False,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Go on with that run: its file, its inputs.")
+    ] = None,
     fail_on: Annotated[
         Literal["new", "any", "never"],
         typer.Option(help="End with 3 for items quarantined now, for any, or never."),
@@ -128,15 +139,12 @@ def run(
     summary: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a summary in Markdown.")
     ] = None,
-    report: Annotated[str | None, typer.Option(hidden=True)] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the run as one page of HTML.")
+    ] = None,
 ) -> int:
     """Run a pipeline; the same command again continues."""
-    asked: dict[str, object] = {
-        "report": report,
-        "refresh": refresh,  # no step marks a new version as compatible yet: each one counts
-    }  # fmt: skip
-    later.refuse({f"--{name}": value for name, value in asked.items()})
-    path = pipeline_file(file)
+    path, given = _asked(file, inputs, resume)
     from paddock.runner import verbs
     from paddock.runner.display import progress
     from paddock.runner.settings import read_settings
@@ -147,7 +155,7 @@ def run(
     with progress.watching(is_quiet_stdout=as_json, is_log=is_log) as observer:
         ended = verbs.run(
             path,
-            inputs=parse_inputs(inputs),
+            inputs=given,
             settings=settings,
             observer=observer,
             local=local or None,
@@ -155,8 +163,14 @@ def run(
             force=force or (),
             no_cache=no_cache,
             retry_failed=retry_failed,
+            refresh=refresh,
+            prune=prune,
             notify=notify,
         )
+    if report is not None and ended.run:
+        from paddock.runner.pictures.written import write_report
+
+        write_report(path, ended.run, report)
     if junit is not None or summary is not None or os.environ.get("GITHUB_STEP_SUMMARY"):
         from paddock.runner.trials.reports import write_run
 
@@ -165,9 +179,27 @@ def run(
         if as_json:
             console.say_json(ended.as_json())
         return ended.exit_status(fail_on)
-    _tell(ended, file, as_json=as_json)
+    _tell(ended, str(path), as_json=as_json)
     _advise(ended, settings)
     return ended.exit_status(fail_on)
+
+
+def _asked(
+    file: str | None, inputs: list[str] | None, resume: str | None
+) -> tuple[Path, Mapping[str, Any]]:
+    """Give the pipeline that is meant and its inputs."""
+    path = None if file is None else pipeline_file(file)
+    given = parse_inputs(inputs)
+    if resume is not None:
+        from .resuming import resumed
+
+        return resumed(resume, path, given)
+    if path is None:
+        raise CommandError(
+            "Name a pipeline, or a folder with one: `paddock run FILE`.\n"
+            "  `paddock run --resume RUN` goes on with an earlier run."
+        )
+    return path, given
 
 
 def flags_of(pool: str | None, allow: str | None) -> dict[str, object]:
