@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.request import ModelSpec, Pool, Role
-from paddock.steps.step import NoStores, StepError, Tools
+from paddock.steps.step import NoStores, NoToolset, StepError, Tools
 from paddock.steps.storage import ItemName
 from paddock.steps.stores.opened import OpenStores
 
@@ -20,8 +20,10 @@ from .calls import Caller, Digests, LedgerPool
 from .evidence import STORE
 from .ledger.ledger import Ledger
 from .ledger.outputs import Index
+from .memo import LedgerMemo
 from .shares import Shares
 from .tally import Tally
+from .toolsets import Hands, ItemToolset
 from .work import Options
 
 
@@ -142,6 +144,8 @@ class Toolbox:
     """Where several machines work on the same items."""
     stores: OpenStores | None = None
     """None where no store may be opened, such as in a test of a part."""
+    hands: Hands | None = None
+    """None where no tool may be called, such as while planning."""
 
     def outputs(self, scope: str, key: str) -> ItemOutputs:
         """Give what notes the files of one item."""
@@ -156,6 +160,7 @@ class Toolbox:
 
     def tools(self, step: BoundStep, caller: Caller, outputs: ItemOutputs, item: ItemName) -> Tools:
         """Give the tools of one step of one item."""
+        memo = LedgerMemo(self.ledger, self.tally, caller)
         return Tools(
             pool=LedgerPool(self.pool, self.ledger, self.digests, self.tally, caller),
             models=BoundModels(self.bound.models, self.bound.defaults, step.model),
@@ -168,4 +173,6 @@ class Toolbox:
             stores=self.stores or NoStores(),
             item=item,
             untrusted=step.untrusted,
+            toolset=ItemToolset(self.bound, self.hands, memo) if self.hands else NoToolset(),
+            memo=memo,
         )

@@ -7,13 +7,16 @@ process that was killed, whichever machine that ran on, and can go. Knows no ste
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 SUFFIX = ".paddock-tmp"
+_PIECE_BYTES = 1 << 20
 _MAX_NAME_BYTES = 255  # of every common file system
 # A file is made and then locked; whoever looks in between must not take it for one that was left.
 _YOUNG_S = 1.0
@@ -35,12 +38,40 @@ class Aside:
         Raises:
             OSError: the system refused it.
         """
+        return cls._made(path, (data,), mode)
+
+    @classmethod
+    def copied(cls, path: Path, source: Path) -> tuple[Aside, str, int]:
+        """Copy and sync a file of any size to a hidden one; gives it, its sha256 and its size.
+
+        Raises:
+            OSError: the system refused it.
+        """
+        digest, n_bytes = hashlib.sha256(), 0
+
+        def pieces() -> Iterator[bytes]:
+            nonlocal n_bytes
+            with source.open("rb") as file:
+                while piece := file.read(_PIECE_BYTES):
+                    digest.update(piece)
+                    n_bytes += len(piece)
+                    yield piece
+
+        facts = source.stat()
+        aside = cls._made(path, pieces(), stat.S_IMODE(facts.st_mode))
+        with contextlib.suppress(OSError):  # a file system without times is no reason to refuse
+            os.utime(aside.file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        return aside, digest.hexdigest(), n_bytes
+
+    @classmethod
+    def _made(cls, path: Path, pieces: Iterable[bytes], mode: int | None) -> Aside:
         file = path.with_name(_hidden(path.name))
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         aside = cls(file, handle)
         try:
             _held(handle)
-            _write_all(handle, data)
+            for piece in pieces:
+                _write_all(handle, piece)
             if mode is not None:
                 os.fchmod(handle, mode)
             os.fsync(handle)

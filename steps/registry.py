@@ -14,7 +14,7 @@ from .step import Output, Params, Step
 
 GROUP = "paddock.steps"
 ALIASES = {"summarize": "summarise"}
-LATER = frozenset({"files.rows", "files.move", "search", "reduce", "tool", "run"})
+LATER = frozenset({"search", "reduce"})
 """Steps of the language that this version does not have yet."""
 
 

@@ -77,7 +77,7 @@ class StepError(Exception):
         *,
         remedy: str = "",
         is_fatal: bool = False,
-        kind: Literal["io", "check", "other"] = "other",
+        kind: Literal["io", "check", "timeout", "other"] = "other",
     ) -> None:
         self.reason = reason
         self.remedy = remedy

@@ -71,8 +71,11 @@ def attributes(var: str, inside: frozenset[Reference]) -> frozenset[str] | None:
     return frozenset(one[1] for one in read)
 
 
-def spec(step: WrittenStep, reply: BoundReply | None = None) -> str:
-    """Write down what decides the step's result, template files' texts in place of their names."""
+def spec(step: WrittenStep, reply: BoundReply | None = None, servers: Any = None) -> str:
+    """Write down what decides the step's result, template files' texts in place of their names.
+
+    `servers` is how the MCP servers are started or reached whose tools it names.
+    """
     texts = {name: template.source for name, template in step.files.items()}
     written = {
         "uses": registry.ALIASES.get(step.uses, step.uses),
@@ -82,6 +85,8 @@ def spec(step: WrittenStep, reply: BoundReply | None = None) -> str:
     }
     if reply is not None:  # what a step without one says is as it was before there were any
         written["reply"] = replies.spec(reply)
+    if servers is not None:
+        written["servers"] = servers
     return _canonical(written)
 
 

@@ -240,7 +240,7 @@ class Ledger:
         row: dict[str, Any] = {name: getattr(call, name) for name in _CALL_COLUMNS[:9]}
         row["usage"] = json.dumps(call.usage)
         row.update(self._split("request", call.request.encode(), is_text=True))
-        row.update(self._split("reply", call.reply, is_text=call.kind == "chat"))
+        row.update(self._split("reply", call.reply, is_text=call.kind != "embed"))
         self.put("calls", {**row, "run": run, "at": time.time()})
 
     def _split(self, name: str, value: bytes, *, is_text: bool) -> dict[str, str | None]:

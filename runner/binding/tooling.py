@@ -1,0 +1,108 @@
+"""The tools that steps name, checked before anything runs: none of their code is.
+
+Names and options stand in the file as they are, so that what a pipeline reaches for is known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from paddock.pipelines.errors import Fault, known
+from paddock.pipelines.expressions import Path as Place
+from paddock.pipelines.tree import Pipeline, Step
+
+_CALLERS = ("tool", "agent", "chat")
+"""Steps that name tools."""
+
+
+def has_tools(step: Step) -> bool:
+    """Tell whether a step names tools; most do not, and need no more of this."""
+    return step.uses == "tool" or (step.uses in _CALLERS and bool(step.params.data.get("tools")))
+
+
+def spec_of(step: Step, pipeline: Pipeline) -> Any:
+    """Write down what of the MCP servers decides a step's result; None: nothing."""
+    from paddock.steps.toolbox import naming
+
+    found: dict[str, Any] = {}
+    for one in naming.wanted(step.uses, step.params.data):
+        named = naming.named(one.name, one.server, pipeline.servers)
+        if named is not None and named.server is not None:
+            found[named.server] = pipeline.servers[named.server].texts.data
+    return found or None
+
+
+def faults(step: Step, pipeline: Pipeline, base: Path) -> Iterator[Fault]:
+    """Tell what is wrong with the tools of a step."""
+    from paddock.steps.toolbox import naming
+
+    for one in naming.wanted(step.uses, step.params.data):
+        at: Place = (*step.at, "with", *one.path)
+        if not one.is_written:
+            what = "a tool is named as it is, so that what a pipeline reaches for is known before"
+            yield Fault(f"{what}.", "Use two steps with `if`.", pipeline.mark(at))
+            continue
+        named = naming.named(one.name, one.server, pipeline.servers)
+        if named is None:
+            what, remedy = naming.unknown(one.name, one.server, pipeline.servers)
+            place = (*at[:-1], "server") if step.uses == "tool" and one.server else at
+            yield Fault(f"{what}.", remedy, pipeline.mark(place))
+        elif named.kind == "function":
+            yield from _of_function(named, base, pipeline, at)
+        elif named.kind == "built-in":
+            yield from _of_built_in(step, one, pipeline, at)
+        else:
+            yield from _options(one, frozenset(), pipeline, at)
+
+
+def _of_function(named: Any, base: Path, pipeline: Pipeline, at: Place) -> Iterator[Fault]:
+    from paddock.steps.toolbox import functions
+
+    path = (base / named.file).resolve()
+    if not path.is_relative_to(base.resolve()):
+        what = f"the file '{named.file}' lies outside the pipeline's folder."
+        yield Fault(what, "Move or copy it there.", pipeline.mark(at))
+        return
+    fault = functions.fault_of(path, named.file, named.name)
+    if fault is not None:
+        what, _, remedy = fault.partition(". ")
+        yield Fault(f"{what.rstrip('.')}.", remedy, pipeline.mark(at))
+
+
+def _of_built_in(step: Step, one: Any, pipeline: Pipeline, at: Place) -> Iterator[Fault]:
+    from paddock.steps.toolbox import builtin, naming
+
+    allowed = naming.OPTIONS.get(one.name, frozenset())
+    yield from _options(one, allowed, pipeline, at)
+    if one.name == "http.get" and not one.options.get("hosts"):
+        what = "`http.get` asks no server that is not named."
+        remedy = "Name them: `options: {hosts: [example.org]}`."
+        yield Fault(what, remedy, pipeline.mark(at))
+    args = step.params.data.get("args")
+    if step.uses != "tool" or not isinstance(args, Mapping):
+        return
+    names = tuple(builtin.TOOLS[one.name].arguments.model_fields)
+    for name in args:
+        if name not in names:
+            what = f"the tool '{one.name}' takes no '{name}'."
+            mark = pipeline.document.key_mark((*step.at, "with", "args", name))
+            yield Fault(what, known(str(name), names), mark)
+    if not any(_is_later(value) for value in args.values()) and set(args) <= set(names):
+        wrong = builtin.faults(one.name, "arguments", args)
+        if wrong is not None:
+            yield Fault(f"`args`: {wrong}", "", pipeline.mark((*step.at, "with", "args")))
+
+
+def _options(one: Any, allowed: frozenset[str], pipeline: Pipeline, at: Place) -> Iterator[Fault]:
+    for name in one.options:
+        if name not in allowed and name != "timeout":
+            what = f"the tool '{one.name or one.server}' has no option '{name}'."
+            remedy = known(str(name), sorted({*allowed, "timeout"}))
+            yield Fault(what, remedy, pipeline.mark(at))
+
+
+def _is_later(value: Any) -> bool:
+    return isinstance(value, str) and bool(re.search(r"\{[{%#]", value))

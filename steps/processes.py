@@ -1,0 +1,220 @@
+"""Commands without a shell: started in a process group of their own, fed, heard, and ended whole.
+
+Knows no step's parameters. Whoever waits for a command and is cancelled leaves nothing running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .places import shown
+from .step import StepError
+
+GRACE_S = 2.0
+"""What a command gets between being asked to end and being killed."""
+_LEFT_OPEN_S = 1.0
+"""How long what a command started may hold its pipes once the command itself has ended."""
+_LOOK_S = 0.1
+_PIECE_BYTES = 64 * 1024
+_WORDS_CHARS = 80
+# What a command needs to find programs, its user's folder, a language and a place for what is
+# temporary; nothing that might be a key.
+_INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR",
+              "TERM", "SYSTEMROOT", "TEMP", "TMP", "PATHEXT", "COMSPEC", "USERPROFILE")  # fmt: skip
+
+
+class TooMuch(StepError):
+    """A command wrote more than is kept; it was ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended, and what it wrote."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+    """Its last part."""
+
+
+def clean_environ(added: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Give the environment of a command: what any program needs, and what the author adds.
+
+    >>> clean_environ({"A": "1"}, {"PATH": "/bin", "LC_ALL": "C", "AWS_SECRET": "x"})
+    {'PATH': '/bin', 'LC_ALL': 'C', 'A': '1'}
+    """
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name in _INHERITED or name.startswith("LC_")
+    }
+    return {**kept, **added}
+
+
+def in_words(command: Sequence[str]) -> str:
+    """Write a command as a person would, and not longer than a line.
+
+    >>> in_words(["git", "log", "--format=%s %b"])
+    "`git log '--format=%s %b'`"
+    """
+    import shlex
+
+    words = shown(" ".join(map(shlex.quote, command)).replace("\n", " "))
+    return f"`{words}`" if len(words) <= _WORDS_CHARS else f"`{words[: _WORDS_CHARS - 1]}…`"
+
+
+def last_words(stderr: bytes, most: int = 300) -> str:
+    """Give the last of what a command complained of, in one line."""
+    text = " ".join(stderr.decode("utf-8", "replace").split())
+    return text if len(text) <= most else f"…{text[-most:]}"
+
+
+async def run(
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    environ: Mapping[str, str],
+    stdin: bytes = b"",
+    most_bytes: int,
+    most_error_bytes: int,
+) -> Ended:
+    """Run a command to its end.
+
+    Raises:
+        StepError: it cannot be started.
+        TooMuch: it wrote more than `most_bytes`.
+    """
+    process = await _started(command, cwd, environ)
+    try:
+        return await _heard(process, command, stdin, most_bytes, most_error_bytes)
+    finally:
+        await asyncio.shield(end(process))
+
+
+async def _started(
+    command: Sequence[str], cwd: Path, environ: Mapping[str, str]
+) -> asyncio.subprocess.Process:
+    try:
+        return await asyncio.create_subprocess_exec(
+            *command,
+            cwd=cwd,
+            env=environ,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # with all that it starts, so that it can be ended whole
+        )
+    except FileNotFoundError as error:
+        what = shown(command[0])
+        if str(error.filename) == str(cwd):
+            raise StepError(f"the folder '{shown(cwd)}' is not there.") from error
+        remedy = "Install it, or name its path."
+        raise StepError(f"there is no program '{what}' here.", remedy=remedy) from error
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise StepError(f"{in_words(command)} cannot be started: {why}.") from error
+
+
+async def _heard(
+    process: asyncio.subprocess.Process,
+    command: Sequence[str],
+    stdin: bytes,
+    most_bytes: int,
+    most_error_bytes: int,
+) -> Ended:
+    """Feed it and hear it at once, so that neither side waits for the other."""
+    out, err = bytearray(), bytearray()
+
+    async def hear() -> None:
+        assert process.stdout is not None
+        while piece := await process.stdout.read(_PIECE_BYTES):
+            out.extend(piece)
+            if len(out) > most_bytes:
+                raise TooMuch(
+                    f"{in_words(command)} wrote more than {most_bytes:,} bytes, and was ended.",
+                    remedy="Let it write less, or into a file.",
+                )
+
+    async def hear_errors() -> None:
+        assert process.stderr is not None
+        while piece := await process.stderr.read(_PIECE_BYTES):
+            err.extend(piece)
+            del err[: max(0, len(err) - most_error_bytes)]
+
+    feeding, *pipes = [
+        asyncio.create_task(part) for part in (_feed(process, stdin), hear(), hear_errors())
+    ]
+    try:
+        await _until_ended(process, pipes[0])
+        _, open_ = await asyncio.wait(pipes, timeout=_LEFT_OPEN_S)
+        if open_:  # what it started lives on and holds the pipes; it is not waited for
+            _signal_group(process.pid, signal.SIGKILL)
+            await asyncio.wait(open_, timeout=_LEFT_OPEN_S)
+        if pipes[0].done():
+            pipes[0].result()
+    finally:
+        for task in (feeding, *pipes):
+            task.cancel()
+        await asyncio.gather(feeding, *pipes, return_exceptions=True)
+    return Ended(process.returncode or 0, bytes(out), bytes(err))
+
+
+async def _until_ended(
+    process: asyncio.subprocess.Process, hearing: asyncio.Task[None] | None = None
+) -> None:
+    """Wait until the process itself has ended.
+
+    `Process.wait` alone waits for its pipes as well, which a grandchild may hold open for ever.
+    """
+    waiting: set[asyncio.Task[Any]] = {asyncio.create_task(process.wait())}
+    if hearing is not None:
+        waiting.add(hearing)
+    ended = next(iter(waiting - {hearing}))
+    try:
+        while process.returncode is None:
+            await asyncio.wait(waiting, timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+            if hearing is not None and hearing.done():
+                waiting.discard(hearing)
+                hearing.result()  # too much output is an end as well
+    finally:
+        ended.cancel()
+
+
+async def _feed(process: asyncio.subprocess.Process, stdin: bytes) -> None:
+    """Give it its input; it need not read it."""
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        process.stdin.write(stdin)
+        await process.stdin.drain()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        process.stdin.close()
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    """End a process and what it started: asked first, killed after `GRACE_S`; then let go."""
+    if process.returncode is None:
+        _signal_group(process.pid, signal.SIGTERM)
+        try:
+            async with asyncio.timeout(GRACE_S):
+                await _until_ended(process)
+        except TimeoutError:
+            pass
+        _signal_group(process.pid, signal.SIGKILL)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_S):
+                await _until_ended(process)
+    transport = getattr(process, "_transport", None)  # its pipes, which somebody may hold open
+    if transport is not None:
+        transport.close()
+
+
+def _signal_group(group: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)

@@ -1,0 +1,225 @@
+"""Fetch from servers that the author has named, and from nowhere else.
+
+A name is resolved once and that very address is asked, so that no name can lead to another one
+between the check and the call. Addresses of this machine and of private networks are asked only
+where they are named themselves. Redirects are followed by the same rules. Knows no step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import ipaddress
+import json
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+from paddock.steps.step import StepError
+from paddock.steps.toolset import ToolResult
+
+from .tool import refusal, result_of
+
+if TYPE_CHECKING:
+    import httpx
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_CONNECT_S, _READ_S = 10.0, 20.0
+_MOST_REDIRECTS = 5
+_REDIRECTS = (301, 302, 303, 307, 308)
+_AGENT = "paddock"
+_SAID_CHARS = 300
+
+
+class NotAllowed(Exception):
+    """An address that may not be asked; one plain sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An address that may be asked: the name that it is asked for, and where that leads."""
+
+    url: str
+    host: str
+    address: str
+    port: int | None
+
+
+async def fetched(url: str, hosts: Sequence[str], max_bytes: int) -> ToolResult:
+    """Get what stands at an address.
+
+    Raises:
+        StepError: the server cannot be reached, or is in trouble; another try may succeed.
+    """
+    try:
+        for _ in range(_MOST_REDIRECTS + 1):
+            answer = await _asked(await allowed(url, hosts), max_bytes)
+            if isinstance(answer, ToolResult):
+                return answer
+            url = urljoin(url, answer)
+    except NotAllowed as error:
+        return refusal(str(error))
+    return refusal(f"'{url}' was redirected more than {_MOST_REDIRECTS} times.")
+
+
+async def allowed(url: str, hosts: Sequence[str]) -> Target:
+    """Check an address, and find out where it leads.
+
+    Raises:
+        NotAllowed: its server is not named, or leads into a private network.
+        StepError: there is no such server.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        host, port = (parts.hostname or "").rstrip("."), parts.port
+    except ValueError:
+        raise NotAllowed(f"'{url[:200]}' is no address.") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise NotAllowed(f"'{url[:200]}' is no address that begins with http:// or https://.")
+    if parts.username is not None:
+        raise NotAllowed("an address with a user's name in it is not asked.")
+    if not is_named(host, hosts):
+        raise NotAllowed(f"'{host}' may not be asked; allowed: {', '.join(hosts)}.")
+    address = await _address_of(host, port or (443 if parts.scheme == "https" else 80), hosts)
+    return Target(parts._replace(fragment="").geturl(), host, address, port)
+
+
+def is_named(host: str, hosts: Sequence[str]) -> bool:
+    """Tell whether a host is on the list: by its name, by `*.` before a name, by a network.
+
+    >>> is_named("a.example.org", ["*.example.org"]), is_named("example.org", ["*.example.org"])
+    (True, False)
+    """
+    host = host.lower()
+    found = _address(host)
+    for one in hosts:
+        pattern = one.strip().lower().rstrip(".")
+        if found is not None and _is_within(found, pattern):
+            return True
+        if found is None and (
+            host == pattern or (pattern.startswith("*.") and fnmatch.fnmatchcase(host, pattern))
+        ):
+            return True
+    return False
+
+
+def is_reachable(address: Address, host: str, hosts: Sequence[str]) -> bool:
+    """Tell whether an address may be asked: of the public internet, or named itself."""
+    mapped = getattr(address, "ipv4_mapped", None)
+    address = mapped or address
+    if address.is_global and not address.is_multicast:
+        return True
+    if host == "localhost" and address.is_loopback:
+        return True  # it was on the list by this name
+    return any(_is_within(address, one.strip()) for one in hosts)
+
+
+def _is_within(address: Address, pattern: str) -> bool:
+    try:
+        return address in ipaddress.ip_network(pattern, strict=False)
+    except (ValueError, TypeError):
+        return False
+
+
+def _address(host: str) -> Address | None:
+    try:
+        return ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+
+
+async def _address_of(host: str, port: int, hosts: Sequence[str]) -> str:
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(_CONNECT_S):
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:  # a TimeoutError is an OSError
+        raise StepError(
+            f"there is no server '{host}', as far as one can see.", kind="io"
+        ) from error
+    for _, _, _, _, place in found:
+        address = _address(str(place[0]))
+        if address is not None and is_reachable(address, host, hosts):
+            return str(place[0])
+    raise NotAllowed(
+        f"'{host}' leads into a private network, and only an address that is named itself, "
+        f"such as 10.0.0.0/8, may be asked there."
+    )
+
+
+async def _asked(target: Target, max_bytes: int) -> ToolResult | str:
+    """Ask once; gives the result, or where it is to be asked next."""
+    import httpx
+
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    named = host if target.port is None else f"{host}:{target.port}"
+    url = httpx.URL(target.url).copy_with(host=target.address)
+    timeout = httpx.Timeout(_READ_S, connect=_CONNECT_S)
+    headers = {"Host": named, "User-Agent": _AGENT, "Accept-Encoding": "identity"}
+    try:
+        async with (
+            httpx.AsyncClient(timeout=timeout, trust_env=False) as client,
+            client.stream(
+                "GET", url, headers=headers, extensions={"sni_hostname": target.host}
+            ) as answer,
+        ):
+            if answer.status_code in _REDIRECTS and "location" in answer.headers:
+                return str(answer.headers["location"])
+            body = await _body(answer, max_bytes)
+            return await asyncio.to_thread(_result, target.url, answer, body)
+    except _TooMuch:
+        return refusal(f"'{target.url}' has more than {max_bytes:,} bytes.")
+    except httpx.HTTPError as error:
+        why = str(error) or type(error).__name__
+        raise StepError(f"'{target.url}' cannot be fetched: {why}.", kind="io") from error
+
+
+class _TooMuch(Exception):
+    pass
+
+
+async def _body(answer: httpx.Response, max_bytes: int) -> bytes:
+    found = bytearray()
+    async for piece in answer.aiter_bytes():
+        found.extend(piece)
+        if len(found) > max_bytes:
+            raise _TooMuch
+    return bytes(found)
+
+
+def _result(url: str, answer: httpx.Response, body: bytes) -> ToolResult:
+    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    try:
+        text = body.decode(answer.charset_encoding or "utf-8", "replace")
+    except LookupError:
+        text = body.decode("utf-8", "replace")
+    if answer.status_code >= 500 or answer.status_code == 429:
+        raise StepError(f"'{url}' answers with status {answer.status_code}.", kind="io")
+    if answer.status_code >= 400:
+        said = " ".join(text.split())[:_SAID_CHARS]
+        return refusal(f"'{url}' answers with status {answer.status_code}: {said}")
+    is_text = kind.startswith("text/") or kind.endswith(("json", "xml", "javascript")) or not kind
+    if not is_text:
+        return refusal(f"'{url}' is no text but {kind}.")
+    return result_of(*_told(kind, text))
+
+
+def _told(kind: str, text: str) -> tuple[Any, str]:
+    """Give data and text: JSON is data, a page is what a reader sees of it."""
+    if kind.endswith("json"):
+        try:
+            data = json.loads(text)
+        except ValueError:
+            return text, text
+        return (data, text) if isinstance(data, Mapping | list) else (data, str(data))
+    if kind == "text/html":
+        from paddock.steps.readers import html_text
+
+        try:
+            text, _ = html_text.read(text)
+        except html_text.UnreadableHtml:  # then as it was sent
+            return text, text
+    return text, text

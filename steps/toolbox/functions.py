@@ -1,0 +1,260 @@
+"""Call Python functions of a user's, each call in another process and within a time.
+
+A few processes serve a whole run, one call at a time each; one that dies or takes too long is
+ended with all that it started, and the next call gets a new one. Runs nothing before it is asked:
+whether it may is decided before a run begins.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from paddock.steps import processes
+from paddock.steps.step import StepError
+from paddock.steps.toolset import ToolResult
+
+from . import child, naming
+from .tool import DEFAULT_TIMEOUT_S, Tool, refusal, result_of
+
+MOST_PROCESSES = 4
+_START_S = 60.0
+_KEPT_BYTES = 4096
+_COMMAND = (sys.executable, "-m", "paddock.steps.toolbox.child")
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function, by the file or the module that has it."""
+
+    of: str
+    """The file as the author wrote it, or the module's name."""
+    name: str
+    file: Path | None = None
+
+    def asked(self) -> dict[str, Any]:
+        """Give what the other process needs to find it."""
+        return {"of": self.of, "name": self.name, "file": str(self.file) if self.file else None}
+
+    def digest(self) -> str:
+        """Give the sha256 of its file; empty for an installed one."""
+        return hashlib.sha256(self.file.read_bytes()).hexdigest() if self.file else ""
+
+
+class Timeout(StepError):
+    """A function did not end in time."""
+
+
+def installed(name: str) -> Function:
+    """Find the function of an installed tool.
+
+    Raises:
+        StepError: more than one package brings it, or what it names is no place in a module.
+    """
+    points = [point for point in entry_points(group=naming.GROUP) if point.name == name]
+    if len(points) != 1 or not points[0].attr:
+        what = "is brought by more than one package" if points[1:] else "names no function"
+        raise StepError(f"the tool '{name}' {what}.")
+    return Function(points[0].module, points[0].attr)
+
+
+def fault_of(file: Path, written: str, name: str) -> str | None:
+    """Say why a file cannot have this function, without running any of it; None: it may.
+
+    >>> fault_of(Path("/nowhere.py"), "nowhere.py", "clean")
+    "there is no file 'nowhere.py'"
+    """
+    try:
+        tree = ast.parse(file.read_bytes())
+    except FileNotFoundError:
+        return f"there is no file '{written}'"
+    except OSError as error:
+        return f"the file '{written}' cannot be read: {error.strerror or error}"
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return f"the file '{written}' is no Python: {error}"
+    if name in set(_names(tree)):
+        return None
+    functions = [node.name for node in tree.body if isinstance(node, _FUNCTIONS)]
+    from paddock.pipelines.errors import known
+
+    return f"there is no function '{name}' in '{written}'. {known(name, functions)}"
+
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def _names(tree: ast.Module) -> list[str]:
+    """Give every name that a module may have, as far as its text shows."""
+    names = [node.name for node in ast.walk(tree) if isinstance(node, (*_FUNCTIONS, ast.ClassDef))]
+    names += [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names += [alias.asname or alias.name for alias in node.names]
+    return names
+
+
+@dataclass
+class Functions:
+    """The processes of one run. Lives in the run's event loop; `close` ends them."""
+
+    _free: list[_Child] = field(default_factory=list)
+    _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_PROCESSES))
+    _described: dict[Function, asyncio.Task[Mapping[str, Any]]] = field(default_factory=dict)
+
+    async def tool(self, name: str, function: Function) -> Tool:
+        """Give a function as a tool.
+
+        Raises:
+            StepError: it cannot be loaded, or be called as a tool.
+        """
+        described = await self.described(function)
+
+        async def do(args: Mapping[str, Any]) -> ToolResult:
+            return await self.call(function, args)
+
+        has_effects = bool(described["has_effects"])
+        return Tool(
+            name=name,
+            description=described["description"] or f"The function {function.name}.",
+            schema=described["schema"],
+            has_effects=has_effects,
+            timeout_s=DEFAULT_TIMEOUT_S,
+            do=do,
+            keeps=not has_effects,
+            digest=await asyncio.to_thread(function.digest),
+        )
+
+    async def described(self, function: Function) -> Mapping[str, Any]:
+        """Give `description`, `schema` and `has_effects` of a function.
+
+        Raises:
+            StepError: it cannot be loaded, or be called as a tool.
+        """
+        if function not in self._described:
+            asking = self._asked({"do": "describe", **function.asked()}, _START_S)
+            self._described[function] = asyncio.create_task(asking)
+        task = self._described[function]
+        try:
+            answer = await asyncio.shield(task)
+        except BaseException:
+            if task.done():
+                self._described.pop(function, None)
+            raise
+        value: Mapping[str, Any] = answer["value"]
+        return value
+
+    async def call(self, function: Function, args: Mapping[str, Any]) -> ToolResult:
+        """Call a function; what it raises is an error result.
+
+        Whoever stops waiting ends the process in which it runs.
+
+        Raises:
+            StepError: it cannot be loaded, or its process died.
+        """
+        answer = await self._asked({"do": "call", "args": dict(args), **function.asked()}, None)
+        if "refused" in answer:
+            return refusal(str(answer["refused"]))
+        return result_of(answer["value"])
+
+    async def _asked(self, request: Mapping[str, Any], limit_s: float | None) -> Mapping[str, Any]:
+        async with self._room:
+            one = self._free.pop() if self._free else await _Child.started()
+            is_well = False
+            try:
+                async with asyncio.timeout(limit_s):
+                    answer = await one.asked(request)
+                is_well = True
+            except TimeoutError:
+                raise StepError(
+                    f"'{request['of']}' took more than {limit_s:g} s to load."
+                ) from None
+            finally:
+                if is_well:
+                    self._free.append(one)
+                else:
+                    await asyncio.shield(one.end())
+        if "unusable" in answer:
+            raise StepError(str(answer["unusable"]))
+        return answer
+
+    async def close(self) -> None:
+        """End the processes."""
+        for task in self._described.values():
+            task.cancel()
+        await asyncio.gather(*self._described.values(), return_exceptions=True)
+        await asyncio.gather(*(one.end() for one in self._free))
+        self._free.clear()
+
+
+class _Child:
+    """One process, serving one call at a time."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._said = bytearray()
+        self._hearing = asyncio.create_task(self._hear())
+
+    @classmethod
+    async def started(cls) -> _Child:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *_COMMAND,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, "PYTHONSAFEPATH": "1", "PYTHONIOENCODING": "utf-8"},
+                start_new_session=True,
+                limit=child.MOST_BYTES + 1024,
+            )
+        except OSError as error:
+            raise StepError(f"Python cannot be started: {error.strerror or error}.") from error
+        return cls(process)
+
+    async def asked(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Get the answer to one request.
+
+        Raises:
+            StepError: it died, or its answer cannot be read.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._said.clear()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            await self._process.stdin.drain()
+        try:
+            line = await self._process.stdout.readline()
+            answer: Mapping[str, Any] = json.loads(line)
+        except ValueError:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await asyncio.shield(self._hearing)
+            said = processes.last_words(bytes(self._said))
+            what = f"'{request['of']}:{request['name']}' ended its process"
+            raise StepError(what + (f": {said}" if said else ".")) from None
+        return answer
+
+    async def _hear(self) -> None:
+        """Keep the last of what functions print and complain of, and let no pipe fill up."""
+        assert self._process.stderr is not None
+        while piece := await self._process.stderr.read(_KEPT_BYTES):
+            self._said.extend(piece)
+            del self._said[: max(0, len(self._said) - _KEPT_BYTES)]
+
+    async def end(self) -> None:
+        """End the process and all that it started; asked first where it is at rest."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        await processes.end(self._process)
+        self._hearing.cancel()
+        await asyncio.gather(self._hearing, return_exceptions=True)

@@ -1,0 +1,379 @@
+"""One session with an MCP server, over standard input and output or over HTTP.
+
+The only module that knows `mcp`. A session lives in a task of its own: whoever calls a tool only
+waits. What a server writes where none of it belongs, and its last words, are kept for whoever is
+told that it failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import json
+import logging
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from paddock.steps import processes
+from paddock.steps.step import StepError
+from paddock.steps.toolset import ToolResult
+
+from .tool import Tool, refusal, result_of
+
+_MOST_PAGES = 100
+_CLOSE_S = 8.0  # the protocol's own end of a process: 2 s by itself, 2 s asked, then killed
+_KEPT_BYTES = 4096
+_GARBAGE_CHARS = 80
+_LAST_WORDS_S = 0.5
+_CLOSED = -32000  # the library's own code for a connection that is closed
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A server that is started."""
+
+    name: str
+    timeout_s: float
+    command: str
+    args: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: Path = Path()
+
+    def __str__(self) -> str:
+        """Give it as it is told, without its arguments: they may be keys."""
+        return f"the MCP server '{self.name}' (`{self.command}`)"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A server that is there already."""
+
+    name: str
+    timeout_s: float
+    url: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        """Give it as it is told."""
+        return f"the MCP server '{self.name}' at {self.url}"
+
+
+Spec = Command | Address
+
+
+class Lost(StepError):
+    """The session ended; another one may be better."""
+
+
+def refuse_without_library() -> None:
+    """Say what to install where the library is not there.
+
+    Raises:
+        StepError: it is not.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("mcp") is None:
+        raise StepError(
+            "MCP servers are spoken to by the package 'mcp', which is not installed.",
+            remedy="Install it: `pip install 'paddock[mcp]'`.",
+        )
+
+
+@dataclass
+class Heard:
+    """What a server wrote besides answers."""
+
+    stderr: bytearray = field(default_factory=bytearray)
+    garbage: str = ""
+    is_over: bool = False
+
+    def words(self) -> str:
+        """Give them as the end of a sentence."""
+        if self.garbage:
+            return f": it writes what is no JSON-RPC: '{self.garbage}'"
+        said = processes.last_words(bytes(self.stderr))
+        return f": {said}" if said else "."
+
+
+class Session:
+    """One session, from its first use to its end."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self._heard = Heard()
+        self._closing = asyncio.Event()
+        self._ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._life = asyncio.create_task(self._live())
+        self._tools: Mapping[str, Tool] = {}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it can be asked nothing more."""
+        return self._life.done() or self._heard.is_over
+
+    async def tools(self) -> Mapping[str, Tool]:
+        """Give the server's tools, once it is there.
+
+        Raises:
+            StepError: it is not, or not in time.
+        """
+        limit_s = self.spec.timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                await asyncio.shield(self._ready)
+        except TimeoutError:
+            what = f"{self.spec} gave no answer within {limit_s:g} s{self._heard.words()}"
+            await self.close()
+            raise StepError(what, kind="timeout") from None
+        return self._tools
+
+    async def close(self) -> None:
+        """End it, and the process with all that it started."""
+        self._closing.set()
+        if not self._ready.done():
+            self._life.cancel()
+        _, late = await asyncio.wait({self._life}, timeout=_CLOSE_S)
+        for task in late:
+            task.cancel()
+            await asyncio.wait({task}, timeout=_CLOSE_S)
+        if self._ready.done() and not self._ready.cancelled():
+            self._ready.exception()  # seen
+        self._ready.cancel()
+
+    # --- its life
+
+    async def _live(self) -> None:
+        try:
+            # A second of reading modules, during which other items can go on.
+            await asyncio.to_thread(importlib.import_module, "mcp.client.client")
+            from mcp.client.client import Client
+
+            async with self._transport() as transport:
+                client = Client(transport, cache=None, input_required_max_rounds=1)
+                async with client:
+                    self._tools = {tool.name: tool for tool in await self._listed(client)}
+                    if not self._ready.done():
+                        self._ready.set_result(None)
+                    await self._closing.wait()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            await asyncio.sleep(_LAST_WORDS_S if not self._heard.stderr else 0)
+            if not self._ready.done():
+                self._ready.set_exception(self._failure(error))
+            if not isinstance(error, Exception | BaseExceptionGroup):
+                raise
+
+    @asynccontextmanager
+    async def _transport(self) -> AsyncIterator[Any]:
+        logging.getLogger("mcp").setLevel(logging.CRITICAL)  # it is told by us, with its place
+        if isinstance(self.spec, Address):
+            from mcp.client.streamable_http import streamable_http_client
+            from mcp.shared._httpx_utils import create_mcp_http_client
+
+            async with create_mcp_http_client(headers=dict(self.spec.headers)) as client:
+                yield streamable_http_client(self.spec.url, http_client=client)
+            return
+        from mcp.client.stdio import StdioServerParameters, stdio_client
+
+        spec = self.spec
+        server = StdioServerParameters(
+            command=spec.command,
+            args=list(spec.args),
+            env=processes.clean_environ(dict(spec.env), os.environ),
+            cwd=spec.cwd,
+            encoding_error_handler="replace",
+        )
+        async with self._listening() as errors:
+            yield _Watched(stdio_client(server, errlog=errors), self._heard)
+
+    @asynccontextmanager
+    async def _listening(self) -> AsyncIterator[Any]:
+        """Give where the server complains; its last words are kept."""
+        read, write = os.pipe()
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader()
+        pipe = os.fdopen(read, "rb", buffering=0)
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), pipe
+        )
+        hearing = asyncio.create_task(self._hear(reader))
+        errors = os.fdopen(write, "w")
+        try:
+            yield errors
+        finally:
+            errors.close()
+            transport.close()
+            hearing.cancel()
+            await asyncio.gather(hearing, return_exceptions=True)
+
+    async def _hear(self, reader: asyncio.StreamReader) -> None:
+        said = self._heard.stderr
+        while piece := await reader.read(_KEPT_BYTES):
+            said.extend(piece)
+            del said[: max(0, len(said) - _KEPT_BYTES)]
+
+    # --- asking it
+
+    async def _listed(self, client: Any) -> list[Tool]:
+        found: list[Tool] = []
+        cursor: str | None = None
+        for _ in range(_MOST_PAGES):
+            page = await client.list_tools(cursor=cursor)
+            found += [self._tool(client, tool) for tool in page.tools]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        return found
+
+    def _tool(self, client: Any, tool: Any) -> Tool:
+        hints = tool.annotations
+        # A server that says nothing may do anything. One whose tool looks at the open world sends
+        # there what it is asked, so that is an effect as well.
+        is_harmless = hints is not None and hints.read_only_hint and not hints.open_world_hint
+        wraps = list((tool.output_schema or {}).get("properties", {})) == ["result"]
+
+        async def do(args: Mapping[str, Any]) -> ToolResult:
+            return await self._called(client, tool.name, args, wraps=wraps)
+
+        return Tool(
+            name=tool.name,
+            description=tool.description or tool.title or "",
+            schema=dict(tool.input_schema),
+            has_effects=not is_harmless,
+            timeout_s=self.spec.timeout_s,
+            do=do,
+            server=self.spec.name,
+        )
+
+    async def _called(
+        self, client: Any, name: str, args: Mapping[str, Any], *, wraps: bool
+    ) -> ToolResult:
+        from mcp.shared.exceptions import MCPError
+
+        try:
+            found = await client.call_tool(name, dict(args))
+        except MCPError as error:
+            if error.code == _CLOSED or self.is_over:
+                raise self._failure(error) from error
+            return refusal(error.message)
+        except (RuntimeError, ValueError) as error:  # what it gave is not what it had promised
+            return refusal(f"the result of '{name}' cannot be used: {error}")
+        except Exception as error:  # of the connection: several libraries' own
+            raise self._failure(error) from error
+        text = "\n".join(map(_said, found.content))
+        if found.is_error:
+            return refusal(text or f"'{name}' failed and did not say why.")
+        value = found.structured_content
+        if wraps and isinstance(value, Mapping) and set(value) == {"result"}:
+            value = value["result"]
+        return result_of(text if value is None else value, text or json.dumps(value))
+
+    def _failure(self, error: BaseException) -> StepError:
+        """Say what became of the server."""
+        first = _first(error)
+        if isinstance(first, StepError):
+            return first
+        if isinstance(first, FileNotFoundError) and isinstance(self.spec, Command):
+            what = f"{self.spec} cannot be started: there is no such program here."
+            return StepError(what, remedy="Install it, or correct `command`.")
+        if isinstance(self.spec, Command):
+            is_started = not isinstance(first, OSError | ValueError) or self._heard.is_over
+            if is_started:
+                return Lost(f"{self.spec} ended{self._heard.words()}", kind="io")
+            return StepError(f"{self.spec} cannot be started: {first}.")
+        why = " ".join(str(first).split()) or type(first).__name__
+        return Lost(f"{self.spec} cannot be asked: {why.rstrip('.')}.", kind="io")
+
+
+class _Watched:
+    """A transport that tells when the other side has ended, and keeps what is no message."""
+
+    def __init__(self, transport: Any, heard: Heard) -> None:
+        self._transport = transport
+        self._heard = heard
+
+    async def __aenter__(self) -> Any:
+        read, write = await self._transport.__aenter__()
+        return _Reading(read, self._heard), write
+
+    async def __aexit__(self, *error: Any) -> bool | None:
+        self._heard.is_over = True
+        ended: bool | None = await self._transport.__aexit__(*error)
+        return ended
+
+
+class _Reading:
+    """What comes in, looked at on its way."""
+
+    def __init__(self, stream: Any, heard: Heard) -> None:
+        self._stream = stream
+        self._heard = heard
+
+    async def receive(self) -> Any:
+        try:
+            item = await self._stream.receive()
+        except BaseException:
+            self._heard.is_over = True
+            raise
+        return self._looked_at(item)
+
+    def __aiter__(self) -> _Reading:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return self._looked_at(await self._stream.__anext__())
+        except StopAsyncIteration:
+            self._heard.is_over = True
+            raise
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def __aenter__(self) -> _Reading:
+        await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: Any) -> Any:
+        return await self._stream.__aexit__(*error)
+
+    def _looked_at(self, item: Any) -> Any:
+        if isinstance(item, Exception) and not self._heard.garbage:
+            self._heard.garbage = _garbage(item)
+        return item
+
+
+def _garbage(error: Exception) -> str:
+    """Give the line that was no message."""
+    errors: Sequence[Any] = ()
+    with contextlib.suppress(Exception):
+        errors = error.errors()  # type: ignore[attr-defined]  # Pydantic's have it
+    line = str(errors[0].get("input", "")) if errors else str(error)
+    return " ".join(line.split())[:_GARBAGE_CHARS]
+
+
+def _first(error: BaseException) -> BaseException:
+    """Give the error that a group of tasks was ended by."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _said(block: Any) -> str:
+    """Give one part of a result as a model can read it."""
+    if block.type == "text":
+        return str(block.text)
+    if block.type == "resource":
+        text = getattr(block.resource, "text", None)
+        return str(text) if text is not None else f"[{block.resource.uri}]"
+    if block.type == "resource_link":
+        return f"[{block.name}: {block.uri}]"
+    size = len(getattr(block, "data", "")) * 3 // 4
+    return f"[{block.type}, {getattr(block, 'mime_type', '')}, {size:,} bytes]"
