@@ -324,6 +324,8 @@ def _beside_text(reply: Reply) -> dict[str, Any]:
         said["reasoning"] = reply.reasoning
     if reply.tool_calls:
         said["tool_calls"] = [asdict(call) for call in reply.tool_calls]
+    if reply.is_shortened:
+        said["is_shortened"] = True
     return said
 
 
@@ -336,6 +338,7 @@ def _remembered(row: CallRow) -> Reply:
         row.served_digest,
         str(row.usage.get("reasoning", "")),
         calls,
+        is_shortened=bool(row.usage.get("is_shortened")),
     )
 
 

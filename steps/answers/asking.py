@@ -22,6 +22,11 @@ from paddock.engine.request import (
 )
 from paddock.steps.step import Output, StepError, Tools
 
+from .sketch import asked
+
+_NEAR = 0.9  # of the limit, in tokens
+_FREER, _MOST_FREE = 0.3, 0.9  # temperatures
+
 
 class UsageOutput(Output):
     """What a step's model calls cost."""
@@ -62,8 +67,9 @@ class Asker:
         return facts.n_ctx_tokens - await self.reserved()
 
     async def size(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
-        """Count a prompt, with what tells the model of `tools`."""
-        return await self.tools.pool.count_chat(self.model, messages, tools)
+        """Count a prompt, with what tells the model of `tools`, and of its answer's form."""
+        wanted = asked(messages, self.tools.reply)
+        return await self.tools.pool.count_chat(self.model, wanted, tools)
 
     async def count(self, texts: Sequence[str]) -> list[int]:
         """Count texts."""
@@ -97,7 +103,7 @@ class Asker:
         request = ChatRequest(
             model=self.model,
             messages=tuple(messages),
-            params=self.params,
+            params=self._sampling(),
             priority=self.tools.priority,
             total_s=self.tools.total_s,
             idle_s=self.tools.idle_s,
@@ -107,6 +113,11 @@ class Asker:
         )
         reply = await self._reply(request)
         self._usages.append(reply.usage)
+        await self._accept(reply)
+        return reply
+
+    async def _accept(self, reply: Reply) -> None:
+        """Refuse an answer that ended at a limit of which its author said nothing."""
         if reply.done_reason == "repetition" and self.max_tokens is None:
             raise StepError(
                 f"the answer went in circles, and was ended after "
@@ -121,7 +132,38 @@ class Asker:
                 "or set `max_tokens` under `params` to accept it.",
                 kind="check",
             )
-        return reply
+        if reply.is_shortened and self.max_tokens is None:
+            await self._accept_shortened(reply)
+
+    async def _accept_shortened(self, reply: Reply) -> None:
+        """Refuse what its form alone has ended at the limit; what was led out of a circle passes.
+
+        The form's end is found a few tokens before the limit.
+        """
+        n_tokens = reply.usage.completion_tokens
+        if n_tokens >= _NEAR * await self.reserved():
+            raise StepError(
+                f"the answer reached its limit of {await self.reserved()} tokens, and was cut "
+                "to an end there.",
+                remedy="Ask for less, bound its lists by `maxItems` and its texts by `maxLength`, "
+                "or set `max_tokens` under `params`.",
+                kind="check",
+            )
+        self.tools.log.note("the answer went in circles, and was brought to an end there.")
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the same prompt always gets the same answer."""
+        return resolve_sampling(self._sampling(), self.model.params).is_greedy
+
+    def _sampling(self) -> Mapping[str, Any]:
+        """Give the parameters of a call; another answer is wanted where one was refused before."""
+        n_refused = self.tools.n_refused
+        if not n_refused:
+            return self.params
+        usual = resolve_sampling(self.params, self.model.params)
+        freer = max(usual.temperature, min(_MOST_FREE, _FREER * n_refused))
+        return {**self.params, "seed": usual.seed + n_refused, "temperature": freer}
 
     async def _reply(self, request: ChatRequest) -> Reply:
         import asyncio

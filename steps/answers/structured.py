@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from paddock.engine.request import Constraint, Message, Reply
-from paddock.steps.step import ReplyForm
+from paddock.steps.step import ReplyForm, StepError
 
 from .asking import Asker
+from .sketch import asked, ending
+
+_SHOWN_CHARS = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +41,82 @@ async def answered(
         StepError: of kind `check`, where it does not pass them in the end; as `Asker.ask` besides.
         EngineError: the prompt does not fit, or the pool could not do it.
     """
+    wanted = asked(messages, form)
+    answer, wrong = await _once(asker, wanted, form)
+    n_repairs = 0
+    while wrong and form is not None and n_repairs < form.repair:
+        again = await _repairing(asker, wanted, answer, wrong)
+        if again is None:
+            break
+        before = answer.text
+        answer, wrong = await _once(asker, again, form)
+        n_repairs += 1
+        if answer.text == before and asker.is_greedy:
+            break  # it would be asked the very same, and say the very same
+    if wrong:
+        raise _refused(answer, wrong, n_repairs)
+    return answer
+
+
+async def _once(
+    asker: Asker, messages: Sequence[Message], form: ReplyForm | None
+) -> tuple[Answer, list[str]]:
+    """Get an answer, and what is wrong with it."""
     constraint = None
     if form is not None and form.schema is not None:
         constraint = Constraint("json_schema", json.dumps(form.schema, ensure_ascii=False))
     reply = await asker.ask(messages, constraint=constraint)
-    if constraint is None:
-        return Answer(reply.text, None, reply)
-    return Answer(reply.text, json.loads(reply.text), reply)
+    text, output = reply.text, None
+    if form is None:
+        return Answer(text, output, reply), []
+    if constraint is not None:
+        output, wrong = _read(text, form.schema)
+        if wrong:
+            return Answer(text, None, reply), wrong
+        text = json.dumps(output, ensure_ascii=False, separators=(",", ":"))
+    return Answer(text, output, reply), await form.failures(output, text)
+
+
+def _read(text: str, schema: Any) -> tuple[Any, list[str]]:
+    """Give an answer's value. A server elsewhere may not hold a model to the form."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None, ["It is not JSON."]
+    error = best_match(Draft202012Validator(schema).iter_errors(value))
+    if error is None:
+        return value, []
+    place = "".join(f"/{part}" for part in error.absolute_path)
+    return None, [f"{f'At {place}: ' if place else ''}{error.message[:_SHOWN_CHARS]}."]
+
+
+async def _repairing(
+    asker: Asker, wanted: Sequence[Message], answer: Answer, wrong: Sequence[str]
+) -> list[Message] | None:
+    """Give the prompt for another answer; None if there is no room for one."""
+    told = "\n".join(f"- {sentence}" for sentence in wrong)
+    again = [
+        *wanted,
+        Message("assistant", answer.reply.text),
+        Message("user", f"This is wrong with your answer:\n{told}\nGive the whole answer again."),
+    ]
+    if await asker.overflow(again) is None:
+        return again
+    short = ending(wanted, f"Mind this:\n{told}")
+    return short if await asker.overflow(short) is None else None
+
+
+def _refused(answer: Answer, wrong: Sequence[str], n_repairs: int) -> StepError:
+    after = {0: "", 1: ", also after it was told so"}.get(
+        n_repairs, f", also after it was told so {n_repairs} times"
+    )
+    text = " ".join(answer.text.split())
+    shown = text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
+    return StepError(
+        f"the answer does not pass its checks{after}. {' '.join(wrong)} It was: {shown}",
+        remedy="Loosen `check`, raise `repair`, or ask a larger model.",
+        kind="check",
+    )

@@ -1,0 +1,21 @@
+"""What a step's `reply` asks for, without a pipeline: a schema, and a check that is a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class FakeForm:
+    """Implements `paddock.steps.step.ReplyForm`; `wrong` tells of `output` and `text`."""
+
+    schema: Any = None
+    repair: int = 1
+    wrong: Callable[[Any, str], list[str]] = lambda output, text: []
+    seen: list[tuple[Any, str]] = field(default_factory=list)
+
+    async def failures(self, output: Any, text: str) -> list[str]:
+        self.seen.append((output, text))
+        return self.wrong(output, text)
