@@ -1,7 +1,8 @@
 """What an item read and wrote, as marks in its entry, and whether the disk still agrees.
 
-A mark is of a file that was read, of a folder that was listed within the item, or of a file that
-an item within it wrote. Knows no step but the one that lists folders.
+A mark is of a file that was read, of a folder that was listed within the item, of a file that an
+item within it wrote, of rows that it keeps in a vector store, or of a store that it searched. Knows
+no step but the one that lists folders.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paddock.steps.stores.opened import OpenStores
+
 from .freshness import canonical, part
 from .ledger.entries import Entry
 from .ledger.outputs import Index, sha256_of
@@ -22,13 +25,13 @@ if TYPE_CHECKING:
     from paddock.steps.roots import Roots
 
 SCAN = "files.scan"
-LISTED, WRITTEN = "listed", "written"
+LISTED, WRITTEN, ROWS, STORE = "listed", "written", "rows", "store"
 """What the marks begin with that are not of a file that was read."""
 
 
 def is_of_a_file(mark: Sequence[Any]) -> bool:
     """Tell whether a mark is of a file that was read."""
-    return bool(mark) and mark[0] not in (LISTED, WRITTEN)
+    return bool(mark) and mark[0] not in (LISTED, WRITTEN, ROWS, STORE)
 
 
 def written_within(scope: str, key: str, paths: Iterable[str]) -> dict[str, list[Any]]:
@@ -54,8 +57,9 @@ def marks_of(entry: Entry, scope: str) -> dict[str, list[Any]]:
 class Evidence:
     """Marks files and folders, and compares them; reads each file once."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, stores: OpenStores | None = None) -> None:
         self._index = index
+        self._stores = stores or OpenStores(Path(index.absolute("")))
         self._digests: dict[str, str] = {}
         self._listings: dict[str, str] = {}
         """Digests of folders as they are listed now."""
@@ -89,7 +93,13 @@ class Evidence:
     # --- comparing
 
     async def look(self, entries: Iterable[Entry], roots: Roots) -> None:
-        """List the folders that these items listed, so that `difference` need not."""
+        """List the folders that these items listed, and look at the stores that they know.
+
+        `difference` then need not.
+        """
+        entries = list(entries)
+        stores = {path for entry in entries for path in _stores_of(entry)}
+        await self._stores.look(Path(self._index.absolute(path)) for path in sorted(stores))
         wanted = {key: one for entry in entries for key, one in _listings(entry)}
         wanted = {key: one for key, one in wanted.items() if key not in self._listings}
         if wanted:
@@ -130,6 +140,12 @@ class Evidence:
             folder = path.removesuffix("/")
             same = all(self._listings.get(_key(folder, given)) == was for given, was in mark[1:])
             return None if same else f"folder changed: {folder}"
+        if mark[0] == ROWS:
+            held = self._stores.holds(Path(self._index.absolute(mark[1])), mark[2])
+            return None if held == mark[3] else f"its rows are missing in the store: {mark[1]}"
+        if mark[0] == STORE:
+            content = self._stores.content(Path(self._index.absolute(path)))
+            return None if content == mark[1] else f"store changed: {path}"
         return None if self._is_as_read(path, mark) else f"file changed: {path}"
 
     def _is_as_read(self, stored: str, mark: Sequence[Any]) -> bool:
@@ -151,6 +167,16 @@ def _listings(entry: Entry) -> Iterator[tuple[str, tuple[str, str]]]:
         if mark[0] == LISTED:
             folder = path.removesuffix("/")
             yield from ((_key(folder, given), (folder, given)) for given, _ in mark[1:])
+
+
+def _stores_of(entry: Entry) -> Iterator[str]:
+    """Give the stores in which an item has rows, or that it searched."""
+    reads = entry.reads
+    if reads is None or (f'["{ROWS}"' not in reads and f'["{STORE}"' not in reads):
+        return
+    for path, mark in json.loads(reads).items():
+        if mark[0] in (ROWS, STORE):
+            yield mark[1] if mark[0] == ROWS else path
 
 
 def _key(folder: str, given: str) -> str:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from paddock.steps.step import SubPipelines, Tools
+from paddock.steps.step import StepError, SubPipelines, Tools
 
 from .attempt import Stopped, attempt
 from .binding.bound import BoundNode, BoundStep
 from .body import written
 from .calls import Caller
 from .evidence import SCAN, written_within
+from .keeping import Keeping, named
 from .ledger.entries import Entry, LedgerError, MadeRow
 from .ledger.origins import Origins
 from .made import StepMade, as_json, source_of
@@ -66,6 +67,8 @@ class Items:
         self._inside = inside
         self._tally = toolbox.tally
         self._origins = Origins(work.ledger)
+        stores, index = toolbox.stores, work.index
+        self._keeping = None if stores is None else Keeping(stores, index, toolbox.tally)
         self._specs: dict[str, tuple[str, str]] = {}
         """By block or step: the digest of what it says, and that text."""
 
@@ -82,7 +85,7 @@ class Items:
             outputs = await attempt(
                 step,
                 scope,
-                lambda: self._tools(step, caller, record),
+                lambda: self._tools(step, caller, record, scope),
                 lambda texts: self._note_reads(record, texts),
                 lambda where, error: self._tally.unexpected(f"{record.shown_key}, {where}", error),
             )
@@ -92,8 +95,10 @@ class Items:
             made.end()
             self._tally.took(made)
 
-    def _tools(self, step: BoundStep, caller: Caller, record: ItemRun) -> Tools:
-        tools = self._toolbox.tools(step, caller, record.outputs)
+    def _tools(self, step: BoundStep, caller: Caller, record: ItemRun, scope: Scope) -> Tools:
+        key, shown = record.key, record.shown_key
+        item = named(scope, step.id, record.scope, key, shown, self._work.index)
+        tools = self._toolbox.tools(step, caller, record.outputs, item)
         if step.inner is None or self._inside is None:
             return tools
         return replace(tools, pipelines=self._inside(step, record))
@@ -126,6 +131,7 @@ class Items:
         """Write the entry, and wait until it stands."""
         ledger = self._work.ledger
         secrets = self._tally.secrets
+        await self._settle_rows(item, record, state)
         text, object_ = ledger.keep(secrets.redacted(result))
         entry = Entry(
             key=item.key,
@@ -150,6 +156,19 @@ class Items:
             await ledger.durable()
         except LedgerError as failure:
             raise Stopped(str(failure)) from failure
+
+    async def _settle_rows(self, item: ItemWork, record: ItemRun, state: str) -> None:
+        """Mark what the item keeps in stores and searched; what it no longer keeps goes."""
+        record.reads.update(record.outputs.searched)
+        if self._keeping is None:
+            return
+        try:
+            marks = await self._keeping.settle(
+                record.scope, record.key, record.outputs, item.entry, state
+            )
+        except StepError as error:
+            raise Stopped(str(error)) from error
+        record.reads.update(marks)
 
     def record_made(self, record: ItemRun) -> None:
         """Write where an item came from; it stands with the next entry that does."""

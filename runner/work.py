@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from paddock.pipelines.expressions import Reference
+from paddock.steps.stores.opened import OpenStores
 
 from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .body import blocks_of, ids, outer_references, steps_of
@@ -126,6 +127,7 @@ class Work:
         options: Options,
         job_runs: Callable[[], Awaitable[frozenset[str]]] | None = None,
         home: Home | None = None,
+        stores: OpenStores | None = None,
     ) -> None:
         self.bound = bound
         self._home = home or Home(bound.file.name, "", ())
@@ -134,7 +136,7 @@ class Work:
         self.ledger = ledger
         self.index = index
         self._digests = digests
-        self.evidence = Evidence(index)
+        self.evidence = Evidence(index, stores)
         self._older: dict[str, frozenset[str]] = {}
         """By a step's version: the earlier ones whose results are as good, as parts of a hash."""
         self.seen_keys: set[str] = set()
@@ -245,6 +247,7 @@ class Work:
         parts.update(self._outer_parts(step.references, scope))
         entries = await self.ledger.ask(self.ledger.entries, scope_id)
         entry = entries.get(step.id)
+        await self.evidence.look([entry] if entry is not None else (), self.bound.roots)
         job = await self.job_runs()
         text = canonical(parts)
         hash_ = whole(parts)

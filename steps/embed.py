@@ -1,28 +1,40 @@
-"""Vectors for texts or chunks."""
+"""Vectors for texts or chunks, given back or kept in a store.
+
+In a store an item's rows take the place of those it kept before, and a text whose vector is there
+already is not embedded again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field
 
-from paddock.engine.request import EmbedRequest, OnOverflow, Role
+from paddock.engine.request import EmbedRequest, ModelSpec, OnOverflow, Role
 
+from .material import Part, part
 from .step import Output, Params, StepError, Tools
+from .storage import EmbedModel, Row, Vector
+
+REQUEST_TEXTS = 256
+"""So many texts for a store go in one request: what is known of them survives a kill."""
 
 
 class EmbedParams(Params):
     """Parameters of `embed`."""
 
     one_of: ClassVar[tuple[str, ...]] = ("texts", "chunks")
-    not_yet: ClassVar[frozenset[str]] = frozenset({"store"})
 
     texts: list[str] | None = Field(default=None, description="The texts.")
     chunks: list[Any] | None = Field(default=None, description="Chunks of `split`, or texts.")
     model: str | None = Field(default=None, description="Which model embeds.")
     store: str | None = Field(
-        default=None, description="Where to keep the vectors (not in this version)."
+        default=None,
+        min_length=1,
+        description="A folder, such as 'index.lance', to keep the texts and vectors in, with what "
+        "they come from; `search` finds them there. Made if it is not there.",
     )
     dimensions: int | None = Field(
         default=None, ge=1, description="Keep the first so many, normalised again."
@@ -37,9 +49,9 @@ class EmbedParams(Params):
 class EmbedOutput(Output):
     """Outputs of `embed`: one vector for each text, in their order."""
 
-    vectors: list[list[float]]
+    vectors: list[list[float]] | None = Field(description="Null where a `store` keeps them.")
     count: int
-    store: str | None = Field(default=None, description="Not in this version: null.")
+    store: str | None = Field(default=None, description="The store's path; null without one.")
 
 
 class Embed:
@@ -59,35 +71,87 @@ class Embed:
         """Embed them.
 
         Raises:
-            StepError: a text is empty.
+            StepError: a text is empty; the store cannot be used.
             TextTooLong: a text does not fit, and that is an error.
             TextRefused: a text has no vector, by its index.
         """
-        texts = _texts(params)
-        if not texts:
+        parts = _parts(params)
+        if params.store is not None:
+            return await _into_store(params, params.store, parts, tools)
+        if not parts:
             return EmbedOutput(vectors=[], count=0)
         model = tools.models.resolve(params.model, "embed")
-        reply = await tools.pool.embed(
-            EmbedRequest(
-                model=model,
-                texts=tuple(texts),
-                dimensions=params.dimensions,
-                priority=tools.priority,
-                total_s=tools.total_s,
-                on_overflow=params.on_overflow,
-            )
+        vectors = await _embedded(params, model, [one.text for one in parts], tools)
+        return EmbedOutput.model_construct(
+            vectors=[list(vector) for vector in vectors], count=len(vectors), store=None
         )
-        vectors = [list(vector) for vector in reply.vectors]
-        return EmbedOutput.model_construct(vectors=vectors, count=len(vectors), store=None)
 
 
-def _texts(params: EmbedParams) -> list[str]:
-    from .material import part
+async def _into_store(
+    params: EmbedParams, written: str, parts: Sequence[Part], tools: Tools
+) -> EmbedOutput:
+    """Let the item keep these texts in a store, and nothing else."""
+    model = tools.models.resolve(params.model, "embed")
+    facts = await tools.pool.facts(model)
+    path = tools.roots.resolve(written)
+    store = await tools.stores.open(path, params.dimensions, EmbedModel(model.ref, facts.identity))
+    # Where parts of a text are embedded, what a part is depends on the context, too.
+    made = f"split {facts.n_ctx_tokens}" if params.on_overflow == "split" else ""
+    vectors: dict[str, Vector] = dict(await store.known(tools.item, made))
+    new = [text for text in dict.fromkeys(one.text for one in parts) if text not in vectors]
+    for first in range(0, len(new), REQUEST_TEXTS):
+        texts = new[first : first + REQUEST_TEXTS]
+        for text, vector in zip(texts, await _embedded(params, model, texts, tools), strict=True):
+            vectors[text] = array("f", vector)
+    rows = [_row(index, one, vectors[one.text], made) for index, one in enumerate(parts)]
+    await tools.outputs.keeps_rows(path)
+    await store.replace(tools.item, rows)
+    return EmbedOutput(vectors=None, count=len(rows), store=str(path))
 
-    texts = params.texts
-    if texts is None:
-        texts = [part(chunk).text for chunk in params.chunks or ()]
-    for index, text in enumerate(texts):
-        if not text.strip():
+
+async def _embedded(
+    params: EmbedParams, model: ModelSpec, texts: Sequence[str], tools: Tools
+) -> Sequence[Vector]:
+    reply = await tools.pool.embed(
+        EmbedRequest(
+            model=model,
+            texts=tuple(texts),
+            dimensions=params.dimensions,
+            priority=tools.priority,
+            total_s=tools.total_s,
+            on_overflow=params.on_overflow,
+        )
+    )
+    return reply.vectors
+
+
+def _row(index: int, one: Part, vector: Vector, made: str) -> Row:
+    """Make a row of a text; what a chunk of `split` says of its place goes with it."""
+    page = _number(one.data, "page")
+    last = _number(one.data, "page_end")
+    headings = one.data.get("headings")
+    source = one.data.get("source")
+    return Row(
+        index=index,
+        text=one.text,
+        vector=vector,
+        page=page,
+        page_end=page if last is None else last,
+        headings=tuple(map(str, headings)) if isinstance(headings, list) else (),
+        source=source if isinstance(source, str) else "",
+        made=made,
+    )
+
+
+def _number(data: Mapping[str, Any], name: str) -> int | None:
+    value = data.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _parts(params: EmbedParams) -> list[Part]:
+    given: Sequence[Any] = params.texts if params.texts is not None else params.chunks or ()
+    parts = [part(one) for one in given]
+    for index, one in enumerate(parts):
+        if not one.text.strip():
             raise StepError(f"text {index} is empty, so it has no vector.")
-    return texts
+    return parts

@@ -14,7 +14,7 @@ from .step import Output, Params, Step
 
 GROUP = "paddock.steps"
 ALIASES = {"summarize": "summarise"}
-LATER = frozenset({"search", "reduce"})
+LATER = frozenset({"reduce"})
 """Steps of the language that this version does not have yet."""
 
 

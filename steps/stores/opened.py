@@ -189,15 +189,16 @@ class OpenStores:
         shelf = await self._shelf(path)
         await shelf.keep_only(self.owner(item, path))
 
-    async def forget(self, path: Path, items: Iterable[ItemName]) -> None:
-        """Drop all that these items have in a store; one that is not there has nothing.
+    async def forget(self, path: Path, items: Iterable[ItemName]) -> int:
+        """Drop all that these items have in a store, and tell how many rows that were.
 
         Raises:
             StepError: it cannot be written.
         """
-        if catalogue.is_store(path):
-            shelf = await self._shelf(path)
-            await shelf.drop([self.owner(item, path) for item in items])
+        if not catalogue.is_store(path):
+            return 0
+        shelf = await self._shelf(path)
+        return await shelf.drop([self.owner(item, path) for item in items])
 
     async def close(self) -> None:
         """Leave every store in good order."""

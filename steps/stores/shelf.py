@@ -117,12 +117,15 @@ class Shelf:
             waiting.written.cancel()
         return waiting.written.result()
 
-    async def drop(self, owners: Sequence[str]) -> None:
-        """Drop all rows of some owners."""
-        cuts = [Cut(owner) for owner in owners if owner in self._sums]
-        if cuts and self._table is not None:
-            async with self._turn, self._held():
-                await _finished(lambda: self._cut(cuts))
+    async def drop(self, owners: Sequence[str]) -> int:
+        """Drop all rows of some owners; tells how many these were."""
+        found = [owner for owner in owners if owner in self._sums]
+        if not found or self._table is None:
+            return 0
+        n_rows = sum(self._sums[owner].n_rows for owner in found)
+        async with self._turn, self._held():
+            await _finished(lambda: self._cut([Cut(owner) for owner in found]))
+        return n_rows
 
     async def keep_only(self, owner: str) -> None:
         """Drop what an owner's other steps kept in earlier runs, and no longer do."""
