@@ -28,13 +28,13 @@ class FilesWriteParams(Params):
     """Parameters of `files.write`."""
 
     one_of: ClassVar[tuple[str, ...]] = ("text", "template", "rows")
-    not_yet: ClassVar[frozenset[str]] = frozenset({"rows"})
 
     path: str = Field(min_length=1, description="The file; missing folders are made.")
     text: str | None = Field(default=None, description="What to write.")
     template: Template | None = Field(default=None, description="What to write, as a template.")
-    rows: Any = Field(
-        default=None, description="Rows to write as CSV or JSONL (not in this version)."
+    rows: list[Any] | None = Field(
+        default=None,
+        description="Rows to write, mappings of names: as CSV, TSV, JSONL or JSON by the suffix.",
     )
     vars: dict[str, Any] = Field(default={}, description="More names that the template may use.")
     on_edited: Literal["keep", "overwrite", "fail"] = Field(
@@ -51,7 +51,7 @@ class FilesWriteOutput(Output):
 
 
 class FilesWrite:
-    """Text or a template to a file, written aside and renamed."""
+    """Text, a template or rows (CSV, TSV, JSONL, JSON) to a file, written aside and renamed."""
 
     params: ClassVar[type[FilesWriteParams]] = FilesWriteParams
     output: ClassVar[type[FilesWriteOutput]] = FilesWriteOutput
@@ -71,7 +71,7 @@ class FilesWrite:
                 system; a full disk is fatal.
         """
         path = _target(params.path, tools)
-        data = _data(params)
+        data = _data(params, path, tools)
         sha256 = hashlib.sha256(data).hexdigest()
         there = _sha256_of(path)
         if there == sha256:
@@ -91,17 +91,42 @@ def _target(text: str, tools: Tools) -> Path:
     return path
 
 
-def _data(params: FilesWriteParams) -> bytes:
-    if params.template is not None:
+def _data(params: FilesWriteParams, path: Path, tools: Tools) -> bytes:
+    if params.rows is not None:
+        text = _rows(params.rows, path, tools)
+    elif params.template is not None:
         text = render(params.template, "template", params.vars)
     elif params.text is not None:
         text = params.text
     else:
-        raise StepError("`text` is null, so there is nothing to write.")
+        given = "rows" if "rows" in params.model_fields_set else "text"
+        raise StepError(f"`{given}` is null, so there is nothing to write.")
     try:
         return text.encode()
     except UnicodeEncodeError as error:
         raise StepError(f"the text has half a character at position {error.start}.") from error
+
+
+def _rows(rows: list[Any], path: Path, tools: Tools) -> str:
+    """Write rows as the file's suffix says, and tell what a reader may not expect."""
+    from .rows import FORMATS, NoRows, write
+
+    name = f"'{shown(path.name)}'"
+    if path.suffix.lower() not in FORMATS:
+        known = ", ".join(f"`{suffix}`" for suffix in FORMATS)
+        raise StepError(f"{name} does not say how to write rows.", remedy=f"End it in {known}.")
+    try:
+        written = write(rows, FORMATS[path.suffix.lower()])
+    except NoRows as error:
+        raise StepError(f"{name} cannot be written: {error}.") from error
+    if n_null := sum(row is None for row in rows):
+        tools.log.note(f"{name}: {n_null} of {len(rows)} rows are null and left out.")
+    if written.n_guarded:
+        tools.log.note(
+            f"{name}: {written.n_guarded} cells that a spreadsheet would take for formulas begin "
+            f"with an apostrophe; JSONL has them as they are."
+        )
+    return written.text
 
 
 def _sha256_of(path: Path) -> str | None:

@@ -225,15 +225,67 @@ def test_a_folder_without_permission_is_told(write: Write, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("wishes", "fault"),
     [
-        ({}, "Give exactly one of `text`, `template`."),
-        ({"text": "a", "template": "b"}, "Give exactly one of `text`, `template`, not "),
-        ({"rows": []}, "`rows` is not in this version."),
+        ({}, "Give exactly one of `text`, `template`, `rows`."),
+        ({"text": "a", "template": "b"}, "Give exactly one of `text`, `template`, `rows`, not "),
+        ({"text": "a", "rows": []}, "Give exactly one of `text`, `template`, `rows`, not "),
     ],
 )
 def test_exactly_one_content_is_given(wishes: dict[str, Any], fault: str) -> None:
     with pytest.raises(ValidationError) as caught:
         FilesWriteParams(path="a", **wishes)
     assert fault in str(caught.value)
+
+
+ROWS = [{"name": "Ada", "born": 1815}, None, {"name": "Grace, H.", "tags": ["a"], "ok": True}]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", 'name,born,tags,ok\nAda,1815,,\n"Grace, H.",,"[""a""]",true\n'),
+        ("a.TSV", 'name\tborn\ttags\tok\nAda\t1815\t\t\nGrace, H.\t\t"[""a""]"\ttrue\n'),
+        (
+            "a.jsonl",
+            '{"name": "Ada", "born": 1815}\n{"name": "Grace, H.", "tags": ["a"], "ok": true}\n',
+        ),
+    ],
+)
+def test_rows_are_written_as_the_name_says(
+    tmp_path: Path, write: Write, hands: FakeTools, name: str, text: str
+) -> None:
+    write(name, rows=ROWS)
+    assert (tmp_path / name).read_text() == text
+    assert hands.notes == [f"'{name}': 1 of 3 rows are null and left out."]
+
+
+def test_what_a_spreadsheet_would_compute_is_marked_and_told(
+    tmp_path: Path, write: Write, hands: FakeTools
+) -> None:
+    cells = ["=1+1", "+49 30 123", "-5,5 %", "-2+cmd|' /C calc'!A0", "@SUM(A1)", -3, "plain"]
+    write("a.csv", rows=[{"cell": cell} for cell in cells])
+    assert (tmp_path / "a.csv").read_text().split("\n")[1:-1] == [
+        "'=1+1", "+49 30 123", '"-5,5 %"', "'-2+cmd|' /C calc'!A0", "'@SUM(A1)", "-3", "plain",
+    ]  # fmt: skip
+    assert hands.notes == [
+        "'a.csv': 3 cells that a spreadsheet would take for formulas begin with an apostrophe; "
+        "JSONL has them as they are."
+    ]
+
+
+def test_rows_that_cannot_be_written_are_told(write: Write) -> None:
+    def said(name: str, rows: Any) -> str:
+        with pytest.raises(StepError) as caught:
+            write(name, rows=rows)
+        return str(caught.value)
+
+    assert said("a.xlsx", []) == (
+        "'a.xlsx' does not say how to write rows. "
+        "End it in `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.json`."
+    )
+    assert said("a.csv", [{"a": 1}, [2]]) == (
+        "'a.csv' cannot be written: row 2 is a list, and rows must be mappings of names."
+    )
+    assert said("a.csv", None) == "`rows` is null, so there is nothing to write."
 
 
 def test_a_null_text_is_told(write: Write) -> None:

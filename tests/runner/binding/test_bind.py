@@ -254,7 +254,7 @@ steps:
   - {id: r, uses: summarise, with: {text: x, instructions: "{{ foo }}", params: {temperature: 9}}}
   - {id: p, uses: split, with: {text: "{{ inputs.n }}", tokens: 10, overlap: 20}}
   - {id: w, uses: files.write, with: {path: 5, text: "{{ steps.p.chunk }}"}}
-  - {id: w2, uses: files.write, with: {path: "{{ dok.x }}", rows: []}}
+  - {id: w2, uses: files.write, with: {path: "{{ dok.x }}", rows: 5}}
   - {id: c, uses: chat, with: {prompt: 5, system: {file: zz.md}}}
   - {id: d, uses: chat, with: {prompt: "{{ a }} {{ b }}", vars: {a: 1}, model: "{{ inputs.n }}"}}
   - {uses: chat, nam: x}
@@ -283,8 +283,8 @@ returns: {x: steps.w.file}
         "in 'with': `overlap` (20) must be below `tokens` (10).",
         "'path' must be text; '5' is a whole number.",
         "step 'p' has no output 'chunk'.",
-        "step 'files.write': `rows` is not in this version.",
         "'dok' is not known here.",
+        "'rows' must be a list; '5' is a whole number.",
         "'prompt' must be text, or {file: PATH}; it is '5'.",
         "there is no file 'zz.md'.",
         "'b' is not known here.",

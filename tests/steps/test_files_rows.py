@@ -1,0 +1,161 @@
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from paddock.steps import rows
+from paddock.steps.files_rows import FilesRows, FilesRowsOutput, FilesRowsParams
+from paddock.steps.step import StepError
+from tests.fakes.tools import tools
+
+Read = Callable[..., FilesRowsOutput]
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Read:
+    def read(name: str, data: str | bytes | None = None, **wishes: Any) -> FilesRowsOutput:
+        if data is not None:
+            (tmp_path / name).write_bytes(data.encode() if isinstance(data, str) else data)
+        params = FilesRowsParams(path=name, **wishes)
+        return asyncio.run(FilesRows().run(params, tools(tmp_path)))
+
+    return read
+
+
+def refused(read: Read, name: str, data: str | bytes | None = None, **wishes: Any) -> str:
+    with pytest.raises(StepError) as caught:
+        read(name, data, **wishes)
+    return str(caught.value)
+
+
+def test_rows_of_csv_are_texts_by_the_names_of_the_first_row(read: Read) -> None:
+    out = read("a.csv", 'id,said\n007,"he said ""no"",\nand left"\n\n8\n')
+    assert out.model_dump() == {
+        "rows": [{"id": "007", "said": 'he said "no",\nand left'}, {"id": "8", "said": ""}],
+        "columns": ["id", "said"],
+        "count": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.csv", "name;price\nSlates;1,5\nWool;2,5\n"),
+        ("a.csv", "sep=;\nname;price\nSlates;1,5\nWool;2,5\n"),
+        ("a.tsv", "name\tprice\nSlates\t1,5\nWool\t2,5\n"),
+        ("a.txt", "name|price\r\nSlates|1,5\r\nWool|2,5\r\n"),
+        ("a.csv", "\ufeffname;price\nSlates;1,5\nWool;2,5"),
+    ],
+)
+def test_the_delimiter_is_found_out(read: Read, name: str, data: str) -> None:
+    assert read(name, data).rows == [
+        {"name": "Slates", "price": "1,5"},
+        {"name": "Wool", "price": "2,5"},
+    ]
+
+
+def test_old_encodings_are_found_out_or_named(read: Read) -> None:
+    data = "Name;Straße\nJürgen Müller;Größenweg 5\nÄnne Schäfer;Über den Höfen\n".encode("cp1252")
+    assert read("a.csv", data).rows[0] == {"Name": "Jürgen Müller", "Straße": "Größenweg 5"}
+    assert read("a.csv", "a\nä\n".encode("utf-16"), encoding="utf-16").rows == [{"a": "ä"}]
+
+
+def test_json_keeps_its_types(read: Read) -> None:
+    row = {"n": 1, "x": None, "tags": ["a"], "name": "Ada"}
+    line = '{"n": 1, "x": null, "tags": ["a"], "name": "Ada"}'
+    assert read("a.jsonl", f"{line}\n\n{line}").rows == [row, row]
+    assert read("a.json", f"[{line}]").rows == [row]
+    assert read("a.log", line, format="jsonl").rows == [row]
+
+
+def test_columns_are_picked_in_their_order(read: Read) -> None:
+    out = read("a.csv", "a,b,c\n1,2,3\n", columns=["c", "a"])
+    assert (out.rows, out.columns) == ([{"c": "3", "a": "1"}], ["c", "a"])
+    assert read("a.jsonl", '{"a": 1}\n{"b": 2}', columns=["b"]).rows == [{"b": None}, {"b": 2}]
+
+
+def test_columns_without_a_header_get_names(read: Read) -> None:
+    data = "1,2\n3,4\n"
+    assert read("a.csv", data, header=False).rows[0] == {"column_1": "1", "column_2": "2"}
+    assert read("a.csv", data, header=False, columns=["x", "y"]).rows[1] == {"x": "3", "y": "4"}
+    assert read("a.csv", "a,\n1,2\n").rows == [{"a": "1", "column_2": "2"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "wishes", "reason"),
+    [
+        ("a.csv", "", {}, "'a.csv' is empty: it has no row."),
+        (
+            "a.csv", "a,b\n1,2\n\n1,2,3\n", {},
+            "'a.csv' line 4 has 3 cells, and there are 2 columns. "
+            "Quote the cells that have the delimiter in them.",
+        ),
+        (
+            "a.csv", 'a,b\n1,"2\n3,4\n', {},
+            "'a.csv' cannot be read as CSV: line 2: a quote is opened here and never closed.",
+        ),
+        (
+            "a.csv", "a,a\n1,2\n", {},
+            "'a.csv' names column 'a' twice in its first row. "
+            "Rename one, or set `header: false` and name them under `columns`.",
+        ),
+        (
+            "a.csv", "name,price\n1,2\n", {"columns": ["pric"]},
+            "'a.csv' has no column 'pric'. Did you mean 'price'? Known: 'name', 'price'.",
+        ),
+        (
+            "a.csv", "a\n" + "x" * 200_000, {},
+            "'a.csv' cannot be read as CSV: line 2: a cell has more than 131,072 characters.",
+        ),
+        (
+            "a.jsonl", '{"a": 1}\n{"a": }', {},
+            "'a.jsonl' is no valid JSONL: line 2, column 7: Expecting value.",
+        ),
+        ("a.jsonl", "[1]", {}, "'a.jsonl' has no row on line 1: it must be an object `{…}`."),
+        (
+            "a.json", '{"a": 1}', {},
+            "'a.json' holds no list of rows. Read a JSON file of another form with `files.read`.",
+        ),
+        ("a.json", "[1]", {}, "'a.json' holds a list whose element 1 is no object `{…}`."),
+        ("a.json", "[" * 9000, {}, "'a.json' is no valid JSON: maximum recursion depth exceeded"),
+        ("a.csv", b"\x00\x01", {}, "'a.csv' is not text: it has NUL bytes, as binary data has."),
+        (
+            "a.csv", "a,b", {"encoding": "klingon"},
+            "'klingon' is no known encoding. Try `utf-8`, or leave it out.",
+        ),
+        (
+            "a.csv", "a,b\n" * 100, {"max_bytes": 10},
+            "'a.csv' has more than the 10 bytes that `max_bytes` allows. "
+            "Raise `max_bytes` to read it.",
+        ),
+        ("gone.csv", None, {}, "'gone.csv' cannot be read: it is not there."),
+    ],
+)  # fmt: skip
+def test_what_is_no_table_is_refused_with_its_place(
+    read: Read, name: str, data: str | bytes | None, wishes: dict[str, Any], reason: str
+) -> None:
+    assert refused(read, name, data, **wishes).startswith(reason)
+
+
+def test_a_column_named_twice_is_a_fault_of_the_pipeline() -> None:
+    with pytest.raises(ValidationError, match="column 'a' is named twice"):
+        FilesRowsParams(path="a", columns=["a", "a"])
+
+
+texts = st.text(alphabet="ab ,;\"'\n\t|=é", max_size=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.fixed_dictionaries({"one": texts, "two": texts}), min_size=2, max_size=6))
+def test_what_is_written_is_read_again(table: list[dict[str, str]]) -> None:
+    plain = [{"id": str(n), **row} for n, row in enumerate(table)]
+    written = rows.write(plain, "csv")
+    found = rows.read(written.text, "csv", None).rows
+    guarded = [{n: f"'{v}" if v[:1] in "=\t" and v else v for n, v in row.items()} for row in plain]
+    assert found == guarded
+    assert rows.read(rows.write(plain, "jsonl").text, "jsonl", None).rows == plain
