@@ -43,16 +43,18 @@ async def answered(
     """
     wanted = asked(messages, form)
     answer, wrong = await _once(asker, wanted, form)
-    n_repairs = 0
+    n_repairs, is_parrot = 0, False
     while wrong and form is not None and n_repairs < form.repair:
-        again = await _repairing(asker, wanted, answer, wrong)
+        again = await _repairing(asker, wanted, None if is_parrot else answer, wrong)
         if again is None:
             break
         before = answer.text
         answer, wrong = await _once(asker, again, form)
         n_repairs += 1
         if answer.text == before and asker.is_greedy:
-            break  # it would be asked the very same, and say the very same
+            if is_parrot:
+                break  # it would be asked the very same, and say the very same
+            is_parrot = True  # small models repeat what they see: do not show it
     if wrong:
         raise _refused(answer, wrong, n_repairs)
     return answer
@@ -94,17 +96,18 @@ def _read(text: str, schema: Any) -> tuple[Any, list[str]]:
 
 
 async def _repairing(
-    asker: Asker, wanted: Sequence[Message], answer: Answer, wrong: Sequence[str]
+    asker: Asker, wanted: Sequence[Message], answer: Answer | None, wrong: Sequence[str]
 ) -> list[Message] | None:
-    """Give the prompt for another answer; None if there is no room for one."""
+    """Give the prompt for another answer, with the one before where that is given and fits.
+
+    None: there is no room for it.
+    """
     told = "\n".join(f"- {sentence}" for sentence in wrong)
-    again = [
-        *wanted,
-        Message("assistant", answer.reply.text),
-        Message("user", f"This is wrong with your answer:\n{told}\nGive the whole answer again."),
-    ]
-    if await asker.overflow(again) is None:
-        return again
+    if answer is not None:
+        order = f"This is wrong with your answer:\n{told}\nGive the whole answer again."
+        said = (Message("assistant", answer.reply.text), Message("user", order))
+        if await asker.overflow([*wanted, *said]) is None:
+            return [*wanted, *said]
     short = ending(wanted, f"Mind this:\n{told}")
     return short if await asker.overflow(short) is None else None
 

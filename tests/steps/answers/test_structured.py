@@ -96,11 +96,12 @@ def test_after_so_many_repairs_the_step_fails_with_all_that_is_wrong() -> None:
     assert len(pool.chats) == 3
 
 
-def test_a_model_that_says_the_same_again_is_not_asked_the_same_again() -> None:
+def test_a_model_that_repeats_its_answer_is_not_shown_it_again_and_then_left_alone() -> None:
     pool = Saying("no")
-    with pytest.raises(StepError, match="also after it was told so"):
+    with pytest.raises(StepError, match="also after it was told so 2 times"):
         ask(pool, Form(None, 8, lambda output, text: ["Wrong."]))
-    assert len(pool.chats) == 2
+    assert [len(request.messages) for request in pool.chats] == [2, 4, 2]
+    assert pool.chats[2].messages[-1].content == "Who is it?\n\nMind this:\n- Wrong."
 
 
 def test_repair_zero_asks_once() -> None:
