@@ -53,13 +53,14 @@ def quotes(value: Any, source: Any) -> str | None:
 def cites(value: Any, sources: Any, least: int = 1) -> str | None:
     """Its numbers in brackets, such as [2] or [1, 3], are those of sources that there are.
 
-    `sources` is the list of them, or how many there are; at least so many must be cited.
+    `sources` is the list of them, or how many there are; at least so many must be cited. The
+    answer may be the numbers themselves, as a schema asks for them.
 
     >>> cites("It floats [1][4].", sources=["a", "b"])
     'It cites [4], but there are only the sources [1] to [2].'
     """
     n = sources if isinstance(sources, int) else len(sources or ())
-    cited = set(_cited(text_of(value)))
+    cited = set(_numbers(value))
     wrong = [f"[{number}]" for number in sorted(cited) if not 1 <= number <= n]
     if wrong:
         there = {0: "there are no sources", 1: "there is only the source [1]"}.get(
@@ -70,6 +71,13 @@ def cites(value: Any, sources: Any, least: int = 1) -> str | None:
         some = "a source" if least == 1 else f"at least {min(least, n)} sources"
         return f"It must cite {some} by number, such as [1]."
     return None
+
+
+def _numbers(value: Any) -> list[int]:
+    values = value if isinstance(value, list | tuple) else [value]
+    if values and all(isinstance(one, int) and not isinstance(one, bool) for one in values):
+        return list(values)
+    return _cited(text_of(value))
 
 
 def _cited(text: str) -> list[int]:
