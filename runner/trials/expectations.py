@@ -146,7 +146,8 @@ def _of_file(path: Path, shown: str) -> Subject:
     text = raw.decode("utf-8", "replace")
     try:
         if path.suffix == ".jsonl":
-            return Subject(f"'{shown}'", [json.loads(line) for line in text.splitlines()], text)
+            lines = [json.loads(line) for line in text.split("\n") if line.strip()]
+            return Subject(f"'{shown}'", lines, text)
         if path.suffix == ".json":
             return Subject(f"'{shown}'", json.loads(text), text)
     except ValueError:
