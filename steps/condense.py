@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from paddock.engine.request import Message
 
 from .answers.asking import Asker
 from .answers.fitting import head, most
+from .answers.structured import Answer, answered
 from .material import Part, repeated
 from .pieces import cut
 from .step import StepError
@@ -42,6 +43,8 @@ class Condensed:
     """How often notes were condensed to fewer ones."""
     parts: tuple[Part, ...] = ()
     """What the notes were made from, one for each; the only one if it was read at once."""
+    output: Any = None
+    """The value of the answer's form, where it has one."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class Condenser:
         messages = self.wording.part(whole.data)
         if await self.asker.overflow(messages):
             return None
-        return Condensed(await self._ask(messages), parts=(whole,))
+        answer = await self._last(messages)
+        return Condensed(answer.text, parts=(whole,), output=answer.output)
 
     async def truncated(self, text: str) -> Condensed:
         """Summarise the beginning, as much as fits, and say so.
@@ -84,7 +88,8 @@ class Condenser:
             f"only the first {n:,} of {len(text):,} characters were read (on_overflow: truncate)."
         )
         part = Part(read, {"text": read, "start": 0, "end": n})
-        return Condensed(await self._ask(messages(n)), parts=(part,))
+        answer = await self._last(messages(n))
+        return Condensed(answer.text, parts=(part,), output=answer.output)
 
     async def map_reduce(self, parts: Sequence[Part]) -> Condensed:
         """Note each part, then condense the notes, level by level.
@@ -94,9 +99,14 @@ class Condenser:
             StepError: the notes do not get shorter.
         """
         parts = await self._fitting(parts, lambda one: self.wording.part(one.data), reserve=0)
-        notes = await self._notes(parts)
-        text, n_levels = (notes[0], 0) if len(notes) == 1 else await self._reduced(notes)
-        return Condensed(text, tuple(notes), len(parts), n_levels, tuple(parts))
+        if len(parts) == 1:
+            answer, n_levels = await self._last(self.wording.part(parts[0].data)), 0
+            notes = [answer.text]
+        else:
+            notes = await self._notes(parts)
+            answer, n_levels = await self._reduced(notes)
+        read = tuple(parts)
+        return Condensed(answer.text, tuple(notes), len(parts), n_levels, read, answer.output)
 
     async def refined(self, parts: Sequence[Part]) -> Condensed:
         """Summarise the first part, then rewrite the summary with each of the others."""
@@ -105,16 +115,20 @@ class Condenser:
         parts = await self._fitting(
             parts, lambda one: self.wording.refined("", one.text), reserve=reserve
         )
-        summaries = [await self._ask(self.wording.part(parts[0].data))]
+        messages, notes = self.wording.part(parts[0].data), list[str]()
         for one in parts[1:]:
-            summaries.append(await self._ask(self.wording.refined(summaries[-1], one.text)))
-        return Condensed(summaries[-1], tuple(summaries[:-1]), len(parts), 0, tuple(parts))
+            notes.append(await self._ask(messages))
+            messages = self.wording.refined(notes[-1], one.text)
+        answer = await self._last(messages)
+        return Condensed(answer.text, tuple(notes), len(parts), 0, tuple(parts), answer.output)
 
     async def _ask(self, messages: Sequence[Message]) -> str:
-        text = (await self.asker.ask(messages)).text.strip()
-        if not text:
-            raise StepError("the model gave an empty answer.", kind="check")
-        return text
+        return _said((await self.asker.ask(messages)).text)
+
+    async def _last(self, messages: Sequence[Message]) -> Answer:
+        """Ask for the summary itself: it alone has the form that the author wants."""
+        answer = await answered(self.asker, messages, form=self.asker.tools.reply)
+        return replace(answer, text=_said(answer.text))
 
     async def _fitting(
         self, parts: Sequence[Part], messages: Callable[[Part], list[Message]], reserve: int
@@ -178,8 +192,8 @@ class Condenser:
             )
         return messages
 
-    async def _reduced(self, notes: list[str]) -> tuple[str, int]:
-        """Condense notes until one prompt holds them all; gives the text and the levels.
+    async def _reduced(self, notes: list[str]) -> tuple[Answer, int]:
+        """Condense notes until one prompt holds them all; gives the answer and the levels.
 
         Raises:
             StepError: they do not get shorter, so it would never end.
@@ -189,7 +203,7 @@ class Condenser:
             messages = self.wording.whole(notes)
             overflow = await self.asker.overflow(messages)
             if overflow is None:
-                return await self._ask(messages), level
+                return await self._last(messages), level
             if self.is_strict:
                 raise overflow
             sizes = await self.asker.count([note + BETWEEN for note in notes])
@@ -209,6 +223,12 @@ class Condenser:
 
     async def _group(self, notes: list[str]) -> str:
         return notes[0] if len(notes) == 1 else await self._ask(self.wording.whole(notes))
+
+
+def _said(text: str) -> str:
+    if not text.strip():
+        raise StepError("the model gave an empty answer.", kind="check")
+    return text.strip()
 
 
 def _endless() -> StepError:

@@ -131,6 +131,7 @@ class Summarise:
         cites = params.cite and (tools.reply is None or tools.reply.schema is None)
         return SummariseOutput(
             text=cited(done.text, material.passages()) if cites else done.text,
+            output=done.output,
             notes=list(done.notes),
             sources=material.sources(done.parts),
             coverage=Coverage(

@@ -1,5 +1,6 @@
 import asyncio
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from paddock.engine.request import ChatRequest
 from paddock.pipelines.expressions import Template
 from paddock.steps.step import StepError
 from paddock.steps.summarise import ContextParam, Summarise, SummariseOutput, SummariseParams
+from tests.fakes.form import FakeForm
 from tests.fakes.pdf import pdf
 from tests.fakes.pool import FakePool
 from tests.fakes.tools import tools
@@ -384,3 +386,23 @@ def test_a_table_that_goes_on_is_read_once_however_often_its_header_is_said() ->
     pool = FakePool()
     summarise(pool, chunks=chunks)
     assert asked(pool)[0].startswith(f"{head}| a | 1 |\n\n| b | 2 |\n\nSummarise")
+
+
+@pytest.mark.parametrize("strategy", ["map-reduce", "refine", "truncate"])
+@pytest.mark.parametrize("text", [LONG, "The cat sat."])
+def test_the_summary_alone_has_the_form_that_is_asked_for(strategy: str, text: str) -> None:
+    schema = {"type": "object", "properties": {"gist": {"type": "string"}}, "required": ["gist"]}
+
+    def answer(request: ChatRequest) -> str:
+        return note(request) if request.constraint is None else '{"gist": "all of it"}'
+
+    form = FakeForm(schema)
+    pool = FakePool(answer=answer, n_ctx_tokens=400)
+    hands = replace(tools(Path(), pool=pool), reply=form)
+    params = SummariseParams(text=text, on_overflow=strategy)
+    out = asyncio.run(Summarise().run(params, hands))
+    assert (out.text, out.output) == ('{"gist":"all of it"}', {"gist": "all of it"})
+    assert form.seen == [(out.output, out.text)]
+    assert [one.constraint is not None for one in pool.chats] == [False] * (len(pool.chats) - 1) + [
+        True
+    ]

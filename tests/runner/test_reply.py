@@ -1,0 +1,114 @@
+"""`reply` from the YAML to the report: kept by its parts, repaired, refused, tried again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from paddock.engine.request import ChatRequest
+from tests.fakes.pool import FakePool
+from tests.runner.world import World, reasons, states
+
+PIPELINE = """\
+inputs:
+  most: {type: int, default: 5}
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: sum
+        uses: chat
+        with: {prompt: "Sum up: {{ steps.text.text }}"}
+        reply:
+          schema: {file: form.json}
+          check:
+            - grounded(output.gist, source=steps.text.text)
+            - words(output.gist) <= inputs.most
+          repair: 1
+    returns: {gist: steps.sum.output.gist, text: steps.sum.text}
+returns: steps.each.results
+"""
+FORM = '{"gist": "str"}'
+
+
+def world(folder: Path, n: int = 1) -> World:
+    made = World(folder, PIPELINE)
+    made.write("form.json", FORM)
+    made.documents(n)
+    return made
+
+
+def saying(gist: Callable[[ChatRequest], str]) -> FakePool:
+    return FakePool(answer=lambda request: json.dumps({"gist": gist(request)}))
+
+
+def test_an_answer_is_repaired_once_with_what_its_checks_found(tmp_path: Path) -> None:
+    pool = saying(lambda asked: "Ferry 0" if len(asked.messages) > 1 else "Ferry 47 and the rest")
+    report = world(tmp_path).run(pool=pool)
+    assert report.returns == [{"gist": "Ferry 0", "text": '{"gist":"Ferry 0"}'}]
+    assert pool.chats[1].messages[-1].content == (
+        "This is wrong with your answer:\n"
+        "- `gist`: This does not stand in the source: 47. Say only what it says.\n"
+        "Give the whole answer again."
+    )
+    assert report.calls == 2
+
+
+def test_an_answer_that_stays_wrong_quarantines_its_document_and_its_replies_are_kept(
+    tmp_path: Path,
+) -> None:
+    here = world(tmp_path, 2)
+    bad = "one two three four five six"
+    report = here.run(pool=saying(lambda asked: bad if "0" in asked.messages[0].content else "ok"))
+    assert report.status == "quarantined"
+    [item] = [item for item in report.items if item.error]
+    assert item.error == (
+        "step 'sum': the answer does not pass its checks, also after it was told so. This must be "
+        "true: words(output.gist) <= inputs.most (words is 6). "
+        'It was: {"gist":"one two three four five six"} '
+        "Loosen `check`, raise `repair`, or ask a larger model."
+    )
+    # What was said is known, so that a looser check needs no call.
+    here.edit("default: 5", "default: 6")
+    again = here.run(pool=FakePool())
+    assert (again.status, again.calls, again.cached_calls) == ("completed", 0, 2)
+
+
+def test_schema_and_checks_are_part_of_what_an_item_was_made_from(tmp_path: Path) -> None:
+    here = world(tmp_path)
+    here.run(pool=saying(lambda _: "ok"))
+    assert states(here.run()) == {}
+    here.write("form.json", '{"gist": "str", "risk": "bool?"}')
+    assert reasons(here.plan()) == {"0.txt": "schema changed (step 'sum')"}
+    here.write("form.json", FORM)
+    here.edit("repair: 1", "repair: 2")
+    assert reasons(here.plan()) == {"0.txt": "checks changed (step 'sum')"}
+    here.edit("repair: 2", "repair: 1")
+    assert states(here.plan()) == {}
+    assert reasons(here.plan({"most": 4})) == {"0.txt": "value changed: inputs.most"}
+
+
+def test_a_step_that_is_tried_again_after_a_failed_check_gets_another_answer(
+    tmp_path: Path,
+) -> None:
+    here = world(tmp_path)
+    here.edit(
+        "          repair: 1\n", "          repair: 0\n        retry: {times: 3, on: [check]}\n"
+    )
+    pool = saying(lambda asked: "ok" if asked.params.get("seed") == 2 else "47")
+    report = here.run(pool=pool)
+    assert report.status == "completed"
+    assert [request.params.get("seed") for request in pool.chats] == [None, 1, 2]
+
+
+def test_a_check_that_fails_at_work_names_itself(tmp_path: Path) -> None:
+    here = world(tmp_path)
+    here.edit("words(output.gist) <= inputs.most", "output.gist / 2 > 1")
+    report = here.run(pool=saying(lambda _: "ok"))
+    [item] = [item for item in report.items if item.error]
+    assert item.error is not None
+    assert item.error.startswith("step 'sum': `check`: 'output.gist / 2 > 1' failed: ")
+    assert report.calls == 1
