@@ -22,6 +22,7 @@ from .display import console
 GROUPS = {
     "pipelines": ("validate", "plan", "run"),
     "machine": ("init", "schema", "steps", "doctor"),
+    "summarise": ("summarise", "summarize"),
     "config": ("config",),
     "test": ("test",),
     "chat": ("chat",),
@@ -41,8 +42,8 @@ GROUPS = {
     "history": ("runs", "logs"),
     "clean": ("clean",),
     "why": ("why",),
+    "graph": ("graph",),
 }
-_ALL = (*GROUPS, "later")
 
 
 def application(command: str | None = None) -> typer.Typer:
@@ -57,7 +58,7 @@ def application(command: str | None = None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    for name in [name for name, commands in GROUPS.items() if command in commands] or _ALL:
+    for name in [name for name, commands in GROUPS.items() if command in commands] or GROUPS:
         importlib.import_module(f"paddock.runner.commands.{name}").register(app)
     return app
 

@@ -1,0 +1,36 @@
+"""Colours and type of all pictures and pages, light and dark, as CSS. Contrast is 4.5 or more."""
+
+from __future__ import annotations
+
+STYLE = """
+:root{--paper:#fff;--ink:#1c2128;--soft:#59636e;--line:#8c959f;--box:#f6f8fa;--block:#fbfcfd;
+--done:#1a7f37;--fresh:#0969da;--failed:#cf222e;--running:#9a6700;--left:#6e7781;--wait:#c9d1d9;
+--work:#0969da;--known:#8250df}
+@media (prefers-color-scheme: dark){:root{--paper:#0d1117;--ink:#e6edf3;--soft:#9da7b3;
+--line:#6e7681;--box:#161b22;--block:#11161d;--done:#3fb950;--fresh:#58a6ff;--failed:#ff7b72;
+--running:#d29922;--left:#8b949e;--wait:#30363d;--work:#58a6ff;--known:#bc8cff}}
+svg.graph text,svg.chart text{font:13px ui-sans-serif,system-ui,sans-serif;fill:var(--ink)}
+svg .paper{fill:var(--paper)}
+svg.graph text.name{font-size:18px;font-weight:600}
+svg.graph text.caption,svg.graph text.kind,svg.graph text.model{fill:var(--soft)}
+svg.graph text.id{font-weight:600}
+svg.graph text.model{font-family:ui-monospace,monospace;font-size:12px}
+svg.graph text.mark{text-anchor:end;font-weight:700}
+svg.graph rect{fill:var(--box);stroke:var(--line);stroke-width:1.2}
+svg.graph .block>rect{fill:var(--block);stroke-dasharray:none}
+svg.graph .conditional>rect{stroke-dasharray:5 3}
+svg.graph .arrow{fill:none;stroke:var(--line);stroke-width:1.4}
+svg.graph .tip{fill:var(--line)}
+svg.graph .done>rect{stroke:var(--done)}
+svg.graph .done>.mark,svg.graph .done>.state{fill:var(--done)}
+svg.graph .fresh>rect{stroke:var(--fresh)}
+svg.graph .fresh>.mark,svg.graph .fresh>.state{fill:var(--fresh)}
+svg.graph .failed>rect{stroke:var(--failed);stroke-width:2}
+svg.graph .failed>.mark,svg.graph .failed>.state{fill:var(--failed)}
+svg.graph .running>rect{stroke:var(--running)}
+svg.graph .running>.mark,svg.graph .running>.state{fill:var(--running)}
+svg.graph .left>.mark,svg.graph .left>.state{fill:var(--left)}
+svg.graph :focus{outline:none}
+svg.graph :focus>rect{stroke-width:3.5}
+svg.graph a{cursor:pointer}
+""".strip()
