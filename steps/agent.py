@@ -74,6 +74,7 @@ class Agent:
     version: ClassVar[int] = 1
     is_pure: ClassVar[bool] = False
     roles: ClassVar[frozenset[Role]] = frozenset({"chat"})
+    takes_reply: ClassVar[bool] = True
 
     def reads(self, params: AgentParams) -> Sequence[str]:
         """Name nothing: what its tools read is known when they are called."""

@@ -117,9 +117,9 @@ class Conversation:
         )
 
     def _tell_end(self, n_turns: int, n_repeats: int) -> None:
-        why = f"used all its {n_turns} turns" if n_turns > 1 else "used its only turn"
-        if n_repeats:
-            why = "went on repeating its calls"
+        if n_turns == 1 and not n_repeats:
+            return  # so the author wants it: one round of calls, then an answer
+        why = "went on repeating its calls" if n_repeats else f"used all its {n_turns} turns"
         self.asker.tools.log.note(f"the model {why}, and was made to answer without tools.")
 
     async def _answer(
