@@ -16,7 +16,7 @@ from .binding.bound import BoundNode, BoundStep
 from .body import written
 from .calls import Caller
 from .evidence import SCAN, written_within
-from .keeping import Keeping, named
+from .keeping import keeping_of, named
 from .ledger.entries import Entry, LedgerError, MadeRow
 from .ledger.origins import Origins
 from .made import StepMade, as_json, source_of
@@ -67,8 +67,7 @@ class Items:
         self._inside = inside
         self._tally = toolbox.tally
         self._origins = Origins(work.ledger)
-        stores, index = toolbox.stores, work.index
-        self._keeping = None if stores is None else Keeping(stores, index, toolbox.tally)
+        self._keeping = keeping_of(toolbox)
         self._specs: dict[str, tuple[str, str]] = {}
         """By block or step: the digest of what it says, and that text."""
 
@@ -160,8 +159,6 @@ class Items:
     async def _settle_rows(self, item: ItemWork, record: ItemRun, state: str) -> None:
         """Mark what the item keeps in stores and searched; what it no longer keeps goes."""
         record.reads.update(record.outputs.searched)
-        if self._keeping is None:
-            return
         try:
             marks = await self._keeping.settle(
                 record.scope, record.key, record.outputs, item.entry, state

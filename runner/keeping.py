@@ -22,7 +22,7 @@ from .ledger.origins import Origins
 from .ledger.outputs import Index
 from .scope import Scope
 from .tally import Tally
-from .tools import ItemOutputs
+from .tools import ItemOutputs, Toolbox
 
 DONE = frozenset(("done", "skipped"))
 """States in which an item keeps what it kept this time, and nothing else."""
@@ -76,6 +76,12 @@ def named(
 def _is_file(value: Any) -> bool:
     names = ("relpath", "path")
     return isinstance(value, Mapping) and any(isinstance(value.get(name), str) for name in names)
+
+
+def keeping_of(toolbox: Toolbox) -> Keeping:
+    """Give what keeps the stores of a run and its ledger together."""
+    stores = toolbox.stores or OpenStores(toolbox.bound.roots.base)
+    return Keeping(stores, toolbox.index, toolbox.tally)
 
 
 class Keeping:
@@ -141,8 +147,21 @@ class Keeping:
                 refused[path] = str(error)
         return dropped, refused
 
+    async def left_of(self, entries: Iterable[Entry]) -> list[str]:
+        """Say in which stores rows of items are left, and how many."""
+        several = [held for entry in entries for held in held_by(entry)]
+        await self._stores.look({self._path(held) for held in several})
+        left: dict[str, int] = {}
+        for held in several:
+            if self._stores.holds(self._path(held), held.owner):
+                left[held.path] = left.get(held.path, 0) + held.n_rows
+        return [f"{n_rows:,} rows of {path}" for path, n_rows in left.items()]
+
+    def _path(self, held: Held) -> Path:
+        return Path(self._index.absolute(held.path))
+
     async def _drop(self, several: list[Held]) -> int:
-        path = Path(self._index.absolute(several[0].path))
+        path = self._path(several[0])
         names = [ItemName(owner=f"{held.scope}\n{held.key}") for held in several]
         n_rows = await self._stores.forget(path, names)
         for held in several:

@@ -20,6 +20,7 @@ from .binding.bound import BoundBlock, BoundStep
 from .binding.watches import PROCESSING, BoundWatch
 from .block_run import BlockRun
 from .evidence import of_items_within
+from .keeping import held_by, keeping_of
 from .ledger.entries import Entry
 from .tools import Toolbox
 from .watch.spec import UNKNOWN
@@ -44,6 +45,8 @@ class _Removal:
     removed: list[str] = field(default_factory=list)
     edited: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    """How many rows were removed, by store."""
 
 
 class Pruning:
@@ -54,6 +57,7 @@ class Pruning:
         self._bound = toolbox.bound
         self._tally = toolbox.tally
         self._prunes = toolbox.options.prune
+        self._keeping = keeping_of(toolbox)
 
     async def settled(self, run: BlockRun) -> Sequence[Entry]:
         """Do with items whose source is gone what the watch on their folder says.
@@ -81,8 +85,9 @@ class Pruning:
             self._tell_doubted(len(deleted) - len(doomed), found[0])
             deleted = doomed
         elif found is None:
-            kept = self._made_of(run, (entry for entry in deleted if entry not in doomed))
-            self._tell_kept(await asyncio.to_thread(self._left_of, kept))
+            kept = [entry for entry in deleted if entry not in doomed]
+            left = await asyncio.to_thread(self._left_of, self._made_of(run, kept))
+            self._tell_kept([*left, *await self._keeping.left_of(kept)])
         removal = await self._removed(run, doomed)
         self._tell(removal, renamed)
         return [entry for entry in deleted if not self._keeps(entry, removal)]
@@ -95,6 +100,8 @@ class Pruning:
     async def _removed(self, run: BlockRun, entries: Sequence[Entry]) -> _Removal:
         removal = _Removal()
         await asyncio.to_thread(self._remove_all, self._made_of(run, entries), removal)
+        removal.rows, refused = await self._keeping.forget(entries)
+        removal.refused |= refused
         return removal
 
     def _made_of(self, run: BlockRun, entries: Iterable[Entry]) -> list[_Made]:
@@ -158,7 +165,8 @@ class Pruning:
 
     def _keeps(self, entry: Entry, removal: _Removal) -> bool:
         """Tell whether something of an item could not be removed, and is tried again."""
-        return any(path in removal.refused for path in _outputs(entry))
+        stores = (held.path for held in held_by(entry))
+        return any(path in removal.refused for path in (*_outputs(entry), *stores))
 
     # --- removing
 
@@ -205,6 +213,9 @@ class Pruning:
             note(f"renamed, so what was made of them goes by the new name: {_some(pairs)}")
         if removal.removed:
             note(f"removed, since what they were made of is gone: {_some(removal.removed)}")
+        for store, n_rows in removal.rows.items():
+            if n_rows:
+                note(f"removed, since what they were made of is gone: {_rows(n_rows)} of '{store}'")
         if removal.edited:
             note(f"edited by hand, and kept though its source is gone: {_some(removal.edited)}")
         for stored, why in removal.refused.items():
@@ -228,6 +239,10 @@ class Pruning:
 def _own_blocks(block: BoundBlock) -> Iterable[BoundBlock]:
     """Give the blocks directly in the body of a block."""
     return (node for node in block.body if isinstance(node, BoundBlock))
+
+
+def _rows(n_rows: int) -> str:
+    return "1 row" if n_rows == 1 else f"{n_rows:,} rows"
 
 
 def _outputs(entry: Entry) -> Sequence[str]:
