@@ -35,7 +35,7 @@ def init(
     if folder is None:
         # One word is the folder; one that names a template is both.
         folder, template = template, template if template in {t.name for t in known} else None
-    written = templates.make(template, Path(folder), _schema())
+    written = templates.make(template, Path(folder), schema_of_all())
     here = Path(folder) / templates.PIPELINE
     console.say(f"Made '{folder}' with {console.counted(len(written), 'file')}.")
     console.say(f"Next: paddock run {here}")
@@ -55,17 +55,17 @@ def schema(
 ) -> int:
     """Print the JSON Schema of pipelines, for editors."""
     if write is None:
-        console.say_json(_schema())
+        console.say_json(schema_of_all())
         return DONE
     from .init import write_schema
 
     if not Path(write).is_dir():
         raise CommandError(f"There is no folder '{write}'.")
-    console.say(f"Wrote {write_schema(Path(write), _schema())}.")
+    console.say(f"Wrote {write_schema(Path(write), schema_of_all())}.")
     return DONE
 
 
-def _schema() -> dict[str, Any]:
+def schema_of_all() -> dict[str, Any]:
     """Build the schema from the language's models and every installed step."""
     from paddock.pipelines.schema import schema as build
     from paddock.steps import registry

@@ -179,8 +179,8 @@ def run(
         if as_json:
             console.say_json(ended.as_json())
         return ended.exit_status(fail_on)
-    _tell(ended, str(path), as_json=as_json)
-    _advise(ended, settings)
+    tell_end(ended, str(path), as_json=as_json)
+    advise(ended, settings)
     return ended.exit_status(fail_on)
 
 
@@ -208,7 +208,7 @@ def flags_of(pool: str | None, allow: str | None) -> dict[str, object]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _tell(report: Report, file: str, *, as_json: bool) -> None:
+def tell_end(report: Report, file: str, *, as_json: bool) -> None:
     """Say how a run ended: three lines for a person, one object for a machine."""
     from .report_text import closing
 
@@ -219,7 +219,7 @@ def _tell(report: Report, file: str, *, as_json: bool) -> None:
         console.say_json(report.as_json())
 
 
-def _advise(report: Report, settings: Settings) -> None:
+def advise(report: Report, settings: Settings) -> None:
     """Say what would make such a run much quicker, where that is known of its one model."""
     if report.calls and len(report.models) == 1:
         from paddock.runner.speed import SpeedBook, workload

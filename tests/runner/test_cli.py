@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from paddock.runner.cli import GROUPS, application
-from paddock.runner.commands import exits, later
+from paddock.runner.commands import exits
 from paddock.runner.commands.exits import CommandError, guarded
 from paddock.runner.commands.pipelines import parse_inputs, pipeline_file
 from paddock.runner.display import console
@@ -100,13 +100,13 @@ def test_the_version_is_told() -> None:
     assert paddock("--version").stdout.startswith("paddock 0.")
 
 
-def test_help_names_every_command_of_this_version_and_none_of_a_later_one() -> None:
+def test_help_names_every_command() -> None:
     lines = paddock("--help").stdout.partition("Commands:")[2].splitlines()
     assert [line.split()[0] for line in lines if line.strip()] == [
-        *("validate", "plan", "run", "init", "schema", "steps", "doctor", "config"),
-        *("chat", "embed", "batch", "pull", "push", "list", "cp", "rm", "check", "prune", "show"),
-        *("create", "tune", "serve", "up", "worker", "ps", "stop"),
-        *("runs", "logs", "clean", "service", "cluster"),
+        *("validate", "plan", "run", "init", "schema", "steps", "doctor", "summarise", "config"),
+        *("test", "chat", "embed", "batch", "pull", "push", "list", "cp", "rm", "check", "prune"),
+        *("show", "create", "tune", "serve", "up", "worker", "ps", "stop"),
+        *("runs", "logs", "clean", "why", "graph", "service", "cluster"),
     ]
 
 
@@ -118,26 +118,6 @@ def test_a_command_is_found_in_its_group(group: str) -> None:
         alone = typer.main.get_command(application(command))
         assert isinstance(alone, typer.core.TyperGroup)
         assert set(alone.commands) == set(GROUPS[group])
-
-
-@pytest.mark.parametrize("command", later.COMMANDS)
-def test_a_command_of_a_later_version_says_so(command: str) -> None:
-    result = paddock(command, "--anything", "at", "-o", "all")
-    assert (result.exit_code, result.stderr) == (
-        2,
-        f"`paddock {command}` is not in this version.\n",
-    )
-
-
-@pytest.mark.parametrize("option", ["junit", "summary", "report"])
-def test_an_option_of_a_later_version_says_so(option: str, no_model: Path) -> None:
-    result = paddock("run", str(no_model), f"--{option}", "x")
-    assert (result.exit_code, result.stderr) == (2, f"`--{option}` is not in this version.\n")
-
-
-def test_refresh_is_not_in_this_version(no_model: Path) -> None:
-    result = paddock("run", str(no_model), "--refresh")
-    assert (result.exit_code, result.stderr) == (2, "`--refresh` is not in this version.\n")
 
 
 @pytest.mark.parametrize("arguments", [("run",), ("frobnicate",), ("plan", "--frob", "x")])
