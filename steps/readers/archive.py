@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 from .reader import Unreadable
 
 MOST_BYTES = 512 * 1024 * 1024  # of a whole document, unpacked; a bomb of 40 KB has gigabytes
+AS_PDF = "Save it as PDF, whose pictures are read with the extra 'paddock[ocr]'."
 _MOST_ENTRIES = 20_000
 _ENCRYPTED = 0x1
 

@@ -18,6 +18,7 @@ from .reader import Abandoned, Document, Unreadable, Wish
 _WHAT = "a Word document"
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
+_MATH = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
 _BOX = f"{_W}txbxContent"
 # Not in the text: what was deleted with changes tracked, how it looks, the second form of a box.
 _SKIPPED = frozenset((f"{_W}del", f"{_W}moveFrom", f"{_W}pPr", f"{_W}rPr", _FALLBACK))
@@ -45,11 +46,14 @@ def read(file: BinaryIO, wish: Wish) -> Document:
         notes = _notes(document, lines)
         top, bottom = _margins(document, lines)
         title = (document.core_properties.title or "").strip()
+        relations = list(document.part.rels.values())
     except (Unreadable, Abandoned, MemoryError):
         raise
     except Exception as error:  # the library meets broken XML in hundreds of ways
         raise archive.damaged(_WHAT, error) from error
     text = "\n\n".join([*top, *_packed(blocks), *notes, *bottom])
+    if not text and any(relation.reltype.endswith("/image") for relation in relations):
+        raise Unreadable("has no text: it only shows pictures", archive.AS_PDF)
     return Document((text,), title or lines.title, MEDIA_TYPES["docx"])
 
 
@@ -94,7 +98,7 @@ class _Lines:
 
     def _text(self, element: Any) -> Iterator[str]:
         for child in element:
-            if child.tag == f"{_W}t":
+            if child.tag in (f"{_W}t", f"{_MATH}t"):
                 yield child.text or ""
             elif child.tag in _SIGNS:
                 yield _SIGNS[child.tag]

@@ -29,7 +29,8 @@ def read(file: BinaryIO, wish: Wish) -> Document:
         )
     elif found.pictures:
         notes.append(f": no text layer on {_pages(found.pictures)}{_way_out(wish.ocr)}")
-    return Document(found.pages, found.title, MEDIA_TYPES["pdf"], tuple(notes))
+    title = "" if found.title.lower() == "untitled" else found.title
+    return Document(found.pages, title, MEDIA_TYPES["pdf"], tuple(notes))
 
 
 def _without_text(n: int, is_wished: bool, has_seen: bool) -> Unreadable:
@@ -45,6 +46,16 @@ def _way_out(is_wished: bool) -> str:
 
 
 def _pages(numbers: Sequence[int]) -> str:
-    if len(numbers) == 1:
-        return f"page {numbers[0]}"
-    return f"pages {', '.join(map(str, numbers))}"
+    """Name pages, neighbours together.
+
+    >>> _pages([1, 2, 3, 7])
+    'pages 1-3, 7'
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], number]
+        else:
+            runs.append([number])
+    words = ", ".join("-".join(map(str, run)) for run in runs)
+    return f"page {words}" if len(numbers) == 1 else f"pages {words}"

@@ -33,11 +33,18 @@ def read(file: BinaryIO, wish: Wish) -> Document:
         for slide in presentation.slides:
             wish.check()
             pages.append("\n\n".join(block for block in _slide(slide) if block))
+        shows = any(
+            relation.reltype.endswith("/image")
+            for slide in presentation.slides
+            for relation in slide.part.rels.values()
+        )
         title = (presentation.core_properties.title or "").strip()
     except (Unreadable, Abandoned, MemoryError):
         raise
     except Exception as error:  # the library meets broken XML in hundreds of ways
         raise archive.damaged(_WHAT, error) from error
+    if shows and not any(pages):
+        raise Unreadable("has no text: it only shows pictures", archive.AS_PDF)
     if title.lower() == "powerpoint presentation":
         title = ""  # what the program writes when nobody has given one
     return Document(tuple(pages), title, MEDIA_TYPES["pptx"])

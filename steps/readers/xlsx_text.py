@@ -97,7 +97,7 @@ def _pairs(sheet: Any, behind: Any) -> Iterator[tuple[Sequence[Any], Sequence[An
 def _shown(value: Any) -> str:
     """Write a value in one way only, whatever its format on the screen.
 
-    >>> _shown(3.0), _shown(True), _shown(datetime(2024, 3, 14))
+    >>> _shown(3.0), _shown(True), _shown(date(2024, 3, 14))
     ('3', 'TRUE', '2024-03-14')
     """
     match value:

@@ -1,0 +1,49 @@
+import zipfile
+from io import BytesIO
+
+import pytest
+
+from paddock.steps.readers import archive
+from paddock.steps.readers.reader import Unreadable
+from tests.fakes.office import docx, zipped
+
+
+def refused(data: bytes) -> Unreadable:
+    with pytest.raises(Unreadable) as caught:
+        archive.opened(BytesIO(data), "a Word document")
+    return caught.value
+
+
+def test_what_unpacks_to_far_more_than_it_is_is_refused_before_it_is_unpacked() -> None:
+    bomb = zipped({f"{n}.xml": bytes(180 * 1024 * 1024) for n in range(1)})
+    with zipfile.ZipFile(BytesIO(bomb)) as one:
+        size = one.infolist()[0].file_size
+    grown = bomb.replace(size.to_bytes(4, "little"), (4 << 30).__sub__(1).to_bytes(4, "little"))
+    assert len(grown) < 400_000
+    assert str(refused(grown)) == "unpacks to 4,095 MiB, and at most 512 MiB are read"
+
+
+def test_an_archive_of_thousands_of_parts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "_MOST_ENTRIES", 3)
+    assert str(refused(docx("a"))).endswith("parts, which no document has")
+
+
+def test_an_encrypted_archive_is_refused() -> None:
+    data = bytearray(zipped({"a": "b"}))
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(mark) + offset] |= 1
+    error = refused(bytes(data))
+    assert str(error) == "is protected by a password"
+    assert error.remedy == "Save it without a password."
+
+
+def test_what_is_no_archive_is_refused() -> None:
+    assert str(refused(b"PK\x03\x04")) == "is damaged or not a Word document"
+
+
+def test_a_library_that_is_missing_is_named_with_its_extra() -> None:
+    with pytest.raises(Unreadable) as caught:
+        archive.library("no_such_library", "a Word document")
+    assert (str(caught.value), caught.value.remedy) == (
+        "is a Word document", "To read it install the extra: pip install 'paddock[documents]'.",
+    )  # fmt: skip

@@ -1,0 +1,108 @@
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import pytest
+
+from paddock.steps.readers.documents import Wishes
+from paddock.steps.readers.docx_text import read
+from paddock.steps.readers.reader import Document, Unreadable
+from tests.fakes.office import docx, zipped
+
+W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+
+
+def document(data: bytes) -> Document:
+    return read(BytesIO(data), Wishes())
+
+
+def written(fill: Callable[[Any], None]) -> Document:
+    """Read what `fill` makes of an empty document of the library."""
+    from docx import Document as Made
+
+    made, out = Made(), BytesIO()
+    fill(made)
+    made.save(out)
+    return document(out.getvalue())
+
+
+def within(made: Any, xml: str) -> None:
+    """Put raw XML into the body."""
+    from docx.oxml import parse_xml
+
+    made.element.body.insert(0, parse_xml(xml))
+
+
+def test_headings_points_and_tables_are_markdown() -> None:
+    found = document(
+        docx("# Offer", "Dear Ada,", "- slates", "- nails", [["Item", "Price"], ["Slates", "5|6"]],
+             "## Terms", "Thirty days.")
+    )  # fmt: skip
+    assert found.text == (
+        "# Offer\n\nDear Ada,\n\n- slates\n- nails\n\n"
+        "| Item | Price |\n| --- | --- |\n| Slates | 5\\|6 |\n\n## Terms\n\nThirty days."
+    )
+    assert (found.title, len(found.pages), found.notes) == ("Offer", 1, ())
+
+
+def test_the_documents_own_title_is_its_title() -> None:
+    assert document(docx("# Heading", title="Offer 17")).title == "Offer 17"
+
+
+def test_what_was_inserted_is_read_and_what_was_deleted_is_not() -> None:
+    xml = (
+        f"<w:p {W}><w:r><w:t>Pay </w:t></w:r><w:del><w:r><w:delText>ten</w:delText></w:r></w:del>"
+        "<w:ins><w:r><w:t>twenty</w:t></w:r></w:ins><w:r><w:tab/><w:t>euros</w:t></w:r></w:p>"
+    )
+    assert written(lambda made: within(made, xml)).text == "Pay twenty\teuros"
+
+
+def test_form_fields_and_text_boxes_are_read_once() -> None:
+    box = "<w:txbxContent><w:p><w:r><w:t>In a box</w:t></w:r></w:p></w:txbxContent>"
+    mc = 'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006"'
+    xml = (
+        f"<w:sdt {W} {mc}><w:sdtContent><w:p><w:r><w:t>Name: Ada</w:t></w:r><w:r>"
+        f"<mc:AlternateContent><mc:Choice Requires='wps'>{box}</mc:Choice>"
+        f"<mc:Fallback>{box}</mc:Fallback></mc:AlternateContent></w:r></w:p>"
+        "</w:sdtContent></w:sdt>"
+    )
+    assert written(lambda made: within(made, xml)).text == "Name: Ada\n\nIn a box"
+
+
+def test_headers_and_footers_are_read_once() -> None:
+    def fill(made: Any) -> None:
+        made.add_paragraph("Text.")
+        made.sections[0].header.paragraphs[0].text = "Forge Mill Trust"
+        made.sections[0].footer.paragraphs[0].text = "IBAN 12"
+        made.add_section()
+
+    assert written(fill).text == "Forge Mill Trust\n\nText.\n\nIBAN 12"
+
+
+def test_merged_cells_are_said_once_and_tables_within_cells_are_read() -> None:
+    def fill(made: Any) -> None:
+        table = made.add_table(3, 3)
+        table.cell(0, 0).merge(table.cell(0, 1)).text = "wide"
+        table.cell(1, 0).merge(table.cell(2, 0)).text = "high"
+        table.cell(0, 2).text = "c"
+        table.cell(1, 1).text = "b"
+        table.cell(2, 1).add_table(1, 1).cell(0, 0).text = "inner"
+
+    assert written(fill).text == (
+        "| wide |  | c |\n| --- | --- | --- |\n| high | b |  |\n|  | \\| inner \\| \\| --- \\| |  |"
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"Hello", "is damaged or not a Word document"),
+        (docx("a")[:-40], "is damaged or not a Word document"),
+        (zipped({"a.txt": "x"}), "is damaged or not a Word document (KeyError: "),
+        (docx("a").replace(b"word/document.xml", b"word/documen_.xml"), "is damaged or not a Word"),
+    ],
+)
+def test_what_is_no_word_document_is_refused(data: bytes, reason: str) -> None:
+    with pytest.raises(Unreadable) as caught:
+        document(data)
+    assert str(caught.value).startswith(reason)

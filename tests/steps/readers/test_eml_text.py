@@ -1,0 +1,84 @@
+from email.message import EmailMessage
+from io import BytesIO
+
+import pytest
+
+from paddock.steps.readers.documents import Wishes
+from paddock.steps.readers.eml_text import read
+from paddock.steps.readers.reader import Document, Unreadable
+from tests.fakes.office import docx, eml
+
+
+def document(data: bytes) -> Document:
+    return read(BytesIO(data), Wishes())
+
+
+def test_a_mail_says_who_wrote_to_whom_and_what_is_attached() -> None:
+    offer = docx("# Offer 17", "Slates")
+    attached = {"offer.docx": offer, "tool.exe": b"\x7fELF", "note.txt": "Grüße".encode()}
+    data = eml("Please find it attached.\n", subject="Offer", attachments=attached)
+    found = document(data)
+    assert found.title == "Offer"
+    assert found.pages[0] == (
+        "From: Ada <ada@example.org>\nTo: grace@example.org\n"
+        "Date: Thu, 14 Mar 2024 10:00:00 +0100\nSubject: Offer\n\nPlease find it attached.\n\n"
+        f"Attachments:\n- offer.docx (application/octet-stream, {len(offer):,} bytes)\n"
+        "- tool.exe (application/octet-stream, 4 bytes), not read\n"
+        "- note.txt (application/octet-stream, 7 bytes)"
+    )
+    assert found.pages[1:] == ("# offer.docx\n\n# Offer 17\n\nSlates", "# note.txt\n\nGrüße")
+    assert found.notes == (": attachment 'tool.exe' is not read: a program, not text",)
+
+
+def test_a_mail_within_a_mail_is_read() -> None:
+    outer = EmailMessage()
+    outer["From"], outer["Subject"] = "a@example.org", "Fwd"
+    outer.set_content("See below.")
+    inner = EmailMessage()
+    inner["From"], inner["Subject"] = "b@example.org", "Rain"
+    inner.set_content("It rains.")
+    outer.add_attachment(inner)
+    found = document(outer.as_bytes())
+    assert found.pages[0].endswith("See below.\n\nAttachments:\n- Rain (a mail)")
+    assert found.pages[1] == "From: b@example.org\nSubject: Rain\n\nIt rains."
+
+
+def test_mails_are_not_followed_for_ever() -> None:
+    mail = EmailMessage()
+    mail["Subject"] = "0"
+    mail.set_content("core")
+    for depth in range(1, 9):
+        outer = EmailMessage()
+        outer["Subject"] = str(depth)
+        outer.set_content("more")
+        outer.add_attachment(mail)
+        mail = outer
+    found = document(mail.as_bytes())
+    assert len(found.pages) == 5
+    assert found.notes == (": attachment '3' is not read: mails are nested too deeply in it",)
+
+
+def test_a_page_of_html_is_read_as_markdown_and_plain_text_is_preferred() -> None:
+    mail = EmailMessage()
+    mail["Subject"] = "x"
+    mail.set_content("<h1>Rain</h1><p>It <b>rains</b>.</p>", subtype="html")
+    assert document(mail.as_bytes()).text == "Subject: x\n\n# Rain\n\nIt **rains**."
+    mail.set_content("It rains, plainly.")
+    mail.add_alternative("<p>It rains</p>", subtype="html")
+    assert document(mail.as_bytes()).text == "Subject: x\n\nIt rains, plainly."
+
+
+def test_a_wrong_charset_does_not_lose_the_text() -> None:
+    data = b'Subject: x\nContent-Type: text/plain; charset="klingon"\n\nGr\xc3\xbc\xc3\x9fe'
+    assert document(data).text == "Subject: x\n\nGrüße"
+
+
+def test_encoded_headers_are_read() -> None:
+    data = b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\nFrom: =?x?y?z\n\nHi"
+    assert document(data).text.startswith("From: =?x?y?z\nSubject: Grüße\n\nHi")
+
+
+@pytest.mark.parametrize("data", [b"", b"Hello there\n", b"\x00\x01\x02" * 50])
+def test_what_is_no_mail_is_refused(data: bytes) -> None:
+    with pytest.raises(Unreadable, match="is damaged or no mail: it has none of a mail's headers"):
+        document(data)

@@ -1,0 +1,117 @@
+import asyncio
+import threading
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from paddock.steps.readers import ocr, pdf_text
+from paddock.steps.readers.documents import Wishes, load, read
+from paddock.steps.readers.ocr import Box, joined
+from paddock.steps.step import StepError
+from tests.fakes.office import eml, scan, scanned_pdf
+
+INVOICE = ("INVOICE No. 2024-117", "Total due 2,120.50 EUR")
+
+
+@pytest.fixture
+def placed(tmp_path: Path) -> Callable[[str, bytes], Path]:
+    def placed(name: str, data: bytes) -> Path:
+        (tmp_path / name).write_bytes(data)
+        return tmp_path / name
+
+    return placed
+
+
+Placed = Callable[[str, bytes], Path]
+
+
+def test_scanned_pages_and_pictures_are_read(placed: Placed) -> None:
+    found = read(placed("a.pdf", scanned_pdf(INVOICE, ["Second page"])), max_bytes=1 << 20)
+    assert found.pages == ("INVOICE No. 2024-117\nTotal due 2,120.50 EUR", "Second page")
+    assert found.notes == ("'a.pdf': pages 1-2 read from a picture by OCR.",)
+    picture = read(placed("a.png", scan(INVOICE[0])), max_bytes=1 << 20)
+    assert (picture.text, picture.media_type) == (INVOICE[0], "image/png")
+    mail = eml("See the scan.", attachments={"scan.png": scan(INVOICE[1])})
+    assert read(placed("a.eml", mail), max_bytes=1 << 20).pages[1] == (
+        "# scan.png\n\nTotal due 2,120.50 EUR"
+    )
+
+
+def test_a_picture_without_text_is_refused(placed: Placed) -> None:
+    with pytest.raises(StepError) as caught:
+        read(placed("a.png", scan(size=(60, 60))), max_bytes=1 << 20)
+    assert str(caught.value) == "'a.png' shows nothing that OCR can read."
+
+
+def test_a_picture_that_would_fill_the_memory_is_refused(
+    placed: Placed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paddock.steps.readers.image_text._MOST_PIXELS", 1_000)
+    with pytest.raises(StepError, match=r"has 60 x 60 pixels, and at most 0 million are read"):
+        read(placed("a.png", scan(size=(60, 60))), max_bytes=1 << 20)
+
+
+def test_a_picture_is_not_read_where_that_is_off_or_not_installed(
+    placed: Placed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = placed("a.png", scan("x"))
+    with pytest.raises(StepError, match=r"^'a\.png' is a picture, and `ocr` is off\.$"):
+        read(path, max_bytes=1 << 20, ocr=False)
+    monkeypatch.setattr(ocr, "is_installed", lambda: False)
+    with pytest.raises(StepError) as caught:
+        read(path, max_bytes=1 << 20)
+    assert str(caught.value) == (
+        "'a.png' is a picture. To read it install the extra: pip install 'paddock[ocr]'."
+    )
+
+
+def test_reading_ends_at_the_next_page_when_nobody_waits(
+    placed: Placed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(_: object) -> str:
+        seen.append(1)
+        begun.set()
+        assert go_on.wait(20)
+        return "text"
+
+    async def cancelled() -> None:
+        task = asyncio.create_task(load(path, max_bytes=1 << 20))
+        await asyncio.to_thread(begun.wait, 20)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        go_on.set()
+
+    monkeypatch.setattr(ocr, "read", slowly)
+    path = placed("a.pdf", scanned_pdf(["one"], ["two"], ["three"]))
+    asyncio.run(cancelled())
+    assert seen == [1]
+
+
+def test_a_huge_page_is_drawn_within_bounds() -> None:
+    sizes: list[tuple[int, ...]] = []
+
+    def see(pixels: object) -> str:
+        sizes.append(pixels.shape)  # type: ignore[attr-defined]
+        return "x"
+
+    data = scanned_pdf(["one"], size=(9000, 300))
+    pdf_text.read(BytesIO(data), Wishes().check, see)
+    assert sizes == [(80, 2400, 3)]
+
+
+def test_pieces_become_lines_and_paragraphs() -> None:
+    boxes = [
+        Box("second", 60, 1, 100, 11),
+        Box("first", 0, 0, 50, 10),
+        Box("far", 300, 2, 330, 12),
+        Box("below", 0, 13, 50, 23),
+        Box("apart", 0, 50, 50, 60),
+    ]
+    assert joined(boxes) == "first second\tfar\nbelow\n\napart"
+    assert joined([]) == ""

@@ -1,0 +1,47 @@
+from io import BytesIO
+from typing import Any
+
+from paddock.steps.readers.documents import Wishes
+from paddock.steps.readers.pptx_text import read
+from paddock.steps.readers.reader import Document
+from tests.fakes.office import pptx
+
+
+def document(data: bytes) -> Document:
+    return read(BytesIO(data), Wishes())
+
+
+def test_each_slide_is_a_page_with_its_title_points_and_notes() -> None:
+    found = document(
+        pptx([("The plan", "Buy slates\nMend the roof", "Be quick."), ("End", "", "")])
+    )
+    assert found.pages == (
+        "# The plan\n\n- Buy slates\n- Mend the roof\n\nNotes: Be quick.",
+        "# End",
+    )
+
+
+def test_shapes_are_read_as_one_reads_and_tables_and_charts_are_tables() -> None:
+    from pptx import Presentation
+    from pptx.chart.data import CategoryChartData
+    from pptx.enum.chart import XL_CHART_TYPE
+    from pptx.util import Cm
+
+    presentation = Presentation()
+    slide = presentation.slides.add_slide(presentation.slide_layouts[6])
+    for text, left, top in (("below", 1, 9), ("right", 9, 1), ("left", 1, 1)):
+        box = slide.shapes.add_textbox(Cm(left), Cm(top), Cm(4), Cm(2))
+        box.text_frame.text = text
+    table = slide.shapes.add_table(2, 2, Cm(1), Cm(11), Cm(4), Cm(2)).table
+    for index, text in enumerate(("Item", "Price", "Slates", "5")):
+        table.cell(index // 2, index % 2).text = text
+    data: Any = CategoryChartData()
+    data.categories = ["2023", "2024"]
+    data.add_series("Roofs", (3, 4.5))
+    slide.shapes.add_chart(XL_CHART_TYPE.LINE, Cm(1), Cm(14), Cm(4), Cm(2), data)
+    out = BytesIO()
+    presentation.save(out)
+    assert document(out.getvalue()).text == (
+        "left\n\nright\n\nbelow\n\n| Item | Price |\n| --- | --- |\n| Slates | 5 |\n\n"
+        "|  | Roofs |\n| --- | --- |\n| 2023 | 3 |\n| 2024 | 4.5 |"
+    )
