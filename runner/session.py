@@ -32,6 +32,7 @@ from .secrets import Secrets
 from .settings import Settings
 from .shares import Shares, shared
 from .tally import Tally
+from .taping import Taping
 from .tools import Toolbox
 from .toolsets import opened_hands
 from .work import Options, Work
@@ -122,10 +123,12 @@ async def opened(
     border: Border | None = None,
     wait_s: float | None = None,
     is_plan: bool = False,
+    tape: Taping | None = None,
 ) -> AsyncIterator[Session]:
     """Open a session. A run holds its scope's lock; a plan only reads.
 
-    `pool` serves in place of any other; `here` says where this machine's service is asked.
+    `pool` serves in place of any other; `here` says where this machine's service is asked; `tape`
+    stands before tools where a test runs.
 
     Raises:
         LedgerError: the ledger cannot be used, or (`Locked`) another run works on the same scope.
@@ -190,7 +193,7 @@ async def opened(
         runs = shares.runs if shares else None
         work = Work(bound, ledger, index, digests, options, runs, stores=stores)
         toolbox = Toolbox(
-            bound, served, ledger, index, digests, tally, options, shares, stores, hands
+            bound, served, ledger, index, digests, tally, options, shares, stores, hands, tape
         )
         speeds = _speeds(settings) if is_plan and pool is None else None
         yield Session(bound, work, toolbox, time.time(), speeds)

@@ -14,6 +14,7 @@ from paddock.engine.request import ModelSpec, Pool, Role
 from paddock.steps.step import NoStores, NoToolset, StepError, Tools
 from paddock.steps.storage import ItemName
 from paddock.steps.stores.opened import OpenStores
+from paddock.steps.toolset import Memo, Toolset
 
 from .binding.bound import BoundPlan, BoundStep
 from .calls import Caller, Digests, LedgerPool
@@ -23,6 +24,7 @@ from .ledger.outputs import Index
 from .memo import LedgerMemo
 from .shares import Shares
 from .tally import Tally
+from .taping import Taping
 from .toolsets import Hands, ItemToolset
 from .work import Options
 
@@ -146,6 +148,8 @@ class Toolbox:
     """None where no store may be opened, such as in a test of a part."""
     hands: Hands | None = None
     """None where no tool may be called, such as while planning."""
+    tape: Taping | None = None
+    """Where a test is recorded or replayed."""
 
     def outputs(self, scope: str, key: str) -> ItemOutputs:
         """Give what notes the files of one item."""
@@ -160,7 +164,12 @@ class Toolbox:
 
     def tools(self, step: BoundStep, caller: Caller, outputs: ItemOutputs, item: ItemName) -> Tools:
         """Give the tools of one step of one item."""
-        memo = LedgerMemo(self.ledger, self.tally, caller)
+        memo: Memo = LedgerMemo(self.ledger, self.tally, caller)
+        toolset: Toolset = NoToolset()
+        if self.hands is not None:
+            toolset = ItemToolset(self.bound, self.hands, memo)
+        if self.tape is not None:
+            memo, toolset = self.tape.memo(memo), self.tape.toolset(toolset)
         return Tools(
             pool=LedgerPool(self.pool, self.ledger, self.digests, self.tally, caller),
             models=BoundModels(self.bound.models, self.bound.defaults, step.model),
@@ -173,6 +182,6 @@ class Toolbox:
             stores=self.stores or NoStores(),
             item=item,
             untrusted=step.untrusted,
-            toolset=ItemToolset(self.bound, self.hands, memo) if self.hands else NoToolset(),
+            toolset=toolset,
             memo=memo,
         )

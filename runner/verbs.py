@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .secrets import Secrets
     from .session import Session
     from .settings import Settings
+    from .taping import Taping
     from .tracking import Way
 
 
@@ -73,12 +74,14 @@ async def plan_async(
     """Say what a run would do, in a running loop."""
     import asyncio
 
+    from . import consent
     from .foresee import foresee
     from .observer import Silent
     from .session import opened
     from .work import Options
 
-    settings, bound, secrets = prepare(Path(path), inputs, settings)
+    settings, bound, secrets = prepare(Path(path), inputs, settings, is_plan=True)
+    wants = consent.advice(bound, settings.allow)
     async with opened(
         bound,
         settings,
@@ -89,7 +92,8 @@ async def plan_async(
         stop=asyncio.Event(),
         is_plan=True,
     ) as session:
-        return await foresee(session)
+        report = await foresee(session)
+        return replace(report, advice=(*report.advice, wants)) if wants else report
 
 
 def run(
@@ -177,6 +181,7 @@ async def run_async(
     text: str | None = None,
     notify: bool | None = None,
     environ: Mapping[str, str] | None = None,
+    tape: Taping | None = None,
 ) -> Report:
     """Run a pipeline in a running loop; `stop`, once set, ends it in order.
 
@@ -185,6 +190,7 @@ async def run_async(
     what several machines do together; `text` is the file's, where it was read before. Inside a
     Prefect flow run it is that run's. `notify` says whether those are told whom `on.notify` names;
     None: unless it runs by hand. `environ` is where secrets are read; None: the process's own.
+    `tape` stands before tools where a test runs.
     """
     import asyncio
     from contextlib import AsyncExitStack
@@ -232,6 +238,7 @@ async def run_async(
                 opened(
                     bound, settings, observer, options,
                     pool=pool, here=here, secrets=secrets, stop=stop, border=border, wait_s=wait_s,
+                    tape=tape,
                 )
             )  # fmt: skip
             report = outcome.report = await _journey(session, stop, border, how, prefect)
@@ -304,6 +311,8 @@ def prepare(
     text: str | None = None,
     allow: Iterable[str] = (),
     environ: Mapping[str, str] | None = None,
+    *,
+    is_plan: bool = False,
 ) -> tuple[Settings, BoundPlan, Secrets]:
     """Read, check and bind a pipeline file; refuse one that wants more than is allowed.
 
@@ -320,7 +329,7 @@ def prepare(
     made = plan_of(path, text)
     models: dict[Role, str] = {"chat": settings.chat_model, "embed": settings.embed_model}
     bound = bind(made, inputs or {}, cwd=Path.cwd(), default_models=models)
-    consent.refuse(bound, settings.allow.union(allow))
+    consent.refuse(bound, settings.allow.union(allow), is_plan=is_plan)
     consent.refuse_strange_pool(settings, path.parent)
     inner = [one.pipeline for one in plans_of(bound) if one is not bound]
     environ = os.environ if environ is None else environ

@@ -30,6 +30,7 @@ from .expectations import After
 from .outcome import Case, Problem, Source
 from .stage import Stage, StageError, everywhere, staged
 from .taped import Reseeded, Tape, TapedPool, Unseen, Wording
+from .taped_tools import TapedTools
 
 Mode = Literal["auto", "record", "replay"]
 MOST_UNSEEN = 3
@@ -217,6 +218,7 @@ async def _on_stage(
                 text=subject.text,
                 notify=False,
                 environ=environ,
+                tape=None if tape is None else TapedTools(tape),
             )
             if how.stop.is_set() or report.status == "interrupted":
                 raise Interrupted
