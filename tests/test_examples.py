@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from paddock.runner import plan, run, validate
+from paddock.runner import plan, run, run_async, validate
 from paddock.runner.report import PlanReport, Report
 from tests.fakes.pdf import pdf
 
@@ -68,10 +69,10 @@ def keep_pages(file: Path, n_pages: int) -> None:
     """Leave only the first pages of a PDF."""
     import pypdfium2
 
-    with closing(pypdfium2.PdfDocument(file.read_bytes())) as whole:
-        with closing(pypdfium2.PdfDocument.new()) as part:
-            part.import_pages(whole, list(range(n_pages)))
-            part.save(file)
+    read, new = pypdfium2.PdfDocument(file.read_bytes()), pypdfium2.PdfDocument.new()
+    with closing(read) as whole, closing(new) as part:
+        part.import_pages(whole, list(range(n_pages)))
+        part.save(file)
 
 
 @pytest.mark.timeout(1200)  # 6,000 tokens: about 30 s on two quiet cores, minutes on busy ones
@@ -141,7 +142,8 @@ def test_an_agent_reads_from_a_server_of_its_own(
     monkeypatch.setenv("PATH", f"{here}{os.pathsep}{os.environ['PATH']}")
     pipeline = copied("agent", tmp_path)
     questions = [{"ask": "What does the note say about the market?", "first": "read_note"}]
-    report = run(pipeline, {"questions": questions}, local=True, allow=frozenset({"mcp"}))
+    asking = run_async(pipeline, {"questions": questions}, local=True, allow=["mcp"])
+    report = asyncio.run(asking)
     assert (report.status, report.exit_status()) == ("completed", 0)
     told = (pipeline.parent / "out" / "answers.md").read_text(encoding="utf-8")
     assert "## What does the note say about the market?" in told
