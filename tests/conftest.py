@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +22,23 @@ os.environ["CI"] = "1"
 
 # Commands ask the service that runs, if one does; tests must not meet that of whoever runs them.
 os.environ["PADDOCK_HOST"] = "127.0.0.1:1"
+
+# What takes longest begins first, so that no process is left alone with it at the end.
+LONGEST = (
+    "runner/residence/test_background.py", "runner/unattended/test_up.py", "test_examples.py",
+    "engine/test_pool.py", "soak/test_soak.py", "benchmarks/test_benchmarks.py",
+    "engine/decoding/test_loop.py", "cluster/test_three_workers.py", "runner/test_flow.py",
+    "runner/test_shares.py", "engine/test_requests.py", "engine/api/test_status_page.py",
+    "engine/api/test_under_load.py", "runner/test_killed.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    here = Path(__file__).parent
+    names = {item.path: item.path.relative_to(here).as_posix() for item in items}
+    items.sort(key=lambda item: rank.get(names[item.path], len(rank)))
 
 
 @pytest.fixture(scope="module")
