@@ -36,6 +36,8 @@ class Need:
     what: str
     """The end of the sentence 'the pipeline wants to …'."""
     mark: Mark | None = None
+    is_of_run: bool = False
+    """Whether only a run does it, so that a plan may be made without."""
 
 
 class NotAllowed(PipelineError):
@@ -43,7 +45,7 @@ class NotAllowed(PipelineError):
 
     def __init__(self, needs: Collection[Need]) -> None:
         self.needs = tuple(needs)
-        names = ",".join(sorted({need.name for need in needs}, key=CONSENTS.index))
+        names = _names(needs)
         remedy = (
             f'If you trust it: `--allow {names}`, or `allow = "{names}"` in '
             f"~/.config/paddock/{FILE_NAME}."
@@ -52,15 +54,32 @@ class NotAllowed(PipelineError):
         super().__init__(Fault(words(need.what, need.name), remedy, need.mark) for need in needs)
 
 
-def refuse(bound: BoundPlan, allowed: Collection[str]) -> None:
-    """Refuse a pipeline that wants more than is allowed.
+def refuse(bound: BoundPlan, allowed: Collection[str], *, is_plan: bool = False) -> None:
+    """Refuse a pipeline that wants more than is allowed; a plan does not do what steps want.
 
     Raises:
         NotAllowed: with all that it wants besides.
     """
-    lacking = [need for need in needs(bound) if need.name not in allowed]
-    if lacking:
+    lacking = _lacking(bound, allowed)
+    if any(not (is_plan and need.is_of_run) for need in lacking):
         raise NotAllowed(lacking)
+
+
+def advice(bound: BoundPlan, allowed: Collection[str]) -> str | None:
+    """Say what a run of a planned pipeline will need; None: nothing more than it has."""
+    lacking = _lacking(bound, allowed)
+    if not lacking:
+        return None
+    wants = "; ".join(dict.fromkeys(need.what for need in lacking))
+    return f"A run wants to {wants}. If you trust it: `--allow {_names(lacking)}`."
+
+
+def _lacking(bound: BoundPlan, allowed: Collection[str]) -> list[Need]:
+    return [need for need in needs(bound) if need.name not in allowed]
+
+
+def _names(needs: Collection[Need]) -> str:
+    return ",".join(sorted({need.name for need in needs}, key=CONSENTS.index))
 
 
 def refuse_strange_pool(settings: Settings, folder: Path) -> None:
@@ -88,7 +107,7 @@ def needs(bound: BoundPlan) -> list[Need]:
     found: list[Need] = []
     for plan in plans_of(bound):
         own = [*_pools(plan), *_secrets(plan), *_functions(plan)]
-        own += [Need(name, what, mark) for name, what, mark in reached(plan)]
+        own += [Need(name, what, mark, True) for name, what, mark in reached(plan)]
         own += _notified(plan) if plan is bound else ()  # nobody is told of a step
         found += sorted(own, key=lambda need: need.mark.line if need.mark else 0)
     return list(dict.fromkeys(found))
@@ -111,7 +130,7 @@ def _functions(bound: BoundPlan) -> Iterator[Need]:
     for step in steps_of(bound.nodes):
         if is_function(step.uses):
             mark = bound.pipeline.mark((*step.params.step.at, "uses"))
-            yield Need("tool", f"call the Python function '{step.uses}'", mark)
+            yield Need("tool", f"call the Python function '{step.uses}'", mark, True)
 
 
 def _notified(bound: BoundPlan) -> Iterator[Need]:
@@ -119,11 +138,11 @@ def _notified(bound: BoundPlan) -> Iterator[Need]:
     for at, notify in enumerate(on.notify if on is not None else ()):
         mark = bound.pipeline.mark(_notify_at(bound, at))
         if notify.command is not None:
-            yield Need("run", f"run {_shown(notify)} when a run has ended", mark)
+            yield Need("run", f"run {_shown(notify)} when a run has ended", mark, True)
         elif notify.email is not None:
-            yield Need("network", f"send mail to {notify.email}", mark)
+            yield Need("network", f"send mail to {notify.email}", mark, True)
         elif notify.webhook is not None and not _is_here(notify.webhook):
-            yield Need("network", f"call {notify.webhook} when a run has ended", mark)
+            yield Need("network", f"call {notify.webhook} when a run has ended", mark, True)
 
 
 def _notify_at(bound: BoundPlan, at: int) -> Place:

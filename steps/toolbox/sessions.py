@@ -281,6 +281,10 @@ class Session:
         if isinstance(first, StepError):
             return first
         if isinstance(first, FileNotFoundError) and isinstance(self.spec, Command):
+            if str(first.filename) == str(self.spec.cwd):
+                return StepError(
+                    f"{self.spec} cannot be started: there is no folder '{self.spec.cwd}'."
+                )
             what = f"{self.spec} cannot be started: there is no such program here."
             return StepError(what, remedy="Install it, or correct `command`.")
         if isinstance(self.spec, Command):

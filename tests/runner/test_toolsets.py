@@ -1,0 +1,191 @@
+"""Tools in a run: found by name, within a time, each call in the ledger, all ended with the run."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.runner import plan, run
+from paddock.runner.report import Report
+from tests.fakes.pool import FakePool
+from tests.runner.world import World, settings
+
+SERVER = Path(__file__).parents[1] / "fakes" / "mcp_server.py"
+ALL = frozenset(("run", "tool", "mcp", "network", "secrets"))
+
+
+def carried_out(world: World, **wishes: Any) -> Report:
+    own = replace(settings(world.folder), allow=ALL)
+    return run(world.file, local=True, pool=FakePool(), settings=own, **wishes)
+
+
+def failed(world: World) -> str:
+    report = carried_out(world)
+    assert report.status == "failed"
+    return report.message or ""
+
+
+def calls(world: World) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(world.folder / ".paddock/ledger.sqlite") as ledger:
+        query = "select kind, model, request, reply, step, key from calls order by at"
+        return ledger.execute(query).fetchall()
+
+
+HANDS = """\
+secrets: {key: {env: FAKE_KEY}}
+mcpServers:
+  fake: {command: PYTHON, args: ["SERVER"], env: {FAKE_KEY: "{{ secrets.key }}"}}
+steps:
+  - {id: sum, uses: tool, with: {name: calculator, args: {expression: "6 * 7"}}}
+  - id: each
+    for_each: word in ["ferry", "pier"]
+    do:
+      - {id: known, uses: tool, with: {name: fake.facts, args: {name: "{{ word }}"}}}
+      - {id: clean, uses: tool, with: {name: "tools.py:clean", args: {text: "{{ word }}"}}}
+      - {id: said, uses: chat, with: {prompt: "{{ steps.known.text }} {{ steps.clean.result }}"}}
+    returns: {known: steps.known.result, clean: steps.clean.result}
+returns: {sum: steps.sum.result, each: steps.each.results}
+"""
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setenv("FAKE_KEY", "k-123456789")
+    (tmp_path / "tools.py").write_text("def clean(text: str) -> str: return text.upper()")
+    text = HANDS.replace("PYTHON", sys.executable).replace("SERVER", str(SERVER))
+    return World(tmp_path, text)
+
+
+def test_tools_of_every_kind_work_in_one_run_and_no_secret_is_kept(world: World) -> None:
+    report = carried_out(world)
+    assert (report.status, report.message) == ("completed", None)
+    assert report.returns["sum"] == 42
+    assert [one["clean"] for one in report.returns["each"]] == ["FERRY", "PIER"]
+    assert [one["known"]["name"] for one in report.returns["each"]] == ["ferry", "pier"]
+    assert "k-123456789" not in json.dumps(report.returns), "what a tool repeats of a secret"
+    kept = calls(world)
+    assert sorted(row[:2] for row in kept if row[0] == "tool") == [
+        ("tool", "calculator"), ("tool", "facts"), ("tool", "facts"),
+        ("tool", "tools.py:clean"), ("tool", "tools.py:clean"),
+    ]  # fmt: skip
+    asked = next(json.loads(row[2]) for row in kept if row[1] == "facts" and "pier" in row[2])
+    assert asked == {"args": {"name": "pier"}, "server": "fake", "tool": "facts"}
+    folder = world.folder / ".paddock"
+    assert not any(b"k-123456789" in one.read_bytes() for one in folder.rglob("*") if one.is_file())
+    again = carried_out(world)
+    assert (again.calls, again.cached_calls) == (0, 0), "fresh items call no tool"
+    assert len([row for row in calls(world) if row[1] == "facts"]) == 2
+    (world.folder / "tools.py").write_text("def clean(text: str) -> str: return text.title()")
+    changed = carried_out(world)
+    assert {i.why for i in changed.items if i.step == "each"} == {"file changed: tools.py"}
+    assert [one["clean"] for one in changed.returns["each"]] == ["Ferry", "Pier"]
+    world.edit("args: [", "args: [-B, ")
+    stale = plan(world.file, pool=FakePool(), settings=replace(settings(world.folder), allow=ALL))
+    assert {i.why for i in stale.items if i.step == "each"} == {"parameters changed (step 'known')"}
+
+
+def test_what_depends_on_its_arguments_alone_is_called_once(tmp_path: Path) -> None:
+    (tmp_path / "tools.py").write_text(
+        "from pathlib import Path\n"
+        "def count(n: int) -> int:\n"
+        "    with open(Path(__file__).parent / 'log', 'a') as log: log.write('x')\n"
+        "    return n + 1\n"
+        "count.has_effects = False\n"
+    )
+    world = World(tmp_path, (
+        "steps:\n"
+        '  - {id: a, uses: tool, with: {name: "tools.py:count", args: {n: 1}}}\n'
+        '  - {id: b, uses: tool, needs: a, with: {name: "tools.py:count", args: {n: 1}}}\n'
+        "returns: [steps.a.result, steps.b.result]\n"
+    ))  # fmt: skip
+    assert carried_out(world).returns == [2, 2]
+    assert carried_out(world).returns == [2, 2]
+    assert len((tmp_path / "log").read_text()) <= 2, "both may have asked before one had a result"
+    (tmp_path / "log").write_text("")
+    assert carried_out(world).returns == [2, 2]
+    assert (tmp_path / "log").read_text() == ""
+    assert carried_out(world, no_cache=True).returns == [2, 2]
+    assert (tmp_path / "log").read_text() == "xx"
+    (tmp_path / "tools.py").write_text("def count(n: int) -> int: return n + 10")
+    assert carried_out(world).returns == [11, 11]
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        ("{name: calculator, args: {expression: '{{ 1 }}/0'}}",
+         "the tool 'calculator' said no: it divides by zero."),
+        ("{name: 'tools.py:sleep', options: {timeout: 200ms}}",
+         "the tool 'tools.py:sleep' gave no result within 0.2 s."),
+        ("{name: 'tools.py:wrong'}",
+         "the tool 'tools.py:wrong' said no: ValueError: no field (tools.py, line 3)"),
+        ("{name: add, server: gone}",
+         "the MCP server 'gone' (`no-such-program`) cannot be started: there is no such program "
+         "here. Install it, or correct `command`."),
+    ],
+)  # fmt: skip
+def test_a_tool_that_fails_fails_its_step_and_is_in_the_ledger(
+    tmp_path: Path, step: str, told: str
+) -> None:
+    (tmp_path / "tools.py").write_text(
+        "import time\ndef sleep(): time.sleep(60)\ndef wrong(): raise ValueError('no field')\n"
+    )
+    servers = "mcpServers: {gone: {command: no-such-program}}\n"
+    world = World(tmp_path, f"{servers}steps:\n  - {{id: a, uses: tool, with: {step}}}\n")
+    assert failed(world).endswith(f"step 'a': {told}")
+    assert "gone" in step or list(json.loads(calls(world)[0][3])) == ["error"]
+
+
+def test_a_late_tool_is_tried_again_where_the_author_says_so(tmp_path: Path) -> None:
+    (tmp_path / "tools.py").write_text(
+        "import pathlib, time\n"
+        "def f():\n"
+        "    here = pathlib.Path(__file__).with_name('once')\n"
+        "    if not here.exists(): here.touch(); time.sleep(60)\n"
+        "    return 'in time'\n"
+    )
+    world = World(tmp_path, (
+        "steps:\n"
+        '  - {id: a, uses: tool, with: {name: "tools.py:f", options: {timeout: 1s}}, '
+        "retry: {times: 1, on: [timeout], backoff: 1ms}}\n"
+        "returns: steps.a.result\n"
+    ))  # fmt: skip
+    assert carried_out(world).returns == "in time"
+
+
+def test_a_command_and_a_move_are_steps_like_others(tmp_path: Path) -> None:
+    world = World(tmp_path, (
+        "steps:\n"
+        "  - {id: docs, uses: files.scan, with: {root: in}}\n"
+        "  - for_each: doc in steps.docs.files\n"
+        "    do:\n"
+        '      - {id: n, uses: run, with: {command: [wc, -c, "{{ doc.path }}"]}}\n'
+        '      - uses: files.write\n'
+        '        with: {path: "out/{{ doc.relpath }}", text: "{{ steps.n.stdout.split()[0] }}"}\n'
+        '      - {uses: files.move, with: {path: "{{ doc.path }}", to: done/}}\n'
+    ))  # fmt: skip
+    world.write("in/a.txt", "12345")
+    world.write("in/deep/a.txt", "1")
+    report = carried_out(world)
+    assert (report.status, report.counts["new"]) == ("completed", 2)
+    assert sorted(p.name for p in (tmp_path / "done").iterdir()) == ["a-1.txt", "a.txt"]
+    assert not list((tmp_path / "in").rglob("*.txt"))
+    assert (tmp_path / "out/a.txt").read_text() == "5"
+    again = carried_out(world)
+    assert (again.counts["deleted"], again.counts["new"]) == (2, 0)
+
+
+def test_a_plan_needs_no_consent_and_tells_what_a_run_wants(world: World) -> None:
+    world.edit("secrets: {key: {env: FAKE_KEY}}\n", "")
+    world.edit(', env: {FAKE_KEY: "{{ secrets.key }}"}', "")
+    report = plan(world.file, pool=FakePool(), settings=settings(world.folder))
+    assert report.advice == (
+        f"A run wants to start the MCP server 'fake': `{sys.executable} {SERVER}`; "
+        "call the function `tools.py:clean`. If you trust it: `--allow tool,mcp`.",
+    )

@@ -1,0 +1,165 @@
+"""Only servers that are named are asked, wherever their names lead."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from paddock.steps.step import StepError
+from paddock.steps.toolbox import fetching
+from paddock.steps.toolbox.fetching import fetched, is_named, is_reachable
+from paddock.steps.toolset import ToolResult
+
+HERE = ["127.0.0.1"]
+PAGES: dict[str, tuple[int, dict[str, str], bytes]] = {
+    "/json": (200, {"Content-Type": "application/json"}, b'{"a": [1]}'),
+    "/page": (200, {"Content-Type": "text/html"}, b"<h1>Ferry</h1><script>no()</script>"),
+    "/text": (200, {"Content-Type": "text/plain; charset=latin-1"}, "Grüße".encode("latin-1")),
+    "/image": (200, {"Content-Type": "image/png"}, b"\x89PNG"),
+    "/large": (200, {"Content-Type": "text/plain"}, b"x" * 5000),
+    "/none": (404, {"Content-Type": "text/plain"}, b"no such page"),
+    "/broken": (503, {}, b""),
+    "/there": (302, {"Location": "/json"}, b""),
+    "/away": (302, {"Location": "http://evil.example/x"}, b""),
+    "/metadata": (302, {"Location": "http://169.254.169.254/latest"}, b""),
+    "/round": (302, {"Location": "/round"}, b""),
+    "/file": (302, {"Location": "file:///etc/passwd"}, b""),
+}
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        status, headers, body = PAGES[self.path]
+        self.server.hosts.append(self.headers["Host"])  # type: ignore[attr-defined]
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ThreadingHTTPServer]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
+        made.hosts = []  # type: ignore[attr-defined]
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield made
+        made.shutdown()
+
+
+@pytest.fixture
+def base(server: ThreadingHTTPServer) -> str:
+    return f"http://127.0.0.1:{server.server_port}"
+
+
+def fetch(url: str, hosts: list[str] | None = None, max_bytes: int = 4000) -> ToolResult:
+    return asyncio.run(fetched(url, HERE if hosts is None else hosts, max_bytes))
+
+
+def refused(url: str, hosts: list[str] | None = None) -> str:
+    result = fetch(url, hosts)
+    assert result.is_error
+    return result.text
+
+
+def test_data_comes_as_data_and_a_page_as_what_a_reader_sees(base: str) -> None:
+    assert fetch(f"{base}/json").value == {"a": [1]}
+    assert fetch(f"{base}/page").value == "# Ferry"
+    assert fetch(f"{base}/text#part").value == "Grüße"
+
+
+def test_what_cannot_be_read_is_refused_in_a_sentence(base: str) -> None:
+    assert refused(f"{base}/image") == f"'{base}/image' is no text but image/png."
+    assert refused(f"{base}/large") == f"'{base}/large' has more than 4,000 bytes."
+    assert refused(f"{base}/none") == f"'{base}/none' answers with status 404: no such page"
+
+
+def test_trouble_that_may_pass_can_be_tried_again(base: str) -> None:
+    for url in (f"{base}/broken", "http://127.0.0.1:9/", "http://no-such-host.invalid/"):
+        with pytest.raises(StepError) as caught:
+            fetch(url, [*HERE, "no-such-host.invalid"])
+        assert caught.value.kind == "io"
+
+
+def test_a_server_that_is_not_named_is_not_asked(base: str) -> None:
+    assert refused(f"{base}/json", ["example.org"]) == (
+        "'127.0.0.1' may not be asked; allowed: example.org."
+    )
+    assert "no address that begins with http" in refused("file:///etc/passwd")
+    assert "no address that begins with http" in refused("//127.0.0.1/x")
+    assert refused("http://me:key@127.0.0.1/") == (
+        "an address with a user's name in it is not asked."
+    )
+
+
+def test_a_redirect_is_followed_by_the_same_rules(base: str, server: ThreadingHTTPServer) -> None:
+    assert fetch(f"{base}/there").value == {"a": [1]}
+    assert "'evil.example' may not be asked" in refused(f"{base}/away")
+    assert "'169.254.169.254' may not be asked" in refused(f"{base}/metadata")
+    assert "no address that begins with http" in refused(f"{base}/file")
+    assert refused(f"{base}/round") == f"'{base}/round' was redirected more than 5 times."
+
+
+def test_a_name_that_leads_into_a_private_network_is_not_asked(
+    base: str, server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lookup(host: str, *_: Any, **__: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.server_port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    url = f"http://wiki.example:{server.server_port}/json"
+    assert "leads into a private network" in refused(url, ["wiki.example"])
+    assert fetch(url, ["wiki.example", "127.0.0.0/8"]).value == {"a": [1]}
+    assert server.hosts[-1] == f"wiki.example:{server.server_port}"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("host", "hosts", "expected"),
+    [
+        ("example.org", ["example.org"], True),
+        ("EXAMPLE.org", ["Example.org."], True),
+        ("a.example.org", ["example.org"], False),
+        ("a.b.example.org", ["*.example.org"], True),
+        ("evilexample.org", ["*.example.org"], False),
+        ("10.1.2.3", ["10.0.0.0/8"], True),
+        ("10.1.2.3", ["*"], False),
+        ("::1", ["::1"], True),
+    ],
+)
+def test_hosts_are_named_exactly(host: str, hosts: list[str], expected: bool) -> None:
+    assert is_named(host, hosts) is expected
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "expected"),
+    [
+        ("93.184.216.34", "example.org", True),
+        ("127.0.0.1", "localhost", True),
+        ("127.0.0.1", "example.org", False),
+        ("169.254.169.254", "example.org", False),
+        ("192.168.1.1", "example.org", False),
+        ("::ffff:127.0.0.1", "example.org", False),
+        ("fe80::1", "example.org", False),
+        ("fd00::1", "example.org", False),
+        ("0.0.0.0", "example.org", False),
+        ("224.0.0.1", "example.org", False),
+    ],
+)
+def test_addresses_of_private_networks_must_be_named_themselves(
+    address: str, host: str, expected: bool
+) -> None:
+    assert is_reachable(ipaddress.ip_address(address), host, [host]) is expected
+
+
+def test_the_deadline_of_a_server_that_says_nothing_is_not_for_ever() -> None:
+    assert fetching._CONNECT_S + fetching._READ_S <= 30
