@@ -160,10 +160,19 @@ def logs(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")
     ] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it as one page of HTML instead.")
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Show what a run did: its items, its failures, its notes."""
     past = _one(run, places)
+    if report is not None:
+        from paddock.runner.pictures.written import write_story
+
+        write_story(past, report)
+        console.tell(f"Wrote run '{past.row.run}' to {console.clean(str(report))}.")
+        return DONE
     if follow:
         return _follow(past, failed=failed, as_json=as_json)
     from paddock.runner.history.tail import Tail

@@ -101,7 +101,7 @@ def history(places: Iterable[Place], *, limit: int, failed_only: bool = False) -
     faults: list[str] = []
     for place in places:
         try:
-            with _reading(place) as ledger:
+            with reading(place) as ledger:
                 found += _runs(place, ledger, limit, failed_only=failed_only)
         except LedgerError as error:
             faults.append(str(error))
@@ -115,7 +115,7 @@ def named(places: Iterable[Place], name: str) -> History:
     faults: list[str] = []
     for place in places:
         try:
-            with _reading(place) as ledger:
+            with reading(place) as ledger:
                 row = ledger.run(name)
                 status = status_of(row, ledger) if row is not None else ""
         except LedgerError as error:
@@ -132,7 +132,7 @@ def names(places: Iterable[Place]) -> frozenset[str]:
     found: set[str] = set()
     for place in places:
         try:
-            with _reading(place) as ledger:
+            with reading(place) as ledger:
                 found |= ledger.run_names()
         except LedgerError:
             continue
@@ -145,7 +145,7 @@ def items(past: Past) -> list[ItemRow]:
     Raises:
         LedgerError: the ledger cannot be read.
     """
-    with _reading(past.place) as ledger:
+    with reading(past.place) as ledger:
         return ledger.items_of(past.row.run)
 
 
@@ -193,7 +193,7 @@ def _runs(place: Place, ledger: Ledger, limit: int, *, failed_only: bool) -> Ite
 
 
 @contextmanager
-def _reading(place: Place) -> Iterator[Ledger]:
+def reading(place: Place) -> Iterator[Ledger]:
     """Open a ledger to read."""
     url = read_settings(place.folder).ledger_url
     with Ledger(place.state, is_readonly=True, url=url) as ledger:

@@ -19,8 +19,9 @@ from typing import Any
 from .compaction import compact
 from .entries import LedgerError, unreadable, unwritable
 from .identity import known_identity
+from .objects import Objects
 from .reader import VERSION, WAIT_S, FileReader
-from .superfluous import Database, superfluous
+from .superfluous import Database, superfluous, used
 
 GRACE_S = 7 * 86400.0
 """What is younger stays even where the ledger is too large: its run may go on tomorrow."""
@@ -177,6 +178,9 @@ class _Broom:
         limits = self._limits
         too_large = self._now - GRACE_S if limits.max_bytes else 0.0
         found = list(superfluous(self._db, max(limits.calls_before, too_large)))
+        if found:
+            kept = used(self._db, Objects(self._state / "objects"))
+            found = [call for call in found if call.hash not in kept]
         old = [call for call in found if call.at < limits.calls_before]
         n_bytes = sum(call.n_bytes for call in old)
         doomed = {call.hash for call in old}
@@ -207,6 +211,9 @@ class _Broom:
                 if not os.path.lexists(self._state.parent / path):
                     self._do(_DROP_OUTPUT, {**at, "path": path})
             self._do(_DROP_ITEM, at)
+            self._do(_DROP_MADE, at)
+        if rows and not self._is_dry:
+            self._do(_DROP_SPECS, {})
         return frozenset((scope, key) for scope, key in rows)
 
     def _delete(self, table: str, column: str, keys: Sequence[str]) -> None:
@@ -246,10 +253,11 @@ class _Broom:
         for hash_, request, reply in self._db.rows(f"{query} {_HAS_OBJECT}", {}):
             if hash_ not in calls:
                 yield from (digest for digest in (request, reply) if digest is not None)
-        query = "select scope, key, returns_object from items where returns_object is not null"
-        for scope, key, digest in self._db.rows(query, {}):
-            if (scope, key) not in items:
-                yield digest
+        for table, column in (("items", "returns_object"), ("provenance", "made_object")):
+            query = f"select scope, key, {column} from {table} where {column} is not null"
+            for scope, key, digest in self._db.rows(query, {}):
+                if (scope, key) not in items:
+                    yield digest
 
     def _logs(self) -> None:
         """Remove what old runs wrote down, but nothing of one that may be running."""
@@ -305,6 +313,8 @@ where n.nspname = current_schema() and c.relkind = 'r'
 """
 _HAS_OBJECT = "where request_object is not null or reply_object is not null"
 _DROP_OUTPUT = "delete from outputs where scope = :scope and key = :key and path = :path"
+_DROP_MADE = "delete from provenance where scope = :scope and key = :key"
+_DROP_SPECS = "delete from specs where spec not in (select spec from provenance)"
 _DROP_ITEM = "delete from items where scope = :scope and key = :key and gone is not null"
 
 

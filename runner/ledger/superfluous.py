@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from .objects import Objects
+
 
 class Database(Protocol):
     """What statements are carried out on."""
@@ -56,6 +58,16 @@ def superfluous(database: Database, before: float) -> Iterator[Call]:
             yield call
 
 
+def used(database: Database, objects: Objects) -> frozenset[str]:
+    """Give the calls of which the items that are there were made, whoever made them first."""
+    found: set[str] = set()
+    for text, object_ in database.rows(_MADE, {}):
+        kept = objects.get(object_) if object_ is not None else text
+        for step in json.loads(kept)["steps"] if kept else ():
+            found.update(call[0] for call in step["calls"])
+    return frozenset(found)
+
+
 def _nested(database: Database) -> dict[str, str]:
     """Give what stands before the keys of calls in scopes of blocks within blocks."""
     found: dict[str, str] = {}
@@ -70,6 +82,12 @@ def _has_item(database: Database, scope: str, key: str) -> bool:
     query = "select 1 from items where scope = :scope and key = :key and gone is null"
     return bool(database.rows(query, {"scope": scope, "key": key}))
 
+
+_MADE = """
+select p.made, p.made_object from provenance p
+left join items i on i.scope = p.scope and i.key = p.key
+where i.gone is null
+"""
 
 # A top-level step's calls have no key; its entry has the step's id for one.
 _CALLS = """

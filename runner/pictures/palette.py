@@ -33,4 +33,13 @@ svg.graph .left>.mark,svg.graph .left>.state{fill:var(--left)}
 svg.graph :focus{outline:none}
 svg.graph :focus>rect{stroke-width:3.5}
 svg.graph a{cursor:pointer}
+svg.chart text.axis{fill:var(--soft);font-size:11px}
+svg.chart .grid{stroke:var(--wait);stroke-width:1}
+svg.chart .area{fill:var(--work);fill-opacity:.35;stroke:var(--work);stroke-width:1.2}
+svg.chart .bar{fill:var(--done)}
+svg.chart .bar.call{fill:var(--work)}svg.chart .bar.known{fill:var(--known)}
+svg.chart .bar.tool{fill:var(--running)}
+svg.chart .bar.failed,svg.chart .bar.quarantined{fill:var(--failed)}
+svg.chart .bar.skipped{fill:var(--left)}
+svg.chart .waited{fill:var(--wait);stroke:var(--line);stroke-width:.5}
 """.strip()

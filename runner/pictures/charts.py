@@ -1,0 +1,145 @@
+"""Draw a run's time: items and calls as bars in lanes, and how many calls were at work at once.
+
+Bounded whatever the run: lanes and bars have a greatest number, the rest is told in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+
+from .lanes import MOST_LANES, Bar, Span, bars_of, lanes_of, levels
+from .scene import took
+from .story import Story
+
+WIDTH, LEFT, RIGHT = 1120.0, 46.0, 14.0
+LANE, GAP, AXIS = 14.0, 4.0, 24.0
+LEAST_PX = 2.0
+BINS, HEIGHT = 280, 120.0
+_STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400)
+
+
+def items_chart(story: Story) -> str:
+    """Draw the items, those that were under way at a time one below the other."""
+    spans = [
+        Span(item.began, item.began + item.seconds, f"{item.step}: {item.key}", item.state)
+        for item in story.items
+        if item.began is not None
+    ]
+    return _timeline("Items over time", spans, story.seconds)
+
+
+def calls_chart(story: Story) -> str:
+    """Draw the calls; what they waited is pale."""
+    spans = [
+        Span(
+            call.began,
+            call.began + call.seconds,
+            f"{call.kind} {call.model} for {call.step} of {call.key}: "
+            f"{call.prompt:,} + {call.completion:,} tokens"
+            + (", known" if call.is_known else "")
+            + (f", waited {took(call.queue_s)}" if call.queue_s >= 0.05 else ""),
+            "known" if call.is_known else "tool" if call.kind == "tool" else "call",
+            call.queue_s,
+        )
+        for call in story.calls
+    ]
+    return _timeline("Calls over time", spans, story.seconds)
+
+
+def occupancy(story: Story) -> tuple[str, float, float]:
+    """Draw how many calls a model worked on at once; gives the most and the mean as well."""
+    spans = [
+        Span(call.began, call.began + call.seconds, "", "", call.queue_s)
+        for call in story.calls
+        if not call.is_known and call.kind != "tool"
+    ]
+    if not spans:
+        return "", 0.0, 0.0
+    found = levels(spans, story.seconds, BINS)
+    busy = [level for level in found if level > 0.01]
+    mean = sum(busy) / len(busy) if busy else 0.0
+    most = max(found)
+    return _area(found, story.seconds, max(most, 1.0)), most, mean
+
+
+def _timeline(name: str, spans: Sequence[Span], seconds: float) -> str:
+    """Draw spans in lanes; empty where there are none."""
+    if not spans:
+        return ""
+    lanes = lanes_of(spans)
+    shown = lanes[:MOST_LANES]
+    height = len(shown) * (LANE + GAP) + AXIS + GAP
+    lines = [_open(name, f"{len(spans):,} in {len(lanes):,} lanes, {took(seconds)}", height)]
+    lines += _grid(seconds, height)
+    least_s = LEAST_PX * seconds / (WIDTH - LEFT - RIGHT)
+    for number, lane in enumerate(shown):
+        y = GAP + number * (LANE + GAP)
+        for bar in bars_of(lane, least_s):
+            lines += _bar(bar, y, seconds)
+    lines.append("</svg>")
+    if len(lanes) > len(shown):
+        left = sum(map(len, lanes[MOST_LANES:]))
+        lines.append(f'<p class="soft">{left:,} more went on at the same time.</p>')
+    return "\n".join(lines)
+
+
+def _bar(bar: Bar, y: float, seconds: float) -> Iterator[str]:
+    x, end = _x(bar.start, seconds), _x(bar.end, seconds)
+    more = f" and {bar.n - 1:,} more" if bar.n > 1 else ""
+    words = escape(f"{bar.label}{more}, {took(bar.end - bar.start)}")
+    width = max(end - x, 1.0)
+    yield f"<g><title>{words}</title>"
+    waited = min(width, _x(bar.start + bar.waited, seconds) - x) if bar.waited else 0.0
+    if waited >= 1:
+        yield f'<rect class="waited" x="{x:.1f}" y="{y:g}" width="{waited:.1f}" height="{LANE:g}"/>'
+    at, left = x + waited, max(width - waited, 1.0)
+    yield (
+        f'<rect class="bar {escape(bar.kind)}" x="{at:.1f}" y="{y:g}" width="{left:.1f}" '
+        f'height="{LANE:g}" rx="2"/></g>'
+    )
+
+
+def _area(found: Sequence[float], seconds: float, most: float) -> str:
+    height = HEIGHT + AXIS + GAP
+    lines = [_open("Calls at work at once", f"at most {most:.1f}", height)]
+    lines += _grid(seconds, height)
+    for share in (0.0, 0.5, 1.0):
+        y = GAP + HEIGHT * (1 - share)
+        lines.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
+        lines.append(
+            f'<text class="axis" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">'
+            f"{most * share:.2g}</text>"
+        )
+    width = (WIDTH - LEFT - RIGHT) / len(found)
+    path = f"M{LEFT:.1f} {GAP + HEIGHT:.1f}"
+    for number, level in enumerate(found):
+        y = GAP + HEIGHT * (1 - level / most)
+        path += f"V{y:.1f}H{LEFT + (number + 1) * width:.1f}"
+    path += f"V{GAP + HEIGHT:.1f}z"
+    lines += [f'<path class="area" d="{path}"/>', "</svg>"]
+    return "\n".join(lines)
+
+
+def _open(name: str, words: str, height: float) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" role="img" '
+        f'aria-label="{escape(name)}: {escape(words)}" width="{WIDTH:g}" height="{height:g}" '
+        f'viewBox="0 0 {WIDTH:g} {height:g}">'
+    )
+
+
+def _grid(seconds: float, height: float) -> Iterable[str]:
+    """Draw the lines of the time, at round numbers, at most a dozen."""
+    step = next((s for s in _STEPS_S if seconds / s <= 12), seconds / 12)
+    for number in range(int(seconds / step) + 1):
+        x = _x(number * step, seconds)
+        yield f'<path class="grid" d="M{x:.1f} {GAP:g}V{height - AXIS:.1f}"/>'
+        yield (
+            f'<text class="axis" x="{x:.1f}" y="{height - 8:.1f}" text-anchor="middle">'
+            f"{took(number * step)}</text>"
+        )
+
+
+def _x(at: float, seconds: float) -> float:
+    return LEFT + (WIDTH - LEFT - RIGHT) * min(max(at / seconds, 0.0), 1.0)

@@ -1,0 +1,193 @@
+"""A run as one page: what failed first, then its time, its tokens and its documents.
+
+Its size is bounded: of 10,000 documents those that failed or took longest are listed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+from .charts import calls_chart, items_chart, occupancy
+from .page import cell, number, page, table
+from .scene import took
+from .story import Call, Item, Story
+
+MOST_FAILURES, MOST_ITEMS, MOST_ERROR_CHARS = 200, 1_000, 2_000
+_ITEM_HEADS = ("Item", "Of", "State", "#Took", "#Calls", "#Known", "#Prompt", "#Answer", "Wrote")
+_CALL_HEADS = (
+    "Step", "Model", "#Calls", "#Known", "#Prompt", "#Of it reused", "#Answer", "#Waited", "#Took"
+)  # fmt: skip
+
+
+def report_page(story: Story, target: Path) -> str:
+    """Give the page; links are relative to where it will lie."""
+    return page(f"{story.past.row.pipeline}: {story.past.row.run}", _parts(story, target.parent))
+
+
+def _parts(story: Story, folder: Path) -> Iterator[str]:
+    yield from _head(story)
+    yield from _failures(story, folder)
+    yield from _charts(story)
+    yield from _tokens(story.calls)
+    yield from _documents(story, folder)
+
+
+def _head(story: Story) -> Iterator[str]:
+    past, row = story.past, story.past.row
+    began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.started))
+    yield f"<h1>{escape(row.pipeline)}</h1>"
+    yield (
+        f"<p>Run <b>{escape(row.run)}</b> of {escape(str(past.place.folder / row.file))}, {began}, "
+        f'{took(story.seconds)}: <span class="s-{escape(past.status)}">{escape(past.status)}</span>'
+        f"</p>"
+    )
+    if past.message:
+        yield f"<p>{escape(past.message)}</p>"
+    summary = past.summary
+    tokens = summary.get("tokens") or {}
+    facts = [(state, f"{n:,}") for state, n in story.counts.items()]
+    facts += [
+        ("calls", f"{summary.get('calls', len(story.calls)):,}"),
+        ("known calls", f"{summary.get('cached_calls', 0):,}"),
+        ("tokens read", f"{tokens.get('prompt', 0):,}"),
+        ("of them reused", f"{tokens.get('prompt_reused', 0):,}"),
+        ("tokens written", f"{tokens.get('completion', 0):,}"),
+    ]
+    chips = "".join(
+        f'<li class="s-{escape(name)}">{escape(name)} <b>{escape(shown)}</b></li>'
+        for name, shown in facts
+        if shown != "0"
+    )
+    yield f'<ul class="chips">{chips}</ul>'
+    for name, loads in (summary.get("models") or {}).items():
+        n = loads.get("loads", 0)
+        times = "once" if n == 1 else f"{n:,} times"
+        seconds = took(loads.get("load_s", 0.0))
+        yield f'<p class="soft">{escape(name)} was loaded {times}, {seconds}.</p>'
+
+
+def _failures(story: Story, folder: Path) -> Iterator[str]:
+    bad = [item for item in story.items if item.is_bad]
+    if not bad:
+        return
+    yield f"<h2>Failed ({len(bad):,})</h2>"
+    for item in bad[:MOST_FAILURES]:
+        name = _linked(item.key, item.source, folder)
+        error = (item.error or "").strip()[:MOST_ERROR_CHARS]
+        yield (
+            f'<div class="error"><p><b>{name}</b> of {escape(item.step)}, '
+            f'<span class="s-{escape(item.state)}">{escape(item.state)}</span></p>'
+            f"<p>{escape(error)}</p></div>"
+        )
+    if len(bad) > MOST_FAILURES:
+        n_left = len(bad) - MOST_FAILURES
+        yield f"<p>{n_left:,} more; <code>paddock logs {escape(story.past.row.run)} --failed</code>"
+        yield " lists them.</p>"
+
+
+def _charts(story: Story) -> Iterator[str]:
+    items, calls = items_chart(story), calls_chart(story)
+    if items:
+        yield '<h2 id="items-time">Items over time</h2>'
+        yield _scroll("items-time", items)
+    if calls:
+        yield '<h2 id="calls-time">Calls over time</h2>'
+        yield (
+            '<p class="soft">Pale: waited for its turn or for the model. Violet: the ledger had '
+            "the reply.</p>"
+        )
+        yield _scroll("calls-time", calls)
+    chart, most, mean = occupancy(story)
+    if chart:
+        yield '<h2 id="at-once">Calls at work at once</h2>'
+        yield f'<p class="soft">At most {most:.1f}; {mean:.1f} on average while any was.</p>'
+        yield _scroll("at-once", chart)
+
+
+def _scroll(name: str, inner: str) -> str:
+    return f'<div class="scroll" tabindex="0" role="region" aria-labelledby="{name}">{inner}</div>'
+
+
+def _tokens(calls: Sequence[Call]) -> Iterator[str]:
+    groups: dict[tuple[str, str], list[Call]] = {}
+    for call in calls:
+        groups.setdefault((call.step, call.model or call.kind), []).append(call)
+    if groups:
+        yield "<h2>Calls and tokens</h2>"
+        rows = (_token_row(*place, made) for place, made in sorted(groups.items()))
+        yield table("Calls and tokens", _CALL_HEADS, rows)
+
+
+def _token_row(step: str, model: str, calls: Sequence[Call]) -> str:
+    new = [call for call in calls if not call.is_known]
+    seconds = sum(call.seconds for call in new)
+    waited = sum(call.queue_s for call in new)
+    cells = (
+        f'<th scope="row">{escape(step)}</th>',
+        cell(model),
+        number(len(new)),
+        number(len(calls) - len(new)),
+        number(sum(call.prompt for call in new)),
+        number(sum(call.reused for call in new)),
+        number(sum(call.completion for call in new)),
+        cell(took(waited) if waited >= 0.05 else "", "n"),
+        cell(took(seconds) if seconds >= 0.05 else "", "n"),
+    )
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _documents(story: Story, folder: Path) -> Iterator[str]:
+    items = sorted(story.items, key=lambda item: (not item.is_bad, -item.seconds))[:MOST_ITEMS]
+    n_left = len(story.items) - len(items)
+    notes = []
+    if n_left:
+        notes.append(f"{n_left:,} more, all done and quicker than these.")
+    if story.n_taken_over:
+        notes.append(f"{story.n_taken_over:,} were done again by later runs and are told there.")
+    n_fresh = story.counts.get("fresh", 0)
+    if n_fresh:
+        notes.append(f"{n_fresh:,} were fresh: nothing had to be done.")
+    if not items:
+        yield f"<p>{escape(' '.join(notes) or 'Nothing had to be done.')}</p>"
+        return
+    yield "<h2>Items</h2>"
+    rows = (_item_row(item, folder) for item in items)
+    yield table("Items", _ITEM_HEADS, rows, note=" ".join(notes))
+
+
+def _item_row(item: Item, folder: Path) -> str:
+    wrote = ", ".join(_linked(Path(output).name, output, folder) for output in item.outputs[:5])
+    if len(item.outputs) > 5:
+        wrote += f" and {len(item.outputs) - 5:,} more"
+    cells = (
+        f'<td class="name">{_linked(item.key, item.source, folder)}</td>',
+        cell(item.step),
+        cell(item.state, f"s-{item.state}"),
+        cell(took(item.seconds), "n"),
+        number(item.calls),
+        number(item.known_calls),
+        number(item.prompt),
+        number(item.completion),
+        f'<td class="name">{wrote}</td>',
+    )
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _linked(text: str, path: str | None, folder: Path) -> str:
+    """Give a text as a link to a file, relative to the page; the text alone where there is none."""
+    if path is None:
+        return escape(text)
+    try:
+        near = os.path.relpath(path, folder.resolve())
+    except ValueError:  # another drive
+        near = path
+    # Names of files are bytes: what is no text in them is written as the file system has it.
+    address = quote(os.fsencode(near.replace(os.sep, "/")))
+    # A name with a colon before any slash would be read as a scheme.
+    start = "" if address.startswith(("/", ".")) else "./"
+    return f'<a href="{start}{escape(address)}">{escape(text)}</a>'

@@ -1,0 +1,183 @@
+"""What a run did, item by item and call by call, as the ledger and the journal tell it. Reads only.
+
+An item that a later run did again is that run's; how many those are is told.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paddock.runner import made
+from paddock.runner.history.past import Past, reading
+from paddock.runner.ledger.entries import ItemRow, MadeRow
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.origins import Origins
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One item, or a top-level step that is one."""
+
+    step: str
+    key: str
+    state: str
+    """`new`, `changed`, `stale`, `skipped`, `failed` or `quarantined`."""
+    began: float | None
+    """Seconds since the run began; None where nobody kept it."""
+    seconds: float
+    calls: int
+    known_calls: int
+    prompt: int
+    completion: int
+    error: str | None
+    source: str | None
+    """The document's path, absolute."""
+    outputs: tuple[str, ...]
+    """Absolute."""
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether it failed."""
+        return self.state in ("failed", "quarantined")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call; times in seconds since the run began."""
+
+    step: str
+    key: str
+    kind: str
+    model: str
+    began: float
+    seconds: float
+    queue_s: float
+    """Of `seconds`, waited."""
+    prompt: int
+    reused: int
+    completion: int
+    is_known: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """One run."""
+
+    past: Past
+    items: tuple[Item, ...]
+    """In the order in which they began."""
+    calls: tuple[Call, ...]
+    seconds: float
+    """From its beginning to its end, or to the last that is known of it."""
+    n_taken_over: int
+    """Items that later runs did again."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Items by state, as the run counted them."""
+        counts = self.past.summary.get("counts")
+        if isinstance(counts, dict):
+            return {name: n for name, n in counts.items() if n}
+        found: dict[str, int] = {}
+        for item in self.items:
+            found[item.state] = found.get(item.state, 0) + 1
+        return found
+
+
+def story_of(past: Past) -> Story:
+    """Read what is kept of a run.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+    """
+    with reading(past.place) as ledger:
+        origins = Origins(ledger)
+        rows = {(row.scope, row.entry.key): row for row in ledger.items_of(past.row.run)}
+        mades = {(row.scope, row.key): row for row in origins.made_in(past.row.run)}
+        outers = _outers(ledger)
+    began = past.row.started
+    base = past.place.folder.resolve()
+    items = [
+        _item(row, mades.get(place), outers.get(row.scope, ""), began, base)
+        for place, row in rows.items()
+    ]
+    items.sort(key=lambda item: (item.began is None, item.began or 0.0, item.step, item.key))
+    calls = sorted(_calls(mades.values(), outers, began), key=lambda call: call.began)
+    ends = [call.began + call.seconds for call in calls]
+    ends += [item.began + item.seconds for item in items if item.began is not None]
+    ended = past.row.ended
+    seconds = max(ends, default=0.0) if ended is None else ended - began
+    counts = past.summary.get("counts") or {}
+    n_done = sum(counts.get(state, 0) for state in _DONE)
+    n_told = sum(item.state in _DONE for item in items)
+    return Story(past, tuple(items), tuple(calls), max(seconds, 0.001), max(0, n_done - n_told))
+
+
+_DONE = ("new", "changed", "stale")
+
+
+def _outers(ledger: Ledger) -> dict[str, str]:
+    """Give what stands before the keys of items in nested blocks, by scope."""
+    found = {}
+    for scope, inputs in ledger.rows("select scope, inputs from scopes"):
+        outer = [key for key in json.loads(inputs) if isinstance(key, str)]
+        if outer:
+            found[scope] = "".join(f"{key}/" for key in outer)
+    return found
+
+
+def _item(row: ItemRow, made_row: MadeRow | None, outer: str, began: float, base: Path) -> Item:
+    entry = row.entry
+    source, steps = made.read(made_row.made) if made_row is not None else (None, ())
+    calls = [call for step in steps for call in step.calls]
+    new = [call for call in calls if not call.is_known]
+    first = min((step.began for step in steps), default=None)
+    state = (entry.was or "new") if entry.state == "done" else entry.state
+    outputs = json.loads(entry.outputs) if entry.outputs else ()
+    return Item(
+        step=row.step,
+        key=f"{outer}{entry.key}",
+        state=state,
+        began=None if first is None else max(0.0, first - began),
+        seconds=entry.seconds,
+        calls=len(new) if made_row is not None else entry.calls,
+        known_calls=len(calls) - len(new),
+        prompt=sum(call.prompt for call in new),
+        completion=sum(call.completion for call in new),
+        error=entry.error,
+        source=None if source is None else str(base / source.path),
+        outputs=tuple(str(base / output) for output in outputs),
+    )
+
+
+def _calls(rows: Iterable[MadeRow], outers: Mapping[str, str], began: float) -> Iterator[Call]:
+    for row in rows:
+        for step in made.read(row.made)[1]:
+            for call in step.calls:
+                yield _call(call, step, f"{outers.get(row.scope, '')}{row.key}", began)
+
+
+def _call(call: made.CallMade, step: made.StepMade, key: str, began: float) -> Call:
+    return Call(
+        step=step.id,
+        key=key,
+        kind=call.kind,
+        model=step.model or "",
+        began=max(0.0, call.began - began),
+        seconds=call.seconds,
+        queue_s=min(call.queue_s, call.seconds),
+        prompt=call.prompt,
+        reused=call.reused,
+        completion=call.completion,
+        is_known=call.is_known,
+    )
+
+
+def tokens_of(story: Story) -> Mapping[str, Any]:
+    """Give the run's tokens as it counted them."""
+    tokens = story.past.summary.get("tokens")
+    return tokens if isinstance(tokens, dict) else {}
