@@ -86,7 +86,8 @@ class Recalled:
 
     asker: Asker
     embedder: ModelSpec
-    path: Path
+    folder: Path
+    name: str
     item: ItemName
     told: str = "put into the store, from where the nearest came back"
     _store: Store | None = None
@@ -120,7 +121,9 @@ class Recalled:
         if self._store is None:
             facts = await self.asker.tools.pool.facts(self.embedder)
             model = EmbedModel(self.embedder.ref, facts.identity)
-            self._store = await self.asker.tools.stores.open(self.path, n_dimensions, model)
+            # Another model's vectors cannot be compared with these, so it has a store of its own.
+            path = self.folder / f"{self.name}-{facts.identity[:8]}.lance"
+            self._store = await self.asker.tools.stores.open(path, n_dimensions, model)
         return self._store
 
     async def _vectors(self, texts: Sequence[str]) -> list[Sequence[float]]:
@@ -139,7 +142,7 @@ def recalled(asker: Asker) -> Recalled:
     """Give a memory in a store of the step's own, beside the pipeline's ledger."""
     tools = asker.tools
     name = "".join(char if char.isalnum() else "_" for char in tools.item.step) or "agent"
-    path = tools.roots.base / ".paddock" / "memory" / f"{name}.lance"
+    folder = tools.roots.base / ".paddock" / "memory"
     own = f"{tools.item.owner} (memory)"  # rows of its own, which no item of the pipeline has
     item = replace(tools.item, step=f"{tools.item.step} (memory)", owner=own)
-    return Recalled(asker, tools.models.resolve(None, "embed"), path, item)
+    return Recalled(asker, tools.models.resolve(None, "embed"), folder, name, item)

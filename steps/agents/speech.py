@@ -93,6 +93,13 @@ class Native:
         """Give the model its turn."""
         reply = await self.asker.ask(messages, tools=self.tools, tool_choice=choice)
         calls = () if choice == "none" else reply.tool_calls
+        if not calls and choice not in ("auto", "none") and reply.done_reason == "length":
+            raise StepError(
+                "the call that the model had to make ended at its limit of "
+                f"{reply.usage.completion_tokens} tokens.",
+                remedy="Raise `max_tokens` under `params`.",
+                kind="check",
+            )
         said = Message("assistant", reply.text, reasoning=reply.reasoning, tool_calls=calls)
         return Said(reply.text, calls, said, reply)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from dataclasses import replace
@@ -9,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.errors import WorkerLost
-from paddock.engine.request import ChatRequest, ToolCall
-from paddock.runner import run, validate
+from paddock.engine.pool import LocalPool
+from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec, ToolCall
+from paddock.runner import run, run_async, validate
 from paddock.runner.observer import Silent
 from paddock.runner.report import Report
+from paddock.steps.storage import EmbedModel
+from paddock.steps.stores.opened import OpenStores
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, settings
 
@@ -123,3 +127,65 @@ def test_tools_that_there_are_not_are_told_before_anything_runs(tmp_path: Path) 
         "there is no tool 'calculater'.",
         "there is no MCP server 'nots'.",
     ]
+
+
+def test_turns_that_no_longer_fit_come_back_from_a_store_and_leave_it_in_the_end(
+    tmp_path: Path,
+) -> None:
+    there = world(tmp_path, "[calculator], memory: store, max_turns: 12")
+
+    def answer(request: ChatRequest) -> str | list[ToolCall]:
+        n = len(pool.chats)
+        long = " + ".join([str(n)] * 12)
+        return [ToolCall("calculator", {"expression": long})] if n <= 10 else "The end."
+
+    pool = FakePool(answer=answer, n_ctx_tokens=320)
+    report = there.run(pool=pool)
+    assert (report.status, report.returns["text"]) == ("completed", "The end.")
+    task = pool.chats[-1].messages[0].content
+    assert task.startswith("Add up.\n\nFrom earlier in this conversation:\n<result>\ncalculator {")
+    assert any("put into the store, from where the nearest came back" in n for n in report.notes)
+
+    (folder,) = (tmp_path / ".paddock" / "memory").glob("*.lance")
+    assert asyncio.run(n_rows(folder)) == 0
+
+
+async def n_rows(folder: Path) -> int:
+    stores = OpenStores(folder.parent)
+    digest = (await FakePool().facts(ModelSpec("all-minilm", "embed"))).identity
+    try:
+        store = await stores.open(folder, None, EmbedModel("all-minilm", digest))
+        return store.n_rows
+    finally:
+        await stores.close()
+
+
+def test_a_real_model_calls_a_tool_as_templates_write_calls(tmp_path: Path) -> None:
+    options = "[calculator], tool_choice: calculator, max_turns: 1, params: {max_tokens: 40}"
+    there = world(tmp_path, options)
+    there.edit('"Add up."', '"How much is 12 * 34?"')
+
+    class TakesTools:
+        """The bundled model, as if its template had words for tools."""
+
+        def __init__(self, pool: LocalPool) -> None:
+            self._pool = pool
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._pool, name)
+
+        async def facts(self, model: ModelSpec) -> ModelFacts:
+            return replace(await self._pool.facts(model), takes_tools=True)
+
+    async def work() -> Report:
+        own = settings(tmp_path)
+        async with LocalPool(own.pool) as pool:
+            there_now: Any = TakesTools(pool)
+            return await run_async(there.file, pool=there_now, settings=own, local=True)
+
+    report = asyncio.run(work())
+    assert report.status == "completed", report.message
+    (call,) = report.returns["calls"]
+    assert call["tool"] == "calculator"
+    assert isinstance(call["result"], int), "what it works out is its own affair"
+    assert report.returns["text"].strip()

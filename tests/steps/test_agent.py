@@ -259,6 +259,16 @@ def test_a_first_call_can_be_demanded() -> None:
         work(saying(), tool_choice="clock")
 
 
+def test_a_call_that_must_be_made_and_is_cut_off_is_an_error() -> None:
+    pool = saying("<tool_call> " * 20)
+    with pytest.raises(StepError) as caught:
+        work(pool, tool_choice="required", params={"max_tokens": 5})
+    assert str(caught.value) == (
+        "the call that the model had to make ended at its limit of 5 tokens. "
+        "Raise `max_tokens` under `params`."
+    )
+
+
 # Text of others
 
 
