@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from . import texts
 from .errors import known
 from .expressions import ExpressionError, Path, Value
-from .keys import Keys
+from .keys import Keys, without_free
 from .quantities import Seconds
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def read(data: Any, checks: Checks) -> dict[str, Server]:
 
 
 def _inline(data: Mapping[str, Any], checks: Checks, at: Path) -> Iterator[tuple[str, Server]]:
-    for name, item in data.items():
+    for name, item in without_free(dict(data)).items():
         place = (*at, name)
         if not _NAME.fullmatch(name):
             what = f"'{name}' cannot be the name of a server"

@@ -41,6 +41,8 @@ ONLY_IN = {
     "pypdfium2": {"steps/readers/pdf_text.py"},
     "rapidocr": {"steps/readers/ocr.py"},
     "PIL": {"steps/readers/image_text.py"},
+    "mcp": {"steps/toolbox/sessions.py"},
+    "mcp_types": {"steps/toolbox/sessions.py"},
     "lxml": {"steps/readers/docx_text.py", "steps/readers/pptx_text.py"},
 }
 

@@ -82,6 +82,44 @@ def test_a_pipeline_that_wants_more_than_it_may_have_is_refused_with_the_list(fi
     assert not (file.parent / ".paddock").exists()
 
 
+WANTS_TOOLS = """\
+mcpServers:
+  files: {command: npx, args: [-y, "a server"]}
+  near: {url: "http://127.0.0.1:9/mcp"}
+  far: {url: "http://gpu-1/mcp"}
+  unused: {command: rm}
+steps:
+  - {id: a, uses: run, with: {command: [git, log, "{{ 1 }}"]}}
+  - {id: b, uses: tool, with: {name: calculator, args: {expression: "1"}}}
+  - {id: c, uses: tool, with: {name: "tools.py:clean"}}
+  - {id: d, uses: tool, with: {name: files.read_file}}
+  - {id: e, uses: tool, with: {name: x, server: near}}
+  - {id: f, uses: tool, with: {name: x, server: far}}
+  - {id: g, uses: tool, with: {name: y, server: far}}
+  - for_each: n in [1, 2]
+    do:
+      - uses: tool
+        with: {name: http.get, args: {url: "http://x"}, options: {hosts: [example.org, localhost]}}
+"""
+
+
+def test_commands_tools_and_servers_that_steps_use_are_listed_once_each(tmp_path: Path) -> None:
+    (tmp_path / "tools.py").write_text("def clean(): ...")
+    file = tmp_path / "wants.yaml"
+    file.write_text(WANTS_TOOLS)
+    needs = [(need.name, need.mark and need.mark.line, need.what) for need in refused(file).needs]
+    assert needs == [
+        ("mcp", 2, "start the MCP server 'files': `npx -y 'a server'`"),
+        ("mcp", 3, "ask the MCP server 'near' at http://127.0.0.1:9/mcp"),
+        ("network", 4, "ask the MCP server 'far' at http://gpu-1/mcp"),
+        ("run", 7, "run `git log '{{ 1 }}'`"),
+        ("tool", 9, "call the function `tools.py:clean`"),
+        ("network", 17, "fetch from example.org"),
+    ]
+    assert {need.name for need in refused(file, "mcp", "run", "tool").needs} == {"network"}
+    assert not (tmp_path / ".paddock").exists()
+
+
 def test_what_is_allowed_is_no_more_in_the_list(file: Path) -> None:
     assert {need.name for need in refused(file, "secrets", "run").needs} == {"network"}
 
