@@ -16,7 +16,7 @@ from .cassette import Call
 
 MOST_LINES = 60
 MOST_CHARS = 160
-_SENTENCE = re.compile(r"(?<=[.!?。！？])\s+")  # noqa: RUF001 - ends of sentences in Chinese
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])")  # the latter end Chinese ones
 
 
 def nearest(asked: Mapping[str, Any], calls: Iterable[Call]) -> Call | None:

@@ -1,0 +1,111 @@
+"""The tests of a prompt file: each row of its data a case, its evaluators the claims."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.request import ChatRequest
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.trials import verb
+from paddock.runner.trials.outcome import Case, Suite
+from paddock.runner.trials.trial import Mode
+from tests.fakes.pool import FakePool
+from tests.runner.trials.bench import Nobody
+
+FILE = """\
+name: Sums
+model: openai/gpt-4o-mini
+modelParameters: {maxTokens: 30}
+messages:
+  - {role: system, content: Be brief.}
+  - {role: user, content: "Sum up {{input}}"}
+testData:
+  - {input: "the ferry {{ and }} {% more %}", expected: A ferry.}
+  - {input: the bees, expected: Bees.}
+evaluators:
+  - {name: has, string: {contains: FERRY}}
+  - {name: starts, string: {startsWith: "the "}}
+  - {name: ends, string: {endsWith: "."}}
+  - name: judged
+    llm:
+      modelId: openai/gpt-4o
+      systemPrompt: You judge.
+      prompt: "Is {{completion}} right for {{input}}?"
+      choices: [{choice: right, score: 1}, {choice: wrong, score: 0}]
+"""
+
+
+def tried(file: Path, mode: Mode = "auto", pool: FakePool | None = None) -> Suite:
+    (suite,) = verb.carry_out(
+        [verb.read(file)], mode=mode, pool=pool or FakePool(), tell=lambda file, case: None
+    )
+    return suite
+
+
+def answer(request: ChatRequest) -> str:
+    if request.constraint is not None:
+        return '{"choice": "right"}'
+    return "The ferry, and more."
+
+
+def problems(case: Case) -> list[str]:
+    return [problem.message for problem in case.problems]
+
+
+def test_each_row_is_a_test_and_is_recorded(tmp_path: Path) -> None:
+    file = tmp_path / "s.prompt.yml"
+    file.write_text(FILE)
+    pool = FakePool(answer=answer)
+    suite = tried(file, "record", pool)
+    assert suite.name == "Sums"
+    assert [case.name for case in suite.cases] == [
+        "1: the ferry {{ and }} {% more %}",
+        "2: the bees",
+    ]
+    assert [case.word for case in suite.cases] == ["passed", "passed"]
+    assert suite.notes[0] == (
+        "s.prompt.yml: its model 'openai/gpt-4o-mini' is not asked, but the default one"
+    )
+    first, judge = pool.chats[:2]
+    assert [(one.role, one.content) for one in first.messages] == [
+        ("system", "Be brief."),
+        ("user", "Sum up the ferry {{ and }} {% more %}"),
+    ]
+    assert first.params["max_tokens"] == 30
+    assert judge.messages[1].content == (
+        "Is The ferry, and more. right for the ferry {{ and }} {% more %}?"
+    )
+    assert [case.word for case in tried(file, "replay", Nobody()).cases] == ["passed", "passed"]
+
+
+def test_what_an_evaluator_finds_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "s.prompt.yml"
+    file.write_text(FILE)
+
+    def wrong(request: ChatRequest) -> str:
+        return '{"choice": "wrong"}' if request.constraint is not None else "A boat"
+
+    suite = tried(file, pool=FakePool(answer=wrong))
+    assert problems(suite.cases[0]) == [
+        '`contains(text, "FERRY")`: It does not contain "FERRY"; it must.',
+        r"nothing in what the run returns matches `(?is)\A\s*the\ `.",
+        r"nothing in what the run returns matches `(?is)\.\s*\Z`.",
+        "smollm2:135m chooses 'wrong' for what the run returns (they count 'right' 1, 'wrong' 0).",
+    ]
+
+
+def test_a_row_without_a_variable_and_a_strange_evaluator_are_faults(tmp_path: Path) -> None:
+    file = tmp_path / "s.prompt.yml"
+    file.write_text(
+        FILE.replace("input: the bees", "imput: x").replace(
+            'string: {endsWith: "."}', "uses: github/joy"
+        )
+    )
+    with pytest.raises(PipelineError) as caught:
+        verb.read(file)
+    assert [fault.message for fault in caught.value.faults] == [
+        "the messages read 'input', which this row of `testData` does not have.",
+        "there is no evaluator 'github/joy'.",
+    ]
