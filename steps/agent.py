@@ -29,6 +29,7 @@ class AgentParams(Params):
     tools: list[str | AgentTool] = Field(
         min_length=1,
         description="What it may call: names of tools, or mappings with `server` and `allow`.",
+        examples=[["calculator"]],
     )
     model: str | None = Field(default=None, description="Which model works.")
     system: Template | None = Field(default=None, description="What the model is told beforehand.")

@@ -35,6 +35,7 @@ class FilesMoveParams(Params):
         default=None,
         min_length=1,
         description="Its new path; with a `/` at the end, or of a folder, the folder it goes to.",
+        examples=["done/a.md"],
     )
     mode: Mode = Field(
         default="move", description="What happens to the file; `delete` needs no `to`."

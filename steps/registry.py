@@ -82,6 +82,18 @@ def load(name: str) -> type[Step[Any, Any]]:
     return kind  # type: ignore[no-any-return]  # `_fault` has looked at its shape
 
 
+def load_all() -> tuple[dict[str, type[Step[Any, Any]]], tuple[BrokenStep, ...]]:
+    """Import every step that can be used, by name, and tell which cannot."""
+    kinds: dict[str, type[Step[Any, Any]]] = {}
+    broken: list[BrokenStep] = []
+    for name in names():
+        try:
+            kinds[name] = load(name)
+        except BrokenStep as error:
+            broken.append(error)
+    return kinds, tuple(broken)
+
+
 def package(name: str) -> str:
     """Tell which package brings a step; several ones are joined, none gives an empty text."""
     points = _found().get(ALIASES.get(name, name), ())

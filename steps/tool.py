@@ -22,8 +22,11 @@ class ToolParams(Params):
         min_length=1,
         description="`calculator`, `now`, `http.get`, `files.search`, `files.read`, an installed "
         "tool, a function such as `tools.py:clean`, or a server's tool such as `web.fetch`.",
+        examples=["calculator"],
     )
-    args: dict[str, Any] = Field(default={}, description="What the tool is asked.")
+    args: dict[str, Any] = Field(
+        default={}, description="What the tool is asked.", examples=[{"expression": "6 * 7"}]
+    )
     server: str | None = Field(
         default=None, min_length=1, description="The MCP server that has it, of `mcpServers`."
     )

@@ -66,22 +66,37 @@ def schema(
 
 
 def schema_of_all() -> dict[str, Any]:
-    """Build the schema from the language's models and every installed step."""
+    """Build the schema from the language's models and every installed step that can be used."""
     from paddock.pipelines.schema import schema as build
     from paddock.steps import registry
 
-    return build({name: registry.load(name).params for name in registry.names()})
+    kinds, broken = registry.load_all()
+    for error in broken:
+        console.tell(str(error))
+    return build({name: kind.params for name, kind in kinds.items()})
 
 
-def steps(as_json: Json = False) -> int:
-    """List the installed steps and their parameters."""
-    from . import listing
+def steps(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Tell all of this one.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """List the installed steps, tools, check functions and readers, and what they take."""
+    from . import installed
 
-    rows = listing.steps()
+    if name is not None:
+        from .one_step import told
+
+        console.say_json(told(name).as_json()) if as_json else console.say(told(name).text())
+        return DONE
+    found = installed.installed()
+    for sentence in found.broken:
+        console.tell(sentence)
     if as_json:
-        console.say_json({"steps": [row.as_json() for row in rows]})
+        console.say_json(found.as_json())
     else:
-        console.say(listing.steps_text(rows))
+        console.say(installed.text_of(found))
     return DONE
 
 

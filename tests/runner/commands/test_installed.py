@@ -1,0 +1,106 @@
+"""Steps, tools, check functions and readers, as a person and a machine see them."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from paddock.engine.request import Role
+from paddock.runner.commands import installed
+from paddock.runner.commands.one_step import OneStep
+from paddock.steps.step import Output, Params
+
+
+class _Params(Params):
+    root: str
+    include: tuple[str, ...] = ("**/*",)
+    newest: int | None = None
+    by: str = Field("page", alias="per")
+
+
+class _Output(Output):
+    files: list[str]
+    count: int
+
+
+class _Count:
+    """Count files under a root.
+
+    More about it.
+    """
+
+    params: ClassVar = _Params
+    output: ClassVar = _Output
+    version: ClassVar[int] = 1
+    is_pure: ClassVar[bool] = True
+    roles: ClassVar[frozenset[Role]] = frozenset()
+
+
+def test_a_step_is_told_with_needs_defaults_and_outputs() -> None:
+    row = installed.step_row("count", _Count, "paddock-count")
+    assert installed.steps_text([row]) == (
+        "count  Count files under a root. [paddock-count]\n"
+        "  needs  root\n"
+        '  takes  include ["**/*"], newest, per "page"\n'
+        "  gives  files, count"
+    )
+    assert row.as_json()["params"]["include"] == {
+        "required": False,
+        "default": ["**/*"],
+        "schema": row.params[1].schema,
+    }
+    assert row.as_json()["outputs"] == ["files", "count"]
+
+
+def test_all_that_checks_and_tools_may_call_is_listed() -> None:
+    found = installed.installed()
+    rows = {(row.kind, row.name): row for row in found.parts}
+    assert rows["tool", "calculator"].takes == "expression"
+    assert rows["check", "words"].takes == "value, least, most"
+    assert rows["reader", "pdf"].about == "application/pdf"
+    assert all(row.about for row in rows.values())
+    assert found.broken == ()
+    text = installed.text_of(found)
+    assert "\n  words(value, least, most)        Count the words of a text" in text
+    told = found.as_json()
+    assert told.keys() == {"steps", "tools", "checks", "readers", "broken"}
+    assert {row["name"] for row in told["steps"]} >= {"chat", "pipeline", "files.scan"}
+
+
+def test_one_step_is_told_with_types_and_an_example() -> None:
+    row = installed.step_row("count", _Count, "paddock-count")
+    assert (
+        OneStep(row, _Count).text()
+        == """\
+count  Count files under a root.
+  package paddock-count
+
+with
+  root     text, needed
+  include  list of text, default ["**/*"]
+  newest   whole number
+  per      text, default "page"
+
+gives
+  files, count
+
+example
+  - id: count
+    uses: count
+    with: {root: "…"}"""
+    )
+
+
+def test_every_example_of_a_step_is_valid(tmp_path: Any) -> None:
+    from paddock.runner.commands.one_step import told
+    from paddock.runner.verbs import validate
+    from paddock.steps import registry
+
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "clean.yaml").write_text("steps: [{uses: prompt, with: {template: x}}]")
+    for name in registry.load_all()[0]:
+        example = told(name).text().partition("\nexample\n")[2]
+        file = tmp_path / "example.yaml"
+        file.write_text(f"steps:\n{example}\n", encoding="utf-8")
+        assert [fault.message for fault in validate(file).faults] == [], name
