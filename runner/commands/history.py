@@ -168,7 +168,7 @@ def logs(
     """Show what a run did: its items, its failures, its notes."""
     past = _one(run, places)
     if report is not None:
-        from paddock.runner.pictures.written import write_story
+        from paddock.runner.pictures.reported import write_story
 
         write_story(past, report)
         console.tell(f"Wrote run '{past.row.run}' to {console.clean(str(report))}.")

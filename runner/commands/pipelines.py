@@ -168,7 +168,7 @@ def run(
             notify=notify,
         )
     if report is not None and ended.run:
-        from paddock.runner.pictures.written import write_report
+        from paddock.runner.pictures.reported import write_report
 
         write_report(path, ended.run, report)
     if junit is not None or summary is not None or os.environ.get("GITHUB_STEP_SUMMARY"):

@@ -1,4 +1,4 @@
-"""Write pictures and reports to files, whole or not at all. The door of this closet."""
+"""Draw pipelines, and write pictures and pages to files, whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,17 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 from paddock.pipelines.plan import Plan
-from paddock.runner.history.past import Past, named
-from paddock.runner.history.places import STATE_FOLDER, Place
-from paddock.runner.ledger.entries import LedgerError
 from paddock.steps.aside import Aside
 
 from .graph_page import graph_page
 from .last_run import last_run
 from .mermaid import mermaid_of
-from .report_page import report_page
 from .scene import scene_of
-from .story import story_of
 from .svg import svg_of
 
 Format = Literal["svg", "html", "mermaid"]
@@ -33,25 +28,6 @@ def graph(plan: Plan, file: Path, format_: Format) -> str:
     if format_ == "svg":
         return svg_of(scene)
     return graph_page(scene) if format_ == "html" else mermaid_of(scene)
-
-
-def write_report(file: Path, run: str, target: Path) -> None:
-    """Write a run of a pipeline as one page.
-
-    Raises:
-        LedgerError: the ledger cannot be read.
-        OSError: the file cannot be written.
-    """
-    found = named([Place(file.absolute().parent / STATE_FOLDER)], run)
-    if found.faults and not found.runs:
-        raise LedgerError(found.faults[0])
-    for past in found.runs[:1]:
-        write_story(past, target)
-
-
-def write_story(past: Past, target: Path) -> None:
-    """Write a run as one page."""
-    write(target, report_page(story_of(past), target))
 
 
 def write(target: Path, text: str) -> None:
