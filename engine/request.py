@@ -347,20 +347,16 @@ class Pool(Protocol):
         """Tell what is known of a model without loading it.
 
         Raises:
-            ModelNotFound: with the known names.
-            ModelBroken: with path and reason.
+            ModelNotFound, ModelBroken: with the known names; with path and reason.
         """
-        ...
 
     async def count_chat(
         self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
     ) -> int:
-        """Count the prompt's tokens, the model's chat template and what tells of tools included."""
-        ...
+        """Count the prompt's tokens, the model's chat template and `tools` included."""
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
         """Count each text's tokens with the model's own tokenizer, without special tokens."""
-        ...
 
     def chat(self, request: ChatRequest) -> Stream:
         """Queue a request; errors come out of the stream."""
