@@ -24,6 +24,7 @@ from .step import StepError
 from .wording import BETWEEN, Wording
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _AT_ONCE = 8  # calls of one document; the pool mixes those of many documents
 _MARGIN_TOKENS = 8  # where two texts meet, tokens may come out otherwise than counted apart
@@ -256,11 +257,11 @@ def _groups(sizes: Sequence[int], limit: int) -> list[tuple[int, int]]:
     return list(pairwise([*borders, len(sizes)]))
 
 
-async def together(work: Callable[[T], Awaitable[str]], items: Iterable[T]) -> list[str]:
+async def together(work: Callable[[T], Awaitable[R]], items: Iterable[T]) -> list[R]:
     """Work on all, some at once, results in order; the first failure ends the others."""
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def run(item: T) -> str:
+    async def run(item: T) -> R:
         async with gate:
             return await work(item)
 

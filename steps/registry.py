@@ -14,8 +14,6 @@ from .step import Output, Params, Step
 
 GROUP = "paddock.steps"
 ALIASES = {"summarize": "summarise"}
-LATER = frozenset({"reduce"})
-"""Steps of the language that this version does not have yet."""
 
 
 class UnknownStep(LookupError):
@@ -29,8 +27,7 @@ class UnknownStep(LookupError):
         self.near = tuple(difflib.get_close_matches(name, known, n=1))
         names = ", ".join(f"'{word}'" for word in known)
         hint = f" Did you mean '{self.near[0]}'?" if self.near else ""
-        what = "is not in this version" if name in LATER else "is not installed"
-        super().__init__(f"step '{name}' {what}. Known: {names}.{hint}")
+        super().__init__(f"step '{name}' is not installed. Known: {names}.{hint}")
 
 
 class BrokenStep(Exception):

@@ -33,6 +33,8 @@ class Params(BaseModel):
 
     one_of: ClassVar[tuple[str, ...]] = ()
     """Parameters of which exactly one must be given."""
+    sees: ClassVar[Mapping[str, frozenset[str]]] = {}
+    """By parameter, the names that the step adds for its text, where the language's are others."""
     not_yet: ClassVar[frozenset[str]] = frozenset()
     """Parameters of the language that this version does not carry out."""
 
@@ -209,6 +211,22 @@ class ReplyForm(Protocol):
             StepError: a check cannot be evaluated.
         """
         ...
+
+
+class NotKnown(Exception):
+    """While planning: a call whose reply is not in the ledger. A step catches it in `foresee`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """How many model calls a step would make, and how many of them have replies already.
+
+    A step whose calls are many may have `async def foresee(self, params, tools) -> Foreseen`: it
+    is asked while planning, with a pool that counts roughly and raises `NotKnown`.
+    """
+
+    n_calls: int
+    n_known: int
 
 
 @dataclass(frozen=True, slots=True)

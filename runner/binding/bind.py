@@ -274,10 +274,6 @@ class Binder:
             return None
         if own_function.is_function(step.uses):
             return self._own_kind(step.uses, at)
-        if step.uses in registry.LATER and step.uses not in names:
-            what = f"step '{step.uses}' is part of the language, but not in this version of Paddock"
-            self._fault(at, what, known("", names))
-            return None
         if registry.ALIASES.get(step.uses, step.uses) not in names:
             self._fault(at, f"there is no step called '{step.uses}'", known(step.uses, names))
             return None

@@ -115,9 +115,10 @@ class Parameters:
         if name not in self._fields or not self._takes_template(name):
             return frozenset()
         names = self._step.params.data.get("vars", {})
-        if name not in TEXT_OR_FILE or not isinstance(names, dict):
+        added = self._table.sees.get(name, TEXT_OR_FILE.get(name))
+        if added is None or not isinstance(names, dict):
             return None
-        return TEXT_OR_FILE[name] | frozenset(names)
+        return added | frozenset(names)
 
     def _takes_template(self, name: str) -> bool:
         return Template in set(_types(self._fields[name].annotation))

@@ -81,8 +81,8 @@ async def _once(
 
 def _read(text: str, schema: Any) -> tuple[Any, list[str]]:
     """Give an answer's value. A server elsewhere may not hold a model to the form."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
+    from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+    from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
 
     try:
         value = json.loads(text)

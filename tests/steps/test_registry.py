@@ -43,11 +43,6 @@ def test_an_unknown_step_is_told_with_the_nearest_name() -> None:
     assert caught.value.near == ("files.read",)
 
 
-def test_a_step_of_the_language_that_comes_later_is_told_so() -> None:
-    with pytest.raises(registry.UnknownStep, match="step 'agent' is not in this version"):
-        registry.load("agent")
-
-
 def test_listing_names_imports_no_step() -> None:
     code = """
         import sys

@@ -1,0 +1,237 @@
+"""Many items folded into one by a prompt, as a tree that is kept, or one for each group of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from paddock.engine.request import Message, Role
+from paddock.pipelines.expressions import ExpressionError, Template
+
+from .answers.asking import Asker, UsageOutput
+from .prompt import render
+from .sampling_params import SamplingParams
+from .step import Foreseen, Output, Params, StepError, StepSkipped, Tools
+
+if TYPE_CHECKING:
+    from .folding import Folded, Folder, Messages, Note
+
+    MakeFolder = Callable[[Asker, Messages, int], Folder]
+
+BETWEEN = "\n\n"
+_NAMES = ("key", "id", "relpath", "path", "file", "name", "title")
+"""Fields that name an item, the first that is there; what none names is known by what it says."""
+
+
+class ReduceParams(Params):
+    """Parameters of `reduce`."""
+
+    sees: ClassVar[Mapping[str, frozenset[str]]] = {
+        "prompt": frozenset(("notes", "items", "level", "group")),
+        "by": frozenset(("item",)),
+    }
+
+    over: list[Any] = Field(description="What is folded, such as the results of a block.")
+    prompt: Template = Field(
+        description="Makes one text of several; sees `notes`, their texts (which stand before a "
+        "prompt that does not mention them), `items`, the values, `level` from 0, and `group`."
+    )
+    model: str | None = Field(default=None, description="Which model answers.")
+    by: Template | None = Field(
+        default=None,
+        description="Groups first: a field of the items, or an expression over `item`.",
+        examples=["kind", "{{ item.date[:4] }}"],
+    )
+    fanin: int = Field(default=8, ge=2, le=256, description="How many are folded at once, at most.")
+    params: SamplingParams = Field(
+        default=SamplingParams(), description="How answers are sampled; deterministic by default."
+    )
+    on_overflow: Literal["error", "split", "truncate"] = Field(
+        default="error",
+        description="What happens to an item that does not fit into a prompt of its own: an "
+        "error, it is folded in parts, or only its beginning is read, and it is said so.",
+    )
+
+
+class Group(Output):
+    """One group of `by`, and what its items were folded into."""
+
+    key: str
+    count: int = Field(description="How many items it has.")
+    text: str
+    output: Any = Field(default=None, description="The value of `reply.schema`: null without one.")
+
+
+class ReduceOutput(Output):
+    """Outputs of `reduce`."""
+
+    text: str
+    output: Any = Field(default=None, description="The value of `reply.schema`: null without one.")
+    groups: list[Group] = Field(
+        description="The groups, in the order in which they first occur; empty without `by`. "
+        "`text` is made of their texts."
+    )
+    levels: int = Field(description="How deep the tree was.")
+    usage: UsageOutput
+
+
+class Reduce:
+    """Many items folded into one by a prompt, as a tree that is kept."""
+
+    params: ClassVar[type[ReduceParams]] = ReduceParams
+    output: ClassVar[type[ReduceOutput]] = ReduceOutput
+    version: ClassVar[int] = 1
+    is_pure: ClassVar[bool] = False
+    roles: ClassVar[frozenset[Role]] = frozenset({"chat"})
+    takes_reply: ClassVar[bool] = True
+
+    def reads(self, params: ReduceParams) -> Sequence[str]:
+        """Name nothing."""
+        return ()
+
+    async def run(self, params: ReduceParams, tools: Tools) -> ReduceOutput:
+        """Fold.
+
+        Raises:
+            StepError: an item does not fit, a template failed, an answer did not pass its checks
+                or ended at a limit that the author did not set.
+            StepSkipped: there are no items.
+            EngineError: the pool could not do it.
+        """
+        from .folding import Folder
+
+        return await _reduced(params, tools, Folder)
+
+    async def foresee(self, params: ReduceParams, tools: Tools) -> Foreseen:
+        """Tell how many calls the tree takes, and how many of them are known."""
+        from .foreseeing import Counting
+
+        seen = Counting()
+        try:
+            await _reduced(params, tools, seen.folder)
+        except StepSkipped:
+            return Foreseen(0, 0)
+        return Foreseen(seen.n_calls, seen.n_known)
+
+
+async def _reduced(params: ReduceParams, tools: Tools, folder: MakeFolder) -> ReduceOutput:
+    notes = [_note(item) for item in params.over if item is not None]
+    notes = [note for note in notes if note.text.strip()]
+    if not notes:
+        tools.log.note("there is nothing to fold.")
+        raise StepSkipped("there is nothing to fold")
+    asker = Asker(tools, tools.models.resolve(params.model, "chat"), params.params.given())
+    work = _Work(params, asker, folder)
+    if params.by is None:
+        folded, groups = await work.fold(notes, None), list[Group]()
+    else:
+        folded, groups = await work.fold_groups(notes, params.by)
+    return ReduceOutput(
+        text=folded.answer.text,
+        output=folded.answer.output,
+        groups=groups,
+        levels=folded.n_levels,
+        usage=asker.usage(),
+    )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One step's way to fold, group by group."""
+
+    params: ReduceParams
+    asker: Asker
+    folder: MakeFolder
+
+    async def fold(self, notes: Sequence[Note], group: str | None) -> Folded:
+        from .fitting_notes import fitting
+
+        def messages(some: Sequence[Note], level: int) -> list[Message]:
+            return [Message("user", _prompt(self.params.prompt, some, level, group))]
+
+        fit = await fitting(notes, self.asker, messages, self.params.on_overflow)
+        return await self.folder(self.asker, messages, self.params.fanin).fold(fit)
+
+    async def fold_groups(self, notes: Sequence[Note], by: Template) -> tuple[Folded, list[Group]]:
+        """Fold each group, then what came of them; a single group is all there is."""
+        from .condense import together
+        from .folding import Note
+
+        found: dict[str, list[Note]] = {}
+        for number, note in enumerate(notes, 1):
+            found.setdefault(_key(by, note.value, number), []).append(note)
+
+        async def fold(key: str) -> Folded:
+            return await self.fold(found[key], key)
+
+        each = dict(zip(found, await together(fold, found), strict=True))
+        made = [
+            Group(
+                key=key,
+                count=len(found[key]),
+                text=folded.answer.text,
+                output=folded.answer.output,
+            )
+            for key, folded in each.items()
+        ]
+        if len(made) == 1:
+            return next(iter(each.values())), made
+        texts = [
+            Note(
+                name=group.key,
+                text=f"{group.key}:\n{group.text}",
+                value={"group": group.key, "text": group.text, "output": group.output},
+            )
+            for group in made
+        ]
+        whole = await self.fold(texts, None)
+        deepest = max(folded.n_levels for folded in each.values())
+        return replace(whole, n_levels=whole.n_levels + deepest), made
+
+
+def _note(item: Any) -> Note:
+    from .folding import Note
+    from .material import part
+
+    named = item if isinstance(item, Mapping) else {}
+    names = (named[name] for name in _NAMES if isinstance(named.get(name), str) and named[name])
+    text = part(item).text
+    return Note(next(names, None) or _digest(item), text, item)
+
+
+def _digest(item: Any) -> str:
+    written = json.dumps(item, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(written.encode()).hexdigest()
+
+
+def _prompt(template: Template, notes: Sequence[Note], level: int, group: str | None) -> str:
+    texts = [note.text for note in notes]
+    names = {"notes": texts, "items": [note.value for note in notes]}
+    text = render(template, "prompt", {**names, "level": level, "group": group})
+    if any(path[0] in names for path in template.references):
+        return text
+    return f"{BETWEEN.join(texts)}{BETWEEN}{text}"
+
+
+def _key(by: Template, item: Any, number: int) -> str:
+    """Give the group of an item: a field of it, or what an expression gives."""
+    if by.references:
+        try:
+            return by.render(item=item)
+        except ExpressionError as error:
+            raise StepError(f"`by` failed for item {number}: {error}") from error
+    value = item
+    for name in by.source.strip().split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            known = ", ".join(f"'{one}'" for one in value) if isinstance(value, Mapping) else "none"
+            raise StepError(
+                f"`by`: item {number} has no field '{name}' (it has: {known}).",
+                remedy="Name a field that every item has, or write an expression over `item`.",
+            )
+        value = value[name]
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

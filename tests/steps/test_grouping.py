@@ -1,0 +1,50 @@
+"""Groups follow from the list alone, and one change in it moves few of them."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paddock.steps.grouping import groups, halves
+
+NAMES = st.lists(st.text("abcdef", min_size=1, max_size=4), max_size=60)
+FANIN = st.integers(2, 20)
+
+
+@settings(max_examples=60)
+@given(names=NAMES, fanin=FANIN, level=st.integers(0, 3))
+def test_groups_cover_the_list_in_order_are_small_and_fewer_than_its_items(
+    names: list[str], fanin: int, level: int
+) -> None:
+    made = groups(names, fanin, level)
+    assert [index for begin, end in made for index in range(begin, end)] == list(range(len(names)))
+    assert all(1 <= end - begin <= fanin for begin, end in made)
+    assert len(made) <= (1 if len(names) <= fanin else len(names) - 1)
+
+
+@settings(max_examples=60)
+@given(names=st.lists(st.integers(), min_size=20, max_size=80, unique=True), at=st.integers(0, 79))
+def test_one_item_more_or_less_changes_a_few_groups_however_long_the_list(
+    names: list[int], at: int
+) -> None:
+    more = [str(name) for name in names]
+    fewer = [name for index, name in enumerate(more) if index != at % len(more)]
+    before = {tuple(more[begin:end]) for begin, end in groups(more, 8)}
+    after = {tuple(fewer[begin:end]) for begin, end in groups(fewer, 8)}
+    assert len(before - after) <= 6
+    assert len(after - before) <= 6
+
+
+def test_a_list_that_fits_is_one_group_and_an_empty_one_none() -> None:
+    assert groups(["a"] * 8, 8) == [(0, 8)]
+    assert groups([], 8) == []
+
+
+def test_equal_names_are_grouped_too() -> None:
+    made = groups(["same"] * 100, 4)
+    assert all(end - begin <= 4 for begin, end in made)
+    assert len(made) < 50
+
+
+def test_a_group_is_halved_with_the_greater_part_first() -> None:
+    assert halves(2, 7) == ((2, 5), (5, 7))
