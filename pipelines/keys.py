@@ -33,6 +33,15 @@ def without_free(given: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if not name.startswith("x-")}
 
 
+def without_free_within(given: Any) -> Any:
+    """Leave out the keys that begin with `x-`, at any depth."""
+    if isinstance(given, list):
+        return [without_free_within(item) for item in given]
+    if isinstance(given, dict):
+        return {key: without_free_within(item) for key, item in without_free(given).items()}
+    return given
+
+
 def _one_or_more(given: Any) -> Any:
     return [given] if isinstance(given, str) else given
 

@@ -15,7 +15,7 @@ from .checks import Checks
 from .errors import PipelineError
 from .expressions import Path, Value
 from .inputs import Input, WrongInput, kind_of_default
-from .keys import ID_PATTERN, Keys, without_free
+from .keys import ID_PATTERN, Keys, without_free, without_free_within
 from .shape import Controls, FileKeys, InputKeys, ModelKeys, SecretKeys
 from .source import Document
 from .steps import Steps
@@ -70,6 +70,11 @@ def name_of(document: Document, given: Any) -> str:
     return path.parent.name if path.stem == "pipeline" and path.parent.name else path.stem
 
 
+def _named(data: Any) -> Iterator[tuple[str, Any]]:
+    """Give what stands under names that the author chose."""
+    yield from without_free(data).items() if isinstance(data, dict) else ()
+
+
 class _Reader:
     """Reads the parts of a file one by one, so that a fault in one does not hide the others."""
 
@@ -103,7 +108,8 @@ class _Reader:
         """Read a key that is one table."""
         if data.get(name) is None:
             return None
-        for key, value in data[name].items() if isinstance(data[name], dict) else ():
+        written = without_free_within(data[name])
+        for key, value in written.items() if isinstance(written, dict) else ():
             self._text(value, (name, key), NAMES_ELSEWHERE.get((name, key), {"inputs"}))
         return self._checks.table(table, data[name], (name,))
 
@@ -133,7 +139,7 @@ class _Reader:
         yield from claims.read(self._checks, data, self._text)
 
     def _models(self, data: Any) -> Iterator[tuple[str, ModelKeys]]:
-        for alias, item in data.items() if isinstance(data, dict) else ():
+        for alias, item in _named(data):
             given = {"ref": item} if isinstance(item, str) else item
             model = self._checks.table(ModelKeys, given, ("models", alias))
             if model is not None and model.pool is not None:
@@ -144,12 +150,12 @@ class _Reader:
             yield alias, model or ModelKeys.model_validate({"ref": "?"})
 
     def _inputs(self, data: Any) -> Iterator[tuple[str, Input]]:
-        for name, item in data.items() if isinstance(data, dict) else ():
+        for name, item in _named(data):
             self._check_name(("inputs", name), f"'{name}' cannot be the name of an input")
             yield name, self._input(name, item, ("inputs", name))
 
     def _secrets(self, data: Any) -> Iterator[tuple[str, SecretKeys]]:
-        for name, item in data.items() if isinstance(data, dict) else ():
+        for name, item in _named(data):
             at: Path = ("secrets", name)
             self._check_name(at, f"'{name}' cannot be the name of a secret")
             if isinstance(item, str):

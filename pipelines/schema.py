@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from .claims import Test
 from .keys import Keys
+from .servers import ServerKeys
 from .shape import Controls, FileKeys, InputKeys, ModelKeys, SecretKeys, StepKeys
 from .texts import TEXT_OR_FILE
 from .triggers import Budget, Concurrency, On
@@ -28,6 +29,36 @@ FILE: Schema = {
     "additionalProperties": False,
 }
 _REF = "#/definitions/"
+FREE: Schema = {"^x-": {}}
+FUNCTION = r"\.py:[A-Za-z_][A-Za-z0-9_]*$"
+"""A function of a Python file beside the pipeline, as a step."""
+_WORD = r"(str|int|float|bool|list\[.+\]|enum\[.+\])\s*\??"
+SHORT_FORM: Schema = {
+    "description": "A field's type (str, int, float, bool, list[str], enum[a, b]; a `?` behind it: "
+    "or null), fields by their names, or a list of one thing.",
+    "anyOf": [
+        {"type": "string", "pattern": rf"^\s*{_WORD}\s*$"},
+        {
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": {"$ref": f"{_REF}short form"},
+        },
+        {
+            "type": "array",
+            "items": {"$ref": f"{_REF}short form"},
+            "minItems": 1,
+            "maxItems": 1,
+        },
+    ],
+}
+JSON_SCHEMA: Schema = {
+    "description": "A JSON Schema.",
+    "type": ["object", "boolean"],
+    "anyOf": [
+        {"required": [word]}
+        for word in ("type", "enum", "const", "$ref", "anyOf", "oneOf", "allOf", "properties")
+    ],
+}
 
 
 def schema(step_params: Mapping[str, type[BaseModel]]) -> Schema:
@@ -46,9 +77,22 @@ def schema(step_params: Mapping[str, type[BaseModel]]) -> Schema:
     tables |= {"concurrency": Concurrency, "budget": Budget}
     for name, table in tables.items():
         properties[name] = {**_described(properties[name]), **_table(table, definitions)}
+    servers = {"type": "object", "additionalProperties": _table(ServerKeys, definitions)}
+    servers["patternProperties"] = FREE
+    properties["mcpServers"] = {
+        **_described(properties["mcpServers"]),
+        **_either(FILE, {**servers, "not": {"required": ["file"]}}),
+    }
+    for name in ("inputs", "models", "secrets"):
+        properties[name]["patternProperties"] = FREE
     properties["tests"]["items"] = _table(Test, definitions)
     properties["steps"]["items"] = {"$ref": f"{_REF}step"}
     definitions["step"] = _step(step_params, definitions)
+    definitions["short form"] = SHORT_FORM
+    definitions["ReplyKeys"]["properties"]["schema"] |= _either(
+        {"$ref": f"{_REF}short form"}, FILE, JSON_SCHEMA
+    )
+    definitions["ReplyKeys"]["properties"]["check"] |= {"type": ["array", "string", "boolean"]}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Paddock pipeline",
@@ -95,8 +139,10 @@ def _cleaned(found: Any) -> Any:
 def _step(step_params: Mapping[str, type[BaseModel]], definitions: Schema) -> Schema:
     step = _table(StepKeys, definitions)
     names = [*step_params, *(alias for alias, name in ALIASES.items() if name in step_params)]
-    step["properties"]["uses"] |= {"type": "string", "enum": sorted(names)}
-    step["properties"]["uses"].pop("anyOf", None)
+    step["properties"]["uses"] |= {
+        "type": "string",
+        **_either({"enum": sorted(names)}, {"pattern": FUNCTION}),
+    }
     step["properties"]["do"] = {
         **_described(step["properties"]["do"]),
         "type": "array",

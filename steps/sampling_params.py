@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from paddock.pipelines.keys import without_free
+
 
 class SamplingParams(BaseModel):
     """The names and ranges of `params`; what is left out is decided by model and defaults."""
@@ -56,6 +58,11 @@ class SamplingParams(BaseModel):
     num_predict: int | None = Field(
         default=None, ge=1, description="Another name for `max_tokens`."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_free_keys(cls, given: Any) -> Any:
+        return without_free(given) if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _one_limit(self) -> SamplingParams:

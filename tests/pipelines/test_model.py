@@ -216,6 +216,32 @@ def test_keys_that_begin_with_x_are_free() -> None:
     assert step.params.data == {"e": 5}
 
 
+ANCHORS = """\
+x-wide: &wide {include: ["**/*.md"], root: ./inbox}
+x-bare: steps.nothing.there, {{ not compiled
+inputs: {x-text: &text {type: str, default: a}, tone: *text, style: *text}
+models: {x-small: &small {ref: m, params: {x-why: small, seed: 1}}, writer: *small, other: *small}
+secrets: {x-any: 1}
+on: {x-a: "{{ not compiled", schedule: [{cron: "0 6 * * *", x-b: "{{ not compiled"}]}
+defaults: {x-c: 1, retry: {times: 1, x-d: 2}}
+steps:
+  - {id: one, uses: y, with: *wide, x-e: {uses: z}}
+  - {id: two, uses: y, with: *wide, reply: {x-f: 1, check: [true]}}
+tests: [{name: t, x-g: 1, inputs: {}, expect: [{exists: a, x-h: 2}]}]
+"""
+
+
+def test_anchors_may_stand_in_keys_that_are_free() -> None:
+    pipeline = read(ANCHORS)
+    one, two = pipeline.steps
+    assert isinstance(one, Step) and isinstance(two, Step)
+    assert one.params.data == two.params.data == {"include": ["**/*.md"], "root": "./inbox"}
+    assert list(pipeline.inputs) == ["tone", "style"]
+    assert list(pipeline.models) == ["writer", "other"]
+    assert pipeline.models["other"].params["seed"] == 1
+    assert not pipeline.secrets and len(pipeline.tests) == 1
+
+
 @pytest.mark.parametrize("text", ["", "[]", "5", "steps", "# nothing"])
 def test_a_file_that_is_no_mapping_is_one_fault(text: str) -> None:
     assert faults(text) == ["a pipeline is a mapping with the key `steps`."]

@@ -38,6 +38,17 @@ def test_it_is_a_schema_of_draft_7(made: dict[str, Any]) -> None:
         "steps: [{uses: chat, with: {prompt: {file: x.md}}}]",
         "{x-a: 1, models: {a: m, b: {ref: c, ctx: 4k, keep_alive: -1}}, inputs: {n: 5}, "
         "steps: [{uses: prompt, with: {template: x}, needs: a, timeout: {idle: 5s}}]}",
+        "{inputs: {x-a: 5}, models: {x-b: {c: 1}}, secrets: {x-c: 1}, mcpServers: {x-d: 1, "
+        "web: {command: npx, args: [a]}, far: {url: 'http://a', headers: {X-Key: k}}}, "
+        "steps: [{uses: './my steps.py:clean', with: {anything: 1}}]}",
+        "{mcpServers: {file: mcp.json}, steps: [{uses: tool, with: {name: now}}]}",
+        'steps: [{uses: chat, with: {prompt: x}, reply: {schema: {title: str, points: "list[str]",'
+        ' risk: "enum[low, high]", score: "float?", deep: {er: [{a: int}]}}, check: [true], '
+        "repair: 0}}]",
+        "steps: [{uses: chat, with: {prompt: x}, reply: {schema: {type: object, properties: "
+        "{a: {type: string, maxLength: 3}}}, check: 'words(text) < 3'}}]",
+        "steps: [{uses: chat, with: {prompt: x}, reply: {schema: {file: form.json}}}]",
+        "steps: [{uses: pipeline, with: {file: parts/a.yaml, inputs: {n: 1}}}]",
     ],
 )
 def test_it_takes_what_the_language_takes(made: dict[str, Any], text: str) -> None:
@@ -56,6 +67,11 @@ def test_it_takes_what_the_language_takes(made: dict[str, Any], text: str) -> No
         ("steps: [{uses: chat, with: {prompt: {fil: x}}}]", ["steps/0/with/prompt"]),
         ('steps: [{for_each: "a in b", uses: prompt, with: {template: x}}]', ["steps/0"]),
         ("{on: {window: 5}, steps: [{uses: chat, with: {prompt: x}}]}", ["on/window"]),
+        ("{mcpServers: {a: {comand: x}}, steps: [{uses: chat, with: {prompt: x}}]}",
+         ["mcpServers"]),
+        ("steps: [{uses: chat, with: {prompt: x}, reply: {schema: {title: text}}}]",
+         ["steps/0/reply"]),
+        ("steps: [{uses: chat, with: {prompt: x}, reply: {repairs: 1}}]", ["steps/0/reply"]),
     ],
 )  # fmt: skip
 def test_it_marks_what_the_language_refuses(
