@@ -22,7 +22,10 @@ _MOST_ABOUT_CHARS = 80
 
 def described(tools: Sequence[Tool]) -> str:
     """Tell a model of its tools, and in which form it speaks; short, since its context is."""
-    lines = "\n".join(f"- {_signature(tool)}: {_first_line(tool.description)}" for tool in tools)
+    told = (
+        ": ".join(filter(None, (_signature(one), _first_line(one.description)))) for one in tools
+    )
+    lines = "\n".join(f"- {one}" for one in told)
     return (
         "You solve a task with the help of tools. Answer with one JSON object and nothing else.\n"
         'To use a tool: {"tool": "NAME", "arguments": {...}}\n'
@@ -59,7 +62,7 @@ def schema_of(tool: Tool) -> Schema:
     """
     from paddock.engine.sampling import schema
 
-    asked = {"type": "object", "properties": {}, **tool.parameters}
+    asked = {"properties": {}, **tool.parameters, "type": "object"}
     return _ANYTHING if not _is_local(asked) or schema.check(asked) else asked
 
 
@@ -121,21 +124,30 @@ def _signature(tool: Tool) -> str:
     """
     properties = tool.parameters.get("properties", {})
     required = tool.parameters.get("required", ())
+    shared = _shared(tool.parameters)
     parts = [
-        f"{name}{'' if name in required else '?'}{_type(one)}" for name, one in properties.items()
+        f"{name}{'' if name in required else '?'}{_type(one, shared)}"
+        for name, one in properties.items()
     ]
     return f"{tool.name}({', '.join(parts)})"
 
 
-def _type(schema: Any) -> str:
+def _type(schema: Any, shared: Schema) -> str:
     if not isinstance(schema, dict):
         return ""
+    if isinstance(schema.get("$ref"), str):
+        schema = {**_referred(schema["$ref"], shared), **schema}
     if isinstance(schema.get("enum"), list):
         return ": " + " | ".join(json.dumps(one, ensure_ascii=False) for one in schema["enum"])
     kind = schema.get("type")
     about = _first_line(str(schema.get("description") or ""))[:_MOST_ABOUT_CHARS].rstrip()
     said = f": {kind}" if isinstance(kind, str) else ""
     return f"{said} ({about})" if about else said
+
+
+def _referred(reference: str, shared: Schema) -> Schema:
+    found = shared.get(reference.rsplit("/", 1)[-1])
+    return found if isinstance(found, dict) else {}
 
 
 def _first_line(text: str) -> str:
