@@ -10,6 +10,9 @@ from .globs import Globs
 from .places import refusal, shown
 from .step import StepError
 
+VECTOR_TABLE = ".lance"
+"""What a folder's name ends with that holds a table of vectors: no document lies in it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -117,6 +120,8 @@ class Walk:
         return None
 
     def _below(self, path: str, relpath: str, is_named: bool) -> tuple[str, str, bool] | None:
+        if relpath.endswith(VECTOR_TABLE):
+            return None
         if self.exclude.names_folder(relpath) or self.include.refuses_folder(relpath):
             return None
         return path, f"{relpath}/", is_named or self.include.names_folder(relpath)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Set
 
 from paddock.steps.globs import Globs
+from paddock.steps.walk import VECTOR_TABLE
 
 from .names import is_temporary
 from .spec import EVERYTHING, HOT_FOLDERS, WatchSpec
@@ -35,6 +36,8 @@ class Filter:
         if self._is_hot and relpath in HOT_FOLDERS:
             return False
         if is_temporary(relpath.rpartition("/")[2]) or self._is_ignored(relpath):
+            return False
+        if relpath.endswith(VECTOR_TABLE):
             return False
         return not self._exclude.names_folder(relpath) and not self._include.refuses_folder(relpath)
 

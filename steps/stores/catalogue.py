@@ -22,8 +22,8 @@ from .rows import Sum
 
 TABLE = "rows"
 """The table's name in the library's folder of tables, which a store is."""
-FILE = "paddock.json"
-LOCK = "write.lock"
+FILE = ".paddock.json"
+LOCK = ".write.lock"
 _VERSION = 1
 
 
@@ -104,7 +104,7 @@ def write(path: Path, catalogue: Catalogue) -> None:
         "indexed": catalogue.indexed,
         "owners": {owner: one.text for owner, one in sorted(catalogue.sums.items())},
     }
-    aside = path / f".{FILE}.new"  # whoever writes it holds the store
+    aside = path / f"{FILE}.new"  # whoever writes it holds the store
     with contextlib.suppress(OSError):
         aside.write_text(json.dumps(said, separators=(",", ":")), "utf-8")
         aside.replace(path / FILE)

@@ -155,7 +155,7 @@ def _comparison(left: ast.expr, op: ast.cmpop, right: ast.expr) -> str:
     sign = _SIGNS.get(type(op))
     if sign is None:
         raise BadFilter("`is` compares nothing here: use `==`")
-    if not _is_column(left):
+    if _is_column(right) and not _is_column(left):
         left, right, sign = right, left, _MIRRORED[sign]
     name, value = _name(left), _constant(right)
     if sign in ("=", "!="):

@@ -247,4 +247,4 @@ def _refuse_what_is_no_store(path: Path) -> None:
 
 def _is_ours(name: str) -> bool:
     """Tell whether something may be left of a store whose table was never made, or removed."""
-    return name.lstrip(".").startswith((catalogue.FILE, catalogue.LOCK))
+    return name.startswith((catalogue.FILE, catalogue.LOCK))

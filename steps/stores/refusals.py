@@ -17,21 +17,21 @@ def refuse_other(path: Path, label: Label, wanted: Label) -> None:
     Raises:
         StepError: they cannot.
     """
+    anew = "name another folder for the store, or delete that one to have it made anew."
     if label.model.digest != wanted.model.digest:
+        is_renewed = label.model.ref == wanted.model.ref
         raise StepError(
             f"the store '{path}' holds vectors of model '{label.model.ref}', and those of "
             f"'{wanted.model.ref}' cannot be compared with them"
-            + (" (its file is another one now)." if label.model.ref == wanted.model.ref else "."),
-            remedy=f"Use `model: {label.model.ref}`, name another folder for the store, or delete "
-            "that one to have it made anew.",
+            + (" (its file is another one now)." if is_renewed else "."),
+            remedy=f"N{anew[1:]}" if is_renewed else f"Use `model: {label.model.ref}`, {anew}",
             is_fatal=True,
         )
     if wanted.dimensions and label.dimensions != wanted.dimensions:
         raise StepError(
             f"the store '{path}' holds vectors of {label.dimensions:,} dimensions, not of "
             f"{wanted.dimensions:,}.",
-            remedy=f"Use `dimensions: {label.dimensions}`, name another folder for the store, or "
-            "delete that one to have it made anew.",
+            remedy=f"Use `dimensions: {label.dimensions}`, {anew}",
             is_fatal=True,
         )
 

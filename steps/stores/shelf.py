@@ -30,10 +30,12 @@ LOCK_S = 120.0
 """The longest a commit of another program is waited for; the largest take some seconds."""
 _POLL_S = 0.05
 _BATCH_WISHES, _BATCH_ROWS = 64, 20_000
-_MOST_VERSIONS = 96
+_TIDY_COMMITS = 64
 """After so many commits their files are put together: a search opens each of them."""
 _LEFT_VERSIONS = 12
 """So many may be left when a run ends."""
+_OLD_S, _OLD_AT_END_S = 5.0, 0.001
+"""How old a version is that goes. Who reads it elsewhere meanwhile reads again."""
 
 
 @dataclass(eq=False)
@@ -56,6 +58,7 @@ class Shelf:
         self._content = (-1, "")
         self._indexed = ""
         self._is_changed = False
+        self._n_commits = 0
         self._kept: dict[str, dict[str, Sum]] = {}
         """What the steps of this run keep, by owner and step."""
         self._turn = asyncio.Lock()
@@ -308,8 +311,9 @@ class Shelf:
             else:
                 self._sums.pop(owner, None)
         self._is_changed = True
-        if table.n_versions() > _MOST_VERSIONS:
-            table.tidy()
+        self._n_commits += 1
+        if self._n_commits % _TIDY_COMMITS == 0:
+            table.tidy(_OLD_S)
         self._version = table.version
 
     def _cut(self, cuts: Sequence[Cut]) -> None:
@@ -349,7 +353,7 @@ class Shelf:
         if table is None:
             return
         if table.n_versions() > _LEFT_VERSIONS:
-            table.tidy()
+            table.tidy(_OLD_AT_END_S)
             self._version = table.version
         catalogue.write(self.path, Catalogue(table.label, self._sums, self._indexed))
         self._is_changed = False

@@ -25,7 +25,6 @@ from .rows import Change, Cut, Kept, Known, Sum, Wish
 
 _ABOUT = b"paddock"
 _VERSION = 1
-_OLD_S = 30  # readers in other processes finish what they began on an older version
 _BATCH_ROWS = 8_192
 _TIED_ROWS = 16
 """So many more are looked at, so that equal scores are cut in one way only."""
@@ -156,14 +155,14 @@ class Table:
             self._table.delete(_owned_by(owners))
         self._to_disk()
 
-    def tidy(self) -> None:
-        """Put what many commits wrote together, and drop old versions.
+    def tidy(self, old_s: float) -> None:
+        """Put what many commits wrote together, and drop versions that are older than this.
 
         Raises:
             StepError: it cannot be written; nothing is lost by that.
         """
         with told(self.path, "written"):
-            self._table.optimize(cleanup_older_than=timedelta(seconds=_OLD_S))
+            self._table.optimize(cleanup_older_than=timedelta(seconds=old_s))
         self._to_disk()
 
     def n_versions(self) -> int:
@@ -182,7 +181,7 @@ class Table:
         from lancedb.index import FTS
 
         words = FTS(
-            base_tokenizer="icu",  # words of languages that write no spaces, too
+            base_tokenizer="icu/split",  # words of languages that write no spaces, too
             stem=False,  # documents are in any language
             remove_stop_words=False,
             max_token_length=None,

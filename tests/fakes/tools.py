@@ -7,7 +7,8 @@ from pathlib import Path
 
 from paddock.engine.request import ModelSpec, Pool, Role
 from paddock.steps.roots import Roots
-from paddock.steps.step import StepError, Tools
+from paddock.steps.step import NoStores, StepError, Tools
+from paddock.steps.storage import ItemName, Stores
 
 from .pool import FakePool
 
@@ -89,6 +90,8 @@ def tools(
     pool: Pool | None = None,
     models: FakeModels | None = None,
     outputs: FakeOutputs | None = None,
+    stores: Stores | None = None,
+    item: ItemName | None = None,
 ) -> FakeTools:
     """Make the tools of a pipeline that lies in `base`."""
     root = base.resolve()
@@ -98,4 +101,6 @@ def tools(
         roots=Roots(base=root, allowed=(root,)),
         outputs=outputs or FakeOutputs(),
         log=FakeLog(),
+        stores=stores or NoStores(),
+        item=item or ItemName(),
     )

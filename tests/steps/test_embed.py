@@ -49,7 +49,7 @@ def test_a_long_text_is_split_where_that_is_wished() -> None:
     pool = FakePool(n_ctx_tokens=14)
     out = embed(pool, texts=["short", "word " * 30], on_overflow="split", dimensions=4)
     assert [one.on_overflow for one in pool.embeds] == ["split"], "one request for all texts"
-    assert [len(one) for one in out.vectors] == [4, 4]
+    assert [len(one) for one in out.vectors or ()] == [4, 4]
 
 
 def test_a_real_model_splits_and_cuts() -> None:
@@ -65,6 +65,7 @@ def test_a_real_model_splits_and_cuts() -> None:
             return split, await Embed().run(EmbedParams(texts=[half], model="all-minilm"), beside)
 
     split, whole = asyncio.run(main())
+    assert whole.vectors and split.vectors
     cut = whole.vectors[0][:32]
     for out in split.vectors:
         assert out == pytest.approx([value / math.hypot(*cut) for value in cut], abs=1e-3)
@@ -79,7 +80,7 @@ def test_an_empty_text_has_no_vector() -> None:
     ("wishes", "fault"),
     [
         ({}, "Give exactly one of `texts`, `chunks`."),
-        ({"texts": [], "store": "x.lance"}, "`store` is not in this version."),
+        ({"texts": [], "store": ""}, "at least 1 character"),
         ({"texts": [], "dimensions": 0}, "greater than or equal to 1"),
     ],
 )

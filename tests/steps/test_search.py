@@ -1,0 +1,156 @@
+"""Search in a store: the modes, the filters, and what is said where nothing can be found."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from paddock.pipelines.expressions import Template
+from paddock.steps.embed import Embed, EmbedOutput, EmbedParams
+from paddock.steps.search import Search, SearchOutput, SearchParams
+from paddock.steps.step import StepError
+from paddock.steps.storage import ItemName
+from paddock.steps.stores.opened import OpenStores
+from tests.fakes.pool import FakePool
+from tests.fakes.tools import FakeOutputs, FakeTools, tools
+
+CHUNKS = [
+    {"text": "The last ferry leaves at nine.", "page": 1, "page_end": 2, "headings": ["Boats"]},
+    {"text": "The fog bell was cast in 1871.", "page": 3, "headings": []},
+]
+
+
+def with_store(folder: Path, pool: FakePool | None = None, key: str = "a.md") -> FakeTools:
+    item = ItemName("index", key, key, f"docs/{key}", f"scope\n{key}")
+    return tools(folder, pool=pool, stores=OpenStores(folder.resolve()), item=item)
+
+
+def kept(beside: FakeTools, chunks: list[Any] = CHUNKS, **more: Any) -> EmbedOutput:
+    params = EmbedParams(chunks=chunks, store="index.lance", **more)
+    return asyncio.run(Embed().run(params, beside))
+
+
+def found(folder: Path, query: str, pool: FakePool | None = None, **more: Any) -> SearchOutput:
+    params = SearchParams(store="index.lance", query=query, **more)
+    return asyncio.run(Search().run(params, with_store(folder, pool)))
+
+
+def told(folder: Path, query: str = "ferry", **more: Any) -> str:
+    with pytest.raises(StepError) as caught:
+        found(folder, query, **more)
+    return str(caught.value).replace(str(folder.resolve()), "…")
+
+
+def test_embed_keeps_rows_and_gives_no_vectors_back(tmp_path: Path) -> None:
+    beside = with_store(tmp_path)
+    out = kept(beside)
+    path = tmp_path.resolve() / "index.lance"
+    assert out.model_dump() == {"vectors": None, "count": 2, "store": str(path)}
+    assert isinstance(beside.outputs, FakeOutputs)
+    assert beside.outputs.events == [("keeps_rows", path)]
+
+
+def test_a_hit_says_where_it_stands(tmp_path: Path) -> None:
+    kept(with_store(tmp_path))
+    (hit,) = found(tmp_path, "The last ferry leaves at nine.", k=1).hits
+    assert hit.model_dump() == {
+        "number": 1,
+        "text": "The last ferry leaves at nine.",
+        "score": 1.0,
+        "source": "a.md",
+        "page": 1,
+        "page_end": 2,
+        "headings": ["Boats"],
+        "index": 0,
+        "item": "a.md",
+    }
+
+
+def test_only_texts_whose_vectors_are_not_there_are_embedded(tmp_path: Path) -> None:
+    kept(with_store(tmp_path))
+    pool = FakePool()
+    more = [{"text": "Something new."}, *CHUNKS, {"text": "Something new."}]
+    kept(with_store(tmp_path, pool), more)
+    assert [request.texts for request in pool.embeds] == [("Something new.",)]
+    assert [hit.index for hit in found(tmp_path, "new", mode="text").hits] == [0, 3]
+
+
+def test_many_texts_go_in_requests_of_a_bounded_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paddock.steps.embed.REQUEST_TEXTS", 2)
+    pool = FakePool()
+    kept(with_store(tmp_path, pool), ["a", "b", "a", "c"])
+    assert [request.texts for request in pool.embeds] == [("a", "b"), ("c",)]
+
+
+def test_parts_of_a_long_text_are_one_vector_that_depends_on_the_context(tmp_path: Path) -> None:
+    kept(with_store(tmp_path, FakePool(n_ctx_tokens=14)), ["word " * 30], on_overflow="split")
+    pools = [FakePool(n_ctx_tokens=14), FakePool(n_ctx_tokens=20)]
+    for pool in pools:
+        kept(with_store(tmp_path, pool), ["word " * 30], on_overflow="split")
+    assert [len(pool.embeds) for pool in pools] == [0, 1]
+
+
+def test_the_question_is_embedded_in_the_dimensions_of_the_store(tmp_path: Path) -> None:
+    kept(with_store(tmp_path), dimensions=4)
+    pool = FakePool()
+    found(tmp_path, "ferry", pool)
+    assert [request.dimensions for request in pool.embeds] == [4]
+
+
+def test_words_need_no_model_and_both_orders_are_made_one(tmp_path: Path) -> None:
+    kept(with_store(tmp_path))
+    pool = FakePool()
+    assert [h.text[:8] for h in found(tmp_path, "fog", pool, mode="text").hits] == ["The fog "]
+    assert pool.embeds == []
+    (first, second) = found(tmp_path, "fog bell", mode="hybrid").hits
+    assert (first.text[:8], first.number, second.number) == ("The fog ", 1, 2)
+    assert first.score > second.score
+
+
+def test_filters_are_mappings_or_conditions(tmp_path: Path) -> None:
+    kept(with_store(tmp_path))
+    for where in ({"page": {"from": 2}}, Template.of("page == 3"), {"text": "*1871*"}):
+        assert [h.page for h in found(tmp_path, "ferry", where=where).hits] == [3]
+    assert found(tmp_path, "ferry", where={"source": "b.md"}).hits == []
+    assert told(tmp_path, where={"page": {"like": 3}}) == (
+        "`where`: 'like' says nothing about 'page': use `is`, `not`, `from`, `to`."
+    )
+
+
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        ("source == '{{ inputs.file }}'", "a condition takes no `{{ }}`, since a value could "
+         'change what it says: give values as a mapping, such as {source: "{{ inputs.file }}"}'),
+        ("page = 3",
+         "'page = 3' is no condition: compare a column by ==, !=, <, <=, >, >= or `in`"),
+    ],
+)  # fmt: skip
+def test_a_condition_is_checked_before_anything_runs(where: str, sentence: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        SearchParams(store="x", query="q", where=Template.of(where))
+    assert str(caught.value.errors()[0]["ctx"]["error"]) == sentence
+
+
+def test_what_cannot_be_searched_is_told_with_a_way_out(tmp_path: Path) -> None:
+    assert told(tmp_path) == (
+        "there is no store '…/index.lance'. "
+        "Run what fills it (`embed` with `store`) first, or correct the path."
+    )
+    beside = with_store(tmp_path)
+    kept(beside)
+    assert told(tmp_path, model="other").startswith(
+        "the store '…/index.lance' holds vectors of model 'default-embed', and those of 'other' "
+    )
+    assert told(tmp_path, " ") == "the `query` is empty. Say what to search for."
+    kept(with_store(tmp_path), [])
+    assert told(tmp_path) == (
+        "the store '…/index.lance' is empty: there is nothing to find. "
+        "Run what fills it (`embed` with `store`) on some documents first."
+    )
