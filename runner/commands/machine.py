@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -52,8 +52,17 @@ def schema(
         str | None,
         typer.Option(metavar="DIR", help="Write it to DIR/.paddock/pipeline.schema.json instead."),
     ] = None,
+    for_: Annotated[
+        Literal["editor", "llm"],
+        typer.Option("--for", help="llm: an annotated template in YAML, for a coding assistant."),
+    ] = "editor",
 ) -> int:
-    """Print the JSON Schema of pipelines, for editors."""
+    """Print the JSON Schema of pipelines, for editors; or a template for a coding assistant."""
+    if for_ == "llm":
+        from . import for_llm, installed
+
+        console.say(for_llm.text_of(installed.installed()).rstrip("\n"))
+        return DONE
     if write is None:
         console.say_json(schema_of_all())
         return DONE
