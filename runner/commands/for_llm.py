@@ -33,7 +33,7 @@ HEAD = """\
 #   Inside `do`, `steps.…` sees the item's own steps and those outside the block. A block `b` offers
 #   steps.b.results (in order), .counts, .changed, .failed.
 # - Paths are relative to this file and must stay in its folder, or under a `dir` or `path` input.
-# - Long prompts stand in files: `prompt: {file: prompts/x.md}`; so do template, system, map, reduce.
+# - Long texts stand in files: `prompt: {file: prompts/x.md}`; template, system, map, reduce, too.
 # - `reply.schema` makes the model answer in that form: JSON Schema, or short: str, int, float,
 #   bool, list[str], enum[a, b], a `?` for "or null", mappings. The value is steps.x.output, its
 #   JSON steps.x.text.
