@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from paddock.engine.profile.choice import Workload
 from paddock.engine.profile.formats import DOCUMENTS
@@ -15,6 +16,7 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.inputs import WrongInput
 from paddock.steps.pipeline import named
+from paddock.steps.step import Foreseen
 
 from .attempt import StepFailed, Stopped, is_skipped
 from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
@@ -24,11 +26,12 @@ from .block_run import BlockRun
 from .blocks import Blocks, is_block_skipped, plain_chunks
 from .body import steps_of, steps_within
 from .border import Border
+from .foretold import foretold, guessed
 from .inside import entered
 from .items import ItemRun
 from .ledger.entries import Entry
 from .renames import is_free
-from .report import PlanItem, PlanReport
+from .report import PlanItem, PlanReport, State
 from .scope import Scope
 from .session import Session
 from .speed import workload
@@ -76,6 +79,8 @@ class _Foresight:
         self._scope = Scope.of(session.bound.inputs, secrets)
         self._unknown: dict[str, str] = {}
         """Node → the one that must run before its outputs are known."""
+        self._guesses: dict[str, dict[str, Any]] = {}
+        """What a block will offer that has work to do, as far as that can be known."""
         self._items: list[PlanItem] = []
         self._notes: list[str] = []
         self._cost = _Cost()
@@ -146,6 +151,7 @@ class _Foresight:
         todo = run.todo()
         if todo:
             self._unknown[block.id] = block.id
+            self._guesses[block.id] = guessed(run, block)
             n_asking = sum(_needs_calls(item, block) for item in todo)
             self._estimate(steps_of(block.body), _recorded(run), n_asking)
         else:
@@ -195,20 +201,59 @@ class _Foresight:
                 if entry is None
                 else ("stale", f"it reads '{cause}', which has work to do")
             )
-            self._items.append(PlanItem(step.id, step.id, state, why))  # type: ignore[arg-type]
-            self._estimate([step], [entry] if entry else [], 1)
+            scope = self._guessed_scope(step)
+            seen = None if scope is None else await self._foretold(step, scope)
+            self._add(step, entry, state, why, seen)  # type: ignore[arg-type]
             return
         if is_skipped(step, self._scope):
             self._known(step, None)
             return
         _, item = await self._work.step(step, self._scope)
-        self._items.append(PlanItem(step.id, step.id, item.verdict.state, item.verdict.why))
+        state, why = item.verdict.state, item.verdict.why
         if item.verdict.is_work or item.entry is None:
             self._unknown[step.id] = step.id
-            self._estimate([step], [item.entry] if item.entry else [], 1)
+            self._add(step, item.entry, state, why, await self._foretold(step, self._scope))
         else:
+            self._items.append(PlanItem(step.id, step.id, state, why))
             entry = item.entry
             self._known(step, self._work.ledger.value(entry.returns, entry.returns_object))
+
+    async def _foretold(self, step: BoundStep, scope: Scope) -> Foreseen | None:
+        scope_id = self._work.scope_id(step.id)
+        return await foretold(step, scope, self._session.toolbox, scope_id)
+
+    def _guessed_scope(self, step: BoundStep) -> Scope | None:
+        """Give a scope in which what blocks will offer is guessed; None where more is missing."""
+        before = self._session.bound.edges.get(step.id, frozenset())
+        missing = [name for name in before if name in self._unknown]
+        if any(name not in self._guesses for name in missing):
+            return None
+        scope = self._scope
+        for name in missing:
+            scope = scope.with_step(name, self._guesses[name])
+        return scope
+
+    def _add(
+        self,
+        step: BoundStep,
+        entry: Entry | None,
+        state: State,
+        why: str | None,
+        seen: Foreseen | None,
+    ) -> None:
+        """Add a step that asks models: what it will ask, or else what it asked before."""
+        if seen is None:
+            self._items.append(PlanItem(step.id, step.id, state, why))
+            self._estimate([step], [entry] if entry else [], 1)
+            return
+        n_new = seen.n_calls - seen.n_known
+        if seen.n_known:
+            told = f"{n_new} of its {seen.n_calls} calls are to be made"
+            why = told if why is None else f"{why}; {told}"
+        self._items.append(PlanItem(step.id, step.id, state, why))
+        tokens = entry.tokens / entry.calls if entry is not None and entry.calls else None
+        refs = {step.model.ref} if step.model is not None and n_new else set[str]()
+        self._cost.add(refs, n_new, 1, 0 if not n_new else tokens)
 
     def _estimate(self, steps: Iterable[BoundStep], entries: Iterable[Entry], n_items: int) -> None:
         """Add the cost of so many items, by what earlier ones cost."""

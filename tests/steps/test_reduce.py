@@ -73,8 +73,7 @@ def test_notes_stand_before_a_prompt_that_does_not_mention_them() -> None:
 
 def test_a_prompt_sees_the_values_and_the_level() -> None:
     pool = FakePool(answer=lambda _: "x")
-    text = "{{ level }}:{% for item in items %} {{ item.file or item }}{% endfor %}"
-    text = text.replace("item.file or item", "item.file if item is mapping else item")
+    text = "{{ level }}:{% for i in items %} {{ i.file if i is mapping else i }}{% endfor %}"
     out = reduce(pool, over=items(*range(30)), prompt=Template.of(text))
     prompts = [request.messages[-1].content for request in pool.chats]
     assert prompts[0].startswith("0: ")

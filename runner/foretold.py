@@ -1,0 +1,139 @@
+"""How many of a step's model calls are known already: it is walked with the ledger, and none made.
+
+What comes out of items that are yet to be done is unknown; what they are called mostly is not, and
+that is what the shape of a tree hangs on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from paddock.engine.errors import EngineError
+from paddock.engine.request import (
+    ChatRequest,
+    Chunk,
+    EmbedReply,
+    EmbedRequest,
+    Message,
+    ModelFacts,
+    ModelSpec,
+    Pool,
+    Reply,
+    Stream,
+    Tool,
+)
+from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.steps.foreseeing import UNKNOWN
+from paddock.steps.step import Foreseen, NotKnown, StepError
+from paddock.steps.storage import ItemName
+
+from .binding.bound import BoundBlock, BoundStep
+from .binding.parameters import BindError
+from .block_run import BlockRun
+from .calls import LedgerPool
+from .replying import AskedFor
+from .scope import Scope
+from .tools import Toolbox
+
+MOST_S = 3.0
+"""A plan does not wait longer for one step's calls to be looked up; it estimates them instead."""
+_CHARS_A_TOKEN = 4
+
+
+async def foretold(
+    step: BoundStep, scope: Scope, toolbox: Toolbox, scope_id: str
+) -> Foreseen | None:
+    """Tell how many calls a step would make over a scope; None where that cannot be told."""
+    foresee = getattr(step.kind(), "foresee", None)
+    if foresee is None:
+        return None
+    caller = toolbox.caller(scope_id, step, step.id, None)
+    name = ItemName(step.id, step.id)
+    tools = toolbox.tools(step, caller, toolbox.outputs(scope_id, step.id), name)
+    known = LedgerPool(
+        Unasked(toolbox.pool), toolbox.ledger, toolbox.digests, toolbox.tally, caller
+    )
+    reply = None if step.reply is None else AskedFor(step.reply, scope)
+    try:
+        async with asyncio.timeout(MOST_S):
+            params = step.params.render(scope)
+            seen: Foreseen = await foresee(params, replace(tools, pool=known, reply=reply))
+    except (StepError, EngineError, ExpressionError, BindError, TimeoutError):
+        return None
+    return seen
+
+
+def guessed(run: BlockRun, block: BoundBlock) -> dict[str, Any]:
+    """Give what a block will offer, as far as it can be known before its items are done."""
+    written = block.returns.data if block.returns is not None else None
+    fields = written if isinstance(written, dict) else {}
+    parts = {name: Value.of(text, bare=True) for name, text in fields.items()}
+    results = list(run.results)
+    for item in run.todo():
+        scope = run.scope.child(block.var, item.item)
+        found = {name: _rendered(part, scope, item.key) for name, part in parts.items()}
+        results[item.index] = found or {"text": f"{UNKNOWN} {item.key}"}
+    offered = run.offered()
+    return {**offered, "results": [result for result in results if result is not None]}
+
+
+def _rendered(part: Value, scope: Scope, key: str) -> Any:
+    try:
+        return part.render(scope)
+    except ExpressionError:
+        return f"{UNKNOWN} {key}"
+
+
+class Unasked:
+    """Implements `paddock.engine.request.Pool`: asks no model, and counts by the length alone."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def facts(self, model: ModelSpec) -> ModelFacts:
+        """Tell what is known of a model."""
+        return await self._pool.facts(model)
+
+    async def count_chat(
+        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> int:
+        """Estimate a prompt's tokens."""
+        return sum(len(message.content) // _CHARS_A_TOKEN + 4 for message in messages)
+
+    async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
+        """Estimate each text's tokens."""
+        return [len(text) // _CHARS_A_TOKEN for text in texts]
+
+    def chat(self, request: ChatRequest) -> Stream:
+        """Give a stream that says that nothing is known."""
+        return _Silent()
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        """Say that nothing is known.
+
+        Raises:
+            NotKnown: always.
+        """
+        raise NotKnown
+
+
+class _Silent:
+    """Implements `paddock.engine.request.Stream` for a call that is not made."""
+
+    async def __aiter__(self) -> AsyncIterator[Chunk]:
+        raise NotKnown
+        yield  # makes it a generator
+
+    async def reply(self) -> Reply:
+        """Say that nothing is known.
+
+        Raises:
+            NotKnown: always.
+        """
+        raise NotKnown
+
+    def cancel(self) -> None:
+        """Do nothing."""
