@@ -78,10 +78,10 @@ class ItemWork:
     hash: str
     parts: str
     entry: Entry | None
-    renamed_from: str | None = None
-    """The key of a deleted item with the same content."""
     is_shared: bool = False
     """Whether another machine has done it in this very job: it counts as done now."""
+    renamed_from: str | None = None
+    """The key of a deleted item with the same content."""
 
     @property
     def attempts(self) -> int:

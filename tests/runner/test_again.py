@@ -1,0 +1,177 @@
+"""What makes a run do things again: --only, --force, --retry-failed, --refresh, --resume, edits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.commands.exits import CommandError
+from paddock.runner.commands.resuming import resumed
+from paddock.runner.freshness import Verdict, judge
+from paddock.runner.ledger.entries import Entry
+from paddock.steps.chat import Chat
+from tests.fakes.pool import FakePool
+from tests.runner.world import World, reasons, states
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path)
+    world.documents(3)
+    world.run()
+    return world
+
+
+def test_only_does_these_items_and_leaves_what_reads_them(world: World) -> None:
+    world.edit("Sum up:", "In short:")
+    report = world.run(only=["1.txt"])
+    assert states(report) == {"0.txt": "skipped", "1.txt": "stale", "2.txt": "skipped"}
+    assert report.calls == 1
+    assert list(report.notes) == [
+        "'digest' is left as it is: only some items of 'each' were done.",
+        "'report' is left as it is: only some items of 'digest' were done.",
+    ]
+    assert states(world.plan()) == {"0.txt": "stale", "2.txt": "stale"}
+
+
+def test_force_asks_again_though_all_is_fresh_and_known(world: World) -> None:
+    assert world.run().calls == 0
+    report = world.run(force=["sum"], only=["2.txt"])
+    assert (reasons(report), report.calls) == ({"2.txt": "forced"}, 1)
+    assert world.run(force=["digest"]).calls == 1
+    with pytest.raises(PipelineError, match="there is no step 'sums' to force"):
+        world.run(force=["sums"])
+
+
+def test_retry_failed_tries_what_is_quarantined_and_nothing_else(world: World) -> None:
+    world.write("inbox/3.txt", "A fourth one.")
+    report = world.run(pool=FakePool(answer=_unless_fourth))
+    assert states(report)["3.txt"] == "quarantined"
+    assert states(world.run()) == {"3.txt": "quarantined"}
+    report = world.run(retry_failed=True)
+    assert states(report) == {"3.txt": "stale"}
+    assert reasons(report) == {"3.txt": "what failed is tried again"}
+
+
+def _unless_fourth(request: object) -> str:
+    text = str(request)
+    if "fourth" in text and "All:" not in text:
+        raise ValueError("not today")
+    return "Yes."
+
+
+def test_a_run_goes_on_with_what_it_was_given(world: World, tmp_path: Path) -> None:
+    report = world.run({"tone": "merry"})
+    path, given = resumed(report.run, world.file, {})
+    assert (path, given) == (world.file, {"tone": "merry"})
+    assert world.run(given).counts == {"fresh": 4}
+    assert resumed(report.run, world.file, {"tone": "sad"})[1] == {"tone": "sad"}
+
+
+def test_a_run_is_resumed_by_its_name_alone_from_its_folder(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = world.run({"tone": "merry"})
+    monkeypatch.chdir(world.folder)
+    path, given = resumed(report.run, None, {})
+    assert (path.resolve(), given) == (world.file.resolve(), {"tone": "merry"})
+
+
+def test_a_folder_that_was_given_is_the_same_from_wherever_a_run_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path / "p")
+    world.edit("  tone:", "  folder: {type: dir}\n  tone:")
+    world.edit("root: ./inbox", 'root: "{{ inputs.folder }}"')
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters/a.txt").write_text("Dear all.")
+    monkeypatch.chdir(tmp_path)
+    report = world.run({"folder": "letters"})
+    monkeypatch.chdir("/")
+    _, given = resumed(report.run, world.file, {})
+    assert given == {"folder": str(tmp_path / "letters")}
+    assert world.run(given).counts == {"fresh": 2}
+
+
+def test_a_run_that_is_not_known_is_refused_with_the_nearest_name(world: World) -> None:
+    run = world.run().run
+    with pytest.raises(CommandError) as caught:
+        resumed(f"{run}x", world.file, {})
+    assert str(caught.value) == f"There is no run '{run}x' here.\n  Did you mean '{run}'?"
+
+
+def test_a_secret_input_is_kept_nowhere_and_asked_for_again(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.edit("  tone:", "  password: {type: str, secret: true}\n  tone:")
+    world.documents(1)
+    report = world.run({"password": "abracadabra", "tone": "merry"})
+    with pytest.raises(CommandError) as caught:
+        resumed(report.run, world.file, {})
+    assert str(caught.value) == (
+        f"Run '{report.run}' was given 'password', which is secret and kept nowhere.\n"
+        f"  Give it again: `paddock run --resume {report.run} -i password=…`."
+    )
+    assert resumed(report.run, world.file, {"password": "x"})[1] == {
+        "password": "x",
+        "tone": "merry",
+    }
+    for file in (world.folder / ".paddock").rglob("*"):
+        assert not file.is_file() or b"abracadabra" not in file.read_bytes()
+
+
+def test_what_a_compatible_older_version_of_a_step_did_stays_until_it_is_refreshed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Chat, "version", 99)
+    assert set(reasons(world.plan()).values()) == {"step version changed (step 'sum')"}
+    older = World(world.folder, world.text)
+    before = getattr(Chat, "compatible_versions", frozenset())
+    monkeypatch.setattr(Chat, "compatible_versions", before | {_version()}, raising=False)
+    assert not older.plan().has_work
+    assert older.run().counts == {"fresh": 4}
+    report = older.run(refresh=True)
+    assert set(reasons(report).values()) == {"step version changed (step 'sum')"}
+    # Its requests are the same, so nothing is asked again; but it is recorded anew.
+    assert report.calls == 0
+    assert older.run(refresh=True).counts == {"fresh": 4}
+
+
+def _version() -> int:
+    """Give the version that the entries were written with: what the source says."""
+    text = Path(str(__import__("paddock.steps.chat", fromlist=["x"]).__file__)).read_text()
+    return int(text.split("version: ClassVar[int] = ")[1].split("\n")[0])
+
+
+def test_a_compatible_version_does_not_hide_another_difference() -> None:
+    before = Entry(key="a", hash="h", parts=json.dumps({"s.version": "1", "s.prompt": "1"}),
+                   state="done")  # fmt: skip
+    older = {"2": frozenset({"1"})}
+    now = {"s.version": "2", "s.prompt": "1"}
+    assert judge(before, "other", now, older) == Verdict("fresh")
+    assert judge(before, "other", {**now, "s.prompt": "2"}, older).state == "stale"
+    assert judge(before, "other", now, {}).state == "stale"
+
+
+@pytest.mark.parametrize(
+    ("on_edited", "left", "state"),
+    [("keep", "Mine.", "stale"), ("overwrite", None, "stale"), ("fail", "Mine.", "quarantined")],
+)
+def test_what_a_person_edited_is_treated_as_the_step_says(
+    tmp_path: Path, on_edited: str, left: str | None, state: str
+) -> None:
+    world = World(tmp_path)
+    world.edit(
+        'text: "{{ steps.sum.text }}"', f'text: "{{{{ steps.sum.text }}}}", on_edited: {on_edited}'
+    )
+    world.documents(1)
+    world.run()
+    world.write("out/0.txt", "Mine.")
+    report = world.run()
+    assert list(report.notes) == ["edited by hand since it was written, and kept: out/0.txt"]
+    world.edit("Sum up:", "In short:")
+    report = world.run()
+    assert states(report) == {"0.txt": state}
+    assert (world.output("0.txt") == "Mine.") == (left == "Mine.")

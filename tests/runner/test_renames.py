@@ -1,0 +1,137 @@
+"""Documents that are renamed, and ones that are gone: what they cost and what they leave behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paddock.runner.renames import renames
+from tests.runner.world import World, reasons, states
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path)
+    for name, text in (("a", "The ferry."), ("b", "The lighthouse."), ("c", "The pier.")):
+        world.write(f"inbox/{name}.txt", text)
+    world.run()
+    return world
+
+
+def rename(world: World, old: str, new: str) -> None:
+    target = world.folder / "inbox" / new
+    target.parent.mkdir(exist_ok=True)
+    (world.folder / "inbox" / old).rename(target)
+
+
+def outputs(world: World) -> list[str]:
+    folder = world.folder / "out"
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_a_renamed_document_costs_no_call_and_leaves_no_old_output(world: World) -> None:
+    before = world.output("a.txt")
+    rename(world, "a.txt", "new/z.txt")
+    plan = world.plan()
+    assert states(plan) == {"new/z.txt": "new", "a.txt": "deleted"}
+    assert reasons(plan)["new/z.txt"] == "renamed from 'a.txt'"
+    report = world.run()
+    assert states(report) == {"new/z.txt": "new", "a.txt": "deleted"}
+    # The digest is of another list now; of the document itself nothing was asked.
+    assert (report.calls, report.cached_calls) == (1, 1)
+    assert outputs(world) == ["DIGEST.md", "b.txt", "c.txt", "new/z.txt"]
+    assert world.output("new/z.txt") == before
+    assert list(report.notes) == [
+        "renamed, so what was made of them goes by the new name: a.txt → new/z.txt",
+        "removed, since what they were made of is gone: out/a.txt",
+    ]
+    assert not world.plan().has_work
+
+
+def test_a_plan_counts_no_call_for_a_renamed_document(world: World) -> None:
+    world.edit(
+        '  - {id: digest, uses: chat, with: {prompt: "All: {{ steps.each.results }}"}}\n', ""
+    )
+    world.edit("steps.digest.text", "inputs.tone")
+    world.run()
+    rename(world, "a.txt", "z.txt")
+    assert world.plan().calls == 0
+    world.write("inbox/d.txt", "Something new.")
+    assert world.plan().calls == 1
+
+
+def test_a_plan_counts_the_calls_of_a_renamed_document_whose_name_is_asked_about(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    world.edit("Sum up:", "Sum up {{ doc.name }}:")
+    world.documents(2)
+    world.run()
+    rename(world, "0.txt", "z.txt")
+    assert world.run().calls == 2  # it, and the digest
+
+
+def test_what_a_person_edited_stays_when_its_document_is_renamed(world: World) -> None:
+    world.write("out/a.txt", "Mine.")
+    rename(world, "a.txt", "z.txt")
+    report = world.run()
+    assert world.output("a.txt") == "Mine."
+    assert list(report.notes) == [
+        "renamed, so what was made of them goes by the new name: a.txt → z.txt",
+        "edited by hand, and kept though its source is gone: out/a.txt",
+    ]
+
+
+def test_a_copy_is_no_renaming(world: World) -> None:
+    world.write("inbox/z.txt", "The ferry.")
+    report = world.run()
+    assert states(report) == {"z.txt": "new"}
+    assert reasons(report) == {"z.txt": None}
+    assert outputs(world) == ["DIGEST.md", "a.txt", "b.txt", "c.txt", "z.txt"]
+
+
+def test_a_renamed_document_that_fails_keeps_its_old_output(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.edit('path: "out/{{ doc.relpath }}"', 'path: "{{ doc.stem }}/{{ doc.relpath }}"')
+    world.documents(2)
+    world.run()
+    world.write("z", "in the way of a folder")
+    rename(world, "0.txt", "z.txt")
+    report = world.run()
+    assert states(report) == {"z.txt": "quarantined", "0.txt": "deleted"}
+    assert (world.folder / "0/0.txt").exists()
+
+
+def test_what_was_made_of_deleted_documents_is_kept_and_told_once(world: World) -> None:
+    (world.folder / "inbox/a.txt").unlink()
+    (world.folder / "inbox/b.txt").unlink()
+    assert list(world.run().notes) == [
+        "kept, though what they were made of is gone: out/a.txt, out/b.txt (`--prune` removes)"
+    ]
+    assert outputs(world) == ["DIGEST.md", "a.txt", "b.txt", "c.txt"]
+    assert world.run().notes == ()
+
+
+def test_prune_removes_also_what_earlier_runs_kept(world: World) -> None:
+    (world.folder / "inbox/a.txt").unlink()
+    world.run()
+    (world.folder / "inbox/b.txt").unlink()
+    world.write("out/b.txt", "Mine.")
+    (world.folder / "inbox/c.txt").unlink()
+    report = world.run(prune=True)
+    assert outputs(world) == ["DIGEST.md", "b.txt"]
+    assert set(report.notes) == {
+        "removed, since what they were made of is gone: out/c.txt",
+        "edited by hand, and kept though its source is gone: out/b.txt",
+        "removed, since what they were made of is gone: out/a.txt",
+    }
+    assert world.run(prune=True).notes == (
+        "edited by hand, and kept though its source is gone: out/b.txt",
+    )
+
+
+def test_equal_contents_are_told_apart_by_their_file_names() -> None:
+    gone = {"a/one.md": "1", "b/two.md": "1", "c.md": "2"}
+    new = {"x/two.md": "1", "y/one.md": "1", "z.md": "1", "w.md": "3"}
+    assert renames(gone, new) == {"x/two.md": "b/two.md", "y/one.md": "a/one.md"}
