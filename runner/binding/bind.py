@@ -22,7 +22,7 @@ from paddock.runner.budget import Budget
 from paddock.steps import own_function, registry
 from paddock.steps.step import Step
 
-from . import given, inner, reads, replies, schedules, taint, tooling
+from . import given, inner, orders, reads, replies, schedules, taint, tooling
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, Retry, Timeout
 from .models import Models
 from .parameters import BindError, BoundParams, Parameters
@@ -162,7 +162,7 @@ class Binder:
         watches = Watches(pipeline, self._given.values, roots)
         # What starts a pipeline does not count where a step of another one does.
         found = () if self._within.files else watches.bound()
-        self._own += [*watches.faults, *schedules.faults(pipeline)]
+        self._own += [*watches.faults, *schedules.faults(pipeline), *orders.faults(self._plan)]
         if pipeline.tests:  # few files have some, and their functions take time to import
             from . import claims
 
