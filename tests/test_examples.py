@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from paddock.pipelines.source import read as read_yaml
 from paddock.runner import plan, run, run_async, validate
 from paddock.runner.report import PlanReport, Report
+from paddock.runner.trials import verb as trials
 from tests.fakes.pdf import pdf
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -105,6 +107,41 @@ def test_the_whole_digest_and_then_only_what_changes(tmp_path: Path) -> None:
     assert edited.calls <= 2, "one for the document, one for the digest"
 
 
+@pytest.mark.parametrize(
+    "file",
+    sorted({found.parents[2] / "pipeline.yaml" for found in EXAMPLES.glob("*/tests/cassettes/*")}),
+    ids=lambda file: file.parent.name,
+)
+def test_every_examples_tests_pass_without_a_model(file: Path) -> None:
+    (suite,) = trials.carry_out(
+        [trials.read(file)],
+        mode="replay",
+        flags={"allow": "run,tool,mcp,network,secrets"},
+        tell=lambda file, case: None,
+    )
+    assert [case.name for case in suite.cases], "its tests were left out"
+    assert [(case.name, case.problems) for case in suite.cases if not case.passed] == []
+    assert suite.notes == (), "every cassette has its test"
+
+
+def test_a_prompt_of_its_own_form_is_tested_without_a_model() -> None:
+    file = EXAMPLES / "ci-batch" / "prompts" / "triage.prompt.yml"
+    (suite,) = trials.carry_out([trials.read(file)], mode="replay", tell=lambda file, case: None)
+    assert [case.word for case in suite.cases] == ["passed"]
+
+
+def test_a_batch_in_ci_sorts_messages_and_leaves_what_ci_reads(tmp_path: Path) -> None:
+    pipeline = copied("ci-batch", tmp_path, "kind-crew.txt")
+    report = run(pipeline, local=True)
+    assert (report.status, report.exit_status()) == ("completed", 0)
+    (mail,) = report.returns["mails"]
+    assert mail["kind"] in ("complaint", "thanks", "question")
+    text = (pipeline.parent / "out" / "MESSAGES.md").read_text(encoding="utf-8")
+    assert f"- kind-crew.txt: {mail['kind']}, " in text
+    for name in (".github/workflows/paddock.yml", ".gitlab-ci.yml"):
+        read_yaml(pipeline.parent / name)
+
+
 def test_unreadable_documents_keep_nobody_waiting_and_are_told_once(tmp_path: Path) -> None:
     pipeline = copied("folder-digest", tmp_path, *SHORT)
     inbox = pipeline.parent / "inbox"
@@ -149,3 +186,24 @@ def test_an_agent_reads_from_a_server_of_its_own(
     assert "## What does the note say about the market?" in told
     assert '- `read_note` {"name": "' in told
     assert '→ "# The ' in told
+
+
+def test_commits_become_a_changelog_and_a_new_one_costs_one_call(tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        subprocess.run(["git", *who, *words], cwd=repo, check=True, capture_output=True)
+
+    repo = tmp_path / "bakery"
+    repo.mkdir()
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "Fix the oven's timer")
+    pipeline = copied("changelog", tmp_path)
+    inputs = {"repo": repo, "out": repo / "CHANGELOG.md"}
+    asking = run_async(pipeline, inputs, local=True, allow=["run"])
+    report = asyncio.run(asking)
+    assert (report.status, report.calls) == ("completed", 1)
+    assert "- Fix the oven's timer (" in (repo / "CHANGELOG.md").read_text(encoding="utf-8")
+    git("commit", "-q", "--allow-empty", "-m", "Remove the old prices")
+    again = asyncio.run(run_async(pipeline, inputs, local=True, allow=["run"]))
+    assert (again.calls, again.counts["fresh"], again.counts["new"]) == (1, 1, 1)
+    assert "- Remove the old prices (" in (repo / "CHANGELOG.md").read_text(encoding="utf-8")

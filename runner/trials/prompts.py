@@ -21,6 +21,8 @@ from .subjects import TestFile, tested
 
 SIMILAR = 0.5
 """From which cosine on an answer is near the expected one; theirs passes from two stars of five."""
+CASSETTES = "cassettes"
+"""Where replies are recorded, beside the file."""
 QUALITIES: Mapping[str, str] = {
     "coherence": "The text is coherent: its sentences follow from one another and are in order.",
     "fluency": "The text is written in fluent and correct language.",
@@ -44,7 +46,8 @@ def of_prompt_file(file: Path) -> TestFile:
     text = json.dumps(_pipeline(found, file), ensure_ascii=False)
     plan = plan_of(file, text)
     check(plan)
-    made = tested(file, plan.pipeline, file.name.rpartition(".")[0], text)
+    stem = file.name.rpartition(".")[0]
+    made = tested(file, plan.pipeline, stem, cassettes=CASSETTES, text=text)
     if found.model and not _is_ours(found.model):
         note = f"{file.name}: its model '{found.model}' is not asked, but the default one"
         return replace(made, notes=(note,))

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from paddock.pipelines.claims import Test
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.tree import Pipeline
 from paddock.runner.binding.bind import check, plan_of
@@ -47,8 +46,17 @@ def of_pipeline(file: Path) -> TestFile:
     return tested(file, plan.pipeline, file.stem)
 
 
-def tested(file: Path, pipeline: Pipeline, stem: str, text: str | None = None) -> TestFile:
+def tested(
+    file: Path,
+    pipeline: Pipeline,
+    stem: str,
+    *,
+    cassettes: str = CASSETTES,
+    text: str | None = None,
+) -> TestFile:
     """Give the tests of a pipeline; `text` is what to run in place of the file's own.
+
+    `cassettes` is the folder beside it for tests that name none.
 
     Raises:
         PipelineError: a test's folder of replies, or an input, cannot be used.
@@ -63,7 +71,7 @@ def tested(file: Path, pipeline: Pipeline, stem: str, text: str | None = None) -
             file=file,
             group=pipeline.name,
             test=test,
-            cassette=_folder(file, test) / names[test.name],
+            cassette=file.parent / (test.replay or cassettes) / names[test.name],
             paths=frozenset(paths),
             text=text,
         )
@@ -88,10 +96,6 @@ def _is_cassette(file: Path) -> bool:
             return "cassette" in json.loads(lines.readline(10_000))
     except (OSError, ValueError, TypeError):
         return False
-
-
-def _folder(file: Path, test: Test) -> Path:
-    return file.parent / (test.replay or CASSETTES)
 
 
 def _faults(file: Path, pipeline: Pipeline) -> Iterator[Fault]:
