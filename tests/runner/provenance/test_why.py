@@ -1,0 +1,258 @@
+"""Where an output came from, and what changed since: asked as `paddock why` asks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from paddock.runner.cli import application
+from paddock.runner.commands.why_text import why_text
+from paddock.runner.provenance.origin import Answer, Origin
+from paddock.runner.provenance.why import why
+from tests.fakes.pool import FakePool
+from tests.runner.ledger.test_tables import worked_in
+from tests.runner.world import World
+
+
+@pytest.fixture(autouse=True)
+def models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the models that are looked up be those that the runs of these tests had."""
+    monkeypatch.setattr("paddock.runner.pools.LookedUp", lambda settings: FakePool())
+
+
+def paddock(*arguments: str) -> Result:
+    return CliRunner().invoke(application(arguments[0]), list(arguments))
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
+    world = World(tmp_path / "letters")
+    world.write("inbox/a.txt", "The ferry leaves at nine.")
+    world.write("inbox/b.txt", "The pier is closed.")
+    world.run()
+    monkeypatch.chdir(world.folder)
+    return world
+
+
+def the_one(path: str) -> Origin:
+    answer = why(Path(path))
+    (origin,) = answer.origins
+    return origin
+
+
+def changes(path: str) -> list[str]:
+    return [change.what for change in the_one(path).changes]
+
+
+def test_an_output_leads_to_its_document_its_prompt_and_its_raw_reply(world: World) -> None:
+    origin = the_one("out/a.txt")
+    assert (origin.step, origin.key, origin.state) == ("each", "a.txt", "done")
+    assert (origin.path, origin.condition) == (str(world.folder / "out/a.txt"), "same")
+    assert origin.source is not None
+    assert (origin.source.path, origin.source.state) == (str(world.folder / "inbox/a.txt"), "same")
+    steps = {step.id: step for step in origin.steps}
+    (call,) = steps["sum"].calls
+    assert call.request["messages"] == [["user", "Sum up: The ferry leaves at nine. (plain)"]]
+    assert call.reply == world.output("a.txt")
+    assert (call.kind, call.model, call.is_known, call.run) == (
+        "chat", "smollm2:135m", False, origin.run,
+    )  # fmt: skip
+    assert steps["sum"].uses == "chat"
+    assert [step.id for step in origin.steps] == ["text", "sum", "(files.write)"]
+
+
+def test_a_file_that_a_step_only_writes_down_leads_to_what_the_model_said(world: World) -> None:
+    origin = the_one("out/DIGEST.md")
+    assert (origin.step, origin.key, origin.made_of) == ("report", "report", ("digest",))
+    (call,) = next(step for step in origin.steps if step.id == "digest").calls
+    assert call.reply == world.output("DIGEST.md")
+
+
+def test_a_known_reply_is_told_as_known_with_the_run_that_asked(world: World) -> None:
+    first = the_one("out/a.txt").run
+    (world.folder / "out/a.txt").unlink()
+    world.run()
+    origin = the_one("out/a.txt")
+    (call,) = origin.steps[1].calls
+    assert (call.is_known, origin.run != first) == (True, True)
+
+
+def test_each_thing_that_changed_since_is_told(world: World) -> None:
+    world.write("inbox/a.txt", "The ferry leaves at ten.")
+    world.write("out/a.txt", "Mine.")
+    origin = the_one("out/a.txt")
+    assert origin.condition == "edited"
+    assert changes("out/a.txt")[0] == "its document is another one now: inbox/a.txt"
+    (world.folder / "inbox/a.txt").unlink()
+    (world.folder / "out/a.txt").unlink()
+    assert the_one("out/a.txt").condition == "missing"
+    assert changes("out/a.txt")[0] == "its document is gone: inbox/a.txt"
+
+
+def test_changed_words_are_told_as_a_plan_tells_them_with_their_difference(world: World) -> None:
+    assert the_one("out/a.txt").changes == ()
+    world.edit("Sum up:", "In one line:")
+    world.edit("default: plain", "default: merry")
+    origin = the_one("out/a.txt")
+    assert [change.what for change in origin.changes] == [
+        "prompt changed (step 'sum')", "value changed: inputs.tone",
+    ]  # fmt: skip
+    assert origin.changes[0].detail == (
+        "-sum.prompt: Sum up: {{ steps.text.text }} ({{ inputs.tone }})",
+        "+sum.prompt: In one line: {{ steps.text.text }} ({{ inputs.tone }})",
+    )
+    assert "prompt changed (step 'sum')" in str(world.plan().items[0].why)
+
+
+def test_what_a_run_was_given_is_no_change(world: World) -> None:
+    world.run({"tone": "merry"})
+    assert the_one("out/a.txt").changes == ()
+
+
+def test_newer_results_of_what_it_reads_are_told(world: World) -> None:
+    world.write("inbox/a.txt", "The ferry leaves at ten.")
+    world.write("inbox/b.txt", "The pier is open.")
+    world.run(only=["a.txt"])
+    assert "'each', which it reads, has a newer result" in changes("out/DIGEST.md")
+
+
+def test_a_file_that_an_item_read_is_looked_at(world: World) -> None:
+    world.write("style.md", "Plain words.")
+    world.edit(
+        "      - {id: sum,",
+        "      - {id: style, uses: files.read, with: {path: style.md}}\n      - {id: sum,",
+    )
+    world.edit("({{ inputs.tone }})", "({{ steps.style.text }})")
+    world.run()
+    origin = the_one("out/a.txt")
+    assert [(Path(r.path).name, r.state) for r in origin.reads] == [("style.md", "same")]
+    world.write("style.md", "Merry words.")
+    assert changes("out/a.txt") == ["a file that it read is another one now: style.md"]
+
+
+def test_a_pipeline_that_is_gone_broken_or_without_the_step_is_told(world: World) -> None:
+    world.edit("id: each", "id: every")
+    world.edit("steps.each", "steps.every")
+    assert changes("out/a.txt") == ["the pipeline has no 'each' any more"]
+    world.file.write_text("steps: [")
+    assert changes("out/a.txt")[0].startswith("the pipeline cannot be used as it is now: ")
+    world.file.unlink()
+    assert changes("out/a.txt") == ["the pipeline is gone: pipeline.yaml"]
+
+
+def test_a_document_tells_what_was_made_of_it(world: World) -> None:
+    answer = why(Path("inbox/b.txt"))
+    assert answer.read_by == ("item 'b.txt' of 'each' → out/b.txt",)
+
+
+def test_a_folder_tells_of_each_of_its_files(world: World) -> None:
+    answer = why(Path("out"))
+    assert [Path(o.path).name for o in answer.origins] == ["DIGEST.md", "a.txt", "b.txt"]
+    assert why_text(answer, is_full=False).splitlines()[0] == "out/DIGEST.md"
+
+
+def test_an_item_within_an_item_is_told_with_both_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, NESTED)
+    world.documents(1)
+    world.run()
+    monkeypatch.chdir(tmp_path)
+    origin = the_one("out/0-fr.txt")
+    assert (origin.step, origin.key) == ("langs", "0.txt/fr")
+    assert [step.id for step in origin.steps if step.calls] == ["tr"]
+
+
+NESTED = """\
+name: nested
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: langs
+        for_each: lang in ["fr", "de"]
+        key: lang
+        do:
+          - {id: tr, uses: chat, with: {prompt: "{{ lang }}: {{ steps.text.text }}"}}
+          - uses: files.write
+            with: {path: "out/{{ doc.stem }}-{{ lang }}.txt", text: "{{ steps.tr.text }}"}
+"""
+
+
+def test_an_item_that_an_older_version_did_is_told_by_its_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in (1, 2):
+        world = worked_in(version, tmp_path / str(version))
+        monkeypatch.chdir(world.folder)
+        origin = the_one("out/1.txt")
+        (step,) = origin.steps
+        (call,) = step.calls
+        assert (origin.key, origin.source, call.seconds) == ("1.txt", None, None)
+        assert call.reply == (world.folder / "out/1.txt").read_text()
+
+
+def test_a_secret_that_a_model_was_told_is_in_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    world.edit("  tone:", "  word: {type: str, secret: true, default: none}\n  tone:")
+    world.edit("({{ inputs.tone }})", "({{ inputs.word }})")
+    world.documents(1)
+    world.run({"word": "abracadabra"}, pool=FakePool())
+    monkeypatch.chdir(tmp_path)
+    told = json.dumps(why(Path("out/0.txt")).as_json())
+    assert "abracadabra" not in told
+    assert "Sum up" in told
+
+
+def test_a_file_that_nobody_wrote_is_told_with_its_neighbours(world: World) -> None:
+    result = paddock("why", "out/aa.txt")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "'out/aa.txt': there is no such file, and no pipeline here wrote one of this name.\n"
+        "  Did you mean 'out/a.txt', 'out/b.txt'?\n"
+    )
+    world.write("notes.md", "By hand.")
+    result = paddock("why", "notes.md")
+    assert result.stderr == (
+        "'notes.md': no pipeline here wrote it or read it.\n"
+        "  Name the pipeline that may have, or its folder: `paddock why notes.md FOLDER`.\n"
+    )
+
+
+def test_the_command_tells_the_whole_in_lines(world: World) -> None:
+    world.edit("Sum up:", "In one line:")
+    result = paddock("why", "out/a.txt")
+    assert result.exit_code == 0
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert lines[0:2] == ["out/a.txt", "from item 'a.txt' of 'each' of pipeline.yaml"]
+    assert "document inbox/a.txt, as it was" in lines
+    assert "asked [user] Sum up: The ferry leaves at nine. (plain)" in lines
+    assert f"answered {' '.join(world.output('a.txt').split())}" in lines
+    assert lines[-3] == "since prompt changed (step 'sum')"
+    told = json.loads(paddock("why", "out/a.txt", "--json").stdout)
+    assert told["known"] is True
+    assert told["origins"][0]["steps"][1]["calls"][0]["reply"] == world.output("a.txt")
+
+
+def test_what_a_reply_smuggles_in_does_nothing_to_a_terminal(world: World) -> None:
+    world.write("inbox/c.txt", "A third.")
+    world.run(pool=FakePool(answer=lambda request: "\x1b[2J\u202eevil\nline"))
+    text = why_text(why(Path("out/c.txt")), is_full=True)
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+
+
+def test_nothing_is_written_by_asking(world: World) -> None:
+    file = world.folder / ".paddock/ledger.sqlite"
+    before = file.read_bytes()
+    why(Path("out/a.txt"))
+    assert file.read_bytes() == before
+    assert why(Path("/etc/hostname"), [world.file]) == Answer("/etc/hostname")
