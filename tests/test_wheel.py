@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-LEFT_OUT = ("build", "dist", "tests", "*.egg-info", "*.whl", ".*", "__pycache__")
+LEFT_OUT = ("build", "dist", "tests", "*.egg-info", "*.whl", ".*")
+LEFT_OUT_ANYWHERE = ("__pycache__", ".paddock", "node_modules")
 SHORT = "letters/reference.md"
 
 UV = shutil.which("uv")
@@ -29,7 +30,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel from a copy: setuptools keeps what it built before in `build/`."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    at_the_root = shutil.ignore_patterns(*LEFT_OUT)
+    anywhere = shutil.ignore_patterns(*LEFT_OUT_ANYWHERE)
+    shutil.copytree(
+        ROOT,
+        source,
+        ignore=lambda at, names: {
+            *anywhere(at, names), *(at_the_root(at, names) if Path(at) == ROOT else ()),
+        },
+    )  # fmt: skip
     left_by_a_run = source / "examples" / "folder-digest" / "summaries" / "letters" / "x.md"
     left_by_a_run.parent.mkdir(parents=True, exist_ok=True)
     left_by_a_run.write_text("a summary")
@@ -45,7 +54,11 @@ def test_the_wheel_has_the_rooms_and_the_examples_and_nothing_else(wheel: Path) 
     tops = {name.split("/")[0] for name in names}
     assert tops == {"paddock", wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info"}
     assert "paddock/__init__.py" not in names, "paddock is a namespace"
-    assert not [name for name in names if re.search(r"/(tests?|summaries|\.paddock)/", name)]
+    assert not [name for name in names if re.search(r"/(summaries|\.paddock)/", name)]
+    assert not [name for name in names if re.search(r"paddock/(\w+/)?tests?/", name)]
+    example = {"pipeline.yaml", ".gitlab-ci.yml", ".github/workflows/paddock.yml"}
+    assert {f"paddock/examples/ci-batch/{name}" for name in example} <= names
+    assert [name for name in names if "ci-batch/tests/cassettes/" in name]
     assert not [name for name in names if name.endswith(".pyc")]
     for room in ("pipelines", "steps", "engine", "runner"):
         written = {f"paddock/{p.relative_to(ROOT).as_posix()}" for p in (ROOT / room).rglob("*.py")}
