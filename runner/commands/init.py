@@ -18,11 +18,12 @@ from typing import Any
 from .exits import CommandError
 
 PIPELINE = "pipeline.yaml"
+PACKAGE = "pyproject.toml"
 SCHEMA = Path(".paddock") / "pipeline.schema.json"
 MINIMAL = "minimal"
 
 # What a template's own runs leave behind in a clone, and what is not for copying.
-_LEFT_OUT = frozenset({".paddock", "__pycache__", "models", "out", "summaries"})
+_LEFT_OUT = frozenset({".paddock", "__pycache__", "models", "out", "summaries", "build"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,20 @@ class Template:
     folder: Path
     description: str
 
+    @property
+    def is_package(self) -> bool:
+        """Whether it is a package of steps and the like, and no pipeline."""
+        return not (self.folder / PIPELINE).exists()
+
 
 def templates(examples: Path | None = None) -> tuple[Template, ...]:
     """List the templates that come with the package, by name."""
     folder = examples or _examples()
+    pipelines = {file.parent: file for file in folder.glob(f"*/{PIPELINE}")}
+    packages = {file.parent: file for file in folder.glob(f"*/{PACKAGE}")}
     return tuple(
-        Template(file.parent.name, file.parent, _description(file))
-        for file in sorted(folder.glob(f"*/{PIPELINE}"))
+        Template(folder.name, folder, _description(file))
+        for folder, file in sorted({**packages, **pipelines}.items())
     )
 
 
@@ -54,7 +62,7 @@ def make(
     chosen = _chosen(template or MINIMAL, examples)
     _refuse_full(folder)
     written = [_copy(file, chosen.folder, folder) for file in _files(chosen.folder)]
-    return (*written, write_schema(folder, schema))
+    return tuple(written) if chosen.is_package else (*written, write_schema(folder, schema))
 
 
 def write_schema(folder: Path, schema: Mapping[str, Any]) -> Path:
@@ -74,9 +82,9 @@ def _examples() -> Path:
 
 
 def _description(file: Path) -> str:
-    """Read the `description` line, else the first comment of a sentence; the YAML stays unread."""
+    """Read the `description` line, else the first comment of a sentence; nothing is parsed."""
     text = file.read_text("utf-8")
-    found = re.search(r"^description: *(.+)$", text, re.MULTILINE) or re.search(
+    found = re.search(r"^description(?::| =) *(.+)$", text, re.MULTILINE) or re.search(
         r"^# ([A-Z].+)$", text, re.MULTILINE
     )
     return found[1].strip("\"' ") if found else ""
@@ -106,7 +114,7 @@ def _refuse_full(folder: Path) -> None:
 
 def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
-        if path.name in _LEFT_OUT or path.suffix == ".pyc":
+        if path.name in _LEFT_OUT or path.suffix in (".pyc", ".lance", ".egg-info"):
             continue
         if path.is_dir():
             yield from _files(path)

@@ -185,7 +185,7 @@ def text_of(found: Installed) -> str:
 def _parts_text(parts: Sequence[PartRow]) -> Iterator[str]:
     for kind, title in _TITLES.items():
         rows = [part for part in parts if part.kind == kind]
-        shown = [f"{row.name}({row.takes})" if kind != "reader" else row.name for row in rows]
+        shown = [_called(row) for row in rows]
         width = max((len(one) for one in shown if len(one) <= _MOST_NAME), default=0) + 2
         lines = [title]
         for row, name in zip(rows, shown, strict=True):
@@ -196,6 +196,10 @@ def _parts_text(parts: Sequence[PartRow]) -> Iterator[str]:
             )
             lines.append(f"{head}{about}".rstrip())
         yield "\n".join(lines)
+
+
+def _called(row: PartRow) -> str:
+    return f"{row.name}({row.takes})" if row.takes and row.kind != "reader" else row.name
 
 
 _MOST_NAME = 34

@@ -36,9 +36,9 @@ def init(
         # One word is the folder; one that names a template is both.
         folder, template = template, template if template in {t.name for t in known} else None
     written = templates.make(template, Path(folder), schema_of_all())
-    here = Path(folder) / templates.PIPELINE
     console.say(f"Made '{folder}' with {console.counted(len(written), 'file')}.")
-    console.say(f"Next: paddock run {here}")
+    here = Path(folder) / templates.PIPELINE
+    console.say(f"Next: paddock run {here}" if here.exists() else f"Next: pip install -e {folder}")
     return DONE
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ def examples(tmp_path: Path) -> Path:
         "digest/.paddock/ledger.sqlite": "x",
         "digest/summaries/a.md.md": "x",
         "digest/__pycache__/a.pyc": "x",
+        "package/pyproject.toml": '[project]\ndescription = "A step of my own"\n',
+        "package/build/left.py": "x",
         "models/model.gguf": "x",
         "__init__.py": "",
     }.items():
@@ -37,6 +40,7 @@ def test_templates_are_the_folders_with_a_pipeline(examples: Path) -> None:
     assert [(template.name, template.description) for template in templates(examples)] == [
         ("digest", "Every document, then a digest."),
         ("minimal", "Summarise a folder."),
+        ("package", "A step of my own"),
     ]
 
 
@@ -55,6 +59,11 @@ def test_documents_come_along_but_not_what_runs_left_behind(examples: Path, tmp_
         "prompts/map.md",
     ]
     assert sorted(written) == sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_package_is_a_template_as_well(examples: Path, tmp_path: Path) -> None:
+    written = make("package", tmp_path / "mine", SCHEMA, examples=examples)
+    assert [file.name for file in written] == ["pyproject.toml"]
 
 
 def test_without_a_template_it_is_the_smallest_one(examples: Path, tmp_path: Path) -> None:
@@ -105,12 +114,23 @@ def test_an_unknown_template_is_told_with_the_known_ones(examples: Path, tmp_pat
     with pytest.raises(CommandError) as caught:
         make("digset", tmp_path / "new", SCHEMA, examples=examples)
     assert str(caught.value) == (
-        "There is no template 'digset'.\n  Known: 'digest', 'minimal'. Did you mean 'digest'?"
+        "There is no template 'digset'.\n  Known: 'digest', 'minimal', 'package'. "
+        "Did you mean 'digest'?"
     )
 
 
 def test_what_the_templates_write_is_not_copied() -> None:
     """`init` leaves result folders out by name, so templates must keep to these names."""
     for template in templates():
-        text = (template.folder / "pipeline.yaml").read_text("utf-8")
-        assert "out/" in text or "default: ./summaries" in text
+        if not template.is_package:
+            text = (template.folder / "pipeline.yaml").read_text("utf-8")
+            assert re.search(r"\bout/|default: \./(out|summaries)\b", text), template.name
+
+
+def test_every_template_says_in_its_readme_how_it_is_used() -> None:
+    for template in templates():
+        lines = (template.folder / "README.md").read_text("utf-8").splitlines()
+        assert lines[0].startswith("# "), template.name
+        assert 5 <= len(lines) <= 24, template.name
+        assert any("paddock " in line for line in lines), template.name
+        assert 10 <= len(template.description) <= 110, template.name

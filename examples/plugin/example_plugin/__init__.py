@@ -1,0 +1,1 @@
+"""What this package brings to Paddock; `pyproject.toml` says under which names."""

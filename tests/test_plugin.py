@@ -1,0 +1,104 @@
+"""The example of a package of one's own: installed into a folder, used like what is built in."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HOUSE = Path(__file__).resolve().parents[1]
+PLUGIN = HOUSE / "examples" / "plugin"
+UV = shutil.which("uv")
+pytestmark = pytest.mark.skipif(
+    UV is None, reason="the plug-in was NOT tested: uv, which installs it, is not on the PATH"
+)
+
+USE = """
+import json, sys
+from pathlib import Path
+from tests.fakes.pool import FakePool
+from tests.runner.world import settings
+from paddock.runner import run, validate
+from paddock.runner.commands.installed import installed
+from paddock.runner.commands.machine import schema_of_all
+from paddock.runner.commands.for_llm import text_of
+from dataclasses import replace
+
+folder = Path(sys.argv[1])
+found = installed()
+allowed = replace(settings(folder), allow=frozenset({"tool"}))
+answers = iter(["HELP! The ferry!", "The ferry leaves early."])
+pool = FakePool(answer=lambda request: next(answers))
+report = run(folder / "demo.yaml", local=True, pool=pool, settings=allowed)
+again = run(folder / "demo.yaml", local=True, pool=pool, settings=allowed)
+told = {
+    "faults": [fault.message for fault in validate(folder / "demo.yaml").faults],
+    "installed": [
+        [kind, row["name"], row["description"]]
+        for kind, rows in found.as_json().items() if kind != "broken"
+        for row in rows if row["package"] == "paddock-example-plugin"
+    ],
+    "broken": found.broken,
+    "schema": "with reading_time" in schema_of_all()["definitions"],
+    "llm": "# reading_time: How long a text takes to read." in text_of(found),
+    "run": report.as_json(),
+    "asked": [request.messages[-1].content for request in pool.chats],
+    "again": again.as_json(),
+}
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Install a copy, since building leaves things behind, and use it in a process of its own."""
+    folder = tmp_path_factory.mktemp("plugin")
+    left_out = shutil.ignore_patterns("build", "*.egg-info", ".paddock", "__pycache__")
+    shutil.copytree(PLUGIN, folder / "copy", ignore=left_out)
+    here = ["--no-build-isolation"] if importlib.util.find_spec("setuptools") else []
+    command = [str(UV), "pip", "install", "-q", "--no-deps", *here, "--python", sys.executable]
+    subprocess.run([*command, "--target", str(folder / "site"), str(folder / "copy")], check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", USE, str(folder / "copy")],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join((str(folder / "site"), str(HOUSE))),
+            "PADDOCK_HOME": str(folder / "home"),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    made: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return made
+
+
+def test_it_is_listed_beside_what_is_built_in(told: dict[str, Any]) -> None:
+    assert told["installed"] == [
+        ["steps", "reading_time", "How long a text takes to read."],
+        ["tools", "days_between", "The function example_plugin.tool:days_between."],
+        ["checks", "calm", "Nobody shouts in it: no exclamation marks, no words in capitals."],
+        ["readers", "srt", "application/x-subrip"],
+    ]
+    assert (told["broken"], told["schema"], told["llm"]) == ([], True, True)
+
+
+def test_a_pipeline_uses_all_of_it(told: dict[str, Any]) -> None:
+    assert told["faults"] == []
+    run = told["run"]
+    assert run["status"] == "completed", run
+    assert run["returns"]["days"] == 7
+    (result,) = run["returns"]["results"]
+    assert result == {"file": "ferry.srt", "minutes": 0.3, "short": "The ferry leaves early."}
+    assert "Nobody waits for it on Sundays,\nsince there is none." in told["asked"][0]
+    assert "-->" not in told["asked"][0]
+    assert "exclamation marks" in told["asked"][1], "the check's sentence went back to the model"
+    assert told["again"]["calls"] == 0 and told["again"]["returns"] == run["returns"]
