@@ -1,0 +1,298 @@
+"""Rows in stores are outputs like files: fresh, stale, kept, removed, and whole after a kill."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.runner.ledger.ledger import Ledger
+from tests.fakes.pool import FakePool
+from tests.runner.world import World, reasons, states
+
+INDEX = """\
+name: index
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: parts, uses: split, with: {pages: "{{ steps.text.pages }}", tokens: 4}}
+      - {uses: embed, with: {chunks: "{{ steps.parts.chunks }}", store: index.lance}}
+"""
+SEARCH = """\
+  - {id: found, needs: [each], uses: search, with: {store: index.lance, query: ferry, k: 2}}
+returns: {hits: steps.found.hits}
+"""
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path, INDEX)
+    world.documents(3)
+    return world
+
+
+def rows(world: World, store: str = "index.lance") -> list[dict[str, Any]]:
+    """Give every row as the library itself reads it, in the order of its item."""
+    import lancedb
+
+    table = lancedb.connect(world.folder / store).open_table("rows")
+    return sorted(table.to_arrow().to_pylist(), key=lambda row: (row["item"], row["index"]))
+
+
+def texts(world: World, store: str = "index.lance") -> list[str]:
+    return [row["text"] for row in rows(world, store)]
+
+
+def forget(world: World, where: str) -> None:
+    import lancedb
+
+    lancedb.connect(world.folder / "index.lance").open_table("rows").delete(where)
+
+
+def test_a_row_says_where_it_comes_from(world: World) -> None:
+    world.write("inbox/sub/notes.md", "# Boats\n\n## Times\n\nIt goes at nine.\n")
+    assert world.run().status == "completed"
+    row = next(row for row in rows(world) if "nine" in row["text"])
+    wanted = {"source": "sub/notes.md", "item": "sub/notes.md", "page": 1, "page_end": 1}
+    assert {name: row[name] for name in wanted} == wanted
+    assert row["headings"] == ["Boats", "Times"]
+    assert len(row["vector"]) == 8
+
+
+def test_documents_that_stay_the_same_cost_nothing(world: World) -> None:
+    world.run()
+    before = rows(world)
+    report = world.run()
+    assert (report.counts["fresh"], report.calls, report.written) == (3, 0, ())
+    assert rows(world) == before
+
+
+def test_of_a_changed_document_only_new_parts_are_embedded(world: World) -> None:
+    world.run()
+    n_versions = len(list((world.folder / "index.lance/rows.lance/_versions").iterdir()))
+    world.write("inbox/1.txt", "Document 1, about the bell.")
+    report = world.run()
+    assert [request.texts for request in world.pool.embeds] == [("bell.",)]
+    assert texts(world)[2:4] == ["Document 1, about the", "bell."]
+    assert (
+        len(list((world.folder / "index.lance/rows.lance/_versions").iterdir())) == n_versions + 1
+    )
+    assert report.written == (str(world.folder / "index.lance"),)
+
+
+def test_a_store_that_is_gone_is_made_anew_without_a_model(world: World) -> None:
+    world.run()
+    before = texts(world)
+    shutil.rmtree(world.folder / "index.lance")
+    assert set(reasons(world.plan()).values()) == {"its rows are missing in the store: index.lance"}
+    report = world.run()
+    assert (report.counts["stale"], world.pool.embeds) == (3, [])
+    assert texts(world) == before
+    assert not states(world.run())
+
+
+def test_rows_that_somebody_removed_make_their_own_item_stale(world: World) -> None:
+    world.run()
+    before = texts(world)
+    forget(world, "item = '1.txt' AND index = 0")
+    assert reasons(world.plan()) == {"1.txt": "its rows are missing in the store: index.lance"}
+    world.run()
+    assert texts(world) == before
+
+
+def test_a_plan_does_not_wait_for_the_library(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.run()
+    monkeypatch.setitem(sys.modules, "lancedb", None)
+    assert not states(world.plan())
+
+
+def test_what_is_kept_of_deleted_documents_is_told_and_removed_where_that_is_asked(
+    world: World,
+) -> None:
+    world.run()
+    (world.folder / "inbox/1.txt").unlink()
+    report = world.run()
+    assert len(texts(world)) == 6
+    assert report.notes == (
+        "kept, though what they were made of is gone: 2 rows of index.lance (`--prune` removes)",
+    )
+    report = world.run(prune=True)
+    assert [row["item"] for row in rows(world)] == ["0.txt", "0.txt", "2.txt", "2.txt"]
+    assert report.notes == (
+        "removed, since what they were made of is gone: 2 rows of 'index.lance'",
+    )
+    assert world.run(prune=True).notes == ()
+
+
+def test_a_renamed_document_leaves_no_rows_behind_and_costs_no_call(world: World) -> None:
+    world.run()
+    (world.folder / "inbox/1.txt").rename(world.folder / "inbox/new.txt")
+    world.run()
+    assert world.pool.embeds == []
+    assert sorted({row["source"] for row in rows(world)}) == ["0.txt", "2.txt", "new.txt"]
+
+
+def test_rows_leave_a_store_that_the_author_no_longer_names(world: World) -> None:
+    world.run()
+    world.edit("index.lance", "other.lance")
+    world.run()
+    assert (len(texts(world)), len(texts(world, "other.lance"))) == (0, 6)
+    world.edit('chunks: "{{ steps.parts.chunks }}", store: other.lance', "texts: [a]")
+    world.run()
+    assert texts(world, "other.lance") == []
+
+
+def test_rows_of_items_within_items_belong_to_the_document(world: World) -> None:
+    world.edit(
+        '      - {uses: embed, with: {chunks: "{{ steps.parts.chunks }}", store: index.lance}}\n',
+        "      - id: within\n"
+        "        for_each: part in steps.parts.chunks\n"
+        "        key: part.index\n"
+        '        do: [{uses: embed, with: {texts: ["{{ part.text }}"], store: index.lance}}]\n',
+    )
+    world.run()
+    assert [row["source"] for row in rows(world)] == ["0.txt"] * 2 + ["1.txt"] * 2 + ["2.txt"] * 2
+    before = texts(world)
+    assert not states(world.run())
+    forget(world, "source = '1.txt' AND text LIKE 'Doc%'")
+    assert list(reasons(world.plan())) == ["1.txt"]
+    world.run()
+    assert texts(world) == before
+    (world.folder / "inbox/2.txt").unlink()
+    world.run(prune=True)
+    assert {row["source"] for row in rows(world)} == {"0.txt", "1.txt"}
+
+
+def test_a_document_that_fails_later_keeps_its_rows_until_it_goes(world: World) -> None:
+    world.edit(
+        "store: index.lance}}\n", "store: index.lance}}\n      - {uses: chat, with: {prompt: x}}\n"
+    )
+    failing = FakePool(answer=lambda request: "word " * 5000)
+    assert world.run(pool=failing).counts["quarantined"] == 3
+    assert len(texts(world)) == 6
+    shutil.rmtree(world.folder / "inbox")
+    (world.folder / "inbox").mkdir()
+    world.run(prune=True)
+    assert texts(world) == []
+
+
+def test_a_search_is_done_again_where_the_store_holds_something_else(world: World) -> None:
+    world.edit(INDEX, INDEX + SEARCH)
+    first = world.run()
+    assert not states(world.run(), "found")
+    import lancedb
+
+    lancedb.connect(world.folder / "index.lance").open_table("rows").optimize()
+    assert not states(world.plan(), "found"), "the same rows in other files"
+    world.write("inbox/1.txt", "ferry")
+    report = world.run()
+    assert reasons(report, "found") == {"found": "store changed: index.lance"}
+    assert report.returns["hits"][0]["text"] == "ferry"
+    assert first.returns["hits"] != report.returns["hits"]
+    assert not states(world.run(), "found")
+
+
+def test_a_store_of_another_model_stops_the_run_with_a_way_out(world: World) -> None:
+    world.run()
+    world.edit("store: index.lance", "store: index.lance, model: other")
+    world.edit(
+        "steps:\n",
+        "models: {other: {ref: other, role: embed}}\nsteps:\n",
+    )
+    report = world.run()
+    assert report.status == "failed"
+    assert report.message is not None
+    assert report.message.replace(str(world.folder), "…") == (
+        "the store '…/index.lance' holds vectors of model 'all-minilm', and those of 'other' cannot "
+        "be compared with them. Use `model: all-minilm`, name another folder for the store, or "
+        "delete that one to have it made anew."
+    )
+
+
+def test_a_store_is_no_document(world: World) -> None:
+    world.edit("root: inbox", "root: .")
+    world.write("inbox/store/.keep", "")
+    world.edit("store: index.lance", "store: inbox/store")
+    world.run()
+    found = world.run()
+    keys = {item.key for item in found.items if item.step == "each"}
+    assert keys == {"inbox/0.txt", "inbox/1.txt", "inbox/2.txt", "pipeline.yaml"}
+
+
+def test_two_pipelines_share_a_store_and_keep_to_their_own_rows(world: World) -> None:
+    world.run()
+    other = world.folder / "other.yaml"
+    other.write_text(INDEX.replace("tokens: 4", "tokens: 100"), "utf-8")
+    text = world.text
+    world.write("pipeline.yaml", other.read_text("utf-8"))
+    shutil.move(world.file, other)
+    world.write("pipeline.yaml", text)
+    from paddock.runner import run
+    from tests.runner.world import settings
+
+    for _ in range(2):
+        report = run(other, pool=FakePool(), settings=settings(world.folder), local=True)
+        assert report.status == "completed"
+    assert len(texts(world)) == 6 + 3
+    assert not states(world.run())
+
+
+# --- killed
+
+KILLED = """\
+import sys
+from pathlib import Path
+from tests.fakes.pool import FakePool
+from tests.runner.world import World
+
+folder = Path(sys.argv[1])
+World(folder, (folder / "pipeline.yaml").read_text()).run(pool=FakePool(delay_s=0.005))
+"""
+
+
+def n_versions(world: World) -> int:
+    return len(list((world.folder / "index.lance/rows.lance/_versions").glob("*.manifest")))
+
+
+def embedded(world: World) -> int:
+    if not (world.folder / ".paddock/ledger.sqlite").exists():
+        return 0
+    with Ledger(world.folder / ".paddock", is_readonly=True) as ledger:
+        return int(ledger.rows("select count(*) from calls where kind = 'embed'")[0][0])
+
+
+def test_after_kills_in_the_middle_the_rows_are_those_of_an_undisturbed_run(
+    tmp_path: Path,
+) -> None:
+    """Killed twice while it writes, then done to the end: none is missing, none is there twice."""
+    text = INDEX.replace("do:", "max_parallel: 2\n    do:", 1)
+    quiet, killed = World(tmp_path / "quiet", text), World(tmp_path / "killed", text)
+    for world in (quiet, killed):
+        world.documents(60)
+    quiet.run()
+    for n in (8, 24):
+        command = [sys.executable, "-c", KILLED, str(killed.folder)]
+        process = subprocess.Popen(command, cwd=ROOT)
+        last = time.monotonic() + 60
+        while n_versions(killed) < n and process.poll() is None and time.monotonic() < last:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(10) == -signal.SIGKILL, "killed before it was done"
+    n_before = embedded(killed)
+    assert 0 < n_before < 60
+    killed.run()
+    assert len(killed.pool.embeds) == 60 - n_before, "no call that had ended is made again"
+    assert rows(killed) == rows(quiet)
+    assert not states(killed.run())
