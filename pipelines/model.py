@@ -226,4 +226,4 @@ def _variables(servers: Mapping[str, Server]) -> dict[str, SecretKeys]:
     from .servers import secret_of
 
     names = {name for server in servers.values() for name in server.variables}
-    return {secret_of(name): SecretKeys(env=name) for name in sorted(names)}
+    return {secret_of(name): SecretKeys(env=name, file=None) for name in sorted(names)}

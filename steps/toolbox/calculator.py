@@ -164,7 +164,7 @@ def _power(left: Number, right: Number, context: decimal.Context) -> Number:
     if isinstance(left, int) and isinstance(right, int) and right >= 0:
         if left.bit_length() * right > _MOST_BITS:
             raise NoResult("the result is too large.")
-        return left**right
+        return int(left**right)
     return context.power(Decimal(left), Decimal(right))
 
 
@@ -187,7 +187,7 @@ def _called(node: ast.Call, context: decimal.Context) -> Number:
     if name == "round" and len(given) in (1, 2):
         return _rounded(given[0], int(given[1]) if given[1:] else 0)
     if name == "abs" and len(given) == 1:
-        return abs(given[0])
+        return -given[0] if given[0] < 0 else given[0]
     if name == "sqrt" and len(given) == 1:
         return context.sqrt(Decimal(given[0]))
     if name in _WHOLE and len(given) == 1:
@@ -211,8 +211,8 @@ def _rounded(value: Number, places: int) -> Number:
 
 _MOST_FACTORIAL = 300
 _MANY: Mapping[str, Callable[[list[Number]], Number]] = {
-    "max": max,
-    "min": min,
+    "max": lambda given: max(given),
+    "min": lambda given: min(given),
     "sum": lambda given: sum(given, start=0),
 }
 _WHOLE: Mapping[str, Any] = {"ceil": decimal.ROUND_CEILING, "floor": decimal.ROUND_FLOOR}

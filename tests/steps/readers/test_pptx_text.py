@@ -35,7 +35,7 @@ def test_shapes_are_read_as_one_reads_and_tables_and_charts_are_tables() -> None
     table = slide.shapes.add_table(2, 2, Cm(1), Cm(11), Cm(4), Cm(2)).table
     for index, text in enumerate(("Item", "Price", "Slates", "5")):
         table.cell(index // 2, index % 2).text = text
-    data: Any = CategoryChartData()
+    data: Any = CategoryChartData()  # type: ignore[no-untyped-call]
     data.categories = ["2023", "2024"]
     data.add_series("Roofs", (3, 4.5))
     slide.shapes.add_chart(XL_CHART_TYPE.LINE, Cm(1), Cm(14), Cm(4), Cm(2), data)

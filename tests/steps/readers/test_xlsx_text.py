@@ -42,7 +42,7 @@ def test_a_formula_without_a_value_stands_for_itself() -> None:
 
 
 def test_hidden_sheets_are_read_and_named() -> None:
-    from openpyxl import Workbook
+    from openpyxl import Workbook  # type: ignore[import-untyped]
 
     book, out = Workbook(), BytesIO()
     book.create_sheet("Margins").append(["secret"])

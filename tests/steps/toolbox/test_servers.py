@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def work(do: Callable[[Servers, list[str]], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(main())
 
 
-async def failure(waiting: Coroutine[Any, Any, Any]) -> StepError:
+async def failure(waiting: Awaitable[Any]) -> StepError:
     with pytest.raises(StepError) as caught:
         await waiting
     return caught.value
