@@ -12,7 +12,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _LOOK = """
 *{box-sizing:border-box}
 body{margin:0 auto;padding:1.5rem;max-width:76rem;background:var(--paper);color:var(--ink);
-font:15px/1.5 ui-sans-serif,system-ui,sans-serif}
+font:15px/1.5 ui-sans-serif,system-ui,sans-serif;overflow-wrap:anywhere}
 h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2rem 0 .5rem}
 p{margin:.3rem 0}.soft,caption{color:var(--soft)}
 a{color:var(--fresh)}
@@ -20,7 +20,7 @@ a:focus-visible,summary:focus-visible,.scroll:focus-visible{outline:2px solid va
 outline-offset:2px}
 .scroll{overflow-x:auto;border:1px solid var(--wait);border-radius:8px}
 .scroll>svg{display:block;margin:auto}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
+table{overflow-wrap:normal;border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 caption{text-align:left;padding:.3rem .6rem;caption-side:bottom}
 th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--wait);vertical-align:top}
 th{font-weight:600;white-space:nowrap}

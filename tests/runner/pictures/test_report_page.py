@@ -1,0 +1,194 @@
+"""A run as one page: failures first, bounded, honest about what it leaves out."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import unquote
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as examined
+from hypothesis import strategies as st
+
+from paddock.runner.history.past import Past, history
+from paddock.runner.history.places import Place
+from paddock.runner.ledger.entries import RunRow
+from paddock.runner.pictures.lanes import Span, bars_of, lanes_of, levels
+from paddock.runner.pictures.report_page import MOST_FAILURES, MOST_ITEMS, report_page
+from paddock.runner.pictures.reported import write_report
+from paddock.runner.pictures.story import Call, Item, Story, story_of
+from tests.fakes.pool import FakePool
+from tests.runner.world import World
+
+VOID = {"meta", "path", "rect", "br", "link"}
+
+
+class Checked(HTMLParser):
+    """Sees that every tag is closed, and keeps links and texts."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.tags: set[str] = set()
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.links += [value or "" for name, value in attrs if name == "href"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+def words(page: str) -> str:
+    return " ".join(re.sub(r"<[^>]+>", " ", page.split("</style>")[1]).split())
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path)
+    world.write("inbox/a & <b>.txt", "The ferry leaves at nine.")
+    world.write("inbox/x:1.txt", "The pier is closed.")
+    world.write("inbox/broken.pdf", "no PDF")
+    return world
+
+
+def test_a_page_tells_failures_first_and_leads_to_documents_and_outputs(world: World) -> None:
+    report = world.run()
+    target = world.folder / "reports" / "run.html"
+    write_report(world.file, report.run, target)
+    page = target.read_text("utf-8")
+    checked = Checked(page)
+    told = words(page)
+    assert told.index("Failed (1)") < told.index("Items over time") < told.index("Items Item")
+    assert "step 'text': 'broken.pdf' is damaged or no PDF." in told.replace("&#x27;", "'")
+    for link in checked.links:
+        assert (target.parent / unquote(link)).exists(), link
+    assert len(checked.links) == 6
+    assert "script" not in checked.tags
+    assert report.run in told
+
+
+def test_the_story_of_a_run_has_its_items_and_calls_with_their_times(world: World) -> None:
+    report = world.run()
+    (past,) = history([Place(world.folder / ".paddock")], limit=1).runs
+    story = story_of(past)
+    assert {(item.key, item.state) for item in story.items} == {
+        ("a & <b>.txt", "new"), ("x:1.txt", "new"), ("broken.pdf", "quarantined"),
+        ("digest", "new"),
+    }  # fmt: skip
+    assert len(story.calls) == report.calls == 3
+    assert all(0 <= call.began <= story.seconds + 0.1 for call in story.calls)
+    assert sum(call.prompt for call in story.calls) == report.tokens["prompt"]
+    assert story.n_taken_over == 0
+
+
+def test_what_a_later_run_did_again_is_told_as_its(world: World) -> None:
+    first = world.run()
+    world.edit("Sum up:", "In short:")
+    world.run()
+    target = world.folder / "run.html"
+    write_report(world.file, first.run, target)
+    assert "3 were done again by later runs and are told there." in words(target.read_text())
+
+
+def test_known_replies_are_told_apart(world: World) -> None:
+    world.run()
+    (world.folder / "out/x:1.txt").unlink()
+    report = world.run()
+    (past, _) = history([Place(world.folder / ".paddock")], limit=2).runs
+    calls = story_of(past).calls
+    assert [call.is_known for call in calls] == [True]
+    assert report.cached_calls == 1
+
+
+def test_a_run_that_is_not_there_writes_nothing(world: World) -> None:
+    world.run()
+    write_report(world.file, "nobody", world.folder / "run.html")
+    assert not (world.folder / "run.html").exists()
+
+
+def past(folder: Path, summary: dict[str, object]) -> Past:
+    row = RunRow("r", "p", "p.yaml", 0.0, 100.0, "quarantined", json.dumps(summary))
+    return Past(Place(folder / ".paddock"), row, "quarantined")
+
+
+def test_ten_thousand_documents_make_a_page_of_a_bounded_size(tmp_path: Path) -> None:
+    items = tuple(
+        Item("each", f"folder/document-{n}.txt", "quarantined" if n % 20 == 0 else "new", n / 100,
+             1 + n % 7 / 10, 1, 0, 100, 20, "it is broken" if n % 20 == 0 else None,
+             f"/in/{n}.txt", (f"/out/{n}.md",))
+        for n in range(10_000)
+    )  # fmt: skip
+    calls = tuple(
+        Call("sum", item.key, "chat", "m", item.began or 0, 0.5, 0.1, 100, 50, 20, n % 3 == 0)
+        for n, item in enumerate(items * 3)
+    )
+    story = Story(past(tmp_path, {}), items, calls, 100.0, 0)
+    page = report_page(story, tmp_path / "run.html")
+    assert len(page) < 2_500_000
+    Checked(page)
+    assert page.count('<div class="error">') == MOST_FAILURES
+    assert page.count('<td class="name"><a') == 2 * MOST_ITEMS
+    assert "300 more; paddock logs r --failed lists them." in words(page).replace(" ;", ";")
+    assert "9,000 more, all done and quicker than these." in words(page)
+
+
+def test_a_run_without_anything_to_do_has_a_page(tmp_path: Path) -> None:
+    page = report_page(
+        Story(past(tmp_path, {"counts": {"fresh": 96}}), (), (), 0.1, 0), tmp_path / "run.html"
+    )
+    assert "96 were fresh: nothing had to be done." in words(page)
+    Checked(page)
+
+
+SPANS = st.lists(
+    st.tuples(st.floats(0, 100), st.floats(0, 20)).map(
+        lambda pair: Span(pair[0], pair[0] + pair[1], "a", "done")
+    ),
+    max_size=60,
+)
+
+
+@examined(max_examples=60, deadline=None)
+@given(SPANS)
+def test_spans_of_a_lane_follow_one_another_and_none_is_lost(spans: list[Span]) -> None:
+    lanes = lanes_of(spans)
+    assert sum(map(len, lanes)) == len(spans)
+    for lane in lanes:
+        assert all(one.end <= other.start for one, other in pairwise(lane))
+        bars = bars_of(lane, 1.0)
+        assert sum(bar.n for bar in bars) == len(lane)
+        assert len(bars) <= 2 * 121
+    busy = sum(level * 120 / 50 for level in levels(spans, 120.0, 50))
+    assert busy == pytest.approx(sum(span.end - span.start for span in spans), abs=1e-6)
+
+
+def test_a_failure_is_not_lost_among_what_is_drawn_as_one() -> None:
+    spans = [Span(0, 0.1, "a", "new"), Span(0.1, 0.2, "b", "failed"), Span(0.2, 0.3, "c", "new")]
+    (bar,) = bars_of(spans, 1.0)
+    assert (bar.kind, bar.label, bar.n) == ("failed", "b", 3)
+
+
+def test_charts_are_well_formed(world: World) -> None:
+    from paddock.runner.pictures.charts import calls_chart, items_chart, occupancy
+
+    world.run(pool=FakePool())
+    (found,) = history([Place(world.folder / ".paddock")], limit=1).runs
+    story = story_of(found)
+    for chart in (items_chart(story), calls_chart(story), occupancy(story)[0]):
+        assert ElementTree.fromstring(chart).get("role") == "img"

@@ -1,0 +1,97 @@
+"""What a picture's text is: well formed, escaped, with all that a screen reader needs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+from paddock.runner.pictures.graph_page import graph_page
+from paddock.runner.pictures.mermaid import mermaid_of
+from paddock.runner.pictures.scene import Box, LastRun, Scene
+from paddock.runner.pictures.svg import svg_of
+
+HOSTILE = '<script>alert(\'x\')</script> & "]; click a "javascript:alert(1)" %%{init}%% end'
+SCENE = Scene(
+    HOSTILE,
+    HOSTILE,
+    (
+        Box("docs", "docs", "files.scan", last=LastRun("done", n=1)),
+        Box(
+            "each", "each", f"doc in steps.docs.files | select('{HOSTILE}')", reads=("docs",),
+            is_block=True,
+            body=(
+                Box("text", "text", "files.read", last=LastRun("done", n=3, seconds=0.4)),
+                Box("sum", "sum", "chat", f"writer = {HOSTILE}", reads=("text",),
+                    last=LastRun("failed", n=3, seconds=75, calls=2)),
+                Box("(files.write)", "files.write", "", "", True, ("sum",),
+                    last=LastRun("left")),
+            ),
+            last=LastRun("failed", {"new": 2, "quarantined": 1}, 3),
+        ),
+    ),
+    "Run 'calm-otter'",
+)  # fmt: skip
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_a_picture_is_well_formed_and_holds_no_markup_of_others() -> None:
+    root = ElementTree.fromstring(svg_of(SCENE))
+    assert {element.tag.removeprefix(SVG) for element in root.iter()} <= {
+        "svg", "title", "desc", "defs", "marker", "path", "style", "rect", "text", "g",
+    }  # fmt: skip
+    assert root.find(f"{SVG}title").text == HOSTILE  # type: ignore[union-attr]
+
+
+def test_a_picture_loads_nothing() -> None:
+    text = svg_of(SCENE)
+    assert re.findall(r"https?://[^\"' ]+", text) == ["http://www.w3.org/2000/svg"]
+    assert re.findall(r"url\(([^)]*)\)", text.replace("'", "")) == ["#tip"] * 3
+    assert "href" not in text
+    assert "@import" not in text
+
+
+def test_each_box_says_all_in_words_and_can_be_reached_by_keyboard() -> None:
+    root = ElementTree.fromstring(svg_of(SCENE))
+    labels = [group.get("aria-label", "") for group in root.iter(f"{SVG}g")]
+    assert labels[0] == "docs: files.scan. done"
+    assert labels[1].endswith(". 2 new · 1 quarantined")
+    assert labels[3].endswith(". 3 times · 1 min 15 s · 2 calls")
+    assert labels[4] == "files.write. not reached"
+    reached = [group for group in root.iter(f"{SVG}g") if group.get("tabindex") == "0"]
+    assert len(reached) == 4  # a block is read by what stands in it
+
+
+def test_a_state_has_a_mark_besides_its_colour() -> None:
+    root = ElementTree.fromstring(svg_of(SCENE))
+    marks = [text.text for text in root.iter(f"{SVG}text") if text.get("class") == "mark"]
+    assert marks == ["✓", "✗", "✓", "✗", "-"]
+
+
+def test_every_box_of_a_page_leads_to_its_row() -> None:
+    page = graph_page(SCENE)
+    links = re.findall(r'<a href="#([^"]+)"', page)
+    rows = re.findall(r'<tr id="([^"]+)"', page)
+    assert links == rows
+    assert "<script" not in page
+    assert "default-src &#x27;none&#x27;" in page or "default-src 'none'" in page
+
+
+def test_mermaid_is_made_of_harmless_words() -> None:
+    text = mermaid_of(SCENE)
+    body = text.split("flowchart TD\n")[1]
+    for line in body.splitlines():
+        assert line.count('"') in (0, 2)  # nobody's text ends a label
+        assert not re.search(r"<(?!b>|/b>|br/>)|%|&|\\", line)
+    assert 'n_docs["<b>docs</b><br/>files.scan<br/>done"]' in body
+    assert "subgraph n_each[" in body
+    assert "n_docs --> n_each" in body
+    assert "n_sum --> n__28files_2ewrite_29" in body
+    assert "class n_sum failed" in body
+
+
+def test_a_long_word_is_cut_and_whole_in_its_title(tmp_path: Path) -> None:
+    long = "x" * 500
+    text = svg_of(Scene("n", "", (Box(long, long, "chat"),)))
+    assert f"<title>{long}: chat</title>" in text
+    assert max(map(len, re.findall(r'<text class="id"[^>]*>([^<]*)<', text))) < 60
