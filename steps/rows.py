@@ -207,17 +207,26 @@ def _to_csv(rows: Sequence[Mapping[str, Any]], delimiter: str) -> Written:
     out = StringIO()
     writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
     n_guarded = 0
-    for index, cells in enumerate([names, *([row.get(name) for name in names] for row in rows)]):
-        if not names:
-            break
-        texts = [_cell(cell) for cell in cells]
-        guarded = [
-            f"'{text}" if isinstance(cell, str) and _FORMULA.match(text) else text
-            for text, cell in zip(texts, cells, strict=True)
-        ]
-        n_guarded += sum(a != b for a, b in zip(texts, guarded, strict=True)) if index else 0
-        writer.writerow(guarded)
+    if names:
+        writer.writerow([_guarded(name) for name in names])
+    for row in rows if names else ():
+        cells = [_guarded(row.get(name)) for name in names]
+        n_guarded += sum(_is_formula(row.get(name)) for name in names)
+        writer.writerow(cells)
     return Written(out.getvalue(), n_guarded)
+
+
+def _is_formula(value: Any) -> bool:
+    return isinstance(value, str) and _FORMULA.match(value) is not None
+
+
+def _guarded(value: Any) -> str:
+    """Write a cell so that no spreadsheet computes it: what comes from a document may be anything.
+
+    >>> _guarded("=HYPERLINK(A1)"), _guarded("-5,5 %"), _guarded(-5)
+    ("'=HYPERLINK(A1)", '-5,5 %', '-5')
+    """
+    return f"'{value}" if _is_formula(value) else _cell(value)
 
 
 def _cell(value: Any) -> str:

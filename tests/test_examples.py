@@ -178,12 +178,12 @@ def test_an_agent_reads_from_a_server_of_its_own(
     here = str(Path(sys.executable).parent)
     monkeypatch.setenv("PATH", f"{here}{os.pathsep}{os.environ['PATH']}")
     pipeline = copied("agent", tmp_path)
-    questions = [{"ask": "What does the note say about the market?", "first": "read_note"}]
+    questions = [{"ask": "When does the ferry leave?", "first": "read_note"}]
     asking = run_async(pipeline, {"questions": questions}, local=True, allow=["mcp"])
     report = asyncio.run(asking)
     assert (report.status, report.exit_status()) == ("completed", 0)
     told = (pipeline.parent / "out" / "answers.md").read_text(encoding="utf-8")
-    assert "## What does the note say about the market?" in told
+    assert "## When does the ferry leave?" in told
     assert '- `read_note` {"name": "' in told
     assert '→ "# The ' in told
 
@@ -207,3 +207,15 @@ def test_commits_become_a_changelog_and_a_new_one_costs_one_call(tmp_path: Path)
     again = asyncio.run(run_async(pipeline, inputs, local=True, allow=["run"]))
     assert (again.calls, again.counts["fresh"], again.counts["new"]) == (1, 1, 1)
     assert "- Remove the old prices (" in (repo / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_invoices_become_rows_whose_figures_stand_in_the_documents(tmp_path: Path) -> None:
+    pipeline = copied("invoices", tmp_path, "piano.eml", "roofing.docx")
+    report = run(pipeline, local=True)
+    assert (report.status, report.exit_status()) == ("completed", 0)
+    table = (pipeline.parent / "out" / "invoices.csv").read_text(encoding="utf-8")
+    assert table == (
+        "file,number,total,pay_by\n"
+        "piano.eml,24-007,93.00,25 April 2024\n"
+        "roofing.docx,24-031,2120.00,3 May 2024\n"
+    )
