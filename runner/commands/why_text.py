@@ -54,6 +54,8 @@ def _whole(origin: Origin, *, is_full: bool) -> Iterator[str]:
         yield _field("document", _file(origin.source))
     for read in origin.reads:
         yield _field("read", _file(read))
+    if origin.looked_in:
+        yield _field("looked in", ", ".join(map(_short, origin.looked_in)))
     if origin.made_of and origin.source is None:
         yield _field("made of", ", ".join(f"'{step}'" for step in origin.made_of))
     for step in origin.steps:
@@ -62,6 +64,9 @@ def _whole(origin: Origin, *, is_full: bool) -> Iterator[str]:
     others = [path for path in origin.outputs if path != origin.path]
     if others:
         yield _field("also wrote", ", ".join(map(_short, others)))
+    stores = [path for path in origin.kept_in if path != origin.path]
+    if stores:
+        yield _field("rows in", ", ".join(map(_short, stores)))
     yield _field("now", _CONDITIONS[origin.condition])
     for note in origin.notes:
         yield _field("note", note)

@@ -92,6 +92,10 @@ class Origin:
     """Of the file now."""
     source: ReadFile | None
     reads: tuple[ReadFile, ...]
+    looked_in: tuple[str, ...]
+    """Folders that were listed for it alone, stores that it searched."""
+    kept_in: tuple[str, ...]
+    """The stores in which it has rows."""
     steps: tuple[Step, ...]
     made_of: tuple[str, ...]
     """The top-level steps and blocks whose outputs it reads."""

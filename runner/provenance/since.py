@@ -16,8 +16,8 @@ from typing import Any
 
 from paddock.runner import made
 from paddock.runner.binding.bound import BoundBlock, BoundNode, BoundPlan
-from paddock.runner.body import written
-from paddock.runner.evidence import is_of_a_file
+from paddock.runner.body import blocks_of, plans_of, steps_of, written
+from paddock.runner.evidence import LISTED, ROWS, STORE, is_of_a_file
 from paddock.runner.freshness import CONTENT, different, reasons
 from paddock.runner.ledger.outputs import sha256_of
 
@@ -48,12 +48,26 @@ def source_of(trace: Trace, base: Path) -> ReadFile | None:
 
 def reads_of(trace: Trace, base: Path) -> tuple[ReadFile, ...]:
     """Give the other files that went into it."""
-    reads: Mapping[str, Sequence[Any]] = {}
-    if trace.entry is not None and trace.entry.reads:
-        reads = json.loads(trace.entry.reads)
-    return tuple(
-        _read(str(base / stored), mark) for stored, mark in reads.items() if is_of_a_file(mark)
-    )
+    marks = _marks(trace).items()
+    return tuple(_read(str(base / path), mark) for path, mark in marks if is_of_a_file(mark))
+
+
+def looked_in(trace: Trace, base: Path) -> tuple[str, ...]:
+    """Give the folders that were listed for it alone, and the stores that it searched."""
+    marks = _marks(trace).items()
+    return tuple(str(base / path) for path, mark in marks if mark[0] in (LISTED, STORE))
+
+
+def kept_in(trace: Trace, base: Path) -> tuple[str, ...]:
+    """Give the stores in which it has rows."""
+    return tuple(str(base / mark[1]) for mark in _marks(trace).values() if mark[0] == ROWS)
+
+
+def _marks(trace: Trace) -> Mapping[str, Sequence[Any]]:
+    if trace.entry is None or not trace.entry.reads:
+        return {}
+    marks: dict[str, Sequence[Any]] = json.loads(trace.entry.reads)
+    return marks
 
 
 def _read(path: str, mark: Sequence[Any]) -> ReadFile:
@@ -75,13 +89,23 @@ def _node(nodes: Sequence[BoundNode], step: str) -> BoundNode | None:
     for node in nodes:
         if node.id == step:
             return node
-        inner = getattr(node, "inner", None)
-        within = node.body if isinstance(node, BoundBlock) else getattr(inner, "nodes", ())
-        rest = step.removeprefix(f"{node.id}.") if inner is not None else step
-        found = _node(within, rest) if within else None
+        if isinstance(node, BoundBlock):
+            found = _node(node.body, step)
+        elif node.inner is not None and step.startswith(f"{node.id}."):
+            found = _node(node.inner.nodes, step.removeprefix(f"{node.id}."))
+        else:
+            continue
         if found is not None:
             return found
     return None
+
+
+def owner_of(bound: BoundPlan, node: BoundNode) -> BoundPlan:
+    """Give the pipeline that a block or a step stands in: this one, or one that a step runs."""
+    for plan in plans_of(bound):
+        if any(one is node for one in (*steps_of(plan.nodes), *plan.nodes, *blocks_of(plan.nodes))):
+            return plan
+    return bound
 
 
 def changed_words(

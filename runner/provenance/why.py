@@ -140,6 +140,8 @@ class _Case:
             condition=self._condition(trace),
             source=source,
             reads=reads,
+            looked_in=since.looked_in(trace, base),
+            kept_in=since.kept_in(trace, base),
             steps=tuple(steps),
             made_of=made_of,
             outputs=tuple(map(self._traces.absolute, trace.outputs)),
@@ -218,8 +220,15 @@ async def _parts(
 
     is_elsewhere = _is_elsewhere(bound, settings)
     digests = _Unasked() if is_elsewhere else Digests(LookedUp(settings).facts)
-    parts = await Work(bound, index.ledger, index, digests, Options()).parts_of(node)
-    return {name: parts[name] for name in parts if not (is_elsewhere and name.endswith(".model"))}
+    owner = since.owner_of(bound, node)
+    parts = await Work(owner, index.ledger, index, digests, Options()).parts_of(node)
+    # What a step gives the pipeline that it runs may only show in a run.
+    unknown = {f"inputs.{name}" for name, value in owner.inputs.items() if value is None}
+    return {
+        name: parts[name]
+        for name in parts.keys() - unknown
+        if not (is_elsewhere and name.endswith(".model"))
+    }
 
 
 def _is_elsewhere(bound: BoundPlan, settings: Settings) -> bool:

@@ -84,14 +84,15 @@ def _module(request: Mapping[str, Any], loaded: dict[str, ModuleType]) -> Module
     from .signature import NoTool
 
     of, file = request["of"], request.get("file")
-    if of not in loaded:
+    place = file or of  # two pipelines of one run may both have a `tools.py`
+    if place not in loaded:
         try:
-            loaded[of] = _imported(Path(file)) if file else importlib.import_module(of)
+            loaded[place] = _imported(Path(file)) if file else importlib.import_module(of)
         except BaseException as error:  # a user's module may even end the process
             traceback.print_exc()
             what = f"'{of}' cannot be imported: {type(error).__name__}: {error}".rstrip(": ")
             raise NoTool(f"{what}.") from error
-    return loaded[of]
+    return loaded[place]
 
 
 def _imported(file: Path) -> ModuleType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
+from paddock.runner import run
+from paddock.runner.consent import NotAllowed
 from paddock.runner.observer import Silent
+from paddock.runner.provenance.why import why
 from tests.fakes.pool import FakePool, echo
-from tests.runner.world import World, reasons, states
+from tests.runner.world import World, reasons, settings, states
 
 OUTER = """\
 name: outer
@@ -266,6 +270,64 @@ def test_a_budget_stops_within_and_goes_on(tmp_path: Path) -> None:
         if report.status != "budget":
             break
     assert report.status == "completed"
+
+
+def test_where_a_file_came_from_is_told_within_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paddock.runner.pools.LookedUp", lambda settings: FakePool())
+    world = areas(tmp_path)
+    world.run()
+    (origin,) = why(tmp_path / "out" / "north" / "1.txt", [tmp_path]).origins
+    assert (origin.item, origin.step) == ("north/1.txt", "clean.each")
+    assert origin.changes == ()
+    world.write("parts/clean.yaml", CLEAN.replace("Sum up:", "Shorten:"))
+    (origin,) = why(tmp_path / "out" / "north" / "1.txt", [tmp_path]).origins
+    assert [change.what for change in origin.changes] == ["prompt changed (step 'sum')"]
+
+
+FUNCTIONS = """\
+steps:
+  - id: all
+    for_each: text in ["a b", "c", "no"]
+    key: text
+    do:
+      - {id: one, uses: "./mine.py:shout", with: {text: "{{ text }}"}}
+      - {id: two, uses: pipeline, with: {file: parts/other.yaml, inputs: {text: "{{ text }}"}}}
+    returns: [steps.one.said, steps.two.result]
+returns: steps.all.results
+"""
+
+
+def test_functions_of_ones_own_are_steps_with_consent(tmp_path: Path) -> None:
+    world = World(tmp_path, FUNCTIONS)
+    world.write("mine.py", "def shout(text: str, by: str = '!') -> dict:\n"
+                "    if text == 'no':\n        raise ValueError('not this one')\n"
+                "    return {'said': text.upper() + by}\n")  # fmt: skip
+    world.write("parts/other.yaml", "inputs: {text: {type: str, required: true}}\nsteps:\n"
+                "  - {id: f, uses: 'mine.py:shout', with: {text: '{{ inputs.text }}'}}\n"
+                "returns: steps.f.result\n")  # fmt: skip
+    world.write("parts/mine.py", "def shout(text):\n    return len(text)\n")
+    with pytest.raises(NotAllowed) as caught:
+        world.run()
+    assert [need.what for need in caught.value.needs] == [
+        "call the Python function './mine.py:shout'",
+        "call the Python function 'mine.py:shout'",
+    ]
+    assert not (tmp_path / "__pycache__").exists()
+
+    allowed = replace(settings(tmp_path), allow=frozenset({"tool"}))
+    report = run(world.file, local=True, pool=FakePool(), settings=allowed)
+    assert report.returns == [["A B!", 3], ["C!", 1]]
+    error = next(one.error for one in report.items if one.state == "quarantined")
+    assert error == "step 'one': ValueError: not this one (./mine.py, line 3)"
+    assert run(world.file, local=True, pool=FakePool(), settings=allowed).counts["fresh"] == 2
+    world.write("parts/mine.py", "def shout(text):\n    return -len(text)\n")
+    report = run(world.file, local=True, pool=FakePool(), settings=allowed)
+    assert report.returns == [["A B!", -3], ["C!", -1]]
+    assert {one.why for one in report.items if one.step == "all" and one.why} == {
+        "step version changed (step 'two.f')"
+    }
 
 
 class Told(Silent):

@@ -10,6 +10,9 @@ from typer.testing import CliRunner, Result
 
 from paddock.runner.cli import application
 from paddock.runner.commands.why_text import why_text
+from paddock.runner.ledger.entries import StoredRow
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.origins import Origins
 from paddock.runner.provenance.origin import Answer, Origin
 from paddock.runner.provenance.why import why
 from tests.fakes.pool import FakePool
@@ -248,6 +251,19 @@ def test_what_a_reply_smuggles_in_does_nothing_to_a_terminal(world: World) -> No
     text = why_text(why(Path("out/c.txt")), is_full=True)
     assert "\x1b" not in text
     assert "\u202e" not in text
+
+
+def test_a_store_tells_whose_rows_it_has(world: World) -> None:
+    with Ledger(world.folder / ".paddock") as ledger:
+        scope = next(iter(ledger.outputs())).scope
+        for key, n_rows in (("a.txt", 3), ("b.txt", 1)):
+            Origins(ledger).record_stored(StoredRow(scope, "index.lance", key, "x", n_rows), "r")
+    (world.folder / "index.lance").mkdir()
+    origins = why(Path("index.lance")).origins
+    assert [(o.key, o.n_rows, o.condition) for o in origins] == [
+        ("a.txt", 3, "same"), ("b.txt", 1, "same"),
+    ]  # fmt: skip
+    assert "index.lance, 3 rows" in paddock("why", "index.lance").stdout
 
 
 def test_nothing_is_written_by_asking(world: World) -> None:
