@@ -228,6 +228,8 @@ async def _on_stage(
             problems = [problem async for problem in _problems(subject, after, pool, bound)]
             if tape is not None and tape.unseen:  # a judge's prompt, say
                 problems += _unseen(tape.unseen, stage)
+    if how.stop.is_set():
+        raise Interrupted
     found = everywhere([[p.kind, p.message, p.detail] for p in problems], secrets.redact)
     return _Turn(tuple(Problem(*one) for one in found))
 
