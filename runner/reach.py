@@ -50,8 +50,9 @@ def _tools(step: BoundStep, bound: BoundPlan) -> Iterator[Reached]:
             what = "the function" if named.kind == "function" else "the installed tool"
             yield "tool", f"call {what} `{one.name}`", mark
         elif named.name == "http.get":
-            hosts = one.options.get("hosts")
-            far = [str(host) for host in hosts if not is_here(f"http://{host}/")] if hosts else []
+            hosts = one.options.get("hosts") or []
+            listed = hosts if isinstance(hosts, list) else [hosts]
+            far = [str(host) for host in listed if not is_here(f"http://{host}/")]
             if far:
                 yield "network", f"fetch from {', '.join(far)}", mark
 

@@ -208,9 +208,9 @@ async def _in_time(tool: Tool, args: Mapping[str, Any]) -> ToolResult:
         async with asyncio.timeout(tool.timeout_s):
             return await tool.do(args)
     except TimeoutError:
-        raise StepError(
-            f"the tool '{tool.name}' gave no result within {tool.timeout_s:g} s.", kind="timeout"
-        ) from None
+        of = f" of the MCP server '{tool.server}'" if tool.server else ""
+        what = f"the tool '{tool.name}'{of} gave no result within {tool.timeout_s:g} s."
+        raise StepError(what, kind="timeout") from None
 
 
 def _timeout(name: str, options: dict[str, Any]) -> float | None:

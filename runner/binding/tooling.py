@@ -5,6 +5,7 @@ Names and options stand in the file as they are, so that what a pipeline reaches
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -81,6 +82,10 @@ def _of_built_in(step: Step, one: Any, pipeline: Pipeline, at: Place) -> Iterato
         what = "`http.get` asks no server that is not named."
         remedy = "Name them: `options: {hosts: [example.org]}`."
         yield Fault(what, remedy, pipeline.mark(at))
+    elif not _has_later(one.options):
+        wrong = builtin.faults(one.name, "options", _own(one.options))
+        if wrong is not None and set(one.options) <= {*allowed, "timeout"}:
+            yield Fault(f"`options`: {wrong}", "", pipeline.mark(at))
     args = step.params.data.get("args")
     if step.uses != "tool" or not isinstance(args, Mapping):
         return
@@ -90,7 +95,7 @@ def _of_built_in(step: Step, one: Any, pipeline: Pipeline, at: Place) -> Iterato
             what = f"the tool '{one.name}' takes no '{name}'."
             mark = pipeline.document.key_mark((*step.at, "with", "args", name))
             yield Fault(what, known(str(name), names), mark)
-    if not any(_is_later(value) for value in args.values()) and set(args) <= set(names):
+    if not _has_later(args) and set(args) <= set(names):
         wrong = builtin.faults(one.name, "arguments", args)
         if wrong is not None:
             yield Fault(f"`args`: {wrong}", "", pipeline.mark((*step.at, "with", "args")))
@@ -104,5 +109,10 @@ def _options(one: Any, allowed: frozenset[str], pipeline: Pipeline, at: Place) -
             yield Fault(what, remedy, pipeline.mark(at))
 
 
-def _is_later(value: Any) -> bool:
-    return isinstance(value, str) and bool(re.search(r"\{[{%#]", value))
+def _own(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != "timeout"}
+
+
+def _has_later(given: Mapping[str, Any]) -> bool:
+    """Tell whether something in it is an expression."""
+    return bool(re.search(r"\{[{%#]", json.dumps(dict(given), default=str, ensure_ascii=False)))

@@ -108,12 +108,11 @@ def wanted(uses: str, written: Mapping[str, Any]) -> Iterator[Wanted]:
 
 def _entry(entry: Mapping[str, Any], at: Path, place: Path) -> Iterator[Wanted]:
     name, server = entry.get("name"), entry.get("server")
-    if name is None and server is None:
+    words = [word for word in (name, server) if word is not None]
+    if not words or not all(isinstance(word, str) for word in words):
         return  # told with the parameters
     options = entry.get("options")
-    words = [word for word in (name, server) if word is not None]
-    is_written = all(isinstance(word, str) and "{{" not in word for word in words)
-    is_written = is_written and not isinstance(options, str)
+    is_written = not any("{{" in word for word in words)
     yield Wanted(
         place if name is not None else (*at, "server"),
         name if isinstance(name, str) else "",

@@ -72,7 +72,7 @@ class Servers:
         server = self._servers.setdefault(spec, _Server(spec))
         async with server.turn:
             session = server.session
-            if session is not None and session.is_over:
+            if session is not None and not await session.answers():
                 await session.close()
                 session = server.session = None
             if session is None:
@@ -87,7 +87,7 @@ class Servers:
             raise StepError(what)
         server.n_starts += 1
         if server.n_starts > 1:
-            self._note(f"{server.spec} has ended, and is opened again")
+            self._note(f"{server.spec} has ended, or hangs, and is opened again")
         session = Session(server.spec)
         try:
             await session.tools()

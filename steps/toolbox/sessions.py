@@ -30,6 +30,7 @@ _CLOSE_S = 8.0  # the protocol's own end of a process: 2 s by itself, 2 s asked,
 _KEPT_BYTES = 4096
 _GARBAGE_CHARS = 80
 _LAST_WORDS_S = 0.5
+_ANSWER_S = 5.0
 _CLOSED = -32000  # the library's own code for a connection that is closed
 
 
@@ -111,6 +112,8 @@ class Session:
         self._ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._life = asyncio.create_task(self._live())
         self._tools: Mapping[str, Tool] = {}
+        self._client: Any = None
+        self._is_doubted = False
 
     @property
     def is_over(self) -> bool:
@@ -132,6 +135,18 @@ class Session:
             await self.close()
             raise StepError(what, kind="timeout") from None
         return self._tools
+
+    async def answers(self) -> bool:
+        """Tell whether the server still answers, where somebody has waited in vain."""
+        if self.is_over or not self._is_doubted:
+            return not self.is_over
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                await self._client.list_tools()
+        except Exception:  # late, closed, garbage: whatever it is, it is no answer
+            return False
+        self._is_doubted = False
+        return True
 
     async def close(self) -> None:
         """End it, and the process with all that it started."""
@@ -157,6 +172,7 @@ class Session:
             async with self._transport() as transport:
                 client = Client(transport, cache=None, input_required_max_rounds=1)
                 async with client:
+                    self._client = client
                     self._tools = {tool.name: tool for tool in await self._listed(client)}
                     if not self._ready.done():
                         self._ready.set_result(None)
@@ -259,6 +275,9 @@ class Session:
 
         try:
             found = await client.call_tool(name, dict(args))
+        except asyncio.CancelledError:
+            self._is_doubted = True
+            raise
         except MCPError as error:
             if error.code == _CLOSED or self.is_over:
                 raise self._failure(error) from error

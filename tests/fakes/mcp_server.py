@@ -42,9 +42,9 @@ def die() -> str:
 
 
 @server.tool()
-def wait(seconds: float) -> str:
-    """Take a while."""
-    time.sleep(seconds)
+async def hang() -> str:
+    """Answer nothing any more, to nobody."""
+    time.sleep(60)  # noqa: ASYNC251 - that is the point
     return "done"
 
 

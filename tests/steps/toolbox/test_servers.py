@@ -52,13 +52,13 @@ def test_a_server_that_is_started_serves_until_it_dies_and_again(
 
     async def do(servers: Servers, notes: list[str]) -> None:
         tools = await servers.tools(spec)
-        assert list(tools) == ["add", "facts", "look_up", "die", "wait", "refuse"]
+        assert list(tools) == ["add", "facts", "look_up", "die", "hang", "refuse"]
         add = tools["add"]
         assert (add.description, add.server, add.timeout_s) == ("Add two numbers.", "fake", 30.0)
         assert add.schema["required"] == ["a", "b"]
         effects = {name: tool.has_effects for name, tool in tools.items()}
         assert effects == {
-            "add": False, "facts": False, "look_up": True, "die": True, "wait": True,
+            "add": False, "facts": False, "look_up": True, "die": True, "hang": True,
             "refuse": True,
         }  # fmt: skip
         both = await asyncio.gather(*(add.do({"a": n, "b": 1}) for n in range(3)))
@@ -75,7 +75,13 @@ def test_a_server_that_is_started_serves_until_it_dies_and_again(
         assert lost.kind == "io"
         assert notes == []
         assert (await add.do({"a": 2, "b": 2})).value == 4
-        assert notes == [f"the MCP server 'fake' (`{PYTHON}`) has ended, and is opened again"]
+        assert notes == [
+            f"the MCP server 'fake' (`{PYTHON}`) has ended, or hangs, and is opened again"
+        ]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await tools["hang"].do({})
+        assert (await add.do({"a": 3, "b": 3})).value == 6, "a server that hangs is opened again"
 
     work(do)
 
