@@ -1,0 +1,101 @@
+"""`graph`, `run --report` and `logs --report` as a person calls them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from paddock.runner.cli import application
+
+COPIES = """\
+name: copies
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - uses: files.write
+        with: {path: "out/{{ doc.relpath }}", text: "{{ steps.text.text }}"}
+"""
+
+
+def paddock(*arguments: str) -> Result:
+    return CliRunner().invoke(application(arguments[0]), list(arguments))
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox/a.txt").write_text("A letter.")
+    (tmp_path / "pipeline.yaml").write_text(COPIES)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_pipeline_is_drawn_as_the_files_ending_says(folder: Path) -> None:
+    for name, start in (("p.svg", "<svg"), ("p.html", "<!doctype html>"), ("new/p.mmd", "---")):
+        result = paddock("graph", ".", "-o", name)
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert result.stderr == f"Drew pipeline.yaml to {name}.\n"
+        assert (folder / name).read_text("utf-8").startswith(start)
+    assert "Not run yet." in (folder / "p.svg").read_text("utf-8")
+    assert paddock("graph", ".").stdout.splitlines()[3] == "flowchart TD"
+    assert paddock("graph", ".", "--format", "svg").stdout.startswith("<svg")
+
+
+def test_a_picture_that_cannot_be_drawn_says_why(folder: Path) -> None:
+    result = paddock("graph", ".", "-o", "p.png")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "'p.png' does not say what to draw.\n"
+        "  End it in .svg, .html or .mmd, or give `--format`.\n",
+    )
+    (folder / "pipeline.yaml").write_text(COPIES.replace("steps.docs.files", "steps.dogs.files"))
+    result = paddock("graph", ".", "-o", "p.svg")
+    assert (result.exit_code, (folder / "p.svg").exists()) == (2, False)
+    assert "'dogs'" in result.stderr
+    (folder / "pipeline.yaml").write_text(COPIES.replace("root: inbox", "roots: inbox"))
+    result = paddock("graph", ".", "-o", "p.svg")
+    assert result.exit_code == 0
+    assert result.stderr.startswith(
+        "It cannot be run as it is: `paddock validate .` says why (2 faults).\n"
+    )
+
+
+def test_the_last_run_is_on_the_picture_and_has_a_page(folder: Path) -> None:
+    result = paddock("run", ".", "--local", "--report", "reports/run.html")
+    assert result.exit_code == 0
+    page = (folder / "reports/run.html").read_text("utf-8")
+    assert '<a href="../inbox/a.txt">a.txt</a>' in page
+    assert '<a href="../out/a.txt">a.txt</a>' in page
+    paddock("graph", ".", "-o", "p.svg")
+    picture = (folder / "p.svg").read_text("utf-8")
+    assert "completed" in picture
+    assert '<text class="state"' in picture
+    assert "1 new" in picture
+    paddock("run", ".", "--local")
+    assert "1 fresh" in paddock("graph", ".").stdout
+    again = paddock("logs", "--report", "again.html")
+    assert again.exit_code == 0
+    assert "were fresh: nothing had to be done." in (folder / "again.html").read_text("utf-8")
+
+
+def test_a_page_that_cannot_be_written_is_told_after_the_run(folder: Path) -> None:
+    (folder / "reports").write_text("in the way")
+    result = paddock("run", ".", "--local", "--report", "reports/run.html")
+    assert result.exit_code == 1
+    assert "reports" in result.stderr
+    assert (folder / "out/a.txt").exists()
+
+
+def test_a_run_without_a_file_says_what_to_name() -> None:
+    result = paddock("run")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "Name a pipeline, or a folder with one: `paddock run FILE`.\n"
+        "  `paddock run --resume RUN` goes on with an earlier run.\n",
+    )
