@@ -279,7 +279,7 @@ def test_where_a_file_came_from_is_told_within_as_well(
     world = areas(tmp_path)
     world.run()
     (origin,) = why(tmp_path / "out" / "north" / "1.txt", [tmp_path]).origins
-    assert (origin.item, origin.step) == ("north/1.txt", "clean.each")
+    assert (origin.key, origin.step) == ("north/1.txt", "clean.each")
     assert origin.changes == ()
     world.write("parts/clean.yaml", CLEAN.replace("Sum up:", "Shorten:"))
     (origin,) = why(tmp_path / "out" / "north" / "1.txt", [tmp_path]).origins
