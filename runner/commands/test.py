@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,6 +77,7 @@ def test(
             only=frozenset(only or ()),
             flags=flags_of(pool, allow),
             tell=teller.case,
+            begin=teller.begin,
         )
     except verb.NoSuchTest as error:
         raise CommandError(str(error)) from error
@@ -94,6 +96,11 @@ class _Teller:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._file: TestFile | None = None
+
+    def begin(self, name: str) -> None:
+        """Say to a person who waits which test is being carried out."""
+        if sys.stderr is not None and sys.stderr.isatty():
+            console.tell(f"  …       {console.clean(name)}")
 
     def case(self, file: TestFile, case: Case) -> None:
         """Say how one went: a line, and what is wrong below it."""

@@ -25,6 +25,8 @@ from .trial import How, Interrupted, Mode, carried_out
 
 Tell = Callable[[TestFile, Case], None]
 """Shows how a test went."""
+Begin = Callable[[str], None]
+"""Shows which test is being carried out."""
 
 
 class NoSuchTest(Exception):
@@ -50,6 +52,7 @@ def carry_out(
     flags: Mapping[str, object] | None = None,
     pool: Pool | None = None,
     tell: Tell,
+    begin: Begin = lambda name: None,
 ) -> tuple[Suite, ...]:
     """Carry out tests, and give how they went; each is told as soon as it is over.
 
@@ -68,7 +71,8 @@ def carry_out(
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(FILE_THREADS))
         with stopping(stop, Border()):
             suites = [
-                await _file(file, mode, only, flags or {}, pool, stop, tell) for file in files
+                await _file(file, mode, only, flags or {}, pool, stop, tell, begin)
+                for file in files
             ]
             return tuple(suites)
 
@@ -86,6 +90,7 @@ async def _file(
     pool: Pool | None,
     stop: asyncio.Event,
     tell: Tell,
+    begin: Begin,
 ) -> Suite:
     folder = file.file.parent
     settings = read_settings(folder, flags=flags)
@@ -103,6 +108,7 @@ async def _file(
         for subject in file.subjects:
             if only and subject.test.name not in only:
                 continue
+            begin(subject.test.name)
             case = await carried_out(subject, how)
             tell(file, case)
             cases.append(case)
