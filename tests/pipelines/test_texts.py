@@ -1,0 +1,59 @@
+"""Template files: a stranger's folder may hold anything, and nothing of it leaves the sandbox."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paddock.pipelines.expressions import ExpressionError
+from paddock.pipelines.texts import read
+
+SCOPE = {"steps": {"text": {"text": "A letter.", "skipped": False}}, "inputs": {"tone": "dry"}}
+
+
+def rendered(folder: Path, text: str) -> str:
+    (folder / "prompt.j2").write_text(text, encoding="utf-8")
+    return read(folder, "prompt.j2").bound(SCOPE).render()
+
+
+def test_a_template_file_sees_the_scope_and_nothing_else(tmp_path: Path) -> None:
+    assert rendered(tmp_path, "{{ steps.text.text }} ({{ inputs.tone }})") == "A letter. (dry)"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ steps.text.text.format.__globals__ }}",
+        "{{ self._TemplateReference__context }}",
+        "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
+        "{{ lipsum.__globals__ }}",
+        "{% include '/etc/passwd' %}",
+        "{% import 'os' as os %}{{ os.environ }}",
+        "{% extends 'pipeline.yaml' %}",
+        "{{ '%s' | format(steps.text.text.__class__) }}",
+        "{{ steps.text | attr('__class__') }}",
+        "{{ secrets.key }}",
+        "{{ 'a' * 10 ** 10 }}",
+        "{% for a in range(10 ** 9) %}{% for b in range(10 ** 9) %}x{% endfor %}{% endfor %}",
+        '{% set x = namespace(y="a") %}{% for i in range(60) %}{% set x.y=x.y~x.y %}{% endfor %}',
+        "{{ steps.text.text | replace('', 'aaaaaaaaaa' * 1000000) | length }}",
+    ],
+)
+def test_a_strangers_template_cannot_reach_further(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ExpressionError):
+        rendered(tmp_path, text)
+
+
+def test_a_template_file_lies_in_the_pipelines_folder_links_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("password")
+    folder = tmp_path / "pipeline"
+    folder.mkdir()
+    (folder / "link.j2").symlink_to(tmp_path / "secret.txt")
+    for name in ("../secret.txt", "link.j2", str(tmp_path / "secret.txt")):
+        with pytest.raises(ExpressionError) as caught:
+            read(folder, name)
+        assert str(caught.value) == (
+            f"the file '{name}' lies outside the pipeline's folder. Move or copy it there."
+        )
