@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from paddock.engine.request import Message, Role
 from paddock.pipelines.expressions import Template
-from paddock.steps.agents.offering import AgentTool
+from paddock.steps.agents.offering import AgentTools, refuse_twice
 from paddock.steps.answers.asking import Asker, UsageOutput
 from paddock.steps.step import Output, Params, Tools
 
@@ -26,7 +26,7 @@ class AgentParams(Params):
     """Parameters of `agent`."""
 
     prompt: Template = Field(description="The task.")
-    tools: list[str | AgentTool] = Field(
+    tools: list[AgentTools] = Field(
         min_length=1,
         description="What it may call: names of tools, or mappings with `server` and `allow`.",
         examples=[["calculator"]],
@@ -53,6 +53,11 @@ class AgentParams(Params):
     params: SamplingParams = Field(
         default=SamplingParams(), description="How answers are sampled; deterministic by default."
     )
+
+    @model_validator(mode="after")
+    def _names_each_once(self) -> AgentParams:
+        refuse_twice(self.tools)
+        return self
 
 
 class AgentOutput(Output):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from paddock.engine.request import Message, Role
 from paddock.pipelines.conversation import Conversation
 from paddock.pipelines.expressions import Template
-from paddock.steps.agents.offering import ChatTool
+from paddock.steps.agents.offering import ChatTools, refuse_twice
 from paddock.steps.agents.wishes import wished
 from paddock.steps.answers.asking import Asker, UsageOutput
 from paddock.steps.answers.fitting import most, without_middle
@@ -49,7 +49,7 @@ class ChatParams(Params):
         default=[],
         description="Files of pictures (PNG, JPEG, GIF, BMP) that the last message shows.",
     )
-    tools: list[str | ChatTool] = Field(
+    tools: list[ChatTools] = Field(
         default=[],
         description="Tools that it may ask for. Nobody calls them here: its calls are the step's "
         "`tool_calls` (`agent` calls them).",
@@ -83,6 +83,7 @@ class ChatParams(Params):
                 )
         if self.tool_choice not in ("auto", "none") and not self.tools:
             raise ValueError(f"`tool_choice: {self.tool_choice}` needs `tools`")
+        refuse_twice(self.tools)
         return self
 
 

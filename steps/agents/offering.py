@@ -6,11 +6,11 @@ Knows no conversation. Which tools there are, `Toolset` says.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from paddock.engine.request import Tool
 from paddock.steps.step import StepError
@@ -76,6 +76,31 @@ class ChatTool(ToolParam):
         return self
 
 
+def _kind(given: Any) -> str:
+    return "mapping" if isinstance(given, Mapping | BaseModel) else "text"
+
+
+_Name = Annotated[str, Tag("text")]
+AgentTools = Annotated[_Name | Annotated[AgentTool, Tag("mapping")], Discriminator(_kind)]
+"""A tool by its name, or with more; told apart first, so that faults are those of one kind."""
+ChatTools = Annotated[_Name | Annotated[ChatTool, Tag("mapping")], Discriminator(_kind)]
+
+
+def refuse_twice(wanted: Sequence[str | ToolParam]) -> None:
+    """Refuse a tool that is written twice.
+
+    Raises:
+        ValueError: with its name.
+    """
+    seen: set[tuple[str | None, str | None]] = set()
+    for one in wanted:
+        name, server = (one, None) if isinstance(one, str) else (one.name, one.server)
+        if (name, server) in seen:
+            what = f"the tool '{name}'" if name else f"the server '{server}'"
+            raise ValueError(f"{what} is offered twice")
+        seen.add((name, server))
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """One tool as a model is told of it."""
@@ -131,13 +156,15 @@ def _with_own_names(found: Sequence[Offer]) -> list[Offer]:
         StepError: a tool is there twice.
     """
     named: dict[str, Offer] = {}
+    seen: set[tuple[str | None, str]] = set()
     for one in found:
         server = one.bound.server if one.bound is not None else None
-        tries = [sayable(one.said.name), sayable(f"{server}_{one.said.name}")]
-        name = next((name for name in tries[: 2 if server else 1] if name not in named), None)
-        if name is None:
+        own = sayable(one.said.name)
+        name = sayable(f"{server}_{one.said.name}") if own in named and server else own
+        if (server, one.said.name) in seen or name in named:
             of = f" of server '{server}'" if server else ""
             raise StepError(f"the tool '{one.said.name}'{of} is offered twice.")
+        seen.add((server, one.said.name))
         said = Tool(name, one.said.description, one.said.parameters)
         named[name] = Offer(said, one.bound, one.may_be_tainted)
     return list(named.values())

@@ -102,8 +102,8 @@ def wanted(uses: str, written: Mapping[str, Any]) -> Iterator[Wanted]:
     for index, entry in enumerate(tools if isinstance(tools, list) else ()):
         if isinstance(entry, str):
             yield Wanted(("tools", index), entry, is_written="{{" not in entry)
-        elif isinstance(entry, Mapping):
-            yield from _entry(entry, ("tools", index), ("tools", index))
+        elif isinstance(entry, Mapping) and not (uses == "chat" and "parameters" in entry):
+            yield from _entry(entry, ("tools", index), ("tools", index))  # others are the author's
 
 
 def _entry(entry: Mapping[str, Any], at: Path, place: Path) -> Iterator[Wanted]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from paddock.engine.errors import BadRequest, PromptTooLong
 from paddock.engine.request import ChatRequest, Message, ToolCall
@@ -245,8 +246,11 @@ def test_all_tools_of_a_server_are_offered_by_names_that_a_model_can_say() -> No
 
 
 def test_a_tool_that_is_offered_twice_or_is_not_there_is_an_error() -> None:
-    with pytest.raises(StepError, match="the tool 'calculator' is offered twice"):
+    with pytest.raises(ValidationError, match="the tool 'calculator' is offered twice"):
         work(saying(), tools=["calculator", {"name": "calculator"}])
+    toolset = FakeToolset({"notes.read": str})
+    with pytest.raises(StepError, match="the tool 'read' of server 'notes' is offered twice"):
+        work(saying(), toolset, tools=[{"server": "notes"}, {"name": "read", "server": "notes"}])
     with pytest.raises(StepError, match="there is no tool 'clock'"):
         work(saying(), tools=["clock"])
 

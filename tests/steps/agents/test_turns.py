@@ -189,3 +189,15 @@ def test_a_real_model_calls_a_tool_as_templates_write_calls(tmp_path: Path) -> N
     assert call["tool"] == "calculator"
     assert isinstance(call["result"], int), "what it works out is its own affair"
     assert report.returns["text"].strip()
+
+
+def test_a_tool_that_chat_describes_itself_need_not_be_anywhere(tmp_path: Path) -> None:
+    there = world(tmp_path, "[]")
+    own = "[{name: weather, parameters: {properties: {city: {type: string}}}}]"
+    there.edit("uses: agent", "uses: chat")
+    there.edit("[]", own)
+    there.edit(", calls: steps.work.calls", ", calls: steps.work.tool_calls")
+    report = there.run(pool=saying([ToolCall("weather", {"city": "Bonn"})]))
+    assert report.returns["calls"] == [
+        {"name": "weather", "arguments": {"city": "Bonn"}, "id": "call_1"}
+    ]
