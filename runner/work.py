@@ -205,7 +205,8 @@ class Work:
             hash_ = hashlib.sha256(parts.encode()).hexdigest()
             entry = entries.get(key)
             is_shared = entry is not None and entry.hash == hash_ and entry.run in job
-            is_asked = not self.options.only or key in self.options.only
+            # Whoever asks for an item means all that is within it.
+            is_asked = bool(outer) or not self.options.only or key in self.options.only
             if is_shared:
                 verdict = Verdict("fresh")
             else:

@@ -49,6 +49,16 @@ def test_blocks_nest_and_each_level_is_done_once(tmp_path: Path) -> None:
     assert world.run({"words": ["red", "blue", "green"]}).calls == 3
 
 
+def test_who_asks_for_an_item_means_all_that_is_within_it(tmp_path: Path) -> None:
+    world = World(tmp_path, NESTED)
+    world.documents(3)
+    report = world.run(only=["1.txt"])
+    assert (report.status, report.calls) == ("completed", 2)
+    assert states(report, "colours") == dict.fromkeys(("1.txt/red", "1.txt/blue"), "new")
+    assert world.output("1.txt").count(";") == 1
+    assert world.run().calls == 4
+
+
 def test_an_inner_failure_is_tried_again_when_asked_for(tmp_path: Path) -> None:
     world = World(tmp_path, NESTED)
     world.documents(2)
