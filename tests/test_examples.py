@@ -22,7 +22,7 @@ from tests.fakes.pdf import pdf
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 # A run of an example in a clone may have left these beside it.
-LEFT_BY_RUNS = shutil.ignore_patterns(".paddock", "summaries", "out")
+LEFT_BY_RUNS = shutil.ignore_patterns(".paddock", "summaries", "out", "index.lance")
 # Two short documents of different kinds.
 SHORT = ("letters/reference.md", "notes/visitor-book.csv")
 # Of several kinds, the long one among them, cut; all fifteen take three minutes more on two cores.
@@ -215,3 +215,20 @@ def test_invoices_become_rows_whose_figures_stand_in_the_documents(tmp_path: Pat
     assert (report.status, report.exit_status()) == ("completed", 0)
     table = (pipeline.parent / "out" / "invoices.csv").read_text(encoding="utf-8")
     assert table == ("file,number,total,pay_by\nroofing.docx,24-031,2120.00,3 May 2024\n")
+
+
+def test_questions_are_answered_from_documents_and_asked_anew_only_where_these_change(
+    tmp_path: Path,
+) -> None:
+    pipeline = copied("ask", tmp_path)
+    for name in ("ferry.md", "market.html"):
+        (pipeline.parent / "documents" / name).unlink()
+    question = {"questions": ["Who repaired the fog bell?"]}
+    report = run(pipeline, question, local=True)
+    assert report.status == "completed", report.message
+    told = (pipeline.parent / "out/answers.md").read_text("utf-8")
+    assert "1. fog-bell.md (The fog bell on Heron Point): “# The fog bell on Heron Point" in told
+    assert run(pipeline, question, local=True).calls == 0
+    (pipeline.parent / "documents/harbour-rules.txt").write_text("Boats may moor.", "utf-8")
+    planned = plan(pipeline, question)
+    assert done(planned, "index") == {"harbour-rules.txt": "changed"}
