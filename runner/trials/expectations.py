@@ -72,6 +72,7 @@ def of_run(claims: Sequence[Expect], after: After) -> list[Problem]:
     what = f"the run ended as '{report.status}', not as '{wanted}'."
     lines = [report.message] if report.message else []
     bad = [item for item in report.items if item.state in ("quarantined", "failed")]
+    bad = [item for item in bad if (item.error or "") not in (report.message or "")]
     lines += [f"{item.step} {item.key}: {item.error}" for item in bad[:5]]
     lines += [f"… and {len(bad) - 5:,} more"] if len(bad) > 5 else []
     return [Problem("status", what, person("\n".join(lines)))]

@@ -129,6 +129,8 @@ class _Copier:
             for name in folders:
                 relative = (here / name).relative_to(self._source).as_posix()
                 named[here / name] = named[here] or self._globs.names_folder(relative)
+                if named[here / name]:  # an empty one matters, too
+                    (self._target / relative).mkdir(parents=True, exist_ok=True)
             for name in files:
                 path = here / name
                 relative = path.relative_to(self._source).as_posix()
