@@ -74,7 +74,7 @@ class Pruning:
     async def _finished(self, run: BlockRun) -> Sequence[Entry]:
         found = None if run.outer else self._watch_of(run)
         renamed = self._renamed(run)
-        deleted = run.work.deleted
+        deleted: Sequence[Entry] = run.work.deleted
         if found is not None and found[1] == found[0].root / PROCESSING:
             return ()  # documents leave a hot folder when they are done
         doomed = [entry for entry in deleted if entry.key in renamed]

@@ -14,10 +14,8 @@ from .entries import KeptCall, MadeRow, StoredRow
 from .ledger import Ledger
 
 _MADE = "scope, key, run, at, spec, source, made, made_object"
-_CALL = (
-    "hash, kind, model, digest, served_digest, done_reason, run, at, "
-    "usage, request, request_object, reply, reply_object"
-)
+_TOLD = ("hash", "kind", "model", "digest", "served_digest", "done_reason", "run", "at")
+_CALL = ", ".join((*_TOLD, "usage, request, request_object, reply, reply_object"))
 
 
 class Origins:
@@ -65,8 +63,10 @@ class Origins:
         return str(found[0][0]) if found else None
 
     def _rows(self, query: str, **values: Any) -> Iterator[MadeRow]:
-        for *head, text, object_ in self._ledger.rows(query, **values):
-            yield MadeRow(*head, made=self._ledger.value(text, object_))
+        for row in self._ledger.rows(query, **values):
+            scope, key, run, at, spec, source, text, object_ = row
+            made = self._ledger.value(text, object_)
+            yield MadeRow(scope, key, run, at, spec, source, made)
 
     # --- calls
 
@@ -79,7 +79,10 @@ class Origins:
             asked = self._whole(request, request_object)
             answered = self._whole(reply, reply_object)
             if asked is not None and answered is not None:
-                return KeptCall(*head, json.loads(usage), asked.decode(), answered)
+                told = dict(zip(_TOLD, head, strict=True))
+                return KeptCall(
+                    **told, usage=json.loads(usage), request=asked.decode(), reply=answered
+                )
         return None
 
     def calls_of(self, scope: str, key: str) -> tuple[str, ...]:

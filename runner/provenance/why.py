@@ -29,7 +29,7 @@ from .origin import Answer, Change, Origin
 from .steps import spec_of, steps_of
 
 if TYPE_CHECKING:
-    from paddock.engine.request import ModelSpec
+    from paddock.engine.request import ModelSpec, Role
     from paddock.runner.binding.bound import BoundNode, BoundPlan
 
 
@@ -196,7 +196,7 @@ class _Case:
         names = plan.pipeline.inputs
         kept = {name: value for name, value in given.get("inputs", {}).items() if name in names}
         kept |= {name: "" for name in given.get("hidden", ()) if name in names}
-        models = {"chat": settings.chat_model, "embed": settings.embed_model}
+        models: dict[Role, str] = {"chat": settings.chat_model, "embed": settings.embed_model}
         return bind(plan, kept, cwd=self._base, default_models=models)
 
 

@@ -128,7 +128,7 @@ def test_what_a_compatible_older_version_of_a_step_did_stays_until_it_is_refresh
     monkeypatch.setattr(Chat, "version", 99)
     assert set(reasons(world.plan()).values()) == {"step version changed (step 'sum')"}
     older = World(world.folder, world.text)
-    before = getattr(Chat, "compatible_versions", frozenset())
+    before: frozenset[int] = getattr(Chat, "compatible_versions", frozenset())
     monkeypatch.setattr(Chat, "compatible_versions", before | {_version()}, raising=False)
     assert not older.plan().has_work
     assert older.run().counts == {"fresh": 4}
