@@ -22,6 +22,7 @@ from .display import console
 GROUPS = {
     "pipelines": ("validate", "plan", "run"),
     "machine": ("init", "schema", "steps", "doctor"),
+    "tools": ("tools",),
     "summarise": ("summarise", "summarize"),
     "config": ("config",),
     "test": ("test",),

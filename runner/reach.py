@@ -45,7 +45,7 @@ def _tools(step: BoundStep, bound: BoundPlan) -> Iterator[Reached]:
         if named is None:
             continue  # a fault that was told
         if named.kind == "server":
-            yield from _server(str(named.server), bound)
+            yield server_need(str(named.server), bound)
         elif named.kind in ("function", "installed"):
             what = "the function" if named.kind == "function" else "the installed tool"
             yield "tool", f"call {what} `{one.name}`", mark
@@ -57,8 +57,8 @@ def _tools(step: BoundStep, bound: BoundPlan) -> Iterator[Reached]:
                 yield "network", f"fetch from {', '.join(far)}", mark
 
 
-def _server(name: str, bound: BoundPlan) -> Iterator[Reached]:
-    """Give a server, where the file names it. One on this machine may do anything there, too."""
+def server_need(name: str, bound: BoundPlan) -> Reached:
+    """Say what a server needs, where the file names it. One here may do anything here, too."""
     server = bound.pipeline.servers[name]
     mark = bound.pipeline.mark(server.at)
     texts = server.texts.data
@@ -66,11 +66,10 @@ def _server(name: str, bound: BoundPlan) -> Iterator[Reached]:
         from paddock.steps.processes import in_words
 
         words = [str(texts["command"]), *map(str, texts.get("args", ()))]
-        yield "mcp", f"start the MCP server '{name}': {in_words(words)}", mark
-        return
+        return "mcp", f"start the MCP server '{name}': {in_words(words)}", mark
     url = str(texts["url"])
     is_far = "{{" in url.partition("://")[2].partition("/")[0] or not is_here(url)
-    yield "network" if is_far else "mcp", f"ask the MCP server '{name}' at {url}", mark
+    return "network" if is_far else "mcp", f"ask the MCP server '{name}' at {url}", mark
 
 
 def _written(step: BoundStep) -> Mapping[str, Any]:

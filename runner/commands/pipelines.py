@@ -32,7 +32,7 @@ _Pool = Annotated[
 ]
 _Allow = Annotated[
     str | None,
-    typer.Option(metavar="NAME,...", help="What it may reach besides: network, run, secrets."),
+    typer.Option(metavar="NAME,...", help="What it may reach: run, tool, mcp, network, secrets."),
 ]
 _File = Annotated[str, typer.Argument(metavar="FILE", help="A pipeline, or a folder with one.")]
 

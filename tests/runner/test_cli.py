@@ -103,7 +103,18 @@ def test_the_version_is_told() -> None:
 def test_help_names_every_command() -> None:
     lines = paddock("--help").stdout.partition("Commands:")[2].splitlines()
     assert [line.split()[0] for line in lines if line.strip()] == [
-        *("validate", "plan", "run", "init", "schema", "steps", "doctor", "summarise", "config"),
+        *(
+            "validate",
+            "plan",
+            "run",
+            "init",
+            "schema",
+            "steps",
+            "doctor",
+            "tools",
+            "summarise",
+            "config",
+        ),
         *("test", "chat", "embed", "batch", "pull", "push", "list", "cp", "rm", "check", "prune"),
         *("show", "create", "tune", "serve", "up", "worker", "ps", "stop"),
         *("runs", "logs", "clean", "why", "graph", "service", "cluster"),
