@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from paddock.pipelines.expressions import Reference
 
 from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from .binding.inner import plans_within
 
 
 def ids(body: Iterable[BoundNode]) -> Iterator[str]:
@@ -38,9 +39,7 @@ def steps_within(body: Iterable[BoundNode]) -> Iterator[BoundStep]:
 def plans_of(bound: BoundPlan) -> Iterator[BoundPlan]:
     """Give a pipeline, and all that its steps run."""
     yield bound
-    for step in steps_of(bound.nodes):
-        if step.inner is not None:
-            yield from plans_of(step.inner)
+    yield from plans_within(bound.nodes)
 
 
 def names_of(body: Iterable[BoundNode]) -> Iterator[str]:

@@ -159,7 +159,8 @@ class Binder:
         nodes = taint.marked(nodes, taint.inputs_of_others(pipeline))
         self._check_uses()
         roots = self._given.roots(self._base)
-        watches = Watches(pipeline, self._given.values, roots)
+        within = ((one.pipeline, one.inputs, one.roots.base) for one in inner.plans_within(nodes))
+        watches = Watches(pipeline, self._given.values, roots, within)
         # What starts a pipeline does not count where a step of another one does.
         found = () if self._within.files else watches.bound()
         self._own += [*watches.faults, *schedules.faults(pipeline), *orders.faults(self._plan)]

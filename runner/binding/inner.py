@@ -7,7 +7,7 @@ Which file it is and what it is given are looked at here, as far as they are kno
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from paddock.steps.pipeline import RESULT
 from paddock.steps.roots import OutsideRoots, Roots
 
 from . import given
-from .bound import BoundPlan
+from .bound import BoundBlock, BoundNode, BoundPlan
 
 USES = "pipeline"
 # A file that runs two others, each of which runs two others: nobody means more than this.
@@ -215,6 +215,16 @@ class Inner:
 
 
 _CORRECT = "Paths are relative to the YAML; create or correct it."
+
+
+def plans_within(nodes: Iterable[BoundNode]) -> Iterator[BoundPlan]:
+    """Give the pipelines that steps run, and those that steps of theirs do."""
+    for node in nodes:
+        if isinstance(node, BoundBlock):
+            yield from plans_within(node.body)
+        elif node.inner is not None:
+            yield node.inner
+            yield from plans_within(node.inner.nodes)
 
 
 def outputs_of(inner: BoundPlan) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,10 +52,18 @@ class Written:
 class Watches:
     """The watches of one pipeline; what is wrong with them stands in `faults`."""
 
-    def __init__(self, pipeline: Pipeline, inputs: Mapping[str, Any], roots: Roots) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        inputs: Mapping[str, Any],
+        roots: Roots,
+        within: Iterable[tuple[Pipeline, Mapping[str, Any], Path]] = (),
+    ) -> None:
+        """`within` are the pipelines that steps run, with their inputs and folders."""
         self._pipeline = pipeline
-        self._scope = {"inputs": {name: v for name, v in inputs.items() if v is not None}}
+        self._scope = _scope_of(inputs)
         self._roots = roots
+        self._within = [(one, _scope_of(given), base) for one, given, base in within]
         self.faults: list[Fault] = []
 
     def bound(self) -> tuple[BoundWatch, ...]:
@@ -131,7 +139,7 @@ class Watches:
             )
             self._fault((*at, "deletes"), what, "Remove one of the two.")
         folder = watch.root / PROCESSING
-        scanned = [_known(step.params.data.get("root"), self._scope) for step in self._steps()]
+        scanned = list(self._scanned())
         if any(text is None or _UNKNOWN in text for text in scanned):
             return  # only a run shows which folder it is
         if not any(self._is_around(text, folder) for text in scanned if text is not None):
@@ -148,24 +156,37 @@ class Watches:
         except (OutsideRoots, OSError, ValueError, RuntimeError):
             return False
 
-    def _steps(self) -> Iterator[Step]:
-        for node in self._pipeline.nodes():
-            if isinstance(node, Step) and node.uses == "files.scan":
-                yield node
+    def _all(self) -> Iterator[tuple[Step, Mapping[str, Any], Path]]:
+        """Give every step, those of inner pipelines too, with what is known and where."""
+        own = (self._pipeline, self._scope, self._roots.base)
+        for pipeline, scope, base in (own, *self._within):
+            for node in pipeline.nodes():
+                if isinstance(node, Step):
+                    yield node, scope, base
+
+    def _scanned(self) -> Iterator[str | None]:
+        """Give the folders that are listed, as far as they are known."""
+        for step, scope, base in self._all():
+            if step.uses == "files.scan":
+                text = _known(step.params.data.get("root"), scope)
+                yield text if text is None or _UNKNOWN in text else str(base / text)
 
     def _written(self) -> Iterator[Written]:
         """Give where steps write, as far as it is known at least by its beginning."""
-        for node in self._pipeline.nodes():
-            if not isinstance(node, Step) or node.uses not in _PATHS:
+        for step, scope, base in self._all():
+            if step.uses not in _PATHS:
                 continue
-            given = node.params.data
-            text = _known(given.get(_PATHS[node.uses]), self._scope) if given else None
+            given = step.params.data
+            text = _known(given.get(_PATHS[step.uses]), scope) if given else None
             if text is not None and not text.startswith(_UNKNOWN) and "\0" not in text:
-                path = Path(os.path.normpath(self._roots.base / text))
-                yield Written(node, text, _resolved(path))
+                yield Written(step, text, _resolved(Path(os.path.normpath(base / text))))
 
     def _fault(self, at: tuple[str | int, ...], message: str, remedy: str) -> None:
         self.faults.append(Fault(message, remedy, self._pipeline.mark(at)))
+
+
+def _scope_of(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"inputs": {name: value for name, value in inputs.items() if value is not None}}
 
 
 def _known(text: object, scope: Mapping[str, Any]) -> str | None:

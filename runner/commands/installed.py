@@ -173,7 +173,10 @@ def _taken(function: Any) -> str:
         given = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # one that does not tell
         return ""
-    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    stars: dict[object, str] = {
+        inspect.Parameter.VAR_POSITIONAL: "*",
+        inspect.Parameter.VAR_KEYWORD: "**",
+    }
     return ", ".join(f"{stars.get(one.kind, '')}{one.name}" for one in given)
 
 

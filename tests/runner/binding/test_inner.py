@@ -185,3 +185,27 @@ steps:
 """
     told = faults(tmp_path, outer, inner=SERVED.replace("on:", "x-on:"))
     assert "input 'url' is the address of a server, and must be known before a run." in told
+
+
+WRITES = """\
+inputs: {to: {type: dir, required: true}}
+steps:
+  - {id: note, uses: files.write, with: {path: "{{ inputs.to }}/note.txt", text: x}}
+"""
+
+
+def test_a_watch_that_would_see_what_is_written_within_is_a_fault(tmp_path: Path) -> None:
+    outer = """\
+inputs: {inbox: {type: dir, default: ./inbox}}
+on: {watch: [{path: "{{ inputs.inbox }}"}]}
+steps: [{id: a, uses: pipeline, with: {file: inner.yaml, inputs: {to: "{{ inputs.inbox }}/own"}}}]
+"""
+    file = written(tmp_path, outer, inner=WRITES)
+    with pytest.raises(PipelineError) as caught:
+        bound(file)
+    (fault,) = caught.value.faults
+    assert fault.message == (
+        "the watch on '{{ inputs.inbox }}' would see what step 'note' writes, "
+        "'" + str(tmp_path) + "/inbox/own/note.txt', and start the pipeline again and again."
+    )
+    assert fault.remedy == ('Write into another folder, or set `exclude: ["/own/"]`.')
