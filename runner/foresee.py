@@ -268,7 +268,7 @@ class _Foresight:
             calls = sum(entry.calls for entry in known) / len(known)
             self._cost.add(refs, n_items, calls, sum(entry.tokens for entry in known) / len(known))
         else:
-            is_one_each = not has_inner and all(one.uses in ("chat", "embed") for one in steps)
+            is_one_each = not has_inner and all(map(_asks_once, steps))
             self._cost.add(refs, n_items, len(steps) if is_one_each else None, None)
 
     def _seconds(self, tokens: int | None) -> float | None:
@@ -331,6 +331,12 @@ def _needs_calls(item: ItemWork, block: BoundBlock) -> bool:
     if item.renamed_from is not None and is_free(block):
         return False
     return item.entry is None or item.entry.hash != item.hash or item.entry.state != "done"
+
+
+def _asks_once(step: BoundStep) -> bool:
+    """Tell whether a step is one call, as far as can be said: a long text may be read in parts."""
+    divides = step.params.value.data.get("on_overflow") in ("map-reduce", "refine")
+    return step.uses == "embed" or (step.uses == "chat" and not divides)
 
 
 def _sum(total: float | None, each: float | None, n: int) -> float | None:

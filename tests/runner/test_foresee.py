@@ -63,3 +63,12 @@ def test_a_tuned_copy_makes_no_document_stale(tmp_path: Path) -> None:
     after = finder.find("smollm2:135m")
     assert after.digest != before.digest
     assert after.named_digest == before.named_digest
+
+
+def test_calls_are_not_told_where_a_long_text_may_be_read_in_parts(tmp_path: Path) -> None:
+    world = World(
+        tmp_path, "steps: [{id: a, uses: chat, with: {prompt: Hi, on_overflow: truncate}}]\n"
+    )
+    assert world.plan().calls == 1
+    world.edit("truncate", "map-reduce")
+    assert world.plan().calls is None
