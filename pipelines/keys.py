@@ -46,7 +46,8 @@ def _one_or_more(given: Any) -> Any:
     return [given] if isinstance(given, str) else given
 
 
-def _or_one_text(schema: dict[str, Any]) -> None:
+def or_one_text(schema: dict[str, Any]) -> None:
+    """Tell an editor that one text may stand in place of a list of them."""
     listed = {"type": schema.pop("type"), "items": schema.pop("items")}
     schema["anyOf"] = [listed, {"type": "string"}]
 
@@ -54,7 +55,7 @@ def _or_one_text(schema: dict[str, Any]) -> None:
 Words: TypeAlias = Annotated[
     list[str],
     BeforeValidator(_one_or_more),
-    Field(json_schema_extra=_or_one_text),
+    Field(json_schema_extra=or_one_text),
 ]
 """A list of texts, or one text alone."""
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from .keys import ID_PATTERN, Count, InputType, Keys, OnError, Words
+from .keys import ID_PATTERN, Count, InputType, Keys, OnError, Words, or_one_text
 from .quantities import KeepAlive, Seconds, Tokens
 
 
@@ -48,6 +48,7 @@ class ReplyKeys(Keys):
     )
     check: Annotated[list[str | bool], BeforeValidator(_in_a_list)] = Field(
         [],
+        json_schema_extra=or_one_text,
         description="Bare expressions that must be true of the answer's `output` and `text`.",
         examples=["words(output.summary) <= 80"],
     )

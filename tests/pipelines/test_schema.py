@@ -36,6 +36,8 @@ def test_it_is_a_schema_of_draft_7(made: dict[str, Any]) -> None:
         "steps: [{uses: files.scan, with: {root: .}}]",
         'steps: [{uses: summarize, with: {text: x, words: "{{ inputs.n }}"}}]',
         "steps: [{uses: chat, with: {prompt: {file: x.md}}}]",
+        "steps: [{uses: chat, with: {prompt: x}, reply: {schema: {a: str}, check: text}}]",
+        "steps: [{uses: chat, with: {prompt: x}, reply: {schema: {file: f.json}, check: [a, b]}}]",
         "{x-a: 1, models: {a: m, b: {ref: c, ctx: 4k, keep_alive: -1}}, inputs: {n: 5}, "
         "steps: [{uses: prompt, with: {template: x}, needs: a, timeout: {idle: 5s}}]}",
         "{inputs: {x-a: 5}, models: {x-b: {c: 1}}, secrets: {x-c: 1}, mcpServers: {x-d: 1, "
