@@ -53,8 +53,8 @@ class SearchParams(Params):
                 "a condition takes no `{{ }}`, since a value could change what it says: give "
                 'values as a mapping, such as {source: "{{ inputs.file }}"}'
             )
-        if isinstance(where, Template):
-            condition(where.source)
+        if isinstance(where, Template | dict):
+            condition(where.source if isinstance(where, Template) else where)
         return where
 
 

@@ -189,7 +189,7 @@ def _name(node: ast.expr) -> str:
     if isinstance(node, ast.Name):
         _kind(node.id)
         return node.id
-    raise BadFilter(f"'{ast.unparse(node)}' is no column. {_known('')}")
+    raise BadFilter(f"'{ast.unparse(node)}' is no column. {_known()}")
 
 
 def _constant(node: ast.expr) -> Any:
@@ -207,14 +207,14 @@ def _constant(node: ast.expr) -> Any:
 
 def _kind(name: str) -> Kind:
     if name not in COLUMNS:
-        raise BadFilter(f"rows have no '{name}'. {_known(name)}")
+        near = difflib.get_close_matches(name, COLUMNS, n=1)
+        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        raise BadFilter(f"rows have no '{name}'{hint}. {_known()}")
     return COLUMNS[name]
 
 
-def _known(name: str) -> str:
-    near = difflib.get_close_matches(name, COLUMNS, n=1)
-    hint = f". Did you mean '{near[0]}'?" if near else ""
-    return f"They have {', '.join(f'`{one}`' for one in COLUMNS)}{hint}"
+def _known() -> str:
+    return f"They have {', '.join(f'`{one}`' for one in COLUMNS)}"
 
 
 def _equal(name: str, kind: Kind, value: Any) -> str:

@@ -218,8 +218,7 @@ def checked(where: Where) -> str:
     try:
         return condition(where)
     except BadFilter as error:
-        said = str(error)
-        raise StepError(f"`where`: {said}{'' if said.endswith('?') else '.'}") from error
+        raise StepError(f"`where`: {error}.") from error
 
 
 def _of(shelf: Shelf) -> Label:
