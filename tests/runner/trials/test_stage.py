@@ -39,6 +39,13 @@ def test_a_model_beside_it_is_linked_and_globs_choose(tmp_path: Path) -> None:
         assert (made.folder / "m.gguf").is_symlink()
 
 
+def test_empty_folders_are_part_of_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    (tmp_path / "new" / "empty").mkdir(parents=True)
+    with staged(world.file) as made:
+        assert (made.folder / "new" / "empty").is_dir()
+
+
 def test_too_large_a_folder_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
