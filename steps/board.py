@@ -11,11 +11,14 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from . import tables
 
 _PRIVATE = ("\U000f0000", "\U000ffffd")
 _MOST_SIGNS = ord(_PRIVATE[1]) - ord(_PRIVATE[0])
+_HEADING = re.compile(r"(?:\A|\n)(#{1,6}[ \t][^\n]*\n\s*)\Z")
+_MOST_HEADING_CHARACTERS = 300
 _RUN = re.compile(f"([{_PRIVATE[0]}-{_PRIVATE[1]}])\\1*")
 
 Ruler = Callable[[str], int]
@@ -31,6 +34,10 @@ class _Row:
     size: int
     header: str
     header_size: int
+    heading: int
+    """Where the heading over a table begins, for its first row; for any other its own start."""
+    rest: int = 0
+    """For a table's first row: how many tokens the others have."""
 
 
 @dataclass(slots=True)
@@ -53,13 +60,15 @@ class Board:
             begin, end = table.header
             header = f"{text[begin:end]}\n" if end > begin else ""
             header_size = ruler(header) if header else 0
-            for index, (start, stop) in enumerate(table.rows):
-                is_first = index == 0
-                start = begin if is_first else start
-                size = ruler(text[start:stop])
-                rows.append(
-                    _Row(start, stop, size, *(("", 0) if is_first else (header, header_size)))
-                )
+            sizes = [ruler(text[start:stop]) for start, stop in table.rows]
+            (_, stop), *others = table.rows
+            first = ruler(text[begin:stop]) if header else sizes[0]
+            heading = _heading_over(text, begin)
+            rows.append(_Row(begin, stop, first, "", 0, heading, sum(sizes[1:])))
+            rows += [
+                _Row(start, stop, size, header, header_size, start)
+                for (start, stop), size in zip(others, sizes[1:], strict=True)
+            ]
         return cls(text, ruler, rows, [row.start for row in rows])
 
     def hidden(self, span: tuple[int, int], capacity: int) -> tuple[Ruler, str]:
@@ -78,20 +87,44 @@ class Board:
                 break
             if row.size > capacity:
                 continue
+            begin, size = self._with_heading(row, at, capacity)
             if row.header and row.size + row.header_size > capacity:
                 self._bare.add(row.start)
             header_size = 0 if row.start in self._bare else row.header_size
-            facts = (row.size, row.end - row.start, header_size)
+            facts = (size, row.end - begin, header_size)
             sign = signs.get(facts)
             if sign is None:
                 if len(signs) >= _MOST_SIGNS:
                     continue
                 sign = signs[facts] = chr(ord(_PRIVATE[0]) + len(signs))
                 known[sign] = facts
-            out += [self.text[at : row.start], sign * facts[1]]
+            out += [self.text[at:begin], sign * facts[1]]
             at = row.end
         out.append(self.text[at:end])
         return (self._sizer(known) if known else self.ruler), "".join(out)
+
+    def zones(self, span: tuple[int, int], capacity: int) -> list[tuple[int, int]]:
+        """Cut a span where a heading stands over a table that does not fit.
+
+        Whoever cuts would leave such a heading alone, since the table goes to pieces.
+        """
+        borders = [span[0]]
+        for index in range(bisect_left(self._starts, span[0]), len(self._rows)):
+            row = self._rows[index]
+            if row.end > span[1]:
+                break
+            begin, _ = self._with_heading(row, span[0], capacity)
+            if row.start > begin > borders[-1]:
+                borders.append(begin)
+        return list(pairwise([*borders, span[1]]))
+
+    def _with_heading(self, row: _Row, least: int, capacity: int) -> tuple[int, int]:
+        """Tell where a row begins, and its size: with its table's heading if that is to stay."""
+        if least <= row.heading < row.start and row.size + row.rest > capacity:
+            size = row.size + self.ruler(self.text[row.heading : row.start])
+            if size <= capacity:
+                return row.heading, size
+        return row.start, row.size
 
     def _sizer(self, known: dict[str, tuple[int, int, int]]) -> Ruler:
         def size(hidden: str) -> int:
@@ -134,3 +167,10 @@ class Board:
         if index == len(self._rows) or self._starts[index] != span[0]:
             return None
         return self._rows[index] if self._rows[index].end <= span[1] else None
+
+
+def _heading_over(text: str, begin: int) -> int:
+    """Find the heading that stands directly over a table; its own beginning if none does."""
+    above = text[max(0, begin - _MOST_HEADING_CHARACTERS) : begin]
+    found = _HEADING.search(above)
+    return begin - len(found[1]) if found else begin

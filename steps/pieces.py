@@ -135,12 +135,13 @@ class _Cutter:
         return Piece(self.shown(span), *span, n_tokens, len(self.board.header(span)))
 
     def _spans(self, span: tuple[int, int], capacity: int) -> list[tuple[int, int]]:
-        start = span[0]
-        size, hidden = self.board.hidden(span, capacity)
-        splitter = self._kind().from_callback(size, capacity)
-        found = splitter.chunk_indices(self._masked(hidden))
-        spans = ((start + at, start + at + len(part)) for at, part in found)
-        return [(begin, stop) for begin, stop in spans if self.text[begin:stop].strip()]
+        spans: list[tuple[int, int]] = []
+        for zone in self.board.zones(span, capacity):
+            size, hidden = self.board.hidden(zone, capacity)
+            splitter = self._kind().from_callback(size, capacity)
+            found = splitter.chunk_indices(self._masked(hidden))
+            spans += [(zone[0] + at, zone[0] + at + len(part)) for at, part in found]
+        return [(start, end) for start, end in spans if self.text[start:end].strip()]
 
     def _kind(self) -> Any:
         import semantic_text_splitter as library

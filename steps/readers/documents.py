@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from threading import Event
+from typing import BinaryIO
 
 from paddock.steps.places import refusal, shown
 from paddock.steps.step import StepError
@@ -40,6 +41,14 @@ class Wishes:
         """
         if self.is_unwanted.is_set():
             raise Abandoned
+
+    def within(self, kind: str, file: BinaryIO) -> Document:
+        """Read a document of another kind that lies within this one.
+
+        Raises:
+            Unreadable: it cannot be read; the reason says why.
+        """
+        return _reader_of(kind)(file, self)
 
 
 async def load(
@@ -142,7 +151,7 @@ def _by_kind(path: Path, wishes: Wishes) -> Document:
             is_named = wishes.kind is not None
             return plain.read(head + file.read(), kind, wishes.encoding, is_named=is_named)
         file.seek(0)
-        return reader_of(kind)(file, wishes)
+        return _reader_of(kind)(file, wishes)
 
 
 def _plugin(path: Path) -> str:
@@ -168,7 +177,7 @@ def _by_plugin(path: Path, name: str) -> Document:
     return replace(document, media_type=document.media_type or kind.media_type)
 
 
-def reader_of(kind: str) -> ReadsFile:
+def _reader_of(kind: str) -> ReadsFile:
     """Give what reads a kind that is not plain text; its library is imported when it reads.
 
     Raises:

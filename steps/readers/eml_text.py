@@ -104,12 +104,10 @@ class _Mail:
         return line
 
     def _document(self, data: bytes, name: str, media_type: str) -> Document:
-        from .documents import reader_of
-
         kind = kind_within(name, media_type, data[:HEAD_BYTES])
         if kind in plain.KINDS:
             return plain.read(data, kind)
-        return reader_of(kind)(BytesIO(data), self.wish)
+        return self.wish.within(kind, BytesIO(data))
 
     def _nested(self, part: MIMEPart, name: str, depth: int) -> str:
         inner = part.get_content()

@@ -81,6 +81,14 @@ class Wish(Protocol):
         """
         ...
 
+    def within(self, kind: str, file: BinaryIO) -> Document:
+        """Read a document of another kind that lies within this one.
+
+        Raises:
+            Unreadable: it cannot be read; the reason says why.
+        """
+        ...
+
 
 class Abandoned(Exception):
     """Whoever wanted this document has gone."""

@@ -224,6 +224,16 @@ def test_a_table_is_never_cut_within_a_row_and_its_header_is_said_again() -> Non
     assert chunks[2].repeated == len("| Item | Price |\n| --- | --- |\n")
 
 
+def test_a_heading_over_a_table_that_goes_to_pieces_stays_with_its_first_rows() -> None:
+    sheets = "\n\n".join(f"# Sheet {n}\n\n{PRICES}" for n in (1, 2))
+    chunks = cut(text=sheets, tokens=80)
+    heads = [chunk for chunk in chunks if chunk.text.startswith("# Sheet")]
+    assert [len(rows_of(chunk)) > 2 for chunk in heads] == [True, True]
+    assert sum("# Sheet" in chunk.text for chunk in chunks) == 2
+    small = f"# One\n\n{PRICES[:160]}\n\n# Two\n\nSome text."
+    assert len(cut(text=small, tokens=80)) == 1
+
+
 def test_rows_of_csv_stay_whole_though_they_have_several_lines() -> None:
     rows = [f'{n},"a note of line {n}\nand ""more"" of it"' for n in range(30)]
     text = "\n".join(["number,note", *rows])
