@@ -44,8 +44,8 @@ def test_a_filter_becomes_a_condition_on_known_columns(where: Any, wanted: str) 
 @pytest.mark.parametrize(
     ("where", "told"),
     [
-        ({"sorce": "a.md"}, "rows have no 'sorce' (did you mean 'source'?). They have `source`, `item`, `step`, `text`, "
-         "`index`, `page`, `page_end`, `headings`"),
+        ({"sorce": "a.md"}, "rows have no 'sorce' (did you mean 'source'?). They have `source`, "
+         "`item`, `step`, `text`, `index`, `page`, `page_end`, `headings`"),
         ({"page": "3"}, "'page' holds a number; '3' is none"),
         ({"page": True}, "'page' holds a number; 'True' is none"),
         ({"source": 3}, "'source' holds a text; '3' is none"),
