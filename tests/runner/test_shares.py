@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from paddock.runner.ledger.ledger import Ledger
+from tests.runner.test_inside import CLEAN, OUTER
 from tests.runner.world import SUMMARIES, World
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,6 +154,21 @@ def test_three_machines_do_all_once_and_tell_the_same(machines: Machines, tmp_pa
         assert len(runs) == 3 and len({run.parent for run in runs if run.parent}) == 1
     again = machines.report(machines.start())
     assert again["calls"] == 0 and len(machines.calls()) == N_DOCUMENTS + 1
+
+
+def test_the_items_of_a_pipeline_that_a_step_runs_are_shared_as_well(
+    machines: Machines,
+) -> None:
+    machines.world.write("parts/clean.yaml", CLEAN)
+    machines.world.write("pipeline.yaml", OUTER)
+    both = [machines.start() for _ in range(2)]
+    machines.go(*both)
+    reports = [machines.report(process) for process in both]
+    assert len(machines.calls()) == len(set(machines.calls())) == N_DOCUMENTS + 1
+    assert [report["status"] for report in reports] == ["completed"] * 2
+    assert min(report["calls"] for report in reports) > 0
+    assert reports[0]["returns"] == reports[1]["returns"]
+    assert reports[0]["returns"]["n"] == N_DOCUMENTS
 
 
 def test_who_comes_late_counts_what_the_others_did_of_the_job(machines: Machines) -> None:
