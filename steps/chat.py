@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from paddock.engine.request import Message, Role
 from paddock.pipelines.conversation import Conversation
 from paddock.pipelines.expressions import Template
-from paddock.steps.agents.offering import ChatTools, refuse_twice
+from paddock.steps.agents.offering import ChatTools, refuse_twice, refuse_unknown_choice
 from paddock.steps.agents.wishes import wished
 from paddock.steps.answers.asking import Asker, UsageOutput
 from paddock.steps.answers.fitting import most, without_middle
@@ -35,6 +35,7 @@ class ChatParams(Params):
     """Parameters of `chat`."""
 
     one_of: ClassVar[tuple[str, ...]] = ("prompt", "messages")
+    conversations: ClassVar[frozenset[str]] = frozenset({"prompt"})
 
     prompt: Template | None = Field(default=None, description="What the user says.")
     messages: list[MessageParam] | None = Field(
@@ -81,9 +82,11 @@ class ChatParams(Params):
                 raise ValueError(
                     f"`on_overflow: {self.on_overflow}` cannot stand beside `images` or `tools`"
                 )
-        if self.tool_choice not in ("auto", "none") and not self.tools:
-            raise ValueError(f"`tool_choice: {self.tool_choice}` needs `tools`")
         refuse_twice(self.tools)
+        if isinstance(self.tool_choice, str):  # else it is known when the step runs
+            if self.tool_choice not in ("auto", "none") and not self.tools:
+                raise ValueError(f"`tool_choice: {self.tool_choice}` needs `tools`")
+            refuse_unknown_choice(self.tool_choice, self.tools)
         return self
 
 

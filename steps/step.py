@@ -35,6 +35,8 @@ class Params(BaseModel):
     """Parameters of which exactly one must be given."""
     sees: ClassVar[Mapping[str, frozenset[str]]] = {}
     """By parameter, the names that the step adds for its text, where the language's are others."""
+    conversations: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that take a file with a whole conversation, as GitHub Models had them."""
     not_yet: ClassVar[frozenset[str]] = frozenset()
     """Parameters of the language that this version does not carry out."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from pydantic import ValidationError
 
+from paddock.pipelines.conversation import Conversation
 from paddock.pipelines.errors import Fault, known
 from paddock.pipelines.expressions import ExpressionError, Template, Value
 from paddock.pipelines.marks import Mark
@@ -104,6 +105,7 @@ class Parameters:
         rest = {name: self._text(name) for name in written if name not in templates}
         value, _ = Value.scan(rest)
         self._choice(written)
+        self._conversations()
         constant = self._checked(value, templates)
         reads = any(template.references for template in templates.values())
         if reads or not value.is_constant or any(map(_has_names, templates.values())):
@@ -159,6 +161,15 @@ class Parameters:
             if field.is_required() and name not in written:
                 what = f"step '{self._step.uses}' needs the parameter '{name}'."
                 self.faults.append(Fault(what, f"Add `{name}: …` under `with`.", self._place()))
+
+    def _conversations(self) -> None:
+        """Refuse files that hold a whole conversation where a text is asked for."""
+        for name, made in self._step.files.items():
+            if isinstance(made, Conversation) and name not in self._table.conversations:
+                what = f"`{name}` of step '{self._step.uses}' takes a text, no whole conversation."
+                remedy = "`prompt` of 'chat' takes a .prompt.yml."
+                mark = self._document.mark((*self._at, name, "file"))
+                self.faults.append(Fault(what, remedy, mark))
 
     def _place(self) -> Mark:
         return self._document.mark(self._at) if self._step.params.data else self._step.mark

@@ -68,7 +68,8 @@ def test(
     tests = [verb.read(pipeline_file(file)) for file in files]
     if not any(file.subjects for file in tests):
         names = ", ".join(str(file.file) for file in tests)
-        raise CommandError(f"There are no tests in {names}.\n  Write some under `tests:`.")
+        remedy = "Write some under `tests:`; in a .prompt.yml, under `testData`."
+        raise CommandError(f"There are no tests in {names}.\n  {remedy}")
     teller = _Teller(console.tell if as_json else console.say)
     try:
         suites = verb.carry_out(

@@ -75,4 +75,7 @@ def test_what_is_asked_for_wrongly_is_said(file: Path) -> None:
     file.write_text(PIPELINE.partition("tests:")[0])
     with pytest.raises(CommandError) as caught:
         command(["."])
-    assert str(caught.value) == "There are no tests in pipeline.yaml.\n  Write some under `tests:`."
+    assert str(caught.value) == (
+        "There are no tests in pipeline.yaml.\n"
+        "  Write some under `tests:`; in a .prompt.yml, under `testData`."
+    )
