@@ -17,6 +17,8 @@ from .report import State
 
 CONTENT = "content"
 PART_CHARS = 16
+READERS = ".readers"
+"""A part that is no digest: what reads documents here, a name a line."""
 
 # Parameters that are text for the model or for a file: "prompt" to whoever reads the reason.
 _TEXTS = frozenset(("prompt", "template", "map", "reduce", "system", "instructions", "messages"))
@@ -145,15 +147,18 @@ def judge(
 ) -> Verdict:
     """Compare an item with its entry; files that it wrote or read are looked at elsewhere.
 
-    `older`: by the version of a step, those whose results are as good.
+    `older`: by the version of a step, those whose results are as good; None: none is, and neither
+    is what was read before more could be read.
     """
     if entry is None:
         return Verdict("new")
     if entry.hash != hash_:
         before = json.loads(entry.parts)
+        is_done = entry.state == "done"
         names = different(before, parts)
-        if not names or not all(_is_as_good(before, parts, name, older or {}) for name in names):
-            return _difference(names)
+        count = [n for n in names if not _is_as_good(before, parts, n, older, is_done=is_done)]
+        if count or not names:
+            return _difference(count)
     if entry.state == "quarantined":
         return Verdict("quarantined", entry.error)
     if entry.state == "failed":
@@ -172,10 +177,19 @@ def _is_as_good(
     before: Mapping[str, str],
     now: Mapping[str, str],
     name: str,
-    older: Mapping[str, Collection[str]],
+    older: Mapping[str, Collection[str]] | None,
+    *,
+    is_done: bool,
 ) -> bool:
-    is_version = name.endswith(".version") and not name.startswith(("inputs.", "steps."))
-    return is_version and before.get(name) in older.get(now.get(name, ""), ())
+    """Tell whether a part differs without making a result older."""
+    if older is None or name.startswith(("inputs.", "steps.")):
+        return False
+    was, is_now = before.get(name), now.get(name, "")
+    if name.endswith(READERS):
+        # Whoever installs OCR wants what could not be read, not every letter once more.
+        more_can_be_read = {*(was or "").split("\n")} - {""} < {*is_now.split("\n")}
+        return was is None or (is_done and more_can_be_read)
+    return name.endswith(".version") and was in older.get(is_now, ())
 
 
 def _difference(names: Sequence[str]) -> Verdict:

@@ -21,6 +21,7 @@ from .calls import Digests
 from .evidence import Evidence
 from .freshness import (
     CONTENT,
+    READERS,
     Verdict,
     canonical,
     content_of,
@@ -282,7 +283,7 @@ class Work:
         if entry is not None and entry.hash == hash_:
             verdict = judge(entry, hash_, {})
         else:
-            older = {} if self.options.refresh else self._older
+            older = None if self.options.refresh else self._older
             verdict = judge(entry, hash_, json.loads(parts), older)
         if entry is None or verdict.is_work:
             return verdict
@@ -327,9 +328,9 @@ class Work:
         version = part([step.uses, step.kind.version])
         parts[f"{step.id}.version"] = version
         self._older[version] = _older(step)
-        # A step that reads by what is installed names it: a new extra makes its results old.
-        if installed := list(getattr(step.kind, "installed", tuple)()):
-            parts[f"{step.id}.readers"] = part(installed)
+        # A step that reads by what is installed names it: what is no more makes its results old.
+        if (installed := getattr(step.kind, "installed", None)) is not None:
+            parts[f"{step.id}{READERS}"] = "\n".join(sorted(installed()))
         if step.inner is not None:
             parts.update(await self._inner_parts(step.id, step.inner))
         if step.model is not None:

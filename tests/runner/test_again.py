@@ -153,6 +153,24 @@ def test_a_compatible_version_does_not_hide_another_difference() -> None:
     assert judge(before, "other", now, older) == Verdict("fresh")
     assert judge(before, "other", {**now, "s.prompt": "2"}, older).state == "stale"
     assert judge(before, "other", now, {}).state == "stale"
+    assert judge(before, "other", now, None).state == "stale"
+
+
+def test_more_that_can_be_read_tries_again_what_failed_and_nothing_that_was_read() -> None:
+    def verdict(was: str | None, now: str, state: str = "done", *, refresh: bool = False) -> str:
+        parts = {} if was is None else {"text.readers": was}
+        entry = Entry(key="a", hash="h", parts=json.dumps(parts), state=state)
+        older: dict[str, frozenset[str]] | None = None if refresh else {}
+        return judge(entry, "other", {"text.readers": now}, older).state
+
+    assert verdict("", "ocr") == "fresh"
+    assert verdict("", "ocr", "quarantined") == "stale"
+    assert verdict("ocr", "ocr\nplugin 1") == "fresh"
+    assert verdict("ocr", "ocr\nplugin 1", "quarantined") == "stale"
+    assert verdict("ocr", "ocr\nplugin 1", refresh=True) == "stale"
+    assert verdict("ocr\nplugin 1", "ocr\nplugin 2") == "stale"
+    assert verdict("ocr\nplugin 1", "ocr") == "stale"
+    assert verdict(None, "ocr", "quarantined") == "quarantined"  # an older Paddock's entry
 
 
 @pytest.mark.parametrize(
