@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -204,6 +204,12 @@ class _SaidNo(Exception):
 
 
 async def _in_time(tool: Tool, args: Mapping[str, Any]) -> ToolResult:
+    """Call a tool; its time begins when it is its turn."""
+    async with tool.room or nullcontext():
+        return await _within_time(tool, args)
+
+
+async def _within_time(tool: Tool, args: Mapping[str, Any]) -> ToolResult:
     try:
         async with asyncio.timeout(tool.timeout_s):
             return await tool.do(args)

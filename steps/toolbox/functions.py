@@ -120,7 +120,7 @@ class Functions:
         described = await self.described(function)
 
         async def do(args: Mapping[str, Any]) -> ToolResult:
-            return await self.call(function, args)
+            return await self._called(function, args)
 
         has_effects = bool(described["has_effects"])
         return Tool(
@@ -132,6 +132,7 @@ class Functions:
             do=do,
             keeps=not has_effects,
             digest=await asyncio.to_thread(function.digest),
+            room=self._room,
         )
 
     async def described(self, function: Function) -> Mapping[str, Any]:
@@ -141,8 +142,7 @@ class Functions:
             StepError: it cannot be loaded, or be called as a tool.
         """
         if function not in self._described:
-            asking = self._asked({"do": "describe", **function.asked()}, _START_S)
-            self._described[function] = asyncio.create_task(asking)
+            self._described[function] = asyncio.create_task(self._describe(function))
         task = self._described[function]
         try:
             answer = await asyncio.shield(task)
@@ -161,28 +161,33 @@ class Functions:
         Raises:
             StepError: it cannot be loaded, or its process died.
         """
+        async with self._room:
+            return await self._called(function, args)
+
+    async def _describe(self, function: Function) -> Mapping[str, Any]:
+        async with self._room:
+            return await self._asked({"do": "describe", **function.asked()}, _START_S)
+
+    async def _called(self, function: Function, args: Mapping[str, Any]) -> ToolResult:
         answer = await self._asked({"do": "call", "args": dict(args), **function.asked()}, None)
         if "refused" in answer:
             return refusal(str(answer["refused"]))
         return result_of(answer["value"])
 
     async def _asked(self, request: Mapping[str, Any], limit_s: float | None) -> Mapping[str, Any]:
-        async with self._room:
-            one = self._free.pop() if self._free else await _Child.started()
-            is_well = False
-            try:
-                async with asyncio.timeout(limit_s):
-                    answer = await one.asked(request)
-                is_well = True
-            except TimeoutError:
-                raise StepError(
-                    f"'{request['of']}' took more than {limit_s:g} s to load."
-                ) from None
-            finally:
-                if is_well:
-                    self._free.append(one)
-                else:
-                    await asyncio.shield(one.end())
+        one = self._free.pop() if self._free else await _Child.started()
+        is_well = False
+        try:
+            async with asyncio.timeout(limit_s):
+                answer = await one.asked(request)
+            is_well = True
+        except TimeoutError:
+            raise StepError(f"'{request['of']}' took more than {limit_s:g} s to load.") from None
+        finally:
+            if is_well:
+                self._free.append(one)
+            else:
+                await asyncio.shield(one.end())
         if "unusable" in answer:
             raise StepError(str(answer["unusable"]))
         return answer

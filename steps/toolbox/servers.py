@@ -18,6 +18,7 @@ from .tool import Tool
 
 __all__ = ["Address", "Command", "Servers", "Spec"]
 
+_REST_S = 2.0
 _MOST_STARTS = 5
 """How often one server is started in a run: one that dies at every call would go on for ever."""
 
@@ -30,6 +31,8 @@ class _Server:
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     session: Session | None = None
     n_starts: int = 0
+    failure: tuple[float, StepError] | None = None
+    """When it last could not be opened, and why: others that wait for it need not try as well."""
 
 
 class Servers:
@@ -80,6 +83,9 @@ class Servers:
         return session
 
     async def _opened(self, server: _Server) -> Session:
+        now = asyncio.get_running_loop().time()
+        if server.failure is not None and now - server.failure[0] < _REST_S:
+            raise server.failure[1]
         if server.n_starts >= _MOST_STARTS:
             what = (
                 f"{server.spec} was opened {_MOST_STARTS} times in this run, and ended each time."
@@ -91,8 +97,10 @@ class Servers:
         session = Session(server.spec)
         try:
             await session.tools()
-        except BaseException:
+        except BaseException as error:
             await asyncio.shield(session.close())
+            if isinstance(error, StepError):
+                server.failure = asyncio.get_running_loop().time(), error
             raise
         return session
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ class Tool:
     server: str | None = None
     digest: str = ""
     """What besides its name and its arguments decides the result: a file's content."""
+    room: asyncio.Semaphore | None = None
+    """Where only so many calls are made at once: its time counts from when it is let in."""
 
 
 def result_of(value: Any, text: str | None = None, *, is_error: bool = False) -> ToolResult:

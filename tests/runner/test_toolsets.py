@@ -159,6 +159,19 @@ def test_a_late_tool_is_tried_again_where_the_author_says_so(tmp_path: Path) -> 
     assert carried_out(world).returns == "in time"
 
 
+def test_the_time_of_a_function_begins_when_it_is_its_turn(tmp_path: Path) -> None:
+    (tmp_path / "tools.py").write_text("import time\ndef f(n: int): time.sleep(1.4); return n")
+    world = World(tmp_path, (
+        "steps:\n"
+        "  - id: each\n"
+        "    for_each: n in [1, 2, 3, 4, 5, 6, 7, 8, 9]\n"
+        "    do:\n"
+        '      - {uses: tool, with: {name: "tools.py:f", args: {n: "{{ n }}"}, '
+        "options: {timeout: 4s}}}\n"
+    ))  # fmt: skip
+    assert carried_out(world).counts["new"] == 9, "the last ones wait for longer than that"
+
+
 def test_a_command_and_a_move_are_steps_like_others(tmp_path: Path) -> None:
     world = World(tmp_path, (
         "steps:\n"

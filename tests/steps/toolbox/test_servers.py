@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from paddock.steps import toolbox
 from paddock.steps.step import StepError
 from paddock.steps.toolbox.servers import Address, Command, Servers
 
@@ -120,7 +121,11 @@ def test_what_is_no_server_is_named_with_its_last_words() -> None:
     work(do)
 
 
-def test_a_server_that_ends_each_time_is_not_started_for_ever() -> None:
+def test_a_server_that_ends_each_time_is_not_started_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(toolbox.servers, "_REST_S", 0.0)
+
     async def do(servers: Servers, notes: list[str]) -> None:
         spec = python("short", "")
         errors = [str(await failure(servers.tools(spec))) for _ in range(6)]
