@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from paddock.pipelines.checking.languages import language
 from paddock.pipelines.source import read as read_yaml
 from paddock.runner import plan, run, run_async, validate
 from paddock.runner.report import PlanReport, Report
@@ -215,6 +216,28 @@ def test_invoices_become_rows_whose_figures_stand_in_the_documents(tmp_path: Pat
     assert (report.status, report.exit_status()) == ("completed", 0)
     table = (pipeline.parent / "out" / "invoices.csv").read_text(encoding="utf-8")
     assert table == ("file,number,total,pay_by\nroofing.docx,24-031,2120.00,3 May 2024\n")
+
+
+def test_minutes_become_actions_of_people_and_days_that_stand_in_them(tmp_path: Path) -> None:
+    pipeline = copied("minutes", tmp_path, "ferry-office.txt")
+    report = run(pipeline, local=True)
+    assert (report.status, report.exit_status()) == ("completed", 0)
+    assert report.calls > 1, "the first answer names a day that is not there, and is mended"
+    text = (pipeline.parent / "out" / "ACTIONS.md").read_text(encoding="utf-8")
+    assert "- Ada Brook: write to the passengers about the late ferry (by 17 May)" in text
+
+
+def test_a_folder_is_translated_part_by_part_into_the_language_that_is_checked(
+    tmp_path: Path,
+) -> None:
+    pipeline = copied("translate-folder", tmp_path, "bateau.md")
+    report = run(pipeline, local=True)
+    assert (report.status, report.calls) == ("completed", 2)
+    text = (pipeline.parent / "out" / "bateau.md").read_text(encoding="utf-8")
+    assert language(text, "en") is None
+    letter = pipeline.parent / "inbox" / "bateau.md"
+    letter.write_text(letter.read_text("utf-8").replace("Il y a un café", "Il y a deux cafés"))
+    assert run(pipeline, local=True).calls == 1
 
 
 def test_questions_are_answered_from_documents_and_asked_anew_only_where_these_change(
