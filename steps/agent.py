@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from paddock.engine.request import Message, Role
 from paddock.pipelines.expressions import Template
-from paddock.steps.agents.offering import AgentTools, refuse_twice
+from paddock.steps.agents.offering import AgentTools, refuse_twice, refuse_unknown_choice
 from paddock.steps.answers.asking import Asker, UsageOutput
 from paddock.steps.step import Output, Params, Tools
 
@@ -57,6 +57,8 @@ class AgentParams(Params):
     @model_validator(mode="after")
     def _names_each_once(self) -> AgentParams:
         refuse_twice(self.tools)
+        if isinstance(self.tool_choice, str):  # else it is known when the step runs
+            refuse_unknown_choice(self.tool_choice, self.tools)
         return self
 
 

@@ -101,6 +101,21 @@ def refuse_twice(wanted: Sequence[str | ToolParam]) -> None:
         seen.add((name, server))
 
 
+def refuse_unknown_choice(choice: str, wanted: Sequence[str | ToolParam]) -> None:
+    """Refuse a tool to be called first that is not offered, as far as the names are known.
+
+    Raises:
+        ValueError: with the names.
+    """
+    names = [one if isinstance(one, str) else one.name for one in wanted]
+    if choice in ("auto", "none", "required") or None in names:
+        return
+    known = [name for name in names if name is not None]
+    if not any(choice in (name, spoken(name), sayable(name)) for name in known):
+        words = ", ".join(f"'{name}'" for name in known)
+        raise ValueError(f"`tool_choice: {choice}` names no tool that is offered: {words}")
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """One tool as a model is told of it."""
@@ -159,8 +174,9 @@ def _with_own_names(found: Sequence[Offer]) -> list[Offer]:
     seen: set[tuple[str | None, str]] = set()
     for one in found:
         server = one.bound.server if one.bound is not None else None
-        own = sayable(one.said.name)
-        name = sayable(f"{server}_{one.said.name}") if own in named and server else own
+        name = spoken(one.said.name)
+        if name in named:
+            name = sayable(f"{server}_{one.said.name}" if server else one.said.name)
         if (server, one.said.name) in seen or name in named:
             of = f" of server '{server}'" if server else ""
             raise StepError(f"the tool '{one.said.name}'{of} is offered twice.")
@@ -170,10 +186,15 @@ def _with_own_names(found: Sequence[Offer]) -> list[Offer]:
     return list(named.values())
 
 
-def sayable(name: str) -> str:
-    """Give a name in letters, digits, '_' and '-'.
+def spoken(name: str) -> str:
+    """Give the name by which a model calls a tool; of a function in a file, the function's own.
 
-    >>> sayable("http.get")
-    'http_get'
+    >>> spoken("http.get"), spoken("my_tools.py:clean")
+    ('http_get', 'clean')
     """
+    return sayable(name.rpartition(":")[2])
+
+
+def sayable(name: str) -> str:
+    """Give a name in letters, digits, '_' and '-'."""
     return _NOT_IN_A_NAME.sub("_", name)[:_MOST_NAME_CHARS] or "tool"

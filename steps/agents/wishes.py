@@ -10,7 +10,7 @@ from paddock.engine.request import Message
 from paddock.steps.answers.asking import Asker
 from paddock.steps.step import StepError
 
-from .offering import ChatTool, Offer, offers
+from .offering import ChatTool, Offer, offers, spoken
 from .speech import speech_for
 
 
@@ -58,7 +58,7 @@ def chosen(choice: str, offered: Sequence[Offer] | Any) -> str:
         return choice
     for one in offered:
         own = one.bound.name if one.bound is not None else one.said.name
-        if choice in (own, one.said.name):
+        if choice in (own, spoken(own), one.said.name):
             return str(one.said.name)
     known = ", ".join(f"'{one.said.name}'" for one in offered)
     raise StepError(f"`tool_choice: {choice}` names no tool that is offered. Known: {known}.")

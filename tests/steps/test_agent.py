@@ -259,8 +259,12 @@ def test_a_first_call_can_be_demanded() -> None:
     pool = saying([call("calculator", x="1")])
     work(pool, tool_choice="calculator")
     assert [chat.tool_choice for chat in pool.chats] == ["calculator", "auto"]
-    with pytest.raises(StepError, match="`tool_choice: clock` names no tool that is offered"):
+    why = "`tool_choice: clock` names no tool that is offered"
+    with pytest.raises(ValidationError, match=f"{why}: 'calculator'"):
         work(saying(), tool_choice="clock")
+    toolset = FakeToolset({"notes.read": str})
+    with pytest.raises(StepError, match=f"{why}. Known: 'read'"):
+        work(saying(), toolset, tools=[{"server": "notes"}], tool_choice="clock")
 
 
 def test_a_call_that_must_be_made_and_is_cut_off_is_an_error() -> None:
