@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 
 from paddock.runner.display import console
 
-from .exits import DONE, WRONG, CommandError, guarded
+from .exits import DONE, FAILED, WRONG, CommandError, guarded
 from .machine import Json
 
 if TYPE_CHECKING:
@@ -149,10 +148,14 @@ def run(
     from paddock.runner.display import progress
     from paddock.runner.settings import read_settings
 
+    from .reporting import Reports
+
     flags = flags_of(pool, allow) | ({"log_json": True} if log_json else {})
     settings = read_settings(path.parent, flags=flags)
     is_log = settings.service.is_log_json
-    with progress.watching(is_quiet_stdout=as_json, is_log=is_log) as observer:
+    reports = Reports(path, junit, summary)
+    watching = progress.watching(is_quiet_stdout=as_json, is_log=is_log)
+    with reports.even_if_it_fails(), watching as observer:
         ended = verbs.run(
             path,
             inputs=given,
@@ -171,17 +174,16 @@ def run(
         from paddock.runner.pictures.reported import write_report
 
         write_report(path, ended.run, report)
-    if junit is not None or summary is not None or os.environ.get("GITHUB_STEP_SUMMARY"):
-        from paddock.runner.trials.reports import write_run
-
-        write_run(ended, str(path), junit=junit, summary=summary)
+    status = ended.exit_status(fail_on)
+    if not reports.write(ended):
+        status = status or FAILED
     if is_log:
         if as_json:
             console.say_json(ended.as_json())
-        return ended.exit_status(fail_on)
+        return status
     tell_end(ended, str(path), as_json=as_json)
     advise(ended, settings)
-    return ended.exit_status(fail_on)
+    return status
 
 
 def _asked(

@@ -70,6 +70,7 @@ def _write(file: Path, text: str) -> None:
     try:
         aside.write_bytes(text.encode("utf-8", "replace"))
         aside.replace(file)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(file)) from error

@@ -50,6 +50,8 @@ def of_run(report: Report) -> str:
     states = [state for state in STATES if report.counts.get(state)]
     if states:
         lines += _table(states, [tuple(f"{report.counts[state]:,}" for state in states)], 1)
+    if not report.run:  # it could not even begin
+        return _bounded(lines)
     tokens = report.tokens
     lines.append(
         f"Run `{report.run}`, {report.seconds:.1f} s, {report.calls:,} model calls and "
