@@ -134,7 +134,7 @@ def _refused(params: RunParams, output: RunOutput) -> StepError:
     if output.code < 0:
         how = f"was ended by the signal {_signal(-output.code)}"
     remedy = "" if output.code < 0 else f"Add {output.code} to `ok_codes` where that is no failure."
-    return StepError(f"{what} {how}" + (f": {said}" if said else "."), remedy=remedy)
+    return StepError(f"{what} {how}" + (f": {said.rstrip('.')}." if said else "."), remedy=remedy)
 
 
 def _signal(number: int) -> str:

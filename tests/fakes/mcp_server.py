@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from mcp.server.mcpserver import MCPServer
-from mcp.types import ToolAnnotations
+from mcp.types import (
+    EmbeddedResource,
+    ImageContent,
+    ResourceLink,
+    TextResourceContents,
+    ToolAnnotations,
+)
 
 READS = ToolAnnotations(read_only_hint=True)
 server = MCPServer("fake")
@@ -46,6 +52,17 @@ async def hang() -> str:
     """Answer nothing any more, to nobody."""
     time.sleep(60)  # noqa: ASYNC251 - that is the point
     return "done"
+
+
+@server.tool(annotations=READS)
+def picture() -> list[Any]:
+    """Give a picture, a link and a text that is a file's."""
+    file = TextResourceContents(uri="file:///a.txt", mime_type="text/plain", text="in a file")
+    return [
+        ImageContent(type="image", data="aGFsbG8=", mime_type="image/png"),
+        ResourceLink(type="resource_link", name="map", uri="https://example.org/map"),
+        EmbeddedResource(type="resource", resource=file),
+    ]
 
 
 @server.tool()

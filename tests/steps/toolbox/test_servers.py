@@ -53,14 +53,14 @@ def test_a_server_that_is_started_serves_until_it_dies_and_again(
 
     async def do(servers: Servers, notes: list[str]) -> None:
         tools = await servers.tools(spec)
-        assert list(tools) == ["add", "facts", "look_up", "die", "hang", "refuse"]
+        assert list(tools) == ["add", "facts", "look_up", "die", "hang", "picture", "refuse"]
         add = tools["add"]
         assert (add.description, add.server, add.timeout_s) == ("Add two numbers.", "fake", 30.0)
         assert add.schema["required"] == ["a", "b"]
         effects = {name: tool.has_effects for name, tool in tools.items()}
         assert effects == {
             "add": False, "facts": False, "look_up": True, "die": True, "hang": True,
-            "refuse": True,
+            "picture": False, "refuse": True,
         }  # fmt: skip
         both = await asyncio.gather(*(add.do({"a": n, "b": 1}) for n in range(3)))
         assert [(one.text, one.value) for one in both] == [("1", 1), ("2", 2), ("3", 3)]
@@ -68,6 +68,9 @@ def test_a_server_that_is_started_serves_until_it_dies_and_again(
             "name": "ferry", "key": "k1", "home": True, "secret": "",
             "folder": folder,
         }  # fmt: skip
+        assert (await tools["picture"].do({})).text == (
+            "[image, image/png, 6 bytes]\n[map: https://example.org/map]\nin a file"
+        )
         refused = await tools["refuse"].do({})
         assert (refused.text, refused.is_error) == (SUNDAY, True)
         assert (await add.do({"a": "x"})).is_error
