@@ -1,0 +1,93 @@
+"""Numbers, dates and times of an answer are looked for as they may be meant, not as written."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paddock.pipelines.checking.grounds import cites, grounded, quotes
+
+
+@pytest.mark.parametrize(
+    ("answer", "source"),
+    [
+        ("1.234,50 EUR", "€1,234.50"),
+        ("5 million", "5,000,000"),
+        ("$1.5k", "1500 dollars"),
+        ("12 345", "12345 people"),
+        ("3 boats, twelve more", "three boats, 12 more"),
+        ("14:30", "2.30 pm"),
+        ("9 am", "at 9:00"),
+        ("2024-05-03", "on May 3rd, 2024"),
+        ("3 May 2024", "03.05.2024"),
+        ("May 2024", "2024-05-03"),
+        ("3 mai", "le 3 mai 2024"),
+        ("3. März 2024", "2024/03/03"),
+        ("2024-05-03", "on 3 May; all of it in 2024"),
+        ("version 2.1.3", "2.1.3"),
+        ("1. First\n2. Second [7] [p. 9]", "no numbers"),
+        ("no numbers", ""),
+    ],
+)
+def test_what_may_mean_the_same_is_grounded(answer: str, source: str) -> None:
+    assert grounded(answer, source) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "source", "missing"),
+    [
+        ("47 of 12", "12", "47"),
+        ("5 million", "5 boats", "5 million"),
+        ("2024-05-03", "3 May 2023", "2024-05-03"),
+        ("3 March 2024", "12/03/2024", "3 March 2024"),
+        ("4 May", "3 May and 4 boats", "4 May"),
+        ("14:30", "4.30 pm", "14:30"),
+        ("1,234", "1.235", "1,234"),
+        ("0.5", "5", "0.5"),
+    ],
+)
+def test_what_cannot_mean_the_same_is_named(answer: str, source: str, missing: str) -> None:
+    told = f"This does not stand in the source: {missing}. Say only what it says."
+    assert grounded(answer, source) == told
+
+
+def test_all_fields_of_an_answer_are_looked_at_in_all_parts_of_a_source() -> None:
+    answer = {"total": 12.5, "rows": [{"n": 3}, {"n": 4, "is_paid": True}], "note": None}
+    assert grounded(answer, ["12,50", {"text": "3"}, {"text": "four"}]) is None
+    assert grounded(answer, ["12,50", {"text": "3"}]) is not None
+
+
+def test_a_number_may_be_off_by_a_share_if_wished() -> None:
+    assert grounded("about 1200", "1234") is not None
+    assert grounded("about 1200", "1234", within=0.05) is None
+
+
+@settings(max_examples=60)
+@given(text=st.text("0123456789.,: /-ampJunMrz$k\n[]", max_size=60))
+def test_every_text_is_grounded_in_itself(text: str) -> None:
+    assert grounded(text, text) is None
+
+
+def test_quotations_mind_neither_case_nor_spaces() -> None:
+    assert quotes({"a": "“Ferry  AT nine.”"}, "The ferry at\nnine, again") is None
+    assert quotes("ferry at ten", "The ferry at nine") == (
+        'This does not stand in the source word by word: "ferry at ten".'
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "sources", "sentence"),
+    [
+        ("So [1] and [2, 3].", 3, None),
+        ("So [1-3].", 2, "It cites [3], but there are only the sources [1] to [2]."),
+        ("So [0].", ["a"], "It cites [0], but there is only the source [1]."),
+        ("So it is.", ["a"], "It must cite a source by number, such as [1]."),
+        ("So it is.", [], None),
+        ("So [1].", [], "It cites [1], but there are no sources."),
+    ],
+)
+def test_citations_are_those_of_sources_that_there_are(
+    text: str, sources: int | list[str], sentence: str | None
+) -> None:
+    assert cites(text, sources) == sentence
