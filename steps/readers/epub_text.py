@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from . import archive, plain
 from .kinds import MEDIA_TYPES
-from .reader import Document, Unreadable, Wish
+from .reader import Abandoned, Document, Unreadable, Wish
 
 _WHAT = "an electronic book"
 _CONTAINER = "META-INF/container.xml"
@@ -36,9 +36,9 @@ def read(file: BinaryIO, wish: Wish) -> Document:
                 text = _chapter(book, posixpath.normpath(posixpath.join(folder, name)))
                 if text:
                     pages.append(text)
-        except (KeyError, zipfile.BadZipFile, ElementTree.ParseError, EOFError, OSError) as error:
-            raise archive.damaged(_WHAT, error) from error
-        except NotImplementedError as error:
+        except (Unreadable, Abandoned, MemoryError):
+            raise
+        except Exception as error:  # archives and XML break in hundreds of ways
             raise archive.damaged(_WHAT, error) from error
     title = package.findtext(".//{*}metadata/{*}title") or ""
     return Document(tuple(pages), " ".join(title.split()), MEDIA_TYPES["epub"])

@@ -1,0 +1,86 @@
+"""Documents from the file to what is written of them, without a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.request import ChatRequest
+from tests.fakes.office import eml, xlsx
+from tests.fakes.pdf import pdf
+from tests.fakes.pool import FakePool
+
+from .world import World, reasons, states
+
+CITED = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: parts, uses: split, with: {pages: "{{ steps.text.pages }}", tokens: 12}}
+      - id: sum
+        uses: summarise
+        with: {chunks: "{{ steps.parts.chunks }}", cite: true, map: "{{ chunk.text }}"}
+      - {uses: files.write, with: {path: "out/{{ doc.relpath }}.md", text: "{{ steps.sum.text }}"}}
+    returns: {sources: steps.sum.sources}
+returns: {results: steps.each.results}
+"""
+
+ROWS = """\
+steps:
+  - {id: table, uses: files.rows, with: {path: people.csv}}
+  - id: each
+    for_each: person in steps.table.rows
+    key: person.name
+    do:
+      - {id: word, uses: chat, with: {prompt: "Greet {{ person.name }}, born {{ person.born }}"}}
+    returns: {name: person.name, word: steps.word.text}
+  - {uses: files.write, with: {path: out/words.csv, rows: "{{ steps.each.results }}"}}
+"""
+
+
+def test_what_is_said_of_a_document_names_its_pages(tmp_path: Path) -> None:
+    def answer(request: ChatRequest) -> str:
+        said = request.messages[-1].content
+        return "Ida tuned the piano. Grace bought red slates." if "Summarise" in said else said
+
+    world = World(tmp_path, CITED)
+    (tmp_path / "inbox").mkdir()
+    pages = ["On Monday Ida tuned the piano in the hall.", "Grace bought four hundred red slates."]
+    (tmp_path / "inbox" / "a.pdf").write_bytes(pdf(pages))
+    report = world.run(pool=FakePool(answer=answer))
+    assert world.output("a.pdf.md") == (
+        "Ida tuned the piano. [p. 1] Grace bought red slates. [p. 2]"
+    )
+    [result] = report.returns["results"]
+    assert [(one["page"], one["page_end"]) for one in result["sources"]] == [(1, 1), (2, 2)]
+
+
+def test_another_extra_or_plug_in_makes_what_was_read_old_and_costs_no_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox" / "a.xlsx").write_bytes(xlsx({"A": [["Item"], ["Slates"]]}))
+    (tmp_path / "inbox" / "b.eml").write_bytes(eml("Hello"))
+    assert states(world.run()) == {"a.xlsx": "new", "b.eml": "new"}
+    assert states(world.run()) == {}
+    monkeypatch.setattr("paddock.steps.readers.documents.installed", lambda: ("odt 1",))
+    why = "what reads documents here changed (step 'text')"
+    assert reasons(world.plan()) == {"a.xlsx": why, "b.eml": why}
+    assert world.run().calls == 0
+
+
+def test_rows_are_items_and_only_a_new_one_costs_a_call(tmp_path: Path) -> None:
+    world = World(tmp_path, ROWS)
+    world.write("people.csv", "name;born\nAda;1815\nGrace;1906\n")
+    assert {one.key for one in world.plan().items if one.step == "each"} == {"Ada", "Grace"}
+    assert world.run().calls == 2
+    world.write("people.csv", "name;born\nEdsger;1930\nAda;1815\nGrace;1906\n")
+    report = world.run()
+    assert (states(report), report.calls) == ({"Edsger": "new"}, 1)
+    names = [line.split(",")[0] for line in world.output("words.csv").splitlines()]
+    assert names == ["name", "Edsger", "Ada", "Grace"]
