@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.fakes.pool import FakePool
+from paddock.engine.errors import WorkerLost
+from paddock.engine.request import ChatRequest
+from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World
 
 PIPELINE = """\
@@ -79,3 +81,24 @@ def test_an_empty_folder_has_no_digest_and_is_no_failure(tmp_path: Path) -> None
     assert report.status == "completed"
     assert report.calls == 0
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_died_within_the_tree_asks_for_no_part_of_it_again(tmp_path: Path) -> None:
+    here = World(tmp_path, PIPELINE)
+    here.documents(30)
+    n_answered = 0
+
+    def dying(request: ChatRequest) -> str:
+        nonlocal n_answered
+        if n_answered == 36:
+            raise WorkerLost("gone", "died")
+        n_answered += 1
+        return echo(request)
+
+    died = here.run(pool=FakePool(answer=dying))
+    assert died.status == "failed"
+    rest = here.run()
+    scratch = World(tmp_path / "scratch", PIPELINE)
+    scratch.documents(30)
+    assert n_answered + rest.calls == scratch.run().calls
+    assert rest.returns == scratch.run().returns
