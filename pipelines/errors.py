@@ -31,6 +31,11 @@ class Fault:
             lines.append(f"  {self.remedy}")
         return "\n".join(lines)
 
+    def in_one_line(self) -> str:
+        """Give place, sentence and what to do, without the line itself."""
+        place = f"{self.mark.file}:{self.mark.line}:{self.mark.column}: " if self.mark else ""
+        return f"{place}{self.message} {self.remedy}".strip()
+
     def as_json(self) -> dict[str, str | int | None]:
         """Give the object of `validate --json`."""
         mark = self.mark

@@ -23,6 +23,7 @@ from paddock.engine.errors import (
     NoServer,
     WorkerLost,
 )
+from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.steps.roots import OutsideRoots
 from paddock.steps.step import StepError, StepSkipped, Tools
@@ -96,7 +97,7 @@ async def attempt(
             raise StepFailed(step.id, str(error)) from error
         except LedgerError as error:
             raise Stopped(str(error)) from error
-        except (StepFailed, Stopped, BorderReached):  # of a pipeline that the step runs
+        except (StepFailed, Stopped, BorderReached, PipelineError):  # of what the step runs
             raise
         except Exception as error:  # a step's own bug: told with its type, its traceback kept
             unexpected(f"step '{step.id}'", error)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.budget import Spent, reached
+from paddock.steps.step import StepError
 
 from .attempt import Failed, StepFailed, Stopped, is_skipped
 from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
@@ -23,6 +25,7 @@ from .evidence import marks_of
 from .groups import together
 from .inside import Inside
 from .items import ItemRun
+from .keeping import keeping_of
 from .ledger.entries import Entry, LedgerError
 from .report import ItemReport, Report
 from .scope import Scope
@@ -56,7 +59,7 @@ async def run(
         )
     )
     walker = _Journey(work, toolbox, run_chunk, border)
-    journey = asyncio.create_task(walker.walk())
+    journey = asyncio.create_task(_cleared(walker, toolbox))
     stopped = asyncio.create_task((stop or asyncio.Event()).wait())
     try:
         await asyncio.wait({journey, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -75,6 +78,15 @@ async def run(
         return tally.report("completed", returns=returns)
     except (Stopped, LedgerError) as error:
         return tally.report("failed", message=str(error))
+
+
+async def _cleared(walker: _Journey, toolbox: Toolbox) -> Any:
+    """Walk, once what an earlier form of the file left in stores is out of the way."""
+    try:
+        await keeping_of(toolbox).clear(toolbox.bound, is_alone=toolbox.shares is None)
+    except StepError as error:
+        raise Stopped(str(error)) from error
+    return await walker.walk()
 
 
 class _Journey:
@@ -114,7 +126,7 @@ class _Journey:
         try:
             return self._bound.returns.render(self._scope)
         except ExpressionError as error:
-            raise Stopped(f"`returns`: {error}") from error
+            raise Failed(f"`returns`: {error}") from error
 
     async def _node(self, node: BoundNode) -> None:
         for before in self._bound.edges.get(node.id, ()):
@@ -266,13 +278,23 @@ class _Journey:
             Failed, Stopped: the whole run cannot go on.
             BorderReached: something in it was not begun.
         """
-        walker = _Journey(work, toolbox, self._run_chunk, self._border, record.outer)
+
+        async def run_chunk(
+            block: str, keys: Sequence[str], run: Callable[[], Awaitable[str]]
+        ) -> None:
+            await self._run_chunk(f"{step.id}.{block}", keys, run)
+
+        walker = _Journey(work, toolbox, run_chunk, self._border, record.outer)
         try:
             returns = await walker.walk()
         except Failed as error:
             if not record.outer:
                 raise
             raise StepFailed(step.id, str(error), is_passing=error.is_passing) from error
+        except PipelineError as error:
+            if not record.outer:
+                raise
+            raise StepFailed(step.id, error.faults[0].in_one_line()) from error
         finally:
             self.blocks.n_left += walker.blocks.n_left
         record.reads.update(walker.blocks.marks)

@@ -64,5 +64,8 @@ def _shown(item: Any, index: int) -> str:
     return f"number {index + 1}" + (f" ('{place}')" if isinstance(place, str) else "")
 
 
+_KINDS = {"str": "a text", "int": "a number", "float": "a number", "bool": "true or false"}
+
+
 def _kind(value: Any) -> str:
-    return "nothing" if value is None else f"a {type(value).__name__}"
+    return "nothing" if value is None else _KINDS.get(type(value).__name__, "something else")

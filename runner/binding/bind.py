@@ -154,7 +154,8 @@ class Binder:
         """Bind every step, then check what is read of them."""
         pipeline = self._pipeline
         defaults = pipeline.defaults
-        controls = _Controls(defaults.retry, defaults.timeout, defaults.cache != "off")
+        cache = self._within.cache and defaults.cache != "off"
+        controls = _Controls(defaults.retry, defaults.timeout, cache)
         nodes = tuple(self._nodes(self._plan.nodes, BASE, controls))
         nodes = taint.marked(nodes, taint.inputs_of_others(pipeline))
         self._check_uses()
@@ -216,7 +217,7 @@ class Binder:
         reply = replies.bound(step, self._base)
         servers = self._servers_of(step)
         self._answers[step.id] = replies.fields(reply) if step.returns is None else None
-        within = self._inner.bound(step) if step.uses == inner.USES else None
+        within = self._inner.bound(step, cache=controls.cache) if step.uses == inner.USES else None
         if within is not None and step.returns is None:
             self._outputs[step.id] = inner.outputs_of(within)
         return BoundStep(

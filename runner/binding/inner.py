@@ -47,6 +47,8 @@ class Within:
     """The steps that lead here."""
     later: frozenset[str] = frozenset()
     """Inputs whose values only show when the step runs."""
+    cache: bool = True
+    """Whether recorded replies may be taken, as the steps that lead here say."""
 
     @property
     def label(self) -> str:
@@ -77,7 +79,7 @@ class Inner:
         self._read = read
         self._bind = bind
 
-    def bound(self, step: Step) -> BoundPlan | None:
+    def bound(self, step: Step, *, cache: bool) -> BoundPlan | None:
         """Bind the pipeline that a step names; None where that is a fault."""
         at = (*step.at, "with", "file")
         name = step.params.data.get("file")
@@ -93,6 +95,7 @@ class Inner:
             files=(*(self._within.files or (self._own(),)), path),
             steps=(*self._within.steps, step.id),
             later=later,
+            cache=cache,
         )
         made, faults = self._bind(plan, None if self._inputs is None else values, within)
         self.faults += faults

@@ -233,6 +233,43 @@ def test_a_pipeline_that_fails_for_one_item_leaves_the_others(tmp_path: Path) ->
     assert error == "step 'clean': 'north/1.txt': step 'sum': ValueError: a bug"
 
 
+def test_a_pipeline_that_is_wrong_for_the_data_of_one_item_fails_for_that_item(
+    tmp_path: Path,
+) -> None:
+    world = areas(tmp_path)
+    text = CLEAN.replace("doc in steps.docs.files", "doc in {}")
+    names = "steps.docs.files if inputs.folder.endswith('north') else 5"
+    world.write("parts/clean.yaml", text.replace("{}", names, 1))
+    report = world.run()
+    assert states(report, "all") == {"north": "new", "south": "quarantined"}
+    error = next(one.error for one in report.items if one.key == "south")
+    assert error == (
+        f"step 'clean': {tmp_path}/parts/clean.yaml:7:9: block 'each' goes over a number, which is "
+        "no list. Name a list, such as `steps.docs.files`."
+    )
+    world.write("parts/clean.yaml", CLEAN.replace("n: steps", "n: inputs.tone.more + steps"))
+    report = world.run()
+    assert set(states(report, "all").values()) == {"quarantined"}
+
+
+def test_a_pipeline_that_is_wrong_for_the_data_at_hand_ends_the_run(tmp_path: Path) -> None:
+    world = composed(tmp_path)
+    world.write("parts/clean.yaml", CLEAN.replace("doc in steps.docs.files", "doc in inputs.tone"))
+    with pytest.raises(PipelineError, match="block 'each' goes over a text"):
+        world.run()
+
+
+def test_no_recorded_reply_is_taken_within_where_the_step_says_so(tmp_path: Path) -> None:
+    world = composed(tmp_path)
+    world.run()
+    world.write("parts/clean.yaml", CLEAN.replace("      - {id: text", "      - {id: read")
+                .replace("steps.text", "steps.read"))  # fmt: skip
+    assert (report := world.run()).calls == 0 and report.cached_calls == 3
+    world.edit("    uses: pipeline\n", "    uses: pipeline\n    cache: off\n")
+    world.write("parts/clean.yaml", CLEAN)
+    assert world.run().calls == 3
+
+
 def test_steps_within_are_forced_by_their_whole_name_or_all_at_once(tmp_path: Path) -> None:
     world = composed(tmp_path)
     world.run()
