@@ -235,6 +235,7 @@ class _Journey:
             raise BorderReached
         self._tally.tell(step.id, "", "running")
         began = time.monotonic()
+        record.attempt = item.attempt
         try:
             outputs = await self.blocks.items.step(step, self._scope, record)
         finally:

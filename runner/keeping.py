@@ -7,7 +7,7 @@ its document goes they go by the same policy. Knows no library of stores.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from paddock.steps.step import StepError
 from paddock.steps.storage import ItemName
 from paddock.steps.stores.opened import OpenStores
 
+from .binding.bound import BoundPlan
+from .body import names_of
 from .evidence import ROWS
 from .ledger.entries import Entry, StoredRow
 from .ledger.origins import Origins
@@ -84,6 +86,15 @@ def keeping_of(toolbox: Toolbox) -> Keeping:
     return Keeping(stores, toolbox.index, toolbox.tally)
 
 
+def _held(row: StoredRow) -> Held:
+    return Held(row.path, "", row.scope, row.key, row.sha256)
+
+
+def rows(n_rows: int) -> str:
+    """Say how many rows."""
+    return "1 row" if n_rows == 1 else f"{n_rows:,} rows"
+
+
 class Keeping:
     """Keeps stores and ledger together, for one run."""
 
@@ -147,6 +158,29 @@ class Keeping:
                 refused[path] = str(error)
         return dropped, refused
 
+    async def clear(self, bound: BoundPlan, *, is_alone: bool) -> None:
+        """Drop what nobody accounts for, before a run begins.
+
+        That is what blocks and steps kept that were renamed since; and, if no other machine is
+        at work, what was written when a run was killed, before the ledger knew: its item is done
+        again, if it is still there.
+
+        Raises:
+            StepError: a store cannot be written.
+        """
+        names = frozenset(names_of(bound.nodes))
+        stored = await self._index.ledger.ask(self._all_of, bound.file.name)
+        for path in sorted({row.path for _, _, row in stored}):
+            here = [one for one in stored if one[2].path == path]
+            n_rows = await self._drop([_held(row) for step, _, row in here if step not in names])
+            if n_rows:
+                self._tally.note(f"removed, since no step keeps them: {rows(n_rows)} of '{path}'")
+            if is_alone:
+                await self._drop([_held(row) for step, is_done, row in here if not is_done])
+
+    def _all_of(self, file: str) -> list[tuple[str, bool, StoredRow]]:
+        return list(self._origins.stored_by(file))
+
     async def left_of(self, entries: Iterable[Entry]) -> list[str]:
         """Say in which stores rows of items are left, and how many."""
         several = [held for entry in entries for held in held_by(entry)]
@@ -155,12 +189,14 @@ class Keeping:
         for held in several:
             if self._stores.holds(self._path(held), held.owner):
                 left[held.path] = left.get(held.path, 0) + held.n_rows
-        return [f"{n_rows:,} rows of {path}" for path, n_rows in left.items()]
+        return [f"{rows(n_rows)} of {path}" for path, n_rows in left.items()]
 
     def _path(self, held: Held) -> Path:
         return Path(self._index.absolute(held.path))
 
-    async def _drop(self, several: list[Held]) -> int:
+    async def _drop(self, several: Sequence[Held]) -> int:
+        if not several:
+            return 0
         path = self._path(several[0])
         names = [ItemName(owner=f"{held.scope}\n{held.key}") for held in several]
         n_rows = await self._stores.forget(path, names)

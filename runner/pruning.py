@@ -20,7 +20,7 @@ from .binding.bound import BoundBlock, BoundStep
 from .binding.watches import PROCESSING, BoundWatch
 from .block_run import BlockRun
 from .evidence import of_items_within
-from .keeping import held_by, keeping_of
+from .keeping import held_by, keeping_of, rows
 from .ledger.entries import Entry
 from .tools import Toolbox
 from .watch.spec import UNKNOWN
@@ -215,7 +215,7 @@ class Pruning:
             note(f"removed, since what they were made of is gone: {_some(removal.removed)}")
         for store, n_rows in removal.rows.items():
             if n_rows:
-                note(f"removed, since what they were made of is gone: {_rows(n_rows)} of '{store}'")
+                note(f"removed, since what they were made of is gone: {rows(n_rows)} of '{store}'")
         if removal.edited:
             note(f"edited by hand, and kept though its source is gone: {_some(removal.edited)}")
         for stored, why in removal.refused.items():
@@ -239,10 +239,6 @@ class Pruning:
 def _own_blocks(block: BoundBlock) -> Iterable[BoundBlock]:
     """Give the blocks directly in the body of a block."""
     return (node for node in block.body if isinstance(node, BoundBlock))
-
-
-def _rows(n_rows: int) -> str:
-    return "1 row" if n_rows == 1 else f"{n_rows:,} rows"
 
 
 def _outputs(entry: Entry) -> Sequence[str]:

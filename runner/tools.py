@@ -19,7 +19,9 @@ from paddock.steps.toolset import Memo, Toolset
 from .binding.bound import BoundPlan, BoundStep
 from .calls import Caller, Digests, LedgerPool
 from .evidence import STORE
+from .ledger.entries import StoredRow
 from .ledger.ledger import Ledger
+from .ledger.origins import Origins
 from .ledger.outputs import Index
 from .memo import LedgerMemo
 from .shares import Shares
@@ -85,6 +87,8 @@ class ItemOutputs:
         """Stored paths of what the item wrote, in order; part of its entry."""
         self.kept: dict[Path, None] = {}
         """Stores in which the item keeps rows."""
+        self.read: dict[str, None] = {}
+        """Files that were read because a model asked for them."""
         self.searched: dict[str, list[Any]] = {}
         """Marks of the stores that were searched for it."""
 
@@ -123,6 +127,16 @@ class ItemOutputs:
         if self._fence is not None:
             await self._fence()
         self.kept[store] = None
+        ledger = self._index.ledger
+        intended = StoredRow(self._scope, self._index.stored(store), self._key, "", 0)
+        Origins(ledger).record_stored(intended, self._tally.run)
+        await ledger.durable()
+        if self._fence is not None:
+            await self._fence()
+
+    async def reads_file(self, path: Path) -> None:
+        """Note that a file was read that the step could not name beforehand."""
+        self.read[str(path)] = None
 
     async def reads_rows(self, store: Path) -> None:
         """Note that a store is about to be searched."""

@@ -106,6 +106,16 @@ class Origins:
         """Give what a store holds, by item."""
         return tuple(self._stored("path = :path", path=path))
 
+    def stored_by(self, file: str) -> Iterator[tuple[str, bool, StoredRow]]:
+        """Yield what items of a pipeline's file have in stores: (step, is it done, row)."""
+        query = (
+            f"select c.step, i.key is not null, {', '.join(f's.{n}' for n in StoredRow.__slots__)} "
+            "from stored s join scopes c on c.scope = s.scope "
+            "left join items i on i.scope = s.scope and i.key = s.key where c.file = :file"
+        )
+        for step, has_entry, *row in self._ledger.rows(query, file=file):
+            yield step, bool(has_entry), StoredRow(*row)
+
     def record_stored(self, row: StoredRow, run: str) -> None:
         """Write what an item has in a store now."""
         names = ("scope", "path", "key", "sha256", "n_rows")

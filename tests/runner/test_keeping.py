@@ -154,6 +154,37 @@ def test_rows_leave_a_store_that_the_author_no_longer_names(world: World) -> Non
     assert texts(world, "other.lance") == []
 
 
+def test_rows_of_a_block_that_was_renamed_are_not_there_twice(world: World) -> None:
+    world.run()
+    before = texts(world)
+    world.edit("id: each", "id: index")
+    report = world.run()
+    assert report.notes == ("removed, since no step keeps them: 6 rows of 'index.lance'",)
+    assert (world.pool.embeds, texts(world)) == ([], before)
+    assert world.run().notes == ()
+
+
+def test_rows_of_a_document_that_went_while_nobody_ran_after_a_kill_go_as_well(
+    world: World,
+) -> None:
+    """What stands after a kill between a store's commit and the ledger's: rows without an entry."""
+    world.run()
+    with Ledger(world.folder / ".paddock") as ledger:
+        scope = ledger.rows("select scope from items where key = '1.txt'")[0][0]
+        ledger.drop("items", {"scope": scope, "key": "1.txt"})
+    (world.folder / "inbox/1.txt").unlink()
+    assert world.run().notes == ()
+    assert {row["item"] for row in rows(world)} == {"0.txt", "2.txt"}
+
+
+def test_documents_that_a_watch_prunes_leave_the_store(world: World) -> None:
+    world.edit("steps:\n", "on: {watch: {path: inbox, deletes: prune}}\nsteps:\n")
+    world.run()
+    (world.folder / "inbox/1.txt").unlink()
+    world.run()
+    assert {row["item"] for row in rows(world)} == {"0.txt", "2.txt"}
+
+
 def test_rows_of_items_within_items_belong_to_the_document(world: World) -> None:
     world.edit(
         '      - {uses: embed, with: {chunks: "{{ steps.parts.chunks }}", store: index.lance}}\n',
@@ -215,8 +246,8 @@ def test_a_store_of_another_model_stops_the_run_with_a_way_out(world: World) -> 
     assert report.status == "failed"
     assert report.message is not None
     assert report.message.replace(str(world.folder), "…") == (
-        "the store '…/index.lance' holds vectors of model 'all-minilm', and those of 'other' cannot "
-        "be compared with them. Use `model: all-minilm`, name another folder for the store, or "
+        "the store '…/index.lance' holds vectors of model 'all-minilm', and those of 'other' "
+        "cannot be compared with them. Use `model: all-minilm`, name another folder for the store, or "
         "delete that one to have it made anew."
     )
 
