@@ -8,14 +8,13 @@ told that it failed.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,11 @@ from paddock.steps import processes
 from paddock.steps.step import StepError
 from paddock.steps.toolset import ToolResult
 
+from .hearing import Heard, Watched, listening
 from .tool import Tool, refusal, result_of
 
 _MOST_PAGES = 100
 _CLOSE_S = 8.0  # the protocol's own end of a process: 2 s by itself, 2 s asked, then killed
-_KEPT_BYTES = 4096
-_GARBAGE_CHARS = 80
 _LAST_WORDS_S = 0.5
 _ANSWER_S = 5.0
 _CLOSED = -32000  # the library's own code for a connection that is closed
@@ -84,22 +82,6 @@ def refuse_without_library() -> None:
             "MCP servers are spoken to by the package 'mcp', which is not installed.",
             remedy="Install it: `pip install 'paddock[mcp]'`.",
         )
-
-
-@dataclass
-class Heard:
-    """What a server wrote besides answers."""
-
-    stderr: bytearray = field(default_factory=bytearray)
-    garbage: str = ""
-    is_over: bool = False
-
-    def words(self) -> str:
-        """Give them as the end of a sentence."""
-        if self.garbage:
-            return f": it writes what is no JSON-RPC: '{self.garbage}'"
-        said = processes.last_words(bytes(self.stderr))
-        return f": {said}" if said else "."
 
 
 class Session:
@@ -206,34 +188,8 @@ class Session:
             cwd=spec.cwd,
             encoding_error_handler="replace",
         )
-        async with self._listening() as errors:
-            yield _Watched(stdio_client(server, errlog=errors), self._heard)
-
-    @asynccontextmanager
-    async def _listening(self) -> AsyncIterator[Any]:
-        """Give where the server complains; its last words are kept."""
-        read, write = os.pipe()
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader()
-        pipe = os.fdopen(read, "rb", buffering=0)
-        transport, _ = await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), pipe
-        )
-        hearing = asyncio.create_task(self._hear(reader))
-        errors = os.fdopen(write, "w")
-        try:
-            yield errors
-        finally:
-            errors.close()
-            transport.close()
-            hearing.cancel()
-            await asyncio.gather(hearing, return_exceptions=True)
-
-    async def _hear(self, reader: asyncio.StreamReader) -> None:
-        said = self._heard.stderr
-        while piece := await reader.read(_KEPT_BYTES):
-            said.extend(piece)
-            del said[: max(0, len(said) - _KEPT_BYTES)]
+        async with listening(self._heard) as errors:
+            yield Watched(stdio_client(server, errlog=errors), self._heard)
 
     # --- asking it
 
@@ -313,73 +269,6 @@ class Session:
             return StepError(f"{self.spec} cannot be started: {first}.")
         why = " ".join(str(first).split()) or type(first).__name__
         return Lost(f"{self.spec} cannot be asked: {why.rstrip('.')}.", kind="io")
-
-
-class _Watched:
-    """A transport that tells when the other side has ended, and keeps what is no message."""
-
-    def __init__(self, transport: Any, heard: Heard) -> None:
-        self._transport = transport
-        self._heard = heard
-
-    async def __aenter__(self) -> Any:
-        read, write = await self._transport.__aenter__()
-        return _Reading(read, self._heard), write
-
-    async def __aexit__(self, *error: Any) -> bool | None:
-        self._heard.is_over = True
-        ended: bool | None = await self._transport.__aexit__(*error)
-        return ended
-
-
-class _Reading:
-    """What comes in, looked at on its way."""
-
-    def __init__(self, stream: Any, heard: Heard) -> None:
-        self._stream = stream
-        self._heard = heard
-
-    async def receive(self) -> Any:
-        try:
-            item = await self._stream.receive()
-        except BaseException:
-            self._heard.is_over = True
-            raise
-        return self._looked_at(item)
-
-    def __aiter__(self) -> _Reading:
-        return self
-
-    async def __anext__(self) -> Any:
-        try:
-            return self._looked_at(await self._stream.__anext__())
-        except StopAsyncIteration:
-            self._heard.is_over = True
-            raise
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    async def __aenter__(self) -> _Reading:
-        await self._stream.__aenter__()
-        return self
-
-    async def __aexit__(self, *error: Any) -> Any:
-        return await self._stream.__aexit__(*error)
-
-    def _looked_at(self, item: Any) -> Any:
-        if isinstance(item, Exception) and not self._heard.garbage:
-            self._heard.garbage = _garbage(item)
-        return item
-
-
-def _garbage(error: Exception) -> str:
-    """Give the line that was no message."""
-    errors: Sequence[Any] = ()
-    with contextlib.suppress(Exception):
-        errors = error.errors()  # type: ignore[attr-defined]  # Pydantic's have it
-    line = str(errors[0].get("input", "")) if errors else str(error)
-    return " ".join(line.split())[:_GARBAGE_CHARS]
 
 
 def _first(error: BaseException) -> BaseException:
