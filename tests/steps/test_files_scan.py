@@ -97,6 +97,12 @@ def test_hidden_files_and_our_own_outputs_are_never_listed(
     assert listed(scan(include=["**/*", ".*"])) == ["a.md"]
 
 
+def test_a_store_of_vectors_holds_no_documents(tmp_path: Path, scan: Scan) -> None:
+    lay(tmp_path, "a.md", "index.lance/rows.lance/data/x", "out/store/rows.lance/y", "b.lance")
+    lay(tmp_path, "out/store/.paddock.json")
+    assert listed(scan()) == ["a.md", "b.lance"]
+
+
 def test_the_newest_are_those_changed_last(tmp_path: Path, scan: Scan) -> None:
     lay(tmp_path, "a", "b", "c")
     for name, when in (("a", 300), ("b", 100), ("c", 200)):

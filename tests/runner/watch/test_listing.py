@@ -41,7 +41,7 @@ def test_include_exclude_hidden_and_temporary_names(tmp_path: Path) -> None:
     write(
         tmp_path,
         "a.md", "b.txt", "sub/c.md", ".git/d.md", "drafts/e.md", "sub/drafts/f.md", "g.md.part",
-        ".paddock/h.md", "@eaDir/i.md",
+        ".paddock/h.md", "@eaDir/i.md", "index.lance/rows.lance/j.md",
     )  # fmt: skip
     wanted = filter_of(tmp_path, include=("**/*.md",), exclude=("drafts/",))
     assert sorted(listed(tmp_path, wanted).files) == ["a.md", "sub/c.md"]
