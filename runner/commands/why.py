@@ -55,6 +55,7 @@ def why(
 def _unknown(path: str, answer: Answer) -> str:
     """Say that nothing is known of a path, and what may be meant."""
     is_there = Path(path).exists()
+    path = console.clean(path)
     what = "no pipeline here wrote it or read it" if is_there else "there is no such file, and "
     if not is_there:
         what += "no pipeline here wrote one of this name"

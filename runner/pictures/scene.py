@@ -59,22 +59,20 @@ class Scene:
     """Which run's states it shows."""
 
 
-def scene_of(plan: Plan, last: Mapping[str, LastRun], caption: str = "") -> Scene:
-    """Give the picture of a plan with what the last run did."""
+def scene_of(
+    plan: Plan, last: Mapping[str, LastRun], otherwise: LastRun, caption: str = ""
+) -> Scene:
+    """Give the picture of a plan with what the last run did, and did not do."""
     pipeline = plan.pipeline
-    return Scene(
-        pipeline.name,
-        pipeline.description,
-        tuple(_box(node, plan, last) for node in plan.nodes),
-        caption,
-    )
+    boxes = tuple(_box(node, plan, last, otherwise) for node in plan.nodes)
+    return Scene(pipeline.name, pipeline.description, boxes, caption)
 
 
-def _box(node: Node, plan: Plan, last: Mapping[str, LastRun]) -> Box:
+def _box(node: Node, plan: Plan, last: Mapping[str, LastRun], otherwise: LastRun) -> Box:
     reads = tuple(sorted(plan.edges.get(node.id, ())))
-    run = last.get(node.id, LastRun("left") if last else LastRun())
+    run = last.get(node.id, otherwise)
     if isinstance(node, Block):
-        body = tuple(_box(inner, plan, last) for inner in node.body)
+        body = tuple(_box(inner, plan, last, otherwise) for inner in node.body)
         over = f"{node.var} in {node.over.source}"
         label = node.id if node.has_own_id else "block"
         return Box(node.id, label, over, "", node.if_ is not None, reads, body, True, run)

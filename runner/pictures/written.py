@@ -23,8 +23,8 @@ FORMATS: dict[str, Format] = {
 
 def graph(plan: Plan, file: Path, format_: Format) -> str:
     """Give a pipeline's picture, with the states and times of its last run."""
-    last, caption = last_run(file)
-    scene = scene_of(plan, last, caption)
+    last = last_run(file)
+    scene = scene_of(plan, last.steps, last.otherwise, last.words)
     if format_ == "svg":
         return svg_of(scene)
     return graph_page(scene) if format_ == "html" else mermaid_of(scene)
