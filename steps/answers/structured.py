@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paddock.engine.request import Constraint, Message, Reply
+from paddock.pipelines.checking.conforming import mismatch
 from paddock.steps.step import ReplyForm, StepError
 
 from .asking import Asker
@@ -81,18 +82,12 @@ async def _once(
 
 def _read(text: str, schema: Any) -> tuple[Any, list[str]]:
     """Give an answer's value. A server elsewhere may not hold a model to the form."""
-    from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
-    from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
-
     try:
         value = json.loads(text)
     except ValueError:
         return None, ["It is not JSON."]
-    error = best_match(Draft202012Validator(schema).iter_errors(value))
-    if error is None:
-        return value, []
-    place = "".join(f"/{part}" for part in error.absolute_path)
-    return None, [f"{f'At {place}: ' if place else ''}{error.message[:_SHOWN_CHARS]}."]
+    wrong = mismatch(value, schema)
+    return (value, []) if wrong is None else (None, [wrong])
 
 
 async def _repairing(

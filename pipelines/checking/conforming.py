@@ -1,0 +1,26 @@
+"""Whether a value is of the form that a JSON Schema asks for. Alone knows `jsonschema`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_MOST_CHARS = 160
+
+
+def mismatch(value: Any, schema: Any) -> str | None:
+    """Say in a sentence what is most wrong with a value; None: it is of the form.
+
+    >>> mismatch({"n": "x"}, {"properties": {"n": {"type": "integer"}}})
+    "At /n: 'x' is not of type 'integer'."
+    """
+    from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+    from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
+    from referencing import Registry
+
+    # A registry of its own: without one, what a `$ref` names would be fetched from the network.
+    validator = Draft202012Validator(schema, registry=Registry())
+    error = best_match(validator.iter_errors(value))
+    if error is None:
+        return None
+    place = "".join(f"/{part}" for part in error.absolute_path)
+    return f"{f'At {place}: ' if place else ''}{error.message[:_MOST_CHARS]}."
