@@ -14,6 +14,7 @@ from typing import Any
 
 from paddock.pipelines import reply
 from paddock.pipelines.checking.check import Check
+from paddock.pipelines.checking.conforming import mismatch
 from paddock.pipelines.claims import Expect
 from paddock.pipelines.expressions import Expression, ExpressionError, Value
 from paddock.runner.report import Report
@@ -248,8 +249,6 @@ def _regex(claim: Expect, after: After) -> None:
 
 
 def _schema(claim: Expect, after: After) -> None:
-    import jsonschema  # type: ignore[import-untyped]
-
     subject = subject_of(claim, after)
     form = reply.read(claim.schema_, after.stage.folder)
     if form.faults:
@@ -261,13 +260,11 @@ def _schema(claim: Expect, after: After) -> None:
         except ValueError:
             raise Unmet(f"{subject.name} is no JSON.", excerpt(subject.text)) from None
     try:
-        jsonschema.validate(value, form.schema)
-    except jsonschema.SchemaError as error:
-        raise Unmet(f"the schema cannot be used: {error.message}.") from None
-    except jsonschema.ValidationError as error:
-        at = error.json_path.removeprefix("$").removeprefix(".")
-        place = f" at `{at}`" if at else ""
-        raise Unmet(f"{subject.name} does not match the schema{place}: {error.message}.") from None
+        wrong = mismatch(value, form.schema)
+    except Exception as error:  # the library finds out about a bad schema in many ways
+        raise Unmet(f"the schema cannot be used: {error}.") from None
+    if wrong is not None:
+        raise Unmet(f"{subject.name} does not match the schema. {wrong}")
 
 
 _CHECKS: Mapping[str, Callable[[Expect, After], None]] = {

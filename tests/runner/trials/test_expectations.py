@@ -79,7 +79,7 @@ def bench(tmp_path: Path) -> Bench:
             "{schema: {n: str}, file: out/b.json}",
             (
                 "schema",
-                "'out/b.json' does not match the schema at `n`: 1 is not of type 'string'.",
+                "'out/b.json' does not match the schema. At /n: 1 is not of type 'string'.",
                 "",
             ),
         ),
