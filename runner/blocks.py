@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from .border import Border, BorderReached
 from .clashes import refuse_clashes
 from .evidence import marks_of
 from .groups import start, together
-from .items import Inside, ItemRun, Items
+from .items import Inside, ItemRun, Items, attempt_of, own_path
 from .ledger.entries import Entry
 from .observer import ItemState
 from .pruning import Pruning
@@ -275,15 +275,15 @@ class Blocks:
         began = time.monotonic()
         shown = run.shown(item.key)
         self._tally.tell(run.block.id, shown, "running")
-        own = item.item.get("path") if isinstance(item.item, Mapping) else None
         record = ItemRun(
             scope=run.work.scope,
             key=item.key,
             shown_key=shown,
             block=run.block.id,
-            own_path=own if isinstance(own, str) else None,
+            own_path=own_path(item.item),
             outer=(*run.outer, item.key),
             outputs=self._toolbox.outputs(run.work.scope, item.key),
+            attempt=attempt_of(item),
             node=run.block,
             item=item.item,
         )

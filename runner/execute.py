@@ -24,7 +24,7 @@ from .border import Border, BorderReached
 from .evidence import marks_of
 from .groups import together
 from .inside import Inside
-from .items import ItemRun
+from .items import ItemRun, attempt_of
 from .keeping import keeping_of
 from .ledger.entries import Entry, LedgerError
 from .report import ItemReport, Report
@@ -235,7 +235,7 @@ class _Journey:
             raise BorderReached
         self._tally.tell(step.id, "", "running")
         began = time.monotonic()
-        record.attempt = item.attempt
+        record.attempt = attempt_of(item)
         try:
             outputs = await self.blocks.items.step(step, self._scope, record)
         finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,6 +36,8 @@ class ItemRun:
     own_path: str | None
     outer: tuple[str, ...]
     outputs: ItemOutputs
+    attempt: str = ""
+    """Names this try to do it: see `ItemName`."""
     node: BoundNode | None = None
     """The block whose item it is, or the step; None: nobody asks where it came from."""
     item: Any = None
@@ -51,6 +53,18 @@ class ItemRun:
     def marks(self) -> dict[str, list[Any]]:
         """Give what it depends on, for the item around it."""
         return self.reads | written_within(self.scope, self.key, self.outputs.written)
+
+
+def attempt_of(item: ItemWork) -> str:
+    """Name this try to do an item: the same until it is done, also over kills and failures."""
+    entry = item.entry
+    return f"{item.hash} {entry.run if entry is not None and entry.state == 'done' else ''}"
+
+
+def own_path(item: Any) -> str | None:
+    """Give the path of an item that is a file."""
+    path = item.get("path") if isinstance(item, Mapping) else None
+    return path if isinstance(path, str) else None
 
 
 Inside = Callable[[BoundStep, ItemRun], SubPipelines]
@@ -97,6 +111,7 @@ class Items:
     def _tools(self, step: BoundStep, caller: Caller, record: ItemRun, scope: Scope) -> Tools:
         key, shown = record.key, record.shown_key
         item = named(scope, step.id, record.scope, key, shown, self._work.index)
+        item = replace(item, attempt=record.attempt)
         tools = self._toolbox.tools(step, caller, record.outputs, item)
         if step.inner is None or self._inside is None:
             return tools
@@ -159,6 +174,7 @@ class Items:
     async def _settle_rows(self, item: ItemWork, record: ItemRun, state: str) -> None:
         """Mark what the item keeps in stores and searched; what it no longer keeps goes."""
         record.reads.update(record.outputs.searched)
+        self._note_reads(record, list(record.outputs.read))
         try:
             marks = await self._keeping.settle(
                 record.scope, record.key, record.outputs, item.entry, state

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from paddock.engine.request import Message, Role
 from paddock.pipelines.expressions import Template
-from paddock.steps.agents.offering import AgentTools, refuse_twice, refuse_unknown_choice
+from paddock.steps.agents.offering import AgentTools, files_of, refuse_twice, refuse_unknown_choice
 from paddock.steps.answers.asking import Asker, UsageOutput
 from paddock.steps.step import Output, Params, Tools
 
@@ -85,8 +85,8 @@ class Agent:
     takes_reply: ClassVar[bool] = True
 
     def reads(self, params: AgentParams) -> Sequence[str]:
-        """Name nothing: what its tools read is known when they are called."""
-        return ()
+        """Name the files of its functions; what its tools read shows when they are called."""
+        return files_of(params.tools)
 
     async def run(self, params: AgentParams, tools: Tools) -> AgentOutput:
         """Work on the task.

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from paddock.engine.request import Message, Role
 from paddock.pipelines.conversation import Conversation
 from paddock.pipelines.expressions import Template
-from paddock.steps.agents.offering import ChatTools, refuse_twice, refuse_unknown_choice
+from paddock.steps.agents.offering import ChatTools, files_of, refuse_twice, refuse_unknown_choice
 from paddock.steps.agents.wishes import wished
 from paddock.steps.answers.asking import Asker, UsageOutput
 from paddock.steps.answers.fitting import most, without_middle
@@ -130,8 +130,8 @@ class Chat:
     takes_reply: ClassVar[bool] = True
 
     def reads(self, params: ChatParams) -> Sequence[str]:
-        """Name the pictures."""
-        return params.images
+        """Name the pictures, and the files of the functions that it may ask for."""
+        return [*params.images, *files_of(params.tools)]
 
     async def run(self, params: ChatParams, tools: Tools) -> ChatOutput:
         """Ask.

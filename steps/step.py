@@ -129,6 +129,10 @@ class Outputs(Protocol):
         """Note that rows are about to be kept in a store: without them the item is not done."""
         ...
 
+    async def reads_file(self, path: Path) -> None:
+        """Note that a file was read that the step could not name beforehand (see `Step.reads`)."""
+        ...
+
     async def reads_rows(self, store: Path) -> None:
         """Note that a store is about to be searched: what it holds decides the result."""
         ...

@@ -7,7 +7,7 @@ in one commit, and what is equal is not written again. Knows no LanceDB (`steps/
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +28,8 @@ class ItemName:
     """That file's path, relative to the pipeline's folder where it lies inside."""
     owner: str = ""
     """Names the item among all those of all pipelines beside a ledger; empty: its key does."""
+    attempt: str = field(default="", compare=False)
+    """The same until the item is done or given up, also after a run was killed; then another."""
 
 
 @dataclass(frozen=True, slots=True)

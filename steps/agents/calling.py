@@ -8,7 +8,6 @@ Knows no models.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,8 @@ from typing import Any
 
 from pydantic import Field
 
-from paddock.engine.request import Message, ToolCall
+from paddock.engine.request import ToolCall
+from paddock.steps.places import place
 from paddock.steps.step import Output, StepError, Tools
 from paddock.steps.toolset import BoundTool, ToolResult
 
@@ -60,23 +60,17 @@ class Hands:
     _known: dict[str, Done] = field(default_factory=dict)
     _refused: set[str] = field(default_factory=set)
 
-    async def carry_out(
-        self, calls: Sequence[ToolCall], turn: int, conversation: Sequence[Message]
-    ) -> list[Done]:
+    async def carry_out(self, calls: Sequence[ToolCall], turn: int) -> list[Done]:
         """Do what a turn asks for, in its order; calls that change nothing go at the same time.
-
-        `conversation` is what the model was shown: the same call in it is not done twice, even
-        where a run was killed in between.
 
         Raises:
             StepError: a tool says that going on is pointless.
         """
         gate = asyncio.Semaphore(self._at_once(calls))
-        so_far = _digest(conversation)
 
         async def one(number: int, call: ToolCall) -> Done:
             async with gate:
-                return await self._one(call, turn, number, so_far)
+                return await self._one(call, turn, number)
 
         tasks = [asyncio.create_task(one(*pair)) for pair in enumerate(calls)]
         try:
@@ -113,7 +107,7 @@ class Hands:
     def _is_refusal(self, done: Done) -> bool:
         return done.output.error == _not_allowed(done.output.tool)
 
-    async def _one(self, call: ToolCall, turn: int, number: int, so_far: str) -> Done:
+    async def _one(self, call: ToolCall, turn: int, number: int) -> Done:
         offer = self.offered.get(call.name)
         tool = offer.bound if offer is not None else None
         output = CallOutput(
@@ -134,9 +128,11 @@ class Hands:
         if tool.has_effects and self.foreign and not offer.may_be_tainted:
             self._tell_refusal(tool)
             return _failed(call, output, _not_allowed(tool.name))
-        result = await self._called(tool, call, number, so_far)
+        result = await self._called(tool, call)
         if result.is_error:
             return _failed(call, output, result.text)
+        for path in _read_by(tool, offer.root, result.value):
+            await self.tools.outputs.reads_file(place(self.tools.roots, path))
         return Done(call, result.text, output.model_copy(update={"result": result.value}))
 
     def _tell_refusal(self, tool: BoundTool) -> None:
@@ -150,18 +146,16 @@ class Hands:
             f"may make it do so, write `{{name: {tool.name}{server}, allow: tainted}}`."
         )
 
-    async def _called(
-        self, tool: BoundTool, call: ToolCall, number: int, so_far: str
-    ) -> ToolResult:
-        """Call a tool; a result that this very conversation has had is taken from the ledger."""
+    async def _called(self, tool: BoundTool, call: ToolCall) -> ToolResult:
+        """Call a tool; what changed something for this item is not done again after a kill."""
+        if not _is_once(tool):
+            return await _within_time(tool, call.arguments)
         item = self.tools.item
         asked = {
             "tool": tool.name,
             "server": tool.server,
             "arguments": dict(call.arguments),
-            "conversation": so_far,
-            "number": number,
-            "item": [item.owner, item.step, item.key],
+            "item": [item.owner, item.step, item.key, item.attempt],
         }
 
         async def do() -> dict[str, Any]:
@@ -174,6 +168,26 @@ class Hands:
             return ToolResult(**await self.tools.memo.once("turn", asked, do))
         except _SaidNo as no:
             return no.result
+
+
+def _is_once(tool: BoundTool) -> bool:
+    """Tell whether a call is made once for an item, however often its work is begun again.
+
+    That is what changes something; and the time, or nothing that follows could be found again.
+    A page that is fetched again has changed nothing.
+    """
+    if tool.server is None and tool.name in ("now", "http.get"):
+        return tool.name == "now"
+    return tool.has_effects
+
+
+def _read_by(tool: BoundTool, root: str, value: Any) -> list[str]:
+    """Name the documents that a built-in tool has read: what they hold decides the answer."""
+    if tool.server is not None or tool.name not in ("files.read", "files.search"):
+        return []
+    found = value if isinstance(value, list) else [value]
+    names = (one.get("path") for one in found if isinstance(one, Mapping))
+    return list(dict.fromkeys(f"{root}/{name}" for name in names if isinstance(name, str)))
 
 
 class _SaidNo(Exception):
@@ -215,11 +229,3 @@ def _not_allowed(tool: str) -> str:
 
 def _key(call: ToolCall) -> str:
     return f"{call.name}\n{json.dumps(call.arguments, sort_keys=True, ensure_ascii=False)}"
-
-
-def _digest(conversation: Sequence[Message]) -> str:
-    told = [
-        [one.role, one.content, [[call.name, dict(call.arguments)] for call in one.tool_calls]]
-        for one in conversation
-    ]
-    return hashlib.sha256(json.dumps(told, ensure_ascii=False).encode()).hexdigest()

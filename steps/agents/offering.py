@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -19,6 +19,7 @@ from paddock.steps.toolset import BoundTool, Toolset
 MOST_TOOLS = 64
 """More fill a context with their descriptions, and no model chooses well among them."""
 _MOST_NAME_CHARS = 64
+_FUNCTION = re.compile(r"(.+\.py):[^:]+\Z")
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -116,6 +117,13 @@ def refuse_unknown_choice(choice: str, wanted: Sequence[str | ToolParam]) -> Non
         raise ValueError(f"`tool_choice: {choice}` names no tool that is offered: {words}")
 
 
+def files_of(wanted: Sequence[str | ToolParam]) -> list[str]:
+    """Name the files of the Python functions among the tools: their code decides the result."""
+    names = (one if isinstance(one, str) else one.name or "" for one in wanted)
+    found = (_FUNCTION.match(name) for name in names)
+    return list(dict.fromkeys(one[1] for one in found if one is not None))
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """One tool as a model is told of it."""
@@ -124,6 +132,8 @@ class Offer:
     bound: BoundTool | None = None
     """What is called; None: nobody calls it here."""
     may_be_tainted: bool = False
+    root: str = "."
+    """The folder of a built-in tool that reads documents."""
 
     @property
     def brings_text(self) -> bool:
@@ -161,7 +171,8 @@ def _offer(tool: BoundTool, param: ToolParam) -> Offer:
     if isinstance(param, ChatTool) and param.description is not None:
         description = param.description
     may = isinstance(param, AgentTool) and param.allow == "tainted"
-    return Offer(Tool(tool.name, description, dict(tool.schema)), tool, may)
+    root = str(param.options.get("root", "."))
+    return Offer(Tool(tool.name, description, dict(tool.schema)), tool, may, root)
 
 
 def _with_own_names(found: Sequence[Offer]) -> list[Offer]:
@@ -182,7 +193,7 @@ def _with_own_names(found: Sequence[Offer]) -> list[Offer]:
             raise StepError(f"the tool '{one.said.name}'{of} is offered twice.")
         seen.add((server, one.said.name))
         said = Tool(name, one.said.description, one.said.parameters)
-        named[name] = Offer(said, one.bound, one.may_be_tainted)
+        named[name] = replace(one, said=said)
     return list(named.values())
 
 

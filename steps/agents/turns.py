@@ -82,7 +82,7 @@ class Conversation:
             if not said.calls:
                 break
             said = _numbered(said, n_turns)
-            done = await hands.carry_out(said.calls, n_turns, shown)
+            done = await hands.carry_out(said.calls, n_turns)
             outputs += [one.output for one in done]
             n_repeats = n_repeats + 1 if all(one.is_repeated for one in done) else 0
             await self._remember(speech, memory, said, done)

@@ -50,6 +50,9 @@ class FakeOutputs:
     async def keeps_rows(self, store: Path) -> None:
         self.events.append(("keeps_rows", store))
 
+    async def reads_file(self, path: Path) -> None:
+        self.events.append(("reads_file", path))
+
     async def reads_rows(self, store: Path) -> None:
         self.events.append(("reads_rows", store))
 

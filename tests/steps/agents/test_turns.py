@@ -73,7 +73,7 @@ def test_every_call_of_an_agent_is_in_the_ledger(tmp_path: Path) -> None:
     assert report.returns["text"] == "It is 408."
     assert report.returns["calls"][0]["result"] == 408
     made = calls(tmp_path)
-    assert [kind for kind, _ in made] == ["chat", "tool", "turn", "chat"]
+    assert [kind for kind, _ in made] == ["chat", "tool", "chat"]
     assert made[1][1] == {"tool": "calculator", "args": {"expression": "12 * 34"}}
 
 
@@ -201,3 +201,24 @@ def test_a_tool_that_chat_describes_itself_need_not_be_anywhere(tmp_path: Path) 
     assert report.returns["calls"] == [
         {"name": "weather", "arguments": {"city": "Bonn"}, "id": "call_1"}
     ]
+
+
+def test_what_an_agent_read_makes_it_stale_when_it_changes(tmp_path: Path) -> None:
+    there = world(tmp_path, "[files.read]")
+    there.write("letter.txt", "The ferry leaves at nine.")
+    read = [ToolCall("files_read", {"path": "letter.txt"})]
+    there.run(pool=saying(read, "At nine."))
+    assert [item.state for item in there.plan().items] == ["fresh"]
+    there.write("letter.txt", "The ferry leaves at ten.")
+    assert [item.why for item in there.plan().items] == ["file changed: letter.txt"]
+    again = there.run(pool=saying("At ten."))
+    assert "at ten" in again.returns["calls"][0]["result"]["text"]
+
+
+def test_a_changed_function_is_called_anew(tmp_path: Path) -> None:
+    there = world(tmp_path, '["counts.py:note"]')
+    call = [ToolCall("note", {"text": "once"})]
+    assert allowing(there, saying(call)).returns["calls"][0]["result"] == "noted"
+    there.write("counts.py", COUNTS.replace('"noted"', '"written"'))
+    assert allowing(there, saying()).returns["calls"][0]["result"] == "written"
+    assert (tmp_path / "notes.txt").read_text() == "once\nonce\n"
