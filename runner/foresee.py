@@ -71,8 +71,10 @@ async def foresee(session: Session) -> PlanReport:
 
 
 class _Foresight:
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, prefix: str = "") -> None:
         self._session = session
+        self._prefix = prefix
+        """The steps that lead here, such as `clean.`."""
         self._work = session.work
         self._blocks = Blocks(session.work, session.toolbox, plain_chunks, Border())
         secrets = session.tally.secrets.of(session.bound.file)
@@ -126,6 +128,10 @@ class _Foresight:
         else:
             self._known(node, await self._blocks.items.step(node, self._scope, self._record(node)))
 
+    def _unknown_until(self, name: str, cause: str) -> str:
+        at = self._prefix
+        return f"What '{at}{name}' has to do is unknown until '{at}{cause}' has run."
+
     def _known(self, node: BoundNode, outputs: object) -> None:
         assert outputs is None or isinstance(outputs, dict)
         self._scope = self._scope.with_step(node.id, outputs)
@@ -138,7 +144,7 @@ class _Foresight:
     async def _block(self, block: BoundBlock, cause: str | None) -> None:
         if cause is not None:
             self._unknown[block.id] = cause
-            self._notes.append(f"What '{block.id}' has to do is unknown until '{cause}' has run.")
+            self._notes.append(self._unknown_until(block.id, cause))
             return
         if is_block_skipped(block, self._scope):
             self._known(block, None)
@@ -161,7 +167,7 @@ class _Foresight:
         """Foresee the pipeline that a step runs, as far as what it is given is known."""
         if cause is not None:
             self._unknown[step.id] = cause
-            self._notes.append(f"What '{step.id}' has to do is unknown until '{cause}' has run.")
+            self._notes.append(self._unknown_until(step.id, cause))
             return
         if is_skipped(step, self._scope):
             self._known(step, None)
@@ -171,7 +177,9 @@ class _Foresight:
         bound = given_to(inner, params.inputs, session.bound.roots)
         record = self._record(step)
         work, toolbox = entered(step, record, bound, self._work, session.toolbox)
-        within = _Foresight(replace(session, bound=bound, work=work, toolbox=toolbox))
+        within = _Foresight(
+            replace(session, bound=bound, work=work, toolbox=toolbox), f"{self._prefix}{step.id}."
+        )
         within._cost = self._cost
         for node in bound.nodes:
             await within._guarded(node)

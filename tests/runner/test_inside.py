@@ -107,6 +107,17 @@ def test_a_pipeline_is_a_step_and_its_items_are_known_one_by_one(tmp_path: Path)
     assert world.run().calls == 2, "the document's, and that of the digest"
 
 
+def test_what_a_plan_cannot_know_is_told_by_its_whole_name(tmp_path: Path) -> None:
+    world = composed(tmp_path)
+    path = "{{ inputs.folder }}/0.txt"
+    listed = f'  - {{id: list, uses: files.read, with: {{path: "{path}"}}}}\n  - id: each'
+    world.write("parts/clean.yaml", CLEAN.replace("  - id: each", listed)
+                .replace("doc in steps.docs.files", "doc in steps.list.pages"))  # fmt: skip
+    assert world.plan().notes == (
+        "What 'clean.each' has to do is unknown until 'clean.list' has run.",
+    )
+
+
 def test_what_the_inner_file_says_makes_its_items_old(tmp_path: Path) -> None:
     world = composed(tmp_path)
     world.run()
