@@ -237,6 +237,7 @@ class Session:
         except MCPError as error:
             if error.code == _CLOSED or self.is_over:
                 raise self._failure(error) from error
+            self._is_doubted = True  # over HTTP a session may have ended, and only say so
             return refusal(error.message)
         except (RuntimeError, ValueError) as error:  # what it gave is not what it had promised
             return refusal(f"the result of '{name}' cannot be used: {error}")
@@ -267,6 +268,7 @@ class Session:
             if is_started:
                 return Lost(f"{self.spec} ended{self._heard.words()}", kind="io")
             return StepError(f"{self.spec} cannot be started: {first}.")
+        self._heard.is_over = True
         why = " ".join(str(first).split()) or type(first).__name__
         return Lost(f"{self.spec} cannot be asked: {why.rstrip('.')}.", kind="io")
 

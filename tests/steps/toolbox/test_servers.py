@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -137,11 +138,8 @@ def test_a_server_that_ends_each_time_is_not_started_for_ever(
     work(do)
 
 
-@pytest.fixture
-def port() -> Iterator[int]:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        number = held.getsockname()[1]
+@contextmanager
+def serving(number: int) -> Iterator[None]:
     process = subprocess.Popen(
         [PYTHON, SERVER, "http", str(number)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -151,20 +149,32 @@ def port() -> Iterator[int]:
             if trying.connect_ex(("127.0.0.1", number)) == 0:
                 break
         time.sleep(0.05)
-    yield number
+    yield
     process.kill()
     process.wait()
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return int(held.getsockname()[1])
 
 
 def test_a_server_over_http_is_asked_and_missed_when_it_goes(port: int) -> None:
     spec = Address("web", 10.0, f"http://127.0.0.1:{port}/mcp", (("Authorization", "Bearer x"),))
 
     async def do(servers: Servers, notes: list[str]) -> None:
-        tools = await servers.tools(spec)
-        assert (await tools["add"].do({"a": 20, "b": 22})).value == 42
-        assert (await tools["refuse"].do({})).text == SUNDAY
-        lost = await failure(tools["die"].do({}))
-        assert str(lost).startswith(f"{spec} cannot be asked: ")
-        assert str(await failure(tools["add"].do({"a": 1, "b": 1}))).startswith(str(spec))
+        with serving(port):
+            tools = await servers.tools(spec)
+            assert (await tools["add"].do({"a": 20, "b": 22})).value == 42
+            assert (await tools["refuse"].do({})).text == SUNDAY
+            lost = await failure(tools["die"].do({}))
+            assert str(lost).startswith(f"{spec} cannot be asked: ")
+            gone = await failure(tools["add"].do({"a": 1, "b": 1}))
+            assert str(gone) == f"{spec} cannot be asked: All connection attempts failed."
+        with serving(port):
+            await asyncio.sleep(toolbox.servers._REST_S)
+            assert (await tools["add"].do({"a": 1, "b": 1})).value == 2
 
     work(do)
