@@ -61,7 +61,10 @@ def schema(
     if for_ == "llm":
         from . import for_llm, installed
 
-        console.say(for_llm.text_of(installed.installed()).rstrip("\n"))
+        found = installed.installed()
+        for sentence in found.broken:
+            console.tell(sentence)
+        console.say(for_llm.text_of(found).rstrip("\n"))
         return DONE
     if write is None:
         console.say_json(schema_of_all())
