@@ -222,3 +222,29 @@ def test_a_changed_function_is_called_anew(tmp_path: Path) -> None:
     there.write("counts.py", COUNTS.replace('"noted"', '"written"'))
     assert allowing(there, saying()).returns["calls"][0]["result"] == "written"
     assert (tmp_path / "notes.txt").read_text() == "once\nonce\n"
+
+
+def replying(tmp_path: Path, reply: str, pool: FakePool) -> Report:
+    there = world(tmp_path, "[calculator]")
+    there.edit("returns: {", f"    reply: {reply}\nreturns: {{output: steps.work.output, ")
+    return there.run(pool=pool)
+
+
+def test_the_answer_has_the_form_that_reply_asks_for(tmp_path: Path) -> None:
+    pool = saying([ToolCall("calculator", {"expression": "2 + 2"})], "It is 4.", '{"n": 4}')
+    report = replying(tmp_path, "{schema: {n: int}, check: [output.n == 4]}", pool)
+    assert report.returns["output"] == {"n": 4}
+    assert [chat.constraint is not None for chat in pool.chats] == [False, False, True]
+    assert [bool(chat.tools) for chat in pool.chats] == [True, True, False]
+
+
+def test_an_answer_that_passes_its_checks_is_not_asked_for_again(tmp_path: Path) -> None:
+    pool = saying([ToolCall("calculator", {"expression": "2 + 2"})], "It is 4.")
+    report = replying(tmp_path, "{check: ['\"4\" in text']}", pool)
+    assert (report.returns["text"], len(pool.chats)) == ("It is 4.", 2)
+
+
+def test_an_answer_that_fails_its_checks_is_asked_for_anew(tmp_path: Path) -> None:
+    pool = saying([ToolCall("calculator", {"expression": "2 + 2"})], "Five.", "Still 5.", "4!")
+    report = replying(tmp_path, "{check: ['\"4\" in text'], repair: 1}", pool)
+    assert (report.returns["text"], len(pool.chats)) == ("4!", 4)
