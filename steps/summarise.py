@@ -112,6 +112,13 @@ class Summarise:
         """Name the document, if it is one."""
         return () if params.file is None else (params.file,)
 
+    @classmethod
+    def installed(cls) -> Sequence[str]:
+        """Name what reads a `file` here: what could not be read is tried again with more."""
+        from paddock.steps.readers import documents
+
+        return documents.installed()
+
     async def run(self, params: SummariseParams, tools: Tools) -> SummariseOutput:
         """Summarise.
 

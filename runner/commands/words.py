@@ -11,7 +11,7 @@ MOST_BYTES = 64 * 1024 * 1024
 
 
 def read_text(file: str) -> str:
-    """Read a document's text: plain, Markdown, HTML or PDF, whatever its encoding.
+    """Read a document's text, whatever its kind and its encoding.
 
     Raises:
         CommandError: there is none of this name.

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.request import ChatRequest
-from tests.fakes.office import eml, xlsx
+from paddock.steps.readers import ocr
+from tests.fakes.office import scan, xlsx
 from tests.fakes.pdf import pdf
 from tests.fakes.pool import FakePool
 
@@ -59,19 +60,27 @@ def test_what_is_said_of_a_document_names_its_pages(tmp_path: Path) -> None:
     assert [(one["page"], one["page_end"]) for one in result["sources"]] == [(1, 1), (2, 2)]
 
 
-def test_another_extra_or_plug_in_makes_what_was_read_old_and_costs_no_call(
+def test_a_new_extra_makes_old_only_what_could_not_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World(tmp_path)
     (tmp_path / "inbox").mkdir()
     (tmp_path / "inbox" / "a.xlsx").write_bytes(xlsx({"A": [["Item"], ["Slates"]]}))
-    (tmp_path / "inbox" / "b.eml").write_bytes(eml("Hello"))
-    assert states(world.run()) == {"a.xlsx": "new", "b.eml": "new"}
-    assert states(world.run()) == {}
-    monkeypatch.setattr("paddock.steps.readers.documents.installed", lambda: ("odt 1",))
-    why = "what reads documents here changed (step 'text')"
-    assert reasons(world.plan()) == {"a.xlsx": why, "b.eml": why}
+    (tmp_path / "inbox" / "b.png").write_bytes(scan("Roof"))
+    monkeypatch.setattr(ocr, "is_installed", lambda: False)
+    report = world.run()
+    assert {one.key: one.error for one in report.items if one.error} == {
+        "b.png": "step 'text': 'b.png' is a picture. "
+        "To read it install the extra: pip install 'paddock[ocr]'."
+    }
     assert world.run().calls == 0
+    monkeypatch.setattr(ocr, "is_installed", lambda: True)
+    monkeypatch.setattr(ocr, "read", lambda _: "Roof")
+    assert reasons(world.plan()) == {"b.png": "what reads documents here changed (step 'text')"}
+    report = world.run()
+    assert (states(report), world.output("b.png").split("] ")[1]) == (
+        {"b.png": "stale"}, "Sum up: Roof (plain)",
+    )  # fmt: skip
 
 
 def test_rows_are_items_and_only_a_new_one_costs_a_call(tmp_path: Path) -> None:
