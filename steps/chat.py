@@ -233,7 +233,7 @@ async def _truncated(asker: Asker, messages: list[Message]) -> list[Message]:
     text = messages[where].content
 
     def kept(n: int) -> list[Message]:
-        message = Message(messages[where].role, without_middle(text, n))
+        message = replace(messages[where], content=without_middle(text, n))
         return [*messages[:where], message, *messages[where + 1 :]]
 
     async def fits(n: int) -> bool:
