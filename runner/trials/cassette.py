@@ -119,13 +119,13 @@ class Cassette:
         """Give the recorded calls of a kind."""
         return (call for call in self.calls.values() if call.kind == kind)
 
-    def write(self, test: str) -> bool:
-        """Write what was asked for, and nothing else; tells whether the file changed.
+    def write(self, test: str, *, keeps_stale: bool = False) -> bool:
+        """Write what was asked for, and what is stale if asked to; tells whether the file changed.
 
         Raises:
             CassetteError: it cannot be written.
         """
-        text = "".join(f"{_line(one)}\n" for one in self._lines(test))
+        text = "".join(f"{_line(one)}\n" for one in self._lines(test, keeps_stale))
         try:
             if self.is_there and self.file.read_text("utf-8") == text:
                 return False
@@ -137,13 +137,15 @@ class Cassette:
             raise CassetteError(f"{self.file}: cannot be written: {_why(error)}.") from error
         return True
 
-    def _lines(self, test: str) -> Iterator[Mapping[str, Any]]:
+    def _lines(self, test: str, keeps_stale: bool) -> Iterator[Mapping[str, Any]]:
         yield {"cassette": VERSION, "test": test}
-        for name in sorted(self._used_models):
-            yield {"kind": "model", "name": name, "facts": self._used_models[name]}
-        for model, counts in sorted(self._used_counts.items()):
+        models = self.models if keeps_stale else self._used_models
+        for name in sorted(models):
+            yield {"kind": "model", "name": name, "facts": models[name]}
+        counted = self.counts if keeps_stale else self._used_counts
+        for model, counts in sorted(counted.items()):
             yield {"kind": "counts", "model": model, "tokens": dict(sorted(counts.items()))}
-        used = [call for key, call in self.calls.items() if key in self._used]
+        used = [call for key, call in self.calls.items() if keeps_stale or key in self._used]
         # In an order that does not depend on which item came first.
         for call in sorted(used, key=lambda one: (KINDS.index(one.kind), canonical(one.asked))):
             yield {"kind": call.kind, "asked": call.asked, "given": call.given}

@@ -99,16 +99,27 @@ async def carried_out(subject: Subject, how: How) -> Case:
     source = subject.source(how.mode)
     try:
         cassette = _cassette(subject, source)
-        turns = [
-            await _turn(subject, how, source, cassette, number)
-            for number in range(subject.test.repeat)
-        ]
+        turns = await _turns(subject, how, source, cassette)
         notes = _tidied(subject, source, cassette, turns)
     except (CassetteError, StageError) as error:
         kind = "cassette" if isinstance(error, CassetteError) else "files"
         turns, notes = [_Turn((Problem(kind, str(error)),), is_error=True)], ()
     case = Case(subject.test.name, subject.group, source=source, notes=notes)
     return replace(_summed(case, subject.test, turns), seconds=time.monotonic() - began)
+
+
+async def _turns(
+    subject: Subject, how: How, source: Source, cassette: Cassette | None
+) -> list[_Turn]:
+    try:
+        return [
+            await _turn(subject, how, source, cassette, number)
+            for number in range(subject.test.repeat)
+        ]
+    except Interrupted:
+        if source == "record" and cassette is not None and cassette.calls:
+            cassette.write(subject.test.name, keeps_stale=True)  # the next one goes on from here
+        raise
 
 
 def _summed(case: Case, test: Test, turns: list[_Turn]) -> Case:
