@@ -40,6 +40,9 @@ def summarise(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what is quarantined.")
     ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove summaries of documents that are gone.")
+    ] = False,
     local: Annotated[
         bool, typer.Option("--local", help="Run inside this process, without Prefect.")
     ] = False,
@@ -73,7 +76,10 @@ def summarise(
             observer=observer,
             local=local or None,
             retry_failed=retry_failed,
+            prune=prune,
         )
+    if not any(item.state != "deleted" for item in ended.items) and ended.status == "completed":
+        console.tell(f"There is no document in '{folder}' that matches '{wish.include}'.")
     tell_end(ended, str(file), as_json=as_json)
     advise(ended, settings)
     return ended.exit_status()

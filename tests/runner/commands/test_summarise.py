@@ -56,6 +56,12 @@ def test_what_is_saved_goes_on_where_the_command_was(folder: Path) -> None:
     )
 
 
+def test_a_folder_without_documents_is_told(folder: Path) -> None:
+    result = paddock("summarise", "in box", "-o", "out", "--local", "--include", "*.pdf")
+    assert result.exit_code == 0
+    assert "There is no document in 'in box' that matches '*.pdf'.\n" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
