@@ -3,7 +3,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import ValidationError
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply, ToolCall
 from paddock.pipelines.expressions import Template
+from paddock.steps.agents.offering import ChatTool
 from paddock.steps.chat import Chat, ChatOutput, ChatParams
 from paddock.steps.step import StepError
 from tests.fakes.pool import FakePool, count
@@ -251,7 +252,7 @@ def test_tools_that_are_there_are_asked_for_by_their_own_names() -> None:
     toolset = FakeToolset({"files.read": str, "list.all": str})
     pool = FakePool(answer=lambda _: [ToolCall("files_read", {"x": "a"}), ToolCall("all", {})])
     hands = replace(tools(Path.cwd(), pool=pool), toolset=toolset)
-    params = ChatParams(prompt=Template.of("Read."), tools=["files.read", {"server": "list"}])
+    params = ChatParams(prompt=Template.of("Read."), tools=["files.read", ChatTool(server="list")])
     out = asyncio.run(Chat().run(params, hands))
     assert out.tool_calls == [
         {"name": "files.read", "arguments": {"x": "a"}, "id": "call_1"},
@@ -288,7 +289,9 @@ def test_a_picture_that_cannot_be_read_is_an_error(tmp_path: Path, path: str, wh
 # In parts
 
 
-def in_parts(how: str, pool: FakePool, text: str) -> tuple[ChatOutput, list[str]]:
+def in_parts(
+    how: Literal["map-reduce", "refine"], pool: FakePool, text: str
+) -> tuple[ChatOutput, list[str]]:
     hands = tools(Path.cwd(), pool=pool)
     prompt = Template.of("Which ferries are in it?\n{{ text }}\nName them.").bound({"text": text})
     params = ChatParams(prompt=prompt, on_overflow=how)

@@ -36,7 +36,7 @@ class Kept(FakePool):
     def chat(self, request: ChatRequest) -> FakeStream:
         if request.messages not in self.known:
             self.asked += 1
-            self.known[request.messages] = self.answer(request)
+            self.known[request.messages] = str(self.answer(request))
         return FakeStream(FakePool(answer=lambda _: self.known[request.messages]), request)
 
 
