@@ -263,6 +263,7 @@ def test_tidying_up_does_the_same_in_a_process_of_its_own(world: World) -> None:
     world.run()
     connection = sqlite3.connect(world.folder / ".paddock/ledger.sqlite")
     connection.execute("update calls set at = 0, scope = 'gone'")
+    connection.execute("delete from provenance")
     connection.commit()
     settings = replace(read_settings(world.folder), state_dir=world.folder / "home")
     assert asyncio.run(tidy(settings, [world.folder])) == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
@@ -14,7 +15,9 @@ from paddock.runner.ledger import compaction, retention
 from paddock.runner.ledger.compaction import compact
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.origins import Origins
 from paddock.runner.ledger.retention import Limits, Swept, sweep
+from paddock.runner.made import read
 from tests.runner.world import World, states
 
 NOW = time.time()
@@ -294,3 +297,24 @@ def test_what_is_no_ledger_is_told(tmp_path: Path) -> None:
     (tmp_path / "ledger.sqlite").write_bytes(b"no database" * 1_000)
     with pytest.raises(LedgerError, match="the ledger cannot be read"):
         sweep(tmp_path, "", NOTHING)
+
+
+def test_what_an_item_was_made_of_is_needed_whoever_made_it_first(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(2)
+    world.run()
+    (tmp_path / "inbox/0.txt").rename(tmp_path / "inbox/z.txt")
+    world.run()
+    with contextlib.closing(sqlite3.connect(tmp_path / ".paddock/ledger.sqlite")) as connection:
+        connection.execute("update calls set at = 0")
+        connection.execute("update items set at = 0 where gone is not null")
+        connection.commit()
+    sweep(tmp_path / ".paddock", "", Limits(0, 1e12))
+    with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
+        scopes = {row.scope for row in ledger.outputs()}
+        made = [row for scope in scopes for row in Origins(ledger).made_of(scope).values()]
+        # The reply that the document got under its old name; that name's entry is gone.
+        assert {row.key for row in made} == {"1.txt", "z.txt", "report"}
+        used = [call for row in made for step in read(row.made)[1] for call in step.calls]
+        assert len(used) == 2
+        assert all(Origins(ledger).call(call.hash) is not None for call in used)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.pictures.last_run import last_run
-from paddock.runner.pictures.scene import LastRun, in_words
+from paddock.runner.pictures.scene import Box, LastRun, in_words
 from tests.runner.world import World
 
 LINES = (
@@ -48,7 +48,10 @@ def test_of_a_run_that_died_its_journal_tells(tmp_path: Path) -> None:
     each = last.steps["each"]
     assert each.counts == {"fresh": 5, "done": 1, "quarantined": 1, "left": 2}
     assert (each.state, each.calls) == ("failed", 2)
-    assert in_words(each) == "5 fresh · 1 done · 1 quarantined · 2 left · 2.5 s · 2 calls"
+    assert (
+        in_words(Box("each", "each", "", last=each))
+        == "5 fresh · 1 done · 1 quarantined · 2 left · 2.5 s · 2 calls"
+    )
     assert last.otherwise == LastRun()  # of what happened within items it tells nothing
 
 
