@@ -6,38 +6,18 @@ time: it takes 700 MB while it reads, and a page takes seconds on a processor.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from itertools import pairwise
 from threading import Lock
 from typing import Any
+
+from .layout import Box, joined
 
 REMEDY = "To read it install the extra: pip install 'paddock[ocr]'."
 _THREADS = 2  # the models of the run need the processor as well
 _MOST_SIDE_PX = 2400  # of what it is shown: A4 at 200 dots an inch
 _FIND_SIDE_PX = 1280  # where lines are looked for; they are read at full size
 _LEAST_SCORE = 0.5
-_SAME_LINE = 0.5  # two boxes whose heights overlap by so much stand in one line
-_PARAGRAPH_GAP = 1.2  # of a line's height, free above it
-_COLUMN_GAP = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """A piece of text and where it stands, in pixels."""
-
-    text: str
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    @property
-    def height(self) -> float:
-        """How high it is."""
-        return self.bottom - self.top
 
 
 def is_installed() -> bool:
@@ -51,47 +31,6 @@ def read(pixels: Any) -> str:
     The text comes line by line; an empty text: nothing to read is on it.
     """
     return _engine().read(pixels)
-
-
-def joined(boxes: Sequence[Box]) -> str:
-    """Put pieces into lines, from top to bottom and from left to right.
-
-    Empty lines stand between paragraphs, tabulators in wide gaps, as tables have them.
-
-    >>> joined([Box("Total", 0, 0, 50, 10), Box("9.50", 200, 1, 240, 11)]).split()
-    ['Total', '9.50']
-    """
-    lines: list[list[Box]] = []
-    for box in sorted(boxes, key=lambda one: (one.top + one.bottom, one.left)):
-        if lines and _is_beside(lines[-1], box):
-            lines[-1].append(box)
-        else:
-            lines.append([box])
-    texts: list[str] = []
-    reached = None
-    for line in lines:
-        top = min(box.top for box in line)
-        height = sum(box.height for box in line) / len(line)
-        if reached is not None and top - reached > _PARAGRAPH_GAP * height:
-            texts.append("")
-        texts.append(_line(line))
-        reached = max(box.bottom for box in line)
-    return "\n".join(texts)
-
-
-def _is_beside(line: Sequence[Box], box: Box) -> bool:
-    last = line[-1]
-    shared = min(last.bottom, box.bottom) - max(last.top, box.top)
-    return shared > _SAME_LINE * min(last.height, box.height)
-
-
-def _line(boxes: Sequence[Box]) -> str:
-    ordered = sorted(boxes, key=lambda box: box.left)
-    text = ordered[0].text
-    for before, box in pairwise(ordered):
-        is_wide = box.left - before.right > _COLUMN_GAP * box.height
-        text += ("\t" if is_wide else " ") + box.text
-    return text
 
 
 class _Engine:

@@ -164,7 +164,10 @@ def test_a_pdf_is_recognised_whatever_its_name(read: Read) -> None:
     assert read("a.txt", pdf(["Hidden"])).media_type == "application/pdf"
 
 
-def test_pages_of_a_pdf_without_text_are_named(read: Read, hands: FakeTools) -> None:
+def test_pages_of_a_pdf_without_text_are_named(
+    read: Read, hands: FakeTools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paddock.steps.readers.ocr.read", lambda _: "")
     assert read("a.pdf", pdf(["Text", None, "More", None])).text == "Text\n\n\n\nMore\n\n"
     assert hands.notes == ["'a.pdf': nothing to read was found on pages 2, 4, which show pictures."]
 
@@ -183,6 +186,7 @@ def test_pages_that_are_not_read_from_their_picture_are_named(
 
 
 def test_a_scan_has_no_text_layer(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paddock.steps.readers.ocr.read", lambda _: "")
     shows = "'scan.pdf' has no text layer: its 2 pages only show pictures"
     data = pdf([None, None])
     assert refused(read, "scan.pdf", data) == f"{shows}, and OCR found nothing to read on them."

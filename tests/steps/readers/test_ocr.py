@@ -8,7 +8,6 @@ import pytest
 
 from paddock.steps.readers import ocr, pdf_text
 from paddock.steps.readers.documents import Wishes, load, read
-from paddock.steps.readers.ocr import Box, joined
 from paddock.steps.step import StepError
 from tests.fakes.office import eml, scan, scanned_pdf
 
@@ -39,7 +38,8 @@ def test_scanned_pages_and_pictures_are_read(placed: Placed) -> None:
     )
 
 
-def test_a_picture_without_text_is_refused(placed: Placed) -> None:
+def test_a_picture_without_text_is_refused(placed: Placed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ocr, "read", lambda _: "")
     with pytest.raises(StepError) as caught:
         read(placed("a.png", scan(size=(60, 60))), max_bytes=1 << 20)
     assert str(caught.value) == "'a.png' shows nothing that OCR can read."
@@ -103,15 +103,3 @@ def test_a_huge_page_is_drawn_within_bounds() -> None:
     data = scanned_pdf(["one"], size=(9000, 300))
     pdf_text.read(BytesIO(data), Wishes().check, see)
     assert sizes == [(80, 2400, 3)]
-
-
-def test_pieces_become_lines_and_paragraphs() -> None:
-    boxes = [
-        Box("second", 60, 1, 100, 11),
-        Box("first", 0, 0, 50, 10),
-        Box("far", 300, 2, 330, 12),
-        Box("below", 0, 13, 50, 23),
-        Box("apart", 0, 50, 50, 60),
-    ]
-    assert joined(boxes) == "first second\tfar\nbelow\n\napart"
-    assert joined([]) == ""
