@@ -42,7 +42,7 @@ class FilesMoveParams(Params):
     )
     on_exists: Literal["rename", "replace", "fail"] = Field(
         default="rename",
-        description="What happens if another file is there: a number is added to the name, …",
+        description="What happens if another file is there; `rename` adds a number to the name.",
     )
 
     @classmethod

@@ -117,6 +117,8 @@ class Watches:
             if _sees(watch, written.path):
                 self._own_output(watch, written, at)
                 break
+        if watch.keys.deletes == "prune":
+            self._check_moves(at)
         if watch.keys.claim == "move":
             self._check_hot(watch, at)
 
@@ -130,6 +132,24 @@ class Watches:
             f"'{written.text}', and start the pipeline again and again."
         )
         self._fault((*at, "path"), what, remedy)
+
+    def _check_moves(self, at: tuple[str | int, ...]) -> None:
+        """Refuse to prune where a step itself takes the documents away."""
+        for step in self._moves():
+            what = (
+                f"step '{step.id}' takes documents out of their folder, so `deletes: prune` would "
+                f"remove all that was made of them."
+            )
+            self._fault((*at, "deletes"), what, "Remove one of the two, or copy with `mode: copy`.")
+
+    def _moves(self) -> Iterator[Step]:
+        """Give the steps that take an item of a block away: its own path is a loop variable's."""
+        for node in self._pipeline.nodes():
+            if isinstance(node, Step) and node.uses == "files.move":
+                read = node.params.places().get(("path",), frozenset())
+                is_items = any(path[0] not in ("inputs", "steps", "secrets") for path in read)
+                if is_items and node.params.data.get("mode") != "copy":
+                    yield node
 
     def _check_hot(self, watch: BoundWatch, at: tuple[str | int, ...]) -> None:
         if watch.keys.deletes == "prune":

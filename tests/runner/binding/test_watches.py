@@ -131,6 +131,34 @@ def test_other_faults(tmp_path: Path, watch: str, message: str | None, remedy: s
     ]
 
 
+@pytest.mark.parametrize(
+    ("move", "is_refused"),
+    [
+        ('{path: "{{ doc.path }}", to: done/}', True),
+        ('{path: "{{ doc.path }}", mode: delete}', True),
+        ('{path: "{{ doc.path }}", to: copies/, mode: copy}', False),
+        ('{path: "{{ inputs.out }}/log", to: old/}', False),
+    ],
+)
+def test_who_moves_documents_away_prunes_nothing(
+    tmp_path: Path, move: str, is_refused: bool
+) -> None:
+    step = f"      - {{id: away, uses: files.move, with: {move}}}\n"
+    file = written(tmp_path, "{path: inbox, deletes: prune}", "sums/{{ doc.relpath }}")
+    file.write_text(file.read_text() + step)
+    told = (
+        "step 'away' takes documents out of their folder, so `deletes: prune` would remove all "
+        "that was made of them. Remove one of the two, or copy with `mode: copy`."
+    )
+    try:
+        check(plan_of(file))
+    except PipelineError as error:
+        assert [f"{one.message} {one.remedy}" for one in error.faults] == [told]
+        assert is_refused
+    else:
+        assert not is_refused
+
+
 def test_a_hot_folder_prunes_nothing(tmp_path: Path) -> None:
     file = written(tmp_path, "{path: inbox, claim: move, deletes: prune}", "sums/a.md")
     text = file.read_text("utf-8").replace('root: "{{ inputs.folder }}"', "root: inbox/processing")
