@@ -13,6 +13,9 @@ from paddock.steps.step import StepError
 from .binding.replies import BoundReply
 from .scope import Scope
 
+MOST_S = 60.0
+"""A function of a plug-in may not hold up a run for ever; those of the language take no second."""
+
 
 @dataclass(frozen=True, slots=True)
 class AskedFor:
@@ -38,7 +41,11 @@ class AskedFor:
             StepError: a check cannot be evaluated.
         """
         # A check may read long texts, or load what knows the languages.
-        return await asyncio.to_thread(self._failures, output, text)
+        looking = asyncio.to_thread(self._failures, output, text)
+        try:
+            return await asyncio.wait_for(looking, MOST_S)
+        except TimeoutError:
+            raise StepError(f"`check`: the checks take longer than {MOST_S:g} s.") from None
 
     def _failures(self, output: Any, text: str) -> list[str]:
         scope = {**self.scope, "output": output, "text": text}

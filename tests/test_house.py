@@ -45,7 +45,7 @@ ONLY_IN = {
     "PIL": {"steps/readers/image_text.py"},
     "mcp": {"steps/toolbox/sessions.py"},
     "py3langid": {"pipelines/checking/languages.py"},
-    "jsonschema": {"pipelines/checking/conforming.py", "runner/trials/expectations.py"},
+    "jsonschema": {"pipelines/checking/conforming.py"},
     "mcp_types": {"steps/toolbox/sessions.py"},
     "lxml": {"steps/readers/docx_text.py", "steps/readers/pptx_text.py"},
 }
