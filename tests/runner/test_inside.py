@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -376,6 +379,49 @@ def test_functions_of_ones_own_are_steps_with_consent(tmp_path: Path) -> None:
     assert {one.why for one in report.items if one.step == "all" and one.why} == {
         "step version changed (step 'two.f')"
     }
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from tests.fakes.pool import FakePool, echo
+from tests.runner.world import settings
+from paddock.runner import run
+
+folder = Path(sys.argv[1])
+calls = os.open(folder / "calls", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+def answer(request):
+    os.write(calls, (request.messages[-1].content.replace("\\n", " ") + "\\n").encode())
+    return echo(request)
+
+run(folder / "pipeline.yaml", local=True, pool=FakePool(answer=answer, delay_s=0.1),
+    settings=settings(folder))
+"""
+
+
+def test_a_kill_in_the_middle_loses_nothing_and_repeats_no_finished_call(tmp_path: Path) -> None:
+    world = areas(tmp_path)
+    world.write("parts/clean.yaml", CLEAN.replace("    do:\n", "    max_parallel: 1\n    do:\n"))
+    for number in range(2, 8):
+        world.write(f"areas/north/{number}.txt", f"Document {number} of the north.")
+    calls = tmp_path / "calls"
+    house = Path(__file__).parents[2]
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], cwd=house)
+    try:
+        deadline = time.monotonic() + 60
+        while not calls.exists() or len(calls.read_text().splitlines()) < 6:
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    before = len(calls.read_text().splitlines())
+    report = world.run()
+    assert report.status == "completed" and [one["n"] for one in report.returns] == [8, 2]
+    assert report.calls <= 8 + 2 + 2 - (before - 2), "at most one was in flight for each area"
+    assert len(list((tmp_path / "out").rglob("*.txt"))) == 10
+    assert world.run().calls == 0
 
 
 class Told(Silent):
