@@ -105,7 +105,7 @@ class Hands:
         return offer is not None and offer.bound is not None and offer.bound.has_effects
 
     def _is_refusal(self, done: Done) -> bool:
-        return done.output.error == _not_allowed(done.output.tool)
+        return done.output.error == _not_allowed(done.call.name)
 
     async def _one(self, call: ToolCall, turn: int, number: int) -> Done:
         offer = self.offered.get(call.name)
@@ -127,7 +127,7 @@ class Hands:
             return _repeated(call, output, before)
         if tool.has_effects and self.foreign and not offer.may_be_tainted:
             self._tell_refusal(tool)
-            return _failed(call, output, _not_allowed(tool.name))
+            return _failed(call, output, _not_allowed(call.name))
         result = await self._called(tool, call)
         if result.is_error:
             return _failed(call, output, result.text)
