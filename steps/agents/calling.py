@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import Field
@@ -58,6 +58,8 @@ class Hands:
     foreign: dict[str, None] = field(default_factory=dict)
     """Where text of others in the conversation comes from, in order."""
     _known: dict[str, Done] = field(default_factory=dict)
+    """Calls that went well."""
+    _tried: set[str] = field(default_factory=set)
     _refused: set[str] = field(default_factory=set)
 
     async def carry_out(self, calls: Sequence[ToolCall], turn: int) -> list[Done]:
@@ -67,22 +69,27 @@ class Hands:
             StepError: a tool says that going on is pointless.
         """
         gate = asyncio.Semaphore(self._at_once(calls))
+        first = {_key(call): call for call in reversed(calls)}
 
         async def one(number: int, call: ToolCall) -> Done:
             async with gate:
                 return await self._one(call, turn, number)
 
-        tasks = [asyncio.create_task(one(*pair)) for pair in enumerate(calls)]
+        tasks = {
+            key: asyncio.create_task(one(number, first[key]))
+            for number, key in enumerate(dict.fromkeys(map(_key, calls)))
+        }
         try:
-            done = list(await asyncio.gather(*tasks))
+            made = dict(zip(tasks, await asyncio.gather(*tasks.values()), strict=True))
         except BaseException:
-            for task in tasks:
+            for task in tasks.values():
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
             raise
-        for each in done:
+        for each in made.values():
             self._note(each)
-        return done
+        # The same call twice in one turn is made once, and answered twice: each has its id.
+        return [replace(made[_key(call)], call=call) for call in calls]
 
     def _at_once(self, calls: Sequence[ToolCall]) -> int:
         """Let calls that change something come one after the other, in the model's order."""
@@ -98,7 +105,9 @@ class Hands:
         if tool is not None and tool.has_effects and done.output.error is None:
             # What was read before may be otherwise now, and what failed may succeed.
             self._known = {key: one for key, one in self._known.items() if self._has_effects(one)}
-        self._known.setdefault(_key(done.call), done)
+        if done.output.error is None:
+            self._known.setdefault(_key(done.call), done)
+        self._tried.add(_key(done.call))
 
     def _has_effects(self, done: Done) -> bool:
         offer = self.offered.get(done.call.name)
@@ -127,10 +136,12 @@ class Hands:
             return _repeated(call, output, before)
         if tool.has_effects and self.foreign and not offer.may_be_tainted:
             self._tell_refusal(tool)
-            return _failed(call, output, _not_allowed(call.name))
+            refused = _failed(call, output, _not_allowed(call.name))
+            return replace(refused, is_repeated=_key(call) in self._tried)
         result = await self._called(tool, call)
         if result.is_error:
-            return _failed(call, output, result.text)
+            is_repeated = _key(call) in self._tried  # it may have passed; but not for ever
+            return replace(_failed(call, output, result.text), is_repeated=is_repeated)
         for path in _read_by(tool, offer.root, result.value):
             await self.tools.outputs.reads_file(place(self.tools.roots, path))
         return Done(call, result.text, output.model_copy(update={"result": result.value}))
@@ -218,8 +229,7 @@ def _repeated(call: ToolCall, output: CallOutput, before: Done) -> Done:
         f"You have made this call before. Do not repeat it: use its result, or answer.\n"
         f"{before.text}"
     )
-    before_ = before.output
-    made = output.model_copy(update={"result": before_.result, "error": before_.error})
+    made = output.model_copy(update={"result": before.output.result})
     return Done(call, text, made, is_repeated=True)
 
 

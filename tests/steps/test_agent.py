@@ -277,6 +277,34 @@ def test_a_call_that_must_be_made_and_is_cut_off_is_an_error() -> None:
     )
 
 
+def test_the_same_call_twice_in_one_turn_is_made_once_and_answered_twice() -> None:
+    toolset = FakeToolset({"put": str}, effects=frozenset({"put"}))
+    pool = saying([call("put", x="1"), call("put", x="1")])
+    work(pool, toolset)
+    assert len(toolset.called) == 1
+    told = [one for one in pool.chats[1].messages if one.role == "tool"]
+    assert [one.tool_call_id for one in told] == ["c00001000", "c00001001"]
+
+
+def test_a_call_that_failed_may_be_tried_again_but_not_for_ever() -> None:
+    left = [StepError("the server is busy."), StepError("the server is busy."), "a ferry"]
+
+    def look(args: Any) -> Any:
+        made = left.pop(0)
+        if isinstance(made, StepError):
+            raise made
+        return made
+
+    toolset = FakeToolset({"look": look})
+    pool = saying([call("look")], [call("look")], [call("look")], [call("look")])
+    work(pool, toolset)
+    assert len(toolset.called) == 3
+    left[:] = [StepError("the server is gone.")] * 9
+    toolset.called.clear()
+    out = work(saying(*[[call("look")]] * 3), toolset)
+    assert (len(toolset.called), out.text) == (3, "The end.")
+
+
 # Text of others
 
 
