@@ -27,8 +27,9 @@ RUN = "run"
 class TapedTools:
     """Implements `paddock.runner.taping.Taping` over a tape."""
 
-    def __init__(self, tape: Tape) -> None:
+    def __init__(self, tape: Tape, turn: int = 0) -> None:
         self._tape = tape
+        self._turn = {"turn": turn} if turn else {}
         self._turns: Counter[str] = Counter()
         self._said: dict[str, list[Any]] = {}
 
@@ -78,6 +79,8 @@ class TapedTools:
         do: Callable[[], Awaitable[Any]],
     ) -> Any:
         """Give what was recorded, or do it and record what came of it."""
+        if kind == "tool":
+            asked = {**asked, **self._turn}
         if self.is_replayed:
             return self.recorded(kind, asked)
         try:

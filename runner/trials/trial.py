@@ -138,7 +138,8 @@ def _summed(case: Case, test: Test, turns: list[_Turn]) -> Case:
         problems=tuple(problems),
         is_error=all(turn.is_error for turn in turns),
         turns=passed,
-        needed=test.pass_rate,
+        # What was not recorded is no whim of a model.
+        needed=1.0 if any(one.kind == "unseen" for one in problems) else test.pass_rate,
         notes=tuple(dict.fromkeys((*notes, *case.notes))),
     )
 
@@ -229,7 +230,7 @@ async def _on_stage(
                 text=subject.text,
                 notify=False,
                 environ=environ,
-                tape=None if tape is None else TapedTools(tape),
+                tape=None if tape is None else TapedTools(tape, number),
             )
             if how.stop.is_set() or report.status == "interrupted":
                 raise Interrupted

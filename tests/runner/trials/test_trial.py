@@ -11,7 +11,7 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from tests.fakes.pool import FakePool
-from tests.runner.trials.bench import Bench, Nobody
+from tests.runner.trials.bench import TEST, Bench, Nobody
 
 
 def test_a_recorded_test_needs_no_pool_at_all(tmp_path: Path) -> None:
@@ -218,3 +218,36 @@ def test_lines_hold_what_a_person_reads(tmp_path: Path) -> None:
 
 def _shown(bench: Bench) -> str:
     return os.path.relpath(bench.cassette)
+
+
+def test_what_was_not_recorded_fails_whatever_share_must_pass(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, n_documents=1)
+    bench.edit("returns.n == 2", "returns.n == 1")
+    bench.edit('tone }})"', 'tone }})", params: {temperature: 0.7}')
+    bench.edit("    expect:", "    repeat: 2\n    pass_rate: 0.5\n    expect:")
+    bench.record()
+    lines = bench.cassette.read_text("utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if '"seed": 1' not in line]
+    assert len(kept) == len(lines) - 1
+    bench.cassette.write_text("".join(kept), "utf-8")
+    case = bench.case("replay", pool=Nobody())
+    assert (case.word, case.turns) == ("failed", (True, False))
+
+
+def test_each_turn_has_its_own_results_of_tools(tmp_path: Path) -> None:
+    pipeline = """\
+steps:
+  - id: at
+    uses: run
+    with: {command: [python3, -c, "import os; print(os.urandom(8).hex())"]}
+returns: steps.at.stdout
+"""
+    bench = Bench(tmp_path, pipeline, n_documents=0)
+    bench.edit(
+        TEST, TEST.partition("    inputs")[0] + "    repeat: 2\n    replay: tests/cassettes\n"
+    )
+    allowed = {"allow": "run"}
+    assert bench.case("record", flags=allowed).passed
+    results = [line["given"]["results"][0]["stdout"] for line in bench.lines()[1:]]
+    assert len(set(results)) == 2
+    assert bench.case("replay", pool=Nobody(), flags=allowed).turns == (True, True)
