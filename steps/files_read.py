@@ -125,7 +125,7 @@ class FilesRead:
         for note in document.notes:
             tools.log.note(note)
         if document.is_empty and params.empty == "skip":
-            raise StepSkipped(f"'{shown(path.name)}' is empty")
+            raise StepSkipped(f"'{shown(path.name)}' {document.why_empty}")
         documents.refuse_empty(document, path)
         return FilesReadOutput(
             text=document.text,

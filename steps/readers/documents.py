@@ -98,7 +98,7 @@ def refuse_empty(document: Document, path: Path) -> None:
         StepError: nothing is in it.
     """
     if document.is_empty:
-        raise StepError(f"'{shown(path.name)}' is empty.")
+        raise StepError(f"'{shown(path.name)}' {document.why_empty}.")
 
 
 def is_slow(path: Path, kind: str | None) -> bool:

@@ -20,7 +20,7 @@ def read(file: BinaryIO, wish: Wish) -> Document:
     """Read it.
 
     Raises:
-        Unreadable: it is damaged or far too large, OCR is off or missing, or it shows no text.
+        Unreadable: it is damaged or far too large, or OCR is off or missing.
     """
     if not wish.ocr:
         raise Unreadable("is a picture, and `ocr` is off")
@@ -50,13 +50,12 @@ def _read(picture: Any, wish: Wish) -> Document:
             most = f"{_MOST_PIXELS // 1_000_000} million"
             raise Unreadable(f"has {width:,} x {height:,} pixels, and at most {most} are read")
         pages.append(ocr.read(_pixels(picture)))
-    if not any(pages):
-        raise Unreadable("shows nothing that OCR can read")
     notes = [": read from a picture by OCR"]
     if n > _MOST_PICTURES:
         notes.append(f": only the first {_MOST_PICTURES} of its {n} pictures were read")
     media_type = f"image/{(picture.format or 'unknown').lower()}"
-    return Document(tuple(pages), "", media_type, tuple(notes))
+    nothing = "shows nothing that OCR can read"
+    return Document(tuple(pages), "", media_type, tuple(notes if any(pages) else ()), nothing)
 
 
 def _pixels(picture: Any) -> Any:

@@ -18,8 +18,12 @@ def read(file: BinaryIO, wish: Wish) -> Document:
     """
     sees = wish.ocr and ocr.is_installed()
     found = pdf_text.read(file, wish.check, ocr.read if sees else None)
-    if found.pictures and not any(found.pages):
-        raise _without_text(len(found.pages), wish.ocr, sees)
+    nothing = _nothing(found) if found.pictures and not any(found.pages) else ""
+    if nothing and not sees:
+        raise Unreadable(nothing, ocr.REMEDY if wish.ocr else "Set `ocr: auto` to read it.")
+    if nothing:
+        why = f"{nothing}, and OCR found nothing to read on them"
+        return Document(found.pages, found.title, MEDIA_TYPES["pdf"], (), why)
     notes: list[str] = []
     if found.seen:
         notes.append(f": {_pages(found.seen)} read from a picture by OCR")
@@ -33,12 +37,10 @@ def read(file: BinaryIO, wish: Wish) -> Document:
     return Document(found.pages, title, MEDIA_TYPES["pdf"], tuple(notes))
 
 
-def _without_text(n: int, is_wished: bool, has_seen: bool) -> Unreadable:
+def _nothing(found: pdf_text.PdfText) -> str:
+    n = len(found.pages)
     shows = "its 1 page only shows pictures" if n == 1 else f"its {n} pages only show pictures"
-    if has_seen:
-        return Unreadable(f"has no text layer: {shows}, and OCR found nothing to read on them")
-    remedy = ocr.REMEDY if is_wished else "Set `ocr: auto` to read it."
-    return Unreadable(f"has no text layer: {shows}", remedy)
+    return f"has no text layer: {shows}"
 
 
 def _way_out(is_wished: bool) -> str:

@@ -23,6 +23,8 @@ class Document:
     media_type: str = ""
     notes: tuple[str, ...] = ()
     """What a person should know about the reading: sentences that follow the document's name."""
+    why_empty: str = "is empty"
+    """What is said of it when nothing is in it; follows its name."""
 
     @property
     def text(self) -> str:

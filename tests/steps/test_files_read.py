@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from paddock.steps.files_read import FilesRead, FilesReadOutput, FilesReadParams
 from paddock.steps.readers import html_text
 from paddock.steps.step import StepError, StepSkipped
+from tests.fakes.office import scan
 from tests.fakes.pdf import pdf
 from tests.fakes.tools import FakeTools, tools
 
@@ -195,6 +196,16 @@ def test_a_scan_has_no_text_layer(read: Read, monkeypatch: pytest.MonkeyPatch) -
     assert refused(read, "scan.pdf", data) == (
         f"{shows}. To read it install the extra: pip install 'paddock[ocr]'."
     )
+
+
+def test_a_scan_with_nothing_to_read_is_skipped_if_that_is_wished(
+    read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paddock.steps.readers.ocr.read", lambda _: "")
+    with pytest.raises(StepSkipped, match="OCR found nothing to read on them"):
+        read("scan.pdf", pdf([None]), empty="skip")
+    with pytest.raises(StepSkipped, match="shows nothing that OCR can read"):
+        read("a.png", scan(size=(60, 60)), empty="skip")
 
 
 def test_a_pdf_with_a_password_is_refused(read: Read) -> None:
