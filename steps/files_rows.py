@@ -113,7 +113,9 @@ def _output(data: bytes, path: Path, params: FilesRowsParams) -> FilesRowsOutput
         text = decode(data, params.encoding).text
         table = rows.read(text, _format(path, params.format, text), params.columns, params.header)
     except NotText as error:
-        raise StepError(f"{name} is not text: {error}.") from error
+        remedy = "Save the sheet as CSV, or read it as text with `files.read`."
+        is_sheet = data.startswith(b"PK")
+        raise StepError(f"{name} is not text: {error}.", remedy=remedy * is_sheet) from error
     except LookupError as error:
         remedy = "Try `utf-8`, or leave it out."
         raise StepError(f"'{params.encoding}' is no known encoding.", remedy=remedy) from error

@@ -194,7 +194,7 @@ def _picked(found: list[dict[str, Any]], names: list[str], columns: Sequence[str
     if columns is None:
         return Table(found, names)
     for column in columns:
-        if found and column not in names:
+        if names and column not in names:
             near = get_close_matches(column, names, 1)
             hint = f"Did you mean '{near[0]}'? " if near else ""
             known = ", ".join(f"'{name}'" for name in names[:20])

@@ -133,6 +133,15 @@ def test_columns_without_a_header_get_names(read: Read) -> None:
             "'a.csv' has more than the 10 bytes that `max_bytes` allows. "
             "Raise `max_bytes` to read it.",
         ),
+        (
+            "a.csv", "a,b\n", {"columns": ["c"]},
+            "'a.csv' has no column 'c'. Known: 'a', 'b'.",
+        ),
+        (
+            "a.xlsx", b"PK\x03\x04\x00", {},
+            "'a.xlsx' is not text: it has NUL bytes, as binary data has. "
+            "Save the sheet as CSV, or read it as text with `files.read`.",
+        ),
         ("gone.csv", None, {}, "'gone.csv' cannot be read: it is not there."),
     ],
 )  # fmt: skip
