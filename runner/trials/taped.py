@@ -34,7 +34,7 @@ from paddock.engine.request import (
 from paddock.runner.calls import asked_of_chat, asked_of_embed
 from paddock.runner.freshness import canonical
 
-from .cassette import Call, Cassette, Kind
+from .cassette import Cassette, Kind
 from .differences import difference, nearest
 from .stage import Stage, everywhere
 
@@ -59,12 +59,13 @@ class Unseen:
 
     kind: Kind
     asked: Mapping[str, Any]
-    near: Call | None
+    cassette: Cassette
 
     @property
     def difference(self) -> str:
-        """Show how it differs from the nearest one that was recorded."""
-        return difference(self.asked, self.near.asked if self.near else None)
+        """Show how it differs from the nearest recorded one; looks at them all, so ask for few."""
+        near = nearest(self.asked, self.cassette.of_kind(self.kind))
+        return difference(self.asked, near.asked if near else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class Tape:
             return dict(self.wording.given(given))
         if not self.is_replayed:
             return None
-        self.unseen.append(Unseen(kind, kept, nearest(kept, self.cassette.of_kind(kind))))
+        self.unseen.append(Unseen(kind, kept, self.cassette))
         what = {"chat": "this prompt", "embed": "these texts"}.get(kind, "this call of a tool")
         raise Unrecorded(f"{what} is not among the recorded ones in {self.shown}.")
 
