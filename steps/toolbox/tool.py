@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddock.steps.toolset import ToolResult
+
+if TYPE_CHECKING:
+    import asyncio
 
 MOST_CHARACTERS = 1_000_000
 """Of a result: what is more helps no model, and would fill the ledger."""
