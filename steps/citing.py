@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from paddock.steps.material import Part, repeated
 from paddock.steps.readers.headings import Headings
 
-from .material import Part, repeated
 from .step import Output
 
 _SENTENCE = re.compile(r"[^\n]+?(?:[.!?][\"')\]]*(?=\s|\Z)|[\u3002\uff01\uff1f]|(?=\n)|\Z)")

@@ -14,14 +14,13 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from paddock.engine.request import Message
-
-from .answers.asking import Asker
-from .answers.fitting import head, most
-from .answers.structured import Answer, answered
-from .material import Part, repeated
-from .pieces import cut
-from .step import StepError
-from .wording import BETWEEN, Wording
+from paddock.steps.answers.asking import Asker
+from paddock.steps.answers.fitting import head, most
+from paddock.steps.answers.structured import Answer, answered
+from paddock.steps.material import Part, repeated
+from paddock.steps.pieces import cut
+from paddock.steps.step import StepError
+from paddock.steps.wording import BETWEEN, Wording
 
 T = TypeVar("T")
 R = TypeVar("R")

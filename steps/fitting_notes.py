@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .answers.asking import Asker
-from .answers.fitting import head, most
-from .folding import Messages, Note, shown
-from .pieces import cut
+from paddock.steps.answers.asking import Asker
+from paddock.steps.answers.fitting import head, most
+from paddock.steps.folding import Messages, Note, shown
+from paddock.steps.pieces import cut
 
 _MARGIN_TOKENS = 8
 _MOST_CUTS = 8

@@ -13,12 +13,11 @@ from typing import Any
 
 from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import Message
-
-from .answers.asking import Asker
-from .answers.structured import Answer, answered
-from .condense import together
-from .grouping import Range, groups, halves
-from .step import ReplyForm, StepError
+from paddock.steps.answers.asking import Asker
+from paddock.steps.answers.structured import Answer, answered
+from paddock.steps.condense import together
+from paddock.steps.grouping import Range, groups, halves
+from paddock.steps.step import ReplyForm, StepError
 
 _CLEARLY = 0.8  # of the room: what is estimated below it need not be counted in one prompt
 _MARGIN_TOKENS = 8  # for each note, where texts meet

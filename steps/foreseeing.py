@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paddock.engine.request import Reply, Usage
-
-from .answers.asking import Asker
-from .answers.structured import Answer
-from .folding import Folder, Messages, Note
-from .step import NotKnown, ReplyForm
+from paddock.steps.answers.asking import Asker
+from paddock.steps.answers.structured import Answer
+from paddock.steps.folding import Folder, Messages, Note
+from paddock.steps.step import NotKnown, ReplyForm
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 """Stands for what is not known yet: a prompt with it in it is not asked for."""

@@ -12,14 +12,13 @@ from pydantic import Field
 
 from paddock.engine.request import Message, Role
 from paddock.pipelines.expressions import ExpressionError, Template
-
-from .answers.asking import Asker, UsageOutput
-from .prompt import render
-from .sampling_params import SamplingParams
-from .step import Foreseen, Output, Params, StepError, StepSkipped, Tools
+from paddock.steps.answers.asking import Asker, UsageOutput
+from paddock.steps.prompt import render
+from paddock.steps.sampling_params import SamplingParams
+from paddock.steps.step import Foreseen, Output, Params, StepError, StepSkipped, Tools
 
 if TYPE_CHECKING:
-    from .folding import Folded, Folder, Messages, Note
+    from paddock.steps.folding import Folded, Folder, Messages, Note
 
     MakeFolder = Callable[[Asker, Messages, int], Folder]
 
@@ -103,13 +102,13 @@ class Reduce:
             StepSkipped: there are no items.
             EngineError: the pool could not do it.
         """
-        from .folding import Folder
+        from paddock.steps.folding import Folder
 
         return await _reduced(params, tools, Folder)
 
     async def foresee(self, params: ReduceParams, tools: Tools) -> Foreseen:
         """Tell how many calls the tree takes, and how many of them are known."""
-        from .foreseeing import Counting
+        from paddock.steps.foreseeing import Counting
 
         seen = Counting()
         try:
@@ -149,7 +148,7 @@ class _Work:
     folder: MakeFolder
 
     async def fold(self, notes: Sequence[Note], group: str | None) -> Folded:
-        from .fitting_notes import fitting
+        from paddock.steps.fitting_notes import fitting
 
         def messages(some: Sequence[Note], level: int) -> list[Message]:
             return [Message("user", _prompt(self.params.prompt, some, level, group))]
@@ -159,8 +158,8 @@ class _Work:
 
     async def fold_groups(self, notes: Sequence[Note], by: Template) -> tuple[Folded, list[Group]]:
         """Fold each group, then what came of them; a single group is all there is."""
-        from .condense import together
-        from .folding import Note
+        from paddock.steps.condense import together
+        from paddock.steps.folding import Note
 
         found: dict[str, list[Note]] = {}
         for number, note in enumerate(notes, 1):
@@ -195,8 +194,8 @@ class _Work:
 
 
 def _note(item: Any) -> Note:
-    from .folding import Note
-    from .material import part
+    from paddock.steps.folding import Note
+    from paddock.steps.material import part
 
     named = item if isinstance(item, Mapping) else {}
     names = (named[name] for name in _NAMES if isinstance(named.get(name), str) and named[name])

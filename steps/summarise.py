@@ -11,19 +11,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from paddock.engine.request import Role
 from paddock.pipelines.expressions import Template
+from paddock.steps.answers.asking import Asker, UsageOutput
+from paddock.steps.citing import Passage, Source, by_chunk, by_page, cited, over, source
+from paddock.steps.files_read import DEFAULT_MAX_BYTES
+from paddock.steps.places import place
+from paddock.steps.prompt import render
 from paddock.steps.readers.pages import starts
-
-from .answers.asking import Asker, UsageOutput
-from .citing import Passage, Source, by_chunk, by_page, cited, over, source
-from .files_read import DEFAULT_MAX_BYTES
-from .places import place
-from .prompt import render
-from .sampling_params import SamplingParams
-from .step import Output, Params, StepError, Tools
+from paddock.steps.sampling_params import SamplingParams
+from paddock.steps.step import Output, Params, StepError, Tools
 
 if TYPE_CHECKING:
-    from .condense import Condensed
-    from .material import Part
+    from paddock.steps.condense import Condensed
+    from paddock.steps.material import Part
 
 
 class ContextParam(BaseModel):
@@ -180,9 +179,8 @@ class _Material:
 
 
 async def _material(params: SummariseParams, tools: Tools) -> _Material:
+    from paddock.steps.material import Part, joined, parts
     from paddock.steps.readers import documents
-
-    from .material import Part, joined, parts
 
     if params.chunks is not None:
         several = parts(params.chunks)
@@ -201,9 +199,9 @@ async def _material(params: SummariseParams, tools: Tools) -> _Material:
 
 async def _condensed(params: SummariseParams, material: _Material, asker: Asker) -> Condensed:
     """Read it at once if it fits and the author did not ask for a note on each chunk."""
-    from .condense import Condenser
-    from .material import part
-    from .wording import Wording
+    from paddock.steps.condense import Condenser
+    from paddock.steps.material import part
+    from paddock.steps.wording import Wording
 
     instructions = params.instructions
     wording = Wording(

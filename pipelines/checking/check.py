@@ -100,7 +100,8 @@ class Check:
 
     def _subject(self) -> str:
         """Name the field of the answer that the sentences are about, if there is just one."""
-        fields = {call.first[1] for call in self.calls if _is_field(call.first)}
+        firsts = (call.first or () for call in self.calls)
+        fields = {path[1] for path in firsts if len(path) > 1 and path[0] == "output"}
         return f"`{next(iter(fields))}`: " if len(fields) == 1 else ""
 
 
@@ -140,10 +141,6 @@ def _calls(expression: Expression) -> Iterator[Call]:
             is_open=node.dyn_args is not None or node.dyn_kwargs is not None,
             first=chain_of(node.args[0]) if node.args else None,
         )
-
-
-def _is_field(path: Reference | None) -> bool:
-    return path is not None and len(path) > 1 and path[0] == "output"
 
 
 def _mismatch(call: Call, function: CheckFunction) -> str | None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.expressions import Template
 from paddock.steps.reduce import Reduce, ReduceOutput, ReduceParams
+from paddock.steps.sampling_params import SamplingParams
 from paddock.steps.step import StepError, StepSkipped
 from tests.fakes.form import FakeForm
 from tests.fakes.pool import FakePool, FakeStream, echo
@@ -233,7 +234,10 @@ def test_an_item_that_does_not_fit_is_folded_in_parts_if_wished() -> None:
 def test_of_an_item_that_does_not_fit_the_beginning_is_read_if_wished_and_it_is_told() -> None:
     hands = tools(Path(), pool=FakePool(n_ctx_tokens=100))
     params = ReduceParams(
-        over=LONG, prompt=Template.of(PROMPT), params={"max_tokens": 20}, on_overflow="truncate"
+        over=LONG,
+        prompt=Template.of(PROMPT),
+        params=SamplingParams(max_tokens=20),
+        on_overflow="truncate",
     )
     out = asyncio.run(Reduce().run(params, hands))
     assert out.usage.characters_cut > 0

@@ -399,7 +399,7 @@ def test_the_summary_alone_has_the_form_that_is_asked_for(strategy: str, text: s
     form = FakeForm(schema)
     pool = FakePool(answer=answer, n_ctx_tokens=400)
     hands = replace(tools(Path(), pool=pool), reply=form)
-    params = SummariseParams(text=text, on_overflow=strategy)
+    params = SummariseParams.model_validate({"text": text, "on_overflow": strategy})
     out = asyncio.run(Summarise().run(params, hands))
     assert (out.text, out.output) == ('{"gist":"all of it"}', {"gist": "all of it"})
     assert form.seen == [(out.output, out.text)]
