@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from paddock.runner.commands.exits import CommandError
 from paddock.runner.commands.init import make, templates, write_schema
+from paddock.runner.verbs import validate
 
 SCHEMA = {"title": "A pipeline"}
 
@@ -125,6 +127,19 @@ def test_what_the_templates_write_is_not_copied() -> None:
         if not template.is_package:
             text = (template.folder / "pipeline.yaml").read_text("utf-8")
             assert re.search(r"\bout/|default: \./(out|summaries)\b", text), template.name
+
+
+def test_what_every_template_makes_is_valid_and_complete(tmp_path: Path) -> None:
+    for template in templates():
+        folder = tmp_path / template.name
+        make(template.name, folder, SCHEMA)
+        if not template.is_package:
+            assert validate(folder / "pipeline.yaml").faults == (), template.name
+        there = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+        kept = subprocess.run(
+            ["git", "ls-files", "."], cwd=template.folder, capture_output=True, text=True
+        )
+        assert {line for line in kept.stdout.splitlines() if '"' not in line} <= there
 
 
 def test_every_template_says_in_its_readme_how_it_is_used() -> None:
