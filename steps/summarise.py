@@ -91,7 +91,8 @@ class SummariseOutput(Output):
     output: Any = Field(default=None, description="The value of `reply.schema`: null without one.")
     notes: list[str] = Field(description="The notes on the parts; none if it was read at once.")
     sources: list[Source] = Field(
-        description="Pages and headings that each note is of; one in all if it was read at once."
+        description="Pages and headings of each part that was read, so of each note; one in all "
+        "if it was read at once."
     )
     coverage: Coverage
     usage: UsageOutput
