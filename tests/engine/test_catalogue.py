@@ -87,3 +87,9 @@ def test_a_file_that_is_another_one_now_is_read_again(tmp_path: Path) -> None:
     os.replace(path, tmp_path / "gone.gguf")  # noqa: PTH105 - as another program would
     with pytest.raises(ModelNotFound):
         world.digest(str(path))
+
+
+def test_a_model_that_writes_says_whether_its_template_knows_tools(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    known = [asyncio.run(world.catalogue.facts(ref)) for ref in ("smollm2:135m", "all-minilm")]
+    assert [facts.takes_tools for facts in known] == [False, None]

@@ -17,7 +17,14 @@ from starlette.applications import Starlette
 from paddock.engine.errors import EngineError, ModelNotFound, WorkerLost
 from paddock.engine.remote import door
 from paddock.engine.remote.pool import Place, RemotePool
-from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelFacts, ModelSpec
+from paddock.engine.request import (
+    ChatRequest,
+    EmbedRequest,
+    Message,
+    ModelFacts,
+    ModelSpec,
+    Tool,
+)
 from paddock.engine.residency.counts import LoadCount
 from paddock.engine.residency.stats import ModelStats, PoolStats
 from tests.fakes.pool import FakePool
@@ -144,6 +151,7 @@ def test_what_is_asked_is_answered_as_by_the_pool_itself(tmp_path: Path) -> None
         assert await remote.facts(MODEL) == await beside.facts(MODEL)
         assert await remote.count_texts(MODEL, ["a b", ""]) == [2, 0]
         assert await remote.count_chat(MODEL, [Message("user", "a b")]) == 6
+        assert await remote.count_chat(MODEL, [Message("user", "a b")], [Tool("t", "c d")]) == 10
         assert await remote.chat(asked()).reply() == await beside.chat(asked()).reply()
         embed = EmbedRequest(MODEL, ("a", "b"))
         assert await remote.embed(embed) == await beside.embed(embed)
