@@ -104,9 +104,13 @@ def _param_lines(param: ParamRow, width: int) -> list[str]:
     elif param.default is not None:
         facts.append(f"default {json.dumps(plain_default(param), ensure_ascii=False)}")
     about = str(param.schema.get("description", ""))
-    head = f"  {param.name:<{width}}{', '.join(facts)}"
-    return [head, *textwrap.wrap(about, _WIDTH, initial_indent=" " * (width + 2),
-                                 subsequent_indent=" " * (width + 2))]  # fmt: skip
+    indent = " " * (width + 2)
+    head = textwrap.wrap(", ".join(facts), _WIDTH, initial_indent=indent, subsequent_indent=indent)
+    head[0] = f"  {param.name:<{width}}{head[0].strip()}"
+    return [
+        *head,
+        *textwrap.wrap(about, _WIDTH, initial_indent=indent, subsequent_indent=indent),
+    ]
 
 
 def type_words(schema: dict[str, Any]) -> str:
