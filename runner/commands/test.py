@@ -65,7 +65,7 @@ def test(
     from .pipelines import flags_of, pipeline_file
 
     mode: Mode = "record" if record else "replay" if replay else "auto"
-    tests = [verb.read(pipeline_file(file)) for file in files]
+    tests = verb.read_all([pipeline_file(file) for file in files])
     if not any(file.subjects for file in tests):
         names = ", ".join(str(file.file) for file in tests)
         remedy = "Write some under `tests:`; in a .prompt.yml, under `testData`."

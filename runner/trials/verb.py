@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from paddock.engine.request import Pool
+from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.prompt_file import is_prompt_file
 from paddock.runner import consent
 from paddock.runner.border import Border
@@ -42,6 +43,23 @@ def read(file: Path) -> TestFile:
     if is_prompt_file(file.name):
         return prompts.of_prompt_file(file)
     return subjects.of_pipeline(file)
+
+
+def read_all(files: Sequence[Path]) -> list[TestFile]:
+    """Read the tests of several files.
+
+    Raises:
+        PipelineError: with every fault of all of them.
+    """
+    found, faults = [], []
+    for file in files:
+        try:
+            found.append(read(file))
+        except PipelineError as error:
+            faults += error.faults
+    if faults:
+        raise PipelineError(faults)
+    return found
 
 
 def carry_out(

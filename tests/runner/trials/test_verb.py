@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.request import ChatRequest
+from paddock.pipelines.errors import PipelineError
 from paddock.runner.trials import verb
 from tests.fakes.pool import FakePool
 from tests.runner.trials.bench import Bench, Nobody
@@ -63,3 +64,12 @@ def test_ctrl_c_ends_it_and_what_was_recorded_is_kept(tmp_path: Path) -> None:
 
     bench.record()
     assert len(bench.pool.chats) < 2
+
+
+def test_the_faults_of_all_files_come_at_once(tmp_path: Path) -> None:
+    files = [tmp_path / "a.yaml", tmp_path / "b.prompt.yml"]
+    files[0].write_text("steps: [{uses: nothing}]\n")
+    files[1].write_text("messages: []\n")
+    with pytest.raises(PipelineError) as caught:
+        verb.read_all(files)
+    assert {fault.mark.file for fault in caught.value.faults if fault.mark} == {*map(str, files)}
