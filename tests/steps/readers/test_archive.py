@@ -15,11 +15,11 @@ def refused(data: bytes) -> Unreadable:
 
 
 def test_what_unpacks_to_far_more_than_it_is_is_refused_before_it_is_unpacked() -> None:
-    bomb = zipped({f"{n}.xml": bytes(180 * 1024 * 1024) for n in range(1)})
+    bomb = zipped({"a.xml": bytes(8 * 1024 * 1024)})
     with zipfile.ZipFile(BytesIO(bomb)) as one:
         size = one.infolist()[0].file_size
-    grown = bomb.replace(size.to_bytes(4, "little"), (4 << 30).__sub__(1).to_bytes(4, "little"))
-    assert len(grown) < 400_000
+    grown = bomb.replace(size.to_bytes(4, "little"), ((4 << 30) - 1).to_bytes(4, "little"))
+    assert len(grown) < 10_000
     assert str(refused(grown)) == "unpacks to 4,095 MiB, and at most 512 MiB are read"
 
 
