@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import zipfile
+from importlib.util import find_spec
 from typing import Any, BinaryIO
 
 from .reader import Unreadable
@@ -52,6 +53,11 @@ def library(name: str, what: str) -> Any:
         raise Unreadable(
             f"is {what}", "To read it install the extra: pip install 'paddock[documents]'."
         ) from error
+
+
+def is_installed() -> bool:
+    """Tell whether Office's documents can be read at all; imports nothing."""
+    return all(find_spec(name) is not None for name in ("docx", "openpyxl", "pptx"))
 
 
 def damaged(what: str, error: Exception) -> Unreadable:

@@ -14,8 +14,8 @@ from typing import BinaryIO
 from paddock.steps.places import refusal, shown
 from paddock.steps.step import StepError
 
+from . import archive, plain, plugins
 from . import ocr as ocr_
-from . import plain, plugins
 from .kinds import HEAD_BYTES, MEDIA_TYPES, NotADocument, is_parsed, kind_of
 from .reader import Abandoned, Document, ReadsFile, Unreadable
 
@@ -87,8 +87,9 @@ def read(
 
 
 def installed() -> tuple[str, ...]:
-    """Name what else than this version decides a text: OCR, plug-ins and their versions."""
-    return (*(("ocr",) if ocr_.is_installed() else ()), *plugins.versions())
+    """Name what else than this version decides a text: extras, plug-ins and their versions."""
+    extras = {"documents": archive.is_installed(), "ocr": ocr_.is_installed()}
+    return (*(name for name, is_there in extras.items() if is_there), *plugins.versions())
 
 
 def refuse_empty(document: Document, path: Path) -> None:
