@@ -77,7 +77,7 @@ async def _similar(
         raise Unmet(
             f"{subject.name} is not near enough to what it should be: {found:.3f}, and at least "
             f"{claim.at_least:g} is asked for (by {model.ref}).",
-            excerpt(subject.text),
+            f"-{excerpt(wanted)}\n+{excerpt(subject.text)}",
         )
 
 

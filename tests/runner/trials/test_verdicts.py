@@ -53,8 +53,8 @@ def test_a_judge_may_choose_among_words_that_count(bench: Bench) -> None:
 
 
 def test_similar_tells_how_near_it_is(bench: Bench) -> None:
-    kind, message, _ = bench.problem("{similar: Bees make honey., at_least: 0.99}")
-    assert kind == "similar"
+    kind, message, detail = bench.problem("{similar: Bees make honey., at_least: 0.99}")
+    assert (kind, detail) == ("similar", "-Bees make honey.\n+The ferry leaves at nine.")
     assert message.startswith("what the run returns is not near enough to what it should be: ")
     assert message.endswith(", and at least 0.99 is asked for (by all-minilm).")
     bench.edit("Bees make honey.", "The ferry leaves at nine.")
