@@ -52,6 +52,14 @@ def names_of(body: Iterable[BoundNode]) -> Iterator[str]:
             yield from (f"{node.id}.{name}" for name in names_of(node.inner.nodes))
 
 
+def watched(nodes: Iterable[BoundNode]) -> Iterator[str]:
+    """Give the names of the lines that a run shows: top-level ones, each with what it runs."""
+    for node in nodes:
+        yield node.id
+        if isinstance(node, BoundStep) and node.inner is not None:
+            yield from (f"{node.id}.{name}" for name in watched(node.inner.nodes))
+
+
 def is_whole(body: Iterable[BoundNode]) -> bool:
     """Tell whether a body has no items of its own: no blocks, and no pipelines."""
     body = tuple(body)

@@ -17,6 +17,7 @@ from paddock.engine.request import Pool
 from paddock.steps.stores.opened import OpenStores
 
 from .binding.bound import BoundPlan
+from .body import watched
 from .border import Border
 from .freshness import canonical
 from .journal import Journal, Lines
@@ -65,7 +66,7 @@ class Session:
         """Note that the run has started, in the ledger and for the observer."""
         self._note({"ended": None, "status": "running", "summary": None})
         tally = self.tally
-        tally.observer.began(tally.run, tally.pipeline, [node.id for node in self.bound.nodes])
+        tally.observer.began(tally.run, tally.pipeline, [*watched(self.bound.nodes)])
         stats = getattr(self.toolbox.pool, "stats", None)
         if stats is not None:
             tally.observer.pool(stats)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -428,6 +429,10 @@ class Told(Silent):
     def __init__(self) -> None:
         self.steps: dict[str, Any] = {}
         self.items: set[tuple[str, str]] = set()
+        self.lines: list[str] = []
+
+    def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
+        self.lines = list(steps)
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
         self.steps[step] = total
@@ -440,6 +445,7 @@ def test_whoever_watches_sees_the_steps_within_by_their_whole_names(tmp_path: Pa
     told = Told()
     composed(tmp_path).run(observer=told)
     assert told.steps.keys() == {"clean", "clean.docs", "clean.each", "digest", "report"}
+    assert told.lines == ["clean", "clean.docs", "clean.each", "digest", "report"]
     assert ("clean.each", "1.txt") in told.items
     told = Told()
     areas(tmp_path / "b").run(observer=told)
