@@ -14,9 +14,11 @@ import re
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from .board import Board
+
+T = TypeVar("T")
 
 Count = Callable[[Sequence[str]], Awaitable[list[int]]]
 """Counts each text's tokens."""
@@ -63,7 +65,7 @@ async def cut(
         return _whole(text, sum(sizes))
     ruler = await _Ruler.of(text, count)
     scale = _scale(ruler, slices, sizes)
-    cutter = _Cutter(text, ruler, by, Board.of(text, ruler))
+    cutter = _Cutter(text, ruler, by, await _in_thread(text, Board.of, text, ruler))
     spans = await cutter.cut((0, len(text)), max(1, int((n_tokens - overlap) / scale)))
     if overlap:
         spans = _overlapping(cutter, spans, int(overlap / scale))
@@ -120,11 +122,8 @@ class _Cutter:
 
     async def cut(self, span: tuple[int, int], capacity: int) -> list[tuple[int, int]]:
         """Give the spans of a span's pieces; `capacity` in estimated tokens."""
-        if span[1] - span[0] < _THREAD_FROM_CHARACTERS:
-            return self._spans(span, capacity)
-        import asyncio
-
-        return await asyncio.to_thread(self._spans, span, capacity)
+        part = self.text[span[0] : span[1]]
+        return await _in_thread(part, self._spans, span, capacity)
 
     def shown(self, span: tuple[int, int]) -> str:
         """Give a piece's text, with its table's header if it goes on with one."""
@@ -153,6 +152,15 @@ class _Cutter:
         if "heading" in self.by or "paragraph" in self.by:
             return text
         return re.sub(r"[\n\r\v\f\x85\u2028\u2029]", " ", text)
+
+
+async def _in_thread(text: str, work: Callable[..., T], *given: Any) -> T:
+    """Work on a text, in a thread if it is long."""
+    if len(text) < _THREAD_FROM_CHARACTERS:
+        return work(*given)
+    import asyncio
+
+    return await asyncio.to_thread(work, *given)
 
 
 def _overlapping(
