@@ -137,7 +137,7 @@ class Summarise:
         # JSON has no room for marks; there `sources` says it.
         cites = params.cite and (tools.reply is None or tools.reply.schema is None)
         return SummariseOutput(
-            text=cited(done.text, material.passages()) if cites else done.text,
+            text=await _cited(done.text, material) if cites else done.text,
             output=done.output,
             notes=list(done.notes),
             sources=material.sources(done.parts),
@@ -177,6 +177,13 @@ class _Material:
             each = [source(index, one, None) for index, one in enumerate(self.parts)]
             return [over(each, len(self.text))]
         return [source(index, one, known) for index, one in enumerate(read)]
+
+
+async def _cited(text: str, material: _Material) -> str:
+    """Compare a summary with all that was read, in a thread: that may be a book."""
+    import asyncio
+
+    return await asyncio.to_thread(lambda: cited(text, material.passages()))
 
 
 async def _material(params: SummariseParams, tools: Tools) -> _Material:
