@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+import time
 from array import array
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -34,12 +36,13 @@ from paddock.engine.request import (
 from paddock.runner.calls import asked_of_chat, asked_of_embed
 from paddock.runner.freshness import canonical
 
-from .cassette import Cassette, Kind
+from .cassette import Cassette, CassetteError, Kind
 from .differences import difference, nearest
 from .stage import Stage, everywhere
 
 _LASTING = (PromptTooLong, TextTooLong, BadRequest)
 """Refusals that the same request meets again; they are recorded as an answer is."""
+SAVE_EVERY_S = 10.0
 _USUAL = asdict(Sampling())
 # So many characters a token has where nobody counted; only a text that is new is guessed.
 _CHARS_A_TOKEN = 4
@@ -95,6 +98,8 @@ class Tape:
     shown: str
     """The cassette's file, for people."""
     unseen: list[Unseen] = field(default_factory=list)
+    test: str = ""
+    _save_at: float = field(default_factory=lambda: time.monotonic() + SAVE_EVERY_S)
 
     def find(self, kind: Kind, asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Give what a call was given, None where it must be asked.
@@ -113,8 +118,14 @@ class Tape:
         raise Unrecorded(f"{what} is not among the recorded ones in {self.shown}.")
 
     def keep(self, kind: Kind, asked: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-        """Record a call."""
+        """Record a call; now and then all that is recorded so far, lest a kill costs hours."""
         self.cassette.keep(kind, self.wording.kept(asked), self.wording.kept(given))
+        began = time.monotonic()
+        if began >= self._save_at:
+            with contextlib.suppress(CassetteError):  # said at the end, if it is so then
+                self.cassette.write(self.test, keeps_stale=True)
+            ended = time.monotonic()
+            self._save_at = ended + max(SAVE_EVERY_S, 50 * (ended - began))
 
     def count(self, model: str, text: str) -> int | None:
         """Give a text's tokens; where nothing may be asked, a text that is new is estimated.

@@ -216,7 +216,9 @@ async def _on_stage(
     tape = None
     if cassette is not None:
         wording = Wording(stage, secrets.redact)
-        tape = Tape(cassette, wording, source == "replay", subject.shown_cassette)
+        tape = Tape(
+            cassette, wording, source == "replay", subject.shown_cassette, test=subject.test.name
+        )
     with secrets.guarded():
         async with _pool(subject, how, source, tape, bound, secrets, number) as pool:
             report = await verbs.run_async(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.request import ChatRequest
+from paddock.runner.trials import taped
 from tests.fakes.pool import FakePool
 from tests.runner.trials.bench import TEST, Bench, Nobody
 
@@ -251,3 +252,19 @@ returns: steps.at.stdout
     results = [line["given"]["results"][0]["stdout"] for line in bench.lines()[1:]]
     assert len(set(results)) == 2
     assert bench.case("replay", pool=Nobody(), flags=allowed).turns == (True, True)
+
+
+def test_what_is_recorded_is_saved_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taped, "SAVE_EVERY_S", 0.0)
+    bench = Bench(tmp_path)
+    bench.edit("- id: each\n", "- id: each\n    max_parallel: 1\n")
+    found = []
+
+    def answer(request: ChatRequest) -> str:
+        found.append(bench.cassette.exists())
+        return "A ferry."
+
+    assert bench.case("record", pool=FakePool(answer=answer)).passed
+    assert found[1], "the first reply is safe when the second is asked for"
