@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from paddock.engine.request import Pool
-from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.prompt_file import is_prompt_file
 from paddock.runner import consent
 from paddock.runner.border import Border
@@ -51,7 +51,8 @@ def read_all(files: Sequence[Path]) -> list[TestFile]:
     Raises:
         PipelineError: with every fault of all of them.
     """
-    found, faults = [], []
+    found: list[TestFile] = []
+    faults: list[Fault] = []
     for file in files:
         try:
             found.append(read(file))
