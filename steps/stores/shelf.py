@@ -154,10 +154,13 @@ class Shelf:
         try:
             async with self._held():
                 batch = self._batch()
-                await _finished(lambda: self._try(batch))
+                if batch:
+                    await _finished(lambda: self._try(batch))
+                await asyncio.sleep(0)  # who is told of its end hears it before anybody goes on
         except StepError as error:
             for one in self._batch():
-                _fail(one, error)
+                if not one.written.done():
+                    one.written.set_exception(error)
 
     def _batch(self) -> list[_Waiting]:
         """Take what is written next: a step of an owner once, and a bounded number of rows."""

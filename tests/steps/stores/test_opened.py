@@ -388,6 +388,20 @@ def test_a_store_that_another_program_holds_is_waited_for_and_then_named(
     )
 
 
+@pytest.mark.timeout(60)
+def test_a_store_that_cannot_be_held_is_told_to_all_who_wait(tmp_path: Path) -> None:
+    (tmp_path / "index.lance" / catalogue.LOCK).mkdir(parents=True)
+
+    async def work(store: Store, stores: OpenStores) -> list[str]:
+        many = (store.replace(item(f"{n}.md"), rows("one")) for n in range(100))
+        found = await asyncio.gather(*many, return_exceptions=True)
+        return sorted({str(one).replace(str(tmp_path), "…") for one in found})
+
+    assert within(tmp_path, work) == [
+        "the store '…/index.lance' cannot be written (Is a directory)."
+    ]
+
+
 def test_who_is_interrupted_leaves_the_others_their_turn(tmp_path: Path) -> None:
     async def work(store: Store, stores: OpenStores) -> None:
         tasks = [asyncio.create_task(store.replace(item(f"{n}.md"), rows("x"))) for n in range(6)]
