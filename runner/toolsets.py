@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -205,7 +205,7 @@ class _SaidNo(Exception):
 
 async def _in_time(tool: Tool, args: Mapping[str, Any]) -> ToolResult:
     """Call a tool; its time begins when it is its turn."""
-    async with tool.room or nullcontext():
+    async with tool.turn():
         return await _within_time(tool, args)
 
 

@@ -25,7 +25,7 @@ def has_tools(step: Step) -> bool:
 
 
 def spec_of(step: Step, pipeline: Pipeline) -> Any:
-    """Write down what of the MCP servers decides a step's result; None: nothing."""
+    """Write down what of MCP servers and of packages decides a step's result; None: nothing."""
     from paddock.steps.toolbox import naming
 
     found: dict[str, Any] = {}
@@ -33,6 +33,8 @@ def spec_of(step: Step, pipeline: Pipeline) -> Any:
         named = naming.named(one.name, one.server, pipeline.servers)
         if named is not None and named.server is not None:
             found[named.server] = pipeline.servers[named.server].texts.data
+        elif named is not None and named.kind == "installed":
+            found[f"tool {named.name}"] = naming.version_of(named.name)
     return found or None
 
 

@@ -37,6 +37,9 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     sys.stdout = sys.stderr
+    from . import signature  # what takes its time is there before it is asked for anything
+
+    _send(answers, {"ready": signature.__name__})
     loaded: dict[str, ModuleType] = {}
     for line in sys.stdin.buffer:
         _send(answers, _answer(json.loads(line), loaded))

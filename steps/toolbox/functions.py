@@ -14,7 +14,8 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -41,14 +42,16 @@ class Function:
     """The file as the author wrote it, or the module's name."""
     name: str
     file: Path | None = None
+    version: str = ""
+    """Of an installed one: its package and version."""
 
     def asked(self) -> dict[str, Any]:
         """Give what the other process needs to find it."""
         return {"of": self.of, "name": self.name, "file": str(self.file) if self.file else None}
 
     def digest(self) -> str:
-        """Give the sha256 of its file; empty for an installed one."""
-        return hashlib.sha256(self.file.read_bytes()).hexdigest() if self.file else ""
+        """Give the sha256 of its file, or the version of its package."""
+        return hashlib.sha256(self.file.read_bytes()).hexdigest() if self.file else self.version
 
 
 class Timeout(StepError):
@@ -65,7 +68,7 @@ def installed(name: str) -> Function:
     if len(points) != 1 or not points[0].attr:
         what = "is brought by more than one package" if points[1:] else "names no function"
         raise StepError(f"the tool '{name}' {what}.")
-    return Function(points[0].module, points[0].attr)
+    return Function(points[0].module, points[0].attr, version=naming.version_of(name))
 
 
 def fault_of(file: Path, written: str, name: str) -> str | None:
@@ -132,7 +135,7 @@ class Functions:
             do=do,
             keeps=not has_effects,
             digest=await asyncio.to_thread(function.digest),
-            room=self._room,
+            turn=self._turn,
         )
 
     async def described(self, function: Function) -> Mapping[str, Any]:
@@ -161,12 +164,20 @@ class Functions:
         Raises:
             StepError: it cannot be loaded, or its process died.
         """
-        async with self._room:
+        async with self._turn():
             return await self._called(function, args)
 
     async def _describe(self, function: Function) -> Mapping[str, Any]:
-        async with self._room:
+        async with self._turn():
             return await self._asked({"do": "describe", **function.asked()}, _START_S)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait for room, and for a process that is ready: neither is a function's own time."""
+        async with self._room:
+            if not self._free:
+                self._free.append(await _Child.started())
+            yield
 
     async def _called(self, function: Function, args: Mapping[str, Any]) -> ToolResult:
         answer = await self._asked({"do": "call", "args": dict(args), **function.asked()}, None)
@@ -175,6 +186,7 @@ class Functions:
         return result_of(answer["value"])
 
     async def _asked(self, request: Mapping[str, Any], limit_s: float | None) -> Mapping[str, Any]:
+        # Another call may have taken the process that was ready for this one.
         one = self._free.pop() if self._free else await _Child.started()
         is_well = False
         try:
@@ -223,7 +235,27 @@ class _Child:
             )
         except OSError as error:
             raise StepError(f"Python cannot be started: {error.strerror or error}.") from error
-        return cls(process)
+        made = cls(process)
+        try:
+            async with asyncio.timeout(_START_S):
+                await made.ready()
+        except BaseException as error:
+            await asyncio.shield(made.end())
+            if isinstance(error, TimeoutError):
+                raise StepError("Python takes too long to start.", kind="io") from None
+            raise
+        return made
+
+    async def ready(self) -> None:
+        """Wait until the process can be asked.
+
+        Raises:
+            StepError: it ended at once.
+        """
+        assert self._process.stdout is not None
+        if not await self._process.stdout.readline():
+            said = processes.last_words(bytes(self._said))
+            raise StepError(f"Python ended at its start: {said}")
 
     async def asked(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Get the answer to one request.

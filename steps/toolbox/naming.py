@@ -60,6 +60,13 @@ def installed() -> tuple[str, ...]:
     return tuple(sorted({point.name for point in entry_points(group=GROUP)}))
 
 
+@cache
+def version_of(name: str) -> str:
+    """Give package and version of what brings an installed tool: another one may work otherwise."""
+    points = [point for point in entry_points(group=GROUP) if point.name == name]
+    return " ".join(f"{one.dist.name} {one.dist.version}" for one in points if one.dist)
+
+
 def named(name: str, server: str | None, servers: Collection[str]) -> Named | None:
     """Tell what a name stands for; None for nothing that is known.
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paddock.steps.toolset import ToolResult
-
-if TYPE_CHECKING:
-    import asyncio
 
 MOST_CHARACTERS = 1_000_000
 """Of a result: what is more helps no model, and would fill the ledger."""
@@ -31,8 +29,8 @@ class Tool:
     server: str | None = None
     digest: str = ""
     """What besides its name and its arguments decides the result: a file's content."""
-    room: asyncio.Semaphore | None = None
-    """Where only so many calls are made at once: its time counts from when it is let in."""
+    turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+    """What a call waits for before its time counts: room among others, a process that is there."""
 
 
 def result_of(value: Any, text: str | None = None, *, is_error: bool = False) -> ToolResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 
 from paddock.runner import plan, run
 from paddock.runner.report import Report
+from paddock.steps.toolbox import naming
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, settings
 
@@ -202,3 +204,39 @@ def test_a_plan_needs_no_consent_and_tells_what_a_run_wants(world: World) -> Non
         f"A run wants to start the MCP server 'fake': `{sys.executable} {SERVER}`; "
         "call the function `tools.py:clean`. If you trust it: `--allow tool,mcp`.",
     )
+
+
+def test_an_installed_tool_is_called_and_its_version_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def install(version: str) -> None:
+        package = tmp_path / "site" / f"brewing-{version}.dist-info"
+        package.mkdir(parents=True)
+        (package / "METADATA").write_text(f"Name: brewing\nVersion: {version}\n")
+        (package / "entry_points.txt").write_text("[paddock.tools]\nsteep = brewing:steep\n")
+        naming.installed.cache_clear()
+        naming.version_of.cache_clear()
+
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "brewing.py").write_text(
+        "def steep(minutes: int = 3) -> int: return minutes"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    install("1.0")
+    world = World(tmp_path, (
+        "steps:\n"
+        '  - {id: each, for_each: "n in [4, 5]", do: '
+        "[{uses: tool, with: {name: steep, args: {minutes: '{{ n }}'}}}]}\n"
+        "returns: steps.each.results\n"
+    ))  # fmt: skip
+    try:
+        assert [one["result"] for one in carried_out(world).returns] == [4, 5]
+        assert carried_out(world).counts["fresh"] == 2
+        shutil.rmtree(tmp_path / "site" / "brewing-1.0.dist-info")
+        install("2.0")
+        again = carried_out(world)
+        assert {i.why for i in again.items} == {"parameters changed (step '(tool)')"}
+    finally:
+        naming.installed.cache_clear()
+        naming.version_of.cache_clear()
