@@ -22,7 +22,10 @@ from paddock.pipelines.references import chain_of
 CheckFunction = Callable[..., object]
 """A function that a check may call. It gives None or True where all is well, a plain sentence
 where something is not (a person and a small model must understand it), False where there is
-nothing to say, or any other value, such as a count, for the expression to look at."""
+nothing to say, or any other value, such as a count, for the expression to look at.
+
+It may have an attribute `in_advance`: a function of the same parameters that is asked before
+anything runs, given `...` for what is not known yet; it gives a sentence or None."""
 
 _GLOBALS = frozenset(("range", "dict", "namespace"))
 _SHOWN_CHARS = 200
@@ -33,8 +36,9 @@ class Call:
     """A function that a check calls: by which name, and with what, as far as one can see."""
 
     name: str
-    n_positional: int
-    named: frozenset[str]
+    positional: tuple[Any, ...]
+    """What it is given, where that stands there as it is; else `...`."""
+    named: Mapping[str, Any]
     is_open: bool
     """It is given a list or a mapping of arguments, so that nothing is known of them."""
     first: Reference | None
@@ -76,9 +80,14 @@ class Check:
                 what = f"there is no check function '{call.name}'"
                 yield what, known(call.name, sorted(functions))
             elif not call.is_open:
-                wrong = _mismatch(call, functions[call.name])
+                function = functions[call.name]
+                wrong = _mismatch(call, function)
                 if wrong is not None:
-                    yield f"`{call.name}`: {wrong}", f"It takes {_parameters(functions[call.name])}"
+                    yield f"`{call.name}`: {wrong}", f"It takes {_parameters(function)}"
+                    continue
+                told = _in_advance(call, function)
+                if told is not None:
+                    yield f"`{call.name}`: {told}", ""
 
     def failures(
         self, scope: Mapping[str, Any], functions: Mapping[str, CheckFunction]
@@ -136,11 +145,15 @@ def _calls(expression: Expression) -> Iterator[Call]:
             continue
         yield Call(
             name=node.node.name,
-            n_positional=len(node.args),
-            named=frozenset(one.key for one in node.kwargs),
+            positional=tuple(map(_literal, node.args)),
+            named={one.key: _literal(one.value) for one in node.kwargs},
             is_open=node.dyn_args is not None or node.dyn_kwargs is not None,
             first=chain_of(node.args[0]) if node.args else None,
         )
+
+
+def _literal(node: nodes.Expr) -> Any:
+    return node.value if isinstance(node, nodes.Const) else ...
 
 
 def _mismatch(call: Call, function: CheckFunction) -> str | None:
@@ -149,10 +162,22 @@ def _mismatch(call: Call, function: CheckFunction) -> str | None:
     except (TypeError, ValueError):  # a function that does not tell what it takes
         return None
     try:
-        signature.bind(*range(call.n_positional), **dict.fromkeys(call.named))
+        signature.bind(*call.positional, **call.named)
     except TypeError as error:
         return str(error)
     return None
+
+
+def _in_advance(call: Call, function: CheckFunction) -> str | None:
+    """Let a function look at what is written out, before there is any answer."""
+    foresees = getattr(function, "in_advance", None)
+    if foresees is None:
+        return None
+    try:
+        told = foresees(*call.positional, **call.named)
+    except Exception as error:  # of a plug-in, which may raise anything
+        return f"{type(error).__name__}: {error}"
+    return None if told is None else str(told)
 
 
 def _parameters(function: CheckFunction) -> str:

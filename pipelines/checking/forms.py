@@ -26,6 +26,19 @@ def matches(value: Any, pattern: str) -> str | None:
     return f'It is "{shown(_text(value))}"; it must match the pattern {pattern}'
 
 
+def _in_advance(value: Any, pattern: Any) -> str | None:
+    if not isinstance(pattern, str):
+        return None
+    try:
+        _is_match(pattern, "")
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+matches.in_advance = _in_advance  # type: ignore[attr-defined]  # a function has attributes, too
+
+
 def is_date(value: Any, form: str = "%Y-%m-%d") -> str | None:
     """It is a date that exists, written in this form (Python's `strptime`).
 

@@ -51,8 +51,25 @@ def language(value: Any, *wanted: str) -> str | None:
     return f"It is written in {NAMES.get(likeliest, likeliest)}; write it in {names}."
 
 
+def _in_advance(value: Any, *wanted: Any) -> str | None:
+    """Refuse what cannot be a language, without loading the library's model."""
+    names = {*NAMES, *(name.casefold() for name in NAMES.values())}
+    for one in wanted:
+        word = _word(one) if isinstance(one, str) else "en"
+        if word not in names and not (len(word) in (2, 3) and word.isascii() and word.isalpha()):
+            return f"there is no language '{one}'; write a code such as 'de'"
+    return None
+
+
+language.in_advance = _in_advance  # type: ignore[attr-defined]  # a function has attributes, too
+
+
+def _word(wanted: str) -> str:
+    return wanted.strip().casefold().replace("_", "-").partition("-")[0]
+
+
 def _code(wanted: str, known: Any) -> str:
-    word = str(wanted).strip().casefold().replace("_", "-").partition("-")[0]
+    word = _word(str(wanted))
     word = {"nb": "no", "nn": "no"}.get(word, word)
     by_name = {name.casefold(): code for code, name in NAMES.items()}
     code = by_name.get(word, word)

@@ -82,6 +82,22 @@ def test_calls_that_can_never_work_are_found_in_advance() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("matches(text, '(')", "`matches`: the pattern '(' cannot be used: unclosed group"),
+        (
+            "language(text, 'Klingon')",
+            "`language`: there is no language 'Klingon'; write a code such as 'de'",
+        ),
+        ("matches(text, output.p) and language(text, inputs.l, 'pt-BR', 'Welsh'[:2])", None),
+    ],
+)
+def test_what_is_written_out_is_looked_at_in_advance(source: str, sentence: str | None) -> None:
+    told = [message for message, _ in Check.of(source).faults(BUILT_IN)]
+    assert told == ([] if sentence is None else [sentence])
+
+
 def test_functions_are_no_names_that_a_check_reads() -> None:
     check = Check.of("grounded(output.a, source=steps.text.text) or range(3)")
     assert check.references == {("output", "a"), ("steps", "text", "text")}
