@@ -19,7 +19,7 @@ from paddock.steps.step import ReplyForm, StepError
 from .calling import CallOutput, Done, Hands
 from .memory import Kept, Memory, Turn, in_words
 from .offering import Offer
-from .speech import Given, Said, Speech, speech_for
+from .speech import DOCUMENTS_ONLY, Given, Said, Speech, speech_for, with_system
 
 _OUT_OF_TURNS = "You can use no more tools. Answer the task now, with what you have found."
 _IN_FORM = "Answer the task now, with what you have found, in the form that is asked for."
@@ -60,6 +60,8 @@ class Conversation:
             {one.said.name: one for one in self.offered},
             dict.fromkeys(tools.untrusted),
         )
+        if tools.untrusted:
+            messages = with_system(messages, DOCUMENTS_ONLY)
         facts = await tools.pool.facts(self.asker.model)
         speech = self._speech(facts.takes_tools)
         memory = Memory(self.asker, speech.tools, speech.opened(messages), self.kept)
@@ -94,7 +96,7 @@ class Conversation:
         return Ended(text, output, tuple(outputs), n_turns)
 
     def _speech(self, takes_tools: bool | None) -> Speech:
-        warns = any(one.brings_text for one in self.offered) or bool(self.asker.tools.untrusted)
+        warns = any(one.brings_text for one in self.offered)
         said = [one.said for one in self.offered]
         return speech_for(self.asker, said, takes_tools, warns=warns)
 
