@@ -11,7 +11,6 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from paddock.pipelines.checking.check import CheckFunction
-from paddock.pipelines.checking.functions import BUILT_IN
 
 GROUP = "paddock.checks"
 
@@ -38,21 +37,21 @@ class Functions(Mapping[str, CheckFunction]):
             KeyError: there is none of this name.
             BrokenCheck: it cannot be imported, or is no function.
         """
-        if name in BUILT_IN:
-            return BUILT_IN[name]
+        if name in _own():
+            return _own()[name]
         return _loaded(name, _found()[name])
 
     def __contains__(self, name: object) -> bool:
         """Tell whether there is one; imports none."""
-        return name in BUILT_IN or name in _found()
+        return name in _own() or name in _found()
 
     def __iter__(self) -> Iterator[str]:
         """Give the names, sorted."""
-        return iter(sorted({*BUILT_IN, *_found()}))
+        return iter(sorted({*_own(), *_found()}))
 
     def __len__(self) -> int:
         """Count them."""
-        return len({*BUILT_IN, *_found()})
+        return len({*_own(), *_found()})
 
 
 FUNCTIONS = Functions()
@@ -60,10 +59,17 @@ FUNCTIONS = Functions()
 
 def package(name: str) -> str:
     """Tell which package brings a function; empty for an unknown one."""
-    if name in BUILT_IN:
+    if name in _own():
         return "paddock"
     point = _found().get(name)
     return _package(point) if point else ""
+
+
+def _own() -> Mapping[str, CheckFunction]:
+    """Give the language's own; they are imported when a check is at hand, which few files have."""
+    from paddock.pipelines.checking.functions import BUILT_IN
+
+    return BUILT_IN
 
 
 @cache
