@@ -79,15 +79,23 @@ class Evidence:
         self,
         reads: dict[str, list[Any]],
         params: FilesScanParams,
-        files: Sequence[Mapping[str, Any]],
+        files: Sequence[Mapping[str, Any]] | None,
         roots: Roots,
+        owned: frozenset[Path] = frozenset(),
     ) -> None:
-        """Add the mark of a folder that was listed for one item."""
+        """Add the mark of a folder that was listed for one item. Blocking.
+
+        Without `files` it is listed anew, but for what is `owned`: what a step `returns` may leave
+        out what its items depend on.
+        """
         name = f"{self._index.stored(str(roots.resolve(params.root)))}/"
         given = canonical(params.model_dump(mode="json", exclude={"root"}))
         before = reads.get(name, [LISTED])
         listings = before[1:] if before[0] == LISTED else []
-        seen = _digest_of((file["relpath"], file["sha256"]) for file in files)
+        if files is None:
+            seen = _listed(str(roots.resolve(params.root)), given, roots, owned)
+        else:
+            seen = _digest_of((file["relpath"], file["sha256"]) for file in files)
         reads[name] = [LISTED, *(one for one in listings if one[0] != given), [given, seen]]
 
     # --- comparing
@@ -103,7 +111,7 @@ class Evidence:
         wanted = {key: one for entry in entries for key, one in _listings(entry)}
         wanted = {key: one for key, one in wanted.items() if key not in self._listings}
         if wanted:
-            owned = await asyncio.to_thread(self._index.owned)
+            owned = self._index.owned()  # here, since the loop's tasks add to it
             await asyncio.to_thread(self._list_all, wanted, roots, owned)
 
     def _list_all(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -102,7 +103,7 @@ class Items:
                 lambda texts: self._note_reads(record, texts),
                 lambda where, error: self._tally.unexpected(f"{record.shown_key}, {where}", error),
             )
-            self._note_listing(record, step, scope, outputs)
+            await self._note_listing(record, step, scope, outputs)
             return outputs
         finally:
             made.end()
@@ -126,12 +127,16 @@ class Items:
             with contextlib.suppress(OSError):  # the step will say what is wrong with it
                 record.reads[self._work.index.stored(path)] = self._work.evidence.mark(path)
 
-    def _note_listing(self, record: ItemRun, step: BoundStep, scope: Scope, outputs: Any) -> None:
+    async def _note_listing(
+        self, record: ItemRun, step: BoundStep, scope: Scope, outputs: Any
+    ) -> None:
         """Note what a folder held that was listed for this item alone."""
-        if record.outer and step.uses == SCAN and step.returns is None and outputs is not None:
-            roots = self._toolbox.bound.roots
-            params = step.params.render(scope)
-            self._work.evidence.note_listing(record.reads, params, outputs["files"], roots)
+        if record.outer and step.uses == SCAN and outputs is not None:
+            files = None if step.returns is not None else outputs["files"]
+            params, roots = step.params.render(scope), self._toolbox.bound.roots
+            owned = self._work.index.owned() if files is None else frozenset()
+            note = self._work.evidence.note_listing
+            await asyncio.to_thread(note, record.reads, params, files, roots, owned)
 
     async def record(
         self,

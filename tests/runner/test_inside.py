@@ -382,6 +382,31 @@ def test_functions_of_ones_own_are_steps_with_consent(tmp_path: Path) -> None:
     }
 
 
+def test_a_folder_counts_whatever_the_step_that_lists_it_returns(tmp_path: Path) -> None:
+    world = World(
+        tmp_path,
+        """\
+steps:
+  - id: all
+    for_each: area in ["north"]
+    key: area
+    do:
+      - id: docs
+        uses: files.scan
+        with: {root: "areas/{{ area }}"}
+        returns: {n: steps.docs.files | length}
+      - {id: say, uses: prompt, with: {template: "{{ steps.docs.n }} documents"}}
+returns: steps.all.results
+""",
+    )
+    world.write("areas/north/0.txt", "x")
+    assert world.run().returns == [{"text": "1 documents"}]
+    assert world.run().counts == {"fresh": 1}
+    world.write("areas/north/1.txt", "x")
+    assert reasons(world.plan(), "all") == {"north": "folder changed: areas/north"}
+    assert world.run().returns == [{"text": "2 documents"}]
+
+
 KILLED = """
 import os, sys
 from pathlib import Path
