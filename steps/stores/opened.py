@@ -206,7 +206,8 @@ class OpenStores:
             try:
                 await shelf.close()
             except StepError as error:
-                self._note(f"{error}")
+                if shelf.has_written:  # who only read need not leave anything
+                    self._note(f"{error}")
 
 
 def checked(where: Where) -> str:

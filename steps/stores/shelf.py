@@ -74,6 +74,11 @@ class Shelf:
         """What each owner has, as far as is known."""
         return self._sums
 
+    @property
+    def has_written(self) -> bool:
+        """Whether this run has changed it."""
+        return self._n_commits > 0
+
     def content(self) -> str:
         """Name what it holds; empty as long as there is no table."""
         if self._content[0] != self._version:
