@@ -25,6 +25,17 @@ Kind = Literal["chat", "embed", "tool", "listing"]
 KINDS: tuple[Kind, ...] = ("chat", "embed", "tool", "listing")
 
 
+FACTS = ("ref", "digest", "architecture", "ctx", "ctx_train", "takes_tools", "sees_images")
+"""What is known of a model."""
+_GIVEN: Mapping[Kind, tuple[str, ...]] = {
+    "chat": ("text", "done_reason", "usage"),
+    "embed": ("vectors", "usage"),
+    "tool": ("results",),
+    "listing": ("results",),
+}
+"""What a call was given, unless it was refused."""
+
+
 class CassetteError(Exception):
     """A cassette that cannot be read or written: file, line, and what to do."""
 
@@ -187,11 +198,15 @@ def _take(cassette: Cassette, one: dict[str, Any]) -> None:
                 f"Record it again with `--record`."
             )
     elif one["kind"] == "model":
-        cassette.models[one["name"]] = {**one["facts"], "digest": one["facts"]["digest"]}
+        cassette.models[one["name"]] = {name: one["facts"][name] for name in FACTS}
     elif one["kind"] == "counts":
         cassette.counts.setdefault(one["model"], {}).update(one["tokens"])
     elif one["kind"] in KINDS:
         call = Call(one["kind"], one["asked"].copy(), one["given"].copy())
+        if "error" not in call.given:
+            _ = [call.given[name] for name in _GIVEN[call.kind]]
+        if not call.given.get("results", True):
+            raise ValueError("a call without a result")
         cassette.calls[call.key] = call
     else:
         raise KeyError(one["kind"])

@@ -13,7 +13,7 @@ import time
 from array import array
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from paddock.engine.errors import BadRequest, EngineError, PromptTooLong, TextTooLong
 from paddock.engine.request import (
@@ -46,6 +46,9 @@ SAVE_EVERY_S = 10.0
 _USUAL = asdict(Sampling())
 # So many characters a token has where nobody counted; only a text that is new is guessed.
 _CHARS_A_TOKEN = 4
+
+
+R = TypeVar("R", Reply, EmbedReply)
 
 
 class Unrecorded(EngineError):
@@ -192,7 +195,7 @@ class TapedPool:
         given = self._tape.find("chat", asked)
         digest = (await self.facts(request.model)).digest
         if given is not None:
-            return _reply(given, digest)
+            return self._read(_reply, given, digest)
         if self._real is None:
             raise Unrecorded("nothing is recorded.")
         try:
@@ -209,7 +212,7 @@ class TapedPool:
         given = self._tape.find("embed", asked)
         digest = (await self.facts(request.model)).digest
         if given is not None:
-            return _vectors(given, digest)
+            return self._read(_vectors, given, digest)
         if self._real is None:
             raise Unrecorded("nothing is recorded.")
         try:
@@ -219,6 +222,15 @@ class TapedPool:
             raise
         self._tape.keep("embed", asked, _kept_vectors(reply))
         return reply
+
+    def _read(
+        self, read: Callable[[Mapping[str, Any], str], R], given: Mapping[str, Any], digest: str
+    ) -> R:
+        try:
+            return read(given, digest)
+        except (TypeError, ValueError, KeyError) as error:  # somebody has edited it by hand
+            what = f"a reply in {self._tape.shown} cannot be read ({type(error).__name__})."
+            raise Unrecorded(f"{what} Delete the file, and record it again.") from error
 
 
 class Reseeded:
@@ -370,7 +382,7 @@ def _vectors(given: Mapping[str, Any], digest: str) -> EmbedReply:
     vectors = []
     for packed in given["vectors"]:
         values = array("f")
-        values.frombytes(base64.b64decode(packed))
+        values.frombytes(base64.b64decode(packed, validate=True))
         vectors.append(tuple(values))
     usage = Usage(**given["usage"])
     return EmbedReply(tuple(vectors), usage, digest, tuple(given.get("n_pieces", ())))

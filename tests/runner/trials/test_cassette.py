@@ -16,9 +16,17 @@ from paddock.runner.trials.cassette import CassetteError, file_names, read
     [
         ("{", "is no line of a cassette. Delete the file, and record it again with `--record`."),
         ("[]", "is no line of a cassette. Delete the file, and record it again with `--record`."),
-        (
-            '{"kind": "chat"}',
-            "is no line of a cassette. Delete the file, and record it again with `--record`.",
+        *(
+            (
+                line,
+                "is no line of a cassette. Delete the file, and record it again with `--record`.",
+            )
+            for line in (
+                '{"kind": "chat"}',
+                '{"kind": "chat", "asked": {}, "given": {"text": "no usage"}}',
+                '{"kind": "tool", "asked": {}, "given": {"results": []}}',
+                '{"kind": "model", "name": "m", "facts": {"digest": "x"}}',
+            )
         ),
         (
             "<<<<<<< HEAD",
@@ -61,6 +69,10 @@ def test_another_model_of_the_same_name_drops_its_replies(tmp_path: Path) -> Non
     assert (cassette.calls, cassette.count("m", "word")) == ({}, None)
 
 
+def given_of(text: str) -> dict[str, object]:
+    return {"text": text, "done_reason": "stop", "usage": {}}
+
+
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
@@ -74,7 +86,7 @@ def test_what_is_written_is_read_and_the_order_is_of_no_matter(
     for name, items in (("a", [*calls.items()]), ("b", [*reversed(calls.items())])):
         cassette = read(folder / f"{name}.jsonl")
         for asked, text in items:
-            cassette.keep("chat", {"model": "m", "messages": [["user", asked]]}, {"text": text})
+            cassette.keep("chat", {"model": "m", "messages": [["user", asked]]}, given_of(text))
         for text, n in counts.items():
             cassette.keep_count("m", text, n)
         assert cassette.write("a test")
@@ -82,7 +94,7 @@ def test_what_is_written_is_read_and_the_order_is_of_no_matter(
         again = read(cassette.file)
         for asked, text in calls.items():
             found = again.find("chat", {"model": "m", "messages": [["user", asked]]})
-            assert found == {"text": text}
+            assert found == given_of(text)
         assert {text: again.count("m", text) for text in counts} == counts
         assert not again.write("a test"), "nothing has changed"
     assert written[0] == written[1]

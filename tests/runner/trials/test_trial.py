@@ -268,3 +268,14 @@ def test_what_is_recorded_is_saved_now_and_then(
 
     assert bench.case("record", pool=FakePool(answer=answer)).passed
     assert found[1], "the first reply is safe when the second is asked for"
+
+
+def test_vectors_that_somebody_broke_are_told(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.record()
+    text = bench.cassette.read_text("utf-8")
+    bench.cassette.write_text(text.replace('"vectors": ["', '"vectors": ["!'), "utf-8")
+    problem = bench.case("replay", pool=Nobody()).problems[0]
+    assert (
+        f"a reply in {_shown(bench)} cannot be read (Error). Delete the file, and record it again."
+    ) in problem.detail
