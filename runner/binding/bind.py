@@ -277,7 +277,8 @@ class Binder:
         if own_function.is_function(step.uses):
             return self._own_kind(step.uses, at)
         if registry.ALIASES.get(step.uses, step.uses) not in names:
-            self._fault(at, f"there is no step called '{step.uses}'", known(step.uses, names))
+            remedy = _of_a_file(step.uses) or known(step.uses, names)
+            self._fault(at, f"there is no step called '{step.uses}'", remedy)
             return None
         try:
             return registry.load(step.uses)
@@ -363,6 +364,15 @@ def _merged(own: TimeoutKeys | None, inherited: TimeoutKeys | None) -> TimeoutKe
         total=inherited.total if own.total is None else own.total,
         idle=inherited.idle if own.idle is None else own.idle,
     )
+
+
+def _of_a_file(uses: str) -> str:
+    """Say how a file is used as a step, to whoever names it alone."""
+    if uses.endswith(".py"):
+        return f"Name a function of that file: `uses: {uses}:name`."
+    if uses.endswith((".yaml", ".yml")):
+        return f"Another pipeline is run so: `uses: pipeline`, `with: {{file: {uses}}}`."
+    return ""
 
 
 def _outputs(kind: type[Step[Any, Any]], step: WrittenStep) -> tuple[str, ...] | None:

@@ -100,6 +100,16 @@ def test_which_file_it_is_must_be_plain(tmp_path: Path, file: str, told: str) ->
     assert fault.mark is not None and fault.mark.line == 2
 
 
+def test_a_file_alone_is_no_step_and_how_it_is_one_is_told(tmp_path: Path) -> None:
+    told = faults(tmp_path, "steps: [{uses: ./parts/a.yaml}, {uses: mine.py}]\n")
+    assert [line.strip() for line in told.splitlines() if "|" not in line] == [
+        "pipeline.yaml:1:16: there is no step called './parts/a.yaml'.",
+        "Another pipeline is run so: `uses: pipeline`, `with: {file: ./parts/a.yaml}`.",
+        "pipeline.yaml:1:40: there is no step called 'mine.py'.",
+        "Name a function of that file: `uses: mine.py:name`.",
+    ]
+
+
 def test_a_circle_of_files_is_told_with_all_of_them(tmp_path: Path) -> None:
     told = faults(
         tmp_path,
