@@ -154,11 +154,9 @@ def judge(
         return Verdict("new")
     if entry.hash != hash_:
         before = json.loads(entry.parts)
-        is_done = entry.state == "done"
-        names = different(before, parts)
-        count = [n for n in names if not _is_as_good(before, parts, n, older, is_done=is_done)]
-        if count or not names:
-            return _difference(count)
+        names = older_for(before, parts, older, is_done=entry.state == "done")
+        if names or not different(before, parts):
+            return _difference(names)
     if entry.state == "quarantined":
         return Verdict("quarantined", entry.error)
     if entry.state == "failed":
@@ -171,6 +169,18 @@ def judge(
 def different(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Name the parts that are not the same."""
     return [name for name in {**before, **now} if before.get(name) != now.get(name)]
+
+
+def older_for(
+    before: Mapping[str, str],
+    now: Mapping[str, str],
+    older: Mapping[str, Collection[str]] | None,
+    *,
+    is_done: bool,
+) -> list[str]:
+    """Name the parts that differ so that a result is old."""
+    names = different(before, now)
+    return [n for n in names if not _is_as_good(before, now, n, older, is_done=is_done)]
 
 
 def _is_as_good(

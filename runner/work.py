@@ -138,7 +138,7 @@ class Work:
         self.index = index
         self._digests = digests
         self.evidence = Evidence(index, stores)
-        self._older: dict[str, frozenset[str]] = {}
+        self.older: dict[str, frozenset[str]] = {}
         """By a step's version: the earlier ones whose results are as good, as parts of a hash."""
         self.seen_keys: set[str] = set()
         """Keys of `options.only` that were found."""
@@ -283,7 +283,7 @@ class Work:
         if entry is not None and entry.hash == hash_:
             verdict = judge(entry, hash_, {})
         else:
-            older = None if self.options.refresh else self._older
+            older = None if self.options.refresh else self.older
             verdict = judge(entry, hash_, json.loads(parts), older)
         if entry is None or verdict.is_work:
             return verdict
@@ -327,7 +327,7 @@ class Work:
         parts = spec_parts(step.id, step.spec)
         version = part([step.uses, step.kind.version])
         parts[f"{step.id}.version"] = version
-        self._older[version] = _older(step)
+        self.older[version] = _older(step)
         # A step that reads by what is installed names it: what is no more makes its results old.
         if (installed := getattr(step.kind, "installed", None)) is not None:
             parts[f"{step.id}{READERS}"] = "\n".join(sorted(installed()))

@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from paddock.runner import made
 from paddock.runner.binding.bound import BoundBlock, BoundNode, BoundPlan
 from paddock.runner.body import blocks_of, plans_of, steps_of, written
 from paddock.runner.evidence import LISTED, ROWS, STORE, is_of_a_file
-from paddock.runner.freshness import CONTENT, different, reasons
+from paddock.runner.freshness import CONTENT, older_for, reasons
 from paddock.runner.ledger.outputs import sha256_of
 
 from .find import Trace
@@ -109,14 +109,18 @@ def owner_of(bound: BoundPlan, node: BoundNode) -> BoundPlan:
 
 
 def changed_words(
-    trace: Trace, node: BoundNode, before: Mapping[str, Any], parts: Mapping[str, str]
+    trace: Trace,
+    node: BoundNode,
+    before: Mapping[str, Any],
+    parts: Mapping[str, str],
+    older: Mapping[str, Collection[str]],
 ) -> Iterator[Change]:
     """Yield what the pipeline, its models and its inputs say now that they did not say then."""
     entry = trace.entry
     if entry is not None:
         recorded = json.loads(entry.parts)
         was = {name: recorded[name] for name in recorded if _is_looked_at(name, parts)}
-        names = different(was, parts)
+        names = older_for(was, parts, older, is_done=entry.state == "done")
         lines = tuple(_differences(before, json.loads(written(node)))) if before else ()
         said = reasons(names)
         for number, words in enumerate(said):

@@ -166,11 +166,12 @@ class _Case:
             return [Change(f"the pipeline is gone: {trace.place.file}")], notes
         try:
             settings = read_settings(self._base)
-            bound = self._bound(file, settings, trace)
+            given, hidden = self._given(trace)
+            bound = self._bound(file, settings, {**given, **dict.fromkeys(hidden, "")})
             node = since.node_of(bound, trace.place.step)
             if node is None:
                 return [Change(f"the pipeline has no '{trace.place.step}' any more")], notes
-            parts = asyncio.run(_parts(bound, node, self._index, settings))
+            parts, older = asyncio.run(_parts(bound, node, self._index, settings))
         except PipelineError as error:
             what = f"the pipeline cannot be used as it is now: {error.faults[0].message}"
             return [Change(what)], notes
@@ -178,7 +179,8 @@ class _Case:
             return [Change(f"a model cannot be used any more: {error}")], notes
         if _is_elsewhere(bound, settings):
             notes.append("its models are asked elsewhere: whether they changed is not looked at")
-        changes = list(since.changed_words(trace, node, before, parts))
+        known = {name: parts[name] for name in parts.keys() - {f"inputs.{one}" for one in hidden}}
+        changes = list(since.changed_words(trace, node, before, known, older))
         for step in _made_of(before):
             n_newer = self._traces.newer(trace.place.file, step, trace.at)
             if n_newer:
@@ -186,18 +188,21 @@ class _Case:
                 changes.append(Change(f"'{step}', which it reads, has {results}"))
         return changes, notes
 
-    def _bound(self, file: Path, settings: Settings, trace: Trace) -> BoundPlan:
-        """Bind the pipeline with what its run was given."""
-        from paddock.runner.binding.bind import bind, plan_of
-
+    def _given(self, trace: Trace) -> tuple[dict[str, Any], list[str]]:
+        """Tell what its run was given by hand, and which inputs were, and are kept nowhere."""
         row = self._ledger.run(trace.run)
         given = json.loads(row.given) if row is not None and row.given else {}
+        return given.get("inputs", {}), given.get("hidden", [])
+
+    @staticmethod
+    def _bound(file: Path, settings: Settings, given: Mapping[str, Any]) -> BoundPlan:
+        """Bind the pipeline with what a run was given, as far as it still takes it."""
+        from paddock.runner.binding.bind import bind, plan_of
+
         plan = plan_of(file)
-        names = plan.pipeline.inputs
-        kept = {name: value for name, value in given.get("inputs", {}).items() if name in names}
-        kept |= {name: "" for name in given.get("hidden", ()) if name in names}
+        kept = {name: value for name, value in given.items() if name in plan.pipeline.inputs}
         models: dict[Role, str] = {"chat": settings.chat_model, "embed": settings.embed_model}
-        return bind(plan, kept, cwd=self._base, default_models=models)
+        return bind(plan, kept, cwd=file.parent, default_models=models)
 
 
 class _Unasked(Digests):
@@ -213,22 +218,27 @@ class _Unasked(Digests):
 
 async def _parts(
     bound: BoundPlan, node: BoundNode, index: Index, settings: Settings
-) -> dict[str, str]:
-    """Give what the item's hash would consist of now, without what nobody looks at."""
+) -> tuple[dict[str, str], Mapping[str, frozenset[str]]]:
+    """Give what the item's hash would consist of now, without what nobody looks at.
+
+    And, by the version of a step, the earlier ones whose results are as good.
+    """
     from paddock.runner.pools import LookedUp
     from paddock.runner.work import Options, Work
 
     is_elsewhere = _is_elsewhere(bound, settings)
     digests = _Unasked() if is_elsewhere else Digests(LookedUp(settings).facts)
     owner = since.owner_of(bound, node)
-    parts = await Work(owner, index.ledger, index, digests, Options()).parts_of(node)
+    work = Work(owner, index.ledger, index, digests, Options())
+    parts = await work.parts_of(node)
     # What a step gives the pipeline that it runs may only show in a run.
     unknown = {f"inputs.{name}" for name, value in owner.inputs.items() if value is None}
-    return {
+    known = {
         name: parts[name]
         for name in parts.keys() - unknown
         if not (is_elsewhere and name.endswith(".model"))
     }
+    return known, work.older
 
 
 def _is_elsewhere(bound: BoundPlan, settings: Settings) -> bool:

@@ -213,6 +213,7 @@ def test_a_secret_that_a_model_was_told_is_in_no_answer(
     told = json.dumps(why(Path("out/0.txt")).as_json())
     assert "abracadabra" not in told
     assert "Sum up" in told
+    assert changes("out/0.txt") == []  # what it was is not known, so nothing is claimed of it
 
 
 def test_a_file_that_nobody_wrote_is_told_with_its_neighbours(world: World) -> None:
