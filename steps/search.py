@@ -7,9 +7,9 @@ else. Every vector is compared: nothing near is left out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import Field, WithJsonSchema, field_validator
 
 from paddock.engine.request import EmbedRequest, Role
 from paddock.pipelines.expressions import Template
@@ -17,6 +17,7 @@ from paddock.pipelines.expressions import Template
 from .ranking import fused
 from .step import Output, Params, StepError, Tools
 from .storage import EmbedModel, Hit, Store, Vector
+from .stores.filters import COLUMNS, condition
 
 Mode = Literal["vector", "text", "hybrid"]
 
@@ -24,10 +25,18 @@ _WIDER, _AT_LEAST = 4, 20
 """How much further each of two orders is read than what comes out of both."""
 
 
+_WHERE: dict[str, Any] = {
+    "anyOf": [
+        {"type": "object", "properties": {name: {} for name in COLUMNS}},
+        {"type": "string"},
+        {"type": "null"},
+    ]
+}
+"""For editors: without it they would offer the name of a file, as for other templates."""
+
+
 class SearchParams(Params):
     """Parameters of `search`."""
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     store: str = Field(min_length=1, description="The folder that `embed` keeps its rows in.")
     query: str = Field(description="What is asked for.")
@@ -36,7 +45,7 @@ class SearchParams(Params):
         default="vector",
         description="By meaning, by words (BM25), or both in one order (reciprocal rank fusion).",
     )
-    where: dict[str, Any] | Template | None = Field(
+    where: Annotated[dict[str, Any] | Template | None, WithJsonSchema(_WHERE)] = Field(
         default=None,
         description="Which rows are looked at: a mapping such as {source: '*.md', page: {from: 3}}"
         ", or a condition such as \"page >= 3 and source == 'a.md'\".",
@@ -46,8 +55,6 @@ class SearchParams(Params):
     @field_validator("where", mode="after")
     @classmethod
     def _is_filter(cls, where: Any) -> Any:
-        from .stores.filters import condition
-
         if isinstance(where, Template) and "{" in where.source:
             raise ValueError(
                 "a condition takes no `{{ }}`, since a value could change what it says: give "
