@@ -28,7 +28,8 @@ def _parts(scene: Scene) -> Iterator[str]:
         f"{svg_of(scene, is_inline=True)}</div>"
     )
     yield "<h2>Its steps</h2>"
-    yield table("Steps", _HEADS, _rows(scene.boxes, 0))
+    note = "Times of items are added up, however many went on at once."
+    yield table("Steps", _HEADS, _rows(scene.boxes, 0), note=note)
 
 
 def _rows(boxes: Iterable[Box], depth: int) -> Iterator[str]:
