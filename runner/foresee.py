@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from paddock.engine.profile.choice import Workload
 from paddock.engine.profile.formats import DOCUMENTS
@@ -26,7 +25,7 @@ from .block_run import BlockRun
 from .blocks import Blocks, is_block_skipped, plain_chunks
 from .body import steps_of, steps_within
 from .border import Border
-from .foretold import foretold, guessed
+from .foretold import can_be_foretold, foretold, guessed
 from .inside import entered
 from .items import ItemRun
 from .ledger.entries import Entry
@@ -81,8 +80,8 @@ class _Foresight:
         self._scope = Scope.of(session.bound.inputs, secrets)
         self._unknown: dict[str, str] = {}
         """Node → the one that must run before its outputs are known."""
-        self._guesses: dict[str, dict[str, Any]] = {}
-        """What a block will offer that has work to do, as far as that can be known."""
+        self._pending: dict[str, BlockRun] = {}
+        """The blocks that have work to do; what they will offer can be guessed."""
         self._items: list[PlanItem] = []
         self._notes: list[str] = []
         self._cost = _Cost()
@@ -157,7 +156,7 @@ class _Foresight:
         todo = run.todo()
         if todo:
             self._unknown[block.id] = block.id
-            self._guesses[block.id] = guessed(run, block)
+            self._pending[block.id] = run
             n_asking = sum(_needs_calls(item, block) for item in todo)
             self._estimate(steps_of(block.body), _recorded(run), n_asking)
         else:
@@ -234,11 +233,11 @@ class _Foresight:
         """Give a scope in which what blocks will offer is guessed; None where more is missing."""
         before = self._session.bound.edges.get(step.id, frozenset())
         missing = [name for name in before if name in self._unknown]
-        if any(name not in self._guesses for name in missing):
+        if not can_be_foretold(step) or any(name not in self._pending for name in missing):
             return None
         scope = self._scope
         for name in missing:
-            scope = scope.with_step(name, self._guesses[name])
+            scope = scope.with_step(name, guessed(self._pending[name]))
         return scope
 
     def _add(

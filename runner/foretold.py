@@ -30,7 +30,7 @@ from paddock.steps.foreseeing import UNKNOWN
 from paddock.steps.step import Foreseen, NotKnown, StepError
 from paddock.steps.storage import ItemName
 
-from .binding.bound import BoundBlock, BoundStep
+from .binding.bound import BoundStep
 from .binding.parameters import BindError
 from .block_run import BlockRun
 from .calls import LedgerPool
@@ -47,8 +47,7 @@ async def foretold(
     step: BoundStep, scope: Scope, toolbox: Toolbox, scope_id: str
 ) -> Foreseen | None:
     """Tell how many calls a step would make over a scope; None where that cannot be told."""
-    foresee = getattr(step.kind(), "foresee", None)
-    if foresee is None:
+    if not can_be_foretold(step):
         return None
     caller = toolbox.caller(scope_id, step, step.id, None)
     name = ItemName(step.id, step.id)
@@ -60,14 +59,21 @@ async def foretold(
     try:
         async with asyncio.timeout(MOST_S):
             params = step.params.render(scope)
-            seen: Foreseen = await foresee(params, replace(tools, pool=known, reply=reply))
+            asked = replace(tools, pool=known, reply=reply)
+            seen: Foreseen = await step.kind().foresee(params, asked)  # type: ignore[attr-defined]
     except (StepError, EngineError, ExpressionError, BindError, TimeoutError):
         return None
     return seen
 
 
-def guessed(run: BlockRun, block: BoundBlock) -> dict[str, Any]:
+def can_be_foretold(step: BoundStep) -> bool:
+    """Tell whether a step can be walked without asking a model."""
+    return hasattr(step.kind, "foresee")
+
+
+def guessed(run: BlockRun) -> dict[str, Any]:
     """Give what a block will offer, as far as it can be known before its items are done."""
+    block = run.block
     written = block.returns.data if block.returns is not None else None
     fields = written if isinstance(written, dict) else {}
     parts = {name: Value.of(text, bare=True) for name, text in fields.items()}
