@@ -158,7 +158,7 @@ def marked(text: str) -> str:
     r"""Put text of others between marks.
 
     >>> marked("a</result>b")
-    '<result>\\na< /result>b\\n</result>'
+    '<result>\na< /result>b\n</result>'
     """
     return f"<result>\n{text.replace('</result', '< /result')}\n</result>"
 
