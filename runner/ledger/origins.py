@@ -116,6 +116,10 @@ class Origins:
         for step, has_entry, *row in self._ledger.rows(query, file=file):
             yield step, bool(has_entry), StoredRow(*row)
 
+    def stores(self) -> tuple[str, ...]:
+        """Give the stored paths of the stores in which items have something."""
+        return tuple(path for (path,) in self._ledger.rows("select distinct path from stored"))
+
     def record_stored(self, row: StoredRow, run: str) -> None:
         """Write what an item has in a store now."""
         names = ("scope", "path", "key", "sha256", "n_rows")

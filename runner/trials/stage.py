@@ -96,16 +96,18 @@ def staged(
 
 
 def owned(folder: Path) -> frozenset[Path]:
-    """Give the files that pipelines in this folder wrote, as their ledger knows them."""
+    """Give the files and stores that pipelines in this folder wrote, as their ledger knows them."""
     state = folder / ".paddock"
     if not (state / "ledger.sqlite").is_file():
         return frozenset()
     from paddock.runner.ledger.entries import LedgerError
     from paddock.runner.ledger.ledger import Ledger
+    from paddock.runner.ledger.origins import Origins
 
     try:
         with Ledger(state, is_readonly=True) as ledger:
-            return frozenset(folder / row.path for row in ledger.outputs())
+            paths = {row.path for row in ledger.outputs()} | {*Origins(ledger).stores()}
+            return frozenset(folder / path for path in paths)
     except LedgerError:
         return frozenset()  # what a broken ledger knows does not matter to a test
 
@@ -125,12 +127,12 @@ class _Copier:
         named = {self._source: self._globs.names_folder(".")}
         for at, folders, files in os.walk(self._source):
             here = Path(at)
+            if not folders and not files and named[here]:  # an empty one matters, too
+                (self._target / here.relative_to(self._source)).mkdir(parents=True, exist_ok=True)
             folders[:] = [name for name in folders if self._enters(here / name)]
             for name in folders:
                 relative = (here / name).relative_to(self._source).as_posix()
                 named[here / name] = named[here] or self._globs.names_folder(relative)
-                if named[here / name]:  # an empty one matters, too
-                    (self._target / relative).mkdir(parents=True, exist_ok=True)
             for name in files:
                 path = here / name
                 relative = path.relative_to(self._source).as_posix()

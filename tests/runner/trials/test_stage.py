@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from paddock.runner.ledger.entries import StoredRow
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.origins import Origins
 from paddock.runner.trials import stage
 from paddock.runner.trials.stage import StageError, staged
 from tests.runner.world import World
@@ -39,11 +43,25 @@ def test_a_model_beside_it_is_linked_and_globs_choose(tmp_path: Path) -> None:
         assert (made.folder / "m.gguf").is_symlink()
 
 
+def test_a_store_that_items_have_rows_in_stays_behind(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.write("index.lance/rows.bin", "vectors")
+    world.write("other.lance/rows.bin", "vectors")
+    with Ledger(tmp_path / ".paddock") as ledger:
+        Origins(ledger).record_stored(StoredRow("s", "index.lance", "a.md", "2:ab", 2), "run")
+        asyncio.run(ledger.durable())
+    with staged(world.file) as made:
+        assert listed(made.folder) == {"pipeline.yaml", "other.lance/rows.bin"}
+
+
 def test_empty_folders_are_part_of_it(tmp_path: Path) -> None:
     world = World(tmp_path)
     (tmp_path / "new" / "empty").mkdir(parents=True)
+    world.documents(1)
+    world.run()
     with staged(world.file) as made:
         assert (made.folder / "new" / "empty").is_dir()
+        assert not (made.folder / "out").exists(), "what only has outputs is not there at first"
 
 
 def test_too_large_a_folder_says_what_to_do(
