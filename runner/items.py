@@ -42,6 +42,7 @@ class ItemRun:
     node: BoundNode | None = None
     """The block whose item it is, or the step; None: nobody asks where it came from."""
     item: Any = None
+    renamed_from: str | None = None
     steps: list[StepMade] = field(default_factory=list)
     callers: list[Caller] = field(default_factory=list)
     reads: dict[str, list[Any]] = field(default_factory=dict)
@@ -171,6 +172,7 @@ class Items:
         )
         try:
             ledger.record(record.scope, entry, self._tally.run)
+            record.renamed_from = item.renamed_from
             self.record_made(record)
             await ledger.durable()
         except LedgerError as failure:
@@ -203,7 +205,9 @@ class Items:
                 at=0.0,
                 spec=digest,
                 source=None if source is None else source.path,
-                made=self._tally.secrets.redacted(as_json(source, record.steps)),
+                made=self._tally.secrets.redacted(
+                    as_json(source, record.steps, record.renamed_from)
+                ),
             ),
             text,
         )

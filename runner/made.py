@@ -105,10 +105,16 @@ def source_of(item: Any, stored: str | None) -> Source | None:
     return Source(stored, sha256)
 
 
-def as_json(source: Source | None, steps: Iterable[StepMade]) -> dict[str, Any]:
-    """Give what is kept; `read` gives it back."""
+RENAMED = "renamed_from"
+
+
+def as_json(
+    source: Source | None, steps: Iterable[StepMade], renamed_from: str | None = None
+) -> dict[str, Any]:
+    """Give what is kept; `read` gives it back but for the old key of a renamed document."""
     return {
         "source": None if source is None else asdict(source),
+        **({} if renamed_from is None else {RENAMED: renamed_from}),
         "steps": [
             {
                 "id": step.id,

@@ -15,6 +15,7 @@ from .body import steps_of
 from .ledger.entries import Entry
 from .ledger.ledger import Ledger
 from .ledger.origins import Origins
+from .made import RENAMED
 
 _NAMES = frozenset(("relpath", "name", "stem", "modified"))
 _SEE_NO_MODEL = frozenset(("files.write", "files.move", "embed"))
@@ -25,15 +26,14 @@ def renamed(
     ledger: Ledger, scope: str, deleted: Iterable[Entry], new: Mapping[str, Any]
 ) -> dict[str, str]:
     """Give new key → old key of a block's items; `new` has their files as `files.scan` does."""
-    if not new:
-        return {}
     keys = {entry.key for entry in deleted}
     made = Origins(ledger).made_of(scope)
-    gone = {key: row for key, row in made.items() if key in keys and row.source is not None}
-    return renames(
-        {key: row.made["source"]["sha256"] for key, row in gone.items()},
-        {key: file["sha256"] for key, file in new.items()},
-    )
+    contents = {key: row.made["source"]["sha256"] for key, row in made.items() if row.source}
+    gone = {key: contents[key] for key in keys & contents.keys()}
+    # Those of a run that was killed before what went by the old name was removed.
+    before = {key: str(row.made.get(RENAMED)) for key, row in made.items()}
+    before = {key: old for key, old in before.items() if gone.get(old) == contents.get(key, "")}
+    return before | renames(gone, {key: file["sha256"] for key, file in new.items()})
 
 
 def renames(gone: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:

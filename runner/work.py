@@ -382,7 +382,9 @@ class Work:
 
 
 def _renamed(item: ItemWork, old: str) -> ItemWork:
-    return replace(item, renamed_from=old, verdict=Verdict("new", f"renamed from '{old}'"))
+    is_new = item.verdict.state == "new"
+    verdict = Verdict("new", f"renamed from '{old}'") if is_new else item.verdict
+    return replace(item, renamed_from=old, verdict=verdict)
 
 
 def _older(step: BoundStep) -> frozenset[str]:
