@@ -67,7 +67,7 @@ class OwnFunction:
             StepError: it raised something, took too long, or gave what is no plain data.
         """
         limit_s = tools.total_s or DEFAULT_TIMEOUT_S
-        tool = await tools.toolset.tool(self.uses, options={"timeout": f"{limit_s:g}s"})
+        tool = await tools.toolset.tool(self.uses, options={"timeout": f"{limit_s:.3f}s"})
         result = await tool.call(params.model_dump(exclude_unset=True, mode="json"))
         if result.is_error:
             raise StepError(result.text)
