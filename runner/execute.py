@@ -59,7 +59,7 @@ async def run(
         )
     )
     walker = _Journey(work, toolbox, run_chunk, border)
-    journey = asyncio.create_task(_cleared(walker, toolbox))
+    journey = asyncio.create_task(_cleared(walker, work, toolbox))
     stopped = asyncio.create_task((stop or asyncio.Event()).wait())
     try:
         await asyncio.wait({journey, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -80,10 +80,11 @@ async def run(
         return tally.report("failed", message=str(error))
 
 
-async def _cleared(walker: _Journey, toolbox: Toolbox) -> Any:
+async def _cleared(walker: _Journey, work: Work, toolbox: Toolbox) -> Any:
     """Walk, once what an earlier form of the file left in stores is out of the way."""
     try:
-        await keeping_of(toolbox).clear(toolbox.bound, is_alone=toolbox.shares is None)
+        is_alone = toolbox.shares is None
+        await keeping_of(toolbox).clear(toolbox.bound, work.place(), is_alone=is_alone)
     except StepError as error:
         raise Stopped(str(error)) from error
     return await walker.walk()

@@ -158,8 +158,8 @@ class Keeping:
                 refused[path] = str(error)
         return dropped, refused
 
-    async def clear(self, bound: BoundPlan, *, is_alone: bool) -> None:
-        """Drop what nobody accounts for, before a run begins.
+    async def clear(self, bound: BoundPlan, place: Mapping[str, str], *, is_alone: bool) -> None:
+        """Drop what nobody accounts for, before a run on these folders begins.
 
         That is what blocks and steps kept that were renamed since; and, if no other machine is
         at work, what was written when a run was killed, before the ledger knew: its item is done
@@ -169,7 +169,7 @@ class Keeping:
             StepError: a store cannot be written.
         """
         names = frozenset(names_of(bound.nodes))
-        stored = await self._index.ledger.ask(self._all_of, bound.file.name)
+        stored = await self._index.ledger.ask(self._all_of, bound.file.name, place)
         for path in sorted({row.path for _, _, row in stored}):
             here = [one for one in stored if one[2].path == path]
             n_rows = await self._drop([_held(row) for step, _, row in here if step not in names])
@@ -178,8 +178,8 @@ class Keeping:
             if is_alone:
                 await self._drop([_held(row) for step, is_done, row in here if not is_done])
 
-    def _all_of(self, file: str) -> list[tuple[str, bool, StoredRow]]:
-        return list(self._origins.stored_by(file))
+    def _all_of(self, file: str, place: Any) -> list[tuple[str, bool, StoredRow]]:
+        return list(self._origins.stored_by(file, place))
 
     async def left_of(self, entries: Iterable[Entry]) -> list[str]:
         """Say in which stores rows of items are left, and how many."""

@@ -106,15 +106,20 @@ class Origins:
         """Give what a store holds, by item."""
         return tuple(self._stored("path = :path", path=path))
 
-    def stored_by(self, file: str) -> Iterator[tuple[str, bool, StoredRow]]:
-        """Yield what items of a pipeline's file have in stores: (step, is it done, row)."""
+    def stored_by(self, file: str, place: Any) -> Iterator[tuple[str, bool, StoredRow]]:
+        """Yield what items of a pipeline's file have in stores: (step, is it done, row).
+
+        Only those of these folders: another run may be at work on others of the same file.
+        """
+        columns = ", ".join(f"s.{name}" for name in StoredRow.__slots__)
         query = (
-            f"select c.step, i.key is not null, {', '.join(f's.{n}' for n in StoredRow.__slots__)} "
+            f"select c.inputs, c.step, i.key is not null, {columns} "
             "from stored s join scopes c on c.scope = s.scope "
             "left join items i on i.scope = s.scope and i.key = s.key where c.file = :file"
         )
-        for step, has_entry, *row in self._ledger.rows(query, file=file):
-            yield step, bool(has_entry), StoredRow(*row)
+        for inputs, step, has_entry, *row in self._ledger.rows(query, file=file):
+            if json.loads(inputs)[0] == place:
+                yield step, bool(has_entry), StoredRow(*row)
 
     def stores(self) -> tuple[str, ...]:
         """Give the stored paths of the stores in which items have something."""

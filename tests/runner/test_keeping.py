@@ -177,6 +177,18 @@ def test_rows_of_a_document_that_went_while_nobody_ran_after_a_kill_go_as_well(
     assert {row["item"] for row in rows(world)} == {"0.txt", "2.txt"}
 
 
+def test_what_another_run_on_other_folders_is_about_to_finish_is_left_alone(world: World) -> None:
+    world.edit("steps:\n", "inputs: {folder: {type: dir, default: inbox}}\nsteps:\n")
+    world.edit("root: inbox", 'root: "{{ inputs.folder }}"')
+    world.run()
+    with Ledger(world.folder / ".paddock") as ledger:
+        scope = ledger.rows("select scope from items where key = '1.txt'")[0][0]
+        ledger.drop("items", {"scope": scope, "key": "1.txt"})
+    world.write("other/a.txt", "Another folder.")
+    world.run({"folder": str(world.folder / "other")})
+    assert {row["item"] for row in rows(world)} == {"0.txt", "1.txt", "2.txt", "a.txt"}
+
+
 def test_documents_that_a_watch_prunes_leave_the_store(world: World) -> None:
     world.edit("steps:\n", "on: {watch: {path: inbox, deletes: prune}}\nsteps:\n")
     world.run()
@@ -247,8 +259,8 @@ def test_a_store_of_another_model_stops_the_run_with_a_way_out(world: World) -> 
     assert report.message is not None
     assert report.message.replace(str(world.folder), "…") == (
         "the store '…/index.lance' holds vectors of model 'all-minilm', and those of 'other' "
-        "cannot be compared with them. Use `model: all-minilm`, name another folder for the store, or "
-        "delete that one to have it made anew."
+        "cannot be compared with them. Use `model: all-minilm`, name another folder for the store, "
+        "or delete that one to have it made anew."
     )
 
 
