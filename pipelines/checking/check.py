@@ -7,6 +7,7 @@ Knows no model: whoever has an answer gives the scope.
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,8 @@ anything runs, given `...` for what is not known yet; it gives a sentence or Non
 
 _GLOBALS = frozenset(("range", "dict", "namespace"))
 _SHOWN_CHARS = 200
+_SHORT_CHARS = 40
+_OF_ANSWER = ("output", "text")
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,20 @@ class Check:
             return []
         if found.sentences:
             return [f"{self._subject()}{sentence}" for sentence in found.sentences]
-        values = "; ".join(f"{name} is {value}" for name, value in found.values.items())
+        told = {**found.values, **dict(self._read(scope))}
+        values = "; ".join(f"{name} is {value}" for name, value in told.items())
         return [f"This must be true: {self.source}" + (f" ({values})." if values else ".")]
+
+    def _read(self, scope: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Give the short values from around the answer that it looks at: no model knows them."""
+        for path in sorted(path for path in self.references if path[0] not in _OF_ANSWER):
+            value: Any = scope
+            for name in path:
+                value = value.get(name) if isinstance(value, Mapping) else None
+            if isinstance(value, bool | int | float) or (
+                isinstance(value, str) and _is_short(value)
+            ):
+                yield ".".join(path), json.dumps(value, ensure_ascii=False)
 
     def _subject(self) -> str:
         """Name the field of the answer that the sentences are about, if there is just one."""
@@ -150,6 +165,10 @@ def _calls(expression: Expression) -> Iterator[Call]:
             is_open=node.dyn_args is not None or node.dyn_kwargs is not None,
             first=chain_of(node.args[0]) if node.args else None,
         )
+
+
+def _is_short(text: str) -> bool:
+    return len(text) <= _SHORT_CHARS and "\n" not in text
 
 
 def _literal(node: nodes.Expr) -> Any:
