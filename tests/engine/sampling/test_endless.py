@@ -1,0 +1,61 @@
+"""A schema may hold itself where an answer can still end, and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from paddock.engine.sampling.endless import endless
+
+SELF = {"$ref": "#"}
+CHAIN = {"type": "object", "properties": {"next": SELF}, "required": ["next"]}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"next": SELF}},
+        {"type": "array", "items": SELF},
+        {"type": ["object", "null"], "properties": {"next": SELF}, "required": ["next"]},
+        {"type": "array", "minItems": 1, "items": {"anyOf": [{"type": "string"}, SELF]}},
+        {
+            "$defs": {
+                "a": {"properties": {"b": {"$ref": "#/$defs/b"}}, "required": ["b"]},
+                "b": {"oneOf": [{"$ref": "#/$defs/a"}, {"const": 1}]},
+            },
+            "$ref": "#/$defs/a",
+        },
+        {"$defs": {"unused": {"$ref": "#/$defs/unused"}}, "type": "string"},
+        {"$defs": {"a/b~c": {"type": "string"}}, "$ref": "#/$defs/a~1b~0c"},
+        True,
+    ],
+)
+def test_what_can_end_is_sound(schema: Any) -> None:
+    assert endless(schema) is None
+
+
+@pytest.mark.parametrize(
+    ("schema", "place"),
+    [
+        (CHAIN, ("properties", "next")),
+        (SELF, ()),
+        ({"anyOf": [SELF, SELF]}, ("anyOf", 0)),
+        ({"type": "array", "minItems": 1, "items": SELF}, ("items",)),
+        ({"type": "array", "minItems": 1, "prefixItems": [SELF]}, ("prefixItems", 0)),
+        (
+            {
+                "$defs": {
+                    "a": {"properties": {"b": {"$ref": "#/$defs/b"}}, "required": ["b"]},
+                    "b": {"allOf": [{"$ref": "#/$defs/a"}, {"type": "object"}]},
+                },
+                "$ref": "#/$defs/a",
+            },
+            (),
+        ),
+    ],
+)
+def test_what_never_ends_is_found_at_the_reference_that_leads_back(
+    schema: Any, place: tuple[str | int, ...]
+) -> None:
+    assert endless(schema) == place
