@@ -11,6 +11,7 @@ from paddock.runner.display import console
 
 from .exits import DONE, CommandError, guarded
 from .pipelines import pipeline_file
+from .targets import writable
 
 
 def register(app: typer.Typer) -> None:
@@ -35,6 +36,8 @@ def graph(
     from paddock.runner.pictures.written import FORMATS, write
     from paddock.runner.pictures.written import graph as draw
 
+    if out is not None:
+        writable(out, "plan.svg")
     if format_ is None and out is not None and out.suffix.lower() not in FORMATS:
         raise CommandError(
             f"'{out}' does not say what to draw.\n"

@@ -170,7 +170,9 @@ def logs(
     if report is not None:
         from paddock.runner.pictures.reported import write_story
 
-        write_story(past, report)
+        from .targets import writable
+
+        write_story(past, writable(report, "run.html"))
         console.tell(f"Wrote run '{past.row.run}' to {console.clean(str(report))}.")
         return DONE
     if follow:

@@ -144,6 +144,10 @@ def run(
 ) -> int:
     """Run a pipeline; the same command again continues."""
     path, given = _asked(file, inputs, resume)
+    if report is not None:
+        from .targets import writable
+
+        writable(report, "run.html")
     from paddock.runner import verbs
     from paddock.runner.display import progress
     from paddock.runner.settings import read_settings

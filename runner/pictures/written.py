@@ -34,11 +34,14 @@ def write(target: Path, text: str) -> None:
     """Write a file aside and rename it.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written; names the file that was asked for.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Aside.written(target, text.encode("utf-8", "backslashreplace"))
     try:
-        aside.replace(target)
-    finally:
-        aside.close()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Aside.written(target, text.encode("utf-8", "backslashreplace"))
+        try:
+            aside.replace(target)
+        finally:
+            aside.close()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from error

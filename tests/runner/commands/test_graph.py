@@ -84,12 +84,16 @@ def test_the_last_run_is_on_the_picture_and_has_a_page(folder: Path) -> None:
     assert "were fresh: nothing had to be done." in (folder / "again.html").read_text("utf-8")
 
 
-def test_a_page_that_cannot_be_written_is_told_after_the_run(folder: Path) -> None:
+def test_a_page_that_cannot_be_written_is_told_before_the_run(folder: Path) -> None:
     (folder / "reports").write_text("in the way")
-    result = paddock("run", ".", "--local", "--report", "reports/run.html")
-    assert result.exit_code == 1
-    assert "reports" in result.stderr
-    assert (folder / "out/a.txt").exists()
+    for target, words in (
+        ("reports/run.html", "'reports/run.html' cannot be written: 'reports' is no folder.\n"),
+        ("inbox", "'inbox' is a folder.\n  Name a file, such as inbox/run.html.\n"),
+    ):
+        result = paddock("run", ".", "--local", "--report", target)
+        assert (result.exit_code, result.stderr) == (2, words)
+    assert not (folder / "out").exists()
+    assert paddock("graph", ".", "-o", "inbox").stderr.startswith("'inbox' is a folder.\n")
 
 
 def test_a_run_without_a_file_says_what_to_name() -> None:

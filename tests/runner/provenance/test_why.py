@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,10 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.origins import Origins
 from paddock.runner.provenance.origin import Answer, Origin
 from paddock.runner.provenance.why import why
+from paddock.runner.verbs import run_async
 from tests.fakes.pool import FakePool
 from tests.runner.ledger.test_tables import worked_in
-from tests.runner.world import World
+from tests.runner.world import World, settings
 
 
 @pytest.fixture(autouse=True)
@@ -273,3 +276,20 @@ def test_nothing_is_written_by_asking(world: World) -> None:
     why(Path("out/a.txt"))
     assert file.read_bytes() == before
     assert why(Path("/etc/hostname"), [world.file]) == Answer("/etc/hostname")
+
+
+def test_a_ledger_that_machines_share_answers_the_same(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PADDOCK_LEDGER", url)
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
+    world = World(tmp_path / "shared")
+    world.documents(2)
+    shared = replace(settings(world.folder), ledger_url=url)
+    asyncio.run(run_async(world.file, {}, local=True, settings=shared, pool=FakePool()))
+    monkeypatch.chdir(world.folder)
+    assert [step.id for step in the_one("out/0.txt").steps if step.calls] == ["sum"]
+    assert the_one("out/DIGEST.md").changes == ()
+    assert len(why(Path("out")).origins) == 3
+    assert why(Path("inbox/1.txt")).read_by == ("item '1.txt' of 'each' → out/1.txt",)
+    assert why(Path("out/9.txt")).near[0].endswith("out/1.txt")
