@@ -7,6 +7,7 @@ not wait for the library.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +145,8 @@ class OpenStores:
         """Learn what stores hold now, for `holds` and `content`; what cannot be read is nothing."""
         for path in paths:
             if path in self._shelves:
+                with contextlib.suppress(StepError):  # whoever uses it will say so
+                    await self._shelves[path].renew()
                 continue
             state = catalogue.state(path)
             if path in self._looked and self._looked[path][0] == state:

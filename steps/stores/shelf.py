@@ -11,7 +11,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,28 +22,19 @@ from .catalogue import Catalogue, Label
 from .refusals import refuse_other
 from .rows import Change, Cut, Sum, Wish, change
 from .table import Missing, Table
+from .waiting import Line, Waiting
 
 T = TypeVar("T")
 
 LOCK_S = 120.0
 """The longest a commit of another program is waited for; the largest take some seconds."""
 _POLL_S = 0.05
-_BATCH_WISHES, _BATCH_ROWS = 64, 20_000
 _TIDY_COMMITS = 64
 """After so many commits their files are put together: a search opens each of them."""
 _LEFT_VERSIONS = 12
 """So many may be left when a run ends."""
 _OLD_S, _OLD_AT_END_S = 5.0, 0.001
 """How old a version is that goes. Who reads it elsewhere meanwhile reads again."""
-
-
-@dataclass(eq=False)
-class _Waiting:
-    wish: Wish
-    label: Label
-    written: asyncio.Future[int] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
 
 
 class Shelf:
@@ -62,7 +52,7 @@ class Shelf:
         self._kept: dict[str, dict[str, Sum]] = {}
         """What the steps of this run keep, by owner and step."""
         self._turn = asyncio.Lock()
-        self._waiting: list[_Waiting] = []
+        self._line = Line()
 
     @property
     def label(self) -> Label | None:
@@ -104,6 +94,15 @@ class Shelf:
                 await _finished(self._open)
         return self._table is not None
 
+    async def renew(self) -> None:
+        """Take in what other programs wrote.
+
+        Raises:
+            StepError: it cannot be read.
+        """
+        async with self._turn:
+            await _finished(self._renewed)
+
     # --- writing
 
     async def replace(self, wish: Wish, label: Label) -> int:
@@ -112,17 +111,14 @@ class Shelf:
         Raises:
             StepError: it cannot be written.
         """
-        waiting = _Waiting(wish, label)
-        self._waiting.append(waiting)
+        waiting = self._line.join(wish, label)
         try:
             while not waiting.written.done():
                 async with self._turn:
                     if not waiting.written.done():
                         await self._write_some()
         finally:
-            if waiting in self._waiting:
-                self._waiting.remove(waiting)
-            waiting.written.cancel()
+            self._line.leave(waiting)
         return waiting.written.result()
 
     async def drop(self, owners: Sequence[str]) -> int:
@@ -158,29 +154,14 @@ class Shelf:
         """Write what waits, as one commit."""
         try:
             async with self._held():
-                batch = self._batch()
+                batch = self._line.batch()
                 if batch:
                     await _finished(lambda: self._try(batch))
                 await asyncio.sleep(0)  # who is told of its end hears it before anybody goes on
         except StepError as error:
-            for one in self._batch():
+            for one in self._line.batch():
                 if not one.written.done():
                     one.written.set_exception(error)
-
-    def _batch(self) -> list[_Waiting]:
-        """Take what is written next: a step of an owner once, and a bounded number of rows."""
-        batch: list[_Waiting] = []
-        taken: set[tuple[str, str]] = set()
-        n_rows = 0
-        for one in list(self._waiting):
-            name = (one.wish.owner, one.wish.step)
-            n_rows += len(one.wish.rows)
-            if batch and (name in taken or n_rows > _BATCH_ROWS or len(batch) >= _BATCH_WISHES):
-                break
-            taken.add(name)
-            batch.append(one)
-            self._waiting.remove(one)
-        return batch
 
     @asynccontextmanager
     async def _held(self) -> AsyncIterator[None]:
@@ -268,23 +249,23 @@ class Shelf:
             self._is_changed = True
         return table
 
-    def _try(self, batch: Sequence[_Waiting]) -> None:
+    def _try(self, batch: Sequence[Waiting]) -> None:
         """Write a batch; one by one where something of it cannot be written."""
         try:
             self._write(batch)
         except StepError as error:
             if len(batch) == 1 or error.is_fatal:
                 for one in batch:
-                    _fail(one, error)
+                    one.fail(error)
                 return
             for one in batch:
                 self._try([one])
         except BaseException as error:
             for one in batch:
-                _fail(one, error)
+                one.fail(error)
             raise
 
-    def _write(self, batch: Sequence[_Waiting]) -> None:
+    def _write(self, batch: Sequence[Waiting]) -> None:
         table = self._renewed() or self._made(batch[0].label)
         for one in batch:
             refuse_other(self.path, table.label, one.label)
@@ -301,7 +282,7 @@ class Shelf:
             self._kept.setdefault(wish.owner, {})[wish.step] = Sum.of(
                 kept.print for kept in wish.rows
             )
-            _succeed(one, n_written.get((wish.owner, wish.step), 0))
+            one.succeed(n_written.get((wish.owner, wish.step), 0))
 
     def _made(self, label: Label) -> Table:
         self._table = Table.make(self.path, label)
@@ -380,21 +361,3 @@ async def _finished(work: Callable[[], T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait({task})
         raise
-
-
-def _succeed(waiting: _Waiting, n_rows: int) -> None:
-    _settle(waiting, lambda: waiting.written.set_result(n_rows))
-
-
-def _fail(waiting: _Waiting, error: BaseException) -> None:
-    _settle(waiting, lambda: waiting.written.set_exception(error))
-
-
-def _settle(waiting: _Waiting, tell: Callable[[], None]) -> None:
-    """Tell a task how its wish ended, from whichever thread."""
-
-    def told() -> None:
-        if not waiting.written.done():
-            tell()
-
-    waiting.written.get_loop().call_soon_threadsafe(told)
