@@ -6,6 +6,7 @@ It speaks through two pipes (`--remote-debugging-pipe`), so it needs no library 
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -187,17 +188,15 @@ class Page:
 def browser(*flags: str) -> Iterator[Browser]:
     """Run a Chromium without a window until the block ends."""
     assert CHROMIUM is not None
-    its_in, to_it = os.pipe()
-    from_it, its_out = os.pipe()
+    its_in, to_it = _pipe()
+    from_it, its_out = _pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         command = [CHROMIUM, *_FLAGS, f"--user-data-dir={folder}", *flags, "about:blank"]
         # Its pipes are descriptors 3 and 4, whatever ours are.
         wires = [(os.POSIX_SPAWN_DUP2, its_in, 3), (os.POSIX_SPAWN_DUP2, its_out, 4)]
         quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (1, 2)]
-        for fd in (its_in, its_out):  # above 4, or one would be written over by the other
+        for fd in (its_in, its_out):
             os.set_inheritable(fd, True)
-        if {3, 4} & {its_in, its_out}:
-            raise BrowserError("descriptors 3 and 4 are in use")
         pid = os.posix_spawn(
             CHROMIUM, command, {**os.environ, "HOME": folder}, file_actions=wires + quiet
         )
@@ -209,6 +208,15 @@ def browser(*flags: str) -> Iterator[Browser]:
             os.close(to_it)  # it ends when nobody speaks to it any more
             _wait(pid)
             os.close(from_it)
+
+
+def _pipe() -> tuple[int, int]:
+    """Give a pipe's ends above 4, or one would be written over by the other."""
+    ends = os.pipe()
+    above = tuple(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 5) for fd in ends)
+    for fd in ends:
+        os.close(fd)
+    return above[0], above[1]
 
 
 def _wait(pid: int) -> None:
