@@ -262,4 +262,6 @@ def _reader(trace: Trace) -> str:
     """Say in words which item a document is of, and what it wrote."""
     key = "/".join((*trace.place.outer, trace.key))
     wrote = ", ".join(trace.outputs)
-    return f"item '{key}' of '{trace.place.step}'" + (f" → {wrote}" if wrote else "")
+    entry = trace.entry
+    bad = f", {entry.state}: {entry.error}" if entry is not None and entry.error else ""
+    return f"item '{key}' of '{trace.place.step}'{bad}" + (f" → {wrote}" if wrote else "")

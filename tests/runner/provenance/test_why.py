@@ -155,6 +155,14 @@ def test_a_document_tells_what_was_made_of_it(world: World) -> None:
     assert answer.read_by == ("item 'b.txt' of 'each' → out/b.txt",)
 
 
+def test_a_document_of_which_nothing_could_be_made_tells_why(world: World) -> None:
+    world.write("inbox/broken.pdf", "no PDF")
+    world.run()
+    assert why(Path("inbox/broken.pdf")).read_by == (
+        "item 'broken.pdf' of 'each', quarantined: step 'text': 'broken.pdf' is damaged or no PDF.",
+    )
+
+
 def test_a_folder_tells_of_each_of_its_files(world: World) -> None:
     answer = why(Path("out"))
     assert [Path(o.path).name for o in answer.origins] == ["DIGEST.md", "a.txt", "b.txt"]
