@@ -70,7 +70,7 @@ def test_the_smallest_example_runs(tmp_path: Path) -> None:
 
 def keep_pages(file: Path, n_pages: int) -> None:
     """Leave only the first pages of a PDF."""
-    import pypdfium2
+    import pypdfium2  # type: ignore[import-untyped]
 
     read, new = pypdfium2.PdfDocument(file.read_bytes()), pypdfium2.PdfDocument.new()
     with closing(read) as whole, closing(new) as part:
