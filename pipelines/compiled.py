@@ -197,7 +197,7 @@ def _syntax(source: str, error: TemplateSyntaxError, *, bare: bool) -> Expressio
     ):
         what = what.replace(theirs, ours)
     return ExpressionError(
-        f"cannot read the expression '{_shown(source, error.lineno)}': {what}",
+        f"cannot read the expression '{_shown(source, error.lineno)}': {what.rstrip('.')}",
         "Correct it; the language is Jinja2's.",
         line=error.lineno,
     )
