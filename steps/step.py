@@ -37,19 +37,14 @@ class Params(BaseModel):
     """By parameter, the names that the step adds for its text, where the language's are others."""
     conversations: ClassVar[frozenset[str]] = frozenset()
     """Parameters that take a file with a whole conversation, as GitHub Models had them."""
-    not_yet: ClassVar[frozenset[str]] = frozenset()
-    """Parameters of the language that this version does not carry out."""
 
     @classmethod
     def faults(cls, given: Collection[str]) -> tuple[str, ...]:
         """Say what is wrong with this choice of parameters, one plain sentence each."""
-        later = tuple(
-            f"`{name}` is not in this version." for name in sorted(cls.not_yet & {*given})
-        )
         chosen = [name for name in cls.one_of if name in given]
-        if later or not cls.one_of or len(chosen) == 1:
-            return later
-        words = ", ".join(f"`{name}`" for name in cls.one_of if name not in cls.not_yet)
+        if not cls.one_of or len(chosen) == 1:
+            return ()
+        words = ", ".join(f"`{name}`" for name in cls.one_of)
         both = " and ".join(f"`{name}`" for name in chosen)
         return (f"Give exactly one of {words}" + (f", not {both}." if chosen else "."),)
 

@@ -97,13 +97,9 @@ class Models:
 
     def _spec(self, alias: str, keys: ModelKeys) -> ModelSpec:
         at: Place = ("models", alias)
-        later = "is part of the language, but not in this version of Paddock"
         pool = "" if keys.pool is None else self._pool(alias, keys.pool, (*at, "pool"))
-        if keys.ref.startswith("hf:"):
-            remedy = "Download the file, and name its path."
-            self._fault(self._ref_at(at), f"a `ref` that begins with 'hf:' {later}", remedy)
         return ModelSpec(
-            ref=self._ref(keys.ref) if keys.pool is None else keys.ref,
+            ref=self._ref(keys.ref, self._ref_at(at)) if keys.pool is None else keys.ref,
             role=keys.role,
             n_ctx_tokens=keys.ctx,
             keep_alive_s=keys.keep_alive,
@@ -122,7 +118,9 @@ class Models:
             if url is not None:
                 urls[url] = None
         key = None if keys.key is None else self._text(keys.key)
-        tokenizer = None if keys.tokenizer is None else self._ref(keys.tokenizer)
+        tokenizer = (
+            None if keys.tokenizer is None else self._ref(keys.tokenizer, (*at, "tokenizer"))
+        )
         mark = self._pipeline.mark((*at, "url"))
         made = BoundPool(tuple(urls), key, tokenizer, mark)
         for name, other in self.pools.items():
@@ -175,10 +173,26 @@ class Models:
         data = self._pipeline.document.data["models"][at[-1]]
         return at if isinstance(data, str) else (*at, "ref")
 
-    def _ref(self, ref: str) -> str:
-        """Give the name, or the absolute path of a file that is named beside the YAML."""
-        is_path = ref.lower().endswith(".gguf") and not ref.startswith("hf:")
-        return str((self._base / ref).resolve()) if is_path else ref
+    def _ref(self, ref: str, at: Place) -> str:
+        """Give the name, or the absolute path of a file that is named beside the YAML.
+
+        A file of a hub is looked up under the name that `paddock pull` gives it: a run downloads
+        nothing by itself.
+        """
+        if ref.startswith("hf:"):
+            return self._hub_ref(ref, at)
+        return str((self._base / ref).resolve()) if ref.lower().endswith(".gguf") else ref
+
+    def _hub_ref(self, ref: str, at: Place) -> str:
+        from paddock.engine.errors import InvalidName
+        from paddock.engine.store.transfer.sources import read_source
+
+        try:
+            return str(read_source(ref).name)
+        except InvalidName:
+            remedy = "Write `hf:OWNER/REPO`, `hf:OWNER/REPO:Q8_0` or `hf:OWNER/REPO/FILE.gguf`."
+            self._fault(at, f"'{ref}' names no model of a hub", remedy)
+            return ref
 
     def _params(self, keys: ModelKeys, at: Place) -> Mapping[str, object]:
         try:

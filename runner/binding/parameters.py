@@ -144,7 +144,7 @@ class Parameters:
         return made.source if made is not None else self._step.params.data[name]
 
     def _unknown(self, name: str) -> None:
-        names = [one for one in self._fields if one not in self._table.not_yet]
+        names = [*self._fields]
         what = f"step '{self._step.uses}' has no parameter '{name}'."
         remedy = known(name, names) if names else "It has none."
         mark = self._document.key_mark((*self._at, name))

@@ -1,7 +1,7 @@
 """Read where a model is to come from: a registry, Hugging Face, an address, a file. Pure.
 
 smollm2:135m   registry.example/team/mini:v1      a registry
-hf:owner/repo[:quant]   hf.co/owner/repo:Q4_K_M   Hugging Face
+hf:owner/repo[:quant]   hf:owner/repo/mini-Q8_0.gguf   hf.co/owner/repo:Q4_K_M   Hugging Face
 https://example.org/models/mini-Q4_K_M.gguf       an address
 ./mini-Q4_K_M.gguf                                a file
 """
@@ -80,6 +80,8 @@ def read_source(text: str, as_name: str | None = None) -> Source:
 
     >>> str(read_source("hf:bartowski/Llama-3.2-1B-Instruct-GGUF:Q8_0").name)
     'hf.co/bartowski/Llama-3.2-1B-Instruct-GGUF:Q8_0'
+    >>> str(read_source("hf:bartowski/Llama-3.2-1B-Instruct-GGUF/Llama-3.2-1B-Q8_0.gguf").name)
+    'hf.co/bartowski/Llama-3.2-1B-Instruct-GGUF:Q8_0'
     >>> str(read_source("https://example.org/a/Mini-2B-Q4_K_M.gguf?download=true").name)
     'mini-2b:Q4_K_M'
 
@@ -129,7 +131,7 @@ def name_of_file(file: str) -> ModelName:
 
 
 def _hub(host: str, rest: str, own: ModelName | None) -> FromHub:
-    """Read `owner/repo[:quant]`, or the path of a page of the hub."""
+    """Read `owner/repo[:quant]`, `owner/repo/file.gguf`, or the path of a page of the hub."""
     path, _, wanted = rest.partition(":")
     steps = [unquote(step) for step in path.strip("/").split("/")]
     if len(steps) < 2 or not all(steps):
@@ -139,10 +141,17 @@ def _hub(host: str, rest: str, own: ModelName | None) -> FromHub:
         revision, wanted = steps[3], "/".join(steps[4:])
     elif len(steps) == 4 and steps[2] == "tree":
         revision = steps[3]
+    elif len(steps) > 2 and steps[-1].lower().endswith(".gguf") and not wanted:
+        wanted = "/".join(steps[2:])
+        return FromHub(own or _named(host, repository, label(wanted)), repository, wanted, None)
     elif len(steps) > 2:
         raise InvalidName(f"{host}/{rest}", "a repository there is owner/repo")
     tag = (label(wanted) or "latest") if "/" in wanted or revision else wanted or "latest"
-    return FromHub(own or parse_name(f"{host}/{repository}:{tag}"), repository, wanted, revision)
+    return FromHub(own or _named(host, repository, tag), repository, wanted, revision)
+
+
+def _named(host: str, repository: str, tag: str) -> ModelName:
+    return parse_name(f"{host}/{repository}:{tag or 'latest'}")
 
 
 def _address(text: str, own: ModelName | None) -> Source:

@@ -246,7 +246,8 @@ def test_every_fault_of_a_file_comes_at_once() -> None:
 inputs: {n: {type: int, min: 3}, out: {type: dir, default: ../..}, must: {type: str}}
 models:
   writer: {ref: x, params: {temprature: 1}}
-  vec: {ref: "hf:a/b", role: embed, pool: {url: x}}
+  vec: {ref: b, role: embed, pool: {url: x}}
+  far: {ref: "hf:a"}
 steps:
   - {id: docs, uses: files.scan, with: {rot: x, include: 5}}
   - {id: s, uses: summarise, with: {text: "{{ steps.docs.filez }}", words: "80", model: 5}}
@@ -266,9 +267,8 @@ returns: {x: steps.w.file}
         "the default of input 'out' leads outside the pipeline's folder.",
         "input 'must' has no value.",
         "unknown key 'temprature'.",
-        "a `ref` that begins with 'hf:' is part of the language, "
-        "but not in this version of Paddock.",
         "'x' is no address of a server.",
+        "'hf:a' names no model of a hub.",
         "step 'files.scan' needs the parameter 'root'.",
         "step 'files.scan' has no parameter 'rot'.",
         "'include' must be a list; '5' is a whole number.",

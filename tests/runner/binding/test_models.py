@@ -19,6 +19,8 @@ models:
   one: {ref: a.gguf, pool: {url: "{{ inputs.gpu }}/v1", key: "{{ secrets.key }}"}}
   two: {ref: b, pool: {url: ["http://gpu-1:8000"], key: "{{ secrets.key }}"}}
   other: {ref: b, pool: {url: ["http://gpu-1:8000", "http://GPU-1:8000/v1/", "http://gpu-2"]}}
+  hub: "hf:team/Mini-GGUF/mini-Q8_0.gguf"
+  chosen: "hf:team/Mini-GGUF"
   counted: {ref: b, pool: {url: "http://gpu-2", tokenizer: t.gguf}}
 steps: [{uses: chat, with: {model: here, prompt: x}}]
 """
@@ -36,6 +38,8 @@ def test_models_with_the_same_servers_and_key_share_a_pool(tmp_path: Path) -> No
         "one": "one",
         "two": "one",
         "other": "other",
+        "hub": "",
+        "chosen": "",
         "counted": "counted",
     }
     assert {name: pool.urls for name, pool in made.pools.items()} == {
@@ -50,6 +54,12 @@ def test_only_a_file_of_this_machine_is_looked_for_beside_the_yaml(tmp_path: Pat
     assert made.models["here"].ref == str(tmp_path / "a.gguf")
     assert made.models["one"].ref == "a.gguf"
     assert made.pools["counted"].tokenizer == str(tmp_path / "t.gguf")
+
+
+def test_a_model_of_a_hub_has_the_name_that_it_gets_when_it_is_pulled(tmp_path: Path) -> None:
+    made = bound(tmp_path)
+    assert made.models["hub"].ref == "hf.co/team/Mini-GGUF:Q8_0"
+    assert made.models["chosen"].ref == "hf.co/team/Mini-GGUF:latest"
 
 
 def test_an_address_may_be_an_input(tmp_path: Path) -> None:

@@ -103,6 +103,11 @@ def test_a_quantisation_can_be_asked_for(hub: FarSide, store: Store) -> None:
         pulled(store, "hf:team/Mini-GGUF:F16", hub=hub.url)
 
 
+def test_a_file_of_a_repository_can_be_asked_for(hub: FarSide, store: Store) -> None:
+    pulled(store, "hf:team/Mini-GGUF/mini-Q8_0.gguf", hub=hub.url)
+    assert model_of(store, parse_name("hf.co/team/Mini-GGUF:Q8_0")) == Q8
+
+
 def test_what_the_hub_sends_is_verified_by_the_digest_that_it_told(
     hub: FarSide, store: Store
 ) -> None:
