@@ -349,8 +349,8 @@ class Blocks:
         try:
             await self.items.record(item, record, kept, report.error, result, report.seconds)
         except asyncio.CancelledError:
-            # Its entry is on its way to the disk, and there before the ledger closes.
-            self._count(run, item.key, report)
+            if await self.items.stands(record):
+                self._count(run, item.key, report)
             raise
         self._count(run, item.key, report)
         run.ended.add(item.index)

@@ -25,6 +25,9 @@ from .scope import Scope
 from .tools import ItemOutputs, Toolbox
 from .work import ItemWork, Work
 
+STANDS_S = 2.0
+"""How long an item that is cancelled waits for the ledger, to be counted or not."""
+
 
 @dataclass
 class ItemRun:
@@ -47,6 +50,8 @@ class ItemRun:
     callers: list[Caller] = field(default_factory=list)
     reads: dict[str, list[Any]] = field(default_factory=dict)
     has_inner_failures: bool = False
+    entry: Entry | None = None
+    """What was given to the ledger, though it may not stand yet."""
     attempts: int = 0
     """How often in a row it, or an item within it, has failed for a reason that may pass."""
     last: Any = None
@@ -172,11 +177,27 @@ class Items:
         )
         try:
             ledger.record(record.scope, entry, self._tally.run)
+            record.entry = entry
             record.renamed_from = item.renamed_from
             self.record_made(record)
             await ledger.durable()
         except LedgerError as failure:
             raise Stopped(str(failure)) from failure
+
+    async def stands(self, record: ItemRun) -> bool:
+        """Tell, of an item that was cancelled while its entry was written, whether that is kept."""
+        put, ledger = record.entry, self._work.ledger
+        if put is None:
+            return False
+        with contextlib.suppress(LedgerError, TimeoutError):
+            async with asyncio.timeout(STANDS_S):
+                await ledger.durable()
+        # Asked, since what failed may have been another one's entry.
+        try:
+            there = (await ledger.ask(ledger.entries, record.scope, [record.key])).get(record.key)
+        except LedgerError:
+            return False
+        return there is not None and (there.hash, there.seconds) == (put.hash, put.seconds)
 
     async def _settle_rows(self, item: ItemWork, record: ItemRun, state: str) -> None:
         """Mark what the item keeps in stores and searched; what it no longer keeps goes."""

@@ -166,13 +166,14 @@ class Ledger:
     # --- items
 
     def entries(self, scope: str, keys: Collection[str] | None = None) -> dict[str, Entry]:
-        """Give every entry of a scope by its key; in PostgreSQL also those of some keys."""
+        """Give every entry of a scope by its key, or those of some keys."""
         query = f"select {', '.join(Entry.__slots__)} from items where scope = :scope"
-        if keys is None:
-            rows = self.rows(query, scope=scope)
-        else:
-            rows = self.rows(f"{query} and key = any((:keys)::text[])", scope=scope, keys=[*keys])
-        return {row[0]: Entry(*row) for row in rows}
+        values: dict[str, Any] = {}
+        if keys is not None:
+            each = ("json_each(:keys)", "json_array_elements_text((:keys)::json)")[self.is_shared]
+            query += f" and key in (select value from {each})"
+            values["keys"] = json.dumps([*keys])
+        return {row[0]: Entry(*row) for row in self.rows(query, scope=scope, **values)}
 
     def record(self, scope: str, entry: Entry, run: str) -> None:
         """Write an item's entry; await `durable` to know that it stands."""
