@@ -11,11 +11,10 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import Table
 
 from .postgres import RETRY_S, Server, lasting
 from .postgres_tables import whole
-from .writer import Pending
+from .writer import KEYS, Pending
 
 MOST_ROWS = 500  # of at most 24 columns: a statement takes 65,535 values
 
@@ -62,11 +61,11 @@ class PostgresCommit:
         with self._connection.transaction(), self._connection.cursor() as cursor:
             # In one order everywhere: machines that write the same rows wait for one another
             # instead of each for the other.
-            for table in sorted(pending, key=lambda table: table.name):
+            for table in sorted(pending):
                 _write(cursor, table, pending)
 
 
-def _write(cursor: psycopg.Cursor[Any], table: Table, pending: Pending) -> None:
+def _write(cursor: psycopg.Cursor[Any], table: str, pending: Pending) -> None:
     """Write a table's rows, many in one statement.
 
     Not by `executemany`: it sends a pipeline, and while the server waits for the rest of one from a
@@ -89,17 +88,17 @@ def _cut(rows: Sequence[T]) -> Iterator[Sequence[T]]:
         yield rows[first : first + MOST_ROWS]
 
 
-def _delete(table: Table, n_rows: int) -> sql.Composed:
-    keys = [column.name for column in table.primary_key]
+def _delete(table: str, n_rows: int) -> sql.Composed:
+    keys = KEYS[table]
     return sql.SQL("delete from {} where ({}) in ({})").format(
-        sql.Identifier(table.name),
+        sql.Identifier(table),
         sql.SQL(", ").join(map(sql.Identifier, keys)),
         _placeholders(len(keys), n_rows),
     )
 
 
-def _upsert(table: Table, columns: tuple[str, ...], n_rows: int) -> sql.Composed:
-    keys = [column.name for column in table.primary_key]
+def _upsert(table: str, columns: tuple[str, ...], n_rows: int) -> sql.Composed:
+    keys = KEYS[table]
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
     changed = sql.SQL(", ").join(
         sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name))
@@ -107,7 +106,7 @@ def _upsert(table: Table, columns: tuple[str, ...], n_rows: int) -> sql.Composed
         if name not in keys
     )
     return sql.SQL("insert into {} ({}) values {} on conflict ({}) do update set {}").format(
-        sql.Identifier(table.name),
+        sql.Identifier(table),
         names,
         _placeholders(len(columns), n_rows),
         sql.SQL(", ").join(map(sql.Identifier, keys)),

@@ -1,4 +1,4 @@
-"""Read the ledger's file with what Python has: for `plan`, which must be quick and only reads."""
+"""Read the ledger's file with what Python has, which is there at once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,12 @@ class FileReader:
     """Reads an SQLite file."""
 
     def __init__(self, file: Path) -> None:
-        self._connection = sqlite3.connect(file, timeout=WAIT_S)
+        try:
+            self._connection = sqlite3.connect(
+                file, timeout=WAIT_S, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.DatabaseError as error:
+            raise unreadable(file, error) from error
         try:
             self._version = self._found()
         except sqlite3.DatabaseError as error:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -26,7 +25,6 @@ from sqlalchemy import (
     event,
     inspect,
     select,
-    text,
 )
 from sqlalchemy.exc import DatabaseError
 
@@ -234,21 +232,17 @@ MIGRATIONS: Mapping[int, Migration] = {1: _to_2, 2: _to_3}
 TABLES: Mapping[str, Table] = METADATA.tables
 
 
-class EngineReader:
-    """Implements `paddock.runner.ledger.reader.Reader` over an engine, which it also ends."""
+def bring_up_to_date(file: Path) -> None:
+    """Make the tables in a file, or change older ones; nobody else may be at it.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-
-    def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-        """Give the rows."""
-        return self._connection.execute(text(query), dict(values)).all()
-
-    def close(self) -> None:
-        """Let the database go."""
-        self._connection.close()
-        self._engine.dispose()
+    Raises:
+        LedgerError: it was written by a newer Paddock, or it is no ledger.
+    """
+    engine = connect(file)
+    try:
+        prepare(engine, file)
+    finally:
+        engine.dispose()
 
 
 def connect(file: Path) -> Engine:
@@ -261,7 +255,6 @@ def connect(file: Path) -> Engine:
     def _prepare(connection: object, _record: object) -> None:
         cursor = connection.cursor()  # type: ignore[attr-defined]
         cursor.execute("PRAGMA journal_mode=WAL")
-        # FULL: an entry survives a power cut, not only a kill. Commits are grouped, so it is cheap.
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.close()
 

@@ -2,26 +2,39 @@
 
 It owns the writing connection. A row that is put twice before a commit is written once. Many
 items that wait for their entry share one commit, which is what keeps an entry cheap.
+Writes a file with what Python has: importing SQLAlchemy takes as long as a whole `validate`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, Table, bindparam
-from sqlalchemy.exc import DBAPIError
-
 from .entries import LedgerError, Occupied, is_occupied, unwritable
-from .tables import TABLES
+from .reader import FileReader
+
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "runs": ("run",),
+    "scopes": ("scope",),
+    "items": ("scope", "key"),
+    "calls": ("hash",),
+    "outputs": ("scope", "path"),
+    "provenance": ("scope", "key"),
+    "specs": ("spec",),
+    "stored": ("scope", "path", "key"),
+    "watched": ("watch", "path"),
+}
+"""Each table that is written to, with its primary key as `tables` makes it."""
 
 Row = Mapping[str, Any]
 _Key = tuple[Any, ...]
-Pending = Mapping[Table, Mapping[_Key, Row | None]]
+Pending = Mapping[str, Mapping[_Key, Row | None]]
 """Table → primary key → the row to write, None to take it out."""
 Commit = Callable[[Pending], None]
 """Writes all of it or nothing; raises LedgerError where it cannot, `Occupied` to be asked again."""
@@ -45,7 +58,7 @@ class Writer:
         self._let_go = let_go
         self._tell = tell
         self._wake = threading.Condition()
-        self._pending: dict[Table, dict[_Key, Row | None]] = {}
+        self._pending: dict[str, dict[_Key, Row | None]] = {}
         self._waiters: list[_Waiter] = []
         self._error: LedgerError | None = None
         self._is_busy = False
@@ -70,12 +83,11 @@ class Writer:
         self._take(name, key, None)
 
     def _take(self, name: str, key: Row, row: Row | None) -> None:
-        table = TABLES[name]
-        values = tuple(key[column.name] for column in table.primary_key)
+        values = tuple(key[column] for column in KEYS[name])
         with self._wake:
             if self._error is not None:
                 raise self._error
-            self._pending.setdefault(table, {})[values] = row
+            self._pending.setdefault(name, {})[values] = row
             self._wake.notify()
 
     async def durable(self) -> None:
@@ -144,31 +156,90 @@ class Writer:
                 return None
 
 
-def file_commit(engine: Engine, file: Path) -> Commit:
-    """Give what commits to an SQLite file."""
+def ready(file: Path) -> FileReader:
+    """Open a file that is to be written: its tables are made, or older ones brought up to date.
 
-    def commit(pending: Pending) -> None:
+    Nobody else may be at it.
+
+    Raises:
+        LedgerError: newer than this Paddock, or no ledger.
+    """
+    found = FileReader(file)
+    if not found.is_older():
+        return found
+    found.close()
+    from . import tables  # SQLAlchemy
+
+    tables.bring_up_to_date(file)
+    return FileReader(file)
+
+
+class FileCommit:
+    """Commits to an SQLite file, over a connection of its own; belongs to the writer's thread."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._connection: sqlite3.Connection | None = None
+
+    def __call__(self, pending: Pending) -> None:
+        """Write all of it or nothing.
+
+        Raises:
+            LedgerError: the file cannot be written; `Occupied`: another program holds it.
+        """
         try:
-            with engine.begin() as connection:
-                connection.exec_driver_sql(f"PRAGMA busy_timeout = {TOLD_AFTER_S * 1000:.0f}")
-                for table, rows in pending.items():
-                    names = [column.name for column in table.primary_key]
-                    where = [
-                        column == bindparam(f"at_{column.name}") for column in table.primary_key
-                    ]
-                    # Delete and insert is the one "upsert" that every SQLite understands.
-                    connection.execute(
-                        table.delete().where(*where),
-                        [{f"at_{n}": v for n, v in zip(names, key, strict=True)} for key in rows],
-                    )
-                    kept = [row for row in rows.values() if row is not None]
-                    if kept:
-                        connection.execute(table.insert(), kept)
-        except (DBAPIError, OSError) as error:
-            cause = error.orig if isinstance(error, DBAPIError) else error
-            raise (Occupied(file) if is_occupied(cause) else unwritable(cause)) from error
+            self._connection = self._connection or _connected(self._file)
+            _write(self._connection, pending)
+        except (sqlite3.Error, OSError) as error:
+            cause = Occupied(self._file) if is_occupied(error) else unwritable(error)
+            raise cause from error
 
-    return commit
+    def close(self) -> None:
+        """Let the file go."""
+        if self._connection is not None:
+            self._connection.close()
+
+
+def _connected(file: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        file, timeout=TOLD_AFTER_S, isolation_level=None, check_same_thread=False
+    )
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        # An entry survives a power cut, not only a kill. Commits are grouped, so it is cheap.
+        connection.execute("PRAGMA synchronous=FULL")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _write(connection: sqlite3.Connection, pending: Pending) -> None:
+    """Write all of it or nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for table, rows in pending.items():
+            gone = [key for key, row in rows.items() if row is None]
+            kept = [row for row in rows.values() if row is not None]
+            if gone:
+                connection.executemany(_delete(table), gone)
+            if kept:
+                connection.executemany(_replace(table, tuple(kept[0])), kept)
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):  # a full disk has ended it already
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _delete(table: str) -> str:
+    return f"delete from {table} where {' and '.join(f'{name} = ?' for name in KEYS[table])}"
+
+
+def _replace(table: str, columns: Sequence[str]) -> str:
+    """Rows of one table are given whole or with the same columns left out."""
+    names = ", ".join(f'"{name}"' for name in columns)
+    return f"replace into {table} ({names}) values ({', '.join(f':{name}' for name in columns)})"
 
 
 def _answer(waiters: Iterable[_Waiter], error: LedgerError | None) -> None:

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
 
 from paddock.engine.request import ChatRequest
 from paddock.runner.ledger import writer
@@ -224,7 +222,6 @@ def test_a_ledger_that_is_held_for_ever_stops_the_run_with_nothing_lost(
 def test_a_ledger_that_nobody_may_even_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.runner.ledger.tables.WAIT_S", 0.1)
     monkeypatch.setattr("paddock.runner.ledger.reader.WAIT_S", 0.1)
     world = World(tmp_path)
     world.documents(1)
@@ -249,7 +246,7 @@ def test_a_ledger_whose_file_turns_read_only_is_named(tmp_path: Path) -> None:
 
     def answer(request: ChatRequest) -> str:
         refused = sqlite3.OperationalError("attempt to write a readonly database")
-        monkey.setattr(Engine, "begin", _raising(refused))
+        monkey.setattr(writer, "_write", _raising(refused))
         return echo(request)
 
     with pytest.MonkeyPatch.context() as monkey:
@@ -263,10 +260,10 @@ def test_a_ledger_whose_file_turns_read_only_is_named(tmp_path: Path) -> None:
 
 
 def _raising(error: Exception) -> Callable[..., object]:
-    def begin(*_: object) -> object:
-        raise DBAPIError("", None, error)
+    def fail(*_: object) -> object:
+        raise error
 
-    return begin
+    return fail
 
 
 # --- a clock that jumps

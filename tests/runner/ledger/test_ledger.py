@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from paddock.runner.ledger.entries import CallRow, Entry, LedgerError, OutputRow
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.writer import KEYS
 
 
 def entry(key: str, **fields: object) -> Entry:
@@ -225,3 +228,26 @@ def test_what_a_watch_has_seen_through_is_known_until_it_is_gone(tmp_path: Path)
     with Ledger(tmp_path, is_readonly=True) as ledger:
         assert ledger.watched("w") == {"a": (3, 2**62)}
         assert ledger.watched("v") == {"a": (9, 90)}
+
+
+def test_a_row_is_found_by_the_key_that_its_table_has() -> None:
+    from paddock.runner.ledger.tables import TABLES
+
+    made = {name: tuple(c.name for c in table.primary_key) for name, table in TABLES.items()}
+    assert {name: made[name] for name in KEYS} == KEYS
+
+
+def test_a_file_is_read_and_written_without_what_makes_its_tables(tmp_path: Path) -> None:
+    with Ledger(tmp_path):
+        pass
+    code = (
+        "import asyncio, sys\n"
+        "from pathlib import Path\n"
+        "from paddock.runner.ledger.ledger import Ledger\n"
+        "with Ledger(Path(sys.argv[1])) as ledger:\n"
+        "    ledger.record_scope('s', 'f', 'each', '{}')\n"
+        "    asyncio.run(ledger.durable())\n"
+        "    assert ledger.scopes_of('f') == {'s'}\n"
+        "sys.exit('sqlalchemy' in sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code, tmp_path], check=True)
