@@ -34,7 +34,8 @@ NAMES_ELSEWHERE: Mapping[tuple[str, str], Set[str]] = {
     ("on", "notify"): {"inputs", "secrets"},
 }
 """Which names texts outside of the steps may read, where that is more than the inputs."""
-NAMES_OF_SERVERS = ("inputs", "secrets")
+NAMES_OF_SERVERS = ("inputs", "secrets", "python")
+"""`python` is the interpreter that runs Paddock."""
 
 
 def validate(document: Document) -> Pipeline:

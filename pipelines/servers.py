@@ -40,7 +40,10 @@ class ServerKeys(Keys):
         Literal["stdio", "http", "streamable-http", "streamableHttp", "streamable_http"] | None
     ) = Field(None, description="How it is spoken to; shown by `command` or `url` as well.")
     command: str | None = Field(
-        None, min_length=1, description="The program that is started, without a shell."
+        None,
+        min_length=1,
+        description="The program that is started, without a shell; "
+        "`{{ python }}` is the Python that runs Paddock.",
     )
     args: list[str] = Field([], description="Its arguments.")
     env: dict[str, str] = Field({}, description="Environment variables that it gets besides.")
@@ -72,7 +75,7 @@ class Server:
     keys: ServerKeys
     at: Path
     texts: Value
-    """Its texts, which may read inputs and secrets."""
+    """Its texts, which may read inputs and secrets, and `python`."""
     variables: frozenset[str] = field(default_factory=frozenset)
     """The environment variables that a JSON file reads as `${NAME}`."""
 

@@ -7,6 +7,7 @@ first use, shared by all steps of the run, and closed with it.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -239,7 +240,8 @@ def spec_of(server: Server, bound: BoundPlan, tally: Tally) -> Spec:
     from paddock.steps.toolbox.servers import Address, Command
 
     try:
-        texts = server.texts.render({"inputs": bound.inputs, "secrets": tally.secrets.values})
+        known = {"inputs": bound.inputs, "secrets": tally.secrets.values, "python": sys.executable}
+        texts = server.texts.render(known)
     except ExpressionError as error:
         raise StepError(f"the MCP server '{server.name}': {error.message}.") from error
     timeout_s = server.keys.timeout

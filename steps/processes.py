@@ -1,6 +1,7 @@
 """Commands without a shell: started in a process group of their own, fed, heard, and ended whole.
 
-Knows no step's parameters. Whoever waits for a command and is cancelled leaves nothing running.
+Knows no step's parameters. Whoever waits for a command and is cancelled leaves nothing running, nor
+does a process of ours that is killed: each command is started by `guard`.
 """
 
 from __future__ import annotations
@@ -9,16 +10,16 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .guard import CANNOT_START, GRACE_S, guarded
 from .places import shown
 from .step import StepError
 
-GRACE_S = 2.0
-"""What a command gets between being asked to end and being killed."""
 _LEFT_OPEN_S = 1.0
 """How long what a command started may hold its pipes once the command itself has ended."""
 _LOOK_S = 0.1
@@ -44,6 +45,30 @@ class Ended:
     """Its last part."""
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A process under guard: it ends, with all that it started, when our end of `line` closes."""
+
+    process: asyncio.subprocess.Process
+    line: socket.socket
+
+    def not_started(self) -> OSError | None:
+        """Say why there was no program to become, once the process has ended; None: there was."""
+        if self.process.returncode != CANNOT_START:
+            return None
+        with contextlib.suppress(BlockingIOError):
+            if told := self.line.recv(16):
+                return OSError(int(told), os.strerror(int(told)))
+        return None
+
+    async def end(self) -> None:
+        """End it and what it started: asked first, killed after `GRACE_S`; then let go."""
+        try:
+            await _end(self.process)
+        finally:
+            self.line.close()
+
+
 def clean_environ(added: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
     """Give the environment of a command: what any program needs, and what the author adds.
 
@@ -56,6 +81,19 @@ def clean_environ(added: Mapping[str, str], environ: Mapping[str, str]) -> dict[
         if name in _INHERITED or name.startswith("LC_")
     }
     return {**kept, **added}
+
+
+def is_there(program: str, cwd: Path, environ: Mapping[str, str]) -> bool:
+    """Tell whether a program can be found, in the folder and environment that it would have.
+
+    >>> is_there("sh", Path(), {"PATH": "/bin"}), is_there("./sh", Path("/bin"), {})
+    (True, True)
+    """
+    import shutil
+
+    if os.sep in program:
+        return (cwd / program).exists()
+    return shutil.which(program, path=environ.get("PATH", os.defpath)) is not None
 
 
 def in_words(command: Sequence[str]) -> str:
@@ -91,35 +129,58 @@ async def run(
         StepError: it cannot be started.
         TooMuch: it wrote more than `most_bytes`.
     """
-    process = await _started(command, cwd, environ)
     try:
-        return await _heard(process, command, stdin, most_bytes, most_error_bytes)
-    finally:
-        await asyncio.shield(end(process))
-
-
-async def _started(
-    command: Sequence[str], cwd: Path, environ: Mapping[str, str]
-) -> asyncio.subprocess.Process:
-    try:
-        return await asyncio.create_subprocess_exec(
-            *command,
-            cwd=cwd,
-            env=environ,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # with all that it starts, so that it can be ended whole
-        )
+        held = await started(command, cwd=cwd, environ=environ)
     except FileNotFoundError as error:
-        what = shown(command[0])
-        if str(error.filename) == str(cwd):
-            raise StepError(f"the folder '{shown(cwd)}' is not there.") from error
-        remedy = "Install it, or name its path."
-        raise StepError(f"there is no program '{what}' here.", remedy=remedy) from error
+        raise StepError(f"the folder '{shown(cwd)}' is not there.") from error
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise StepError(f"{in_words(command)} cannot be started: {why}.") from error
+        raise _cannot_start(command, error) from error
+    try:
+        ended = await _heard(held.process, command, stdin, most_bytes, most_error_bytes)
+        refused = held.not_started()
+        if refused is not None:
+            raise _cannot_start(command, refused)
+        return ended
+    finally:
+        await asyncio.shield(held.end())
+
+
+async def started(
+    command: Sequence[str], *, cwd: Path | None = None, environ: Mapping[str, str], **kept: Any
+) -> Held:
+    """Start a program with pipes to all its standard streams, and let nothing of it outlive us.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        OSError, ValueError: it cannot be started. That its file is not there shows later.
+    """
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    try:
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *guarded(list(command), theirs.fileno()),
+                cwd=cwd,
+                env=environ,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,  # with all that it starts, so that it can be ended whole
+                pass_fds=(theirs.fileno(),),
+                **kept,
+            )
+    except BaseException:
+        ours.close()
+        raise
+    return Held(process, ours)
+
+
+def _cannot_start(command: Sequence[str], error: OSError | ValueError) -> StepError:
+    if isinstance(error, FileNotFoundError):
+        what = f"there is no program '{shown(command[0])}' here."
+        return StepError(what, remedy="Install it, or name its path.")
+    why = getattr(error, "strerror", None) or error
+    return StepError(f"{in_words(command)} cannot be started: {why}.")
 
 
 async def _heard(
@@ -197,8 +258,7 @@ async def _feed(process: asyncio.subprocess.Process, stdin: bytes) -> None:
         process.stdin.close()
 
 
-async def end(process: asyncio.subprocess.Process) -> None:
-    """End a process and what it started: asked first, killed after `GRACE_S`; then let go."""
+async def _end(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         _signal_group(process.pid, signal.SIGTERM)
         try:

@@ -1,20 +1,18 @@
 """The process in which Python functions of a user's are called: one after the other.
 
 Requests come as lines of JSON on its standard input, answers go to where its standard output was;
-what the functions print goes to standard error. It ends when its input ends.
+what the functions print goes to standard error. It ends when its input ends, and a function that
+never returns is ended by the guard that started it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import importlib
 import importlib.util
 import inspect
 import json
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -22,7 +20,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
 
-_SET_PARENT_DEATH_SIGNAL = 1  # of `prctl`, see linux/prctl.h
 MOST_BYTES = 16 * 1024 * 1024
 """Of an answer."""
 
@@ -33,7 +30,6 @@ class Refused(Exception):
 
 def main() -> None:
     """Answer until the input ends."""
-    _end_with_parent()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     sys.stdout = sys.stderr
@@ -43,21 +39,6 @@ def main() -> None:
     loaded: dict[str, ModuleType] = {}
     for line in sys.stdin.buffer:
         _send(answers, _answer(json.loads(line), loaded))
-
-
-def _end_with_parent() -> None:
-    """Let Linux end this process with the run that started it, however that ends.
-
-    Elsewhere a function that never returns outlives a run that was killed: nobody is left who
-    would tell it that its time is over.
-    """
-    if sys.platform != "linux":
-        return
-    parent = os.getppid()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != parent:  # it was killed just before
-        os._exit(1)
 
 
 def _send(answers: BinaryIO, answer: Mapping[str, Any]) -> None:

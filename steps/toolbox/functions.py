@@ -216,26 +216,23 @@ class Functions:
 class _Child:
     """One process, serving one call at a time."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    def __init__(self, held: processes.Held) -> None:
+        self._held = held
+        self._process = held.process
         self._said = bytearray()
         self._hearing = asyncio.create_task(self._hear())
 
     @classmethod
     async def started(cls) -> _Child:
         try:
-            process = await asyncio.create_subprocess_exec(
-                *_COMMAND,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env={**os.environ, "PYTHONSAFEPATH": "1", "PYTHONIOENCODING": "utf-8"},
-                start_new_session=True,
+            held = await processes.started(
+                _COMMAND,
+                environ={**os.environ, "PYTHONSAFEPATH": "1", "PYTHONIOENCODING": "utf-8"},
                 limit=child.MOST_BYTES + 1024,
             )
         except OSError as error:
             raise StepError(f"Python cannot be started: {error.strerror or error}.") from error
-        made = cls(process)
+        made = cls(held)
         try:
             async with asyncio.timeout(_START_S):
                 await made.ready()
@@ -292,6 +289,6 @@ class _Child:
         """End the process and all that it started; asked first where it is at rest."""
         if self._process.stdin is not None:
             self._process.stdin.close()
-        await processes.end(self._process)
+        await self._held.end()
         self._hearing.cancel()
         await asyncio.gather(self._hearing, return_exceptions=True)

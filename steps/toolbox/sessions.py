@@ -8,6 +8,7 @@ told that it failed.
 from __future__ import annotations
 
 import asyncio
+import errno
 import importlib
 import json
 import logging
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paddock.steps import processes
+from paddock.steps import guard, processes
 from paddock.steps.step import StepError
 from paddock.steps.toolset import ToolResult
 
@@ -181,10 +182,14 @@ class Session:
         from mcp.client.stdio import StdioServerParameters, stdio_client
 
         spec = self.spec
+        environ = processes.clean_environ(dict(spec.env), os.environ)
+        if not processes.is_there(spec.command, spec.cwd, environ):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), spec.command)
+        command, *args = guard.guarded([spec.command, *spec.args], 0)  # its standard input
         server = StdioServerParameters(
-            command=spec.command,
-            args=list(spec.args),
-            env=processes.clean_environ(dict(spec.env), os.environ),
+            command=command,
+            args=args,
+            env=environ,
             cwd=spec.cwd,
             encoding_error_handler="replace",
         )

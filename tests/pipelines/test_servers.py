@@ -58,7 +58,7 @@ def test_a_server_is_a_command_or_an_address() -> None:
         ("{command: x, env: {K: '{{ secrets.k }}'}}",
          "there is no secret 'k'. Declare it under `secrets`."),
         ("{command: '{{ steps.a.text }}'}",
-         "'steps' is not known here. Known: 'inputs', 'secrets'."),
+         "'steps' is not known here. Known: 'inputs', 'python', 'secrets'."),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_one_is_told(written: str, told: str) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from paddock.runner.report import Report
 from paddock.steps.toolbox import naming
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, settings
+from tests.steps.test_guard import are_gone, runs
 
 SERVER = Path(__file__).parents[1] / "fakes" / "mcp_server.py"
 ALL = frozenset(("run", "tool", "mcp", "network", "secrets"))
@@ -240,3 +243,53 @@ def test_an_installed_tool_is_called_and_its_version_counts(
     finally:
         naming.installed.cache_clear()
         naming.version_of.cache_clear()
+
+
+HELD = """\
+mcpServers:
+  deaf: {command: "{{ python }}", args: [deaf.py], timeout: 10m}
+steps:
+  - for_each: kind in ["run", "tool", "mcp"]
+    key: kind
+    max_parallel: 3
+    do:
+      - {uses: run, if: kind == "run", with: {command: [sh, -c, "SCRIPT"]}}
+      - {uses: tool, if: kind == "tool", with: {name: "deaf.py:holds", options: {timeout: 10m}}}
+      - {uses: tool, if: kind == "mcp", with: {name: deaf.any}}
+"""
+DEAF = """\
+import os, signal, subprocess, sys, time
+
+def holds(name: str = "tool"):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    below = subprocess.Popen(["sleep", "600"])
+    with open(f"{name}.new", "w") as file:
+        file.write(f"{os.getpid()} {below.pid}")
+    os.rename(f"{name}.new", f"{name}.pids")
+    time.sleep(600)
+
+if __name__ == "__main__":
+    holds("mcp")
+"""
+SCRIPT = "trap '' TERM; sleep 600 & echo $$ $! > run.new; mv run.new run.pids; wait; sleep 600"
+
+
+def test_kill_9_of_a_run_ends_its_commands_functions_and_servers(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.yaml").write_text(HELD.replace("SCRIPT", SCRIPT))
+    (tmp_path / "deaf.py").write_text(DEAF)
+    main = "from paddock.runner.cli import main; main()"
+    command = ["run", str(tmp_path), "--local", "--allow", "run,tool,mcp"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", main, *command], cwd=tmp_path, stderr=subprocess.PIPE
+    )
+    files = [tmp_path / f"{kind}.pids" for kind in ("run", "tool", "mcp")]
+    until = time.monotonic() + 60
+    while not all(file.exists() for file in files) and process.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    pids = [int(pid) for file in files for pid in file.read_text().split()]
+    assert len(pids) == 6
+    assert all(map(runs, pids))
+    process.kill()
+    process.communicate()
+    assert are_gone(pids, 30)

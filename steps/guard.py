@@ -1,0 +1,105 @@
+"""Run a program that ends with whoever started it, however that one ends, `kill -9` included.
+
+Started as a script, in a process group of its own: `guard.py FD PROGRAM ARGUMENT…`. The program
+has its standard streams, and it ends as the program does; where the other end of FD is closed
+before that, the whole group is ended. FD 0 is the program's own standard input: whose end tells it
+to go, so it gets some time for that. Imports next to nothing: it is started with each command.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+
+# What `signal` stands on; that one takes as long to import as all of Python takes to start.
+import _signal as signal  # type: ignore[import-not-found]  # isort: skip
+
+GRACE_S = 2.0
+"""What a program gets between being asked to end and being killed."""
+BY_ITSELF_S = 5.0  # an MCP client closes the input, waits 2 s, asks, waits 2 s, kills
+CANNOT_START = 127
+
+
+def guarded(command: list[str], fd: int) -> list[str]:
+    """Give a command's words under guard; `fd` is a socket or a pipe that it inherits."""
+    return [sys.executable, "-I", "-S", __file__, str(fd), *command]
+
+
+def main(arguments: list[str]) -> None:
+    """Start the program, stand by until it has ended, and end in the same way."""
+    fd, command = int(arguments[0]), arguments[1:]
+    ended, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    os.set_inheritable(fd, fd == 0)
+    try:
+        pid = os.posix_spawnp(
+            command[0], command, os.environ, setsigdef=(signal.SIGPIPE, signal.SIGXFSZ)
+        )
+    except (OSError, ValueError) as error:
+        _tell(fd, command[0], error)
+        sys.exit(CANNOT_START)
+    _stand_back(fd)
+    _end_as(_status(pid, ended, fd))
+
+
+def _tell(fd: int, program: str, error: OSError | ValueError) -> None:
+    """Tell whoever started this why the program did not start: its number, or in words."""
+    if fd == 0:
+        why = getattr(error, "strerror", None) or error
+        print(f"'{program}' cannot be started: {why}", file=sys.stderr)
+    else:
+        os.write(fd, str(getattr(error, "errno", 0)).encode())
+
+
+def _stand_back(fd: int) -> None:
+    """Hold nothing of the program's, and leave alone what is meant for it."""
+    for stream in (0, 1, 2):
+        if stream != fd:
+            os.close(stream)
+    os.chdir("/")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _status(pid: int, ended: int, fd: int) -> int:
+    """Wait for the program's end; bring it about where nobody is left who waits for it."""
+    poll = select.poll()
+    poll.register(ended, select.POLLIN)
+    poll.register(fd, select.POLLHUP if fd == 0 else select.POLLIN | select.POLLHUP)
+    wait_s: float | None = None
+    asked = False
+    while True:
+        seen = dict(poll.poll(None if wait_s is None else wait_s * 1000))
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return status
+        if ended in seen:
+            os.read(ended, 512)
+        if fd in seen:
+            poll.unregister(fd)
+            wait_s = BY_ITSELF_S if fd == 0 else 0.0
+        elif not seen and not asked:
+            asked, wait_s = True, GRACE_S
+            os.killpg(0, signal.SIGTERM)
+        elif not seen:
+            os.killpg(0, signal.SIGKILL)
+
+
+def _end_as(status: int) -> None:
+    """End with the program's code, or by the signal that ended it."""
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the program has left its own
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,158 @@
+"""A guarded program ends as by itself, and with whoever started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from paddock.steps.guard import guarded
+
+STUBBORN = "trap '' TERM; sleep 600 & echo $$ $!; wait; sleep 600"
+
+
+@contextmanager
+def line() -> Iterator[tuple[int, int]]:
+    """Give both ends of a pipe: the guard's, and ours, which may be closed before."""
+    theirs, ours = os.pipe()
+    try:
+        yield theirs, ours
+    finally:
+        os.close(theirs)
+        with suppress(OSError):
+            os.close(ours)
+
+
+def start(fd: int, *command: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        guarded(list(command), fd),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        pass_fds=(fd,),
+    )
+
+
+def ended(fd: int, *command: str, stdin: str = "") -> tuple[int, str, str]:
+    with start(fd, *command) as process:
+        out, err = process.communicate(stdin, timeout=60)
+    return process.returncode, out, err
+
+
+def are_gone(pids: list[int], within_s: float) -> bool:
+    until = time.monotonic() + within_s
+    while any(map(runs, pids)) and time.monotonic() < until:
+        time.sleep(0.02)
+    return not any(map(runs, pids))
+
+
+def runs(pid: int) -> bool:
+    """Tell whether a process is there, and not only waited for."""
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [("exit 7", 7), ("kill -9 $$", -9), ("kill -SEGV $$", -11), ("kill -TERM $$", -15)],
+)
+def test_it_ends_with_the_programs_code_or_signal(script: str, code: int) -> None:
+    with line() as (theirs, _):
+        assert ended(theirs, "sh", "-c", script) == (code, "", "")
+
+
+def test_the_program_has_the_streams_the_folder_and_the_signals_that_it_would_have(
+    tmp_path: Path,
+) -> None:
+    with line() as (theirs, _):
+        assert ended(theirs, "sh", "-c", "cat; echo so >&2", stdin="hi") == (0, "hi", "so\n")
+        here = subprocess.run(
+            guarded(["pwd"], theirs), cwd=tmp_path, pass_fds=(theirs,), capture_output=True
+        )
+        assert here.stdout.decode().strip() == str(tmp_path.resolve())
+        ignored = ended(theirs, "grep", "SigIgn", "/proc/self/status")[1].split()[1]
+        assert int(ignored, 16) & (1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGTERM - 1)) == 0
+        listed = ended(theirs, "ls", "/proc/self/fd")[1].split()
+        assert str(theirs) not in listed
+
+
+def test_a_program_that_is_not_there_is_told_over_the_line_or_in_words() -> None:
+    import socket
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert ended(theirs.fileno(), "/no/such/program") == (127, "", "")
+        assert ours.recv(16) == b"2"
+    told = "'/no/such/program' cannot be started: No such file or directory\n"
+    assert ended(0, "/no/such/program") == (127, "", told)
+
+
+def test_where_the_line_is_cut_it_ends_with_all_that_it_started() -> None:
+    with line() as (theirs, ours), start(theirs, "sh", "-c", STUBBORN) as process:
+        assert process.stdout is not None
+        pids = [process.pid, *map(int, process.stdout.readline().split())]
+        assert all(map(runs, pids))
+        os.close(ours)
+        assert process.wait(30) == -signal.SIGKILL
+        assert are_gone(pids, 10)
+
+
+def test_a_program_is_asked_before_it_is_killed() -> None:
+    asked = "trap 'echo asked; exit 3' TERM; echo ready; while :; do sleep 0.05; done"
+    with line() as (theirs, ours), start(theirs, "sh", "-c", asked) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        os.close(ours)
+        assert (process.wait(30), process.stdout.read()) == (3, "asked\n")
+
+
+def test_one_that_is_told_by_its_input_gets_time_to_end_by_itself_and_no_more() -> None:
+    well = "cat >/dev/null; sleep 0.2; echo done"
+    assert ended(0, "sh", "-c", well) == (0, "done\n", "")
+    with start(0, "sh", "-c", STUBBORN) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        pids = [process.pid, *map(int, process.stdout.readline().split())]
+        process.stdin.close()
+        assert process.wait(60) == -signal.SIGKILL
+        assert are_gone(pids, 10)
+
+
+PARENT = """
+import asyncio, os, sys
+from pathlib import Path
+from paddock.steps import processes
+command = ["sh", "-c", "trap '' TERM; sleep 600 & echo $$ $! >&2; wait; sleep 600"]
+held = asyncio.run(processes.started(command, environ=os.environ))
+print(held.process.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_kill_9_of_who_started_it_ends_it_with_all_that_it_started(tmp_path: Path) -> None:
+    written = tmp_path / "pids"
+    code = PARENT.replace(" >&2;", f" > {written};")
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        pids = [int(parent.stdout.readline())]
+        until = time.monotonic() + 30
+        while not (written.exists() and written.read_text().strip()) and time.monotonic() < until:
+            time.sleep(0.02)
+        pids += map(int, written.read_text().split())
+        assert len(pids) == 3
+        assert all(map(runs, pids))
+        parent.kill()
+    assert are_gone(pids, 30)
