@@ -3,6 +3,10 @@
 A name is resolved once and that very address is asked, so that no name can lead to another one
 between the check and the call. Addresses of this machine and of private networks are asked only
 where they are named themselves. Redirects are followed by the same rules. Knows no step.
+
+Where the environment names a proxy (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, not for those of
+`NO_PROXY`), that one is asked for the name, and what the name leads to is its own business: a name
+that leads into a private network from here is refused all the same.
 """
 
 from __future__ import annotations
@@ -45,7 +49,9 @@ class Target:
     url: str
     host: str
     address: str
+    """Of a server that a proxy is asked for, its name."""
     port: int | None
+    proxy: str | None = None
 
 
 async def fetched(url: str, hosts: Sequence[str], max_bytes: int) -> ToolResult:
@@ -83,8 +89,30 @@ async def allowed(url: str, hosts: Sequence[str]) -> Target:
         raise NotAllowed("an address with a user's name in it is not asked.")
     if not is_named(host, hosts):
         raise NotAllowed(f"'{host}' may not be asked; allowed: {', '.join(hosts)}.")
-    address = await _address_of(host, port or (443 if parts.scheme == "https" else 80), hosts)
-    return Target(parts._replace(fragment="").geturl(), host, address, port)
+    at = port or (443 if parts.scheme == "https" else 80)
+    proxy = proxy_of(parts.scheme, host, at)
+    if proxy is None:
+        address = await _address_of(host, at, hosts)
+    else:
+        address = host
+        await _refuse_private(host, at, hosts)
+    return Target(parts._replace(fragment="").geturl(), host, address, port, proxy)
+
+
+def proxy_of(scheme: str, host: str, port: int) -> str | None:
+    """Give the proxy that the environment names for a server; None: it is asked directly."""
+    from urllib.request import getproxies_environment, proxy_bypass
+
+    named = getproxies_environment()
+    proxy, address = named.get(scheme) or named.get("all"), _address(host)
+    networks = named.get("no", "").split(",")
+    if not proxy or host.lower() == "localhost" or proxy_bypass(f"{host}:{port}", named):
+        return None
+    if address is not None and (
+        address.is_loopback or any(_is_within(address, one.strip()) for one in networks)
+    ):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def is_named(host: str, hosts: Sequence[str]) -> bool:
@@ -132,19 +160,43 @@ def _address(host: str) -> Address | None:
 
 
 async def _address_of(host: str, port: int, hosts: Sequence[str]) -> str:
-    loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(_CONNECT_S):
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await _resolved(host, port)
     except (OSError, UnicodeError) as error:  # a TimeoutError is an OSError
         raise StepError(
             f"there is no server '{host}', as far as one can see.", kind="io"
         ) from error
-    for _, _, _, _, place in found:
-        address = _address(str(place[0]))
+    for place in found:
+        address = _address(place)
         if address is not None and is_reachable(address, host, hosts):
-            return str(place[0])
-    raise NotAllowed(
+            return place
+    raise _leads_inside(host)
+
+
+async def _refuse_private(host: str, port: int, hosts: Sequence[str]) -> None:
+    """Refuse a name that leads into a private network, as far as this machine can see.
+
+    Raises:
+        NotAllowed: one of its addresses does; the proxy may choose any.
+    """
+    try:
+        found = await _resolved(host, port)
+    except (OSError, UnicodeError):  # behind a proxy, names of the outside often lead nowhere
+        return
+    addresses = [address for place in found if (address := _address(place)) is not None]
+    if not all(is_reachable(address, host, hosts) for address in addresses):
+        raise _leads_inside(host)
+
+
+async def _resolved(host: str, port: int) -> list[str]:
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(_CONNECT_S):
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(place[0]) for *_, place in found]
+
+
+def _leads_inside(host: str) -> NotAllowed:
+    return NotAllowed(
         f"'{host}' leads into a private network, and only an address that is named itself, "
         f"such as 10.0.0.0/8, may be asked there."
     )
@@ -157,11 +209,10 @@ async def _asked(target: Target, max_bytes: int) -> ToolResult | str:
     host = f"[{target.host}]" if ":" in target.host else target.host
     named = host if target.port is None else f"{host}:{target.port}"
     url = httpx.URL(target.url).copy_with(host=target.address)
-    timeout = httpx.Timeout(_READ_S, connect=_CONNECT_S)
     headers = {"Host": named, "User-Agent": _AGENT, "Accept-Encoding": "identity"}
     try:
         async with (
-            httpx.AsyncClient(timeout=timeout, trust_env=False) as client,
+            _client(target.proxy) as client,
             client.stream(
                 "GET", url, headers=headers, extensions={"sni_hostname": target.host}
             ) as answer,
@@ -174,7 +225,24 @@ async def _asked(target: Target, max_bytes: int) -> ToolResult | str:
         return refusal(f"'{target.url}' has more than {max_bytes:,} bytes.")
     except httpx.HTTPError as error:
         why = str(error) or type(error).__name__
+        why = f"the proxy said: {why}" if isinstance(error, httpx.ProxyError) else why
         raise StepError(f"'{target.url}' cannot be fetched: {why}.", kind="io") from error
+
+
+def _client(proxy: str | None) -> httpx.AsyncClient:
+    """Give a client that heeds nothing of the environment but the proxy that was found there.
+
+    Raises:
+        StepError: it cannot be used.
+    """
+    import httpx
+
+    timeout = httpx.Timeout(_READ_S, connect=_CONNECT_S)
+    try:
+        return httpx.AsyncClient(timeout=timeout, trust_env=False, proxy=proxy)
+    except (httpx.InvalidURL, ValueError, ImportError) as error:
+        remedy = "Look at HTTPS_PROXY, HTTP_PROXY and ALL_PROXY: http:// and https:// proxies work."
+        raise StepError("the proxy of the environment cannot be used.", remedy=remedy) from error
 
 
 class _TooMuch(Exception):

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -36,7 +37,7 @@ PAGES: dict[str, tuple[int, dict[str, str], bytes]] = {
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        status, headers, body = PAGES[self.path]
+        status, headers, body = PAGES[urlsplit(self.path).path]  # whole, where it is a proxy
         self.server.hosts.append(self.headers["Host"])  # type: ignore[attr-defined]
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
@@ -159,6 +160,88 @@ def test_addresses_of_private_networks_must_be_named_themselves(
     address: str, host: str, expected: bool
 ) -> None:
     assert is_reachable(ipaddress.ip_address(address), host, [host]) is expected
+
+
+@pytest.fixture
+def behind_a_proxy(server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let our server be the proxy: it is asked for whole addresses."""
+    for name in ("NO_PROXY", "ALL_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(socket, "getaddrinfo", resolver({}))
+
+
+def resolver(known: dict[str, str]) -> Any:
+    real = socket.getaddrinfo
+
+    def lookup(host: str, port: Any, *rest: Any, **wishes: Any) -> list[Any]:
+        if host in known:
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (known[host], port))]
+        if str(host).replace(".", "").isdigit():
+            return real(host, port, *rest, **wishes)
+        raise socket.gaierror("no such name")
+
+    return lookup
+
+
+@pytest.mark.usefixtures("behind_a_proxy")
+def test_a_proxy_of_the_environment_is_asked_for_names_that_are_allowed(
+    server: ThreadingHTTPServer,
+) -> None:
+    url = "http://docs.example/json"
+    assert fetch(url, ["docs.example"]).value == {"a": [1]}
+    assert server.hosts[-1] == "docs.example"  # type: ignore[attr-defined]
+    asked = len(server.hosts)  # type: ignore[attr-defined]
+    assert "'docs.example' may not be asked" in refused(url, ["example.org"])
+    assert "'10.0.0.7' may not be asked" in refused("http://10.0.0.7/json", ["docs.example"])
+    assert len(server.hosts) == asked  # type: ignore[attr-defined]
+    away = refused("http://docs.example/metadata", ["docs.example"])
+    assert "'169.254.169.254' may not be asked" in away
+
+
+@pytest.mark.usefixtures("behind_a_proxy")
+def test_a_name_that_leads_inside_is_not_asked_of_a_proxy_either(
+    server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", resolver({"wiki.example": "10.0.0.7"}))
+    asked = len(server.hosts)  # type: ignore[attr-defined]
+    url = "http://wiki.example/json"
+    assert "leads into a private network" in refused(url, ["wiki.example"])
+    assert len(server.hosts) == asked  # type: ignore[attr-defined]
+    assert fetch(url, ["wiki.example", "10.0.0.0/8"]).value == {"a": [1]}
+
+
+@pytest.mark.usefixtures("behind_a_proxy")
+def test_no_proxy_and_this_machine_are_asked_directly(
+    base: str, server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fetching.proxy_of("http", "localhost", 80) is None
+    assert fetching.proxy_of("http", "127.0.0.1", 80) is None
+    assert fetching.proxy_of("https", "docs.example", 443) is None, "only http has one"
+    assert fetching.proxy_of("http", "docs.example", 80) == base
+    monkeypatch.setenv("no_proxy", "docs.example, .wiki.example,10.0.0.0/8")
+    for host in ("docs.example", "a.wiki.example", "10.1.2.3"):
+        assert fetching.proxy_of("http", host, 80) is None
+    assert fetching.proxy_of("http", "11.1.2.3", 80) == base
+    monkeypatch.setenv("all_proxy", "proxy:3128")
+    assert fetching.proxy_of("https", "other.example", 443) == "http://proxy:3128"
+
+
+@pytest.mark.usefixtures("behind_a_proxy")
+def test_a_proxy_that_cannot_be_used_is_told_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("http_proxy", "gopher://me:pass@proxy")
+    with pytest.raises(StepError) as caught:
+        fetch("http://docs.example/json", ["docs.example"])
+    assert str(caught.value) == (
+        "the proxy of the environment cannot be used. "
+        "Look at HTTPS_PROXY, HTTP_PROXY and ALL_PROXY: http:// and https:// proxies work."
+    )
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with pytest.raises(StepError, match=r"'http://docs.example/json' cannot be fetched: "):
+        fetch("http://docs.example/json", ["docs.example"])
 
 
 def test_the_deadline_of_a_server_that_says_nothing_is_not_for_ever() -> None:
