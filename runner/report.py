@@ -140,7 +140,7 @@ class PlanReport:
     notes: tuple[str, ...] = ()
     """What cannot be known before a step has run, one sentence each."""
     advice: tuple[str, ...] = ()
-    """What would make it quicker, one sentence each; for people."""
+    """What would make it quicker, and what else should be known, one sentence each; for people."""
 
     @property
     def has_work(self) -> bool:
@@ -166,6 +166,8 @@ class ValidateReport:
 
     file: str
     faults: tuple[Fault, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What is no fault, but should be known, one sentence each; for people."""
 
     @property
     def ok(self) -> bool:

@@ -230,6 +230,23 @@ def plans_within(nodes: Iterable[BoundNode]) -> Iterator[BoundPlan]:
             yield from plans_within(node.inner.nodes)
 
 
+def unheeded(bound: BoundPlan) -> Iterator[str]:
+    """Say what pipelines that steps run ask for in vain: one sentence for each file."""
+    of_runs = ("on", "concurrency", "budget")
+    asked = {
+        plan.file: [f"`{key}`" for key in of_runs if getattr(plan.pipeline, key) is not None]
+        for plan in plans_within(bound.nodes)
+    }
+    for file, keys in asked.items():
+        if keys:
+            listed = " and ".join((", ".join(keys[:-1]), keys[-1])) if keys[1:] else keys[0]
+            do, those = ("do", "those") if keys[1:] else ("does", "that")
+            yield (
+                f"{listed} of {file} {do} not count where a step runs it, only {those} of the "
+                f"file that is run."
+            )
+
+
 def outputs_of(inner: BoundPlan) -> tuple[str, ...]:
     """Name what a step that runs this pipeline gives."""
     if inner.returns is None:

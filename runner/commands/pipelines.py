@@ -56,6 +56,8 @@ def validate(
             console.tell(fault.render())
         if report.ok and not as_json:
             console.say(f"{report.file}: ok")
+        for note in report.notes:
+            console.tell(console.clean(note))
     if as_json:
         console.say_json({"ok": not faults, "faults": [fault.as_json() for fault in faults]})
     elif faults:
