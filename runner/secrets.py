@@ -65,6 +65,14 @@ class Secrets:
         return Withheld(self.redact(str(error)) or type(error).__name__)
 
 
+class StandIns(dict[str, str]):
+    """What is read where a run only repeats what was recorded: no variable and no file is."""
+
+    def __missing__(self, name: str) -> str:
+        """Give what stands in for a secret."""
+        return f"no-secret-in-a-replay-{name}"
+
+
 def resolve(
     pipeline: Pipeline,
     environ: Mapping[str, str],
@@ -112,6 +120,8 @@ class _Unusable(Exception):
 
 
 def _read(keys: SecretKeys, pipeline: Pipeline, environ: Mapping[str, str]) -> str:
+    if isinstance(environ, StandIns):
+        return environ[keys.env or str(keys.file)]
     if keys.env is not None:
         if keys.env not in environ:
             remedy = "Set it where the run is started; the value never belongs into the file."

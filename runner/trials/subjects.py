@@ -85,8 +85,10 @@ def orphans(subjects: Iterable[Subject], stem: str) -> Iterator[Path]:
     found = list(subjects)
     own = {subject.cassette for subject in found}
     for folder in sorted({cassette.parent for cassette in own}):
-        for file in sorted(folder.glob(f"{stem}.*.jsonl")):
-            if file not in own and _is_cassette(file):
+        for file in sorted(folder.glob("*.jsonl")):
+            # What has another dot is of a file `x.y.yaml` beside `x.yaml`.
+            is_named_so = file.name.removesuffix(".jsonl").rpartition(".")[0] == stem
+            if is_named_so and file not in own and _is_cassette(file):
                 yield file
 
 

@@ -192,8 +192,7 @@ class TapedPool:
 
     async def _answer(self, request: ChatRequest) -> Reply:
         asked = _asked(request.model, asked_of_chat(request, ""))
-        given = self._tape.find("chat", asked)
-        digest = (await self.facts(request.model)).digest
+        given, digest = await self._found("chat", asked, request.model)
         if given is not None:
             return self._read(_reply, given, digest)
         if self._real is None:
@@ -209,8 +208,7 @@ class TapedPool:
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         """Give the recorded vectors, or ask for them and record them."""
         asked = _asked(request.model, asked_of_embed(request, ""))
-        given = self._tape.find("embed", asked)
-        digest = (await self.facts(request.model)).digest
+        given, digest = await self._found("embed", asked, request.model)
         if given is not None:
             return self._read(_vectors, given, digest)
         if self._real is None:
@@ -222,6 +220,15 @@ class TapedPool:
             raise
         self._tape.keep("embed", asked, _kept_vectors(reply))
         return reply
+
+    async def _found(
+        self, kind: Kind, asked: Mapping[str, Any], model: ModelSpec
+    ) -> tuple[Mapping[str, Any] | None, str]:
+        """Give what was recorded, and the model's digest."""
+        if self._real is not None:
+            await self.facts(model)  # replies of another model of this name go before any is found
+        given = self._tape.find(kind, asked)
+        return given, (await self.facts(model)).digest
 
     def _read(
         self, read: Callable[[Mapping[str, Any], str], R], given: Mapping[str, Any], digest: str

@@ -19,7 +19,7 @@ from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner import pools, verbs
 from paddock.runner.binding.bound import BoundPlan
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.secrets import Secrets, Withheld
+from paddock.runner.secrets import Secrets, StandIns, Withheld
 from paddock.runner.settings import Settings
 from paddock.runner.tools import BoundModels
 from paddock.steps.step import StepError
@@ -34,6 +34,8 @@ from .taped_tools import TapedTools
 
 Mode = Literal["auto", "record", "replay"]
 MOST_UNSEEN = 3
+NOT_REACHED = frozenset(("run", "mcp", "network", "secrets"))
+"""What needs no consent in a replay, since it does none of it: only Python functions are called."""
 _TOLD = (PipelineError, EngineError, LedgerError, StepError, Withheld, pools.Interrupted)
 """What ends a test before its claims can be looked at, in words for its author."""
 
@@ -209,16 +211,14 @@ async def _on_stage(
 ) -> _Turn:
     inputs = inputs_of(subject, stage)
     settings = replace(how.settings, ledger_url="")
-    environ = _Anything(how.environ) if source == "replay" else how.environ
-    _, bound, secrets = verbs.prepare(
-        stage.file, inputs, settings, subject.text, how.allow, environ
-    )
+    is_replay = source == "replay"
+    environ = StandIns() if is_replay else how.environ
+    allow = how.allow | NOT_REACHED if is_replay else how.allow
+    _, bound, secrets = verbs.prepare(stage.file, inputs, settings, subject.text, allow, environ)
     tape = None
     if cassette is not None:
         wording = Wording(stage, secrets.redact)
-        tape = Tape(
-            cassette, wording, source == "replay", subject.shown_cassette, test=subject.test.name
-        )
+        tape = Tape(cassette, wording, is_replay, subject.shown_cassette, test=subject.test.name)
     with secrets.guarded():
         async with _pool(subject, how, source, tape, bound, secrets, number) as pool:
             report = await verbs.run_async(
@@ -228,11 +228,12 @@ async def _on_stage(
                 settings=settings,
                 pool=pool,
                 stop=how.stop,
-                allow=how.allow,
+                allow=allow,
                 text=subject.text,
                 notify=False,
                 environ=environ,
                 tape=None if tape is None else TapedTools(tape, number),
+                keeps_turn=False,
             )
             if how.stop.is_set() or report.status == "interrupted":
                 raise Interrupted
@@ -337,15 +338,3 @@ def _unseen(unseen: list[Unseen], stage: Stage) -> tuple[Problem, ...]:
         shown.append(Problem("unseen", f"{left:,} more calls were not recorded."))
     remedy = "If the change is meant, record the test again with `--record`."
     return (*shown[:-1], replace(shown[-1], message=f"{shown[-1].message} {remedy}"))
-
-
-class _Anything(dict[str, str]):
-    """An environment in which every secret is there: a replay reaches nothing that asks for it."""
-
-    def __contains__(self, name: object) -> bool:
-        """Everything is there."""
-        return True
-
-    def __missing__(self, name: str) -> str:
-        """What stands in for a secret."""
-        return f"no-secret-in-a-replay-{name}"

@@ -124,22 +124,28 @@ def test_a_model_that_was_not_recorded_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_a_secret_is_in_no_cassette_and_a_replay_needs_none(
+def test_secrets_are_in_no_cassette_and_a_replay_reads_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench(tmp_path)
-    bench.edit("name: sums\n", "name: sums\nsecrets: {key: {env: SUMS_KEY}}\n")
-    bench.edit("({{ inputs.tone }})", "({{ secrets.key }})")
+    bench.edit("name: sums\n", "name: sums\nsecrets: {key: {env: SUMS_KEY}, pin: {file: .pin}}\n")
+    bench.edit("({{ inputs.tone }})", "({{ secrets.key }}, {{ secrets.pin }})")
     monkeypatch.setenv("SUMS_KEY", "tr0ub4dor")
+    pin = tmp_path / ".pin"
+    pin.write_text("h0rse-staple\n")
+    bench.edit("file: .pin", f"file: {pin}")
+    (problem,) = bench.case("record").problems
+    assert "which needs 'secrets'" in problem.message
     case = bench.case("record", flags={"allow": "secrets"})
     monkeypatch.delenv("SUMS_KEY")
+    pin.unlink()
     assert case.passed, case.problems
-    assert "tr0ub4dor" in str(bench.pool.chats)
-    assert "tr0ub4dor" not in bench.cassette.read_text("utf-8")
-    assert bench.case("replay", pool=Nobody(), flags={"allow": "secrets"}).passed
+    assert "(tr0ub4dor, h0rse-staple)" in str(bench.pool.chats)
+    text = bench.cassette.read_text("utf-8")
+    assert "tr0ub4dor" not in text and "h0rse" not in text
 
-    (problem,) = bench.case("replay", pool=Nobody()).problems
-    assert "which needs 'secrets'" in problem.message
+    for mode in ("replay", "auto"):
+        assert bench.case(mode, pool=Nobody()).problems == (), "neither variable nor file is there"
 
 
 def test_a_test_whose_inputs_lead_elsewhere_is_not_run(tmp_path: Path) -> None:
@@ -251,7 +257,7 @@ returns: steps.at.stdout
     assert bench.case("record", flags=allowed).passed
     results = [line["given"]["results"][0]["stdout"] for line in bench.lines()[1:]]
     assert len(set(results)) == 2
-    assert bench.case("replay", pool=Nobody(), flags=allowed).turns == (True, True)
+    assert bench.case("replay", pool=Nobody()).turns == (True, True)
 
 
 def test_what_is_recorded_is_saved_now_and_then(

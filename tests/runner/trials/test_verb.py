@@ -21,12 +21,15 @@ def test_a_cassette_without_a_test_is_told_and_dropped_when_recording(tmp_path: 
     bench.edit("name: two documents", "name: both documents")
     bench.write("tests/cassettes/other.two-documents.jsonl", '{"cassette": 1}\n')
     bench.write("tests/cassettes/pipeline.notes.jsonl", '{"not": "ours"}\n')
+    bench.write("tests/cassettes/pipeline.long.two-documents.jsonl", '{"cassette": 1}\n')
     old = os.path.relpath(bench.cassette)
 
     suite = bench.suite("record")
     assert suite.notes == (f"{old} belonged to no test, and was dropped",)
     assert sorted(file.name for file in bench.cassette.parent.iterdir()) == [
-        "other.two-documents.jsonl", "pipeline.both-documents.jsonl", "pipeline.notes.jsonl",
+        "other.two-documents.jsonl", "pipeline.both-documents.jsonl",
+        "pipeline.long.two-documents.jsonl",  # of a `pipeline.long.yaml`
+        "pipeline.notes.jsonl",
     ]  # fmt: skip
     bench.edit("name: both documents", "name: all documents")
     suite = bench.suite("replay", pool=Nobody())

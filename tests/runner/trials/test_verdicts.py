@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from paddock.engine.request import ChatRequest
+from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec
 from tests.fakes.pool import FakePool
 from tests.runner.trials.bench import Bench, Nobody
 
@@ -77,3 +78,28 @@ tests:
     bench.edit("names the ferry", "names a ferry")
     case = bench.case("replay", pool=Nobody())
     assert "unseen" in [problem.kind for problem in case.problems]
+
+
+class Exchanged(FakePool):
+    """The same names, but other models behind them."""
+
+    async def facts(self, model: ModelSpec) -> ModelFacts:
+        return replace(await super().facts(model), digest="another")
+
+
+def test_another_judge_of_the_same_name_is_asked_anew(bench: Bench) -> None:
+    bench.tests = """
+tests:
+  - {name: two documents, replay: tests/cassettes, expect: [{judge: It names the ferry.}]}
+"""
+    bench.save()
+    for pool in (FakePool, Exchanged):
+        asked: list[ChatRequest] = []
+
+        def answer(request: ChatRequest, asked: list[ChatRequest] = asked) -> str:
+            asked.append(request)
+            return '{"reason": "It does.", "verdict": "yes"}'
+
+        assert bench.case("record", pool=pool(answer=answer)).passed
+        assert len(asked) == 1
+        assert bench.case("replay", pool=Nobody()).problems == ()
