@@ -12,7 +12,7 @@ from typing import Any
 
 from .step import Output, Params, Step
 
-GROUP = "paddock.steps"
+GROUP, OURS = "paddock.steps", "paddock"
 ALIASES = {"summarize": "summarise"}
 
 
@@ -44,12 +44,27 @@ class BrokenStep(Exception):
 
 
 @cache
-def _found() -> dict[str, tuple[EntryPoint, ...]]:
+def _all() -> dict[str, tuple[EntryPoint, ...]]:
     """Collect the entry points by name."""
     found: dict[str, tuple[EntryPoint, ...]] = {}
     for point in entry_points(group=GROUP):
         found[point.name] = (*found.get(point.name, ()), point)
     return found
+
+
+@cache
+def _found() -> dict[str, tuple[EntryPoint, ...]]:
+    """Give those that count: the language's own go before others of the same name."""
+    return {name: _ours(points) or points for name, points in _all().items()}
+
+
+def _ours(points: tuple[EntryPoint, ...]) -> tuple[EntryPoint, ...]:
+    """Give the language's own among several; asking whose one is reads its package's metadata."""
+    return tuple(point for point in points if _of(point) == OURS) if len(points) > 1 else ()
+
+
+def _of(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else "unknown"
 
 
 def names() -> tuple[str, ...]:
@@ -71,7 +86,7 @@ def load(name: str) -> type[Step[Any, Any]]:
         raise BrokenStep(name, package(name), "more than one package brings it")
     try:
         kind = points[0].load()
-    except Exception as error:  # a plug-in's import may raise anything; it is told, not swallowed
+    except (Exception, SystemExit) as error:  # an import may raise anything; it is told
         raise BrokenStep(name, package(name), f"{type(error).__name__}: {error}") from error
     fault = _fault(kind)
     if fault:
@@ -88,13 +103,16 @@ def load_all() -> tuple[dict[str, type[Step[Any, Any]]], tuple[BrokenStep, ...]]
             kinds[name] = load(name)
         except BrokenStep as error:
             broken.append(error)
+        why = "it has the name of one that comes with Paddock"
+        hidden = [point for point in _all()[name] if point not in _found()[name]]
+        broken += [BrokenStep(name, _of(point), why) for point in hidden]
     return kinds, tuple(broken)
 
 
 def package(name: str) -> str:
     """Tell which package brings a step; several ones are joined, none gives an empty text."""
     points = _found().get(ALIASES.get(name, name), ())
-    return " and ".join(point.dist.name if point.dist else "unknown" for point in points)
+    return " and ".join(map(_of, points))
 
 
 def _fault(kind: object) -> str:

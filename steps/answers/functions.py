@@ -87,7 +87,7 @@ def _package(point: EntryPoint) -> str:
 def _loaded(name: str, point: EntryPoint) -> CheckFunction:
     try:
         found = point.load()
-    except Exception as error:  # a plug-in's import may raise anything; it is told, not swallowed
+    except (Exception, SystemExit) as error:  # an import may raise anything; it is told
         raise BrokenCheck(name, _package(point), f"{type(error).__name__}: {error}") from error
     if not callable(found):
         raise BrokenCheck(name, _package(point), f"{point.value} is no function")

@@ -49,7 +49,7 @@ def load(name: str) -> type[Reader]:
     """
     try:
         kind = _found()[name].load()
-    except Exception as error:  # a plug-in's import may raise anything; it is told, not swallowed
+    except (Exception, SystemExit) as error:  # an import may raise anything; it is told
         raise BrokenReader(name, f"{type(error).__name__}: {error}") from error
     fault = _fault(kind)
     if fault:

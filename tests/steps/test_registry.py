@@ -120,6 +120,7 @@ def test_a_plug_in_is_a_step_like_the_built_in_ones(tmp_path: Path) -> None:
             "import nowhere_to_be_found",
             "ModuleNotFoundError: No module named 'nowhere_to_be_found'",
         ),
+        ("shout = acme_steps:Shout", "import sys; sys.exit('no')", "SystemExit: no"),
         ("shout = acme_steps:Shout", "Shout = 3", "acme_steps:Shout is not a class"),
         (
             "shout = acme_steps:Shout",
@@ -151,16 +152,29 @@ def test_a_broken_plug_in_is_told_with_its_package(
 
 
 def test_a_name_that_two_packages_bring_is_refused(tmp_path: Path) -> None:
-    plug_in(tmp_path, "chat = acme_steps:Shout", GOOD)
+    plug_in(tmp_path, "shout = acme_steps:Shout", GOOD)
+    plug_in(tmp_path, "shout = other_steps:Shout", GOOD, name="other-steps")
     program = """
         from paddock.steps import registry
         try:
-            registry.load("chat")
+            registry.load("shout")
         except registry.BrokenStep as error:
-            print(error.package, "|", error.why)
+            print(error.why, "|", *sorted(error.package.split(" and ")))
     """
     out = in_a_new_python(program, tmp_path)
-    assert out in (
-        "acme-steps and paddock | more than one package brings it\n",
-        "paddock and acme-steps | more than one package brings it\n",
+    assert out == "more than one package brings it | acme-steps other-steps\n"
+
+
+def test_a_plug_in_takes_no_built_in_name_away_and_is_told(tmp_path: Path) -> None:
+    plug_in(tmp_path, "chat = acme_steps:Shout", GOOD)
+    program = """
+        from paddock.steps import registry
+        print(registry.load("chat").__module__, registry.package("chat"))
+        kinds, broken = registry.load_all()
+        print(kinds["chat"].__module__, *broken)
+    """
+    assert in_a_new_python(program, tmp_path) == (
+        "paddock.steps.chat paddock\n"
+        "paddock.steps.chat step 'chat' of package 'acme-steps' cannot be used: it has the name "
+        "of one that comes with Paddock. Update or remove 'acme-steps'.\n"
     )
