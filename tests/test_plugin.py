@@ -29,6 +29,7 @@ from paddock.runner import run, validate
 from paddock.runner.commands.installed import installed
 from paddock.runner.commands.machine import schema_of_all
 from paddock.runner.commands.for_llm import text_of
+from paddock.runner.trials import verb
 from dataclasses import replace
 
 folder = Path(sys.argv[1])
@@ -38,7 +39,10 @@ answers = iter(["HELP! The ferry!", "The ferry leaves early."])
 pool = FakePool(answer=lambda request: next(answers))
 report = run(folder / "demo.yaml", local=True, pool=pool, settings=allowed)
 again = run(folder / "demo.yaml", local=True, pool=pool, settings=allowed)
+tests = [verb.read(folder / "demo.yaml")]
+(suite,) = verb.carry_out(tests, mode="replay", flags={"allow": "tool"}, tell=lambda *_: None)
 told = {
+    "tests": suite.as_json(),
     "faults": [fault.message for fault in validate(folder / "demo.yaml").faults],
     "installed": [
         [kind, row["name"], row["description"]]
@@ -89,6 +93,11 @@ def test_it_is_listed_beside_what_is_built_in(told: dict[str, Any]) -> None:
         ["readers", "srt", "application/x-subrip"],
     ]
     assert (told["broken"], told["schema"], told["llm"]) == ([], True, True)
+
+
+def test_its_tests_pass_without_a_model(told: dict[str, Any]) -> None:
+    (case,) = told["tests"]["tests"]
+    assert (case["outcome"], case["problems"], case["notes"]) == ("passed", [], [])
 
 
 def test_a_pipeline_uses_all_of_it(told: dict[str, Any]) -> None:
