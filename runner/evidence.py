@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.steps.stores.opened import OpenStores
 
-from .freshness import canonical, part
+from .freshness import LOST_FILE, LOST_ROWS, canonical, is_loss, part
 from .ledger.entries import Entry
 from .ledger.outputs import Index, sha256_of
 
@@ -123,20 +123,27 @@ class Evidence:
     def difference(self, scope: str, entry: Entry, edited: list[str]) -> str | None:
         """Say what of what an item wrote and read has changed; None when all is as it was.
 
+        What it read goes before what it made and is lost: that can be made again without a call.
         Outputs that somebody edited are put into `edited`, and are no difference.
         """
+        loss = None
         for path in json.loads(entry.outputs) if entry.outputs else ():
-            if reason := self._of_output(scope, path, edited):
-                return reason
+            loss = loss or self._of_output(scope, path, edited)
         for path, mark in json.loads(entry.reads).items() if entry.reads else ():
-            if reason := self._of_mark(path, mark, edited):
+            reason = self._of_mark(path, mark, edited)
+            if reason is not None and not is_loss(reason):
                 return reason
-        return None
+            loss = loss or reason
+        return loss
+
+    def agrees(self, path: str, mark: Sequence[Any]) -> bool:
+        """Tell whether what a mark is of is as it was; `look` at its entry comes before."""
+        return self._of_mark(path, mark, []) is None
 
     def _of_output(self, scope: str, path: str, edited: list[str]) -> str | None:
         condition = self._index.condition(scope, path)
         if condition == "missing":
-            return f"output is missing: {path}"
+            return f"{LOST_FILE}{path}"
         if condition == "edited":
             edited.append(path)
         return None
@@ -150,7 +157,7 @@ class Evidence:
             return None if same else f"folder changed: {folder}"
         if mark[0] == ROWS:
             held = self._stores.holds(Path(self._index.absolute(mark[1])), mark[2])
-            return None if held == mark[3] else f"its rows are missing in the store: {mark[1]}"
+            return None if held == mark[3] else f"{LOST_ROWS}{mark[1]}"
         if mark[0] == STORE:
             content = self._stores.content(Path(self._index.absolute(path)))
             return None if content == mark[1] else f"store changed: {path}"

@@ -75,7 +75,8 @@ def _whole(origin: Origin, *, is_full: bool) -> Iterator[str]:
 
 def _changes(origin: Origin) -> Iterator[str]:
     if not origin.changes:
-        yield _field("since", "nothing that it was made of has changed")
+        seen = "was looked at" if origin.notes else "it was made of"
+        yield _field("since", f"nothing that {seen} has changed")
     for change in origin.changes:
         yield _field("since", console.clean(change.what))
         for line in change.detail:

@@ -48,29 +48,33 @@ def source_of(trace: Trace, base: Path) -> ReadFile | None:
 
 def reads_of(trace: Trace, base: Path) -> tuple[ReadFile, ...]:
     """Give the other files that went into it."""
-    marks = _marks(trace).items()
-    return tuple(_read(str(base / path), mark) for path, mark in marks if is_of_a_file(mark))
+    marks = marks_of(trace).items()
+    return tuple(
+        read_as_marked(str(base / path), mark) for path, mark in marks if is_of_a_file(mark)
+    )
 
 
 def looked_in(trace: Trace, base: Path) -> tuple[str, ...]:
     """Give the folders that were listed for it alone, and the stores that it searched."""
-    marks = _marks(trace).items()
+    marks = marks_of(trace).items()
     return tuple(str(base / path) for path, mark in marks if mark[0] in (LISTED, STORE))
 
 
 def kept_in(trace: Trace, base: Path) -> tuple[str, ...]:
     """Give the stores in which it has rows."""
-    return tuple(str(base / mark[1]) for mark in _marks(trace).values() if mark[0] == ROWS)
+    return tuple(str(base / mark[1]) for mark in marks_of(trace).values() if mark[0] == ROWS)
 
 
-def _marks(trace: Trace) -> Mapping[str, Sequence[Any]]:
+def marks_of(trace: Trace) -> Mapping[str, Sequence[Any]]:
+    """Give what an item read, listed, searched and keeps, as its entry marks it."""
     if trace.entry is None or not trace.entry.reads:
         return {}
     marks: dict[str, Sequence[Any]] = json.loads(trace.entry.reads)
     return marks
 
 
-def _read(path: str, mark: Sequence[Any]) -> ReadFile:
+def read_as_marked(path: str, mark: Sequence[Any]) -> ReadFile:
+    """Tell whether a file is as a mark says."""
     try:
         stat = os.stat(path)  # noqa: PTH116 - as `work` has it
     except OSError:

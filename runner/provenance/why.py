@@ -9,13 +9,14 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.errors import EngineError
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.calls import Digests
+from paddock.runner.freshness import canonical
 from paddock.runner.history.places import STATE_FOLDER, Place, places
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
@@ -24,8 +25,10 @@ from paddock.runner.ledger.outputs import Condition, Index
 from paddock.runner.settings import Settings, read_settings
 
 from . import since
+from .around import Around
+from .before import Before, before
 from .find import Trace, Traces
-from .origin import Answer, Change, Origin
+from .origin import Answer, Change, Origin, ReadFile
 from .steps import spec_of, steps_of
 
 if TYPE_CHECKING:
@@ -86,6 +89,9 @@ class _Case:
         self._traces = Traces(ledger, base)
         self._origins = Origins(ledger)
         self._index = Index(ledger, base, set())
+        self._around = Around(ledger, base)
+        self._before = Before()
+        self._bounds: dict[str, BoundPlan] = {}
 
     def answer(self) -> Answer:
         stored = self._stored()
@@ -113,21 +119,22 @@ class _Case:
     def _origin(self, trace: Trace) -> Origin:
         entry, base = trace.entry, self._base
         source, reads = since.source_of(trace, base), since.reads_of(trace, base)
-        before = spec_of(self._origins, trace)
-        changes, notes = self._changes(trace, before)
-        made_of = _made_of(before)
+        spec = spec_of(self._origins, trace)
+        changes = list(self._of_file("its document", source)) if source is not None else []
+        since_, notes = self._changes(trace, spec)
+        changes += since_
+        made_of = _made_of(spec)
         steps = list(steps_of(self._origins, trace))
+        told = {trace.place.step}
         for name in made_of if not any(step.calls for step in steps) else ():
             # A step that only writes down what a model said: what was asked of it is told as well.
             other = self._traces.beside(trace.place, name)
             if other is not None:
+                told.add(name)
                 steps += steps_of(self._origins, other)
-                changes += self._changes(other, spec_of(self._origins, other))[0]
-        files = [("its document", source)] if source is not None else []
-        files += [("a file that it read", read) for read in reads]
-        for what, file in files:
-            if file is not None and file.state != "same":
-                changes.insert(0, Change(f"{what} {_IS[file.state]}: {self._shown(file.path)}"))
+                changes += self._changes(other, spec_of(self._origins, other), f"'{name}'")[0]
+        behind, unknown = self._behind(trace, told)
+        changes += behind
         return Origin(
             path=self._traces.absolute(trace.path),
             pipeline=base / trace.place.file,
@@ -146,47 +153,80 @@ class _Case:
             made_of=made_of,
             outputs=tuple(map(self._traces.absolute, trace.outputs)),
             changes=tuple(dict.fromkeys(changes)),
-            notes=tuple(notes),
+            notes=(*notes, *unknown),
             n_rows=trace.n_rows,
         )
 
-    def _shown(self, path: str) -> str:
-        return self._traces.stored(Path(path))
+    def _of_file(self, what: str, file: ReadFile) -> Iterator[Change]:
+        if file.state != "same":
+            yield Change(f"{what} {_IS[file.state]}: {self._traces.stored(Path(file.path))}")
 
     def _condition(self, trace: Trace) -> Condition:
         if trace.n_rows is not None:
             return "same" if self._path.exists() else "missing"
         return self._index.condition(trace.place.scope, trace.path)
 
-    def _changes(self, trace: Trace, before: Mapping[str, Any]) -> tuple[list[Change], list[str]]:
-        """Compare the item with what the pipeline says now."""
-        file = self._base / trace.place.file
+    def _changes(
+        self, trace: Trace, spec: Mapping[str, Any], subject: str = "it"
+    ) -> tuple[list[Change], list[str]]:
+        """Compare the item with what the pipeline says now; `subject` names it."""
         notes: list[str] = []
-        if not trace.place.file or not file.exists():
-            return [Change(f"the pipeline is gone: {trace.place.file}")], notes
+        changes = [
+            change
+            for read in since.reads_of(trace, self._base)
+            for change in self._of_file(f"a file that {subject} read", read)
+        ]
+        if not self._has_pipeline(trace):
+            return [*changes, Change(f"the pipeline is gone: {trace.place.file}")], notes
         try:
             settings = read_settings(self._base)
-            given, hidden = self._given(trace)
-            bound = self._bound(file, settings, {**given, **dict.fromkeys(hidden, "")})
+            _, hidden = self._given(trace)
+            bound = self._bound(trace, settings)
             node = since.node_of(bound, trace.place.step)
             if node is None:
-                return [Change(f"the pipeline has no '{trace.place.step}' any more")], notes
+                gone = Change(f"the pipeline has no '{trace.place.step}' any more")
+                return [*changes, gone], notes
             parts, older = asyncio.run(_parts(bound, node, self._index, settings))
         except PipelineError as error:
             what = f"the pipeline cannot be used as it is now: {error.faults[0].message}"
-            return [Change(what)], notes
+            return [*changes, Change(what)], notes
         except EngineError as error:
-            return [Change(f"a model cannot be used any more: {error}")], notes
+            return [*changes, Change(f"a model cannot be used any more: {error}")], notes
         if _is_elsewhere(bound, settings):
             notes.append("its models are asked elsewhere: whether they changed is not looked at")
         known = {name: parts[name] for name in parts.keys() - {f"inputs.{one}" for one in hidden}}
-        changes = list(since.changed_words(trace, node, before, known, older))
-        for step in _made_of(before):
+        roots = since.owner_of(bound, node).roots
+        changes += asyncio.run(self._around.changes(trace, roots, subject))
+        changes += since.changed_words(trace, node, spec, known, older)
+        for step in _made_of(spec):
             n_newer = self._traces.newer(trace.place.file, step, trace.at)
             if n_newer:
                 results = "a newer result" if n_newer == 1 else f"{n_newer:,} newer results"
                 changes.append(Change(f"'{step}', which it reads, has {results}"))
         return changes, notes
+
+    def _behind(self, trace: Trace, told: Collection[str]) -> tuple[list[Change], list[str]]:
+        """Tell what comes before it in the pipeline and has work to do; `told` are known already.
+
+        That is asked of a plan, and so of nothing that servers elsewhere or secrets decide.
+        """
+        if not self._has_pipeline(trace):
+            return [], []
+        try:
+            settings = read_settings(self._base)
+            given, hidden = self._given(trace)
+            bound = self._bound(trace, settings)
+        except PipelineError:
+            return [], []
+        if not before(bound, trace.place.step):
+            return [], []
+        if _is_elsewhere(bound, settings) or hidden:
+            return [], ["whether what comes before it is up to date is not looked at"]
+        given = {name: value for name, value in given.items() if name in bound.inputs}
+        return self._before.changes(bound, trace.place.step, given, settings, told), []
+
+    def _has_pipeline(self, trace: Trace) -> bool:
+        return bool(trace.place.file) and (self._base / trace.place.file).exists()
 
     def _given(self, trace: Trace) -> tuple[dict[str, Any], list[str]]:
         """Tell what its run was given by hand, and which inputs were, and are kept nowhere."""
@@ -194,15 +234,23 @@ class _Case:
         given = json.loads(row.given) if row is not None and row.given else {}
         return given.get("inputs", {}), given.get("hidden", [])
 
-    @staticmethod
-    def _bound(file: Path, settings: Settings, given: Mapping[str, Any]) -> BoundPlan:
-        """Bind the pipeline with what a run was given, as far as it still takes it."""
-        from paddock.runner.binding.bind import bind, plan_of
+    def _bound(self, trace: Trace, settings: Settings) -> BoundPlan:
+        """Bind the pipeline with what its run was given, as far as it still takes it."""
+        given, hidden = self._given(trace)
+        name = canonical([trace.place.file, given, hidden])
+        if name not in self._bounds:
+            file = self._base / trace.place.file
+            self._bounds[name] = _bound(file, settings, {**given, **dict.fromkeys(hidden, "")})
+        return self._bounds[name]
 
-        plan = plan_of(file)
-        kept = {name: value for name, value in given.items() if name in plan.pipeline.inputs}
-        models: dict[Role, str] = {"chat": settings.chat_model, "embed": settings.embed_model}
-        return bind(plan, kept, cwd=file.parent, default_models=models)
+
+def _bound(file: Path, settings: Settings, given: Mapping[str, Any]) -> BoundPlan:
+    from paddock.runner.binding.bind import bind, plan_of
+
+    plan = plan_of(file)
+    kept = {name: value for name, value in given.items() if name in plan.pipeline.inputs}
+    models: dict[Role, str] = {"chat": settings.chat_model, "embed": settings.embed_model}
+    return bind(plan, kept, cwd=file.parent, default_models=models)
 
 
 class _Unasked(Digests):
@@ -245,7 +293,7 @@ def _is_elsewhere(bound: BoundPlan, settings: Settings) -> bool:
     return bool(bound.pools or settings.pool_urls)
 
 
-_IS = {"changed": "is another one now", "gone": "is gone", "same": "is as it was"}
+_IS = {"changed": "is another one now", "gone": "is gone"}
 
 
 def _made_of(spec: Mapping[str, Any]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from paddock.runner.commands.why_text import why_text
 from paddock.runner.ledger.entries import StoredRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.origins import Origins
-from paddock.runner.provenance.origin import Answer, Origin
+from paddock.runner.provenance.origin import Answer, Change, Origin
 from paddock.runner.provenance.why import why
 from paddock.runner.verbs import run_async
 from tests.fakes.pool import FakePool
@@ -276,6 +277,136 @@ def test_a_store_tells_whose_rows_it_has(world: World) -> None:
         ("a.txt", 3, "same"), ("b.txt", 1, "same"),
     ]  # fmt: skip
     assert "index.lance, 3 rows" in paddock("why", "index.lance").stdout
+
+
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> World:
+    world = World(tmp_path, text)
+    world.documents(2)
+    monkeypatch.chdir(tmp_path)
+    return world
+
+
+INDEXED = """\
+name: indexed
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {uses: embed, with: {texts: ["{{ steps.text.text }}"], store: index.lance}}
+  - {id: found, needs: [each], uses: search, with: {store: index.lance, query: ferry}}
+  - {id: report, uses: files.write, with: {path: FOUND.md, text: "Found: {{ steps.found.hits }}"}}
+  - id: answers
+    needs: [each]
+    for_each: word in ["pier"]
+    key: word
+    do:
+      - {id: hits, uses: search, with: {store: index.lance, query: "{{ word }}"}}
+      - {uses: files.write, with: {path: "out/{{ word }}.txt", text: "- {{ steps.hits.hits }}"}}
+"""
+
+
+def test_a_store_that_was_searched_and_holds_something_else_now_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = in_a_folder(tmp_path, monkeypatch, INDEXED)
+    world.run()
+    for path in ("out/pier.txt", "FOUND.md", "index.lance"):
+        assert [change for one in why(Path(path)).origins for change in one.changes] == []
+    import lancedb
+
+    lancedb.connect(tmp_path / "index.lance").open_table("rows").delete("item = '1.txt'")
+    behind = "'each', which comes before it, is not up to date: 1.txt (stale)"
+    assert changes("out/pier.txt") == [
+        "a store that it searched holds something else now: index.lance",
+        "'each', which comes before it, is not up to date: 1.txt (stale)",
+    ]
+    assert changes("FOUND.md") == [
+        "a store that 'found' searched holds something else now: index.lance", behind,
+    ]  # fmt: skip
+    mine, others = why(Path("index.lance")).origins
+    assert mine.changes == ()
+    assert others.changes == (
+        Change("a store that it kept rows in has not all of them as they were: index.lance"),
+    )
+    shutil.rmtree(tmp_path / "index.lance")
+    assert changes("out/pier.txt")[0] == "a store that it searched is gone: index.lance"
+    assert "a store that it kept rows in is gone: index.lance" in {
+        change.what for one in why(Path("index.lance")).origins for change in one.changes
+    }
+
+
+LISTED = """\
+name: listed
+steps:
+  - id: each
+    for_each: name in ["inbox"]
+    key: name
+    do:
+      - {id: docs, uses: files.scan, with: {root: "{{ name }}", include: ["*.txt"]}}
+      - {uses: files.write, with: {path: "inbox/list.txt", text: "Has: {{ steps.docs.files }}"}}
+"""
+
+
+def test_a_folder_that_was_listed_and_holds_something_else_now_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = in_a_folder(tmp_path, monkeypatch, LISTED)
+    world.run()
+    assert changes("inbox/list.txt") == []  # its own outputs are in no listing
+    world.write("inbox/notes.md", "Not asked for.")
+    assert changes("inbox/list.txt") == []
+    world.write("inbox/2.txt", "A third.")
+    told = ["a folder that it listed holds something else now: inbox"]
+    assert changes("inbox/list.txt") == told
+    shutil.rmtree(tmp_path / "inbox")
+    assert changes("inbox/list.txt") == ["a folder that it listed is gone: inbox"]
+
+
+def test_what_is_made_of_a_block_tells_which_of_its_documents_are_others_now(world: World) -> None:
+    assert changes("out/DIGEST.md") == []
+    world.write("inbox/a.txt", "The ferry leaves at ten.")
+    world.write("inbox/c.txt", "A third.")
+    (world.folder / "inbox/b.txt").unlink()
+    assert changes("out/DIGEST.md") == [
+        "'each', which comes before it, is not up to date: "
+        "a.txt (changed), c.txt (new), b.txt (deleted)"
+    ]
+    world.edit("Sum up:", "In one line:")
+    for number in range(6):
+        world.write(f"inbox/d{number}.txt", "One more.")
+    assert changes("out/DIGEST.md") == [
+        "'each', which comes before it, is not up to date: "
+        "a.txt (changed), c.txt (new), d0.txt (new) and 6 more"
+    ]
+    world.run()
+    assert changes("out/DIGEST.md") == []
+
+
+def test_what_cannot_be_looked_at_any_more_is_not_claimed_to_be_as_it_was(world: World) -> None:
+    (world.folder / "inbox").rename(world.folder / "elsewhere")
+    assert changes("out/DIGEST.md") == [
+        f"what comes before it cannot be looked at: step 'docs': the folder '{world.folder}/inbox' "
+        f"is not there. Correct `root`, or make the folder."
+    ]
+
+
+def test_what_is_not_looked_at_is_not_claimed_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    world.edit("  tone:", "  word: {type: str, secret: true, default: none}\n  tone:")
+    world.documents(1)
+    world.run({"word": "abracadabra"})
+    monkeypatch.chdir(tmp_path)
+    assert the_one("out/0.txt").notes == ()
+    world.write("inbox/1.txt", "New.")
+    lines = paddock("why", "out/DIGEST.md").stdout.splitlines()
+    assert [" ".join(line.split()) for line in lines][-2:] == [
+        "note whether what comes before it is up to date is not looked at",
+        "since nothing that was looked at has changed",
+    ]
 
 
 def test_nothing_is_written_by_asking(world: World) -> None:
