@@ -1,0 +1,184 @@
+"""`kill -9` of `paddock run` in the middle of a digest: no finished part of it is asked again.
+
+The command line as it is, the tree's parts asked of a server that answers by what it is asked: so
+the last answer is that of an undisturbed run only if every part of the tree is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CLI = "from paddock.runner.cli import main; main()"
+PIPELINE = """\
+models: {writer: {ref: m, ctx: 4k}}
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do: [{id: text, uses: files.read, with: {path: "{{ doc.path }}"}}]
+    returns: {file: doc.relpath, text: steps.text.text}
+  - id: digest
+    uses: reduce
+    with: {over: "{{ steps.each.results }}", fanin: 3, prompt: "Fold: {{ notes | join(' + ') }}"}
+  - {uses: files.write, with: {path: DIGEST.md, text: "{{ steps.digest.text }}"}}
+"""
+N_DOCUMENTS = 60
+DELAY_S = 0.15  # of an answer: a kill falls into the middle of several
+
+
+class Server(ThreadingHTTPServer):
+    """A server of OpenAI's API. `prompts` are those that it was asked, in order."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.prompts: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers with the numbers in a prompt, and with what makes this prompt this one."""
+
+    server: Server
+
+    def do_GET(self) -> None:
+        known = self.path == "/v1/models"
+        self._say(200 if known else 404, "application/json", {"data": [{"id": "m"}]})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.path != "/v1/chat/completions":
+            self._say(404, "application/json", {})
+            return
+        asked = json.loads(body)
+        prompt = asked["messages"][-1]["content"]
+        self.server.prompts.append(prompt)
+        time.sleep(DELAY_S)
+        said = {"delta": {"content": folded(prompt)}, "index": 0, "finish_reason": "stop"}
+        self._say(200, "text/event-stream", {"choices": [said], "model": "m"})
+
+    def _say(self, status: int, kind: str, value: Any) -> None:
+        said = json.dumps(value)
+        if kind.endswith("stream"):
+            said = f"data: {said}\n\ndata: [DONE]\n\n"
+        with contextlib.suppress(OSError):  # whoever asked was killed
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said.encode())
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+def folded(prompt: str) -> str:
+    numbers = sorted({int(word) for word in prompt.split() if word.isdigit()})
+    return " ".join([*map(str, numbers), "#" + hashlib.sha256(prompt.encode()).hexdigest()[:8]])
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join(10)
+
+
+def start(folder: Path, server: Server) -> subprocess.Popen[str]:
+    unwanted = ("PREFECT_API_URL", "PADDOCK_LEDGER")
+    environ = {name: value for name, value in os.environ.items() if name not in unwanted}
+    environ["PADDOCK_HOME"] = str(folder / "home")
+    command = ["run", "--local", "--json", "--pool", server.url, str(folder / "pipeline.yaml")]
+    return subprocess.Popen(
+        [sys.executable, "-c", CLI, *command], cwd=folder, env=environ, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def done(folder: Path, server: Server) -> dict[str, Any]:
+    """Run it to its end."""
+    process = start(folder, server)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    report: dict[str, Any] = json.loads(out)
+    return report
+
+
+def laid(folder: Path) -> Path:
+    (folder / "inbox").mkdir(parents=True)
+    (folder / "pipeline.yaml").write_text(PIPELINE)
+    for number in range(N_DOCUMENTS):
+        (folder / f"inbox/{number}.txt").write_text(f"{number} tells of the ferry")
+    return folder
+
+
+def finished(folder: Path) -> dict[str, tuple[str, float]]:
+    """Give the prompts that the ledger knows the answers to: who asked, and when."""
+    file = folder / ".paddock/ledger.sqlite"
+    if not file.exists():
+        return {}
+    with contextlib.closing(sqlite3.connect(file, timeout=30)) as ledger:
+        try:
+            rows = ledger.execute("select request, run, at from calls").fetchall()
+        except sqlite3.OperationalError:  # its tables are just being made
+            return {}
+    return {json.loads(request)["messages"][-1][1]: (run, at) for request, run, at in rows}
+
+
+@pytest.mark.timeout(180)
+def test_a_digest_that_is_killed_while_it_folds_goes_on_with_what_was_folded(
+    tmp_path: Path, server: Server
+) -> None:
+    quiet, killed = laid(tmp_path / "quiet"), laid(tmp_path / "killed")
+    done(quiet, server)
+    tree = set(server.prompts)
+    assert len(server.prompts) == len(tree) == len(finished(quiet)) > N_DOCUMENTS / 3
+    server.prompts.clear()
+
+    known: dict[str, tuple[str, float]] = {}
+    for part in (0.2, 0.5, 0.8):
+        begun = len(server.prompts)
+        process = start(killed, server)
+        while len(finished(killed)) < part * len(tree) and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -9, "it was over too soon"
+        assert not (killed / "DIGEST.md").exists()
+        assert known.keys().isdisjoint(server.prompts[begun:]), "a finished fold is asked again"
+        assert known.items() <= finished(killed).items(), "a finished fold was lost"
+        known = finished(killed)
+        assert known.keys() < tree, "of the same tree, and not all of it"
+
+    begun = len(server.prompts)
+    report = done(killed, server)
+    assert sorted(server.prompts[begun:]) == sorted(tree - known.keys())
+    assert report["calls"] == len(tree) - len(known)
+    assert (killed / "DIGEST.md").read_bytes() == (quiet / "DIGEST.md").read_bytes()
+    assert (killed / "DIGEST.md").read_text().split("#")[0].split() == [
+        str(number) for number in range(N_DOCUMENTS)
+    ]
+    begun = len(server.prompts)
+    assert done(killed, server)["calls"] == len(server.prompts[begun:]) == 0
