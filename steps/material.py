@@ -44,15 +44,20 @@ def parts(chunks: Sequence[Any]) -> list[Part]:
 
 
 def joined(several: Sequence[Part]) -> str:
-    """Join parts to one text; what chunks share, or say again of a table, comes once."""
+    """Join parts to one text; what neighbours share, or say again of a table, comes once.
+
+    They share what the one ends with and the other begins with, by its words and by its place:
+    chunks of several documents may have the same places.
+    """
     texts: list[str] = []
-    reached = 0
+    before, began, reached = "", 0, 0
     for one in several:
         start, end = one.data.get("start"), one.data.get("end")
-        text = one.text[repeated(one) :]
+        text = whole = one.text[repeated(one) :]
         if isinstance(start, int) and isinstance(end, int) and end - start == len(text):
-            text = text[max(0, reached - start) :] if start < reached else text
-            reached = max(reached, end)
+            shared = text[: max(0, reached - start)] if start > began else ""
+            text = text[len(shared) :] if before.endswith(shared) else text
+            before, began, reached = whole, start, end
         texts.append(text)
     return PAGE_BREAK.join(text for text in texts if text)
 

@@ -232,6 +232,21 @@ def test_overlapping_chunks_are_read_once_when_they_are_joined() -> None:
     assert asked(pool)[0].startswith("One two three.\n\n Four.\n\n")
 
 
+def test_chunks_of_several_documents_are_all_read_though_their_places_are_alike() -> None:
+    """Each document's offsets begin at 0: what only looks like an overlap is none."""
+    both = [
+        {"text": "The ferry leaves at nine.", "start": 0, "end": 25},
+        {"text": "The pier", "start": 0, "end": 8},
+        {"text": "is closed.", "start": 9, "end": 19},
+        {"text": "The pier is shut.", "start": 4, "end": 21},
+    ]
+    pool = FakePool(answer=lambda _: "All.")
+    out = summarise(pool, chunks=both)
+    text = "The ferry leaves at nine.\n\nThe pier\n\nis closed.\n\nThe pier is shut."
+    assert asked(pool)[0].startswith(f"{text}\n\nSummarise")
+    assert out.coverage.characters == len(text)
+
+
 def test_results_of_a_block_are_summarised_as_lines() -> None:
     pool = FakePool(answer=note)
     results = [{"file": "a.md", "summary": "Short."}, None, {"file": "b.md", "pages": [1, 2]}]
