@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,21 +16,8 @@ from paddock.engine.store.transfer.errors import (
     SourceChanged,
     Unusable,
 )
-from tests.engine.store.transfer.pulling import a_store, leftovers, model_of, pulled, statuses
+from tests.engine.store.transfer.pulling import BIG, leftovers, model_of, pulled, statuses
 from tests.fakes.far_side import FarSide, digest_of, far_side, gguf
-
-BIG = gguf(100_000)
-
-
-@pytest.fixture
-def far() -> Iterator[FarSide]:
-    with far_side() as side:
-        yield side
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return a_store(tmp_path)
 
 
 def test_a_file_of_this_machine_becomes_a_model(store: Store, tmp_path: Path) -> None:
@@ -152,6 +138,7 @@ def test_what_is_no_gguf_is_known_by_its_first_bytes(far: FarSide, store: Store)
     far.files["/mini.gguf"] = b"<!DOCTYPE html>" + b"x" * 100_000
     with pytest.raises(Unusable, match=r"this is not a GGUF file \(it begins with b'<!DO'\)"):
         pulled(store, f"{far.url}/mini.gguf")
+    far.settle()
     assert far.sent() == 4
 
 
