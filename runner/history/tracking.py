@@ -5,6 +5,7 @@ Prefect's server removes what is old by itself once it is told to: flow runs are
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +15,8 @@ HEARTBEATS_S = 86_400.0  # two a minute and run: most of what there is, and of n
 BATCH = 200
 MOST_BATCHES = 500
 TIMEOUT_S = 30.0
+BUSY_TRIES = 20  # 503: its database is locked for a moment; Prefect's own client asks again, too
+BUSY_WAIT_S = 1.0
 
 
 def retention(keep_s: float) -> dict[str, str]:
@@ -41,8 +44,8 @@ def forget(api_url: str, before: float, *, is_dry: bool = False) -> int:
     try:
         with httpx.Client(base_url=api_url.rstrip("/"), timeout=TIMEOUT_S) as client:
             if is_dry:
-                answer = client.post("/flow_runs/count", json=_filter(before)).raise_for_status()
-                return int(answer.json())
+                counted = _answer(client, "POST", "/flow_runs/count", json=_filter(before))
+                return int(counted.raise_for_status().json())
             return sum(iter(lambda: _batch(client, before), 0))
     except (httpx.HTTPError, ValueError) as error:
         raise OSError(None, f"Prefect's server does not answer ({error})", api_url) from error
@@ -51,12 +54,22 @@ def forget(api_url: str, before: float, *, is_dry: bool = False) -> int:
 def _batch(client: Any, before: float) -> int:
     """Remove some, and say how many; 0: there are none left."""
     asked = {**_filter(before), "limit": BATCH, "sort": "END_TIME_DESC"}
-    found = client.post("/flow_runs/filter", json=asked).raise_for_status().json()
+    found = _answer(client, "POST", "/flow_runs/filter", json=asked).raise_for_status().json()
     for run in found:
-        answer = client.delete(f"/flow_runs/{run['id']}")
+        answer = _answer(client, "DELETE", f"/flow_runs/{run['id']}")
         if answer.status_code not in (204, 404):
             answer.raise_for_status()
     return len(found)
+
+
+def _answer(client: Any, method: str, path: str, **asked: Any) -> Any:
+    """Ask, and ask again where the server's database is busy, within a bound."""
+    for _ in range(BUSY_TRIES - 1):
+        answer = client.request(method, path, **asked)
+        if answer.status_code != 503:
+            return answer
+        time.sleep(BUSY_WAIT_S)
+    return client.request(method, path, **asked)
 
 
 def _filter(before: float) -> Mapping[str, Any]:

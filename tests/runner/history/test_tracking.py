@@ -12,7 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
+from paddock.runner.history import tracking
 from paddock.runner.history.tracking import forget, retention
+from tests.fakes.answers import serving
 
 READ = """
 import json
@@ -87,6 +89,25 @@ def test_runs_that_ended_long_ago_are_forgotten_and_no_others(prefect_api: str) 
     assert forget(prefect_api, soon) == n_would
     assert not is_there(prefect_api, over)
     assert is_there(prefect_api, running)
+
+
+def test_a_server_whose_database_is_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(api__flow_runs__count=(503, b"{}")) as server:
+
+        def ready_now(_: float) -> None:
+            server.table["/api/flow_runs/count"] = (200, b"7")
+
+        monkeypatch.setattr("paddock.runner.history.tracking.time.sleep", ready_now)
+        assert forget(f"http://{server.host}/api", 0.0, is_dry=True) == 7
+        assert len(server.seen) == 2
+
+
+def test_a_server_that_stays_busy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "BUSY_WAIT_S", 0.0)
+    with serving(api__flow_runs__filter=(503, b"{}")) as server:
+        with pytest.raises(OSError, match=r"Prefect's server does not answer .*503"):
+            forget(f"http://{server.host}/api", 0.0)
+        assert len(server.seen) == tracking.BUSY_TRIES
 
 
 def test_a_server_that_does_not_answer_is_named() -> None:
