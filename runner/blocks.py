@@ -245,7 +245,7 @@ class Blocks:
             async with together() as group:
                 for item in chunk:
                     await room.acquire()
-                    if not self._border.may_begin(is_whole=has_no_own):
+                    if not await self._border.may_begin(is_whole=has_no_own):
                         room.release()
                         break
                     start(group, self._item(run, item), over)

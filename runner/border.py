@@ -7,14 +7,14 @@ before each item. `blocks` and `execute` ask it before they begin anything. Live
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from .report import Status
 
 ASKED = "It was asked to stop at an item's border"
 
-Limit = Callable[[int, int], str | None]
-"""(items ended, items in flight) → the words with which the border closes, or None."""
+Limit = Callable[[], Awaitable[str | None]]
+"""Gives the words with which the border closes, or None."""
 
 
 class BorderReached(Exception):
@@ -29,6 +29,9 @@ class Border:
         self._limits: list[Limit] = []
         self._n_begun = 0
         self._n_ended = 0
+        self._deciding = asyncio.Lock()
+        self.has_begun_elsewhere = False
+        """Whether another machine has begun an item of the same run."""
         self.words = ""
         """Why it was closed, a sentence without its full stop."""
         self.status: Status = "budget"
@@ -38,6 +41,11 @@ class Border:
     def is_closed(self) -> bool:
         """Whether nothing new may begin."""
         return self._closed.is_set()
+
+    @property
+    def items(self) -> tuple[int, int]:
+        """How many items have ended, and how many are in flight."""
+        return self._n_ended, self._n_begun - self._n_ended
 
     def close(self, words: str, status: Status = "budget") -> None:
         """Let nothing new begin; `words` say why, without a full stop."""
@@ -59,22 +67,25 @@ class Border:
         """Ask `reached` before each item."""
         self._limits.append(reached)
 
-    def may_begin(self, *, is_whole: bool = True) -> bool:
+    async def may_begin(self, *, is_whole: bool = True) -> bool:
         """Tell whether an item may begin; `is_whole`: it has no blocks with items of their own.
 
         The first whole item may begin whatever the limits say: a budget that is used up before
         anything is done would never get anywhere, however often the run is started again.
         """
-        if self.is_closed:
-            return False
-        if self._n_begun:
-            at = (self._n_ended, self._n_begun - self._n_ended)
-            words = next(filter(None, (reached(*at) for reached in self._limits)), None)
-            if words is not None:
+        async with self._deciding:  # each is told of those that began before it
+            words = None if self.is_closed else await self._reached()
+            if words is not None and (self._n_begun or self.has_begun_elsewhere):
                 self.close(words)
-                return False
-        self._n_begun += is_whole
-        return True
+            self._n_begun += is_whole and not self.is_closed
+            return not self.is_closed
+
+    async def _reached(self) -> str | None:
+        for limit in self._limits:
+            words = await limit()
+            if words is not None:
+                return words
+        return None
 
     def end(self, *, is_whole: bool = True) -> None:
         """Note that an item which was begun has ended, however it ended."""

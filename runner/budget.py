@@ -1,6 +1,7 @@
 """How much a run may cost, and whether it has. Pure: no clock, no tally.
 
-What is counted is what the run itself has spent: replies from the ledger cost nothing.
+What is counted is what the run itself has spent, on however many machines: replies from the ledger
+cost nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ class Budget:
     time_s: float | None = None
     tokens: int | None = None
     """Of prompts and answers together."""
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is a limit."""
+        return self.time_s is not None or self.tokens is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,19 @@ class Spent:
         """
         n_done = self.n_ended + self.n_in_flight / 2
         return self.tokens * (1 + self.n_in_flight / 2 / n_done) if n_done else self.tokens
+
+    def along_with(self, others: Spent) -> Spent:
+        """Give what several have spent who do a run together, in the longest of their times.
+
+        >>> Spent(3.0, 10, 1, 1).along_with(Spent(5.0, 20, 2))
+        Spent(seconds=5.0, tokens=30, n_ended=3, n_in_flight=1)
+        """
+        return Spent(
+            max(self.seconds, others.seconds),
+            self.tokens + others.tokens,
+            self.n_ended + others.n_ended,
+            self.n_in_flight + others.n_in_flight,
+        )
 
 
 def reached(budget: Budget, spent: Spent) -> str | None:

@@ -14,7 +14,6 @@ from typing import Any
 
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
-from paddock.runner.budget import Spent, reached
 from paddock.steps.step import StepError
 
 from .attempt import Failed, StepFailed, Stopped, is_skipped
@@ -30,6 +29,7 @@ from .ledger.entries import Entry, LedgerError
 from .report import ItemReport, Report
 from .scope import Scope
 from .shares import ClaimLost, shared_state
+from .spending import Spending
 from .tools import Toolbox
 from .work import ItemWork, Work
 
@@ -52,21 +52,19 @@ async def run(
     """
     tally = toolbox.tally
     border = border or Border()
-    began = time.monotonic()
-    border.limit(
-        lambda *items: reached(
-            toolbox.bound.budget, Spent(time.monotonic() - began, tally.n_tokens, *items)
-        )
-    )
+    spent = Spending(toolbox, border)
+    border.limit(spent.reached)
     walker = _Journey(work, toolbox, run_chunk, border)
     journey = asyncio.create_task(_cleared(walker, work, toolbox))
+    telling = asyncio.create_task(spent.told())
     stopped = asyncio.create_task((stop or asyncio.Event()).wait())
     try:
         await asyncio.wait({journey, stopped}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopped.cancel()
+        telling.cancel()
         journey.cancel()
-        await asyncio.wait({journey})
+        await asyncio.wait({journey, telling})
     if journey.cancelled():
         return tally.report("interrupted", message="Interrupted; the same command continues.")
     for key in sorted(work.options.only - work.seen_keys):
@@ -232,7 +230,7 @@ class _Journey:
         return self._work.ledger.value(entry.returns, entry.returns_object)
 
     async def _fresh_step(self, step: BoundStep, item: ItemWork, record: ItemRun) -> Any:
-        if not self._border.may_begin():
+        if not await self._border.may_begin():
             raise BorderReached
         self._tally.tell(step.id, "", "running")
         began = time.monotonic()

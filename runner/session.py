@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from .body import watched
 from .border import Border
 from .freshness import canonical
 from .journal import Journal, Lines
+from .ledger.entries import LedgerError
 from .ledger.identity import has_identity
 from .ledger.ledger import Ledger
 from .ledger.outputs import Index
@@ -36,6 +37,7 @@ from .tally import Tally
 from .taping import Taping
 from .tools import Toolbox
 from .toolsets import opened_hands
+from .turns import turn
 from .work import Options, Work
 
 if TYPE_CHECKING:
@@ -125,11 +127,12 @@ async def opened(
     wait_s: float | None = None,
     is_plan: bool = False,
     tape: Taping | None = None,
+    keeps_turn: bool = True,
 ) -> AsyncIterator[Session]:
-    """Open a session. A run holds its scope's lock; a plan only reads.
+    """Open a session. A run has its group's turn and holds its scope's lock; a plan only reads.
 
     `pool` serves in place of any other; `here` says where this machine's service is asked; `tape`
-    stands before tools where a test runs.
+    stands before tools where a test runs, which waits for no group (`keeps_turn`).
 
     Raises:
         LedgerError: the ledger cannot be used, or (`Locked`) another run works on the same scope.
@@ -147,7 +150,13 @@ async def opened(
         tally = Tally(run, bound.name, observer, state / "runs" / f"{run}.log", secrets)
         ledger.listen(_in_this_loop(tally.note))
         shares: Shares | None = None
+        border = border or Border()
+
+        def is_over() -> bool:
+            return stop.is_set() or border.is_closed
+
         if ledger.is_shared and not is_plan:
+            stack.callback(_unreserved, ledger, run)
             shares = await stack.enter_async_context(
                 shared(ledger, _place(bound, options), run, options.job, settings.unattended)
             )
@@ -155,7 +164,15 @@ async def opened(
             if n:
                 others = "another machine" if n == 1 else f"{n} other machines"
                 tally.note(f"working together with {others}")
-        elif not is_plan:
+        if keeps_turn and not is_plan:
+            waiting = turn(
+                bound, settings, shares, run, border,
+                deadline_s=wait_s, is_over=is_over, note=tally.note,
+            )  # fmt: skip
+            await stack.enter_async_context(waiting)
+        if shares is not None and bound.budget.is_set:
+            await shares.counting(run, settings.unattended.dead_after_s)
+        if shares is None and not is_plan:
             if has_identity(state):
                 tally.note(
                     "other machines know this folder by a ledger in PostgreSQL; "
@@ -166,7 +183,7 @@ async def opened(
             lock = held_name(bound)
             held = locks.held(
                 state / "locks", lock, run=run, deadline_s=wait_s, note=tally.note,
-                is_over=lambda: stop.is_set() or (border is not None and border.is_closed),
+                is_over=is_over,
             )  # fmt: skip
             has_died = await stack.enter_async_context(held)
         scopes = await ledger.ask(ledger.scopes_of, bound.file.name)
@@ -224,6 +241,12 @@ async def _named(bound: BoundPlan, ledger: Ledger, *, is_plan: bool) -> str:
             return run
         if await ledger.ask(ledger.reserve_run, run, bound.name, bound.file.name):
             return run
+
+
+def _unreserved(ledger: Ledger, run: str) -> None:
+    """Give back the name of a run that never began: what it was given was not written."""
+    with suppress(LedgerError):
+        ledger.rows("delete from runs where run = :run and given is null", run=run)
 
 
 async def _cleared(shares: Shares, index: Index) -> None:

@@ -15,6 +15,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
+from paddock.runner.budget import Spent
+
 from .border import Border, BorderReached
 from .ledger.entries import Entry
 from .ledger.ledger import Ledger
@@ -25,6 +27,8 @@ from .work import ItemWork
 
 if TYPE_CHECKING:  # psycopg takes a quarter of a second, and need not be installed
     from .ledger.claims import Claims, Joined
+    from .ledger.spending import Spending
+    from .ledger.turns import SharedTurn
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 
@@ -46,6 +50,7 @@ class Shares:
         self._place = place
         self._ledger = ledger
         self.joined = joined
+        self._spending: Spending | None = None
         # One thread: the claims have one connection, and files need the others.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shares")
 
@@ -140,6 +145,25 @@ class Shares:
         if not await self._do(self._claims.holds, *held):
             raise ClaimLost
 
+    def turn_in(self, group: str, run: str, dead_after_s: float) -> SharedTurn:
+        """Give this participant's part in a group; those who do the job have the turn together."""
+        from .ledger.turns import SharedTurn
+
+        claims = self._claims
+        return SharedTurn(claims.server, group, claims.holder, self.joined.job, run, dead_after_s)
+
+    async def counting(self, run: str, dead_after_s: float) -> None:
+        """Begin to count what those who do the job spend together."""
+        from .ledger.spending import Spending
+
+        self._spending = Spending(self._claims.server, self.joined.job, run, dead_after_s)
+        await self._do(self._spending.begin)
+
+    async def spent_by_others(self, mine: Spent) -> Spent:
+        """Tell what this participant has spent, and give what the others have."""
+        assert self._spending is not None
+        return await self._do(self._spending.others, mine)
+
     async def bury(self) -> bool:
         """Forget the participants that died; tells whether there were any."""
         return await self._do(self._claims.bury, self._place)
@@ -158,6 +182,8 @@ class Shares:
     def close(self) -> None:
         """Leave the job."""
         self._thread.shutdown()
+        if self._spending is not None:
+            self._spending.close()
         self._claims.leave()
 
 

@@ -40,10 +40,9 @@ def validate(path: str | Path) -> ValidateReport:
     from .binding.bind import check, plan_of
 
     try:
-        check(plan_of(Path(path)))
+        return ValidateReport(str(path), notes=check(plan_of(Path(path))))
     except PipelineError as error:
         return ValidateReport(str(path), error.faults)
-    return ValidateReport(str(path))
 
 
 def plan(
@@ -75,6 +74,7 @@ async def plan_async(
     import asyncio
 
     from . import consent
+    from .binding.inner import unheeded
     from .foresee import foresee
     from .observer import Silent
     from .session import opened
@@ -82,6 +82,7 @@ async def plan_async(
 
     settings, bound, secrets = prepare(Path(path), inputs, settings, is_plan=True)
     wants = consent.advice(bound, settings.allow)
+    more = (*unheeded(bound), *((wants,) if wants else ()))
     async with opened(
         bound,
         settings,
@@ -93,7 +94,7 @@ async def plan_async(
         is_plan=True,
     ) as session:
         report = await foresee(session)
-        return replace(report, advice=(*report.advice, wants)) if wants else report
+        return replace(report, advice=(*report.advice, *more))
 
 
 def run(
@@ -182,6 +183,7 @@ async def run_async(
     notify: bool | None = None,
     environ: Mapping[str, str] | None = None,
     tape: Taping | None = None,
+    keeps_turn: bool = True,
 ) -> Report:
     """Run a pipeline in a running loop; `stop`, once set, ends it in order.
 
@@ -190,7 +192,7 @@ async def run_async(
     what several machines do together; `text` is the file's, where it was read before. Inside a
     Prefect flow run it is that run's. `notify` says whether those are told whom `on.notify` names;
     None: unless it runs by hand. `environ` is where secrets are read; None: the process's own.
-    `tape` stands before tools where a test runs.
+    `tape` stands before tools where a test runs, which keeps to no group (`keeps_turn`).
     """
     import asyncio
     from contextlib import AsyncExitStack
@@ -224,35 +226,45 @@ async def run_async(
     border = border or Border()
     observer = observer or Silent()
     tells = trigger != "hand" if notify is None else notify
-    try:
-        async with AsyncExitStack() as stack:
-            stack.enter_context(secrets.guarded())
-            enter = stack.enter_async_context
-            wanted = tells and not options.only  # the other items were not looked at
-            ending = telling(bound, settings, observer, secrets, stop, wanted=wanted)
-            outcome = await enter(ending)
-            tenant = await enter(served(how, bound, settings, observer.note))
-            prefect = await prefect_of(how, tenant)
-            here = tenant.place if tenant is not None else None
+    async with AsyncExitStack() as stack:
+        stack.enter_context(secrets.guarded())
+        enter = stack.enter_async_context
+        wanted = tells and not options.only  # the other items were not looked at
+        ending = telling(bound, settings, observer, secrets, stop, wanted=wanted)
+        outcome = await enter(ending)
+        tenant = await enter(served(how, bound, settings, observer.note))
+        prefect = await prefect_of(how, tenant)
+        here = tenant.place if tenant is not None else None
+        try:
             session = await enter(
                 opened(
                     bound, settings, observer, options,
                     pool=pool, here=here, secrets=secrets, stop=stop, border=border, wait_s=wait_s,
-                    tape=tape,
+                    tape=tape, keeps_turn=keeps_turn,
                 )
             )  # fmt: skip
-            report = outcome.report = await _journey(session, stop, border, how, prefect)
+        except (Locked, Interrupted) as error:
+            report = outcome.report = _not_begun(error, bound, stop, border)
+            observer.ended(report)
             return report
-    except (Locked, Interrupted) as error:
-        if stop.is_set():
-            report = Report("", bound.name, "interrupted", {}, message=str(error))
-        elif border.is_closed:
-            words = f"{border.words}. It was still waiting for another run; nothing was begun."
-            report = Report("", bound.name, border.status, {}, message=words)
-        else:
-            raise
-        observer.ended(report)
+        report = outcome.report = await _journey(session, stop, border, how, prefect)
         return report
+
+
+def _not_begun(error: Exception, bound: BoundPlan, stop: asyncio.Event, border: Border) -> Report:
+    """Tell of a run that somebody wanted to wait no longer, or that its group left out.
+
+    Raises:
+        Locked: nobody did; another run went on for too long.
+    """
+    from .ledger.locks import LeftOut
+
+    if stop.is_set() or isinstance(error, LeftOut):
+        return Report("", bound.name, "interrupted", {}, message=str(error))
+    if not border.is_closed:
+        raise error
+    words = f"{border.words}. It was still waiting for another run; nothing was begun."
+    return Report("", bound.name, border.status, {}, message=words)
 
 
 async def _journey(

@@ -35,6 +35,12 @@ class Share:
         return self.phase == "ended" and self.state == "Completed"
 
     @property
+    def is_spent(self) -> bool:
+        """Whether it stopped at an item's border since the budget is used up."""
+        is_border = self.phase == "ended" and self.state == "Budget"
+        return is_border and not self.was_sent_away
+
+    @property
     def was_sent_away(self) -> bool:
         """Whether its worker was ended, which says nothing about the job."""
         return self.phase == "ended" and (
@@ -92,6 +98,8 @@ def decide(
         if next_ is not None:
             begins.append(next_)
     n = n_wanted or (1 if elapsed_s < HELP_AFTER_S else max(1, min(n_online, MOST_SHARES)))
+    if any(share.is_spent for share in latest):  # it is the budget of all
+        return [] if is_alive else _end(latest)
     there = {share.number for share in latest}
     begins += [Begin(number, 1, "") for number in range(1, n + 1) if number not in there]
     if is_alive or (begins and not _has_failed(latest)):

@@ -26,16 +26,16 @@ SURE = 0.75
 
 FORGOTTEN_S = 86_400.0
 
-_NOW = "extract(epoch from clock_timestamp())::float8"
+NOW = "extract(epoch from clock_timestamp())::float8"
 # A server that was away could hear nobody: then nobody is dead before it has been up long enough.
-_IS_ALIVE = (
-    f"(seen > {_NOW} - :dead_s or "
-    f"extract(epoch from pg_postmaster_start_time())::float8 > {_NOW} - :dead_s)"
+IS_ALIVE = (
+    f"(seen > {NOW} - :dead_s or "
+    f"extract(epoch from pg_postmaster_start_time())::float8 > {NOW} - :dead_s)"
 )
 
 _INSERT = (
     f"insert into holders (holder, host, pid, run, place, job, seen) "
-    f"values (:holder, :host, :pid, :run, :place, :job, {_NOW}) "
+    f"values (:holder, :host, :pid, :run, :place, :job, {NOW}) "
     f"on conflict (holder) do update set seen = excluded.seen"
 )
 
@@ -60,6 +60,7 @@ class Claims:
         dead_after_s: float,
         tell: Callable[[str], None] | None = None,
     ) -> None:
+        self.server = server
         self.holder = holder
         self._dead_after_s = dead_after_s
         self._link = Link(server, tell)
@@ -81,9 +82,9 @@ class Claims:
         def look(connection: Any) -> None:
             # Those who join at the same moment do so one after the other.
             connection.execute("select pg_advisory_xact_lock(hashtext(%s))", [place])
-            old = written(f"delete from holders where seen < {_NOW} - :old")
+            old = written(f"delete from holders where seen < {NOW} - :old")
             connection.execute(old, {"old": FORGOTTEN_S})
-            query = f"select job, {_IS_ALIVE} from holders where place = :place order by seen"
+            query = f"select job, {IS_ALIVE} from holders where place = :place order by seen"
             values = {"place": place, "dead_s": self._dead_after_s}
             there[:] = connection.execute(written(query), values).fetchall()
             living = [name for name, is_alive in there if is_alive]
@@ -140,24 +141,24 @@ class Claims:
     def n_others(self, place: str) -> int:
         """Count the other participants that live at a place."""
         query = (
-            f"select count(*) from holders where place = :place and holder <> :me and {_IS_ALIVE}"
+            f"select count(*) from holders where place = :place and holder <> :me and {IS_ALIVE}"
         )
         values = {"place": place, "me": self.holder, "dead_s": self._dead_after_s}
         return int(self._link.rows(query, values)[0][0])
 
     def bury(self, place: str) -> bool:
         """Forget those who died at a place; tells whether there were any."""
-        gone = f"delete from holders where place = :place and not {_IS_ALIVE} returning holder"
+        gone = f"delete from holders where place = :place and not {IS_ALIVE} returning holder"
         return bool(self._link.rows(gone, {"place": place, "dead_s": self._dead_after_s}))
 
     def claim(self, scope: str, keys: Collection[str]) -> frozenset[str]:
         """Claim items, and give the keys that are ours now; the others somebody alive holds."""
         rows = self._link.rows(
             f"insert into claims (scope, key, holder, at) "
-            f"select :scope, key, :me, {_NOW} from unnest((:keys)::text[]) as wanted (key) "
+            f"select :scope, key, :me, {NOW} from unnest((:keys)::text[]) as wanted (key) "
             f"on conflict (scope, key) do update set holder = excluded.holder, at = excluded.at "
             f"where claims.holder = excluded.holder or not exists (select 1 from holders "
-            f"where holders.holder = claims.holder and {_IS_ALIVE}) returning key",
+            f"where holders.holder = claims.holder and {IS_ALIVE}) returning key",
             {
                 "scope": scope,
                 "keys": sorted(keys),

@@ -1,4 +1,4 @@
-"""One run at a time on a scope: an operating-system lock, so that a dead holder lets go.
+"""One run at a time on a scope, or of a group: a system's lock, so that a dead holder lets go.
 
 Beside the lock lies who holds it (pid, host, since), for the run that waits.
 """
@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -24,6 +25,44 @@ POLL_S = 0.1
 
 class Locked(LedgerError):
     """Another run holds the scope, and the time to wait is up."""
+
+
+class LeftOut(Locked):
+    """Another run of its group is at work, and its file says that it is left out then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds something that one run at a time has."""
+
+    run: str
+    host: str
+    pid: int
+    since: float
+    """When it began to hold it, or to wait for it."""
+
+    @classmethod
+    def here(cls, run: str) -> Holder:
+        """Name this process."""
+        return cls(run, socket.gethostname(), os.getpid(), time.time())
+
+    @classmethod
+    def read(cls, file: Path) -> Holder | None:
+        """Read who holds a lock; its note may not be there yet, or be half written."""
+        try:
+            facts = json.loads(file.read_text("utf-8"))
+            return cls(facts["run"], facts["host"], facts["pid"], facts["since"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def __str__(self) -> str:
+        """Tell it in words."""
+        since = datetime.fromtimestamp(self.since).astimezone()
+        return f"run '{self.run}' (process {self.pid} on {self.host}, since {since:%H:%M:%S})"
+
+    def write(self, file: Path) -> None:
+        """Write it beside the lock."""
+        file.write_text(json.dumps(asdict(self)), "utf-8")
 
 
 @asynccontextmanager
@@ -48,7 +87,7 @@ async def held(
     await _acquire(lock, who, deadline_s, is_over, note)
     has_died = who.exists()
     try:
-        who.write_text(json.dumps(_holder(run)), "utf-8")
+        Holder.here(run).write(who)
         yield has_died
     finally:
         who.unlink(missing_ok=True)
@@ -88,18 +127,46 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _holder(run: str) -> dict[str, object]:
-    return {"run": run, "pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
-
-
 def _describe(who: Path) -> str:
-    """Tell in words who holds the lock; its note may not be there yet, or be half written."""
-    try:
-        facts = json.loads(who.read_text("utf-8"))
-        since = datetime.fromtimestamp(facts["since"]).astimezone()
-        return (
-            f"run '{facts['run']}' (process {facts['pid']} on {facts['host']}, "
-            f"since {since:%H:%M:%S})"
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another run"
+    """Tell in words who holds the lock."""
+    return str(Holder.read(who) or "another run")
+
+
+class FileTurn:
+    """A group of this machine: a lock in the state folder. Implements `paddock.runner.turns.Turn`.
+
+    Beside it lies who has the turn, and the wish of a newer one to have it.
+    """
+
+    def __init__(self, folder: Path, name: str, run: str) -> None:
+        self._lock = FileLock(_made(folder) / f"{name}.lock", thread_local=False)
+        self._who = folder / f"{name}.json"
+        self._wish = folder / f"{name}.wish"
+        self._own = Holder.here(run)
+        self._seen: Holder | None = None
+
+    def take(self) -> Holder | None:
+        """Take the turn; gives who has it, None where it is ours now."""
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            self._seen = Holder.read(self._who)
+            return self._seen or Holder("?", self._own.host, 0, time.time())
+        self._wish.unlink(missing_ok=True)
+        self._own.write(self._who)
+        return None
+
+    def ask_to_leave(self) -> None:
+        """Ask who has it to make room, if it began before us."""
+        if self._seen is not None and self._seen.since < self._own.since:
+            self._wish.touch()
+
+    def is_lost(self) -> bool:
+        """Tell whether somebody newer wants it."""
+        return self._wish.exists()
+
+    def leave(self) -> None:
+        """Let it go."""
+        if self._lock.is_locked:
+            self._who.unlink(missing_ok=True)
+            self._lock.release()

@@ -19,7 +19,6 @@ from paddock.engine.request import Role
 from paddock.pipelines import model, source
 from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import Fault, PipelineError
-from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.plan import Plan
 from paddock.pipelines.tree import Pipeline
 from paddock.pipelines.triggers import Concurrency, Schedule, Webhook
@@ -28,6 +27,7 @@ from paddock.runner.binding import given
 from paddock.runner.binding.bind import bind, check
 from paddock.runner.binding.bound import BoundPlan
 from paddock.runner.settings import Settings
+from paddock.runner.turns import rendered
 
 from .dispatch import Rule
 from .schedules import Timed
@@ -48,7 +48,7 @@ class Standing:
     pipeline: Pipeline
     schedules: tuple[Timed, ...] = ()
     bound: BoundPlan | None = field(default=None, repr=False, compare=False)
-    """With every input's default; None where only webhooks start it."""
+    """With every input's default; None where webhooks alone start it, and have to give some."""
 
     @property
     def key(self) -> str:
@@ -122,12 +122,7 @@ class Standing:
         Raises:
             PipelineError: it cannot be filled in.
         """
-        try:
-            return Value.of(written).render(scope)
-        except ExpressionError as error:
-            what = f"`{'.'.join(str(part) for part in (*at, *error.path))}`: {error.message}."
-            fault = Fault(what, error.remedy, self.pipeline.mark((*at, *error.path)))
-            raise PipelineError([fault]) from error
+        return rendered(self.pipeline, written, scope, at)
 
 
 def read_standing(
@@ -157,7 +152,7 @@ def read_standing(
     stored = list(_stored(plan.pipeline))
     if stored:
         raise PipelineError([*plan.pipeline.faults, *plan.faults, *stored])
-    if not (on.schedule or on.watch):
+    if not (on.schedule or on.watch) and any(_missing(plan.pipeline)):
         check(plan)
         return Standing(file, text, plan.pipeline)
     bound = _bound(plan, file, settings)
@@ -165,7 +160,7 @@ def read_standing(
 
 
 def _bound(plan: Plan, file: Path, settings: Settings) -> BoundPlan:
-    """Find every fault of what starts by time or by a folder: it must need nobody's inputs."""
+    """Find every fault, and what is not allowed; what starts by itself must need no inputs."""
     missing = list(_missing(plan.pipeline))
     if missing:
         raise PipelineError([*plan.pipeline.faults, *plan.faults, *missing])

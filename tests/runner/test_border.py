@@ -45,7 +45,11 @@ def test_after_the_border_is_closed_nothing_begins_and_the_first_words_stand(
 ) -> None:
     border = Border()
     over: list[str] = []
-    border.limit(lambda ended, in_flight: over[0] if over else None)
+
+    async def limit() -> str | None:
+        return over[0] if over else None
+
+    border.limit(limit)
     has_begun = False
     for number, event in enumerate(events):
         if event == "close":
@@ -54,14 +58,14 @@ def test_after_the_border_is_closed_nothing_begins_and_the_first_words_stand(
             over.append(f"limit {number}")
         else:
             was_closed = border.is_closed
-            may = border.may_begin(is_whole=event == "whole")
+            may = asyncio.run(border.may_begin(is_whole=event == "whole"))
             assert may == (not was_closed and not (over and has_begun))
             has_begun = has_begun or (may and event == "whole")
     if border.is_closed:
         words, status = border.words, border.status
         border.close("later")
         assert (border.words, border.status) == (words, status)
-        assert not border.may_begin()
+        assert not asyncio.run(border.may_begin())
 
 
 def test_a_closed_border_finishes_what_is_in_flight_and_begins_nothing(tmp_path: Path) -> None:

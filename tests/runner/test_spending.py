@@ -1,0 +1,102 @@
+"""A budget is the run's, however many machines do it: what one spends, the others know."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from paddock.runner.budget import Spent
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.spending import Spending
+from paddock.runner.report import Report
+from paddock.runner.unattended_settings import UnattendedSettings
+from paddock.runner.verbs import run_async
+from tests.fakes.pool import FakePool
+from tests.runner.world import World, settings
+
+DEAD_S = 30.0
+
+
+def budgeted(tmp_path: Path, budget: str, n: int = 40) -> World:
+    world = World(tmp_path)
+    world.edit("name: summaries\n", f"name: summaries\nbudget: {budget}\n")
+    world.edit("    for_each: doc", "    max_parallel: 2\n    for_each: doc")
+    world.documents(n)
+    return world
+
+
+async def together(world: World, url: str, n: int, **pool: Any) -> list[Report]:
+    """Let several participants do a run at a time."""
+    given = replace(
+        settings(world.folder), ledger_url=url, unattended=UnattendedSettings(dead_after_s=DEAD_S)
+    )
+    runs = (
+        run_async(world.file, local=True, pool=FakePool(**pool), settings=given) for _ in range(n)
+    )
+    return list(await asyncio.gather(*runs))
+
+
+def tokens(report: Report) -> int:
+    return report.tokens.get("prompt", 0) + report.tokens.get("completion", 0)
+
+
+def test_a_budget_of_tokens_holds_for_all_machines_together(tmp_path: Path, url: str) -> None:
+    alone = World(tmp_path / "alone")
+    alone.documents(2)
+    per_item = tokens(alone.run(only=["0.txt"]))
+    world = budgeted(tmp_path / "shared", f"{{tokens: {12 * per_item}}}")
+    reports = asyncio.run(together(world, url, 3, delay_s=0.05))
+    assert [report.status for report in reports] == ["budget"] * 3
+    # Six are in flight at a time, taken for half done when another begins.
+    assert 9 <= sum(report.calls for report in reports) <= 15
+    assert all((report.message or "").startswith("The budget of ") for report in reports)
+
+
+def test_a_budget_smaller_than_anything_lets_one_item_begin_on_all_machines_together(
+    tmp_path: Path, url: str
+) -> None:
+    world = budgeted(tmp_path / "shared", "{tokens: 1}", n=6)
+    reports = asyncio.run(together(world, url, 3, delay_s=0.2))
+    assert [report.status for report in reports] == ["budget"] * 3
+    # Until the first has ended nobody has spent anything: two on each may have begun by then.
+    assert 1 <= sum(report.calls for report in reports) <= 6
+
+
+def test_the_next_run_has_a_budget_of_its_own(tmp_path: Path, url: str) -> None:
+    world = budgeted(tmp_path / "shared", "{time: 1ms}", n=3)
+    ends = []
+    for _ in range(4):
+        (report,) = asyncio.run(together(world, url, 1, delay_s=0.01))
+        ends.append((report.status, report.calls))
+    assert ends == [("budget", 1)] * 3 + [("completed", 1)]
+
+
+def test_who_comes_later_goes_on_with_what_is_spent_and_after_a_pause_anew(
+    tmp_path: Path, url: str
+) -> None:
+    with Ledger(tmp_path, url=url) as ledger:
+        server = ledger.claims("a", DEAD_S).server
+
+        def part(run: str, dead_after_s: float = DEAD_S) -> Spending:
+            made = Spending(server, "job", run, dead_after_s)
+            made.begin()
+            return made
+
+        first = part("a")
+        assert first.others(Spent(0.0, 500, 3, 2)).tokens == 0
+        second = part("b")
+        told = second.others(Spent(0.0, 20, 1))
+        # Nobody is heard of under the name 'a': what was in flight there is so no more.
+        assert (told.tokens, told.n_ended, told.n_in_flight) == (500, 3, 0)
+        assert told.seconds > 0
+        assert first.others(Spent(0.0, 600, 4)).tokens == 20
+        first.close()
+        second.close()
+        late = part("c")
+        assert late.others(Spent(0.0, 0)).tokens == 620
+        late.close()
+        after_a_pause = part("d", dead_after_s=0.0)
+        assert after_a_pause.others(Spent(0.0, 0)).tokens == 0
+        after_a_pause.close()

@@ -1,0 +1,297 @@
+"""One run of a group at a time, whoever started it: on one machine, and among several."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from paddock.engine.request import ChatRequest
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.border import Border
+from paddock.runner.ledger.locks import Holder, Locked
+from paddock.runner.observer import Silent
+from paddock.runner.report import Report
+from paddock.runner.settings import Settings
+from paddock.runner.unattended_settings import UnattendedSettings
+from paddock.runner.verbs import run_async
+from tests.fakes.pool import FakePool, echo
+from tests.runner.world import World, settings
+
+ROOT = Path(__file__).resolve().parents[2]
+N_DOCUMENTS = 6
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from paddock.runner.ledger.locks import FileTurn
+
+turn = FileTurn(Path(sys.argv[1]), sys.argv[2], "other-run")
+assert turn.take() is None
+print("taken", flush=True)
+time.sleep(600)
+"""
+
+
+class Machine:
+    """Runs on this machine: they share a state folder, or a database besides."""
+
+    def __init__(self, folder: Path, url: str = "") -> None:
+        self.folder = folder
+        self.settings: Settings = replace(
+            settings(folder), ledger_url=url, unattended=UnattendedSettings(dead_after_s=30.0)
+        )
+        self.events: list[str] = []
+        self.notes: list[str] = []
+
+    def world(self, name: str, rule: str, n: int = N_DOCUMENTS) -> World:
+        world = World(self.folder / name)
+        world.edit("name: summaries\n", f"name: {name}\nconcurrency: {rule}\n")
+        world.edit("    for_each: doc", "    max_parallel: 1\n    for_each: doc")
+        world.documents(n)
+        return world
+
+    async def run(self, world: World, name: str, *, delay_s: float = 0.05, **more: Any) -> Report:
+        events, notes = self.events, self.notes
+
+        def answer(request: ChatRequest) -> str:
+            events.append(name)
+            return echo(request)
+
+        class Notes(Silent):
+            def note(self, text: str) -> None:
+                notes.append(f"{name}: {text}")
+
+        more.setdefault("settings", self.settings)
+        return await run_async(
+            world.file, local=True, pool=FakePool(answer=answer, delay_s=delay_s),
+            observer=Notes(), **more,
+        )  # fmt: skip
+
+    async def two(self, first: World, second: World, **more: Any) -> tuple[Report, Report]:
+        """Run one, and the other when the first is at work."""
+        one = asyncio.create_task(self.run(first, "first"))
+        await self.at_work("first")
+        two = await self.run(second, "second", **more)
+        return await one, two
+
+    async def at_work(self, name: str) -> None:
+        while name not in self.events:  # noqa: ASYNC110 - it is another task's doing
+            await asyncio.sleep(0.01)
+
+
+def is_one_after_the_other(events: Sequence[str]) -> bool:
+    changes = sum(before != after for before, after in pairwise(events))
+    return changes == len(set(events)) - 1
+
+
+@pytest.fixture(params=["file", "postgres"])
+def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
+    url = request.getfixturevalue("url") if request.param == "postgres" else ""
+    return Machine(tmp_path, url)
+
+
+def test_a_run_waits_for_another_of_its_group_whatever_their_folders(machine: Machine) -> None:
+    a, b = machine.world("a", "{group: nightly}"), machine.world("b", "{group: nightly}")
+    reports = asyncio.run(machine.two(a, b))
+    assert [report.status for report in reports] == ["completed"] * 2
+    assert is_one_after_the_other(machine.events)
+    (note,) = [note for note in machine.notes if "waiting" in note]
+    assert note.startswith(f"second: waiting for run '{reports[0].run}' (process {os.getpid()} on ")
+    assert note.endswith(", which is of the same group")
+
+
+def test_runs_of_other_groups_or_of_none_wait_for_nobody(machine: Machine) -> None:
+    a, b = machine.world("a", "{group: nightly}"), machine.world("b", "{group: daily}")
+    asyncio.run(machine.two(a, b))
+    assert not is_one_after_the_other(machine.events)
+    assert not [note for note in machine.notes if "waiting" in note]
+
+
+def test_the_group_may_be_made_of_inputs(machine: Machine) -> None:
+    a, b = (machine.world(name, '{group: "tone {{ inputs.tone }}"}') for name in "ab")
+    asyncio.run(machine.two(a, b, inputs={"tone": "grand"}))
+    assert not is_one_after_the_other(machine.events)
+
+
+def test_a_group_that_cannot_be_named_is_told_with_its_place(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    world = machine.world("a", '{group: "{{ inputs.tone[99] }}"}')
+    with pytest.raises(PipelineError) as raised:
+        asyncio.run(machine.run(world, "first"))
+    (fault,) = raised.value.faults
+    assert fault.message.startswith("`concurrency.group`: ") and fault.mark is not None
+    assert machine.events == []
+
+
+def test_skip_leaves_the_new_run_out_and_says_so(machine: Machine) -> None:
+    a = machine.world("a", "{group: nightly}")
+    b = machine.world("b", "{group: nightly, on_conflict: skip}")
+    first, second = asyncio.run(machine.two(a, b))
+    assert first.status == "completed"
+    assert (second.status, second.exit_status(), second.run) == ("interrupted", 130, "")
+    assert second.message is not None
+    assert second.message.startswith(f"run '{first.run}' (process {os.getpid()} on ")
+    assert second.message.endswith(
+        ") of the same group was at work, and `on_conflict` is `skip`: this one is left out."
+    )
+    assert set(machine.events) == {"first"}
+    again = asyncio.run(machine.run(b, "second"))
+    assert again.status == "completed"
+
+
+def test_cancel_running_stops_the_older_run_at_an_items_border(machine: Machine) -> None:
+    a = machine.world("a", "{group: nightly}", n=200)
+    b = machine.world("b", "{group: nightly, on_conflict: cancel_running}")
+    first, second = asyncio.run(machine.two(a, b))
+    assert (first.status, second.status) == ("interrupted", "completed")
+    assert first.message is not None
+    assert first.message.startswith("A newer run of its group takes its place. ")
+    assert first.message.endswith(" items are left; the same command goes on.")
+    assert is_one_after_the_other(machine.events)
+
+
+def test_an_older_run_that_waits_does_not_send_a_newer_one_away(machine: Machine) -> None:
+    rule = "{group: nightly, on_conflict: cancel_running}"
+    a, b, c = (
+        machine.world("a", "{group: nightly}", n=60),
+        *(machine.world(name, rule) for name in "bc"),
+    )
+
+    async def main() -> list[Report]:
+        one = asyncio.create_task(machine.run(a, "first"))
+        await machine.at_work("first")
+        two = asyncio.create_task(machine.run(b, "second"))
+        await asyncio.sleep(0.1)
+        three = asyncio.create_task(machine.run(c, "third"))
+        return [await one, await two, await three]
+
+    first, second, third = asyncio.run(main())
+    assert (first.status, third.status) == ("interrupted", "completed")
+    # Which of those that wait comes first is chance; a newer one sends it away then.
+    assert second.status in ("completed", "interrupted")
+    assert is_one_after_the_other([name for name in machine.events if name != "second"])
+
+
+def test_without_a_name_the_rule_holds_for_the_same_folders(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    world = machine.world("a", "{on_conflict: skip}")
+    other = machine.world("b", "{on_conflict: skip}")
+    first, second = asyncio.run(machine.two(world, world))
+    assert (first.status, second.status) == ("completed", "interrupted")
+    machine.events.clear()
+    for number in range(2):
+        world.write(f"inbox/more {number}.txt", "Another document.")
+    reports = asyncio.run(machine.two(world, other))
+    assert [report.status for report in reports] == ["completed"] * 2
+
+
+def test_a_run_that_waits_may_be_told_to_wait_no_longer(machine: Machine) -> None:
+    a, b = machine.world("a", "{group: nightly}", n=40), machine.world("b", "{group: nightly}")
+
+    async def main() -> Report:
+        one = asyncio.create_task(machine.run(a, "first"))
+        await machine.at_work("first")
+        border = Border()
+        two = asyncio.create_task(machine.run(b, "second", border=border))
+        while not [n for n in machine.notes if "waiting" in n]:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+        border.close("The window is closed")
+        report = await two
+        with pytest.raises(Locked, match=r"is of the same group and did not end within 0\.1 s"):
+            await machine.run(b, "third", wait_s=0.1)
+        one.cancel()
+        with suppress(asyncio.CancelledError):
+            await one
+        return report
+
+    report = asyncio.run(main())
+    assert report.status == "budget"
+    assert report.message == (
+        "The window is closed. It was still waiting for another run; nothing was begun."
+    )
+
+
+def test_what_a_killed_process_had_is_free_at_once(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    world = machine.world("a", "{group: nightly, on_conflict: skip}")
+    asyncio.run(machine.run(world, "before"))
+    (lock,) = (tmp_path / "state/groups").glob("*.lock")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(lock.parent), lock.stem],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == "taken\n"
+        world.write("inbox/more.txt", "Another document.")
+        assert asyncio.run(machine.run(world, "second")).status == "interrupted"
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.communicate()
+    assert asyncio.run(machine.run(world, "third")).status == "completed"
+
+
+def test_machines_that_do_a_run_together_have_its_turn_together(tmp_path: Path, url: str) -> None:
+    machine = Machine(tmp_path, url)
+    world = machine.world("a", "{group: nightly, on_conflict: skip}", n=20)
+    reports = asyncio.run(machine.two(world, world))
+    assert [report.status for report in reports] == ["completed"] * 2
+    assert reports[0].counts == reports[1].counts
+    assert set(machine.events) == {"first", "second"}
+
+
+def test_a_run_that_was_left_out_leaves_no_run_behind(tmp_path: Path, url: str) -> None:
+    machine = Machine(tmp_path, url)
+    a = machine.world("a", "{group: nightly}")
+    b = machine.world("b", "{group: nightly, on_conflict: skip}")
+    asyncio.run(machine.two(a, b))
+    with psycopg.connect(url) as connection:
+        schemas = connection.execute(
+            "select schemaname from pg_tables where tablename = 'runs'"
+        ).fetchall()
+        runs = [
+            row for (schema,) in schemas
+            for row in connection.execute(f'select status from "{schema}".runs'.encode()).fetchall()
+        ]  # fmt: skip
+        assert runs == [("completed",)]
+        assert connection.execute("select * from paddock_runs.turns").fetchall() == []
+
+
+def test_who_was_silent_for_too_long_has_lost_its_turn(tmp_path: Path, url: str) -> None:
+    machine = Machine(tmp_path, url)
+    a = machine.world("a", "{group: nightly}", n=200)
+    b = machine.world("b", "{group: nightly}")
+
+    async def main() -> tuple[Report, Report]:
+        one = asyncio.create_task(machine.run(a, "first"))
+        await machine.at_work("first")
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("delete from paddock_runs.turns")
+        two = asyncio.create_task(machine.run(b, "second", delay_s=0.5))
+        return await one, await two
+
+    first, second = asyncio.run(main())
+    assert (first.status, second.status) == ("interrupted", "completed")
+
+
+def test_who_holds_it_is_told_even_by_a_note_that_is_half_written(tmp_path: Path) -> None:
+    file = tmp_path / "who.json"
+    assert Holder.read(file) is None
+    file.write_text('{"run": "a')
+    assert Holder.read(file) is None
+    holder = Holder("a", "there", 7, time.time())
+    holder.write(file)
+    assert Holder.read(file) == holder
+    assert str(holder).startswith("run 'a' (process 7 on there, since ")
