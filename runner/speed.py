@@ -1,21 +1,25 @@
 """What is known of models' speed on this machine: how long work takes, and what a copy would gain.
 
-Reads stored profiles only; nothing is measured or loaded here.
+Reads stored profiles only; nothing is measured or loaded here. Every plan opens the book, and most
+have no model: what reads profiles is imported where one is looked up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from paddock.engine.errors import EngineError
-from paddock.engine.models import ModelFinder
-from paddock.engine.profile import choice, formats
-from paddock.engine.profile.choice import Workload
-from paddock.engine.profile.profile import Profile
-from paddock.engine.profile.store import Place, ProfileBook, this_place
-from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
+
+if TYPE_CHECKING:
+    from paddock.engine.models import ModelFinder
+    from paddock.engine.profile.choice import Workload
+    from paddock.engine.profile.profile import Profile
+    from paddock.engine.profile.store import Place, ProfileBook
+    from paddock.engine.request import ModelFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +50,29 @@ class SpeedBook:
 
     def __init__(self, settings: PoolSettings) -> None:
         self._settings = settings
-        self._finder = ModelFinder(settings.models_dir, settings.cache_dir)
-        self._profiles = ProfileBook(settings.cache_dir)
-        self._place: Place | None = None
 
     def seconds(self, ref: str, workload: Workload) -> float | None:
         """Tell how long a model takes for some work; None where it was not measured."""
+        from paddock.engine.profile import choice
+
         facts = self._facts(ref)
         profile = self._profile(facts) if facts is not None else None
         return choice.seconds(profile, workload) if profile is not None else None
 
-    def gain(self, ref: str, workload: Workload = formats.DOCUMENTS) -> Gain | None:
-        """Tell what a tuned copy promises for this work; None where that is not worth it."""
+    def gain(self, ref: str, workload: Workload | None = None) -> Gain | None:
+        """Tell what a tuned copy promises for this work; None where that is not worth it.
+
+        Without one, for documents of a usual length.
+        """
+        from paddock.engine.profile import formats
+
         facts = self._facts(ref)
         if facts is None or facts.tuned_from is not None or facts.role != "chat":
             return None
         profile = self._profile(facts)
         if profile is None:
             return None
-        job = formats.promise(profile, workload)
+        job = formats.promise(profile, workload or formats.DOCUMENTS)
         prompts = formats.reading_promise(profile)
         if job is None or prompts is None or job < formats.WORTHWHILE:
             return None
@@ -82,7 +90,7 @@ class SpeedBook:
         for name in self._finder.names():
             facts = self._facts(name)
             if facts is not None:
-                why = self._profiles.excuse(facts.digest, self._here())
+                why = self._profiles.excuse(facts.digest, self._place)
                 if why:
                     yield name, why
 
@@ -95,16 +103,28 @@ class SpeedBook:
             return None  # it is reported where it is used
 
     def _profile(self, facts: ModelFacts) -> Profile | None:
-        return self._profiles.find(facts.digest, self._here())
+        return self._profiles.find(facts.digest, self._place)
 
-    def _here(self) -> Place:
-        if self._place is None:
-            self._place = place_of(self._settings)
-        return self._place
+    @cached_property
+    def _finder(self) -> ModelFinder:
+        from paddock.engine.models import ModelFinder
+
+        return ModelFinder(self._settings.models_dir, self._settings.cache_dir)
+
+    @cached_property
+    def _profiles(self) -> ProfileBook:
+        from paddock.engine.profile.store import ProfileBook
+
+        return ProfileBook(self._settings.cache_dir)
+
+    @cached_property
+    def _place(self) -> Place:
+        return place_of(self._settings)
 
 
 def place_of(settings: PoolSettings) -> Place:
     """Name this machine as its profiles do; with a CUDA build the vendor's tool is asked."""
+    from paddock.engine.profile.store import this_place
     from paddock.engine.residency.devices import this_device
 
     device = this_device()
@@ -113,6 +133,8 @@ def place_of(settings: PoolSettings) -> Place:
 
 def workload(n_calls: float, n_prompt: float, n_answer: float, n_shared: float) -> Workload:
     """Describe calls by their tokens altogether; `n_shared` are those found in the cache."""
+    from paddock.engine.profile.choice import Workload
+
     n = max(1.0, n_calls)
     return Workload(
         n_sequences=round(n),
