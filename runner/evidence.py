@@ -1,8 +1,8 @@
 """What an item read and wrote, as marks in its entry, and whether the disk still agrees.
 
 A mark is of a file that was read, of a folder that was listed within the item, of a file that an
-item within it wrote, of rows that it keeps in a vector store, or of a store that it searched. Knows
-no step but the one that lists folders.
+item within it wrote, of rows that it keeps in a vector store, of a store that it searched, or of a
+file that it brought away. Knows no step but the one that lists folders.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from paddock.steps.roots import Roots
 
 SCAN = "files.scan"
-LISTED, WRITTEN, ROWS, STORE = "listed", "written", "rows", "store"
+LISTED, WRITTEN, ROWS, STORE, AWAY = "listed", "written", "rows", "store", "away"
 """What the marks begin with that are not of a file that was read."""
 
 
 def is_of_a_file(mark: Sequence[Any]) -> bool:
     """Tell whether a mark is of a file that was read."""
-    return bool(mark) and mark[0] not in (LISTED, WRITTEN, ROWS, STORE)
+    return bool(mark) and mark[0] not in (LISTED, WRITTEN, ROWS, STORE, AWAY)
 
 
 def written_within(scope: str, key: str, paths: Iterable[str]) -> dict[str, list[Any]]:
@@ -136,6 +136,11 @@ class Evidence:
             loss = loss or reason
         return loss
 
+    def is_as_read(self, scope: str, entry: Entry) -> bool:
+        """Tell whether all that an item read is as it was; what it made may be lost."""
+        difference = self.difference(scope, entry, [])
+        return difference is None or is_loss(difference)
+
     def agrees(self, path: str, mark: Sequence[Any]) -> bool:
         """Tell whether what a mark is of is as it was; `look` at its entry comes before."""
         return self._of_mark(path, mark, []) is None
@@ -161,6 +166,9 @@ class Evidence:
         if mark[0] == STORE:
             content = self._stores.content(Path(self._index.absolute(path)))
             return None if content == mark[1] else f"store changed: {path}"
+        if mark[0] == AWAY:
+            is_there = os.path.lexists(self._index.absolute(path))
+            return f"there again: {path}" if is_there else None
         return None if self._is_as_read(path, mark) else f"file changed: {path}"
 
     def _is_as_read(self, stored: str, mark: Sequence[Any]) -> bool:

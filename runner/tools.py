@@ -18,7 +18,7 @@ from paddock.steps.toolset import Memo, Toolset
 
 from .binding.bound import BoundPlan, BoundStep
 from .calls import Caller, Digests, LedgerPool
-from .evidence import STORE
+from .evidence import AWAY, STORE
 from .ledger.entries import StoredRow
 from .ledger.ledger import Ledger
 from .ledger.origins import Origins
@@ -90,7 +90,7 @@ class ItemOutputs:
         self.read: dict[str, None] = {}
         """Files that were read because a model asked for them."""
         self.searched: dict[str, list[Any]] = {}
-        """Marks of the stores that were searched for it."""
+        """Marks of the stores that were searched for it, and of files that it brought away."""
 
     def owned(self) -> frozenset[Path]:
         """Tell every file that was written, absolute."""
@@ -121,6 +121,10 @@ class ItemOutputs:
         self.written[self._index.stored(path)] = None
         if path in self._intended:
             self._tally.wrote(str(path))
+
+    async def brings_away(self, path: Path) -> None:
+        """Note that a file has left its place."""
+        self.searched[self._index.stored(path)] = [AWAY]
 
     async def keeps_rows(self, store: Path) -> None:
         """Note that rows are about to be kept in a store."""

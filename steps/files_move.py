@@ -1,7 +1,8 @@
 """Move, copy or delete one file: never half of it, never over another one unasked.
 
 A move is noted in the ledger before it is made, so that a run that was killed in between knows its
-own file again. What was moved is the user's own and is never pruned; a copy is an output.
+own file again. What was moved is the user's own and is never pruned; a copy is an output. A file
+that comes again to the place that one has left goes the same way, whatever it holds.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import os
 import stat
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
-
-from paddock.engine.request import Role
 
 from .aside import Aside
 from .places import place, refusal, shown
 from .step import Output, Params, StepError, Tools
+
+if TYPE_CHECKING:
+    from paddock.engine.request import Role
 
 _MOST_NAMES = 1000
 
@@ -82,17 +84,21 @@ class FilesMove:
         source = place(tools.roots, params.path)
         if params.mode == "delete":
             await asyncio.to_thread(_delete, source)
+            await tools.outputs.brings_away(source)
             return FilesMoveOutput(path=str(source))
         if params.to is None:
             raise StepError("`to` is missing.", remedy=f"`mode: {params.mode}` needs it.")
         target = _target(source, params.to, tools)
         digest = await asyncio.to_thread(_digest_of, source)
-        if digest is None:
-            return FilesMoveOutput(path=str(await _moved_before(source, target, params, tools)))
-        if source == target:
+        if source == target and digest is not None:
             return FilesMoveOutput(path=str(source))
-        target = await _free(target, digest, params, tools)
-        await _brought(source, target, digest, params.mode, tools)
+        if digest is None:
+            target = await _moved_before(source, target, params, tools)
+        else:
+            target = await _free(target, digest, params, tools)
+            await _brought(source, target, digest, params.mode, tools)
+        if params.mode == "move":
+            await tools.outputs.brings_away(source)
         return FilesMoveOutput(path=str(target))
 
 

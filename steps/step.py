@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
-
-from paddock.engine.request import ModelSpec, Pool, Priority, Role
 
 from .roots import Roots
 from .storage import EmbedModel, ItemName, Store, Stores
 from .toolset import BoundTool, Memo, NoMemo, Toolset
+
+if TYPE_CHECKING:
+    from paddock.engine.request import ModelSpec, Pool, Priority, Role
 
 
 class Params(BaseModel):
@@ -118,6 +119,10 @@ class Outputs(Protocol):
 
     async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
         """Note that `path` holds this now; it becomes part of the item's entry."""
+        ...
+
+    async def brings_away(self, path: Path) -> None:
+        """Note that a file has left its place: while one is there, the item is not done."""
         ...
 
     async def keeps_rows(self, store: Path) -> None:

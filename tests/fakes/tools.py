@@ -47,6 +47,9 @@ class FakeOutputs:
     async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
         self.events.append(("wrote", path))
 
+    async def brings_away(self, path: Path) -> None:
+        self.events.append(("brings_away", path))
+
     async def keeps_rows(self, store: Path) -> None:
         self.events.append(("keeps_rows", store))
 

@@ -199,6 +199,28 @@ def test_a_command_and_a_move_are_steps_like_others(tmp_path: Path) -> None:
     assert (again.counts["deleted"], again.counts.get("new", 0)) == (2, 0)
 
 
+@pytest.mark.parametrize("way", ["to: done/", "mode: delete"])
+def test_what_comes_again_to_the_place_that_it_has_left_goes_the_same_way(
+    tmp_path: Path, way: str
+) -> None:
+    world = World(tmp_path, (
+        "steps:\n"
+        "  - {id: docs, uses: files.scan, with: {root: in}}\n"
+        "  - for_each: doc in steps.docs.files\n"
+        "    do:\n"
+        '      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}\n'
+        f'      - {{uses: files.move, with: {{path: "{{{{ doc.path }}}}", {way}}}}}\n'
+    ))  # fmt: skip
+    for text, why in (("1", "new"), ("1", "stale"), ("2", "changed"), ("1", "changed")):
+        world.write("in/a.txt", text)
+        assert carried_out(world).counts[why] == 1
+        assert not (tmp_path / "in/a.txt").exists()
+        assert carried_out(world).counts["deleted"] == 1
+    world.write("in/a.txt", "1")
+    (item,) = plan(world.file, pool=FakePool(), settings=settings(tmp_path)).items
+    assert (item.state, item.why) == ("stale", "there again: in/a.txt")
+
+
 def test_a_plan_needs_no_consent_and_tells_what_a_run_wants(world: World) -> None:
     world.edit("secrets: {key: {env: FAKE_KEY}}\n", "")
     world.edit(', env: {FAKE_KEY: "{{ secrets.key }}"}', "")

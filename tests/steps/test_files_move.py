@@ -59,7 +59,9 @@ def test_a_move_is_noted_before_it_is_made_and_is_no_output(
     folder: Path, outputs: FakeOutputs
 ) -> None:
     move(folder, outputs, "in/a.txt", "done/a.txt")
-    assert outputs.events == [("intend", folder / "done/a.txt")], "pruning takes outputs only"
+    assert outputs.events == [
+        ("intend", folder / "done/a.txt"), ("brings_away", folder / "in/a.txt")
+    ], "pruning takes outputs only"  # fmt: skip
 
 
 def test_a_copy_is_an_output(folder: Path, outputs: FakeOutputs) -> None:
