@@ -37,8 +37,7 @@ def make_app(
                             200 if all(parts.values()) else 503)  # fmt: skip
 
     async def told(request: Request) -> Response:
-        # A page of another name must not read it (DNS rebinding).
-        if not is_own(request.headers.get("host", ""), socket.gethostname().lower(), _is_near):
+        if not is_asked_by_own_name(request):
             return JSONResponse({"error": "ask by 'localhost' or by this machine's address."}, 403)
         return JSONResponse(dict(status()))
 
@@ -51,6 +50,11 @@ def make_app(
             Route("/{rest:path}", hooks, methods=["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"]),
         ]
     )
+
+
+def is_asked_by_own_name(request: Request) -> bool:
+    """Tell whether a call names this machine: a page of another name does not (DNS rebinding)."""
+    return is_own(request.headers.get("host", ""), socket.gethostname().lower(), _is_near)
 
 
 def _is_near(address: object) -> bool:

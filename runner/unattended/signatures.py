@@ -20,22 +20,24 @@ class Refused(Exception):
     """The call is not to be believed; says why, for whoever set it up."""
 
 
-def check(secret: str, headers: Mapping[str, str], body: bytes, now_s: float) -> None:
+def check(secret: str, headers: Mapping[str, str], body: bytes, now_s: float) -> str | None:
     """Check a call's signature; `headers` have small letters.
+
+    Gives what no other call has, however it is written; None: the form has no such thing.
 
     Raises:
         Refused: there is none, it is wrong, or it is too old.
     """
     own, github = headers.get(OWN), headers.get(GITHUB)
     if own is not None:
-        _check_own(secret, own, body, now_s)
-    elif github is not None:
-        if not _is_same(github, f"sha256={_mac(secret, body)}"):
-            raise Refused("the signature in X-Hub-Signature-256 is wrong.")
-    else:
+        return _check_own(secret, own, body, now_s)
+    if github is None:
         raise Refused(
             "the call is not signed: X-Hub-Signature-256 or X-Paddock-Signature is missing."
         )
+    if not _is_same(github, f"sha256={_mac(secret, body)}"):
+        raise Refused("the signature in X-Hub-Signature-256 is wrong.")
+    return None
 
 
 def sign(secret: str, body: bytes, now_s: int) -> str:
@@ -47,7 +49,7 @@ def sign(secret: str, body: bytes, now_s: int) -> str:
     return f"t={now_s},v1={_mac(secret, f'{now_s}.'.encode() + body)}"
 
 
-def _check_own(secret: str, given: str, body: bytes, now_s: float) -> None:
+def _check_own(secret: str, given: str, body: bytes, now_s: float) -> str:
     parts = dict(part.strip().partition("=")[::2] for part in given.split(","))
     at = parts.get("t", "")
     if not (at.isascii() and at.isdigit() and len(at) < 15) or "v1" not in parts:
@@ -58,6 +60,7 @@ def _check_own(secret: str, given: str, body: bytes, now_s: float) -> None:
     if abs(apart_s) > MOST_APART_S:
         when = "in the future" if apart_s < 0 else "ago"
         raise Refused(f"the call was signed {abs(apart_s):.0f} s {when}; compare the clocks.")
+    return parts["v1"]
 
 
 def _mac(secret: str, body: bytes) -> str:

@@ -23,6 +23,7 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.triggers import Webhook
 
 from . import signatures
+from .health import is_asked_by_own_name
 from .signatures import Refused
 from .standing import Standing
 
@@ -90,6 +91,8 @@ class Webhooks:
         self.hooks: Mapping[str, Hook] = {}
         self._submit = submit
         self._clock = clock
+        self._signed: dict[str, tuple[float, str]] = {}
+        """Signature → until when it could be believed, and the key that its call had."""
 
     async def answer(self, request: Request) -> Response:
         """Answer one call: 202 with the run, or why not."""
@@ -98,7 +101,10 @@ class Webhooks:
             return _no(404, "there is no webhook of this path.")
         if request.method != "POST":
             return _no(405, "a webhook is called by POST.")
-        if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+        if hook.secret is None and not is_asked_by_own_name(request):
+            return _no(403, "there is no secret: ask by 'localhost' or by this machine's address.")
+        media_type = request.headers.get("content-type", "").partition(";")[0]
+        if media_type.strip().lower() != "application/json":
             return _no(415, "the body must be JSON: Content-Type: application/json.")
         try:
             body = await _body(request)
@@ -122,9 +128,10 @@ class Webhooks:
             _Bad: it is not signed as it should be, or is no JSON.
             PipelineError: it does not give the pipeline what it needs.
         """
+        signed = None
         if hook.secret is not None:
             try:
-                signatures.check(hook.secret, headers, body, self._clock())
+                signed = signatures.check(hook.secret, headers, body, self._clock())
             except Refused as error:
                 raise _Bad(401, str(error)) from None
         try:
@@ -133,10 +140,18 @@ class Webhooks:
             raise _Bad(400, "the body is not JSON.") from None
         inputs = mapped(hook, payload)
         key = next((headers[name] for name in _KEYS if headers.get(name)), None)
-        if key is None:
-            key = headers.get(signatures.OWN) if hook.secret else None
+        if signed is not None:
+            key = self._first_key(signed, key)
         digest = hashlib.sha256((key or uuid.uuid4().hex).encode()).hexdigest()[:32]
         return Call(hook.standing, f"webhook {hook.webhook.path}", inputs, f"webhook:{digest}")
+
+    def _first_key(self, signed: str, key: str | None) -> str:
+        """Give the key that a signature came with first: nobody has signed the key."""
+        now_s = self._clock()
+        for old in [one for one, (until_s, _) in self._signed.items() if until_s < now_s]:
+            del self._signed[old]
+        until_s = now_s + 2 * signatures.MOST_APART_S
+        return self._signed.setdefault(signed, (until_s, key or signed))[1]
 
 
 def mapped(hook: Hook, payload: Any) -> dict[str, Any]:

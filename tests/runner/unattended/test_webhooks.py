@@ -100,6 +100,20 @@ def test_the_same_call_twice_is_one_run(door: Door) -> None:
     assert len(door.calls) == 2
 
 
+@pytest.mark.parametrize("key", ["", "1"])
+def test_a_call_that_was_recorded_starts_nothing_however_it_is_sent_again(
+    door: Door, key: str
+) -> None:
+    body = body_of(folder="inbox")
+    given = {"x_idempotency_key": key} if key else {}
+    assert door.post("/digest", body, **signed(body), **given)[0] == 202
+    at, mac = signed(body)[OWN].split(",")
+    for written in (f"{at},{mac}", f"{mac}, {at}", f"{at},{mac},x=1"):
+        for more in ({}, {"x_idempotency_key": "2"}, {"idempotency_key": "3"}):
+            assert door.post("/digest", body, **{OWN: written}, **more)[0] == 200
+    assert len(door.calls) == 1
+
+
 @pytest.mark.parametrize(
     ("payload", "status", "words"),
     [
@@ -131,7 +145,10 @@ def test_what_is_no_call_is_refused_before_anything_is_done(door: Door) -> None:
     assert door.ask("GET", "/digest")[0] == 405
     assert door.ask("POST", "/digest", good)[0] == 415
     assert door.post("/elsewhere", good)[0] == 404
+    assert door.post("/open", good, host="evil.example")[0] == 403  # a page of another name
     assert door.calls == {}
+    spelled = {"content-type": "Application/JSON; charset=utf-8"}
+    assert door.ask("POST", "/open", good, spelled)[0] == 422  # only the input is missing
 
 
 def test_when_the_queue_is_full_the_caller_is_asked_to_come_again(door: Door) -> None:
