@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddock.pipelines.errors import Fault
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.tree import Pipeline, Step
-from paddock.pipelines.triggers import Watch
 from paddock.steps.roots import OutsideRoots, Roots
+
+if TYPE_CHECKING:
+    from paddock.pipelines.triggers import Watch
 
 PROCESSING = "processing"
 _EXPRESSION = re.compile(r"(\{\{.*?\}\})", re.DOTALL)
 _STATEMENT = re.compile(r"\{[%#]")
 _UNKNOWN = "…"
+_WILD = re.compile(r"[*?]+|\[[^]]*\]")
+_BRACES = re.compile(r"\{([^{},]*)[^{}]*\}")
 _PATHS = {"files.write": "path", "embed": "store", "files.move": "to"}
 """Steps that write, and the parameter that says where."""
 
@@ -199,7 +203,10 @@ class Watches:
             given = step.params.data
             text = _known(given.get(_PATHS[step.uses]), scope) if given else None
             if text is not None and not text.startswith(_UNKNOWN) and "\0" not in text:
-                yield Written(step, text, _resolved(Path(os.path.normpath(base / text))))
+                path = _resolved(Path(os.path.normpath(base / text)))
+                if step.uses == "files.move" and (text.endswith(("/", os.sep)) or path.is_dir()):
+                    path /= _UNKNOWN  # a folder gets the file under its own name
+                yield Written(step, text, path)
 
     def _fault(self, at: tuple[str | int, ...], message: str, remedy: str) -> None:
         self.faults.append(Fault(message, remedy, self._pipeline.mark(at)))
@@ -254,8 +261,24 @@ def _sees(watch: BoundWatch, path: Path) -> bool:
         return False
     include, exclude = Globs.of(watch.keys.include), Globs.of(watch.keys.exclude)
     folders = ["/".join(parts[:end]) for end in range(1, len(parts))]
-    if exclude.names_file(relpath) or any(map(exclude.names_folder, folders)):
+    if any(map(exclude.names_folder, folders)) or any(map(include.refuses_folder, folders)):
         return False
-    if any(map(include.refuses_folder, folders)):
-        return False
-    return include.names_file(relpath, in_named_folder=any(map(include.names_folder, folders)))
+    is_named = any(map(include.names_folder, folders))
+    return any(
+        include.names_file(one, in_named_folder=is_named) and not exclude.names_file(one)
+        for one in _possible(relpath, watch.keys.include)
+    )
+
+
+def _possible(relpath: str, patterns: Sequence[str]) -> list[str]:
+    """Give the path; of one whose suffix only a run shows, also with names that are asked for.
+
+    >>> _possible("done/…", ["new/*.{md,txt}", "!*.bak"])
+    ['done/…', 'done/….md']
+    """
+    folder, slash, name = relpath.rpartition("/")
+    if not name.endswith(_UNKNOWN):
+        return [relpath]
+    lasts = (one.rstrip("/").rpartition("/")[2] for one in patterns if not one.startswith("!"))
+    names = [_WILD.sub(_UNKNOWN, _BRACES.sub(r"\1", last)) for last in lasts]
+    return list(dict.fromkeys((relpath, *(f"{folder}{slash}{one}" for one in names))))

@@ -159,6 +159,59 @@ def test_who_moves_documents_away_prunes_nothing(
         assert not is_refused
 
 
+@pytest.mark.parametrize(
+    ("watch", "step", "exclude"),
+    [
+        ("{path: inbox}", 'files.move, with: {path: "{{ doc.path }}", to: inbox/done/}', "/done/"),
+        (
+            '{path: inbox, include: ["*.txt"]}',
+            'files.move, with: {path: "{{ doc.path }}", to: inbox/done/}',
+            "/done/",
+        ),
+        (
+            '{path: inbox, include: ["**/*.{txt,md}"]}',
+            'files.move, with: {path: "{{ doc.path }}", to: "inbox/done/{{ doc.name }}"}',
+            "/done/",
+        ),
+        (
+            '{path: inbox, include: ["*.txt"]}',
+            'files.move, with: {path: "{{ doc.path }}", to: inbox/there}',
+            "/there/",
+        ),
+        ("{path: inbox}", "embed, with: {texts: [a], store: inbox/index.lance}", None),
+    ],
+)
+def test_what_other_steps_bring_into_a_watched_folder_is_refused_as_well(
+    tmp_path: Path, watch: str, step: str, exclude: str | None
+) -> None:
+    (tmp_path / "inbox/there").mkdir(parents=True)
+    file = written(tmp_path, watch, "sums/{{ doc.relpath }}")
+    file.write_text(file.read_text() + f"      - {{id: more, uses: {step}}}\n")
+    with pytest.raises(PipelineError) as caught:
+        check(plan_of(file))
+    (fault,) = caught.value.faults
+    assert "would see what step 'more' writes" in fault.message
+    if exclude is not None:
+        assert fault.remedy.endswith(f'or set `exclude: ["{exclude}"]`.')
+        heeded = watch.replace("path: inbox", f'path: inbox, exclude: ["{exclude}"]')
+        file.write_text(file.read_text().replace(watch, heeded))
+        check(plan_of(file))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        'files.move, with: {path: "{{ doc.path }}", to: done/}',
+        'files.move, with: {path: "{{ doc.path }}", to: "inbox/done/{{ doc.stem }}.md"}',
+        "embed, with: {texts: [a], store: index.lance}",
+    ],
+)
+def test_what_other_steps_bring_elsewhere_is_taken(tmp_path: Path, step: str) -> None:
+    file = written(tmp_path, '{path: inbox, include: ["/new/*.txt", "*.txt"]}', "sums/a.md")
+    file.write_text(file.read_text() + f"      - {{id: more, uses: {step}}}\n")
+    check(plan_of(file))
+
+
 def test_a_hot_folder_prunes_nothing(tmp_path: Path) -> None:
     file = written(tmp_path, "{path: inbox, claim: move, deletes: prune}", "sums/a.md")
     text = file.read_text("utf-8").replace('root: "{{ inputs.folder }}"', "root: inbox/processing")
