@@ -67,7 +67,9 @@ async def send(url: str, sender: str, to: str, message: Message) -> None:
     """
     server = MailServer.of(url)
     receivers = addresses(to)
-    mail = letter(sender or f"paddock@{socket.getfqdn()}", receivers, message)
+    # Asks the name server, which may take its time.
+    sender = sender or f"paddock@{await asyncio.to_thread(socket.getfqdn)}"
+    mail = letter(sender, receivers, message)
 
     async def give() -> None:
         post = _Post(server)
