@@ -48,7 +48,6 @@ class Orders:
     """The pipeline's text, where it was read before; else the file is."""
     flags: dict[str, object] = field(default_factory=dict)
     """Settings given by hand."""
-    allow: frozenset[str] = frozenset()
     border: Border = field(default_factory=Border)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     began: Callable[[str], None] | None = None
@@ -119,7 +118,6 @@ async def run_pipeline(
                 retry_failed=retry_failed,
                 stop=orders.stop,
                 border=orders.border,
-                allow=orders.allow,
                 trigger=trigger,
                 job=job,
                 text=orders.text,

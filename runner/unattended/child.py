@@ -34,7 +34,7 @@ class Task:
     could have another folder worked in."""
     text: str
     flags: Mapping[str, object] = field(default_factory=dict)
-    allow: frozenset[str] = frozenset()
+    """Settings given by hand; the rest is read when the run begins, what it may reach too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def carry_out(task: Task, link: Connection) -> None:
 async def _carried_out(task: Task, link: Connection) -> None:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(FILE_THREADS))
-    orders = Orders(text=task.text, flags=dict(task.flags), allow=task.allow)
+    orders = Orders(text=task.text, flags=dict(task.flags))
     orders.began = lambda run: _send(link, Began(run))
     orders.waits = lambda words: _send(link, Waits(words))
     with deployed.under(orders), _listening(link, orders):

@@ -95,6 +95,17 @@ class Running:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
+    def kill(self) -> None:
+        """End it by force, with all that it started: commands have groups of their own."""
+        started: list[psutil.Process] = []
+        with contextlib.suppress(psutil.Error):
+            if is_alive(self.mark):
+                started = psutil.Process(self.pid).children(recursive=True)
+        self.signal(signal.SIGKILL)  # first, so that it starts nothing more
+        for process in started:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
 
 class Executor:
     """Starts runs. Processes outlive it unless they are told to stop."""

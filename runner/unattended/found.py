@@ -85,6 +85,10 @@ class Finder:
         self._gone(set(seen), removed)
         return Changes(self._standing(), tuple(added), tuple(removed), tuple(told))
 
+    def faults(self) -> dict[str, str]:
+        """Give what is wrong now: by file or folder, in words."""
+        return dict(self._said)
+
     def _is_to_be_read(self, known: _Known, now: float, *, is_first: bool) -> bool:
         if known.read_at is None:
             return is_first or now - known.since >= SETTLE_S

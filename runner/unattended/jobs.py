@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -75,8 +74,8 @@ def at_once(running: Running) -> None:
 
 
 def by_force(running: Running) -> None:
-    """End a run's process."""
-    running.signal(signal.SIGKILL)
+    """End a run's process, and what it started."""
+    running.kill()
 
 
 def tell_end(job: Job, end: End, ending: Ending, next_: Done | GoOn) -> None:

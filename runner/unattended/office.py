@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +21,7 @@ from .dispatch import Active, Close, Due, Hold, Rule, Skip, Start, dispatch
 from .endings import Done, Ending, GoOn, Stopped, follow
 from .executor import End, Executor, Running, is_elsewhere
 from .jobs import Job, Post, at_once, brought_to_end, by_force, tell_end
-from .tracked import AGAIN, HELD, Board, Gone, Tracked, TrackedError
+from .tracked import AGAIN, HELD, MOST_READ, Board, Gone, Tracked, TrackedError
 
 MOST_QUEUED = 1_000
 
@@ -43,7 +42,6 @@ class Office:
         max_runs: int,
         max_restarts: int,
         flags: Mapping[str, object],
-        allow: frozenset[str],
         given_up: Callable[[Post, str, str], Coroutine[Any, Any, None]],
     ) -> None:
         self.posts: dict[str, Post] = {}
@@ -62,7 +60,7 @@ class Office:
         self.executor = Executor(self._began)
         self._board = board
         self._max_runs, self._max_restarts = max_runs, max_restarts
-        self._flags, self._allow = dict(flags), allow
+        self._flags = dict(flags)
         self._given_up = given_up
         self._waiting: dict[str, Ended] = {}
         self._following: set[asyncio.Task[None]] = set()
@@ -128,9 +126,21 @@ class Office:
             elif run.phase == "cancelling":
                 self.stop_job(self.jobs[run.id], "cancelled", "it was cancelled in Prefect")
         self.queue = [run for run in runs if run.phase == "waiting" and run.id not in self.jobs]
+        if len(runs) < MOST_READ:
+            await self._hear_of({run.id for run in runs}, by_id)
         if self.is_stopping:
             return
         await self._decide(by_id)
+
+    async def _hear_of(self, open_: Collection[str], by_id: Mapping[str, Post]) -> None:
+        """Tell of runs that ended without having begun: somebody cancelled or deleted them."""
+        for id_ in [one for one in self._waiting if one not in open_ and one not in self.jobs]:
+            run = await self._board.read(id_)
+            if run is None or run.phase == "ended":
+                await self._tell(id_, None, run.end if run else "interrupted", None)
+            elif run.deployment not in by_id:  # its deployment was deleted
+                await self._board.skip(id_, "its deployment is no longer there")
+                await self._tell(id_, None, "skipped", None)
 
     async def _decide(self, by_id: Mapping[str, Post]) -> None:
         now = datetime.now(UTC)
@@ -177,7 +187,7 @@ class Office:
     async def _start(self, run: Tracked, post: Post, group: str) -> None:
         """Start a run, and show who carries it out."""
         await self._board.claim(run.id)
-        task = Task(run.id, str(post.standing.file), post.standing.text, self._flags, self._allow)
+        task = Task(run.id, str(post.standing.file), post.standing.text, self._flags)
         try:
             running = await self.executor.start(task)
         except OSError as error:
@@ -346,4 +356,4 @@ class Office:
     def abandon(self) -> None:
         """End every process by force, at once."""
         for job in self.jobs.values():
-            job.running.signal(signal.SIGKILL)
+            by_force(job.running)

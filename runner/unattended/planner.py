@@ -70,6 +70,10 @@ class Planner:
             self._plans[key, timed.key] = plan
         last = plan.owed[-1] if plan.owed else plan.planned
         ahead = upcoming(timed, now)
+        if last is not None and last < now:  # the machine slept, or its clock was put forward
+            plan.owed += await asyncio.to_thread(missed, timed, last, now)
+        elif last is not None and ahead and last > ahead[-1]:
+            last = None  # the clock was put back; what is in the queue already is not put twice
         plan.owed += [moment for moment in ahead if last is None or moment > last]
         for _ in range(min(MOST_AT_ONCE, len(plan.owed))):
             await self._submit(post, timed, plan.owed[0])

@@ -4,8 +4,31 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 
+from paddock.engine.api.server import PortTaken, listen
+from paddock.runner.address import Address
 from paddock.runner.settings import Settings
+
+
+class UpError(Exception):
+    """It cannot start, or not go on: why, and what to do."""
+
+
+def taken(address: Address) -> socket.socket:
+    """Take the address.
+
+    Raises:
+        UpError: another program has it.
+        CannotListen: it cannot be had at all.
+    """
+    try:
+        return listen(address.host, address.port)
+    except PortTaken:
+        raise UpError(
+            f"{address.host}:{address.port} is taken, maybe by another `paddock up`.\n"
+            f"  Choose another address: paddock up --listen {address.host}:{address.port + 1}"
+        ) from None
 
 
 def is_loopback(host: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Mapping
 
 
@@ -22,6 +23,13 @@ def notify(state: str, environ: Mapping[str, str] | None = None) -> bool:
         wire.sendto(state.encode(), address)
         return True
     return False
+
+
+def reloaded() -> None:
+    """Say that what was to be read again has been."""
+    usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000
+    notify(f"RELOADING=1\nMONOTONIC_USEC={usec}")
+    notify("READY=1")
 
 
 def watchdog_s(environ: Mapping[str, str] | None = None) -> float | None:

@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.api.server import PortTaken, listen
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.residence.hosting import hosting
 from paddock.runner.residence.lodging import asked
@@ -33,7 +32,7 @@ from .executor import warm
 from .found import Changes, Finder
 from .holding import Held, Holding
 from .standing import Standing
-from .surroundings import is_loopback, tell_environment
+from .surroundings import UpError, is_loopback, taken, tell_environment
 from .telling import told_of
 
 if TYPE_CHECKING:
@@ -54,8 +53,8 @@ TIDY_FIRST_S, TIDY_S = 900.0, 86_400.0
 log = logging.getLogger("paddock.up")
 
 
-class UpError(Exception):
-    """It cannot start, or not go on: why, and what to do."""
+class _StoppedEarly(Exception):
+    """It was to end before everything was in place."""
 
 
 @dataclass
@@ -94,31 +93,18 @@ class Up:
             Held: another process looks after one of the folders.
             CannotListen: its address cannot be had at all.
         """
-        door = self._door()
+        door = taken(self._settings.unattended.address)
         try:
             self._take_in(await asyncio.to_thread(self._finder.look), is_first=True)
             async with self._opened(door):
                 self._in_place = lambda: self._wishes.ready(self._first_words(door))
                 await self._kept()
                 systemd.notify("STOPPING=1")
+        except _StoppedEarly:
+            systemd.notify("STOPPING=1")
         finally:
             door.close()
             self._holding.close()
-
-    def _door(self) -> socket.socket:
-        """Take the address.
-
-        Raises:
-            UpError: another program has it.
-        """
-        address = self._settings.unattended.address
-        try:
-            return listen(address.host, address.port)
-        except PortTaken:
-            raise UpError(
-                f"{address.host}:{address.port} is taken, maybe by another `paddock up`.\n"
-                f"  Choose another address: paddock up --listen {address.host}:{address.port + 1}"
-            ) from None
 
     def abandon(self) -> None:
         """End every process of ours by force: there is no time for more."""
@@ -130,7 +116,7 @@ class Up:
     async def _opened(self, door: socket.socket) -> AsyncIterator[None]:
         """Open pool, Prefect, queue and doors; close them in bounded time."""
         async with AsyncExitStack() as stack:
-            url = await self._reached(stack)
+            url = await self._unless_stopped(self._reached(stack))
             from .giving_up import tell_given_up
             from .office import Office
             from .planner import Planner
@@ -145,7 +131,6 @@ class Up:
                 max_runs=unattended.max_runs,
                 max_restarts=unattended.max_restarts,
                 flags=self._wishes.flags,
-                allow=self._settings.allow,
                 given_up=partial(tell_given_up, self._wishes.flags),
             )
             self._planner: Planner = Planner(self._board, self._office)
@@ -172,6 +157,23 @@ class Up:
         with contextlib.suppress(Exception):  # what could not be told now is told at the next start
             await asyncio.wait_for(self._office.round(), within_s * 0.1)
 
+    async def _unless_stopped(self, opening: Coroutine[Any, Any, str]) -> str:
+        """Wait for what is opened at the start.
+
+        Raises:
+            _StoppedEarly: it was to end before.
+        """
+        task, stopped = asyncio.create_task(opening), asyncio.create_task(self.stop.wait())
+        try:
+            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if self.stop.is_set():
+                raise _StoppedEarly
+            return task.result()
+        finally:
+            task.cancel()
+            stopped.cancel()
+            await asyncio.wait({task, stopped})
+
     async def _reached(self, stack: AsyncExitStack) -> str:
         """Open the pool, and Prefect's server unless another is named; gives its API's address.
 
@@ -197,7 +199,7 @@ class Up:
         """
         deadline = time.monotonic() + PREFECT_S
         told: dict[str, Any] = {}
-        while time.monotonic() < deadline and not self.stop.is_set():
+        while time.monotonic() < deadline:
             told = await asked(self._residence, "/prefect", {"within_s": 5.0}, within_s=15.0)
             if told.get("state") == "ready":
                 return str(told["url"])
@@ -238,9 +240,7 @@ class Up:
                 await asyncio.wait_for(self.reload.wait(), wait_s)
             if self.reload.is_set():
                 self.reload.clear()
-                usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000
-                systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={usec}")
-                systemd.notify("READY=1")
+                systemd.reloaded()
 
     async def _keep_queue(self) -> None:
         """Keep deployments, schedules and runs as they should be."""
@@ -366,6 +366,7 @@ class Up:
             "folders": [str(folder) for folder in self._wishes.folders],
             "prefect": os.environ.get("PREFECT_API_URL", ""),
             "is_prefect_there": self._is_prefect_there,
+            "faults": self._finder.faults(),
             **told,
         }
 

@@ -68,6 +68,23 @@ steps:
       - uses: files.write
         with: {{path: "out/{{{{ doc.relpath }}}}", text: "{{{{ steps.wait.text }}}}"}}
 """
+COMMANDS = """\
+name: commands
+{on}
+steps:
+  - {{id: docs, uses: files.scan, with: {{root: ./inbox}}}}
+  - id: each
+    for_each: doc in steps.docs.files
+    max_parallel: 1
+    do:
+      - {{id: text, uses: files.read, with: {{path: "{{{{ doc.path }}}}"}}}}
+      - id: said
+        uses: run
+        with:
+          command: [sh, -c, "echo $$ >> begun; while [ ! -e go ]; do sleep 0.05; done; echo done"]
+      - uses: files.write
+        with: {{path: "out/{{{{ doc.relpath }}}}", text: "{{{{ steps.said.stdout }}}}"}}
+"""
 Answer = TypeVar("Answer")
 
 
@@ -105,8 +122,13 @@ class Desk:
         text = WAITS.format(on=on, go=go, mark=mark).replace("name: waits", f"name: {name}")
         return self.write(f"{name}/pipeline.yaml", text)
 
+    def commands(self, name: str, on: str) -> Path:
+        """Write a pipeline whose commands leave marks, and wait until `go` is there."""
+        text = COMMANDS.format(on=on).replace("name: commands", f"name: {name}")
+        return self.write(f"{name}/pipeline.yaml", text)
+
     def marks(self, name: str) -> list[int]:
-        """Give the processes that began an item of a waiting pipeline, in order."""
+        """Give the processes that began an item, or the commands that were, in order."""
         file = self.folder / name / "begun"
         return [int(line) for line in file.read_text().split()] if file.exists() else []
 

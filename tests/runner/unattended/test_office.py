@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,7 +12,7 @@ from uuid import UUID
 import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed, Running
+from prefect.states import Cancelled, Completed, Failed, Running
 
 from paddock.runner.unattended.executor import mark_of
 from paddock.runner.unattended.jobs import Job
@@ -62,5 +63,41 @@ def test_a_run_taken_over_goes_on_where_it_had_stopped_at_a_border(
             # Who submitted it and asks again, as a watch at the next start, hears of the later one.
             again = await office_of(asked).submit(post, "watch inbox", f"{tmp_path}")
             assert again.id == second.id
+
+    asyncio.run(main())
+
+
+def test_who_submitted_a_run_hears_that_somebody_cancelled_or_deleted_it(
+    tmp_path: Path, prefect_api: str
+) -> None:
+    async def main() -> None:
+        async with board(prefect_api) as asked, PrefectClient(prefect_api) as client:
+            office, ends = office_of(asked), dict[str, str]()
+            post = await put(asked, office, standing(tmp_path, '{cron: "0 6 * * *"}'))
+            tomorrow = datetime.now(UTC) + timedelta(days=1)
+            ids: dict[str, UUID] = {}
+
+            async def submitted(name: str) -> None:
+                async def ended(job: Job | None, status: str, report: object) -> None:
+                    ends[name] = status
+
+                made = await office.submit(
+                    post, "watch inbox", f"{tmp_path}{name}", at=tomorrow, ended=ended
+                )
+                ids[name] = UUID(made.id)
+
+            for name in ("cancelled", "deleted", "left"):
+                await submitted(name)
+            await office.round()
+            assert ends == {}
+            await client.set_flow_run_state(ids["cancelled"], Cancelled(), force=True)
+            await client.delete_flow_run(ids["deleted"])
+            await office.round()
+            assert ends == {"cancelled": "interrupted", "deleted": "interrupted"}
+
+            await client.delete_deployment(UUID(post.deployment))
+            await put(asked, office, post.standing)
+            await office.round()
+            assert ends.keys() == {"cancelled", "deleted", "left"}
 
     asyncio.run(main())

@@ -35,7 +35,7 @@ def office_of(asked: Board) -> Office:
     async def given_up(post: Post, run: str, words: str) -> None:
         raise AssertionError(words)
 
-    return Office(asked, max_runs=1, max_restarts=1, flags={}, allow=frozenset(), given_up=given_up)
+    return Office(asked, max_runs=1, max_restarts=1, flags={}, given_up=given_up)
 
 
 def hours(runs: list[Tracked]) -> list[int]:
@@ -66,6 +66,28 @@ def test_the_next_three_are_in_the_queue_once_and_what_was_missed_is_added(
             assert other.deployment == post.deployment
             await planner.forget(other, runs)
             assert await asked.open_runs([post.deployment]) == []
+
+    asyncio.run(main())
+
+
+def test_a_clock_that_jumps_loses_no_run_and_stops_none(tmp_path: Path, prefect_api: str) -> None:
+    async def main() -> None:
+        async with board(prefect_api) as asked:
+            office = office_of(asked)
+            every = '{cron: "0 * * * *", timezone: UTC, catch_up: all}'
+            post = await put(asked, office, standing(tmp_path, every))
+            planner = Planner(asked, office)
+            await planner.plan(NOW)
+            await planner.plan(NOW + timedelta(hours=6))  # it slept from 12:30 to 18:30
+            runs = await asked.open_runs([post.deployment])
+            assert hours(runs) == [13, 14, 15, 16, 17, 18, 19, 20, 21]
+
+            await planner.plan(NOW - timedelta(hours=4))  # it was ahead of the time
+            await planner.plan(NOW - timedelta(hours=4))
+            runs = await asked.open_runs([post.deployment])
+            assert hours(runs) == [9, 10, 11, 13, 14, 15, 16, 17, 18, 19, 20, 21]
+            await planner.plan(NOW - timedelta(hours=1))
+            assert hours(await asked.open_runs([post.deployment]))[:4] == [9, 10, 11, 12]
 
     asyncio.run(main())
 

@@ -52,6 +52,14 @@ def flow_runs(api: str, name: str) -> list[dict[str, Any]]:
     return sorted(answer.raise_for_status().json(), key=lambda run: run["created"])
 
 
+def is_at_work(pid: int) -> bool:
+    """Tell whether a process still works; nobody may have fetched its status yet."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def called(desk: Desk, name: str, **more: Any) -> str:
     """Call a pipeline's webhook, and give the flow run."""
     body = json.dumps(more).encode()
@@ -167,6 +175,76 @@ def test_ended_in_the_middle_it_goes_on_at_the_next_start(desk: Desk) -> None:
     desk.until(lambda: not desk.get()["running"])
     states = [run["state_name"] for run in flow_runs(desk.api, "halted")]
     assert states == ["Cancelled", "Completed"]
+
+
+def test_what_is_not_allowed_is_told_once_and_done_when_it_is(desk: Desk) -> None:
+    config = desk.folder.parent / "config/paddock/paddock.toml"
+    config.parent.mkdir(parents=True)
+    desk.environ["XDG_CONFIG_HOME"] = str(config.parent.parent)
+    desk.write("asks/inbox/a.txt", "ferry")
+    desk.write("asks/go", "")
+    file = desk.commands("asks", WATCH)
+    desk.start()
+    refused = "the pipeline wants to run `sh -c "
+    assert desk.said().count(refused) == 1
+    assert refused in desk.get()["faults"][str(file)]
+    time.sleep(12)  # it was looked at again meanwhile
+    assert desk.said().count(refused) == 1 and not desk.marks("asks")
+    config.write_text('allow = "run"\n')
+    desk.until(lambda: desk.output("asks", "a.txt") == "done\n")
+    assert desk.get()["faults"] == {}
+
+    # What is allowed no longer is refused by the next run.
+    config.write_text('allow = "network"\n')
+    desk.write("asks/inbox/b.txt", "harbour")
+    desk.until(lambda: desk.said().count(refused) == 2)
+    assert desk.output("asks", "b.txt") is None
+
+
+def test_commands_end_with_it_and_are_begun_again_at_the_next_start(desk: Desk) -> None:
+    desk.write("busy/inbox/a.txt", "one")
+    desk.commands("busy", WATCH)
+    desk.environ["PADDOCK_STOP_TIMEOUT"] = "5s"
+    desk.start("--allow", "run")
+    desk.until(lambda: desk.marks("busy"))
+    began = time.monotonic()
+    assert desk.signal(signal.SIGTERM) == 0
+    assert time.monotonic() - began < 30
+    assert not is_at_work(desk.marks("busy")[0])
+
+    desk.start("--allow", "run")
+    desk.until(lambda: len(desk.marks("busy")) == 2)
+    assert desk.process is not None
+    desk.process.send_signal(signal.SIGINT)
+    desk.until(lambda: desk.said().endswith("Ending; once more ends at once.\n"))
+    assert desk.signal(signal.SIGINT) == 130
+    until = time.monotonic() + 5  # the system takes a moment
+    while is_at_work(desk.marks("busy")[1]) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not is_at_work(desk.marks("busy")[1])
+
+    desk.write("busy/go", "")
+    desk.start("--allow", "run")
+    desk.until(lambda: desk.output("busy", "a.txt") == "done\n")
+    desk.until(lambda: not desk.get()["running"])
+    assert len(desk.marks("busy")) == 3
+
+
+def test_ended_while_it_starts_it_ends_in_order(tmp_path: Path) -> None:
+    environ = {name: value for name, value in os.environ.items() if name != "CI"}
+    state = tmp_path / "home"
+    up = subprocess.Popen(
+        [sys.executable, "-c", CLI, "up", str(tmp_path), "--listen", "127.0.0.1:0"],
+        env={**environ, "PADDOCK_HOME": str(state)}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not (state / "residence/prefect.server").exists():  # which takes seconds to answer
+        assert up.poll() is None
+        time.sleep(0.02)
+    began = time.monotonic()
+    up.send_signal(signal.SIGTERM)
+    _, said = up.communicate(timeout=60)
+    assert (up.returncode, said) == (0, "Ending; once more ends at once.\nStopped.\n")
+    assert time.monotonic() - began < 30
 
 
 def test_a_group_lets_one_at_a_time_and_a_newer_run_may_take_its_place(desk: Desk) -> None:

@@ -1,0 +1,46 @@
+"""Processes of runs: what is ended with them."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+
+from paddock.runner.unattended.executor import Running
+
+STARTS = """
+import subprocess, time
+print(subprocess.Popen(["sleep", "300"], start_new_session=True).pid, flush=True)
+time.sleep(300)
+"""
+
+
+def test_what_a_run_started_is_ended_by_force_with_it() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", STARTS], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        started = psutil.Process(int(process.stdout.readline()))
+
+    async def killed() -> None:
+        Running(process.pid).kill()
+
+    asyncio.run(killed())
+    assert process.wait(10) == -signal.SIGKILL
+    until = time.monotonic() + 10
+    while is_there(started) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not is_there(started)
+
+
+def is_there(process: psutil.Process) -> bool:
+    """Tell whether it still works; nobody may have fetched its status yet."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
