@@ -75,7 +75,7 @@ def _of_text(text: str, what: str, file: str) -> Form:
             data = source.parse(text, file).data
         except PipelineError:
             data = None
-    if not isinstance(data, dict | bool):
+    if not isinstance(data, dict | list | bool) and not _is_short_type(data):
         message = f"{what or 'this text'} is no JSON Schema and no short form of one"
         return Form(None, (FormFault((), message, "Write it as JSON or YAML."),), file=file)
     made = _of_data(data)
@@ -105,7 +105,10 @@ def is_schema(data: Mapping[str, Any]) -> bool:
 
 
 def _is_short_type(value: Any) -> bool:
-    return isinstance(value, str) and (value.rstrip("?") in SCALARS or bool(_HOLDER.match(value)))
+    if not isinstance(value, str):
+        return False
+    word = value.strip().removesuffix("?").rstrip()
+    return word in SCALARS or bool(_HOLDER.match(word))
 
 
 def _expanded(data: Any, path: Path, faults: list[FormFault]) -> Any:

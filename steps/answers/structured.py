@@ -19,6 +19,7 @@ from .asking import Asker
 from .sketch import asked, ending
 
 _SHOWN_CHARS = 160
+_CUT = "It was cut off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +74,22 @@ async def _once(
     if form is None:
         return Answer(text, output, reply), []
     if constraint is not None:
-        output, wrong = _read(text, form.schema)
+        output, wrong = _read(reply, form.schema)
         if wrong:
             return Answer(text, None, reply), wrong
         text = json.dumps(output, ensure_ascii=False, separators=(",", ":"))
     return Answer(text, output, reply), await form.failures(output, text)
 
 
-def _read(text: str, schema: Any) -> tuple[Any, list[str]]:
+def _read(reply: Reply, schema: Any) -> tuple[Any, list[str]]:
     """Give an answer's value. A server elsewhere may not hold a model to the form."""
     try:
-        value = json.loads(text)
+        value = json.loads(reply.text)
     except ValueError:
-        return None, ["It is not JSON."]
+        if reply.done_reason != "length":
+            return None, ["It is not JSON."]
+        n_tokens = reply.usage.completion_tokens
+        return None, [f"{_CUT} at its limit of {n_tokens} tokens: it must be shorter."]
     wrong = mismatch(value, schema)
     return (value, []) if wrong is None else (None, [wrong])
 
@@ -113,8 +117,8 @@ def _refused(answer: Answer, wrong: Sequence[str], n_repairs: int) -> StepError:
     )
     text = " ".join(answer.text.split())
     shown = text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
-    return StepError(
-        f"the answer does not pass its checks{after}. {' '.join(wrong)} It was: {shown}",
-        remedy="Loosen `check`, raise `repair`, or ask a larger model.",
-        kind="check",
-    )
+    remedy = "Loosen `check`, raise `repair`, or ask a larger model."
+    if wrong[0].startswith(_CUT):
+        remedy = "Raise `max_tokens` under `params`, or ask for less."
+    what = f"the answer does not pass its checks{after}. {' '.join(wrong)} It was: {shown}"
+    return StepError(what, remedy=remedy, kind="check")

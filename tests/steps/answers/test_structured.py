@@ -133,6 +133,26 @@ def test_a_server_that_minds_no_form_is_told_so(text: str, sentence: str) -> Non
     assert sentence in pool.chats[1].messages[-1].content
 
 
+def test_an_answer_that_was_cut_off_in_its_middle_is_called_too_long() -> None:
+    class Cut(Saying):
+        async def answer_to(self, request: ChatRequest) -> Reply:
+            reply = await super().answer_to(request)
+            is_cut = not reply.text.endswith("}")
+            usage = Usage(completion_tokens=60)
+            return replace(reply, usage=usage, done_reason="length" if is_cut else "stop")
+
+    pool = Cut('{"name": "Ada, who', '{"name": "Ada"}')
+    assert ask(pool, Form(PERSON), max_tokens=60).output == {"name": "Ada"}
+    told = "It was cut off at its limit of 60 tokens: it must be shorter."
+    assert told in pool.chats[1].messages[-1].content
+    with pytest.raises(StepError) as caught:
+        ask(Cut('{"name": "Ada, who'), Form(PERSON, 0), max_tokens=60)
+    assert str(caught.value) == (
+        f'the answer does not pass its checks. {told} It was: {{"name": "Ada, who '
+        "Raise `max_tokens` under `params`, or ask for less."
+    )
+
+
 def test_an_answer_that_its_form_alone_ended_at_the_limit_is_an_error() -> None:
     class Cut(Saying):
         async def answer_to(self, request: ChatRequest) -> Reply:
