@@ -63,7 +63,11 @@ def test(
     from paddock.runner.trials.reports import write
 
     from .pipelines import flags_of, pipeline_file
+    from .targets import writable
 
+    for target, example in ((junit, "junit.xml"), (summary, "summary.md")):
+        if target is not None:
+            writable(target, example)
     mode: Mode = "record" if record else "replay" if replay else "auto"
     tests = verb.read_all([pipeline_file(file) for file in files])
     if not any(file.subjects for file in tests):
@@ -123,8 +127,6 @@ class _Teller:
 
         for note in (note for suite in suites for note in suite.notes):
             self._say(console.clean(note))
-        totals = outcome.counts(suites)
-        said = [f"{n:,} {word}" for word, n in totals.items() if n]
-        n_all, seconds = sum(totals.values()), sum(suite.seconds for suite in suites)
-        tests = console.counted(n_all, "test")
-        self._say(f"{tests}: {', '.join(said)}, in {console.duration(seconds)}.")
+        n_all = sum(len(suite.cases) for suite in suites)
+        took = console.duration(sum(suite.seconds for suite in suites))
+        self._say(f"{console.counted(n_all, 'test')}: {outcome.counted(suites)}, in {took}.")

@@ -27,11 +27,11 @@ KINDS: tuple[Kind, ...] = ("chat", "embed", "tool", "listing")
 
 FACTS = ("ref", "digest", "architecture", "ctx", "ctx_train", "takes_tools", "sees_images")
 """What is known of a model."""
-_GIVEN: Mapping[Kind, tuple[str, ...]] = {
-    "chat": ("text", "done_reason", "usage"),
-    "embed": ("vectors", "usage"),
-    "tool": ("results",),
-    "listing": ("results",),
+_GIVEN: Mapping[Kind, Mapping[str, type]] = {
+    "chat": {"text": str, "done_reason": str, "usage": dict},
+    "embed": {"vectors": list, "usage": dict},
+    "tool": {"results": list},
+    "listing": {"results": list},
 }
 """What a call was given, unless it was refused."""
 
@@ -200,16 +200,31 @@ def _take(cassette: Cassette, one: dict[str, Any]) -> None:
     elif one["kind"] == "model":
         cassette.models[one["name"]] = {name: one["facts"][name] for name in FACTS}
     elif one["kind"] == "counts":
-        cassette.counts.setdefault(one["model"], {}).update(one["tokens"])
+        cassette.counts.setdefault(one["model"], {}).update(_numbers(one["tokens"]))
     elif one["kind"] in KINDS:
         call = Call(one["kind"], one["asked"].copy(), one["given"].copy())
-        if "error" not in call.given:
-            _ = [call.given[name] for name in _GIVEN[call.kind]]
-        if not call.given.get("results", True):
-            raise ValueError("a call without a result")
+        _check(call)
         cassette.calls[call.key] = call
     else:
         raise KeyError(one["kind"])
+
+
+def _check(call: Call) -> None:
+    """Refuse what no call was ever given, since somebody has changed it by hand."""
+    if "error" in call.given:
+        return
+    for name, kind in _GIVEN[call.kind].items():
+        if not isinstance(call.given[name], kind):
+            raise TypeError(name)
+    _numbers(call.given.get("usage", {}))
+    if not call.given.get("results", True):
+        raise ValueError("a call without a result")
+
+
+def _numbers(counts: dict[str, int]) -> dict[str, int]:
+    if not all(isinstance(n, int) for n in counts.values()):
+        raise TypeError("a count")
+    return counts
 
 
 def _broken(file: Path, number: int, line: str) -> str:

@@ -25,6 +25,7 @@ from .stage import Stage
 
 MOST_BYTES = 16 * 1024 * 1024
 MOST_SHOWN = 300  # characters of a text that is not as it should be
+MOST_NAMED = 60  # characters of what is no path
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,11 @@ def _path(written: str, after: After) -> tuple[Path, str]:
     """Give a path that a claim names; it lies within the test's own folders."""
     text = str(rendered(written, after))
     stage = after.stage
-    path = (stage.folder / text).resolve()
+    try:
+        path = (stage.folder / text).resolve()
+        path.exists()  # too long a name only shows here
+    except (OSError, RuntimeError, ValueError):
+        raise Unmet(f"'{text[:MOST_NAMED]}' cannot be used as a path.") from None
     if not any(path.is_relative_to(root) for root in (stage.folder, stage.tmp)):
         raise Unmet(f"'{text}' lies outside the test's folders. A test sees its own files only.")
     return path, stage.for_person(str(path))

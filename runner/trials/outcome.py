@@ -113,6 +113,16 @@ def counts(suites: Iterable[Suite]) -> dict[str, int]:
     return {word: sum(suite.n(word) for suite in found) for word in words}
 
 
+def counted(suites: Iterable[Suite]) -> str:
+    """Say how many cases went how; empty for none."""
+    found = counts(suites)
+    return ", ".join(f"{n:,} {_word(word, n)}" for word, n in found.items() if n)
+
+
+def _word(word: str, n: int) -> str:
+    return "errors" if word == "error" and n != 1 else word
+
+
 def exit_status(suites: Iterable[Suite]) -> int:
     """Give the process's exit status: 4 where a case failed or could not be carried out."""
     found = counts(suites)

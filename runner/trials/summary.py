@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from paddock.runner.report import STATES, Report
 
-from .outcome import Case, Suite, counts
+from .outcome import Case, Suite, counted
 
 MOST_CASES = 200
 MOST_SHOWN = 20  # whose problems are shown in full
@@ -20,9 +20,7 @@ MOST_CHARS = 200_000  # GitHub takes 1 MiB from a step
 def of_tests(suites: Iterable[Suite]) -> str:
     """Give the summary of tests: what failed first."""
     found = list(suites)
-    total = counts(found)
-    said = ", ".join(f"{n} {_word(word, n)}" for word, n in total.items() if n) or "no tests"
-    lines = [f"## Paddock tests: {said}", ""]
+    lines = [f"## Paddock tests: {counted(found) or 'no tests'}", ""]
     cases = [(suite, case) for suite in found for case in suite.cases]
     cases.sort(key=lambda one: one[1].word not in ("failed", "error"))
     rows = [
@@ -95,10 +93,6 @@ def _turns(case: Case) -> str:
     if len(case.turns) > 1:
         return f"{source}, {sum(case.turns)} of {len(case.turns)} turns"
     return source
-
-
-def _word(word: str, n: int) -> str:
-    return "errors" if word == "error" and n != 1 else word
 
 
 def _icon(case: Case) -> str:

@@ -236,7 +236,7 @@ class TapedPool:
         try:
             return read(given, digest)
         except (TypeError, ValueError, KeyError) as error:  # somebody has edited it by hand
-            what = f"a reply in {self._tape.shown} cannot be read ({type(error).__name__})."
+            what = f"a reply in {self._tape.shown} is not as it was recorded."
             raise Unrecorded(f"{what} Delete the file, and record it again.") from error
 
 

@@ -34,6 +34,7 @@ from .taped_tools import TapedTools
 
 Mode = Literal["auto", "record", "replay"]
 MOST_UNSEEN = 3
+MOST_TURNS = 6  # that are named
 NOT_REACHED = frozenset(("run", "mcp", "network", "secrets"))
 """What needs no consent in a replay, since it does none of it: only Python functions are called."""
 _TOLD = (PipelineError, EngineError, LedgerError, StepError, Withheld, pools.Interrupted)
@@ -125,13 +126,16 @@ async def _turns(
 
 
 def _summed(case: Case, test: Test, turns: list[_Turn]) -> Case:
-    """Put the turns together."""
+    """Put the turns together; what is wrong in several of them is told once."""
     passed = tuple(not turn.problems for turn in turns)
-    problems: dict[Problem, None] = {}
+    found: dict[Problem, list[int]] = {}
     for number, turn in enumerate(turns, 1):
-        for problem in turn.problems:
-            where = f"turn {number}: " if len(turns) > 1 else ""
-            problems[replace(problem, message=where + problem.message)] = None
+        for problem in dict.fromkeys(turn.problems):
+            found.setdefault(problem, []).append(number)
+    problems = [
+        replace(problem, message=_where(numbers, len(turns)) + problem.message)
+        for problem, numbers in found.items()
+    ]
     notes = [note for turn in turns for note in turn.notes]
     if len(turns) > 1:
         notes.insert(0, f"{sum(passed)} of {len(turns)} turns passed, {test.pass_rate:.0%} must")
@@ -144,6 +148,23 @@ def _summed(case: Case, test: Test, turns: list[_Turn]) -> Case:
         needed=1.0 if any(one.kind == "unseen" for one in problems) else test.pass_rate,
         notes=tuple(dict.fromkeys((*notes, *case.notes))),
     )
+
+
+def _where(numbers: list[int], n_turns: int) -> str:
+    """Say in which turns something was wrong.
+
+    >>> _where([2], 3), _where([1, 3], 3), _where([1, 2, 3], 3), _where([1], 1)
+    ('turn 2: ', 'turns 1 and 3: ', 'each turn: ', '')
+    """
+    if n_turns == 1:
+        return ""
+    if len(numbers) == n_turns:
+        return "each turn: "
+    if len(numbers) > MOST_TURNS:
+        return f"{len(numbers)} turns: "
+    names = [str(number) for number in numbers]
+    listed = ", ".join([*names[:-2], " and ".join(names[-2:])])
+    return f"turn{'s' if names[1:] else ''} {listed}: "
 
 
 def _cassette(subject: Subject, source: Source) -> Cassette | None:
@@ -238,11 +259,11 @@ async def _on_stage(
             if how.stop.is_set() or report.status == "interrupted":
                 raise Interrupted
             if tape is not None and tape.unseen:
-                return _Turn(_unseen(tape.unseen, stage))
+                return _Turn(_unseen(tape.unseen))
             after = After(stage, report, bound.inputs)
             problems = [problem async for problem in _problems(subject, after, pool, bound)]
             if tape is not None and tape.unseen:  # a judge's prompt, say
-                problems += _unseen(tape.unseen, stage)
+                problems += _unseen(tape.unseen)
     if how.stop.is_set():
         raise Interrupted
     found = everywhere([[p.kind, p.message, p.detail] for p in problems], secrets.redact)
@@ -310,7 +331,12 @@ def inputs_of(subject: Subject, stage: Stage) -> dict[str, Any]:
     except ExpressionError as error:
         raise StageError(f"`inputs`: {error.message}. {error.remedy}".strip()) from error
     for name in subject.paths.intersection(inputs):
-        path = (stage.folder / str(inputs[name])).resolve()
+        if not isinstance(inputs[name], str):
+            continue  # refused with the pipeline's other inputs
+        try:
+            path = (stage.folder / inputs[name]).resolve()
+        except (OSError, RuntimeError, ValueError):
+            raise StageError(f"input '{name}' cannot be used as a path. Name another.") from None
         if not any(path.is_relative_to(root) for root in (stage.folder, stage.tmp)):
             raise StageError(
                 f"input '{name}' leads outside of the pipeline's folder. A test runs on a copy "
@@ -320,21 +346,23 @@ def inputs_of(subject: Subject, stage: Stage) -> dict[str, Any]:
     return dict(inputs)
 
 
-def _unseen(unseen: list[Unseen], stage: Stage) -> tuple[Problem, ...]:
-    shown = [
-        Problem(
-            "unseen",
-            "this prompt was not recorded."
-            if one.kind == "chat"
-            else "these texts were not recorded."
-            if one.kind == "embed"
-            else "this call of a tool was not recorded.",
-            one.difference,
-        )
-        for one in unseen[:MOST_UNSEEN]
+def _unseen(unseen: list[Unseen]) -> tuple[Problem, ...]:
+    """Tell what was not recorded; calls that differ in the same way together."""
+    shown = dict.fromkeys((one.kind, one.difference) for one in unseen[:MOST_UNSEEN])
+    problems = [
+        Problem("unseen", _NOT_RECORDED.get(kind, "this call of a tool was not recorded."), detail)
+        for kind, detail in shown
     ]
-    left = len(unseen) - MOST_UNSEEN
-    if left > 0:
-        shown.append(Problem("unseen", f"{left:,} more calls were not recorded."))
+    left = len(unseen) - len(problems)
+    if left:
+        more = "1 more call was" if left == 1 else f"{left:,} more calls were"
+        problems.append(Problem("unseen", f"{more} not recorded."))
     remedy = "If the change is meant, record the test again with `--record`."
-    return (*shown[:-1], replace(shown[-1], message=f"{shown[-1].message} {remedy}"))
+    last = replace(problems[-1], message=f"{problems[-1].message} {remedy}")
+    return (*problems[:-1], last)
+
+
+_NOT_RECORDED = {
+    "chat": "this prompt was not recorded.",
+    "embed": "these texts were not recorded.",
+}

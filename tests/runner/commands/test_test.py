@@ -59,6 +59,22 @@ def test_one_test_alone_and_its_reports(file: Path, capsys: pytest.CaptureFixtur
     )
 
 
+def test_where_reports_go_is_looked_at_before_anything_runs(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options in ({"junit": Path()}, {"summary": file / "s.md"}):
+        with pytest.raises(CommandError):
+            command(["."], **options)
+    assert capsys.readouterr().out == ""
+
+
+def test_what_cannot_be_carried_out_is_counted(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["."], replay=True) == 4
+    assert capsys.readouterr().out.splitlines()[-1].startswith("2 tests: 2 errors, in ")
+
+
 def test_a_machine_gets_one_object_and_the_status(file: Path) -> None:
     ended = paddock("test", "pipeline.yaml", "--json", cwd=file.parent)
     told = json.loads(ended.out)

@@ -25,6 +25,12 @@ from paddock.runner.trials.cassette import CassetteError, file_names, read
                 '{"kind": "chat"}',
                 '{"kind": "chat", "asked": {}, "given": {"text": "no usage"}}',
                 '{"kind": "tool", "asked": {}, "given": {"results": []}}',
+                '{"kind": "chat", "asked": {}, "given": {"text": 3, "done_reason": "stop", '
+                '"usage": {}}}',
+                '{"kind": "chat", "asked": {}, "given": {"text": "", "done_reason": "stop", '
+                '"usage": {"prompt_tokens": "9"}}}',
+                '{"kind": "embed", "asked": {}, "given": {"vectors": "", "usage": {}}}',
+                '{"kind": "counts", "model": "m", "tokens": {"a": "1"}}',
                 '{"kind": "model", "name": "m", "facts": {"digest": "x"}}',
             )
         ),

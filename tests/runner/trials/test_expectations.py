@@ -39,6 +39,11 @@ def bench(tmp_path: Path) -> Bench:
                 "",
             ),
         ),
+        (f"exists: {'x' * 300}", ("exists", f"'{'x' * 60}' cannot be used as a path.", "")),
+        (
+            '{contains: hello, file: "a\\0b"}',
+            ("contains", "'a\0b' cannot be used as a path.", ""),
+        ),
         (
             "{check: returns.n == 4}",
             ("check", "`returns.n == 4` is not true.", "returns.n = 3"),

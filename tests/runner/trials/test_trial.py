@@ -283,5 +283,31 @@ def test_vectors_that_somebody_broke_are_told(tmp_path: Path) -> None:
     bench.cassette.write_text(text.replace('"vectors": ["', '"vectors": ["!'), "utf-8")
     problem = bench.case("replay", pool=Nobody()).problems[0]
     assert (
-        f"a reply in {_shown(bench)} cannot be read (Error). Delete the file, and record it again."
+        f"a reply in {_shown(bench)} is not as it was recorded. "
+        "Delete the file, and record it again."
     ) in problem.detail
+
+
+def test_what_differs_alike_in_several_calls_and_turns_is_told_once(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.edit("Sum up: {{", "Be brief. Sum up.\\n{{")
+    bench.edit("    expect:", "    repeat: 5\n    expect:")
+    bench.record()
+    bench.edit("Be brief.", "Be long.")
+    case = bench.case("replay", pool=Nobody())
+    assert [problem.message for problem in case.problems] == [
+        "each turn: this prompt was not recorded.",
+        "each turn: 1 more call was not recorded. "
+        "If the change is meant, record the test again with `--record`.",
+    ]
+    assert case.problems[0].detail.endswith("-Be brief.\n+Be long.\n Sum up.")
+
+
+def test_inputs_that_are_no_paths_are_told(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.edit('inputs: {out: "{{ tmp }}/out"}', 'inputs: {out: "a\\0b"}')
+    (problem,) = bench.case("record").problems
+    assert problem.message == "input 'out' cannot be used as a path. Name another."
+    bench.edit('inputs: {out: "a\\0b"}', "inputs: {out: [x]}")
+    (problem,) = bench.case("record").problems
+    assert problem.message.startswith("input 'out' must be ")
