@@ -45,7 +45,7 @@ class NotAllowed(PipelineError):
 
     def __init__(self, needs: Collection[Need]) -> None:
         self.needs = tuple(needs)
-        names = _names(needs)
+        names = names_of(needs)
         remedy = (
             f'If you trust it: `--allow {names}`, or `allow = "{names}"` in '
             f"~/.config/paddock/{FILE_NAME}."
@@ -71,14 +71,15 @@ def advice(bound: BoundPlan, allowed: Collection[str]) -> str | None:
     if not lacking:
         return None
     wants = "; ".join(dict.fromkeys(need.what for need in lacking))
-    return f"A run wants to {wants}. If you trust it: `--allow {_names(lacking)}`."
+    return f"A run wants to {wants}. If you trust it: `--allow {names_of(lacking)}`."
 
 
 def _lacking(bound: BoundPlan, allowed: Collection[str]) -> list[Need]:
     return [need for need in needs(bound) if need.name not in allowed]
 
 
-def _names(needs: Collection[Need]) -> str:
+def names_of(needs: Collection[Need]) -> str:
+    """Give the names by which needs are allowed, as `--allow` takes them."""
     return ",".join(sorted({need.name for need in needs}, key=CONSENTS.index))
 
 

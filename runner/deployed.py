@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -93,6 +94,7 @@ async def run_pipeline(
     on with one another.
     """
     from . import verbs
+    from .cluster.failure import words_of
     from .logs import run_log
     from .settings import read_settings
 
@@ -122,6 +124,11 @@ async def run_pipeline(
                 job=job,
                 text=orders.text,
             )
+        except Exception as error:
+            if not share:
+                raise
+            words = words_of(error, socket.gethostname())
+            orders.report = Report("", Path(path).stem, "failed", {}, message=words)
         finally:
             await named.shown()
     return flows.state_of(orders.report)

@@ -37,7 +37,11 @@ async def work(settings: Settings, name: str, api_url: str) -> int:
     with stopping(stop):
         async with hosting(settings, kind="worker", wants_prefect=False):
             log.info(
-                "worker %s takes runs of '%s' from %s", name, settings.unattended.work_pool, api_url
+                "worker %s takes runs of '%s' from %s; they may reach %s",
+                name,
+                settings.unattended.work_pool,
+                api_url,
+                ", ".join(["files", "models", *sorted(settings.allow)]),
             )
             await _keep(settings, name, api_url, stop)
     return 0

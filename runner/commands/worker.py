@@ -26,6 +26,10 @@ def worker(
     max_runs: Annotated[
         int | None, typer.Option("--max-runs", min=1, help="Runs at a time.")
     ] = None,
+    allow: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="What pipelines may reach on this machine."),
+    ] = None,
     log_json: Annotated[
         bool, typer.Option("--log-json", help="Log one JSON object a line, runs' items too.")
     ] = False,
@@ -38,7 +42,7 @@ def worker(
     from paddock.runner.cluster.worker import work
     from paddock.runner.settings import read_settings
 
-    given: dict[str, object] = {"work_pool": work_pool, "max_runs": max_runs}
+    given: dict[str, object] = {"work_pool": work_pool, "max_runs": max_runs, "allow": allow}
     given["log_json"] = log_json or None
     flags = {key: value for key, value in given.items() if value is not None}
     settings = read_settings(Path.cwd(), flags=flags)
@@ -53,6 +57,8 @@ def worker(
             "to a PostgreSQL that all machines reach; `paddock cluster init` checks it."
         )
     logs.prepare(settings)
+    if allow is not None:
+        os.environ["PADDOCK_ALLOW"] = allow  # for the processes of its runs
     if settings.service.is_log_json:
         os.environ["PADDOCK_LOG_JSON"] = "1"  # for the processes of its runs
     return asyncio.run(work(settings, name or socket.gethostname(), api_url))
