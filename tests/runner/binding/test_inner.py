@@ -14,7 +14,8 @@ from paddock.runner.binding.bind import BoundPlan, BoundStep, bind, check, plan_
 from paddock.runner.body import plans_of
 from paddock.runner.consent import needs
 from paddock.runner.secrets import resolve
-from paddock.runner.verbs import validate
+from paddock.runner.verbs import plan, validate
+from tests.runner.world import settings
 
 INNER = """\
 inputs:
@@ -219,3 +220,27 @@ steps: [{id: a, uses: pipeline, with: {file: inner.yaml, inputs: {to: "{{ inputs
         "'" + str(tmp_path) + "/inbox/own/note.txt', and start the pipeline again and again."
     )
     assert fault.remedy == ('Write into another folder, or set `exclude: ["/own/"]`.')
+
+
+def test_what_counts_for_whole_runs_alone_is_told_once_for_each_file(tmp_path: Path) -> None:
+    outer = """\
+budget: {tokens: 10}
+steps:
+  - {id: a, uses: pipeline, with: {file: inner.yaml}}
+  - {id: b, uses: pipeline, with: {file: inner.yaml}}
+  - {id: c, uses: pipeline, with: {file: other.yaml}}
+  - {id: d, uses: pipeline, with: {file: plain.yaml}}
+"""
+    steps = "steps: [{uses: prompt, with: {template: hello}}]\n"
+    starts = "on: {schedule: [{cron: '0 6 * * *'}]}\nconcurrency: {priority: normal}\n"
+    more = {"inner": f"{starts}budget: {{time: 1h}}\n{steps}", "other": f"budget: {{}}\n{steps}"}
+    file = written(tmp_path, outer, **more, plain=f"defaults: {{cache: off}}\n{steps}")
+    report = validate(file)
+    assert report.ok
+    assert [note.replace(f"{tmp_path}/", "") for note in report.notes] == [
+        "`on`, `concurrency` and `budget` of inner.yaml do not count where a step runs it, "
+        "only those of the file that is run.",
+        "`budget` of other.yaml does not count where a step runs it, "
+        "only that of the file that is run.",
+    ]
+    assert plan(file, settings=settings(tmp_path)).advice == report.notes
