@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -110,16 +112,11 @@ def test_the_whole_digest_and_then_only_what_changes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "file",
-    sorted({found.parents[2] / "pipeline.yaml" for found in EXAMPLES.glob("*/tests/cassettes/*")}),
+    sorted(EXAMPLES.glob("*/pipeline.yaml")),
     ids=lambda file: file.parent.name,
 )
-def test_every_examples_tests_pass_without_a_model(file: Path) -> None:
-    (suite,) = trials.carry_out(
-        [trials.read(file)],
-        mode="replay",
-        flags={"allow": "run,tool,mcp,network,secrets"},
-        tell=lambda file, case: None,
-    )
+def test_every_examples_tests_pass_without_a_model_and_without_consent(file: Path) -> None:
+    (suite,) = trials.carry_out([trials.read(file)], mode="replay", tell=lambda file, case: None)
     assert [case.name for case in suite.cases], "its tests were left out"
     assert [(case.name, case.problems) for case in suite.cases if not case.passed] == []
     assert suite.notes == (), "every cassette has its test"
@@ -139,8 +136,90 @@ def test_a_batch_in_ci_sorts_messages_and_leaves_what_ci_reads(tmp_path: Path) -
     assert mail["kind"] in ("complaint", "thanks", "question")
     text = (pipeline.parent / "out" / "MESSAGES.md").read_text(encoding="utf-8")
     assert f"- kind-crew.txt: {mail['kind']}, " in text
-    for name in (".github/workflows/paddock.yml", ".gitlab-ci.yml"):
-        read_yaml(pipeline.parent / name)
+
+
+INSTALLS = re.compile(r"^(pip install uv && )?uv tool install 'paddock\[demo\]'")
+ACTIONS = {"checkout", "setup-uv", "upload-artifact", "cache", "cache/restore", "cache/save"}
+
+
+def jobs_of_github(folder: Path) -> dict[str, list[tuple[str, dict[str, str]]]]:
+    """Give what each job's shell is told, and with which variables; what is installed is here."""
+    jobs = read_yaml(folder / ".github/workflows/paddock.yml").data["jobs"]
+    steps = {name: job["steps"] for name, job in jobs.items()}
+    used = [step["uses"] for job in steps.values() for step in job if "uses" in step]
+    assert {name.partition("/")[2].partition("@")[0] for name in used} == ACTIONS
+    return {
+        name: [
+            (line, {k: v.replace("${{ github.workspace }}", str(folder)) for k, v in env.items()})
+            for step in job
+            for line, env in [(step.get("run", ""), step.get("env", {}))]
+            if line and not INSTALLS.match(line)
+        ]
+        for name, job in steps.items()
+    }
+
+
+def jobs_of_gitlab(folder: Path) -> dict[str, list[tuple[str, dict[str, str]]]]:
+    told = read_yaml(folder / ".gitlab-ci.yml").data
+    assert all(INSTALLS.match(line) for line in told["default"]["before_script"])
+    env = {
+        name: value.replace("$CI_PROJECT_DIR", str(folder))
+        for name, value in told["variables"].items()
+    }
+    return {name: [(told[name]["script"], env)] for name in ("test", "batch")}
+
+
+def carried_out(folder: Path, lines: list[tuple[str, dict[str, str]]], **env: str) -> None:
+    """Do what a job's shell is told; what CI does not set is not there."""
+    here = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PADDOCK_")}
+    for line, more in lines:
+        subprocess.run(
+            ["bash", "-e", "-c", line],
+            cwd=folder,
+            env={**kept, "PATH": here, "HOME": str(folder / "home"), "CI": "true", **env, **more},
+            check=True,
+        )
+
+
+def cases_of(junit: Path) -> list[tuple[str, str, list[str]]]:
+    root = ElementTree.parse(junit).getroot()
+    return [
+        (case.attrib["classname"], case.attrib["name"], [one.tag for one in case])
+        for case in root.iter("testcase")
+    ]
+
+
+def test_what_the_ci_files_tell_a_shell_is_carried_out(tmp_path: Path) -> None:
+    tested = [
+        ("ci-batch", "three messages, no model", []),
+        ("Triage of a message", "1: The crew was so kind to my daughter. Thank you!", []),
+    ]
+    folder = copied("ci-batch", tmp_path).parent
+    summary = tmp_path / "step.md"
+    github = jobs_of_github(folder)
+    carried_out(folder, github["test"], GITHUB_STEP_SUMMARY=str(summary))
+    assert cases_of(folder / "junit.xml") == tested
+    assert summary.read_text("utf-8").startswith("## Paddock tests: 2 passed")
+
+    for name in ("ferry-late.txt", "timetable.txt"):
+        (folder / "inbox" / name).unlink()
+    carried_out(folder, github["batch"], GITHUB_STEP_SUMMARY=str(summary))
+    assert cases_of(folder / "junit.xml") == [("ci-batch.each", "kind-crew.txt", ["system-out"])]
+    assert "## ci-batch: completed" in summary.read_text("utf-8")
+
+    # The next night: a fresh checkout elsewhere, and what was kept of the ledger.
+    later = copied("ci-batch", tmp_path / "later", "kind-crew.txt").parent
+    shutil.copytree(folder / ".paddock", later / ".paddock")
+    gitlab = jobs_of_gitlab(later)
+    carried_out(later, gitlab["batch"])
+    assert cases_of(later / "junit.xml") == [("ci-batch.each", "kind-crew.txt", ["system-out"])]
+    assert "0 model calls" in (later / "summary.md").read_text("utf-8")
+    assert "- kind-crew.txt: " in (later / "out" / "MESSAGES.md").read_text("utf-8")
+    for name in ("ferry-late.txt", "timetable.txt"):
+        shutil.copy(EXAMPLES / "ci-batch" / "inbox" / name, later / "inbox")
+    carried_out(later, gitlab["test"])
+    assert cases_of(later / "junit.xml") == tested
 
 
 def test_unreadable_documents_keep_nobody_waiting_and_are_told_once(tmp_path: Path) -> None:
@@ -176,8 +255,7 @@ def run_command(pipeline: Path) -> tuple[Any, int]:
 def test_an_agent_reads_from_a_server_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = str(Path(sys.executable).parent)
-    monkeypatch.setenv("PATH", f"{here}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", os.defpath)  # as where the environment is not activated
     pipeline = copied("agent", tmp_path)
     questions = [{"ask": "When does the ferry leave?", "first": "read_note"}]
     asking = run_async(pipeline, {"questions": questions}, local=True, allow=["mcp"])
