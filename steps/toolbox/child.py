@@ -1,8 +1,8 @@
 """The process in which Python functions of a user's are called: one after the other.
 
-Requests come as lines of JSON on its standard input, answers go to where its standard output was;
-what the functions print goes to standard error. It ends when its input ends, and a function that
-never returns is ended by the guard that started it.
+Requests come as lines of JSON where its standard input was, answers go to where its standard output
+was; what the functions print goes to standard error. It ends when its input ends, and a function
+that never returns is ended by the guard that started it.
 """
 
 from __future__ import annotations
@@ -30,14 +30,18 @@ class Refused(Exception):
 
 def main() -> None:
     """Answer until the input ends."""
-    answers = os.fdopen(os.dup(1), "wb")
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    # Functions, and what they start, print to standard error, and have nothing to read: what is
+    # asked next is not for them.
     os.dup2(2, 1)
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
     sys.stdout = sys.stderr
     from . import signature  # what takes its time is there before it is asked for anything
 
     _send(answers, {"ready": signature.__name__})
     loaded: dict[str, ModuleType] = {}
-    for line in sys.stdin.buffer:
+    for line in requests:
         _send(answers, _answer(json.loads(line), loaded))
 
 
@@ -62,7 +66,7 @@ def _answer(request: Mapping[str, Any], loaded: dict[str, ModuleType]) -> dict[s
         return {"unusable": str(error)}
     except Refused as error:
         return {"refused": str(error)}
-    except Exception as error:  # a user's function may raise anything; it is told, not swallowed
+    except BaseException as error:  # a user's function may raise anything, `SystemExit` too
         traceback.print_exc()
         return {"refused": _told(error, request)}
 

@@ -50,6 +50,9 @@ def sleeps(pid: str):
     child = subprocess.Popen(["sleep", "60"])
     open(pid, "w").write(str(child.pid))
     time.sleep(60)
+def asks(): return input("Which field? ")
+def reads(): return subprocess.run(["cat"], capture_output=True, text=True).stdout
+def leaves(): sys.exit("no key")
 def thing(): return object()
 def nan(): return float("nan")
 def large(): return "x" * 17_000_000
@@ -145,6 +148,23 @@ def test_what_goes_wrong_in_a_function_is_told_with_its_line(folder: Path) -> No
         assert await failure(hands.described(of(folder, "f", "leaves.py"))) == (
             "'leaves.py' cannot be imported: SystemExit: leaving."
         )
+
+    work(do)
+
+
+def test_a_function_and_what_it_starts_have_nothing_to_read_and_cannot_leave(
+    folder: Path,
+) -> None:
+    lines = TOOLS.splitlines()
+
+    async def do(hands: Functions) -> None:
+        line = lines.index('def asks(): return input("Which field? ")') + 1
+        asked = await hands.call(of(folder, "asks"), {})
+        assert asked.text == f"EOFError: EOF when reading a line (tools.py, line {line})"
+        assert (await hands.call(of(folder, "reads"), {})).value == ""
+        left = await hands.call(of(folder, "leaves"), {})
+        line = lines.index('def leaves(): sys.exit("no key")') + 1
+        assert left.text == f"SystemExit: no key (tools.py, line {line})"
 
     work(do)
 
