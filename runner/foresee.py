@@ -6,11 +6,10 @@ What comes out of a step that would have to run is unknown, and so is all that r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from paddock.engine.profile.choice import Workload
-from paddock.engine.profile.formats import DOCUMENTS
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.inputs import WrongInput
@@ -25,16 +24,19 @@ from .block_run import BlockRun
 from .blocks import Blocks, is_block_skipped, plain_chunks
 from .body import steps_of, steps_within
 from .border import Border
-from .foretold import can_be_foretold, foretold, guessed
+from .foretold import can_be_foretold, foretold, guessed, offered_again
 from .inside import entered
 from .items import ItemRun
 from .ledger.entries import Entry
-from .renames import is_free
+from .renames import Asked, asked_before, asked_of, is_free
 from .report import PlanItem, PlanReport, State
 from .scope import Scope
 from .session import Session
 from .speed import workload
 from .work import ItemWork
+
+if TYPE_CHECKING:
+    from paddock.engine.profile.choice import Workload
 
 
 @dataclass
@@ -153,14 +155,23 @@ class _Foresight:
             self._items.append(PlanItem(block.id, item.key, item.verdict.state, item.verdict.why))
         for entry in run.work.deleted:
             self._items.append(PlanItem(block.id, entry.key, "deleted", "its source is gone"))
-        todo = run.todo()
-        if todo:
-            self._unknown[block.id] = block.id
-            self._pending[block.id] = run
-            n_asking = sum(_needs_calls(item, block) for item in todo)
-            self._estimate(steps_of(block.body), _recorded(run), n_asking)
-        else:
-            self._known(block, run.offered())
+        offered = offered_again(run, self._work.ledger)
+        if offered is not None:
+            self._known(block, offered)
+            return
+        self._unknown[block.id] = block.id
+        self._pending[block.id] = run
+        answered = self._answered(run)
+        n_asking = sum(_needs_calls(item, block, answered) for item in run.todo())
+        self._estimate(steps_of(block.body), _recorded(run), n_asking)
+
+    def _answered(self, run: BlockRun) -> frozenset[Asked]:
+        """Give of what items were made that were done before, under whatever name."""
+        scope, wanted = run.work.scope, set(map(asked_of, run.todo()))
+        entries = self._work.ledger.entries(scope)
+        known = asked_before(self._work.ledger, scope, entries, wanted)
+        is_as_read = self._work.evidence.is_as_read
+        return frozenset(asked for asked, key in known if is_as_read(scope, entries[key]))
 
     async def _inner(self, step: BoundStep, inner: BoundPlan, cause: str | None) -> None:
         """Foresee the pipeline that a step runs, as far as what it is given is known."""
@@ -324,7 +335,7 @@ class _Foresight:
         if speeds is not None:
             known = dict(self._workloads())
             for ref in sorted(self._cost.models):
-                gain = speeds.gain(ref, known.get(ref, DOCUMENTS))
+                gain = speeds.gain(ref, known.get(ref))
                 if gain is not None:
                     yield gain.sentence()
 
@@ -333,11 +344,14 @@ def _recorded(run: BlockRun) -> list[Entry]:
     return [item.entry for item in run.work.items if item.entry is not None]
 
 
-def _needs_calls(item: ItemWork, block: BoundBlock) -> bool:
-    """Tell whether the replies to an item's calls may be unknown; else its output is missing."""
-    if item.renamed_from is not None and is_free(block):
-        return False
-    return item.entry is None or item.entry.hash != item.hash or item.entry.state != "done"
+def _needs_calls(item: ItemWork, block: BoundBlock, answered: Collection[Asked]) -> bool:
+    """Tell whether the replies to an item's calls may be unknown."""
+    if not all(step.cache for step in steps_within(block.body) if step.kind.roles):
+        return True
+    entry = item.entry
+    if entry is not None and entry.hash == item.hash and entry.state == "done":
+        return not item.verdict.is_remade
+    return asked_of(item) not in answered or not is_free(block)
 
 
 def _asks_once(step: BoundStep) -> bool:

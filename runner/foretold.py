@@ -26,14 +26,15 @@ from paddock.engine.request import (
     Tool,
 )
 from paddock.pipelines.expressions import ExpressionError, Value
-from paddock.steps.foreseeing import UNKNOWN
 from paddock.steps.step import Foreseen, NotKnown, StepError
 from paddock.steps.storage import ItemName
 
-from .binding.bound import BoundStep
+from .binding.bound import BoundBlock, BoundStep
 from .binding.parameters import BindError
 from .block_run import BlockRun
+from .body import steps_of
 from .calls import LedgerPool
+from .ledger.ledger import Ledger
 from .replying import AskedFor
 from .scope import Scope
 from .tools import Toolbox
@@ -73,6 +74,14 @@ def can_be_foretold(step: BoundStep) -> bool:
 
 def guessed(run: BlockRun) -> dict[str, Any]:
     """Give what a block will offer, as far as it can be known before its items are done."""
+    from paddock.steps.foreseeing import UNKNOWN  # with all that folds; few plans have such a step
+
+    def rendered(part: Value, scope: Scope, key: str) -> Any:
+        try:
+            return part.render(scope)
+        except ExpressionError:
+            return f"{UNKNOWN} {key}"
+
     block = run.block
     written = block.returns.data if block.returns is not None else None
     fields = written if isinstance(written, dict) else {}
@@ -80,17 +89,43 @@ def guessed(run: BlockRun) -> dict[str, Any]:
     results = list(run.results)
     for item in run.todo():
         scope = run.scope.child(block.var, item.item)
-        found = {name: _rendered(part, scope, item.key) for name, part in parts.items()}
+        found = {name: rendered(part, scope, item.key) for name, part in parts.items()}
         results[item.index] = found or {"text": f"{UNKNOWN} {item.key}"}
     offered = run.offered()
     return {**offered, "results": [result for result in results if result is not None]}
 
 
-def _rendered(part: Value, scope: Scope, key: str) -> Any:
-    try:
-        return part.render(scope)
-    except ExpressionError:
-        return f"{UNKNOWN} {key}"
+_REPEATABLE = frozenset(
+    ("files.read", "files.rows", "files.write", "split", "prompt", "chat", "summarise", "embed",
+     "reduce")
+)  # fmt: skip
+"""Steps that give the same of the same, where models are not asked anew."""
+
+
+def offered_again(run: BlockRun, ledger: Ledger) -> dict[str, Any] | None:
+    """Give what a block will offer whose items merely lack what they made: the same as before.
+
+    None where something else is to be done, or where it may turn out otherwise.
+    """
+    todo = run.todo()
+    if todo and not (all(i.verdict.is_remade for i in todo) and _is_repeatable(run.block)):
+        return None
+    for item in todo:
+        if item.entry is not None:
+            run.results[item.index] = ledger.value(item.entry.returns, item.entry.returns_object)
+        run.counts[item.verdict.state] += 1
+        run.changed.append({"key": item.key, "state": item.verdict.state})
+    return run.offered()
+
+
+def _is_repeatable(block: BoundBlock) -> bool:
+    """Tell whether doing an item once more gives what it gave before."""
+    last = block.body[-1]
+    if block.returns is None and isinstance(last, BoundStep) and last.uses == "files.write":
+        return False  # whether the file was changed is another matter the next time
+    if block.returns is not None and any("changed" in path for path in block.returns.references):
+        return False
+    return all(step.uses in _REPEATABLE and step.cache for step in steps_of(block.body))
 
 
 class Unasked:

@@ -17,6 +17,8 @@ from .report import State
 
 CONTENT = "content"
 PART_CHARS = 16
+LOST_FILE, LOST_ROWS = "output is missing: ", "its rows are missing in the store: "
+"""How the reasons begin for which only what an item made is to be made again."""
 READERS = ".readers"
 """A part that is no digest: what reads documents here, a name a line."""
 
@@ -41,6 +43,16 @@ class Verdict:
     def is_work(self) -> bool:
         """Whether something must be done."""
         return self.state in ("new", "changed", "stale")
+
+    @property
+    def is_remade(self) -> bool:
+        """Whether nothing but what it made is missing: what it is made of is as it was."""
+        return self.state == "stale" and is_loss(self.why)
+
+
+def is_loss(reason: str | None) -> bool:
+    """Tell whether a reason is that something is missing which an item made."""
+    return reason is not None and reason.startswith((LOST_FILE, LOST_ROWS))
 
 
 def canonical(value: Any) -> str:

@@ -1,16 +1,18 @@
-"""The time that a plan tells: from the models' profiles, else from the last run, else none."""
+"""What a plan tells: how many calls, and the time: from the models' profiles, else the last run."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from paddock.engine.models import ModelFinder
 from paddock.engine.profile.store import ProfileBook
 from paddock.runner import plan
 from paddock.runner.settings import Settings
 from tests.runner.test_speed import profile
-from tests.runner.world import World
+from tests.runner.world import World, states
 from tests.runner.world import settings as of_world
 
 
@@ -72,3 +74,100 @@ def test_calls_are_not_told_where_a_long_text_may_be_read_in_parts(tmp_path: Pat
     assert world.plan().calls == 1
     world.edit("truncate", "map-reduce")
     assert world.plan().calls is None
+
+
+def told_and_done(world: World) -> tuple[int | None, int]:
+    """Give how many calls a plan tells, and how many the run after it makes."""
+    return world.plan().calls, world.run().calls
+
+
+WORDS = "{{ steps.words.text }}"
+ALONE = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: sum, uses: chat, with: {prompt: "Sum up: {{ steps.text.text }}"}}
+      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.sum.text }}"}}
+"""
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> World:
+    world = World(tmp_path, ALONE)
+    world.documents(3)
+    world.run()
+    return world
+
+
+def test_a_renamed_document_costs_its_calls_where_the_prompt_has_changed_too(alone: World) -> None:
+    alone.edit("Sum up:", "In short:")
+    (alone.folder / "inbox/0.txt").rename(alone.folder / "inbox/z.txt")
+    assert told_and_done(alone) == (3, 3)
+
+
+def test_two_documents_that_swap_their_names_cost_no_call_and_neither_does_a_copy(
+    alone: World,
+) -> None:
+    first, second = (alone.folder / "inbox" / name for name in ("0.txt", "1.txt"))
+    one, other = first.read_text(), second.read_text()
+    first.write_text(other)
+    second.write_text(one)
+    alone.write("inbox/copy.txt", one)
+    assert told_and_done(alone) == (0, 0)
+    alone.edit("Sum up:", "Sum up {{ doc.stem }}:")
+    alone.run()
+    first.write_text(one)
+    second.write_text(other)
+    assert told_and_done(alone) == (2, 2)
+
+
+def test_a_document_costs_its_calls_where_its_path_is_asked_about(tmp_path: Path) -> None:
+    world = World(tmp_path, ALONE.replace("Sum up:", "Sum up {{ doc.path }}:"))
+    world.documents(2)
+    world.run()
+    (tmp_path / "inbox/0.txt").rename(tmp_path / "inbox/z.txt")
+    assert told_and_done(world) == (1, 1)
+
+
+def test_a_file_that_is_read_besides_costs_calls_also_where_an_output_is_missing(
+    tmp_path: Path,
+) -> None:
+    words = "{id: words, uses: files.read, with: {path: words.txt}}\n      - {id: sum"
+    world = World(tmp_path, ALONE.replace("{id: sum", words).replace("Sum", WORDS))
+    world.documents(2)
+    world.write("words.txt", "Sum")
+    world.run()
+    world.write("words.txt", "Put")
+    (tmp_path / "out/0.txt").unlink()
+    assert [item.why for item in world.plan().items] == ["file changed: words.txt"] * 2
+    assert told_and_done(world) == (2, 2)
+
+
+def test_a_missing_output_costs_calls_only_where_replies_are_not_kept(alone: World) -> None:
+    (alone.folder / "out/0.txt").unlink()
+    assert told_and_done(alone) == (0, 0)
+    alone.edit("{id: sum,", "{id: sum, cache: off,")
+    alone.run()
+    (alone.folder / "out/0.txt").unlink()
+    assert told_and_done(alone) == (1, 1)
+
+
+def test_what_reads_a_block_is_fresh_where_only_an_output_of_it_is_missing(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(3)
+    world.run()
+    (tmp_path / "out/0.txt").unlink()
+    plan, report = world.plan(), world.run()
+    assert (plan.calls, report.calls) == (0, 0)
+    assert states(plan) == states(report) == {"0.txt": "stale"}
+    assert states(plan, "digest") == states(report, "digest") == {}
+    world.edit("All: {{ steps.each.results }}", "{{ steps.each.changed }}{{ steps.each.counts }}")
+    world.run()
+    world.run()
+    (tmp_path / "out/1.txt").unlink()
+    plan, report = world.plan(), world.run()
+    assert (plan.calls, report.calls) == (1, 1)
+    assert states(plan, "digest") == states(report, "digest") == {"digest": "stale"}
