@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from paddock.pipelines.errors import PipelineError
 from paddock.steps.step import StepError, SubPipelines, Tools
 
-from .attempt import Stopped, attempt
+from .attempt import StepFailed, Stopped, attempt
 from .binding.bound import BoundNode, BoundStep
 from .body import written
 from .calls import Caller
@@ -110,6 +111,11 @@ class Items:
                 lambda where, error: self._tally.unexpected(f"{record.shown_key}, {where}", error),
             )
             await self._note_listing(record, step, scope, outputs)
+        except (StepFailed, Stopped, PipelineError):
+            made.state = "failed"
+            raise
+        else:
+            made.state = "skipped" if outputs is None else "done"
             return outputs
         finally:
             made.end()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from paddock.engine.request import Usage
 
@@ -59,6 +59,8 @@ class StepMade:
     began: float = field(default_factory=time.time)
     seconds: float = 0.0
     calls: list[CallMade] = field(default_factory=list)
+    state: Literal["done", "skipped", "failed"] = "done"
+    """Known while the run goes on; afterwards the item's entry tells how that ended."""
 
     def end(self) -> None:
         """Note how long it took."""
@@ -75,6 +77,8 @@ class StepSum:
     calls: int = 0
     known_calls: int = 0
     tokens: int = 0
+    failed: int = 0
+    """Of `n`."""
 
     def plus(self, made: StepMade) -> StepSum:
         """Add what it did once more."""
@@ -85,6 +89,7 @@ class StepSum:
             self.calls + len(new),
             self.known_calls + len(made.calls) - len(new),
             self.tokens + sum(call.prompt + call.completion for call in new),
+            self.failed + (made.state == "failed"),
         )
 
 

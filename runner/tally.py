@@ -77,7 +77,9 @@ class Tally:
         self.observer.call(step, key, usage, is_cached)
 
     def took(self, made: StepMade) -> None:
-        """Add up what a step has done, for one item or alone."""
+        """Add up what a step has done, for one item or alone; one that is skipped did nothing."""
+        if made.state == "skipped":
+            return
         was = self._steps.get(made.id, StepSum())
         self._steps[made.id] = was.plus(made)
 

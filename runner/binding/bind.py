@@ -67,16 +67,20 @@ def bind(
     return bound
 
 
-def check(plan: Plan) -> None:
+def check(plan: Plan, within: inner.Found | None = None) -> tuple[str, ...]:
     """Check everything that can be checked without the caller's inputs.
+
+    Gives what is no fault, but should be known, one sentence each. The pipelines that its steps
+    run are put into `within`, also where there are faults.
 
     Raises:
         PipelineError: with every fault, those of the plan and its pipeline included.
     """
-    binder = Binder(plan, None, Path.cwd(), {})
-    binder.bound()
+    binder = Binder(plan, None, Path.cwd(), {}, inner.Within(within or inner.Found()))
+    bound = binder.bound()
     if binder.faults:
         raise PipelineError(binder.faults)
+    return tuple(inner.unheeded(bound))
 
 
 def plan_of(path: Path, text: str | None = None) -> Plan:

@@ -33,6 +33,7 @@ def graph(
     """Draw a pipeline with what its last run did: SVG, one page of HTML, or Mermaid."""
     from paddock.pipelines.errors import PipelineError
     from paddock.runner.binding.bind import check, plan_of
+    from paddock.runner.binding.inner import Found
     from paddock.runner.pictures.written import FORMATS, write
     from paddock.runner.pictures.written import graph as draw
 
@@ -45,15 +46,15 @@ def graph(
         )
     chosen = format_ or (FORMATS[out.suffix.lower()] if out is not None else "mermaid")
     path = pipeline_file(file)
-    plan = plan_of(path)
+    plan, within = plan_of(path), Found()
     try:
-        check(plan)
+        check(plan, within)
     except PipelineError as error:
         if plan.faults or plan.pipeline.faults:
             raise
         console.tell(f"It cannot be run as it is: `paddock validate {file}` says why "
                      f"({console.counted(len(error.faults), 'fault')}).")  # fmt: skip
-    text = draw(plan, path, chosen)
+    text = draw(plan, path, chosen, within.plans)
     if out is None:
         console.say(text.rstrip("\n"))
         return DONE

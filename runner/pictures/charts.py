@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
-from .lanes import MOST_LANES, Bar, Span, bars_of, lanes_of, levels
+from .lanes import MOST_LANES, Bar, Span, at_once, bars_of, lanes_of, levels
 from .scene import took
 from .story import Story
 
@@ -39,7 +39,7 @@ def calls_chart(story: Story) -> str:
             f"{call.prompt:,} + {call.completion:,} tokens"
             + (", known" if call.is_known else "")
             + (f", waited {took(call.queue_s)}" if call.queue_s >= 0.05 else ""),
-            "known" if call.is_known else "tool" if call.kind == "tool" else "call",
+            "known" if call.is_known else "call" if call.is_of_model else "tool",
             call.queue_s,
         )
         for call in story.calls
@@ -47,20 +47,18 @@ def calls_chart(story: Story) -> str:
     return _timeline("Calls over time", spans, story.seconds)
 
 
-def occupancy(story: Story) -> tuple[str, float, float]:
+def occupancy(story: Story) -> tuple[str, int, float]:
     """Draw how many calls a model worked on at once; gives the most and the mean as well."""
     spans = [
         Span(call.began, call.began + call.seconds, "", "", call.queue_s)
         for call in story.calls
-        if not call.is_known and call.kind != "tool"
+        if not call.is_known and call.is_of_model
     ]
     if not spans:
-        return "", 0.0, 0.0
-    found = levels(spans, story.seconds, BINS)
-    busy = [level for level in found if level > 0.01]
-    mean = sum(busy) / len(busy) if busy else 0.0
-    most = max(found)
-    return _area(found, story.seconds, max(most, 1.0)), most, mean
+        return "", 0, 0.0
+    most, mean = at_once(spans)
+    most = max(most, 1)
+    return _area(levels(spans, story.seconds, BINS), story.seconds, most), most, mean
 
 
 def _timeline(name: str, spans: Sequence[Span], seconds: float) -> str:
@@ -100,21 +98,20 @@ def _bar(bar: Bar, y: float, seconds: float) -> Iterator[str]:
     )
 
 
-def _area(found: Sequence[float], seconds: float, most: float) -> str:
+def _area(found: Sequence[float], seconds: float, most: int) -> str:
     height = HEIGHT + AXIS + GAP
-    lines = [_open("Calls at work at once", f"at most {most:.1f}", height)]
+    lines = [_open("Calls at work at once", f"at most {most:,}", height)]
     lines += _grid(seconds, height)
-    for share in (0.0, 0.5, 1.0):
-        y = GAP + HEIGHT * (1 - share)
+    for n in sorted({0, most // 2, most}):
+        y = GAP + HEIGHT * (1 - n / most)
         lines.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
         lines.append(
-            f'<text class="axis" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">'
-            f"{most * share:.2g}</text>"
+            f'<text class="axis" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{n:,}</text>'
         )
     width = (WIDTH - LEFT - RIGHT) / len(found)
     path = f"M{LEFT:.1f} {GAP + HEIGHT:.1f}"
     for number, level in enumerate(found):
-        y = GAP + HEIGHT * (1 - level / most)
+        y = GAP + HEIGHT * (1 - min(level / most, 1))
         path += f"V{y:.1f}H{LEFT + (number + 1) * width:.1f}"
     path += f"V{GAP + HEIGHT:.1f}z"
     lines += [f'<path class="area" d="{path}"/>', "</svg>"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from html import escape
 
 from .page import cell, number, page, table
-from .scene import Box, Scene, anchor, took
+from .scene import Box, Scene, anchor, outcome, took
 from .svg import svg_of
 
 _HEADS = ("Step", "Does", "Model", "After", "Last run", "#Times", "#Took", "#Calls", "#Tokens")
@@ -40,14 +40,12 @@ def _rows(boxes: Iterable[Box], depth: int) -> Iterator[str]:
 
 def _row(box: Box, depth: int) -> str:
     last = box.last
-    counts = ", ".join(f"{n:,} {state}" for state, n in last.counts.items() if n)
-    state = {"none": "", "left": "not reached"}.get(last.state, last.state)
     cells = (
         f'<th scope="row" style="padding-left:{0.6 + 1.2 * depth:.1f}rem">{escape(box.label)}</th>',
-        cell(f"for each {box.kind}" if box.is_block else box.kind),
+        cell(box.kind),
         cell(box.model),
         cell(", ".join(box.reads)),
-        cell(counts or state, f"s-{last.state}"),
+        cell(outcome(last), f"s-{last.state}"),
         number(last.n),
         cell(took(last.seconds) if last.seconds >= 0.05 else "", "n"),
         number(last.calls),

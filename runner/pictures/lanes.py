@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 MOST_LANES = 24
+ROUNDED_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +95,30 @@ def levels(spans: Iterable[Span], seconds: float, n_bins: int) -> list[float]:
             begin = number * width
             bins[number] += max(0.0, min(end, begin + width) - max(start, begin)) / width
     return bins
+
+
+def at_once(spans: Iterable[Span]) -> tuple[int, float]:
+    """Give the greatest number of spans under way, and the mean while any was; without waiting.
+
+    >>> spans = [Span(0, 9, "a", "call", waited=5), Span(2, 6, "b", "call"), Span(8, 10, "c", "")]
+    >>> most, mean = at_once(spans)
+    >>> most, round(mean, 2)
+    (2, 1.25)
+    """
+    turns: list[tuple[float, int]] = []
+    busy_s = 0.0
+    for span in spans:
+        start = min(span.start + span.waited, span.end)
+        # Times are kept by the millisecond: what follows one another must not seem to overlap.
+        end = max(span.end - ROUNDED_S, (start + span.end) / 2)
+        if end > start:
+            turns += [(start, 1), (end, -1)]
+            busy_s += end - start
+    most = n = 0
+    any_s = since = 0.0
+    for at, change in sorted(turns):
+        since = at if n == 0 else since
+        n += change
+        most = max(most, n)
+        any_s += at - since if n == 0 else 0.0
+    return most, busy_s / any_s if any_s else float(most)

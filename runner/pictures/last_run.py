@@ -43,9 +43,10 @@ def last_run(file: Path) -> LastRuns:
     if not isinstance(steps, dict):  # it goes on, or was killed
         told = _from_journal(past.journal)
         return LastRuns({name: _last(one) for name, one in told.items()}, words)
-    if past.status not in _WHOLE:
-        left = {name: one["left"] for name, one in _from_journal(past.journal).items()}
-        steps = {name: {**one, "left": left.get(name, 0)} for name, one in steps.items()}
+    if past.status in _WHOLE:
+        return LastRuns({name: _last(one) for name, one in steps.items()}, words, LastRun("fresh"))
+    left = {name: one["left"] for name, one in _from_journal(past.journal).items()}
+    steps = {name: {**one, "left": left.get(name, 0)} for name, one in steps.items()}
     return LastRuns({name: _last(one) for name, one in steps.items()}, words, LastRun("left"))
 
 
@@ -89,10 +90,12 @@ def _take(found: dict[str, dict[str, Any]], line: str) -> None:
 def _last(steps: Mapping[str, Any]) -> LastRun:
     n_left = max(0, int(steps.get("left", 0)))
     counts = {**steps.get("counts", {}), **({"left": n_left} if n_left else {})}
+    n_failed = int(steps.get("failed", 0))
     return LastRun(
-        _state(counts),
+        "failed" if n_failed else _state(counts),
         counts,
         int(steps.get("n", 0)),
+        n_failed,
         float(steps.get("seconds", 0.0)),
         int(steps.get("calls", 0)),
         int(steps.get("known_calls", 0)),

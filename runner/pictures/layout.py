@@ -121,7 +121,7 @@ def _sized(box: Box) -> Placed:
         width = min(MOST_WIDTH, max(LEAST_WIDTH, *(len(t) * CHAR + 2 * PAD for t in texts)))
         return Placed(box, 0, 0, width, n_lines * LINE + PAD + 6)
     inner = lay_out(box.body)
-    heads = [f"{box.label}  for each {box.kind}", in_words(box)]
+    heads = [f"{box.label}  {box.kind}", in_words(box)]
     least = min(MOST_WIDTH * 1.5, max(len(text) * CHAR + 3 * PAD + 16 for text in heads))
     width = max(inner.width + 2 * PAD, least, LEAST_WIDTH)
     left = (width - inner.width) / 2

@@ -11,7 +11,7 @@ _CLASSES = {
     "fresh": "stroke:#0969da,stroke-width:2px",
     "failed": "stroke:#cf222e,stroke-width:3px",
     "running": "stroke:#9a6700,stroke-width:2px",
-    "left": "stroke:#6e7781,stroke-dasharray:5 3",
+    "left": "stroke:#656d76,stroke-dasharray:5 3",
 }
 
 
@@ -33,7 +33,7 @@ def _title(name: str) -> str:
 
 def _box(box: Box, indent: str) -> Iterator[str]:
     if box.is_block:
-        parts = [f"<b>{_text(box.label)}</b>", f"for each {_text(box.kind)}", _text(in_words(box))]
+        parts = [f"<b>{_text(box.label)}</b>", _text(box.kind), _text(in_words(box))]
         yield f'{indent}subgraph {_id(box.id)}["{"<br/>".join(filter(None, parts))}"]'
         for inner in box.body:
             yield from _box(inner, indent + "    ")

@@ -1,10 +1,13 @@
-"""Colours and type of all pictures and pages, light and dark, as CSS. Contrast is 4.5 or more."""
+"""Colours and type of all pictures and pages, light and dark, as CSS.
+
+Contrast is 4.5 or more for text, 3 or more for lines, on whatever they are drawn.
+"""
 
 from __future__ import annotations
 
 STYLE = """
-:root{--paper:#fff;--ink:#1c2128;--soft:#59636e;--line:#8c959f;--box:#f6f8fa;--block:#fbfcfd;
---done:#1a7f37;--fresh:#0969da;--failed:#cf222e;--running:#9a6700;--left:#6e7781;--wait:#c9d1d9;
+:root{--paper:#fff;--ink:#1c2128;--soft:#59636e;--line:#818b98;--box:#f6f8fa;--block:#fbfcfd;
+--done:#1a7f37;--fresh:#0969da;--failed:#cf222e;--running:#9a6700;--left:#656d76;--wait:#c9d1d9;
 --work:#0969da;--known:#8250df}
 @media (prefers-color-scheme: dark){:root{--paper:#0d1117;--ink:#e6edf3;--soft:#9da7b3;
 --line:#6e7681;--box:#161b22;--block:#11161d;--done:#3fb950;--fresh:#58a6ff;--failed:#ff7b72;

@@ -48,23 +48,14 @@ def _head(story: Story) -> Iterator[str]:
     )
     if past.message:
         yield f"<p>{escape(past.message)}</p>"
-    summary = past.summary
-    tokens = summary.get("tokens") or {}
-    facts = [(state, f"{n:,}") for state, n in story.counts.items()]
-    facts += [
-        ("calls", f"{summary.get('calls', len(story.calls)):,}"),
-        ("known calls", f"{summary.get('cached_calls', 0):,}"),
-        ("tokens read", f"{tokens.get('prompt', 0):,}"),
-        ("of them reused", f"{tokens.get('prompt_reused', 0):,}"),
-        ("tokens written", f"{tokens.get('completion', 0):,}"),
-    ]
+    facts = [(name, f"{n:,}") for name, n in (*story.counts.items(), *story.sums.items())]
     chips = "".join(
         f'<li class="s-{escape(name)}">{escape(name)} <b>{escape(shown)}</b></li>'
         for name, shown in facts
         if shown != "0"
     )
     yield f'<ul class="chips">{chips}</ul>'
-    for name, loads in (summary.get("models") or {}).items():
+    for name, loads in (past.summary.get("models") or {}).items():
         n = loads.get("loads", 0)
         times = "once" if n == 1 else f"{n:,} times"
         seconds = took(loads.get("load_s", 0.0))
@@ -73,9 +64,9 @@ def _head(story: Story) -> Iterator[str]:
 
 def _failures(story: Story, folder: Path) -> Iterator[str]:
     bad = [item for item in story.items if item.is_bad]
-    if not bad:
-        return
-    yield f"<h2>Failed ({len(bad):,})</h2>"
+    n_known = sum(story.counts.get(state, 0) for state in ("failed", "quarantined")) - len(bad)
+    if bad or n_known > 0:
+        yield f"<h2>Failed ({len(bad):,})</h2>"
     for item in bad[:MOST_FAILURES]:
         name = _linked(item.key, item.source, folder)
         error = (item.error or "").strip()[:MOST_ERROR_CHARS]
@@ -88,6 +79,11 @@ def _failures(story: Story, folder: Path) -> Iterator[str]:
         n_left = len(bad) - MOST_FAILURES
         yield f"<p>{n_left:,} more; <code>paddock logs {escape(story.past.row.run)} --failed</code>"
         yield " lists them.</p>"
+    if n_known > 0:
+        yield (
+            f"<p>{n_known:,} more were quarantined: known to fail and not tried again, or tried "
+            "again by a later run.</p>"
+        )
 
 
 def _charts(story: Story) -> Iterator[str]:
@@ -105,7 +101,7 @@ def _charts(story: Story) -> Iterator[str]:
     chart, most, mean = occupancy(story)
     if chart:
         yield '<h2 id="at-once">Calls at work at once</h2>'
-        yield f'<p class="soft">At most {most:.1f}; {mean:.1f} on average while any was.</p>'
+        yield f'<p class="soft">At most {most:,}; {mean:.1f} on average while any was.</p>'
         yield _scroll("at-once", chart)
 
 
@@ -120,7 +116,8 @@ def _tokens(calls: Sequence[Call]) -> Iterator[str]:
     if groups:
         yield "<h2>Calls and tokens</h2>"
         rows = (_token_row(*place, made) for place, made in sorted(groups.items()))
-        yield table("Calls and tokens", _CALL_HEADS, rows)
+        note = "Times of calls are added up, however many went on at once."
+        yield table("Calls and tokens", _CALL_HEADS, rows, note=note)
 
 
 def _token_row(step: str, model: str, calls: Sequence[Call]) -> str:

@@ -6,16 +6,19 @@ An item that a later run did again is that run's; how many those are is told.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from paddock.runner import made
 from paddock.runner.history.past import Past, reading
 from paddock.runner.ledger.entries import ItemRow, MadeRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.origins import Origins
+
+TOOL = "tool"
+"""The kind of a call that asks no model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,11 @@ class Call:
     completion: int
     is_known: bool
 
+    @property
+    def is_of_model(self) -> bool:
+        """Whether a model was asked, and no tool."""
+        return self.kind != TOOL
+
 
 @dataclass(frozen=True, slots=True)
 class Story:
@@ -78,13 +86,28 @@ class Story:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Items by state, as the run counted them."""
+        """Items by state, as the run counted them; else as far as the ledger tells."""
         counts = self.past.summary.get("counts")
         if isinstance(counts, dict):
             return {name: n for name, n in counts.items() if n}
-        found: dict[str, int] = {}
-        for item in self.items:
-            found[item.state] = found.get(item.state, 0) + 1
+        return Counter(item.state for item in self.items)
+
+    @property
+    def sums(self) -> Mapping[str, int]:
+        """Calls of models and their tokens, as the run counted them; else as the ledger tells."""
+        summary = self.past.summary
+        tokens = summary.get("tokens")
+        if isinstance(tokens, dict):
+            found = {
+                "calls": summary.get("calls", 0),
+                "known calls": summary.get("cached_calls", 0),
+            }
+            return found | {words: tokens.get(name, 0) for name, words in _TOKENS.items()}
+        asked = [call for call in self.calls if call.is_of_model]
+        new = [call for call in asked if not call.is_known]
+        found = {"calls": len(new), "known calls": len(asked) - len(new)}
+        for name, words in zip(("prompt", "reused", "completion"), _TOKENS.values(), strict=True):
+            found[words] = sum(getattr(call, name) for call in new)
         return found
 
 
@@ -118,6 +141,9 @@ def story_of(past: Past) -> Story:
 
 
 _DONE = ("new", "changed", "stale")
+_TOKENS = {
+    "prompt": "tokens read", "prompt_reused": "of them reused", "completion": "tokens written",
+}  # fmt: skip
 
 
 def _outers(ledger: Ledger) -> dict[str, str]:
@@ -133,7 +159,7 @@ def _outers(ledger: Ledger) -> dict[str, str]:
 def _item(row: ItemRow, made_row: MadeRow | None, outer: str, began: float, base: Path) -> Item:
     entry = row.entry
     source, steps = made.read(made_row.made) if made_row is not None else (None, ())
-    calls = [call for step in steps for call in step.calls]
+    calls = [call for step in steps for call in step.calls if call.kind != TOOL]
     new = [call for call in calls if not call.is_known]
     first = min((step.began for step in steps), default=None)
     state = (entry.was or "new") if entry.state == "done" else entry.state
@@ -175,9 +201,3 @@ def _call(call: made.CallMade, step: made.StepMade, key: str, began: float) -> C
         completion=call.completion,
         is_known=call.is_known,
     )
-
-
-def tokens_of(story: Story) -> Mapping[str, Any]:
-    """Give the run's tokens as it counted them."""
-    tokens = story.past.summary.get("tokens")
-    return tokens if isinstance(tokens, dict) else {}

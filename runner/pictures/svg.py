@@ -61,8 +61,6 @@ def _description(scene: Scene) -> str:
 
 
 def _named(box: Box) -> str:
-    if box.is_block:
-        return f"{box.label}: for each {box.kind}"
     return f"{box.label}: {box.kind}" if box.kind else box.label
 
 
@@ -104,10 +102,9 @@ def _texts(placed: Placed) -> Iterator[str]:
     mark = _MARKS[box.last.state]
     x, y = placed.x + PAD, placed.y + LINE + 3
     if box.is_block:
-        head = f"for each {box.kind}"
         at = x + len(box.label) * (CHAR + 1) + 8
         yield _text("id", x, y, box.label, room)
-        yield _text("kind", at, y, head, room - (at - x) - (14 if mark else 0))
+        yield _text("kind", at, y, box.kind, room - (at - x) - (14 if mark else 0))
         lines = [("state", in_words(box))]
     else:
         yield _text("id", x, y, box.label, room - (14 if mark else 0))

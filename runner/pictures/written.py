@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -21,10 +22,15 @@ FORMATS: dict[str, Format] = {
 """By a file's ending."""
 
 
-def graph(plan: Plan, file: Path, format_: Format) -> str:
-    """Give a pipeline's picture, with the states and times of its last run."""
+def graph(
+    plan: Plan, file: Path, format_: Format, within: Mapping[Path, Plan] | None = None
+) -> str:
+    """Give a pipeline's picture, with the states and times of its last run.
+
+    `within` are the pipelines that its steps run, by their files: they are drawn in the steps.
+    """
     last = last_run(file)
-    scene = scene_of(plan, last.steps, last.otherwise, last.words)
+    scene = scene_of(plan, last.steps, last.otherwise, last.words, within)
     if format_ == "svg":
         return svg_of(scene)
     return graph_page(scene) if format_ == "html" else mermaid_of(scene)

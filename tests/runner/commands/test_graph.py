@@ -84,6 +84,61 @@ def test_the_last_run_is_on_the_picture_and_has_a_page(folder: Path) -> None:
     assert "were fresh: nothing had to be done." in (folder / "again.html").read_text("utf-8")
 
 
+OUTER = """\
+name: outer
+steps:
+  - {id: copy, uses: pipeline, with: {file: pipeline.yaml}}
+  - {id: more, uses: pipeline, with: {file: other.yaml}, needs: [copy]}
+"""
+OTHER = """\
+steps:
+  - {id: again, uses: pipeline, with: {file: pipeline.yaml}}
+"""
+
+
+def test_what_a_step_runs_is_drawn_in_it(folder: Path) -> None:
+    (folder / "outer.yaml").write_text(OUTER)
+    (folder / "other.yaml").write_text(OTHER.replace("pipeline.yaml", "third.yaml"))
+    (folder / "third.yaml").write_text(COPIES.replace("out/", "third/"))
+    before = paddock("graph", "outer.yaml").stdout
+    for name in ("copy", "copy_2eeach", "more", "more_2eagain", "more_2eagain_2eeach"):
+        assert f"subgraph n_{name}[" in before
+    assert "n_copy_2edocs --> n_copy_2eeach" in before
+    assert "<b>copy</b><br/>pipeline pipeline.yaml" in before
+    assert paddock("run", "outer.yaml", "--local").exit_code == 0
+    paddock("graph", "outer.yaml", "-o", "p.svg")
+    picture = (folder / "p.svg").read_text("utf-8")
+    assert picture.count('<g class="block ') == 5
+    assert "each: for each doc in steps.docs.files. 1 new" in picture
+    assert "text: files.read. done" in picture
+    page = paddock("graph", "outer.yaml", "--format", "html").stdout
+    assert '<tr id="row-more_2eagain_2eeach"><th scope="row" style="padding-left:3.0rem">' in page
+    assert paddock("run", "outer.yaml", "--local").exit_code == 0
+    assert "<b>text</b><br/>files.read<br/>nothing to do" in paddock("graph", "outer.yaml").stdout
+
+
+def test_pipelines_that_run_one_another_without_end_are_drawn_once(folder: Path) -> None:
+    (folder / "pipeline.yaml").write_text(OUTER)
+    (folder / "other.yaml").write_text(OTHER)
+    result = paddock("graph", ".")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("It cannot be run as it is:")
+    assert result.stdout.count("subgraph n_more[") == 1
+    assert 'n_copy["<b>copy</b><br/>pipeline pipeline.yaml"]' in result.stdout
+
+
+def test_what_is_deep_or_broken_is_one_box(folder: Path) -> None:
+    for n in range(1, 8):
+        text = f"steps: [{{id: s, uses: pipeline, with: {{file: {n + 1}.yaml}}}}]\n"
+        (folder / f"{n}.yaml").write_text(text)
+    (folder / "8.yaml").write_text(COPIES)
+    assert paddock("graph", "1.yaml").stdout.count("subgraph") == 4
+    (folder / "2.yaml").write_text("steps: {")
+    result = paddock("graph", "1.yaml")
+    assert result.exit_code == 0
+    assert 'n_s["<b>s</b><br/>pipeline 2.yaml"]' in result.stdout
+
+
 def test_a_page_that_cannot_be_written_is_told_before_the_run(folder: Path) -> None:
     (folder / "reports").write_text("in the way")
     for target, words in (

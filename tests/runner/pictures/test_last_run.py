@@ -44,7 +44,7 @@ def left_behind(folder: Path, status: str, summary: dict[str, object] | None) ->
 def test_of_a_run_that_died_its_journal_tells(tmp_path: Path) -> None:
     last = last_run(left_behind(tmp_path, "running", None))
     assert last.words.endswith(": died")
-    assert last.steps["docs"] == LastRun("done", {}, 1, 0.5)
+    assert last.steps["docs"] == LastRun("done", {}, 1, seconds=0.5)
     each = last.steps["each"]
     assert each.counts == {"fresh": 5, "done": 1, "quarantined": 1, "left": 2}
     assert (each.state, each.calls) == ("failed", 2)
@@ -60,7 +60,7 @@ def test_of_a_run_that_stopped_early_it_is_told_what_is_left(tmp_path: Path) -> 
     last = last_run(left_behind(tmp_path, "interrupted", {"steps": steps}))
     assert last.steps["each"].counts == {"new": 1, "fresh": 5, "left": 2}
     assert last.steps["each"].state == "running"
-    assert last.steps["sum"] == LastRun("done", {}, 1, 1.5)
+    assert last.steps["sum"] == LastRun("done", {}, 1, seconds=1.5)
     assert last.otherwise.state == "left"
 
 
@@ -76,4 +76,24 @@ def test_a_run_that_ended_tells_of_each_step(tmp_path: Path) -> None:
         "report": ("done", 1, 0),
     }  # fmt: skip
     world.run()
-    assert last_run(world.file).steps["each"].state == "fresh"
+    last = last_run(world.file)
+    assert last.steps["each"].state == "fresh"
+    assert "text" not in last.steps
+    assert in_words(Box("text", "text", "files.read", last=last.otherwise)) == "nothing to do"
+
+
+def test_a_step_at_which_items_failed_says_so_and_one_that_was_skipped_did_nothing(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    world.edit("{id: sum, uses: chat,", "{id: sum, uses: chat, if: doc.stem != '0',")
+    world.edit('text: "{{ steps.sum.text }}"', 'text: "{{ steps.text.text }}"')
+    world.edit("sum: steps.sum.text", "size: doc.size")
+    world.documents(3)
+    world.write("inbox/broken.pdf", "no PDF")
+    world.run()
+    steps = last_run(world.file).steps
+    assert (steps["text"].state, steps["text"].n, steps["text"].failed) == ("failed", 4, 1)
+    assert (steps["sum"].state, steps["sum"].n, steps["sum"].failed) == ("done", 2, 0)
+    told = in_words(Box("text", "text", "files.read", last=steps["text"]))
+    assert told.startswith("4 times · 1 failed")

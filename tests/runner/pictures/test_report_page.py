@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from paddock.runner.history.past import Past, history
 from paddock.runner.history.places import Place
 from paddock.runner.ledger.entries import RunRow
-from paddock.runner.pictures.lanes import Span, bars_of, lanes_of, levels
+from paddock.runner.pictures.lanes import Span, at_once, bars_of, lanes_of, levels
 from paddock.runner.pictures.report_page import MOST_FAILURES, MOST_ITEMS, report_page
 from paddock.runner.pictures.reported import write_report
 from paddock.runner.pictures.story import Call, Item, Story, story_of
@@ -176,6 +176,63 @@ def test_spans_of_a_lane_follow_one_another_and_none_is_lost(spans: list[Span]) 
         assert len(bars) <= 2 * 121
     busy = sum(level * 120 / 50 for level in levels(spans, 120.0, 50))
     assert busy == pytest.approx(sum(span.end - span.start for span in spans), abs=1e-6)
+
+
+@examined(max_examples=60, deadline=None)
+@given(SPANS)
+def test_the_most_at_once_is_a_number_of_spans_that_were_under_way_together(
+    spans: list[Span],
+) -> None:
+    most, mean = at_once(spans)
+    long = [span for span in spans if span.end - span.start > 0.01]
+    together = [sum(s.start <= one.start < s.end - 0.001 for s in long) for one in long]
+    assert isinstance(most, int)
+    assert max(together, default=0) <= most <= len(spans)
+    assert 0 <= mean <= most + 1e-9
+
+
+def test_what_follows_one_another_is_one_at_once_however_short_the_run() -> None:
+    one_by_one = [Span(n * 0.01, n * 0.01 + 0.0104, "a", "call") for n in range(100)]
+    assert at_once(one_by_one) == (1, 1.0)
+    assert at_once([]) == (0, 0.0)
+    waits = [Span(0, 10, "a", "call"), Span(0, 12, "b", "call", waited=10)]
+    assert at_once(waits)[0] == 1
+
+
+def test_the_most_calls_at_once_is_whole_on_the_page(tmp_path: Path) -> None:
+    # Six long ones, and a seventh for too short a time to fill a part of the picture.
+    calls = tuple(
+        Call("sum", str(n), "chat", "m", 0.0, 50.0 if n else 0.1, 0.0, 100, 0, 20, False)
+        for n in range(7)
+    )
+    page = report_page(Story(past(tmp_path, {}), (), calls, 100.0, 0), tmp_path / "run.html")
+    told = words(page)
+    assert "At most 7; 6.0 on average while any was." in told
+    chart = page.split("Calls at work at once: ")[1].split("</svg>")[0]
+    assert chart.startswith("at most 7")
+    assert re.findall(r'text-anchor="end">([^<]+)<', chart) == ["0", "3", "7"]
+
+
+def test_numbers_of_a_run_without_a_summary_are_those_that_the_ledger_has(tmp_path: Path) -> None:
+    calls = (
+        Call("sum", "a", "chat", "m", 0.0, 1.0, 0.0, 100, 40, 20, False),
+        Call("sum", "b", "chat", "m", 1.0, 0.0, 0.0, 70, 0, 20, True),
+        Call("ask", "b", "tool", "", 1.0, 0.0, 0.0, 0, 0, 0, False),
+    )
+    row = RunRow("r", "p", "p.yaml", 0.0, None, "running", None)
+    died = Past(Place(tmp_path / ".paddock"), row, "died")
+    told = words(report_page(Story(died, (), calls, 2.0, 0), tmp_path / "run.html"))
+    chips = "calls 1 known calls 1 tokens read 100 of them reused 40 tokens written 20"
+    assert chips in told
+
+
+def test_what_was_known_to_fail_is_told_though_nobody_tried_it(world: World) -> None:
+    world.run()
+    again = world.run()
+    target = world.folder / "run.html"
+    write_report(world.file, again.run, target)
+    told = words(target.read_text("utf-8"))
+    assert "Failed (0) 1 more were quarantined: known to fail and not tried again" in told
 
 
 def test_a_failure_is_not_lost_among_what_is_drawn_as_one() -> None:

@@ -6,8 +6,11 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
 from paddock.runner.pictures.graph_page import graph_page
 from paddock.runner.pictures.mermaid import mermaid_of
+from paddock.runner.pictures.palette import STYLE
 from paddock.runner.pictures.scene import Box, LastRun, Scene
 from paddock.runner.pictures.svg import svg_of
 
@@ -88,6 +91,25 @@ def test_mermaid_is_made_of_harmless_words() -> None:
     assert "n_docs --> n_each" in body
     assert "n_sum --> n__28files_2ewrite_29" in body
     assert "class n_sum failed" in body
+
+
+def luminance(colour: str) -> float:
+    digits = colour if len(colour) == 6 else "".join(2 * digit for digit in colour)
+    parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    linear = [p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return sum(share * part for share, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_what_is_written_or_drawn_can_be_told_from_what_is_behind_it(scheme: int) -> None:
+    named = re.findall(r"--([a-z]+):#([0-9a-f]+)", STYLE.split("@media")[scheme])
+    colours = {name: luminance(colour) for name, colour in named}
+    texts = {"ink", "soft", "done", "fresh", "failed", "running", "left", "work", "known"}
+    for behind in ("paper", "box", "block"):
+        for name in (*texts, "line"):
+            dark, light = sorted((colours[name], colours[behind]))
+            least = 4.5 if name in texts else 3.0
+            assert (light + 0.05) / (dark + 0.05) >= least, (name, behind)
 
 
 def test_a_long_word_is_cut_and_whole_in_its_title(tmp_path: Path) -> None:
