@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 # UTF-32 first: its mark begins with that of UTF-16.
@@ -19,15 +20,17 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 # In the order of preference where two fit equally well: cp1252 and cp1250 share most bytes.
-_OLD = (
-    *("gb18030", "big5", "cp932", "euc_jp", "euc_kr", "cp1252", "cp1250", "cp1251"),
-    *("koi8_r", "cp1253", "cp1254", "cp1255", "cp1256"),
-)
+_WIDE = ("gb18030", "big5", "cp932", "euc_jp", "euc_kr")
+_NARROW = ("cp1252", "cp1250", "cp1251", "koi8_r", "cp1253", "cp1254", "cp1255", "cp1256")
+_OLD = (*_WIDE, *_NARROW)
+_ALONE = re.compile(r"(?<![^\x00-\x7f])[^\x00-\x7f](?![^\x00-\x7f])")
 # Control characters that no text has; tab, line ends, form feed, ESC (ISO-2022) and ^Z (DOS) do.
 _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x19\x1c-\x1f]")
+_NOT_ASCII = bytes({*range(256)} - {*b"\t\n\r", *range(0x20, 0x7F)})
 _MAX_CONTROL_SHARE = 0.005
 _MAX_DAMAGE_SHARE = 0.001
 _SAMPLE_BYTES = 64 * 1024
+_MAX_ASCII_SHARE = 0.8  # of the bytes of UTF-16: in Latin text half are zeros, in others few
 
 
 class NotText(ValueError):
@@ -97,6 +100,9 @@ def _wide(data: bytes) -> str:
     sample = data[: _SAMPLE_BYTES & ~1]
     if len(data) % 2 or len(data) < 4 or not _CONTROLS.search(sample):
         return ""
+    n_ascii = len(sample.translate(None, _NOT_ASCII))
+    if n_ascii > _MAX_ASCII_SHARE * len(sample):
+        return ""  # a zero or two in plain text: two letters of it make a Chinese sign
     good = {name: _share_of_text(sample, name) for name in ("utf-16-le", "utf-16-be")}
     best = max(good, key=lambda name: good[name])
     return best if good[best] > 0.98 else ""
@@ -140,17 +146,41 @@ def _as_utf8(data: bytes) -> Decoded | None:
 
 def _as_old(data: bytes) -> Decoded:
     """Choose among the encodings from before Unicode by how much the text reads like a language."""
-    from charset_normalizer import from_bytes
-
-    found = from_bytes(data, cp_isolation=list(_OLD))
-    if not found:
+    found = _likeliest(data, _OLD)
+    if found is not None and found.encoding in _WIDE and _swallows(found):
+        found = _likeliest(data, _NARROW) or found
+    if found is None:
         raise NotText("its bytes are no text in any known encoding")
+    return found
+
+
+def _likeliest(data: bytes, encodings: Sequence[str]) -> Decoded | None:
+    from charset_normalizer import from_bytes
 
     def rank(name: str, chaos: float, coherence: float) -> tuple[float, float, int]:
         return (round(chaos, 2), -round(coherence, 1), _OLD.index(name))
 
+    found = from_bytes(data, cp_isolation=list(encodings))
+    if not found:
+        return None
     best = min(found, key=lambda match: rank(match.encoding, match.chaos, match.coherence))
     return Decoded(_plain(str(best)), best.encoding)
+
+
+def _swallows(found: Decoded) -> bool:
+    """Tell whether most signs of a wide encoding stand alone and end with a letter's byte.
+
+    So it is where they are none: the o umlaut of a short Western text, with the l after it, makes
+    one Chinese sign. In a text of such signs they stand together.
+
+    >>> _swallows(Decoded("K\u9c08n", "gb18030"))
+    True
+    """
+    text = found.text[:_SAMPLE_BYTES]
+    n_signs = sum(char > "\x7f" for char in text)
+    alone = [sign.encode(found.encoding) for sign in _ALONE.findall(text)]
+    n_swallowed: int = sum(len(sign) == 1 or sign[-1:].isalpha() for sign in alone)
+    return 2 * n_swallowed > n_signs
 
 
 def _plain(text: str) -> str:

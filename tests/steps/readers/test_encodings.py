@@ -43,9 +43,34 @@ def test_encodings_from_before_unicode_are_found_out(encoding: str, text: str) -
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "Name;Preis\nKöln;1,50\nBonn;2,50\n",
+        "für",
+        "Ça va",
+        "El niño",
+        "it’s",
+        "São Paulo",
+        "Åse Ødegård",
+        "Invoice: £12",
+    ],
+)
+def test_a_short_western_text_is_not_taken_for_a_chinese_one(text: str) -> None:
+    """Its only sign beyond ASCII makes, with the letter after it, one sign of a wide encoding."""
+    assert decode(text.encode("cp1252")).text == text
+
+
+@pytest.mark.parametrize("text", ["使用Python编程", "A股上涨", "姓名,年龄\n王伟,30\n"])
+def test_a_short_chinese_text_with_latin_letters_stays_one(text: str) -> None:
+    assert decode(text.encode("gbk")).text == text
+
+
+@pytest.mark.parametrize(
     ("data", "why"),
     [
         (b"Plain\x00words", "it has NUL bytes, as binary data has"),
+        (b"a,b\n1,\x00\n", "it has NUL bytes, as binary data has"),
+        (b"abc def\x00\n" * 30 + b"x", "it has NUL bytes, as binary data has"),
         (b"\x01\x02\x03abc", "3 of its 6 bytes are control characters"),
         (b"\xff\xfea", "byte 0 is not utf-16-le"),
     ],
