@@ -16,7 +16,7 @@ from paddock.steps.step import StepError
 
 from . import archive, plain, plugins
 from . import ocr as ocr_
-from .kinds import HEAD_BYTES, MEDIA_TYPES, NotADocument, is_parsed, kind_of
+from .kinds import HEAD_BYTES, MEDIA_TYPES, NotADocument, is_parsed, kind_of, named_type
 from .reader import Abandoned, Document, ReadsFile, Unreadable
 
 _MOST_AT_ONCE = 4  # documents that are parsed; each may need some hundred MB
@@ -147,6 +147,8 @@ def _by_kind(path: Path, wishes: Wishes) -> Document:
         return _by_plugin(path, plugin)
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
+        if not head:  # which is no PDF, nor anything else
+            return Document(("",), "", MEDIA_TYPES.get(wishes.kind or "", named_type(path)))
         kind = wishes.kind or kind_of(path, head)
         if kind in plain.KINDS:
             is_named = wishes.kind is not None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.message import EmailMessage, MIMEPart
@@ -21,6 +22,7 @@ from .reader import Document, Unreadable, Wish
 _SHOWN = ("From", "To", "Cc", "Date", "Subject")
 _MOST_DEPTH = 4  # of mails within mails; each may hold hundreds
 _MOST_ATTACHMENTS = 100
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 def read(file: BinaryIO, wish: Wish) -> Document:
@@ -81,7 +83,7 @@ class _Mail:
         """Read an attachment; gives the line that names it."""
         self.n_attachments += 1
         media_type = part.get_content_type()
-        name = " ".join((part.get_filename() or "").split()) or _name_of(part)
+        name = _plain(part.get_filename() or "") or _name_of(part)
         if media_type == "message/rfc822":
             return self._nested(part, name, depth)
         data = part.get_payload(decode=True)
@@ -137,7 +139,7 @@ def _attachments(message: MIMEPart) -> Iterator[MIMEPart]:
 def _header(message: MIMEPart, name: str) -> str:
     """Give a header on one line; one that cannot be parsed as it stands."""
     try:
-        return " ".join(str(message.get(name, "")).split())
+        return _plain(str(message.get(name, "")))
     except (ValueError, IndexError, TypeError, AttributeError):  # bugs of the parser on rubbish
         return ""
 
@@ -147,6 +149,11 @@ def _name_of(part: MIMEPart) -> str:
         inner = part.get_content()
         return _header(inner, "Subject") if isinstance(inner, EmailMessage) else "mail"
     return f"attachment.{part.get_content_subtype()}"
+
+
+def _plain(text: str) -> str:
+    """Give it on one line, without what an encoded header may smuggle in."""
+    return " ".join(_CONTROLS.sub(" ", text).split())
 
 
 def _after(note: str) -> str:

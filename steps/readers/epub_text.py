@@ -78,6 +78,8 @@ def _reading_order(package: ElementTree.Element) -> list[str]:
 
 
 def _chapter(book: zipfile.ZipFile, name: str) -> str:
+    if name not in book.namelist():
+        raise Unreadable(f"is damaged: its part '{name}' is missing")
     try:
         return plain.read(book.read(name), "html").text.strip()
     except Unreadable as error:

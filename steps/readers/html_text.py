@@ -20,6 +20,7 @@ _MEANT = {
     # A page whose ASCII can be read to find this is not UTF-16.
     **dict.fromkeys(("utf-16", "utf-16le", "utf-16be"), "utf-8"),
 }
+_MAX_TAGS = 1_000_000  # opening and closing ones; each takes 600 bytes and 0.1 ms
 _MAX_DEPTH = 200  # markdownify goes down by recursion; Python's stack ends near 1,000 calls
 
 
@@ -40,6 +41,8 @@ def read(html: str) -> tuple[str, str]:
     Raises:
         UnreadableHtml: with the reason.
     """
+    if html.count("<") > _MAX_TAGS:
+        raise UnreadableHtml(f"it has more than {_MAX_TAGS:,} tags, which are not read at once")
     soup = _soup(_DECLARATION.sub("", html))
     title = _title(soup)
     for element in soup.find_all(_UNREAD):

@@ -57,6 +57,7 @@ _SIGNATURES = (
     (b"GGUF", "a model file"),
     (b"SQLite format 3\x00", "a database"),
 )
+_OFFICE = b"[Content_Types].xml"  # the first entry of what Office writes
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _PDF = b"%PDF-"
 _EPUB = b"mimetypeapplication/epub+zip"  # the first entry of the archive, by the standard
@@ -92,6 +93,11 @@ def kind_of(path: PurePath, head: bytes) -> str:
     if suffix in _OLD or head.startswith(b"{\\rtf"):
         what, as_what = _OLD.get(suffix, _OLD[".rtf"])
         raise NotADocument(f"{what}, which is not read", f"Save it as `{as_what}`.")
+    if head.startswith(b"PK\x03\x04") and _OFFICE in head[:200]:
+        raise NotADocument(
+            "an office document under another name",
+            "Give it the suffix of its kind: `.docx`, `.pptx` or `.xlsx`.",
+        )
     for signature, what in _SIGNATURES:
         if head.startswith(signature):
             raise NotADocument(f"{what}, not text")
@@ -106,6 +112,11 @@ def kind_within(name: str, media_type: str, head: bytes) -> str:
     """
     kind = kind_of(PurePath(name or "attachment"), head)
     return _BY_MEDIA_TYPE.get(media_type, kind) if kind == "txt" else kind
+
+
+def named_type(path: PurePath) -> str:
+    """Give the media type that a file's name stands for."""
+    return MEDIA_TYPES[_BY_SUFFIX.get(path.suffix.lower(), "txt")]
 
 
 def is_parsed(path: PurePath) -> bool:

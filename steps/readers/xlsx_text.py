@@ -18,6 +18,7 @@ from .reader import Abandoned, Document, Unreadable, Wish
 _WHAT = "a spreadsheet"
 _MOST_CELLS = 2_000_000
 _CHECK_EACH_ROWS = 500
+_STREAMED = ("xl/worksheets/", "xl/sharedStrings")
 
 
 def read(file: BinaryIO, wish: Wish) -> Document:
@@ -27,7 +28,7 @@ def read(file: BinaryIO, wish: Wish) -> Document:
         Unreadable: it is damaged, protected or no spreadsheet, or the extra is not installed.
     """
     openpyxl = archive.library("openpyxl", _WHAT)
-    archive.opened(file, _WHAT)
+    archive.opened(file, _WHAT, _STREAMED)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of drawings and rules that are no text

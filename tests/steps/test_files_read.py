@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from paddock.steps.files_read import FilesRead, FilesReadOutput, FilesReadParams
 from paddock.steps.readers import html_text
 from paddock.steps.step import StepError, StepSkipped
-from tests.fakes.office import scan
+from tests.fakes.office import docx, scan
 from tests.fakes.pdf import pdf
 from tests.fakes.tools import FakeTools, tools
 
@@ -234,6 +234,13 @@ def test_an_empty_document_is_a_failure(read: Read, name: str, data: str) -> Non
     assert refused(read, name, data) == f"'{name}' is empty."
 
 
+@pytest.mark.parametrize("suffix", ["pdf", "docx", "pptx", "xlsx", "eml", "epub", "png", "doc"])
+def test_a_file_without_a_byte_is_empty_whatever_its_name(read: Read, suffix: str) -> None:
+    assert refused(read, f"a.{suffix}", b"") == f"'a.{suffix}' is empty."
+    with pytest.raises(StepSkipped):
+        read(f"a.{suffix}", b"", empty="skip")
+
+
 def test_a_pdf_of_empty_pages_is_empty(read: Read) -> None:
     assert refused(read, "a.pdf", pdf(["", ""])) == "'a.pdf' is empty."
 
@@ -249,6 +256,18 @@ def test_an_empty_document_is_skipped_if_that_is_wished(read: Read) -> None:
         ("a.txt", b"ab\x00cd", "'a.txt' is not text: it has NUL bytes, as binary data has."),
         ("a.txt", b"\x89PNG\r\n\x1a\n\x00", "'a.txt' is damaged or no picture."),
         ("a.md", b"PK\x03\x04....", "'a.md' is a ZIP archive, not text."),
+        (
+            "offer.pdf",
+            docx("An offer"),
+            "'offer.pdf' is an office document under another name. Give it the suffix of its "
+            "kind: `.docx`, `.pptx` or `.xlsx`.",
+        ),
+        (
+            "a.html",
+            b"<p>" * 1_000_001,
+            "'a.html' cannot be read as HTML: it has more than 1,000,000 tags, which are not read "
+            "at once. Set `type: txt` to read it as plain text.",
+        ),
         ("a.bin", b"\x7fELF\x02", "'a.bin' is a program, not text."),
         ("a.docx", b"PK\x03\x04", "'a.docx' is damaged or not a Word document."),
         ("a.pptx", b"Hello", "'a.pptx' is damaged or not a presentation."),

@@ -23,6 +23,17 @@ def test_what_unpacks_to_far_more_than_it_is_is_refused_before_it_is_unpacked() 
     assert str(refused(grown)) == "unpacks to 4,095 MiB, and at most 512 MiB are read"
 
 
+def test_markup_that_would_take_all_memory_is_refused_and_what_is_streamed_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(archive, "MOST_MARKUP_BYTES", 1024 * 1024)
+    whole = {"word/document.XML": bytes(1_500_000), "word/_rels/a.rels": bytes(600_000)}
+    picture = {"media/a.png": bytes(3_000_000)}
+    said = "unpacks to 2 MiB of markup, and at most 1 MiB are read"
+    assert str(refused(zipped(whole | picture))) == said
+    assert archive.opened(BytesIO(zipped(whole | picture)), "a book", ("word/d",))
+
+
 def test_an_archive_of_thousands_of_parts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "_MOST_ENTRIES", 3)
     assert str(refused(docx("a"))).endswith("parts, which no document has")

@@ -78,6 +78,18 @@ def test_encoded_headers_are_read() -> None:
     assert document(data).text.startswith("From: =?x?y?z\nSubject: Grüße\n\nHi")
 
 
+def test_controls_in_encoded_headers_and_names_of_attachments_are_left_out() -> None:
+    data = (
+        b"From: a@x.org\nSubject: =?utf-8?b?YQAbYg==?=\nContent-Type: multipart/mixed; boundary=z\n"
+        b"\n--z\nContent-Type: image/png\nContent-Disposition: attachment; "
+        b"filename*=utf-8''c%00%1bd.png\n\nx\n--z--\n"
+    )
+    found = document(data)
+    assert found.title == "a b"
+    assert "- c d.png (image/png, 1 bytes)" in found.text
+    assert not {"\x00", "\x1b"} & {*found.text}
+
+
 @pytest.mark.parametrize("data", [b"", b"Hello there\n", b"\x00\x01\x02" * 50])
 def test_what_is_no_mail_is_refused(data: bytes) -> None:
     with pytest.raises(Unreadable, match="is damaged or no mail: it has none of a mail's headers"):
