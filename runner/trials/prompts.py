@@ -55,14 +55,25 @@ def of_prompt_file(file: Path) -> TestFile:
 
 
 def _lacking(found: PromptFile, document: source.Document) -> Iterator[Fault]:
-    """Say which rows lack a variable, and which evaluators are not known."""
+    """Say what of the data and the evaluators cannot be used."""
     for index, row in enumerate(found.test_data):
         for name in found.variables:
             if name not in row:
                 what = f"the messages read '{name}', which this row of `testData` does not have."
                 mark = document.mark(("testData", index))
                 yield Fault(what, f"Add `{name}: …` to it.", mark)
+        for name in row:
+            if name not in found.variables and any(
+                f"{{{{{name}}}}}" in turn.content for turn in found.messages
+            ):
+                what = f"'{name}' cannot be the name of a variable."
+                remedy = "Take letters, digits and `_` alone, in the messages as well."
+                yield Fault(what, remedy, document.key_mark(("testData", index, name)))
     for index, one in enumerate(found.evaluators):
+        if one.llm is not None and len({choice.choice for choice in one.llm.choices}) < 2:
+            mark = document.mark(("evaluators", index, "llm", "choices"))
+            what = "a judge that can only say one thing decides nothing."
+            yield Fault(what, "Give it at least two different choices.", mark)
         name = (one.uses or "").removeprefix("github/")
         if one.uses is not None and name not in ("similarity", *QUALITIES):
             names = ", ".join(f"'github/{known}'" for known in ("similarity", *QUALITIES))
@@ -126,9 +137,9 @@ def _claims(one: Evaluator, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         if told.contains:
             yield {"check": f"contains(text, {_quoted(told.contains)})"}
         if told.starts_with:
-            yield {"regex": rf"(?is)\A\s*{re.escape(told.starts_with)}"}
+            yield {"check": f"text.strip().lower().startswith({_quoted(told.starts_with.lower())})"}
         if told.ends_with:
-            yield {"regex": rf"(?is){re.escape(told.ends_with)}\s*\Z"}
+            yield {"check": f"text.strip().lower().endswith({_quoted(told.ends_with.lower())})"}
     elif one.llm is not None:
         judge = {
             "prompt": _filled(one.llm.prompt, row),
@@ -138,7 +149,7 @@ def _claims(one: Evaluator, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             judge["system"] = one.llm.system_prompt
         yield {"judge": judge}
     elif one.uses == "github/similarity":
-        yield {"similar": _literal(str(row.get("expected", ""))), "at_least": SIMILAR}
+        yield {"similar": _literal(_text(row.get("expected", ""))), "at_least": SIMILAR}
     elif one.uses is not None:
         yield {"judge": _literal(_quality(one.uses, row))}
 
@@ -146,7 +157,7 @@ def _claims(one: Evaluator, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _quality(uses: str, row: Mapping[str, Any]) -> str:
     words = QUALITIES[uses.removeprefix("github/")]
     given = {"input": row.get("input", ""), "context": row.get("context", row.get("input", ""))}
-    return words.format_map({name: str(value) for name, value in given.items()})
+    return words.format_map({name: _text(value) for name, value in given.items()})
 
 
 def _filled(prompt: str, row: Mapping[str, Any]) -> str:
@@ -154,9 +165,14 @@ def _filled(prompt: str, row: Mapping[str, Any]) -> str:
     parts = re.split(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}", prompt)
     made = [_literal(parts[0])]
     for name, text in zip(parts[1::2], parts[2::2], strict=True):
-        value = "{{ text }}" if name == "completion" else _literal(str(row.get(name, "")))
+        value = "{{ text }}" if name == "completion" else _literal(_text(row.get(name, "")))
         made += [value, _literal(text)]
     return "".join(made)
+
+
+def _text(value: Any) -> str:
+    """Write a value of a row as text."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _quoted(text: str) -> str:

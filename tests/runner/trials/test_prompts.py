@@ -90,8 +90,8 @@ def test_what_an_evaluator_finds_is_told(tmp_path: Path) -> None:
     suite = tried(file, pool=FakePool(answer=wrong))
     assert problems(suite.cases[0]) == [
         '`contains(text, "FERRY")`: It does not contain "FERRY"; it must.',
-        r"nothing in what the run returns matches `(?is)\A\s*the\ `.",
-        r"nothing in what the run returns matches `(?is)\.\s*\Z`.",
+        '`text.strip().lower().startswith("the ")` is not true.',
+        '`text.strip().lower().endswith(".")` is not true.',
         "smollm2:135m chooses 'wrong' for what the run returns (they count 'right' 1, 'wrong' 0).",
     ]
 
@@ -109,3 +109,36 @@ def test_a_row_without_a_variable_and_a_strange_evaluator_are_faults(tmp_path: P
         "the messages read 'input', which this row of `testData` does not have.",
         "there is no evaluator 'github/joy'.",
     ]
+
+
+def test_what_could_not_be_told_apart_is_a_fault_at_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "s.prompt.yml"
+    file.write_text(
+        FILE.replace("{choice: wrong, score: 0}", "{choice: right, score: 0}")
+        .replace("Sum up {{input}}", "Sum up {{input}}, {{the-tone}}")
+        .replace("input: the bees", "input: the bees, the-tone: dry")
+    )
+    with pytest.raises(PipelineError) as caught:
+        verb.read(file)
+    assert [(fault.message, fault.remedy) for fault in caught.value.faults] == [
+        (
+            "'the-tone' cannot be the name of a variable.",
+            "Take letters, digits and `_` alone, in the messages as well.",
+        ),
+        (
+            "a judge that can only say one thing decides nothing.",
+            "Give it at least two different choices.",
+        ),
+    ]
+    assert all(fault.mark is not None and fault.mark.line > 1 for fault in caught.value.faults)
+
+
+def test_values_that_are_no_texts_are_read_as_json(tmp_path: Path) -> None:
+    file = tmp_path / "s.prompt.yml"
+    file.write_text("""\
+messages: [{role: user, content: "Sum up {{input}}"}]
+testData: [{input: 42, expected: {a: [1, true]}}]
+evaluators: [{name: near, uses: github/similarity}]
+""")
+    suite = tried(file, pool=FakePool(answer=lambda request: '{"a": [1, true]}'))
+    assert [case.word for case in suite.cases] == ["passed"]
