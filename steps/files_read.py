@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from paddock.engine.request import Role
 from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.readers import plugins
 from paddock.steps.readers.kinds import MEDIA_TYPES
@@ -15,6 +14,9 @@ from paddock.steps.readers.pages import Page
 
 from .places import place, shown
 from .step import Output, Params, StepSkipped, Tools
+
+if TYPE_CHECKING:
+    from paddock.engine.request import Role
 
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from paddock.engine.request import Role
 from paddock.pipelines.quantities import SizeBytes
 
 from .files_read import DEFAULT_MAX_BYTES
 from .places import place, refusal, shown
 from .step import Output, Params, StepError, Tools
+
+if TYPE_CHECKING:
+    from paddock.engine.request import Role
 
 _SLOW_FROM_BYTES = 256 * 1024
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, field_validator
 
-from paddock.engine.request import Role
 from paddock.pipelines.quantities import SizeBytes
 
 from .places import place, shown
 from .step import Output, Params, StepError, Tools
 
 if TYPE_CHECKING:
+    from paddock.engine.request import Role
+
     from .globs import Globs
     from .walk import Found
 

@@ -11,17 +11,19 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from paddock.engine.request import Role
 from paddock.pipelines.expressions import Template
 
 from .aside import Aside
 from .places import place, refusal, shown
 from .prompt import render
 from .step import Output, Params, StepError, Tools
+
+if TYPE_CHECKING:
+    from paddock.engine.request import Role
 
 _SLOW_FROM_ROWS = 1_000  # about 5 ms
 

@@ -12,14 +12,15 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Union
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from paddock.engine.request import Role
-
 from .pipeline import named
 from .step import Output, Params, Step, StepError, Tools
+
+if TYPE_CHECKING:
+    from paddock.engine.request import Role
 
 NAMES = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_][A-Za-z0-9_]*)\Z", re.DOTALL)
 DEFAULT_TIMEOUT_S = 600.0  # ten times a tool's: nobody sits before it

@@ -7,13 +7,14 @@ so that inputs, outputs, models and consent are checked before anything runs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
-from paddock.engine.request import Role
-
 from .step import Output, Params, StepError, Tools
+
+if TYPE_CHECKING:
+    from paddock.engine.request import Role
 
 RESULT = "result"
 """The output that holds a `returns` which is one expression, not several with names."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from paddock.engine.request import Role
 from paddock.pipelines.expressions import ExpressionError, Template
 
 from .step import Output, Params, StepError, Tools
+
+if TYPE_CHECKING:
+    from paddock.engine.request import Role
 
 
 class PromptParams(Params):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from paddock.engine.request import Role
 from paddock.pipelines.quantities import Tokens
 from paddock.steps.readers.pages import Page, joined, starts
 
 from .step import Output, Params, Tools
+
+if TYPE_CHECKING:
+    from paddock.engine.request import Role
 
 Border = Literal["heading", "paragraph", "sentence"]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from paddock.engine.request import Role
-
 from .step import Output, Params, StepError, Tools
+
+if TYPE_CHECKING:
+    from paddock.engine.request import Role
 
 _FILE = re.compile(r"(.+\.py):[A-Za-z_][A-Za-z0-9_]*\Z")
 

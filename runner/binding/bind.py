@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from paddock.engine.request import Role
 from paddock.pipelines import model, source
 from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import Fault, PipelineError, known
@@ -27,6 +26,9 @@ from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, Retry, Timeout
 from .models import Models
 from .parameters import BindError, BoundParams, Parameters
 from .watches import Watches
+
+if TYPE_CHECKING:
+    from paddock.engine.request import Role
 
 __all__ = [
     "BindError",
@@ -275,13 +277,13 @@ class Binder:
 
     def _kind(self, step: WrittenStep) -> type[Step[Any, Any]] | None:
         """Load the step's class."""
-        at, names = (*step.at, "uses"), registry.names()
+        at = (*step.at, "uses")
         if not step.uses:
             return None
         if own_function.is_function(step.uses):
             return self._own_kind(step.uses, at)
-        if registry.ALIASES.get(step.uses, step.uses) not in names:
-            remedy = _of_a_file(step.uses) or known(step.uses, names)
+        if not registry.is_known(step.uses):
+            remedy = _of_a_file(step.uses) or known(step.uses, registry.names())
             self._fault(at, f"there is no step called '{step.uses}'", remedy)
             return None
         try:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from paddock.engine.request import ModelSpec, Priority, Role
 from paddock.pipelines.expressions import Expression, Reference, Value
 from paddock.pipelines.keys import OnError
 from paddock.pipelines.marks import Mark
@@ -19,6 +18,9 @@ from paddock.steps.step import Step
 from .parameters import BoundParams
 from .replies import BoundReply
 from .watches import BoundWatch
+
+if TYPE_CHECKING:
+    from paddock.engine.request import ModelSpec, Priority, Role
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from paddock.engine.elsewhere.address import BadAddress, base_url
-from paddock.engine.request import ModelSpec, Role
 from paddock.pipelines.errors import Fault, known
 from paddock.pipelines.expressions import ExpressionError, Reference, Value
 from paddock.pipelines.expressions import Path as Place
@@ -19,6 +18,9 @@ from paddock.pipelines.tree import Pipeline, Step
 from paddock.steps.sampling_params import SamplingParams
 
 from .bound import BoundPool
+
+if TYPE_CHECKING:
+    from paddock.engine.request import ModelSpec, Role
 
 ROLES: tuple[Role, ...] = ("chat", "embed")
 
@@ -88,6 +90,8 @@ class Models:
         return f"Of the right role: {', '.join(names) or 'none'}."
 
     def _defaults(self, default_models: Mapping[Role, str]) -> Iterator[tuple[Role, ModelSpec]]:
+        from paddock.engine.request import ModelSpec  # `validate` is quicker where none is named
+
         for role in ROLES:
             own = [spec for spec in self.by_alias.values() if spec.role == role]
             if len(own) == 1:
@@ -96,6 +100,8 @@ class Models:
                 yield role, ModelSpec(default_models[role], role)
 
     def _spec(self, alias: str, keys: ModelKeys) -> ModelSpec:
+        from paddock.engine.request import ModelSpec
+
         at: Place = ("models", alias)
         pool = "" if keys.pool is None else self._pool(alias, keys.pool, (*at, "pool"))
         return ModelSpec(
