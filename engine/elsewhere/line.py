@@ -82,7 +82,9 @@ class Line:
         try:
             async with asyncio.timeout(within_s), self._http.stream(method, path) as answer:
                 return answer.status_code
-        except (TimeoutError, httpx.HTTPError) as error:
+        except TimeoutError:
+            raise Away(f"{self.url} did not answer within {within_s:g} s") from None
+        except httpx.HTTPError as error:
             raise Away(f"{self.url} cannot be reached ({_reason(error)})") from None
 
     async def _ask(

@@ -18,6 +18,8 @@ from paddock.engine.elsewhere.member import Key, Member, key_of, pause_after
 from paddock.engine.errors import EngineError, ModelBroken, NoServer, NotServed
 from paddock.engine.request import ModelFacts, ModelSpec
 
+GRACE_S = 5.0
+"""So long after others have answered one that says nothing is waited for; it may come later."""
 _LOADING_PAUSE_S = 1.0
 
 
@@ -123,8 +125,9 @@ class Roster:
         """
         key = key_of(model)
         self._specs[key] = model
-        looks = (self._met(member, model) for member in self._members)
-        errors = [error for error in await asyncio.gather(*looks) if error is not None]
+        looked = await self._looked(model)
+        met = [self._met(member, model, look) for member, look in looked.items()]
+        errors = [error for error in met if error is not None]
         if self._is_patient and not self._having(key):
             await self._awaited(key)
         if not self._having(key):
@@ -144,12 +147,37 @@ class Roster:
                     self._note(f"{self._reasons()}: waiting.")
                     await self._moved.wait()
 
-    async def _met(self, member: Member, model: ModelSpec) -> EngineError | None:
-        """Ask one server for a model; gives why it is not used for it, if that is to be said."""
-        if not member.is_up:
+    async def _looked(self, model: ModelSpec) -> dict[Member, asyncio.Task[ModelFacts]]:
+        """Ask all that are up at the same time; gives, in their order, how each answered."""
+        looks = {
+            member: asyncio.create_task(self._loaded(member, model))
+            for member in self._members
+            if member.is_up
+        }
+        left, has_one = set(looks.values()), False
+        try:
+            while left:
+                done, left = await asyncio.wait(
+                    left, timeout=GRACE_S if has_one else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
+                    break
+                has_one = has_one or any(one.exception() is None for one in done)
+        finally:
+            for one in left:
+                one.cancel()
+        await asyncio.gather(*looks.values(), return_exceptions=True)
+        return looks
+
+    def _met(
+        self, member: Member, model: ModelSpec, look: asyncio.Task[ModelFacts]
+    ) -> EngineError | None:
+        """Take up what one server told of a model; gives why it is not used, if that is said."""
+        if look.cancelled():
+            self.fell(member, f"{member.server.url} has not answered within {GRACE_S:g} s")
             return None
         try:
-            self._know(member, model, await self._loaded(member, model))
+            self._know(member, model, look.result())
         except (Away, Later) as error:
             self.fell(member, error.reason)
         except EngineError as error:

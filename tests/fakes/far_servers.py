@@ -43,6 +43,8 @@ class FarServer:
         self.is_here = True
         self.loads = 0
         """How often it says that its model is being loaded."""
+        self.answers_after_s = 0.0
+        """So long it says nothing of its models."""
         self.hangs = False
         """Whether it takes requests and says nothing any more."""
         self.on_chat: Callable[[ChatRequest], None] = lambda request: None
@@ -77,6 +79,7 @@ class FarServer:
         return self.slots
 
     async def facts(self, spec: ModelSpec, *, anew: bool = False) -> ModelFacts:
+        await asyncio.sleep(self.answers_after_s)
         self._must_be_here()
         if self.loads:
             self.loads -= 1

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from paddock.engine.elsewhere import roster
 from paddock.engine.elsewhere.faults import Away, Later
 from paddock.engine.elsewhere.spread import SpreadPool
 from paddock.engine.errors import BadRequest, ModelBroken, NoServer, NotServed, ServerLost
@@ -338,3 +339,33 @@ async def test_a_key_that_is_refused_stops_at_once() -> None:
     async with opened([server]) as (pool, _):
         with pytest.raises(ModelBroken, match="refuses the key"):
             await pool.chat(ask()).reply()
+
+
+@in_loop
+async def test_of_two_models_under_one_name_the_first_servers_counts_however_slow_it_is() -> None:
+    first, quicker = FarServer("first"), FarServer("quicker", version="2")
+    first.answers_after_s = 0.1
+    async with opened([first, quicker]) as (pool, notes):
+        replies = await asked(pool, 5)
+    assert quicker.asked == [] and len(replies) == 5
+    assert notes == [
+        "http://quicker:1: it has another model under the name 'm' than http://first:1; "
+        "it is left out"
+    ]
+
+
+@in_loop
+async def test_one_that_says_nothing_at_the_start_is_not_waited_for_where_others_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(roster, "GRACE_S", 0.2)
+    silent, other = FarServer("silent"), FarServer("other")
+    silent.answers_after_s = 30.0
+    async with opened([silent, other]) as (pool, notes):
+        await asyncio.wait_for(asked(pool, 3), 5.0)
+        assert notes == ["http://silent:1 has not answered within 0.2 s: the others go on."]
+        silent.answers_after_s = 0.0
+        await until(lambda: len(notes) == 2)
+        await asked(pool, 10)
+    assert silent.asked
+    assert notes[1] == "http://silent:1 is there."
