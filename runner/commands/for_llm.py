@@ -40,6 +40,19 @@ HEAD = """\
 # - YAML 1.2: no tags, no `<<`; `on`, `yes`, `017` and `12:30` are text. {{ }} and texts with ': '
 #   or '?' need quotes. Keys that begin with `x-` are free, for anchors: `x-common: &c {…}`, then
 #   `with: *c`.
+# - Top level: pipeline name description inputs models mcpServers defaults on concurrency budget
+#   secrets steps returns tests; only `steps` is needed. Control keys of a step: id uses with needs
+#   if retry timeout cache reply returns; of a block: id for_each do key max_parallel on_error needs
+#   if retry timeout cache returns. `retry.on`: timeout worker busy io check. `timeout`: total or
+#   idle. `cache`: auto or off. Durations 30s 5m 2h, sizes 64MiB, contexts 16k.
+# - `params` of a model or a step: temperature top_p top_k min_p repeat_penalty presence_penalty
+#   frequency_penalty seed stop max_tokens. An answer that ends at its limit is an error unless
+#   `max_tokens` is set. A step without `model` takes the only one of its role.
+# - A step skipped by `if` gives nulls; what reads more of it than `steps.x.skipped` is skipped too.
+# - A Python function as a step: `uses: "./my_steps.py:name"`, its parameters under `with`.
+# - Tests claim, each in a mapping: exists, absent, check, status; or of a `file:` or an expression
+#   `of:` contains, lacks, equals, regex, schema, similar (with `at_least`), judge.
+# - Filters: {filters}.
 # - Commands, Python functions, MCP servers, other machines and secrets need the caller's consent:
 #   `paddock run FILE --allow run,tool,mcp,network,secrets`. Nothing in the YAML can give it.
 """
@@ -61,6 +74,9 @@ models:                                   # a stored name or the path of a GGUF 
 
 defaults: {retry: {times: 2, on: [timeout, worker]}, timeout: {idle: 60s}}
 
+# budget: {time: 2h, tokens: 500000}      # it stops at an item's border; the same command goes on
+# secrets: {key: {env: API_KEY}}          # then "{{ secrets.key }}"
+# mcpServers: {file: mcp.json}            # for `tool` and `agent`
 # on:                                     # only `paddock up` looks at it
 #   schedule: [{cron: "0 6 * * 1-5", timezone: Europe/Paris}]
 #   watch: [{path: ./inbox, settle: 2s}]
@@ -130,7 +146,11 @@ tests:                                    # `paddock test FILE --record`, then `
 
 def text_of(found: Installed) -> str:
     """Write the template with all that is installed."""
-    lines = [HEAD, PIPELINE, "# Every installed step: what stands under `with`, and what it gives."]
+    from paddock.pipelines.filters import FILTERS
+
+    filters = "\n#   ".join(textwrap.wrap(" ".join(sorted(FILTERS)), _WIDTH - 14))
+    head = HEAD.replace("{filters}", filters)
+    lines = [head, PIPELINE, "# Every installed step: what stands under `with`, and what it gives."]
     for row in found.steps:
         lines += ["#", *_step_lines(row)]
     lines += ["#", *_functions(found)]
@@ -139,10 +159,12 @@ def text_of(found: Installed) -> str:
 
 def _step_lines(row: StepRow) -> Iterator[str]:
     yield from _wrapped(f"# {row.name}: {row.about}", "#     ")
+    if row.one_of:
+        yield f"#   exactly one of {', '.join(row.one_of)}"
     for param in row.params:
         yield from _wrapped(f"#   {param.name} ({_facts(param)}): {_about(param)}", "#       ")
     if row.outputs:
-        yield from _wrapped(f"#   gives {', '.join(row.outputs)}", "#       ")
+        yield from _wrapped(f"#   gives {', '.join(row.given)}", "#       ")
 
 
 def _facts(param: ParamRow) -> str:

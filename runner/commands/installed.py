@@ -9,8 +9,8 @@ from __future__ import annotations
 import inspect
 import json
 import textwrap
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 _WIDTH = 96
@@ -36,6 +36,18 @@ class StepRow:
     about: str
     params: tuple[ParamRow, ...]
     outputs: tuple[str, ...]
+    items: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The fields of each item, of the outputs that are lists of such."""
+    one_of: tuple[str, ...] = ()
+    """Parameters of which exactly one is given."""
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The outputs with what is in them."""
+        return tuple(
+            f"{name} (each {' '.join(self.items[name])})" if name in self.items else name
+            for name in self.outputs
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Give the object of `steps --json`."""
@@ -120,7 +132,19 @@ def step_row(name: str, kind: type[Any], package: str) -> StepRow:
         for param, facts in schema.get("properties", {}).items()
     )
     outputs = tuple(kind.output.model_fields)
-    return StepRow(name, package, _about(kind), params, outputs)
+    one_of = tuple(getattr(kind.params, "one_of", ()))
+    return StepRow(name, package, _about(kind), params, outputs, _items(kind), one_of)
+
+
+def _items(kind: type[Any]) -> dict[str, tuple[str, ...]]:
+    """Give the fields of what is in the outputs that are lists."""
+    schema = kind.output.model_json_schema()
+    found: dict[str, tuple[str, ...]] = {}
+    for name, facts in schema.get("properties", {}).items():
+        ref = facts.get("items", {}).get("$ref", "").rpartition("/")[2]
+        if ref:
+            found[name] = tuple(schema["$defs"][ref]["properties"])
+    return found
 
 
 def _tools() -> Iterator[PartRow]:

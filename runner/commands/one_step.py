@@ -30,7 +30,7 @@ class OneStep:
             **self.row.as_json(),
             "version": self.kind.version,
             "models": sorted(self.kind.roles),
-            "one_of": list(getattr(self.kind.params, "one_of", ())),
+            "one_of": list(self.row.one_of),
             "takes_reply": bool(getattr(self.kind, "takes_reply", False)),
         }
 
@@ -44,7 +44,7 @@ class OneStep:
             for param in self.row.params:
                 lines += _param_lines(param, width)
         if self.row.outputs:
-            lines += ["", "gives", *textwrap.wrap(", ".join(self.row.outputs), _WIDTH, **_INDENT)]
+            lines += ["", "gives", *textwrap.wrap(", ".join(self.row.given), _WIDTH, **_INDENT)]
         return "\n".join(
             [*lines, "", "example", *textwrap.indent(self._example(), "  ").split("\n")]
         )
@@ -53,17 +53,15 @@ class OneStep:
         facts = [] if self.row.package in ("", "paddock") else [f"package {self.row.package}"]
         if self.kind.roles:
             facts.append(f"asks a model of the role {' or '.join(sorted(self.kind.roles))}")
-        one_of = getattr(self.kind.params, "one_of", ())
-        if one_of:
-            facts.append(f"exactly one of {', '.join(one_of)}")
+        if self.row.one_of:
+            facts.append(f"exactly one of {', '.join(self.row.one_of)}")
         if getattr(self.kind, "takes_reply", False):
             facts.append("`reply` asks for the form of its answer")
         return facts
 
     def _example(self) -> str:
         needed = [param for param in self.row.params if param.is_required]
-        one_of = getattr(self.kind.params, "one_of", ())
-        needed += [param for param in self.row.params if param.name in one_of[:1]]
+        needed += [param for param in self.row.params if param.name in self.row.one_of[:1]]
         needed += [p for p in self.row.params if p.schema.get("examples") and p not in needed]
         lines = [f"- id: {_id(self.row.name)}", f"  uses: {self.row.name}"]
         if needed:

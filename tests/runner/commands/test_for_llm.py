@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from typer.testing import CliRunner
 
+from paddock.pipelines.claims import CLAIMS
+from paddock.pipelines.filters import FILTERS
+from paddock.pipelines.shape import FileKeys, StepKeys
 from paddock.runner.cli import application
 from paddock.runner.verbs import validate
 from paddock.steps import registry
+from paddock.steps.sampling_params import SamplingParams
 
 
 def test_the_template_is_valid_and_tells_every_step(tmp_path: Path) -> None:
@@ -21,5 +26,13 @@ def test_the_template_is_valid_and_tells_every_step(tmp_path: Path) -> None:
         assert f"\n# {name}: " in told.stdout
     assert "#   words(value, least, most): " in told.stdout
     assert "#   calculator(expression): " in told.stdout
+    assert "\n#   exactly one of text, chunks, file\n" in told.stdout
+    assert (
+        "\n#   gives files (each path relpath name stem suffix size " in told.stdout
+    )
+    words = set(re.findall(r"\w+", told.stdout.partition("\n\n")[0]))
+    fields = (FileKeys, StepKeys, SamplingParams)
+    keys = {info.alias or name for one in fields for name, info in one.model_fields.items()}
+    assert {*keys, *CLAIMS, *FILTERS} - words == {"num_predict"}, "an alias that need not be told"
     assert max(map(len, told.stdout.splitlines())) <= 100
     assert len(told.stdout) < 24_000, "an assistant reads it with each task"
