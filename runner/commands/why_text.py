@@ -27,6 +27,8 @@ def why_text(answer: Answer, *, is_full: bool) -> str:
     if answer.read_by:
         lines.append(f"{_short(answer.path)} is what these were made of:")
         lines += [f"  {console.clean(one)}" for one in answer.read_by]
+        if answer.n_more:
+            lines.append(f"  and {answer.n_more:,} more")
     elif len(answer.origins) == 1:
         lines += _whole(answer.origins[0], is_full=is_full)
     else:

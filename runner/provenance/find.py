@@ -79,7 +79,7 @@ class Traces:
     def below(self, stored: str) -> tuple[Sequence[Trace], int]:
         """Give what wrote the files of a folder, the first ones, and how many more there are."""
         query = "select path from outputs where substr(path, 1, :n) = :prefix order by path"
-        prefix = "" if stored == str(self._base) else f"{stored}/"
+        prefix = self._prefix(stored)
         rows = self._ledger.rows(query, n=len(prefix), prefix=prefix)
         paths = list(dict.fromkeys(row[0] for row in rows))
         found = [self.written(path) for path in paths[:MOST_ORIGINS]]
@@ -92,6 +92,18 @@ class Traces:
             self._trace(row.scope, row.key, stored, row.run, row.at, row.n_rows)
             for row in rows[:MOST_ORIGINS]
         ]
+        return found, max(0, len(rows) - MOST_ORIGINS)
+
+    def store_around(self, stored: str) -> str | None:
+        """Give the vector store that a path lies in; None for a path in none."""
+        return next((one for one in self._origins.stores() if stored.startswith(f"{one}/")), None)
+
+    def made_below(self, stored: str) -> tuple[Sequence[Trace], int]:
+        """Give the items that a folder's documents are, the first ones, and how many more."""
+        prefix = self._prefix(stored)
+        query = "select scope, key from provenance where substr(source, 1, :n) = :prefix"
+        rows = self._ledger.rows(f"{query} order by source, scope", n=len(prefix), prefix=prefix)
+        found = [self._trace(scope, key, stored, "", 0.0) for scope, key in rows[:MOST_ORIGINS]]
         return found, max(0, len(rows) - MOST_ORIGINS)
 
     def made_of(self, stored: str) -> Sequence[Trace]:
@@ -131,6 +143,10 @@ class Traces:
             "where scopes.file = :file and scopes.step = :step and items.at > :at"
         )
         return int(self._ledger.rows(query, file=file, step=step, at=at)[0][0])
+
+    def _prefix(self, stored: str) -> str:
+        """Give what the stored paths below a folder begin with."""
+        return "" if stored == str(self._base) else f"{stored}/"
 
     def _trace(
         self, scope: str, key: str, stored: str, run: str, at: float, n_rows: int | None = None

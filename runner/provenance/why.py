@@ -98,15 +98,27 @@ class _Case:
         trace = self._traces.written(stored)
         if trace is not None:
             return Answer(str(self._path), (self._origin(trace),))
-        traces, n_more = self._traces.in_store(stored)
+        traces, n_more = self._traces.in_store(self._traces.store_around(stored) or stored)
         if not traces and self._path.is_dir():
             traces, n_more = self._traces.below(stored)
         if traces:
             origins = tuple(self._origin(one) for one in traces)
             return Answer(str(self._path), origins, n_more=n_more)
-        readers = tuple(map(_reader, self._traces.made_of(stored)))
+        read = self._traces.made_of(stored)
+        if not read and self._path.is_dir():
+            read, n_more = self._traces.made_below(stored)
+        readers = tuple(map(self._reader, read))
         near = () if readers else tuple(map(self._traces.absolute, self._traces.near(stored)))
-        return Answer(str(self._path), read_by=readers, near=near)
+        return Answer(str(self._path), read_by=readers, n_more=n_more, near=near)
+
+    def _reader(self, trace: Trace) -> str:
+        """Say in words which item a document is of, and what it wrote."""
+        key = "/".join((*trace.place.outer, trace.key))
+        stores = map(self._traces.stored, map(Path, since.kept_in(trace, self._base)))
+        wrote = ", ".join([*trace.outputs, *(f"rows in {store}" for store in stores)])
+        entry = trace.entry
+        bad = f", {entry.state}: {entry.error}" if entry is not None and entry.error else ""
+        return f"item '{key}' of '{trace.place.step}'{bad}" + (f" → {wrote}" if wrote else "")
 
     def _stored(self) -> str:
         """Write the path as the ledger does: by its real folder, as runs resolve theirs."""
@@ -304,12 +316,3 @@ def _made_of(spec: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 _REFERENCE = re.compile(r"\bsteps\.([a-z][a-z0-9_]*)")
-
-
-def _reader(trace: Trace) -> str:
-    """Say in words which item a document is of, and what it wrote."""
-    key = "/".join((*trace.place.outer, trace.key))
-    wrote = ", ".join(trace.outputs)
-    entry = trace.entry
-    bad = f", {entry.state}: {entry.error}" if entry is not None and entry.error else ""
-    return f"item '{key}' of '{trace.place.step}'{bad}" + (f" → {wrote}" if wrote else "")

@@ -156,6 +156,19 @@ def test_a_document_tells_what_was_made_of_it(world: World) -> None:
     assert answer.read_by == ("item 'b.txt' of 'each' → out/b.txt",)
 
 
+def test_a_folder_of_documents_tells_what_was_made_of_each(world: World) -> None:
+    assert why(Path("inbox")).read_by == (
+        "item 'a.txt' of 'each' → out/a.txt", "item 'b.txt' of 'each' → out/b.txt",
+    )  # fmt: skip
+    for number in range(22):
+        world.write(f"inbox/more/{number:02}.txt", "More.")
+    world.run()
+    lines = paddock("why", "inbox/").stdout.splitlines()
+    assert (lines[0], lines[-1]) == ("inbox is what these were made of:", "  and 4 more")
+    assert len(lines) == 22
+    assert not why(Path("inbo")).is_known
+
+
 def test_a_document_of_which_nothing_could_be_made_tells_why(world: World) -> None:
     world.write("inbox/broken.pdf", "no PDF")
     world.run()
@@ -330,6 +343,8 @@ def test_a_store_that_was_searched_and_holds_something_else_now_is_told(
     assert others.changes == (
         Change("a store that it kept rows in has not all of them as they were: index.lance"),
     )
+    assert why(Path("index.lance/rows.lance/data")).origins == (mine, others)
+    assert why(Path("inbox/1.txt")).read_by == ("item '1.txt' of 'each' → rows in index.lance",)
     shutil.rmtree(tmp_path / "index.lance")
     assert changes("out/pier.txt")[0] == "a store that it searched is gone: index.lance"
     assert "a store that it kept rows in is gone: index.lance" in {
