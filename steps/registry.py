@@ -125,7 +125,7 @@ def load_all() -> tuple[dict[str, type[Step[Any, Any]]], tuple[BrokenStep, ...]]
         except BrokenStep as error:
             broken.append(error)
         why = "it has the name of one that comes with Paddock"
-        hidden = [point for point in _all()[name] if point not in _found()[name]]
+        hidden = [point for point in _all().get(name, ()) if point not in _found()[name]]
         broken += [BrokenStep(name, _of(point), why) for point in hidden]
     return kinds, tuple(broken)
 

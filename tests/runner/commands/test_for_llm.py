@@ -27,9 +27,7 @@ def test_the_template_is_valid_and_tells_every_step(tmp_path: Path) -> None:
     assert "#   words(value, least, most): " in told.stdout
     assert "#   calculator(expression): " in told.stdout
     assert "\n#   exactly one of text, chunks, file\n" in told.stdout
-    assert (
-        "\n#   gives files (each path relpath name stem suffix size " in told.stdout
-    )
+    assert "\n#   gives files (each path relpath name stem suffix size " in told.stdout
     words = set(re.findall(r"\w+", told.stdout.partition("\n\n")[0]))
     fields = (FileKeys, StepKeys, SamplingParams)
     keys = {info.alias or name for one in fields for name, info in one.model_fields.items()}
