@@ -2,8 +2,9 @@
 
 Started as a script, in a process group of its own: `guard.py FD PROGRAM ARGUMENT…`. The program
 has its standard streams, and it ends as the program does; where the other end of FD is closed
-before that, the whole group is ended. FD 0 is the program's own standard input: whose end tells it
-to go, so it gets some time for that. Imports next to nothing: it is started with each command.
+before that, the whole group is ended. FD 0 is the program's own standard input, as of a server: its
+end tells the program to go, which has some time for that, and takes the group with it whenever it
+goes. Imports next to nothing: it is started with each command.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ def main(arguments: list[str]) -> None:
         _tell(fd, command[0], error)
         sys.exit(CANNOT_START)
     _stand_back(fd)
-    _end_as(_status(pid, ended, fd))
+    status = _status(pid, ended, fd)
+    if fd == 0:
+        os.killpg(0, signal.SIGKILL)  # with what the server may have left behind
+    _end_as(status)
 
 
 def _tell(fd: int, program: str, error: OSError | ValueError) -> None:

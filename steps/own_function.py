@@ -71,7 +71,7 @@ class OwnFunction:
         tool = await tools.toolset.tool(self.uses, options={"timeout": f"{limit_s:.3f}s"})
         result = await tool.call(params.model_dump(exclude_unset=True, mode="json"))
         if result.is_error:
-            raise StepError(result.text)
+            raise StepError(result.sentence())
         return FunctionOutput(**named(result.value))
 
 

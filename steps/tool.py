@@ -72,5 +72,5 @@ class CallTool:
         tool = await tools.toolset.tool(params.name, params.server, params.options)
         result = await tool.call(params.args)
         if result.is_error:
-            raise StepError(f"the tool '{params.name}' said no: {result.text}")
+            raise StepError(f"the tool '{params.name}' said no: {result.sentence()}")
         return ToolOutput(result=result.value, text=result.text)

@@ -11,6 +11,8 @@ from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
+_MOST_CHARS = 500
+
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
@@ -22,6 +24,15 @@ class ToolResult:
     """Plain JSON data; the text itself where the tool gives nothing else."""
     is_error: bool = False
     """The tool ran and said no. A tool that could not be run at all raises `StepError`."""
+
+    def sentence(self) -> str:
+        r"""Give the text for a person, in one line that is not too long: a server may say anything.
+
+        >>> ToolResult("no\n  field").sentence(), len(ToolResult("x" * 9000).sentence())
+        ('no field', 500)
+        """
+        text = " ".join(self.text.split())
+        return text if len(text) <= _MOST_CHARS else f"{text[: _MOST_CHARS - 1]}…"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 from paddock.steps.step import StepError
 from paddock.steps.toolset import ToolResult
 
-from .sessions import Address, Command, Lost, Session, Spec, refuse_without_library
+from .sessions import Address, Command, Lost, Session, Spec, library_loaded
 from .tool import Tool
 
 __all__ = ["Address", "Command", "Servers", "Spec"]
@@ -71,7 +71,7 @@ class Servers:
         return await found[name].do(args)
 
     async def _session(self, spec: Spec) -> Session:
-        refuse_without_library()
+        await library_loaded()
         server = self._servers.setdefault(spec, _Server(spec))
         async with server.turn:
             session = server.session

@@ -85,8 +85,19 @@ def refuse_without_library() -> None:
         )
 
 
+async def library_loaded() -> None:
+    """Read the library's modules: a second, or several, in which other items can go on.
+
+    Raises:
+        StepError: it is not there.
+    """
+    refuse_without_library()
+    for name in ("mcp.client.client", "mcp.client.stdio", "mcp.client.streamable_http"):
+        await asyncio.to_thread(importlib.import_module, name)
+
+
 class Session:
-    """One session, from its first use to its end."""
+    """One session, from its first use to its end; `library_loaded` was waited for."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
@@ -148,8 +159,6 @@ class Session:
 
     async def _live(self) -> None:
         try:
-            # A second of reading modules, during which other items can go on.
-            await asyncio.to_thread(importlib.import_module, "mcp.client.client")
             from mcp.client.client import Client
 
             async with self._transport() as transport:

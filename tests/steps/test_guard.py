@@ -98,6 +98,12 @@ def test_a_program_that_is_not_there_is_told_over_the_line_or_in_words() -> None
     assert ended(0, "/no/such/program") == (127, "", told)
 
 
+def test_a_server_that_goes_takes_with_it_what_it_started() -> None:
+    code, out, _ = ended(0, "sh", "-c", "sleep 600 >/dev/null 2>&1 & echo $!; cat")
+    assert code == -signal.SIGKILL
+    assert are_gone([int(out)], 10)
+
+
 def test_where_the_line_is_cut_it_ends_with_all_that_it_started() -> None:
     with line() as (theirs, ours), start(theirs, "sh", "-c", STUBBORN) as process:
         assert process.stdout is not None
@@ -119,7 +125,7 @@ def test_a_program_is_asked_before_it_is_killed() -> None:
 
 def test_one_that_is_told_by_its_input_gets_time_to_end_by_itself_and_no_more() -> None:
     well = "cat >/dev/null; sleep 0.2; echo done"
-    assert ended(0, "sh", "-c", well) == (0, "done\n", "")
+    assert ended(0, "sh", "-c", well)[1:] == ("done\n", "")
     with start(0, "sh", "-c", STUBBORN) as process:
         assert process.stdout is not None
         assert process.stdin is not None
