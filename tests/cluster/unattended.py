@@ -122,6 +122,8 @@ class Desk:
         told = self.get()
         watches = [watch for one in told["pipelines"] for watch in one["watches"]]
         counts = ("out", "settling", "settled", "held_back")
+        if not all("out" in watch for watch in watches):  # it has only just been started
+            return False
         n_open = sum(watch[what] for watch in watches for what in counts)
         n_files = sum(watch["done"] for watch in watches if not watch["is_hot"])
         n_letters = sum(path.startswith(LETTERS) for path in self.dropped.values())
