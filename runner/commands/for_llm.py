@@ -49,6 +49,7 @@ HEAD = """\
 #   frequency_penalty seed stop max_tokens. An answer that ends at its limit is an error unless
 #   `max_tokens` is set. A step without `model` takes the only one of its role.
 # - A step skipped by `if` gives nulls; what reads more of it than `steps.x.skipped` is skipped too.
+#   In `returns`: `steps.x.output.y if not steps.x.skipped else none`.
 # - A Python function as a step: `uses: "./my_steps.py:name"`, its parameters under `with`.
 # - Tests claim, each in a mapping: exists, absent, check, status; or of a `file:` or an expression
 #   `of:` contains, lacks, equals, regex, schema, similar (with `at_least`), judge.
@@ -94,7 +95,6 @@ steps:
       - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
       - id: facts
         uses: chat
-        if: steps.text.text | length > 20
         with:
           model: writer
           system: You take facts out of documents. You add nothing.
@@ -111,6 +111,7 @@ steps:
         uses: summarise                   # any length: it splits and folds by itself
         with: {model: writer, text: "{{ steps.text.text }}", words: "{{ inputs.words }}"}
       - uses: files.write
+        if: steps.facts.output.points | length > 0
         with:
           path: "{{ inputs.out }}/{{ doc.relpath }}.md"
           text: |

@@ -7,13 +7,16 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
+from paddock.engine.request import ChatRequest
 from paddock.pipelines.claims import CLAIMS
 from paddock.pipelines.filters import FILTERS
 from paddock.pipelines.shape import FileKeys, StepKeys
 from paddock.runner.cli import application
-from paddock.runner.verbs import validate
+from paddock.runner.verbs import run, validate
 from paddock.steps import registry
 from paddock.steps.sampling_params import SamplingParams
+from tests.fakes.pool import FakePool
+from tests.runner.world import settings
 
 
 def test_the_template_is_valid_and_tells_every_step(tmp_path: Path) -> None:
@@ -34,3 +37,24 @@ def test_the_template_is_valid_and_tells_every_step(tmp_path: Path) -> None:
     assert {*keys, *CLAIMS, *FILTERS} - words == {"num_predict"}, "an alias that need not be told"
     assert max(map(len, told.stdout.splitlines())) <= 100
     assert len(told.stdout) < 24_000, "an assistant reads it with each task"
+
+
+def test_its_pipeline_runs_also_where_a_step_is_skipped(tmp_path: Path) -> None:
+    told = CliRunner().invoke(application("schema"), ["schema", "--for", "llm"])
+    (tmp_path / "template.yaml").write_text(told.stdout, encoding="utf-8")
+    (tmp_path / "inbox").mkdir()
+    for name in ("boats", "nothing"):
+        (tmp_path / "inbox" / f"{name}.txt").write_text(f"About {name}.")
+
+    def answer(request: ChatRequest) -> str:
+        if request.constraint is None:
+            return "A text."
+        points = '["They float."]' if "boats" in request.messages[-1].content else "[]"
+        return f'{{"title": "Boats", "points": {points}, "kind": "letter", "year": null}}'
+
+    pool = FakePool(answer=answer)
+    report = run(tmp_path / "template.yaml", local=True, pool=pool, settings=settings(tmp_path))
+    assert (report.status, report.exit_status()) == ("completed", 0), report.message
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "DIGEST.md", "boats.txt.md",
+    ]  # fmt: skip
