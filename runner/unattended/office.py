@@ -119,11 +119,12 @@ class Office:
         """
         await self._pay()
         by_id = {post.deployment: post for post in self.posts.values()}
+        ours = set(self.jobs)  # one that ends while this is read is none that somebody left
         runs = await self._board.open_runs(by_id)
         for run in runs:
-            if run.phase in ("running", "cancelling") and run.id not in self.jobs:
+            if run.phase in ("running", "cancelling") and run.id not in (ours | self.jobs.keys()):
                 await self._found(run, by_id[run.deployment])
-            elif run.phase == "cancelling":
+            elif run.phase == "cancelling" and run.id in self.jobs:
                 self.stop_job(self.jobs[run.id], "cancelled", "it was cancelled in Prefect")
         self.queue = [run for run in runs if run.phase == "waiting" and run.id not in self.jobs]
         if len(runs) < MOST_READ:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,19 @@ if TYPE_CHECKING:
     from .planner import Planner
     from .watching import Watching
 
-MOST_SHOWN = 200
+MOST_SHOWN, MOST_NAMED = 200, 10
+
+
+def named(pipelines: Collection[str]) -> str:
+    """Name pipelines in a line.
+
+    >>> named(["b", "a"]), named([]), named([str(n) for n in range(10, 30)])[-11:]
+    ('a, b', 'no pipeline with `on:` yet', '19, 10 more')
+    """
+    names = sorted(pipelines)
+    more = len(names) - MOST_NAMED
+    told = [*names[:MOST_NAMED], f"{more} more"] if more > 1 else names
+    return ", ".join(told) or "no pipeline with `on:` yet"
 
 
 def told_of(office: Office, planner: Planner, watching: Watching) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from .found import Changes, Finder
 from .holding import Held, Holding
 from .standing import Standing
 from .surroundings import UpError, is_loopback, taken, tell_environment
-from .telling import told_of
+from .telling import named, told_of
 
 if TYPE_CHECKING:
     from .office import Office
@@ -372,8 +372,7 @@ class Up:
 
     def _first_words(self, door: socket.socket) -> str:
         host, port = door.getsockname()[:2]
-        names = sorted(one.pipeline.name for one in self._wanted.values())
-        what = ", ".join(names) if names else "no pipeline with `on:` yet"
+        what = named([one.pipeline.name for one in self._wanted.values()])
         api = os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
         return (
             f"Paddock looks after {what}.\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from prefect.states import Cancelled, Completed, Failed, Running
 
 from paddock.runner.unattended.executor import mark_of
 from paddock.runner.unattended.jobs import Job
-from paddock.runner.unattended.tracked import board
+from paddock.runner.unattended.tracked import Tracked, board
 from tests.runner.unattended.test_planner import office_of, put, standing
 
 BUDGET: State[Any] = Completed(name="Budget", message="It was asked to stop at an item's border.")
@@ -63,6 +64,44 @@ def test_a_run_taken_over_goes_on_where_it_had_stopped_at_a_border(
             # Who submitted it and asks again, as a watch at the next start, hears of the later one.
             again = await office_of(asked).submit(post, "watch inbox", f"{tmp_path}")
             assert again.id == second.id
+
+    asyncio.run(main())
+
+
+def test_a_run_that_ends_while_the_queue_is_read_is_not_taken_for_a_crashed_one(
+    tmp_path: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        with subprocess.Popen(["sleep", "600"]) as run:  # noqa: ASYNC220 - killed below
+            try:
+                await told_late(run)
+            finally:
+                run.kill()
+
+    async def told_late(run: subprocess.Popen[bytes]) -> None:
+        async with board(prefect_api) as asked, PrefectClient(prefect_api) as client:
+            office = office_of(asked)
+            post = await put(asked, office, standing(tmp_path, '{cron: "0 6 * * *"}'))
+            first = await office.submit(post, "watch inbox", f"{tmp_path}")
+            await asked.started(first.id, mark_of(run.pid))
+            await client.set_flow_run_state(UUID(first.id), Running(), force=True)
+            await office.round()
+            read = asked.open_runs
+
+            async def slowly(deployments: Collection[str]) -> list[Tracked]:
+                runs = await read(deployments)
+                await client.set_flow_run_state(UUID(first.id), Completed(), force=True)
+                run.kill()
+                while office.jobs:  # noqa: ASYNC110 - its end is seen to meanwhile
+                    await asyncio.sleep(0.05)
+                return runs
+
+            monkeypatch.setattr(asked, "open_runs", slowly)
+            await office.round()
+            monkeypatch.undo()
+            await asyncio.sleep(0.5)
+            assert office.jobs == {}
+            assert await asked.open_runs([post.deployment]) == []
 
     asyncio.run(main())
 
