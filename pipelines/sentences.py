@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from .errors import Fault, known
@@ -125,12 +125,30 @@ def _sentence(name: str, details: Sequence[ErrorDetails]) -> tuple[str, str]:
     if kind == "string_pattern_mismatch":
         return _pattern(name, str(given), context["pattern"])
     wanted = dict.fromkeys(_KINDS[one["type"]] for one in details if one["type"] in _KINDS)
+    if kind == "int_parsing_size":
+        return f"'{name}' is too large a number: {shown(given)}.", ""
     if not wanted:
         return f"'{name}' is wrong: {first['msg'].rstrip('.')}.", ""
+    what, remedy = f"'{name}' must be {' or '.join(wanted)}", _instead(name, given, wanted)
     if given is None:
-        return f"'{name}' must be {' or '.join(wanted)}; it is empty.", ""
-    remedy = "Put it in quotes." if "text" in wanted and is_scalar(given) else ""
-    return f"'{name}' must be {' or '.join(wanted)}; {shown(given)} is {kind_of(given)}.", remedy
+        return f"{what}; it is empty.", remedy
+    return f"{what}; {shown(given)} is {kind_of(given)}.", remedy
+
+
+def _instead(name: str, given: Any, wanted: Collection[str]) -> str:
+    """Say how what is wanted is written, to whoever wrote a value of another kind."""
+    if given is None:
+        return f"Fill it in, or leave '{name}' out."
+    if "text" in wanted and is_scalar(given):
+        return "Put it in quotes."
+    if "a list" in wanted:
+        return "Begin each entry with '- '." if isinstance(given, dict) else "Write it as `[…]`."
+    if "a mapping" in wanted:
+        written = "without the dashes" if isinstance(given, list) else "below it"
+        return f"Write `key: value` {written}."
+    if "text" in wanted:
+        return "If it is meant as text, put it in quotes: braces and brackets mean more in YAML."
+    return ""
 
 
 def _told(name: str, told: str, given: Any) -> tuple[str, str]:

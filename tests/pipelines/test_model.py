@@ -188,6 +188,31 @@ tests: [{expect: [{}]}]
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("models:\nsteps: [{uses: x}]", "Fill it in, or leave 'models' out."),
+        ("models: [w]\nsteps: [{uses: x}]", "Write `key: value` without the dashes."),
+        ("models: w\nsteps: [{uses: x}]", "Write `key: value` below it."),
+        ("steps: {uses: x}", "Begin each entry with '- '."),
+        ("steps: [{uses: x, do: y}]", "Write it as `[…]`."),
+        ("name: 5\nsteps: [{uses: x}]", "Put it in quotes."),
+        (
+            "name: {a: b}\nsteps: [{uses: x}]",
+            "If it is meant as text, put it in quotes: braces and brackets mean more in YAML.",
+        ),
+    ],
+)
+def test_a_value_of_another_kind_is_told_with_how_to_write_it(text: str, remedy: str) -> None:
+    assert fault(text).endswith(f"\n  {remedy}")
+
+
+def test_a_number_beyond_all_bounds_is_told_in_words() -> None:
+    assert faults("pipeline: 99999999999999999999999999\nsteps: [{uses: x}]") == [
+        "'pipeline' is too large a number: '99999999999999999999999999'."
+    ]
+
+
 def test_a_check_is_read_once_or_as_a_list_and_must_be_whole() -> None:
     pipeline = read("steps: [{uses: x, reply: {check: text != '', repair: 0}}]")
     step = pipeline.steps[0]
