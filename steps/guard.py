@@ -50,12 +50,12 @@ def main(arguments: list[str]) -> None:
 
 
 def _tell(fd: int, program: str, error: OSError | ValueError) -> None:
-    """Tell whoever started this why the program did not start: its number, or in words."""
+    """Tell whoever started this why the program did not start: over the line, or in words."""
+    why = getattr(error, "strerror", None) or error
     if fd == 0:
-        why = getattr(error, "strerror", None) or error
         print(f"'{program}' cannot be started: {why}", file=sys.stderr)
     else:
-        os.write(fd, str(getattr(error, "errno", 0)).encode())
+        os.write(fd, f"{getattr(error, 'errno', 0)} {why}".encode())
 
 
 def _stand_back(fd: int) -> None:

@@ -57,8 +57,8 @@ class Held:
         if self.process.returncode != CANNOT_START:
             return None
         with contextlib.suppress(BlockingIOError):
-            if told := self.line.recv(16):
-                return OSError(int(told), os.strerror(int(told)))
+            number, _, words = self.line.recv(1000).decode(errors="replace").partition(" ")
+            return OSError(int(number), words) if number else None
         return None
 
     async def end(self) -> None:
@@ -134,12 +134,12 @@ async def run(
     except FileNotFoundError as error:
         raise StepError(f"the folder '{shown(cwd)}' is not there.") from error
     except (OSError, ValueError) as error:
-        raise _cannot_start(command, error) from error
+        raise _cannot_start(command, cwd, error) from error
     try:
         ended = await _heard(held.process, command, stdin, most_bytes, most_error_bytes)
         refused = held.not_started()
         if refused is not None:
-            raise _cannot_start(command, refused)
+            raise _cannot_start(command, cwd, refused)
         return ended
     finally:
         await asyncio.shield(held.end())
@@ -175,11 +175,16 @@ async def started(
     return Held(process, ours)
 
 
-def _cannot_start(command: Sequence[str], error: OSError | ValueError) -> StepError:
-    if isinstance(error, FileNotFoundError):
-        what = f"there is no program '{shown(command[0])}' here."
-        return StepError(what, remedy="Install it, or name its path.")
+def _cannot_start(command: Sequence[str], cwd: Path, error: OSError | ValueError) -> StepError:
     why = getattr(error, "strerror", None) or error
+    if isinstance(error, FileNotFoundError):
+        first = command[0]
+        if os.sep not in first or not (cwd / first).exists():
+            remedy = "Install it, or name its path."
+            if len(words := first.split()) > 1:
+                remedy = f"Write its words one by one: `[{', '.join(map(shown, words))}]`."
+            return StepError(f"there is no program '{shown(first)}' here.", remedy=remedy)
+        why = "the program that its first line names is not there"
     return StepError(f"{in_words(command)} cannot be started: {why}.")
 
 

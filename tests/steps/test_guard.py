@@ -93,7 +93,7 @@ def test_a_program_that_is_not_there_is_told_over_the_line_or_in_words() -> None
     ours, theirs = socket.socketpair()
     with ours, theirs:
         assert ended(theirs.fileno(), "/no/such/program") == (127, "", "")
-        assert ours.recv(16) == b"2"
+        assert ours.recv(100) == b"2 No such file or directory"
     told = "'/no/such/program' cannot be started: No such file or directory\n"
     assert ended(0, "/no/such/program") == (127, "", told)
 

@@ -76,6 +76,17 @@ def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello")
     assert refused(tmp_path, "./text") == "`./text` cannot be started: Permission denied."
     assert "cannot be started" in refused(tmp_path, "echo", "a\0b")
+    assert refused(tmp_path, "ls", env={"": "x"}) == (
+        "`ls` cannot be started: illegal environment variable name."
+    )
+    assert refused(tmp_path, "ls -l") == (
+        "there is no program 'ls -l' here. Write its words one by one: `[ls, -l]`."
+    )
+    (tmp_path / "script").write_text("#!/no/such/shell\n")
+    (tmp_path / "script").chmod(0o755)
+    assert refused(tmp_path, "./script") == (
+        "`./script` cannot be started: the program that its first line names is not there."
+    )
 
 
 def test_a_command_without_words_is_no_command() -> None:
