@@ -12,9 +12,12 @@ from .lanes import MOST_LANES, Bar, Span, at_once, bars_of, lanes_of, levels
 from .scene import took
 from .story import Story
 
-WIDTH, LEFT, RIGHT = 1120.0, 46.0, 14.0
+LEFT, RIGHT = 6.0, 1.5
+"""Beside the time, in percent: a chart is as wide as the window."""
 LANE, GAP, AXIS = 14.0, 4.0, 24.0
-LEAST_PX = 2.0
+LEAST = 0.2
+"""In percent: what is shorter is drawn with what stands next to it."""
+MOST_TICKS = 8  # so that their labels have room in a window of 320 pixels
 BINS, HEIGHT = 280, 120.0
 _STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400)
 
@@ -70,7 +73,7 @@ def _timeline(name: str, spans: Sequence[Span], seconds: float) -> str:
     height = len(shown) * (LANE + GAP) + AXIS + GAP
     lines = [_open(name, f"{len(spans):,} in {len(lanes):,} lanes, {took(seconds)}", height)]
     lines += _grid(seconds, height)
-    least_s = LEAST_PX * seconds / (WIDTH - LEFT - RIGHT)
+    least_s = LEAST * seconds / (100 - LEFT - RIGHT)
     for number, lane in enumerate(shown):
         y = GAP + number * (LANE + GAP)
         for bar in bars_of(lane, least_s):
@@ -86,15 +89,18 @@ def _bar(bar: Bar, y: float, seconds: float) -> Iterator[str]:
     x, end = _x(bar.start, seconds), _x(bar.end, seconds)
     more = f" and {bar.n - 1:,} more" if bar.n > 1 else ""
     words = escape(f"{bar.label}{more}, {took(bar.end - bar.start)}")
-    width = max(end - x, 1.0)
+    width = max(end - x, LEAST / 2)
     yield f"<g><title>{words}</title>"
     waited = min(width, _x(bar.start + bar.waited, seconds) - x) if bar.waited else 0.0
-    if waited >= 1:
-        yield f'<rect class="waited" x="{x:.1f}" y="{y:g}" width="{waited:.1f}" height="{LANE:g}"/>'
-    at, left = x + waited, max(width - waited, 1.0)
-    yield (
-        f'<rect class="bar {escape(bar.kind)}" x="{at:.1f}" y="{y:g}" width="{left:.1f}" '
-        f'height="{LANE:g}" rx="2"/></g>'
+    if waited >= LEAST / 2:
+        yield _rect("waited", x, y, waited) + "/>"
+    yield _rect(f"bar {bar.kind}", x + waited, y, max(width - waited, LEAST / 2)) + ' rx="2"/></g>'
+
+
+def _rect(kind: str, x: float, y: float, width: float) -> str:
+    return (
+        f'<rect class="{escape(kind)}" x="{x:.2f}%" y="{y:g}" width="{width:.2f}%" '
+        f'height="{LANE:g}"'
     )
 
 
@@ -104,39 +110,43 @@ def _area(found: Sequence[float], seconds: float, most: int) -> str:
     lines += _grid(seconds, height)
     for n in sorted({0, most // 2, most}):
         y = GAP + HEIGHT * (1 - n / most)
-        lines.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-        lines.append(
-            f'<text class="axis" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{n:,}</text>'
-        )
-    width = (WIDTH - LEFT - RIGHT) / len(found)
-    path = f"M{LEFT:.1f} {GAP + HEIGHT:.1f}"
+        lines.append(_line(LEFT, y, 100 - RIGHT, y))
+        lines.append(f'<text class="axis level" x="0" dx="4" y="{y + 4:.1f}">{n:,}</text>')
+    path = f"M0 {HEIGHT:g}"
     for number, level in enumerate(found):
-        y = GAP + HEIGHT * (1 - min(level / most, 1))
-        path += f"V{y:.1f}H{LEFT + (number + 1) * width:.1f}"
-    path += f"V{GAP + HEIGHT:.1f}z"
-    lines += [f'<path class="area" d="{path}"/>', "</svg>"]
-    return "\n".join(lines)
+        path += f"V{HEIGHT * (1 - min(level / most, 1)):.1f}H{number + 1}"
+    lines.append(
+        f'<svg x="{LEFT:g}%" y="{GAP:g}" width="{100 - LEFT - RIGHT:g}%" height="{HEIGHT:g}" '
+        f'viewBox="0 0 {len(found)} {HEIGHT:g}" preserveAspectRatio="none">'
+        f'<path class="area" vector-effect="non-scaling-stroke" d="{path}V{HEIGHT:g}z"/></svg>'
+    )
+    return "\n".join([*lines, "</svg>"])
 
 
 def _open(name: str, words: str, height: float) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" role="img" '
-        f'aria-label="{escape(name)}: {escape(words)}" width="{WIDTH:g}" height="{height:g}" '
-        f'viewBox="0 0 {WIDTH:g} {height:g}">'
+        f'aria-label="{escape(name)}: {escape(words)}" width="100%" height="{height:g}">'
     )
 
 
 def _grid(seconds: float, height: float) -> Iterable[str]:
-    """Draw the lines of the time, at round numbers, at most a dozen."""
-    step = next((s for s in _STEPS_S if seconds / s <= 12), seconds / 12)
+    """Draw the lines of the time, at round numbers, few enough for a narrow window."""
+    step = next((s for s in _STEPS_S if seconds / s <= MOST_TICKS), seconds / MOST_TICKS)
     for number in range(int(seconds / step) + 1):
         x = _x(number * step, seconds)
-        yield f'<path class="grid" d="M{x:.1f} {GAP:g}V{height - AXIS:.1f}"/>'
+        yield _line(x, GAP, x, height - AXIS)
+        side = "middle" if x < 95 else "end"
         yield (
-            f'<text class="axis" x="{x:.1f}" y="{height - 8:.1f}" text-anchor="middle">'
+            f'<text class="axis" x="{x:.2f}%" y="{height - 8:.1f}" text-anchor="{side}">'
             f"{took(number * step)}</text>"
         )
 
 
+def _line(x: float, y: float, to_x: float, to_y: float) -> str:
+    return f'<line class="grid" x1="{x:.2f}%" y1="{y:.1f}" x2="{to_x:.2f}%" y2="{to_y:.1f}"/>'
+
+
 def _x(at: float, seconds: float) -> float:
-    return LEFT + (WIDTH - LEFT - RIGHT) * min(max(at / seconds, 0.0), 1.0)
+    """Give where a time lies, in percent of the chart's width."""
+    return LEFT + (100 - LEFT - RIGHT) * min(max(at / seconds, 0.0), 1.0)

@@ -7,13 +7,15 @@ A block is laid out by itself and is then one box.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from .scene import Box, in_words
 
-CHAR, PAD, GAP_X, GAP_Y = 7.3, 14.0, 28.0, 44.0
+CHAR, BOLD, PAD, GAP_X, GAP_Y = 7.3, 9.2, 14.0, 28.0, 44.0
+"""What a letter takes, one of a name too, and the room between."""
 LEAST_WIDTH, MOST_WIDTH = 132.0, 320.0
 LINE, HEAD = 18.0, 56.0
 BEND = 14.0
@@ -118,16 +120,28 @@ def _sized(box: Box) -> Placed:
     if not box.is_block:
         texts = [box.label, box.kind, box.model, in_words(box)]
         n_lines = sum(bool(text) for text in texts)
-        width = min(MOST_WIDTH, max(LEAST_WIDTH, *(len(t) * CHAR + 2 * PAD for t in texts)))
+        mark = 14.0 if box.last.state != "none" else 0.0
+        widths = [length(box.label) * BOLD + mark, *(length(text) * CHAR for text in texts[1:])]
+        width = min(MOST_WIDTH, max(LEAST_WIDTH, max(widths) + 2 * PAD))
         return Placed(box, 0, 0, width, n_lines * LINE + PAD + 6)
     inner = lay_out(box.body)
-    heads = [f"{box.label}  {box.kind}", in_words(box)]
-    least = min(MOST_WIDTH * 1.5, max(len(text) * CHAR + 3 * PAD + 16 for text in heads))
+    heads = [length(box.label) * BOLD + length(box.kind) * CHAR, length(in_words(box)) * CHAR]
+    least = min(MOST_WIDTH * 1.5, max(heads) + 3 * PAD + 16)
     width = max(inner.width + 2 * PAD, least, LEAST_WIDTH)
     left = (width - inner.width) / 2
     body = tuple(one.moved(left, HEAD) for one in inner.boxes)
     arrows = tuple(arrow.moved(left, HEAD) for arrow in inner.arrows)
     return Placed(box, 0, 0, width, HEAD + inner.height + PAD, body, arrows)
+
+
+def length(text: str) -> int:
+    """Give how many letters' room a text takes: Chinese, Japanese, Korean and emoji take two.
+
+    >>> length("scan"), length("文書"), length("é"), length("e" + chr(0x301))
+    (4, 4, 1, 1)
+    """
+    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
+    return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
 
 
 def _layers(boxes: Sequence[Box]) -> dict[str, int]:

@@ -20,6 +20,7 @@ a:focus-visible,summary:focus-visible,.scroll:focus-visible{outline:2px solid va
 outline-offset:2px}
 .scroll{overflow-x:auto;border:1px solid var(--wait);border-radius:8px}
 .scroll>svg{display:block;margin:auto}
+.scroll>svg.chart{min-width:18rem}
 table{overflow-wrap:normal;border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 caption{text-align:left;padding:.3rem .6rem;caption-side:bottom}
 th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--wait);vertical-align:top}

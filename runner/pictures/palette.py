@@ -13,13 +13,13 @@ STYLE = """
 --line:#6e7681;--box:#161b22;--block:#11161d;--done:#3fb950;--fresh:#58a6ff;--failed:#ff7b72;
 --running:#d29922;--left:#8b949e;--wait:#30363d;--work:#58a6ff;--known:#bc8cff}}
 svg.graph text,svg.chart text{font:13px ui-sans-serif,system-ui,sans-serif;fill:var(--ink)}
-svg .paper{fill:var(--paper)}
 svg.graph text.name{font-size:18px;font-weight:600}
 svg.graph text.caption,svg.graph text.kind,svg.graph text.model{fill:var(--soft)}
 svg.graph text.id{font-weight:600}
 svg.graph text.model{font-family:ui-monospace,monospace;font-size:12px}
 svg.graph text.mark{text-anchor:end;font-weight:700}
 svg.graph rect{fill:var(--box);stroke:var(--line);stroke-width:1.2}
+svg.graph rect.paper{fill:var(--paper);stroke:none}
 svg.graph .block>rect{fill:var(--block);stroke-dasharray:none}
 svg.graph .conditional>rect{stroke-dasharray:5 3}
 svg.graph .arrow{fill:none;stroke:var(--line);stroke-width:1.4}

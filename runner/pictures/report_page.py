@@ -47,7 +47,8 @@ def _head(story: Story) -> Iterator[str]:
         f"</p>"
     )
     if past.message:
-        yield f"<p>{escape(past.message)}</p>"
+        kind = "error" if past.status == "failed" else "told"
+        yield f'<div class="{kind}"><p>{escape(past.message)}</p></div>'
     facts = [(name, f"{n:,}") for name, n in (*story.counts.items(), *story.sums.items())]
     chips = "".join(
         f'<li class="s-{escape(name)}">{escape(name)} <b>{escape(shown)}</b></li>'
@@ -64,9 +65,9 @@ def _head(story: Story) -> Iterator[str]:
 
 def _failures(story: Story, folder: Path) -> Iterator[str]:
     bad = [item for item in story.items if item.is_bad]
-    n_known = sum(story.counts.get(state, 0) for state in ("failed", "quarantined")) - len(bad)
-    if bad or n_known > 0:
-        yield f"<h2>Failed ({len(bad):,})</h2>"
+    n_known = max(0, story.counts.get("quarantined", 0) - len(bad))
+    if bad or n_known:
+        yield f"<h2>Failed ({len(bad) + n_known:,})</h2>"
     for item in bad[:MOST_FAILURES]:
         name = _linked(item.key, item.source, folder)
         error = (item.error or "").strip()[:MOST_ERROR_CHARS]
@@ -79,10 +80,10 @@ def _failures(story: Story, folder: Path) -> Iterator[str]:
         n_left = len(bad) - MOST_FAILURES
         yield f"<p>{n_left:,} more; <code>paddock logs {escape(story.past.row.run)} --failed</code>"
         yield " lists them.</p>"
-    if n_known > 0:
+    if n_known:
         yield (
-            f"<p>{n_known:,} more were quarantined: known to fail and not tried again, or tried "
-            "again by a later run.</p>"
+            f"<p>{n_known:,} of them known to fail and not tried again, or tried again by a later "
+            "run.</p>"
         )
 
 
@@ -165,7 +166,7 @@ def _item_row(item: Item, folder: Path) -> str:
         f'<td class="name">{_linked(item.key, item.source, folder)}</td>',
         cell(item.step),
         cell(item.state, f"s-{item.state}"),
-        cell(took(item.seconds), "n"),
+        cell(took(item.seconds) if item.seconds >= 0.05 else "", "n"),
         number(item.calls),
         number(item.known_calls),
         number(item.prompt),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from .layout import CHAR, LINE, PAD, Arrow, Placed, lay_out
+from .layout import BOLD, CHAR, LINE, PAD, Arrow, Placed, lay_out, length
 from .palette import STYLE
 from .scene import Box, Scene, anchor, flat, in_words
 
@@ -48,7 +48,7 @@ def svg_of(scene: Scene, *, is_inline: bool = False) -> str:
 
 
 def _least_width(scene: Scene) -> float:
-    return max(len(scene.name) * 10, len(scene.caption) * CHAR, 320.0) + 2 * MARGIN
+    return max(length(scene.name) * 10, length(scene.caption) * CHAR, 320.0) + 2 * MARGIN
 
 
 def _description(scene: Scene) -> str:
@@ -102,7 +102,7 @@ def _texts(placed: Placed) -> Iterator[str]:
     mark = _MARKS[box.last.state]
     x, y = placed.x + PAD, placed.y + LINE + 3
     if box.is_block:
-        at = x + len(box.label) * (CHAR + 1) + 8
+        at = x + min(length(box.label) * BOLD, room) + 8
         yield _text("id", x, y, box.label, room)
         yield _text("kind", at, y, box.kind, room - (at - x) - (14 if mark else 0))
         lines = [("state", in_words(box))]
@@ -119,13 +119,19 @@ def _texts(placed: Placed) -> Iterator[str]:
 
 
 def _text(name: str, x: float, y: float, text: str, room: float) -> str:
-    return f'<text class="{name}" x="{x:.1f}" y="{y:.1f}">{_cut(text, room)}</text>'
+    cut = _cut(text, room, BOLD if name == "id" else CHAR)
+    return f'<text class="{name}" x="{x:.1f}" y="{y:.1f}">{cut}</text>' if cut else ""
 
 
-def _cut(text: str, room: float) -> str:
+def _cut(text: str, room: float, char: float = CHAR) -> str:
     """Escape a text that fits; the whole one is in the box's title."""
-    n_most = max(3, int(room / CHAR + 0.01))
-    return escape(text if len(text) <= n_most else f"{text[: n_most - 1]}…")
+    n_most = int(room / char + 0.01)
+    if length(text) <= n_most:
+        return escape(text)
+    shown = text[: max(0, n_most - 1)]
+    while length(shown) >= max(n_most, 1):
+        shown = shown[:-1]
+    return escape(f"{shown}…") if shown else ""
 
 
 def _arrow(arrow: Arrow) -> str:

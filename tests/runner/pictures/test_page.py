@@ -12,6 +12,12 @@ from tests.browser import Page, browser, needs_browser
 from tests.runner.world import World
 
 BACKGROUND = "getComputedStyle(document.body).backgroundColor"
+WHOLE = (
+    "[...document.querySelectorAll('svg.chart')]"
+    ".every(e => e.clientWidth <= e.parentElement.clientWidth)"
+)
+"""Whether the charts are seen without scrolling, however narrow the window."""
+FILL = "getComputedStyle(document.querySelector('rect.paper')).fill"
 
 
 def addresses(page: Page) -> set[str]:
@@ -46,6 +52,7 @@ def test_pages_work_by_keyboard_in_both_colours_and_ask_nobody(tmp_path: Path) -
 
         picture = chromium.page((tmp_path / "g.svg").as_uri())
         assert picture.ask("document.documentElement.tagName") == "svg"
+        assert picture.ask(FILL) in ("rgb(255, 255, 255)", "rgb(13, 17, 23)")
         assert picture.ask("document.querySelectorAll('[tabindex]').length") == 6
         assert picture.complaints() == []
 
@@ -53,6 +60,7 @@ def test_pages_work_by_keyboard_in_both_colours_and_ask_nobody(tmp_path: Path) -
         assert page.text("h2") == "Failed (1)"
         assert page.text(".error a") == "broken <1>.pdf"
         assert page.ask("document.querySelectorAll('svg.chart').length") == 3
+        assert page.ask(WHOLE)
         assert page.ask("document.documentElement.scrollWidth <= innerWidth")
         link = (tmp_path / "inbox/broken <1>.pdf").as_uri()
         assert page.ask("document.querySelector('.error a').href") == link

@@ -210,7 +210,7 @@ def test_the_most_calls_at_once_is_whole_on_the_page(tmp_path: Path) -> None:
     assert "At most 7; 6.0 on average while any was." in told
     chart = page.split("Calls at work at once: ")[1].split("</svg>")[0]
     assert chart.startswith("at most 7")
-    assert re.findall(r'text-anchor="end">([^<]+)<', chart) == ["0", "3", "7"]
+    assert re.findall(r'level"[^>]*>([^<]+)<', chart) == ["0", "3", "7"]
 
 
 def test_numbers_of_a_run_without_a_summary_are_those_that_the_ledger_has(tmp_path: Path) -> None:
@@ -232,7 +232,21 @@ def test_what_was_known_to_fail_is_told_though_nobody_tried_it(world: World) -> 
     target = world.folder / "run.html"
     write_report(world.file, again.run, target)
     told = words(target.read_text("utf-8"))
-    assert "Failed (0) 1 more were quarantined: known to fail and not tried again" in told
+    assert "Failed (1) 1 of them known to fail and not tried again" in told
+
+
+def test_a_step_that_failed_the_run_is_told_once_and_first(world: World) -> None:
+    world.edit('text: "{{ steps.digest.text }}"', 'text: "{{ steps.digest.text.nothing.more }}"')
+    report = world.run()
+    (world.folder / "inbox/broken.pdf").unlink()
+    world.run()
+    target = world.folder / "run.html"
+    write_report(world.file, report.run, target)
+    page = target.read_text("utf-8")
+    assert words(page).count("step 'report'".replace("'", "&#x27;")) == 1
+    assert page.index("step &#x27;report&#x27;") < page.index('<ul class="chips"')
+    write_report(world.file, world.run().run, target)
+    assert "<h2>Failed" not in target.read_text("utf-8")
 
 
 def test_a_failure_is_not_lost_among_what_is_drawn_as_one() -> None:

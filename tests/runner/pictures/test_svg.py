@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from paddock.runner.pictures.graph_page import graph_page
+from paddock.runner.pictures.layout import BOLD, CHAR, length
 from paddock.runner.pictures.mermaid import mermaid_of
 from paddock.runner.pictures.palette import STYLE
 from paddock.runner.pictures.scene import Box, LastRun, Scene
@@ -117,3 +118,20 @@ def test_a_long_word_is_cut_and_whole_in_its_title(tmp_path: Path) -> None:
     text = svg_of(Scene("n", "", (Box(long, long, "chat"),)))
     assert f"<title>{long}: chat</title>" in text
     assert max(map(len, re.findall(r'<text class="id"[^>]*>([^<]*)<', text))) < 60
+
+
+def test_a_long_or_wide_name_stays_in_its_box() -> None:
+    boxes = (
+        Box("d" * 60, "d" * 60, "chat", last=LastRun("done", n=1)),
+        Box("b", "b" * 80, "for each x in y", is_block=True, body=(Box("c", "c", "chat"),)),
+        Box("p", "p", "pipeline 文書文書文書文書文書文書文書文書文書文書文書文書文書文書文書.yaml"),
+    )
+    root = ElementTree.fromstring(svg_of(Scene("n", "", boxes)))
+    for group in root.iter(f"{SVG}g"):
+        rect = group.find(f"{SVG}rect")
+        assert rect is not None
+        right = float(rect.get("x", "")) + float(rect.get("width", ""))
+        for text in group.findall(f"{SVG}text"):
+            if text.get("class") != "mark":
+                char = BOLD if text.get("class") == "id" else CHAR
+                assert float(text.get("x", "")) + length(text.text or "") * char <= right
