@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal
 
 import typer
@@ -23,8 +24,11 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    template: Annotated[str | None, typer.Argument(metavar="[TEMPLATE]")] = None,
-    folder: Annotated[str | None, typer.Argument(metavar="DIR")] = None,
+    template: Annotated[
+        str | None,
+        typer.Argument(metavar="[TEMPLATE]", help="A name; `paddock init` alone lists them."),
+    ] = None,
+    folder: Annotated[str | None, typer.Argument(metavar="DIR", help="The folder to make.")] = None,
 ) -> int:
     """Make a new pipeline folder from a template."""
     from . import init as templates
@@ -38,12 +42,14 @@ def init(
     written = templates.make(template, Path(folder), schema_of_all())
     console.say(f"Made '{folder}' with {console.counted(len(written), 'file')}.")
     here = Path(folder) / templates.PIPELINE
-    console.say(f"Next: paddock run {here}" if here.exists() else f"Next: pip install -e {folder}")
+    command = f"paddock run {quote(str(here))}"
+    console.say(f"Next: {command if here.exists() else f'pip install -e {quote(folder)}'}")
     return DONE
 
 
 def _which_template(known: tuple[Any, ...]) -> str:
-    listed = "\n".join(f"  {template.name:<16}{template.description}" for template in known)
+    width = max(len(template.name) for template in known)
+    listed = "\n".join(f"  {one.name:<{width}}  {one.description}" for one in known)
     return f"Say where: `paddock init [TEMPLATE] DIR`. The templates:\n{listed}"
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -15,6 +18,7 @@ from typer.testing import CliRunner, Result
 from paddock.runner.cli import GROUPS, application
 from paddock.runner.commands import exits
 from paddock.runner.commands.exits import CommandError, guarded
+from paddock.runner.commands.helping import SECTIONS
 from paddock.runner.commands.pipelines import parse_inputs, pipeline_file
 from paddock.runner.display import console
 
@@ -100,25 +104,48 @@ def test_the_version_is_told() -> None:
     assert paddock("--version").stdout.startswith("paddock 0.")
 
 
-def test_help_names_every_command() -> None:
-    lines = paddock("--help").stdout.partition("Commands:")[2].splitlines()
-    assert [line.split()[0] for line in lines if line.strip()] == [
-        *(
-            "validate",
-            "plan",
-            "run",
-            "init",
-            "schema",
-            "steps",
-            "doctor",
-            "tools",
-            "summarise",
-            "config",
-        ),
-        *("test", "chat", "embed", "batch", "pull", "push", "list", "cp", "rm", "check", "prune"),
-        *("show", "create", "tune", "serve", "up", "worker", "ps", "stop"),
-        *("runs", "logs", "clean", "why", "graph", "service", "cluster"),
-    ]
+def test_help_names_every_command_once_below_its_heading() -> None:
+    import typer.main
+
+    there = typer.main.get_command(application())
+    assert isinstance(there, typer.core.TyperGroup)
+    named = [name for names in SECTIONS.values() for name in names]
+    assert sorted(named) == sorted(n for n, one in there.commands.items() if not one.hidden)
+    shown = paddock("--help").stdout.partition("\n\nPipelines:\n")[2]
+    assert re.findall(r"^  (\w+) ", shown, re.MULTILINE) == named
+    assert "..." not in shown
+
+
+def commands_below(group: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands_below(command, (*names, name))
+        else:
+            yield " ".join((*names, name)), command
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_argument_and_option_is_explained(group: str) -> None:
+    import typer.main
+
+    for name, command in commands_below(typer.main.get_command(application(GROUPS[group][0]))):
+        assert command.help and command.help.rstrip().endswith("."), name
+        for param in command.params:
+            assert param.help and param.help.endswith("."), f"{name}: {param.opts}"
+
+
+def test_help_shows_arguments_as_they_are_written() -> None:
+    shown = paddock("summarise", "--help").stdout
+    assert shown.startswith("Usage: paddock summarise [OPTIONS] DIR\n")
+    assert "  --words N       About how many words each.  [default: 80; 1 to 10000]\n" in shown
+    for command, usage in {
+        "validate": "[OPTIONS] FILE...",
+        "init": "[OPTIONS] [TEMPLATE] [DIR]",
+        "chat": "[OPTIONS] MODEL [PROMPT...]",
+        "runs": "[OPTIONS] [FOLDER|FILE...]",
+    }.items():
+        first = paddock(command, "--help").stdout.splitlines()[0]
+        assert first == f"Usage: paddock {command} {usage}"
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -233,7 +260,16 @@ def test_init_without_a_folder_lists_the_templates() -> None:
     result = paddock("init")
     assert result.exit_code == 2
     assert result.stderr.startswith("Say where: `paddock init [TEMPLATE] DIR`. The templates:\n")
-    assert "  folder-digest   " in result.stderr
+    assert "  folder-digest     Summarise every document" in result.stderr
+    assert "  translate-folder  Translate every text" in result.stderr
+
+
+def test_what_comes_next_after_init_can_be_pasted(tmp_path: Path) -> None:
+    for template, words in (("minimal", "paddock run"), ("plugin", "pip install -e")):
+        folder = tmp_path / f"a $HOME {template}"
+        said = paddock("init", template, str(folder)).stdout.rpartition("Next: ")[2]
+        last = folder / "pipeline.yaml" if template == "minimal" else folder
+        assert said == f"{words} '{last}'\n"
 
 
 def ended(error: BaseException, *, as_json: bool = False) -> Result:
