@@ -56,9 +56,16 @@ def _unknown(path: str, answer: Answer) -> str:
     """Say that nothing is known of a path, and what may be meant."""
     is_there = Path(path).exists()
     path = console.clean(path)
-    what = "no pipeline here wrote it or read it" if is_there else "there is no such file, and "
+    what = (
+        "no pipeline here wrote it, or is known to have read it"
+        if is_there
+        else "there is no such file, and "
+    )
     if not is_there:
         what += "no pipeline here wrote one of this name"
+    if answer.same_as:
+        same = _relative(answer.same_as[0])
+        return f"'{path}': {what}.\n  It holds what was written as '{same}': `paddock why {same}`."
     if answer.near:
         near = ", ".join(f"'{_relative(one)}'" for one in answer.near)
         return f"'{path}': {what}.\n  Did you mean {near}?"

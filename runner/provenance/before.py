@@ -96,11 +96,11 @@ def _has_entries(node: BoundNode) -> bool:
 
 def _top(bound: BoundPlan, step: str) -> str:
     """Give the top-level block or step that something stands in."""
-    head = step.partition(".")[0]
     for node in bound.nodes:
-        if node.id == head or (isinstance(node, BoundBlock) and head in ids(node.body)):
+        within = (node.id, *(ids(node.body) if isinstance(node, BoundBlock) else ()))
+        if any(step == one or step.startswith(f"{one}.") for one in within):
             return node.id
-    return head
+    return step
 
 
 def _is_of(item: PlanItem, name: str) -> bool:

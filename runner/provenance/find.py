@@ -116,6 +116,11 @@ class Traces:
             self._trace(scope, key, stored, "", 0.0) for scope, key in sorted(found)[:MOST_ORIGINS]
         ]
 
+    def same_as(self, sha256: str) -> Sequence[str]:
+        """Give the outputs that held this when they were written."""
+        query = "select distinct path from outputs where sha256 = :sha256 order by path limit :most"
+        return [row[0] for row in self._ledger.rows(query, sha256=sha256, most=MOST_NEAR)]
+
     def near(self, stored: str) -> Sequence[str]:
         """Give outputs with a similar name."""
         query = "select distinct path from outputs limit :most"

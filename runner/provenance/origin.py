@@ -131,6 +131,8 @@ class Answer:
     """Origins that are not listed."""
     near: tuple[str, ...] = ()
     """Outputs with a similar name, where nothing is known of it."""
+    same_as: tuple[str, ...] = ()
+    """Outputs that held the same when they were written, where nothing is known of it."""
     faults: tuple[str, ...] = field(default=())
     """Ledgers that could not be read."""
 
@@ -148,6 +150,7 @@ class Answer:
             "more": self.n_more,
             "read_by": list(self.read_by),
             "near": list(self.near),
+            "same_as": list(self.same_as),
         }
 
 

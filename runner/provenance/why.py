@@ -6,6 +6,7 @@ The one door of this closet: `why(path, places)`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from paddock.runner.history.places import STATE_FOLDER, Place, places
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.origins import Origins
-from paddock.runner.ledger.outputs import Condition, Index
+from paddock.runner.ledger.outputs import Condition, Index, sha256_of
 from paddock.runner.settings import Settings, read_settings
 
 from . import since
@@ -45,6 +46,7 @@ def why(path: Path, given: Sequence[Path] = ()) -> Answer:
     path = Path(os.path.abspath(path))  # noqa: PTH100 - a link is what was written, not its target
     faults: list[str] = []
     near: dict[str, None] = {}
+    same: dict[str, None] = {}
     for place in _places(path, given):
         try:
             with _opened(place) as ledger:
@@ -53,9 +55,10 @@ def why(path: Path, given: Sequence[Path] = ()) -> Answer:
                 if answer.is_known:
                     return answer
                 near.update(dict.fromkeys(answer.near))
+                same.update(dict.fromkeys(answer.same_as))
         except LedgerError as error:
             faults.append(str(error))
-    return Answer(str(path), near=tuple(near), faults=tuple(faults))
+    return Answer(str(path), near=tuple(near), same_as=tuple(same), faults=tuple(faults))
 
 
 def _places(path: Path, given: Sequence[Path]) -> Iterator[Place]:
@@ -108,8 +111,16 @@ class _Case:
         if not read and self._path.is_dir():
             read, n_more = self._traces.made_below(stored)
         readers = tuple(map(self._reader, read))
-        near = () if readers else tuple(map(self._traces.absolute, self._traces.near(stored)))
-        return Answer(str(self._path), read_by=readers, n_more=n_more, near=near)
+        if readers:
+            return Answer(str(self._path), read_by=readers, n_more=n_more)
+        near = tuple(map(self._traces.absolute, self._traces.near(stored)))
+        return Answer(str(self._path), near=near, same_as=tuple(self._same()))
+
+    def _same(self) -> Iterator[str]:
+        """Find the outputs that held what the file holds, as one does that was renamed."""
+        with contextlib.suppress(OSError):
+            if self._path.is_file():
+                yield from map(self._traces.absolute, self._traces.same_as(sha256_of(self._path)))
 
     def _reader(self, trace: Trace) -> str:
         """Say in words which item a document is of, and what it wrote."""

@@ -251,8 +251,18 @@ def test_a_file_that_nobody_wrote_is_told_with_its_neighbours(world: World) -> N
     world.write("notes.md", "By hand.")
     result = paddock("why", "notes.md")
     assert result.stderr == (
-        "'notes.md': no pipeline here wrote it or read it.\n"
+        "'notes.md': no pipeline here wrote it, or is known to have read it.\n"
         "  Name the pipeline that may have, or its folder: `paddock why notes.md FOLDER`.\n"
+    )
+
+
+def test_an_output_that_was_renamed_is_known_by_what_it_holds(world: World) -> None:
+    (world.folder / "out/a.txt").rename(world.folder / "best.txt")
+    result = paddock("why", "best.txt")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "'best.txt': no pipeline here wrote it, or is known to have read it.\n"
+        "  It holds what was written as 'out/a.txt': `paddock why out/a.txt`.\n"
     )
 
 
@@ -397,6 +407,39 @@ def test_what_is_made_of_a_block_tells_which_of_its_documents_are_others_now(wor
     ]
     world.run()
     assert changes("out/DIGEST.md") == []
+
+
+def test_a_step_without_a_name_knows_what_comes_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes before it here is another pipeline."""
+    world = in_a_folder(tmp_path, monkeypatch, OUTER)
+    world.write("parts/part.yaml", INNER)
+    assert world.run().status == "completed"
+    assert changes("ALL.md") == []
+    world.write("inbox/0.txt", "Another one.")
+    assert changes("ALL.md") == [
+        "'part', which comes before it, is not up to date: 0.txt (changed)"
+    ]
+
+
+OUTER = """\
+inputs: {here: {type: dir, default: .}}
+steps:
+  - {id: part, uses: pipeline, with: {file: parts/part.yaml, inputs: {here: "{{ inputs.here }}"}}}
+  - {uses: files.write, with: {path: ALL.md, text: "- {{ steps.part.counts }}"}}
+"""
+INNER = """\
+inputs: {here: {type: dir}}
+steps:
+  - {id: docs, uses: files.scan, with: {root: "{{ inputs.here }}/inbox"}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: say, uses: chat, with: {prompt: "Short: {{ steps.text.text }}"}}
+returns: {counts: steps.each.counts}
+"""
 
 
 def test_what_cannot_be_looked_at_any_more_is_not_claimed_to_be_as_it_was(world: World) -> None:
