@@ -23,7 +23,8 @@ def _written(report: Report) -> str:
     if len(report.written) == 1:
         shown = os.path.join(shown, os.path.basename(report.written[0]))  # noqa: PTH118, PTH119
         return f"Wrote {console.clean(os.path.normpath(shown))}."
-    return f"Wrote {console.counted(len(report.written), 'file')} under {console.clean(shown)}."
+    shown = "in this folder" if shown == os.curdir else f"under {console.clean(shown)}"
+    return f"Wrote {console.counted(len(report.written), 'file')} {shown}."
 
 
 def _failed(report: Report, hint: str) -> str:

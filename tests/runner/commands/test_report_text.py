@@ -56,6 +56,8 @@ def test_one_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
     written = (str(tmp_path / "DIGEST.md"),)
     assert closing(report(written=written), fail_hint="")[0] == "Wrote DIGEST.md."
+    written += (str(tmp_path / "out/a.md"),)
+    assert closing(report(written=written), fail_hint="")[0] == "Wrote 2 files in this folder."
 
 
 def test_failures_that_were_known_are_told_apart() -> None:
