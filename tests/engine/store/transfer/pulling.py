@@ -11,8 +11,9 @@ from paddock.engine.store.names import ModelName, parse_name
 from paddock.engine.store.progress import Progress
 from paddock.engine.store.transfer.options import TransferOptions
 from paddock.engine.store.transfer.pull import pull
-from tests.fakes.far_side import FarSide
+from tests.fakes.far_side import FarSide, gguf
 
+BIG = gguf(100_000)
 QUICK = TransferOptions(
     insecure=True,
     credentials={},

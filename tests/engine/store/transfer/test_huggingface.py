@@ -19,7 +19,7 @@ from paddock.engine.store.transfer.errors import (
     Unreachable,
     Unusable,
 )
-from tests.engine.store.transfer.pulling import QUICK, a_store, model_of, pulled, statuses
+from tests.engine.store.transfer.pulling import QUICK, model_of, pulled, statuses
 from tests.fakes.far_side import FarSide, digest_of, far_side, gguf
 
 Q4, Q8, EYES = gguf(50_000, seed=4), gguf(90_000, seed=8), gguf(3_000, architecture="clip")
@@ -58,11 +58,6 @@ def hub() -> Iterator[FarSide]:
         side.files["/api/models/team/Mini-GGUF"] = json.dumps(listing).encode()
         side.cdn = cdn  # type: ignore[attr-defined]
         yield side
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return a_store(tmp_path)
 
 
 @pytest.fixture(autouse=True)

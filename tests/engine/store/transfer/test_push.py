@@ -17,7 +17,7 @@ from paddock.engine.store.progress import Progress
 from paddock.engine.store.transfer.errors import NotEncrypted, NotPublished, Unreachable
 from paddock.engine.store.transfer.options import TransferOptions
 from paddock.engine.store.transfer.push import push
-from tests.engine.store.transfer.pulling import QUICK, a_store, model_of, pulled, statuses
+from tests.engine.store.transfer.pulling import QUICK, model_of, pulled, statuses
 from tests.fakes.docker_registry import DockerRegistry, docker_registry
 from tests.fakes.far_side import digest_of, gguf
 from tests.fakes.wires import cutting_wire
@@ -30,11 +30,6 @@ PUSHED = replace(QUICK, push_bytes=300_000, stall_s=3.0, min_part_bytes=400_000)
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
     with docker_registry(tmp_path_factory.mktemp("registry")) as running:
         yield running
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return a_store(tmp_path)
 
 
 def make(store: Store, name: str, model: bytes = BIG, source: str = "") -> ModelName:
