@@ -1,8 +1,9 @@
+"""Who is in the next batch: nothing is lost or changed, nobody starves, what is known is reused."""
+
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,150 +11,9 @@ from hypothesis import strategies as st
 from paddock.engine.decoding import sequence as sequences
 from paddock.engine.decoding.scheduler import Scheduler
 from paddock.engine.decoding.sequence import Sequence
-from paddock.engine.decoding.turn import Copy, Discard, Limits, Piece, Restore, Shelve, Trim, Turn
+from paddock.engine.decoding.turn import Limits
 from paddock.engine.request import Priority
-
-Cells = list[tuple[int, int]]
-
-
-@dataclass
-class Device:
-    """Stands in for llama.cpp: remembers which token lies at which position of each sequence."""
-
-    limits: Limits
-    held: dict[int, Cells] = field(default_factory=dict)
-    kept: dict[int, Cells] = field(default_factory=dict)
-    n_made: int = 0
-    n_computed: int = 0
-
-    def perform(self, turn: Turn) -> None:
-        for operation in turn.operations:
-            match operation:
-                case Trim(seq_id, n_keep):
-                    self.held[seq_id] = self.held.get(seq_id, [])[:n_keep]
-                case Copy(source, target, n_tokens):
-                    assert len(self.held[source]) >= n_tokens
-                    self._fill(target, self.held[source][:n_tokens])
-                case Shelve(seq_id, key):
-                    self.kept[key] = self.held[seq_id]
-                case Restore(key, seq_id):
-                    self._fill(seq_id, self._anew(self.kept[key]))
-                case Discard(key):
-                    del self.kept[key]
-        for piece in turn.pieces:
-            cells = self.held.setdefault(piece.sequence.seq_id, [])
-            assert len(cells) == piece.pos, "positions follow one another"
-            cells += self._anew([(0, token) for token in piece.tokens.tolist()])
-            self.n_computed += len(piece.tokens)
-        self.check()
-
-    def _anew(self, cells: Cells) -> Cells:
-        self.n_made += len(cells)
-        return [(self.n_made - number, token) for number, (_, token) in enumerate(cells)]
-
-    def _fill(self, target: int, cells: Cells) -> None:
-        assert not self.held.get(target), "a copy must go to an empty sequence"
-        self.held[target] = cells if self.limits.is_unified else self._anew(cells)
-
-    def check(self) -> None:
-        n_each = self.limits.n_cells_each
-        if n_each is not None:
-            assert all(len(cells) <= n_each for cells in self.held.values())
-        else:
-            owned = {cell for cells in self.held.values() for cell, _ in cells}
-            assert len(owned) <= self.limits.n_cells
-        assert all(seq_id < self.limits.n_seq_ids for seq_id in self.held)
-        assert sum(map(len, self.kept.values())) <= self.limits.n_shelf_tokens
-
-
-def next_token(sequence: Sequence, n_known: int) -> int:
-    """The 'model': what it says depends on all that came before, and on nothing else."""
-    known = [*sequence.prompt.tolist(), *sequence.answer][:n_known]
-    return 1000 + int(sum((place + 1) * token for place, token in enumerate(known)) % 7919)
-
-
-@dataclass
-class Run:
-    """A scheduler and its device, driven as the loop does it."""
-
-    scheduler: Scheduler
-    device: Device
-    now_s: float = 0.0
-    said: dict[int, list[int]] = field(default_factory=dict)
-    order: list[int] = field(default_factory=list)
-    drafts: tuple[int, ...] = ()
-
-    def turn(self) -> Turn:
-        self.now_s += 1.0
-        turn = self.scheduler.next_turn(self.now_s)
-        self.device.perform(turn)
-        assert turn.n_tokens <= self.scheduler.limits.n_batch_tokens + len(turn.pieces) * 8
-        self.scheduler.computed(turn)
-        for piece in turn.pieces:
-            self._check(piece)
-            if piece.n_rows:
-                self._say(piece)
-        return turn
-
-    def _check(self, piece: Piece) -> None:
-        sequence = piece.sequence
-        held = [token for _, token in self.device.held[sequence.seq_id]]
-        known = [*sequence.prompt.tolist(), *sequence.answer]
-        n_sure = sequence.n_computed - piece.n_drafts
-        assert held[:n_sure] == known[:n_sure], "no token is lost or changed"
-        assert len(held) == sequence.n_computed
-
-    def _say(self, piece: Piece) -> None:
-        sequence = piece.sequence
-        guesses = piece.tokens.tolist()[len(piece.tokens) - piece.n_drafts :]
-        n_accepted = 0
-        for number in range(piece.n_rows):
-            known = len(sequence.prompt) + len(sequence.answer)
-            token = next_token(sequence, known)
-            sequence.answer.append(token)
-            self.said.setdefault(sequence.request_id, []).append(token)
-            is_full = len(sequence.answer) == sequence.max_tokens
-            if is_full or number == piece.n_drafts or guesses[number] != token:
-                break
-            n_accepted += 1
-        self.scheduler.reject(sequence, piece.n_drafts - n_accepted)
-        if len(sequence.answer) == sequence.max_tokens:
-            self.scheduler.end(sequence)
-            self.order.append(sequence.request_id)
-        else:
-            sequence.drafts[:] = self._guess(sequence)
-
-    def _guess(self, sequence: Sequence) -> list[int]:
-        """Guess some tokens, the first ones rightly."""
-        right, known = [], list(sequence.answer)
-        for _ in range(self.drafts[0] if self.drafts else 0):
-            right.append(next_token(sequence, len(sequence.prompt) + len(sequence.answer)))
-            sequence.answer.append(right[-1])
-        sequence.answer[:] = known
-        wrong = [7] * (self.drafts[1] if self.drafts else 0)
-        return (right + wrong)[: sequence.max_tokens - len(known) - 1]
-
-    def all(self, max_turns: int = 20_000) -> list[int]:
-        for _ in range(max_turns):
-            if not self.turn().pieces:
-                assert not self.scheduler.has_work, "work is left, but nothing is computed"
-                return self.order
-        raise AssertionError("a sequence starves")
-
-
-def run(limits: Limits) -> Run:
-    return Run(Scheduler(limits), Device(limits))
-
-
-def run_all(scheduler: Scheduler, device: Device) -> list[int]:
-    return Run(scheduler, device).all()
-
-
-def sequence(
-    number: int, ids: list[int], max_tokens: int = 4, priority: Priority = "batch"
-) -> Sequence:
-    return Sequence(number, np.array(ids, np.int32), max_tokens, priority)
-
+from tests.engine.decoding.device import Device, Run, next_token, run, sequence
 
 REQUESTS = st.lists(
     st.tuples(
