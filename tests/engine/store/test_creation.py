@@ -2,67 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import struct
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from paddock.engine.errors import (
-    BlobMissing,
-    EngineError,
-    InvalidName,
-    ModelNotFound,
-    RecipeRefused,
-    StoreFull,
-)
-from paddock.engine.gguf import read_header
+from paddock.engine.errors import BlobMissing, InvalidName, ModelNotFound, StoreFull
 from paddock.engine.models import ModelFinder
-from paddock.engine.profile import trial
 from paddock.engine.request import Message
-from paddock.engine.store import quantising
 from paddock.engine.store.creation import create
 from paddock.engine.store.names import parse_name
 from paddock.engine.store.progress import Progress
 from paddock.engine.store.recipe import Recipe
+from tests.engine.store.making import config, digest_of, made, refusal, statuses
 from tests.fakes.adapter import write_adapter
 from tests.fakes.gguf import LLAMA, write_gguf
 
 GO = "{{ .System }}|{{ .Prompt }}|{{ .Response }}"
-
-
-@pytest.fixture
-def finder(tmp_path: Path) -> ModelFinder:
-    return ModelFinder(tmp_path / "models", tmp_path / "cache")
-
-
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    return write_gguf(tmp_path / "m.gguf", {**LLAMA, "general.file_type": 1}, kind=1)
-
-
-def made(finder: ModelFinder, recipe: Recipe) -> list[Progress]:
-    lines: list[Progress] = []
-    create(finder.store, finder, recipe, lines.append)
-    return lines
-
-
-def statuses(lines: Sequence[Progress]) -> list[str]:
-    return [line.status for line in lines]
-
-
-def refusal(finder: ModelFinder, recipe: Recipe) -> str:
-    with pytest.raises(RecipeRefused) as caught:
-        made(finder, recipe)
-    assert finder.store.names() == []
-    assert finder.store.blobs.digests() == ()
-    return str(caught.value)
 
 
 def layers(finder: ModelFinder, name: str) -> dict[str, bytes]:
@@ -72,18 +33,6 @@ def layers(finder: ModelFinder, name: str) -> dict[str, bytes]:
         layer.media_type.rsplit(".", 1)[-1]: finder.store.blobs.read(layer.digest)
         for layer in manifest.layers
     }
-
-
-def config(finder: ModelFinder, name: str) -> dict[str, Any]:
-    manifest = finder.store.manifest(parse_name(name))
-    assert manifest is not None
-    assert manifest.config is not None
-    told: dict[str, Any] = json.loads(finder.store.blobs.read(manifest.config.digest))
-    return told
-
-
-def digest_of(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def test_a_file_becomes_a_model_as_ollama_would_write_it(
@@ -332,73 +281,6 @@ def test_whoever_listens_can_stop_the_work_and_nothing_is_made(
         create(finder.store, finder, Recipe("mine", files={"m": weights}), listen)
     assert finder.store.names() == []
     assert not finder.store.has_blob(digest_of(weights.read_bytes()))
-
-
-# Quantising
-
-
-@pytest.fixture
-def loadable(tmp_path: Path) -> Path:
-    """A model of one layer that llama.cpp can read, in F16."""
-    path = tmp_path / "trial.gguf"
-    trial.write(path, "F16")
-    return path
-
-
-@pytest.mark.parametrize(
-    ("wish", "kind"), [("q8_0", "Q8_0"), ("q4_K_M", "Q4_K_M"), ("Q4_0", "Q4_0")]
-)
-def test_weights_are_written_in_another_format(
-    finder: ModelFinder, loadable: Path, wish: str, kind: str
-) -> None:
-    lines = made(finder, Recipe("mine", files={"trial.gguf": loadable}, quantize=wish))
-    working = [line for line in lines if line.status == f"quantizing F16 model to {kind}"]
-    assert working[0] == Progress(f"quantizing F16 model to {kind}")
-    assert working[-1].completed == working[-1].total != 0
-    assert "verifying conversion" in statuses(lines)
-    facts = finder.find("mine")
-    assert read_header(Path(facts.path)).file_type == kind
-    assert facts.size_bytes < loadable.stat().st_size
-    assert config(finder, "mine")["file_type"] == kind
-    assert f"creating new layer sha256:{facts.digest}" in statuses(lines)
-    assert [path.name for path in (finder.store.root / "blobs").glob(".*")] == []
-    assert len(finder.store.blobs.digests()) == 2
-
-
-def test_only_unquantised_weights_are_quantised(finder: ModelFinder) -> None:
-    recipe = Recipe("mine", base="smollm2:135m", quantize="q4_0")
-    assert refusal(finder, recipe) == (
-        "quantization is only supported for F16, BF16 and F32 models"
-    )
-
-
-def test_the_format_that_it_has_already_is_no_work(finder: ModelFinder, weights: Path) -> None:
-    lines = made(finder, Recipe("mine", files={"m": weights}, quantize="f16"))
-    assert not any("quantizing" in line.status for line in lines)
-    assert finder.find("mine").digest == digest_of(weights.read_bytes()).removeprefix("sha256:")
-
-
-def test_a_quantiser_that_dies_is_told_with_its_last_words_and_leaves_nothing(
-    finder: ModelFinder, loadable: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = "import os, sys; sys.stdin.readline(); sys.stderr.write('GGML_ASSERT'); os.abort()"
-    monkeypatch.setattr(quantising, "_COMMAND", ("python3", "-c", script))
-    with pytest.raises(EngineError) as caught:
-        made(finder, Recipe("mine", files={"trial.gguf": loadable}, quantize="q8_0"))
-    assert str(caught.value).endswith(
-        "cannot be written in Q8_0: the process ended with status -6 (GGML_ASSERT)"
-    )
-    assert finder.store.names() == []
-    assert [path.name for path in (finder.store.root / "blobs").glob(".*")] == []
-
-
-def test_there_is_no_beginning_where_there_is_no_room(
-    finder: ModelFinder, loadable: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(quantising, "free_bytes", lambda _: 1_000_000)
-    with pytest.raises(StoreFull):
-        made(finder, Recipe("mine", files={"trial.gguf": loadable}, quantize="q8_0"))
-    assert finder.store.names() == []
 
 
 @pytest.fixture
