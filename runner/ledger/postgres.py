@@ -106,6 +106,11 @@ def server(url: str, identity: str) -> Server:
             f"The setting 'ledger' names '{scheme}': it takes postgresql://user@host/database, "
             f"or nothing for a file beside the pipeline."
         )
+    if _parts(url) is None:
+        raise LedgerError(
+            "The setting 'ledger' (PADDOCK_LEDGER) cannot be read as an address. In a name or a "
+            "password write %25 for %, %40 for @, %2F for /, %3A for : and %20 for a space."
+        )
     return Server(url, f"paddock_{identity}")
 
 
@@ -115,14 +120,28 @@ def place_of(url: str) -> str:
     >>> place_of("postgresql://me:secret@db.example:5433/work?sslmode=require")
     "PostgreSQL's database 'work' at db.example:5433"
     """
-    try:
-        parts = psycopg.conninfo.conninfo_to_dict(url)
-    except psycopg.Error:
+    parts = _parts(url)
+    if parts is None:
         return "PostgreSQL"
     host = parts.get("host") or parts.get("hostaddr") or "this machine"
     port = f":{parts['port']}" if parts.get("port") else ""
     name = parts.get("dbname") or parts.get("user") or "?"
     return f"PostgreSQL's database '{name}' at {host}{port}"
+
+
+def _parts(url: str) -> dict[str, Any] | None:
+    """Give what a URL says; None where it does not say what its author meant.
+
+    A character of a password that should be written as %40, say, cuts it at another place: then
+    part of the password stands where the host should, and must not be shown.
+    """
+    try:
+        parts: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(url)
+    except psycopg.Error:
+        return None
+    places = "".join(str(parts.get(name) or "") for name in ("host", "hostaddr", "dbname"))
+    is_whole = "@" not in places and re.fullmatch(r"[\d,]*", str(parts.get("port") or ""))
+    return parts if is_whole else None
 
 
 def host_of(url: str) -> str:

@@ -274,3 +274,23 @@ def test_an_identity_that_was_edited_is_named(tmp_path: Path) -> None:
         f"{tmp_path / 'id'}: this is no identity. Put back what it was, which names the ledger in "
         f"PostgreSQL, or remove it to begin a ledger anew."
     )
+
+
+@pytest.mark.parametrize("password", ["p%zz", "p@ss", "pa/ss", "p ss", "pa%", "a:b@c/d"])
+def test_a_password_that_cuts_the_address_at_the_wrong_place_is_shown_nowhere(
+    tmp_path: Path, password: str
+) -> None:
+    url = f"postgresql://me:{password}@127.0.0.1:1/work"
+    with pytest.raises(LedgerError) as caught, Ledger(tmp_path, url=url):
+        pass
+    assert str(caught.value) == (
+        "The setting 'ledger' (PADDOCK_LEDGER) cannot be read as an address. In a name or a "
+        "password write %25 for %, %40 for @, %2F for /, %3A for : and %20 for a space."
+    )
+    assert place_of(url) == "PostgreSQL"
+
+
+def test_a_users_name_may_hold_an_at_sign() -> None:
+    url = "postgresql://me%40server:s%40fe@db.example:5433/work"
+    assert place_of(url) == "PostgreSQL's database 'work' at db.example:5433"
+    assert server(url, "x").url == url
