@@ -45,13 +45,15 @@ class Address:
         return f"{self.scheme}://{netloc}:{self.port}{self.path}"
 
 
-def address(value: object) -> Address:
-    """Read a host, a port, both, or an URL.
+def address(value: object, port: int = PORT) -> Address:
+    """Read a host, a port, both, or an URL; `port` is meant where there is none.
 
     >>> address("0.0.0.0").url, address("http://gpu.lan/models/").url
     ('http://127.0.0.1:11434', 'http://gpu.lan:80/models')
     >>> address(":8080").host, address("[::1]:8080").host, address("::1").port
     ('0.0.0.0', '::1', 11434)
+    >>> address("0.0.0.0", 11436).port, address("http://gpu.lan", 11436).port
+    (11436, 80)
 
     Raises:
         BadValue: a scheme, a port or a host that cannot be.
@@ -63,13 +65,13 @@ def address(value: object) -> Address:
     if not rest or scheme.lower() not in _SCHEME_PORTS:
         raise BadValue("is not the address of a service", _REMEDY)
     netloc, _, path = rest.partition("/")
-    host, port = _split(netloc)
+    host, given = _split(netloc)
     if any(letter in "@?#\\" or letter <= " " for letter in host + path):
         raise BadValue("is not the address of a service", _REMEDY)
-    default = _SCHEME_PORTS[scheme.lower()] if has_scheme else PORT
+    default = _SCHEME_PORTS[scheme.lower()] if has_scheme else port
     tail = f"/{path.strip('/')}" if path.strip("/") else ""
     # A port alone is every interface, as Ollama has it (and Go's `net.Listen`).
-    return Address(host or "0.0.0.0", default if port is None else port, scheme.lower(), tail)
+    return Address(host or "0.0.0.0", default if given is None else given, scheme.lower(), tail)
 
 
 def _split(netloc: str) -> tuple[str, int | None]:

@@ -11,6 +11,7 @@ import difflib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from paddock.engine.settings import PoolSettings, ServiceSettings
 
 from . import values
 from .address import Address, address
-from .unattended_settings import UnattendedSettings
+from .unattended_settings import UP_PORT, UnattendedSettings
 
 FILE_NAME = "paddock.toml"
 
@@ -91,6 +92,8 @@ class _Name:
     field: str
     in_ollama: bool = False
     is_secret: bool = False
+    flag: str = ""
+    """What it is called on the command line, where that is another name."""
 
 
 NAMES: Mapping[str, _Name] = {
@@ -137,7 +140,7 @@ NAMES: Mapping[str, _Name] = {
     "allow": _Name(values.consents, "allow"),
     "ledger": _Name(values.text, "ledger_url", is_secret=True),
     "service_idle": _Name(values.seconds, "unattended.service_idle_s"),
-    "up_host": _Name(address, "unattended.address"),
+    "up_host": _Name(partial(address, port=UP_PORT), "unattended.address", flag="listen"),
     "work_pool": _Name(values.text, "unattended.work_pool"),
     "max_runs": _Name(values.count, "unattended.max_runs"),
     "max_attempts": _Name(values.count, "unattended.max_attempts"),
@@ -225,7 +228,8 @@ def _everything(
     folder: Path | None, flags: Mapping[str, object], environ: Mapping[str, str], home: Path
 ) -> Iterator[tuple[str, str, object]]:
     """Yield name, origin and value of all that is set, the strongest first."""
-    yield from ((name, f"--{name.replace('_', '-')}", value) for name, value in flags.items())
+    for name, value in flags.items():
+        yield name, f"--{NAMES[name].flag or name.replace('_', '-')}", value
     for prefix in ("PADDOCK_", "OLLAMA_"):
         for name, known in NAMES.items():
             value = environ.get(prefix + name.upper(), "").strip()

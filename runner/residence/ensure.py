@@ -130,12 +130,12 @@ def _died(last_words: Path, status: int, settings: Settings) -> str:
     why = lines[-1].strip() if lines else f"it ended with status {status}"
     return (
         f"The local service did not start: {why}\n"
-        f"  {log_of(settings.state_dir)} has more; `--local` runs without it."
+        f"  {log_of(settings.state_dir)} has more; `run --local` needs none."
     )
 
 
 def _late(settings: Settings) -> str:
     return (
         f"The local service did not start within {START_S:g} s.\n"
-        f"  {log_of(settings.state_dir)} may say why; `--local` runs without it."
+        f"  {log_of(settings.state_dir)} may say why; `run --local` needs none."
     )

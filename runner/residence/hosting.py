@@ -200,7 +200,7 @@ async def _door(place: Place, desk: Desk) -> AsyncIterator[None]:
     except OSError as error:
         raise NoResidence(
             f"No socket can be made at {place.socket}: {error.strerror}.\n"
-            "  Set PADDOCK_HOME to a folder on a local disk, or use `--local`."
+            "  Set PADDOCK_HOME to a folder on a local disk; `run --local` needs none."
         ) from None
     door.listen(BACKLOG)
     server = _Server(

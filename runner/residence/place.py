@@ -87,12 +87,12 @@ def made(place: Place) -> Place:
         except OSError as error:
             raise NoResidence(
                 f"{folder} cannot be used for the local service: {error.strerror}.\n"
-                "  Set PADDOCK_HOME to a folder that can be written, or use `--local`."
+                "  Set PADDOCK_HOME to a folder that can be written; `run --local` needs none."
             ) from None
         if stat.st_uid != os.getuid():
             raise NoResidence(
                 f"{folder} belongs to another user, so the local service cannot be trusted there.\n"
-                "  Set PADDOCK_HOME to a folder of your own, or use `--local`."
+                "  Set PADDOCK_HOME to a folder of your own; `run --local` needs none."
             )
     return place
 

@@ -196,6 +196,14 @@ def test_a_bad_variable_is_named_with_what_to_write(tmp_path: Path) -> None:
     )
 
 
+def test_where_up_listens_has_a_port_and_a_flag_of_its_own(tmp_path: Path) -> None:
+    named = read_settings(flags={"up_host": "0.0.0.0"}, environ={}, home=tmp_path).unattended
+    assert (named.address.host, named.address.port) == ("0.0.0.0", 11436)
+    with pytest.raises(SettingsError) as caught:
+        read_settings(flags={"up_host": "localhost:99999"}, environ={}, home=tmp_path)
+    assert str(caught.value).startswith("--listen: 'localhost:99999' has a port that is none.")
+
+
 def test_a_bad_value_in_a_file_is_named_with_the_file(tmp_path: Path) -> None:
     file = toml(tmp_path / ".config/paddock", "num_parallel = true")
     with pytest.raises(SettingsError) as caught:

@@ -68,7 +68,7 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
         made(place_of(settings(tmp_path)))
     assert str(error.value) == (
         f"{tmp_path}/residence cannot be used for the local service: Permission denied.\n"
-        "  Set PADDOCK_HOME to a folder that can be written, or use `--local`."
+        "  Set PADDOCK_HOME to a folder that can be written; `run --local` needs none."
     )
 
 
@@ -78,7 +78,7 @@ def test_a_file_in_the_folders_place_is_said(tmp_path: Path) -> None:
         made(place_of(settings(tmp_path)))
     assert str(error.value) == (
         f"{tmp_path}/residence cannot be used for the local service: File exists.\n"
-        "  Set PADDOCK_HOME to a folder that can be written, or use `--local`."
+        "  Set PADDOCK_HOME to a folder that can be written; `run --local` needs none."
     )
 
 
