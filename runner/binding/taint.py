@@ -6,6 +6,7 @@ is all that is made of them. Pure: asks the YAML alone, before anything runs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -22,8 +23,10 @@ PASSES_ON = frozenset(
 is not here is not trusted: steps of other packages too."""
 OWN_WORDS = frozenset(("calculator", "now"))
 """Tools whose results nobody else has written."""
-_HARMLESS = frozenset(("sha256", "size", "modified", "counts", "skipped", "usage"))
-"""Attributes in which no text has room."""
+_ASKING = frozenset(("agent", "chat", "reduce", "summarise"))
+"""Steps that tell their `usage`, in numbers."""
+_OF_FILES = ("sha256", "size", "modified")
+_FILES = re.compile(r"steps\.(\w+)\.files\Z")
 
 
 def marked(nodes: Iterable[BoundNode], inputs: Iterable[str] = ()) -> tuple[BoundNode, ...]:
@@ -46,6 +49,10 @@ class _Marker:
     def __init__(self, foreign: dict[Reference, bool]) -> None:
         self._foreign = foreign
         """Whether a step, an input (both by two words) or a loop variable is of others."""
+        self._harmless: set[Reference] = set()
+        """What holds no text, whoever made it: by its place, since a document's own field may
+        have any name."""
+        self._scans: set[str] = set()
 
     def all(self, nodes: Iterable[BoundNode]) -> Iterator[BoundNode]:
         """Mark nodes in order."""
@@ -55,6 +62,13 @@ class _Marker:
     def _step(self, step: BoundStep) -> BoundStep:
         untrusted = tuple(sorted(".".join(path) for path in self._of_others(_given(step))))
         is_foreign = bool(untrusted) or step.uses not in PASSES_ON or _reaches_out(step)
+        self._harmless.add(("steps", step.id, "skipped"))
+        if step.returns is not None:
+            is_foreign = is_foreign or bool(self._of_others(step.returns.references))
+        elif step.uses in _ASKING:
+            self._harmless.add(("steps", step.id, "usage"))
+        elif step.uses == "files.scan":
+            self._scans.add(step.id)
         self._foreign["steps", step.id] = is_foreign
         inner = step.inner
         if inner is not None:
@@ -72,19 +86,27 @@ class _Marker:
                     yield str(path[1])
 
     def _block(self, block: BoundBlock) -> BoundBlock:
-        self._foreign[block.var,] = bool(self._of_others(block.over.references))
+        outside = dict(self._foreign), set(self._harmless)
+        is_foreign = bool(self._of_others(block.over.references))
+        self._foreign[block.var,] = is_foreign
+        self._harmless -= {(block.var, name) for name in _OF_FILES}
+        files = _FILES.match(block.over.source.strip())
+        if files is not None and files[1] in self._scans:
+            self._harmless |= {(block.var, name) for name in _OF_FILES}
         body = tuple(self.all(block.body))
-        self._foreign["steps", block.id] = True in (
-            self._foreign[block.var,],
-            *(self._foreign.get(("steps", node.id), True) for node in body),
-        )
+        returned = block.returns.references if block.returns is not None else ()
+        is_foreign = is_foreign or bool(self._of_others(returned))
+        is_foreign = is_foreign or any(self._foreign["steps", node.id] for node in body)
+        self._foreign, self._harmless = outside  # its names are its own
+        self._foreign["steps", block.id] = is_foreign
+        self._harmless |= {("steps", block.id, name) for name in ("counts", "skipped")}
         return replace(block, body=body)
 
     def _of_others(self, references: Iterable[Reference]) -> list[Reference]:
         return [path for path in references if self._is_foreign(path)]
 
     def _is_foreign(self, path: Reference) -> bool:
-        if path[-1] in _HARMLESS:
+        if path[:2] in self._harmless or path[:3] in self._harmless:
             return False
         if path[0] == "steps":  # what stands after who reads it is not known yet
             return self._foreign.get(path[:2], True)

@@ -61,6 +61,45 @@ def test_what_is_made_of_documents_is_of_others_however_often_it_is_rewritten(
     }
 
 
+def test_a_field_of_others_is_theirs_whatever_its_name(tmp_path: Path) -> None:
+    steps = """\
+  - {id: docs, uses: files.scan, with: {root: .}}
+  - {id: rows, uses: files.rows, with: {path: a.csv}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - id: found
+        uses: chat
+        with: {prompt: "{{ doc.path }}"}
+        reply: {schema: {size: str, usage: str}}
+      - {id: spent, uses: prompt, with: {template: "{{ steps.found.usage.calls }} {{ doc.size }}"}}
+      - {id: told, uses: prompt, with: {template: "{{ steps.found.output.size }}"}}
+      - {id: given, uses: prompt, with: {template: "-"}, returns: {usage: steps.found.text}}
+      - {id: after, uses: prompt, with: {template: "{{ steps.given.usage }}"}}
+  - id: lines
+    for_each: row in steps.rows.rows
+    do:
+      - {id: line, uses: prompt, with: {template: "{{ row.size }}, {{ row.modified }}"}}
+      - id: inner
+        for_each: n in [1, 2]
+        do: [{id: n, uses: prompt, with: {template: "{{ n }}"}}]
+        returns: {counts: row.size}
+      - {id: last, uses: prompt, with: {template: "{{ steps.inner.results }}"}}
+"""
+    assert untrusted(tmp_path, steps) == {
+        "docs": (),
+        "rows": (),
+        "found": ("doc.path",),
+        "spent": (),
+        "told": ("steps.found.output.size",),
+        "given": (),
+        "after": ("steps.given.usage",),
+        "line": ("row.modified", "row.size"),
+        "n": (),
+        "last": ("steps.inner.results",),
+    }
+
+
 def test_what_the_caller_and_the_author_wrote_is_not(tmp_path: Path) -> None:
     steps = """\
   - {id: one, uses: chat, with: {prompt: "Of {{ inputs.topic }}"}}
