@@ -51,7 +51,7 @@ class Form:
 
 def read(value: Any, base: FilePath) -> Form:
     """Read what stands under `reply.schema`; `base` is the pipeline's folder."""
-    if texts.is_file(value) and value["file"] not in SCALARS:
+    if texts.is_file(value) and str(value["file"]) not in SCALARS:
         return _of_file(value["file"], base)
     if isinstance(value, str):
         return _of_text(value, "", "")

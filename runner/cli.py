@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from .commands.helping import reads_well
 from .display import console
 
 # The modules of `commands`, and the commands of each: only the one that is asked for is imported,
@@ -61,6 +62,7 @@ def application(command: str | None = None) -> typer.Typer:
     app.callback()(_root)
     for name in [name for name, commands in GROUPS.items() if command in commands] or GROUPS:
         importlib.import_module(f"paddock.runner.commands.{name}").register(app)
+    reads_well(app)
     return app
 
 

@@ -45,7 +45,9 @@ def register(app: typer.Typer) -> None:
 
 
 def chat(
-    model: Annotated[str, typer.Argument(metavar="MODEL")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A name, as `paddock list` shows it.")
+    ],
     prompt: Annotated[
         list[str] | None,
         typer.Argument(metavar="[PROMPT...]", help="Answered once; without one: a conversation."),

@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def create(
-    model: Annotated[str, typer.Argument(metavar="NEW")],
+    model: Annotated[str, typer.Argument(metavar="NEW", help="What it is to be called.")],
     file: Annotated[
         str | None,
         typer.Option("--file", "-f", metavar="MODELFILE", help="./Modelfile by default."),

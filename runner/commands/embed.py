@@ -21,7 +21,9 @@ def register(app: typer.Typer) -> None:
 
 
 def embed(
-    model: Annotated[str, typer.Argument(metavar="MODEL")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A name, as `paddock list` shows it.")
+    ],
     texts: Annotated[
         list[str] | None, typer.Argument(metavar="[TEXT...]", help="Without any: standard input.")
     ] = None,
@@ -31,7 +33,9 @@ def embed(
     lines: Annotated[
         bool, typer.Option("--lines", help="Each line of files or input is a text of its own.")
     ] = False,
-    dimensions: Annotated[int | None, typer.Option(min=1, metavar="N")] = None,
+    dimensions: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Keep so many numbers of each vector.")
+    ] = None,
     truncate: Annotated[
         bool, typer.Option("--truncate", help="Cut texts that are too long, rather than fail.")
     ] = False,

@@ -44,7 +44,10 @@ def register(app: typer.Typer) -> None:
 
 
 def validate(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...")], as_json: Json = False
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Pipelines, or folders with one.")
+    ],
+    as_json: Json = False,
 ) -> int:
     """Check pipelines and print every fault."""
     from paddock.runner.verbs import validate as check

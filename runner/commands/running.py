@@ -38,7 +38,10 @@ def ps(as_json: Json = False) -> int:
 
 
 def stop(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...")], as_json: Json = False
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Names, as `paddock ps` shows them.")
+    ],
+    as_json: Json = False,
 ) -> int:
     """Let models go from memory, as soon as their answers are done."""
     from paddock.runner import service

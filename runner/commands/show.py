@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def show(
-    model: Annotated[str, typer.Argument(metavar="MODEL")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name, or a GGUF file.")],
     modelfile: Annotated[bool, typer.Option("--modelfile", help="Only its Modelfile.")] = False,
     parameters: Annotated[bool, typer.Option("--parameters", help="Only its parameters.")] = False,
     template: Annotated[bool, typer.Option("--template", help="Only its template.")] = False,

@@ -54,8 +54,8 @@ def list_(as_json: Json = False) -> int:
 
 
 def cp(
-    source: Annotated[str, typer.Argument(metavar="MODEL")],
-    target: Annotated[str, typer.Argument(metavar="NEW")],
+    source: Annotated[str, typer.Argument(metavar="MODEL", help="One that is here.")],
+    target: Annotated[str, typer.Argument(metavar="NEW", help="What it is to be called as well.")],
     as_json: Json = False,
 ) -> int:
     """Give a model a second name."""
@@ -77,7 +77,10 @@ def cp(
 
 
 def rm(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...")], as_json: Json = False
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Names, as `paddock list` shows them.")
+    ],
+    as_json: Json = False,
 ) -> int:
     """Remove models; what others need stays."""
     from paddock.engine.errors import EngineError
@@ -108,7 +111,10 @@ def rm(
 
 
 def check(
-    model: Annotated[str | None, typer.Argument(metavar="[MODEL]")] = None, as_json: Json = False
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="This one alone; all, by default.")
+    ] = None,
+    as_json: Json = False,
 ) -> int:
     """Read the blobs of models again, and name the faulty ones."""
     from paddock.engine.store.names import parse_name

@@ -79,7 +79,9 @@ def pull(
 
 
 def push(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="HOST/NAMESPACE/MODEL[:TAG]")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Where to: HOST/NAMESPACE/MODEL[:TAG].")
+    ],
     insecure: _Insecure = False,
     as_json: Json = False,
 ) -> int:

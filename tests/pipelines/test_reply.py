@@ -83,6 +83,13 @@ def test_a_schema_may_stand_in_a_file_or_in_a_text(tmp_path: Path) -> None:
     assert read({"file": "str"}, tmp_path).schema["required"] == ["file"]
 
 
+@pytest.mark.parametrize("name", [["a"], {"a": 1}, 5, "", None])
+def test_a_file_whose_name_is_none_is_a_fault(name: Any, tmp_path: Path) -> None:
+    assert read({"file": name}, tmp_path).faults == (
+        FormFault(("file",), "`file` must be the path of a file"),
+    )
+
+
 def test_a_file_that_is_no_schema_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "form.json").write_text("[1, 2", encoding="utf-8")
     assert read({"file": "form.json"}, tmp_path).faults == (

@@ -1,0 +1,124 @@
+"""How `--help` reads: commands in sections, whole sentences, arguments as a person writes them.
+
+Knows Typer's classes and no command. Typer's own words (`{FILE...}...`, `<int range>`, `or a...`)
+are for whoever wrote the program.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+SECTIONS = {
+    "Pipelines": (
+        "init", "validate", "plan", "run", "test", "summarise", "graph", "why", "runs", "logs",
+        "clean",
+    ),
+    "Unattended, on one machine or several": ("up", "service", "worker", "cluster"),
+    "Models": (
+        "chat", "embed", "batch", "list", "show", "pull", "push", "create", "cp", "rm", "tune",
+        "check", "prune", "serve", "ps", "stop",
+    ),
+    "What there is": ("steps", "tools", "schema", "config", "doctor"),
+}  # fmt: skip
+"""Heading → the commands below it, in this order."""
+
+_TYPE = re.compile(r" <([^<>]*)>")
+_NAMES = {"str": "TEXT", "int": "N", "int range": "N", "float": "NUMBER", "path": "PATH"}
+_BETWEEN = re.compile(r"(\d+)<=x<=(\d+)")
+_LEAST = re.compile(r"x>=(\d+)")
+
+
+class Command(TyperCommand):
+    """A command whose help names arguments as they are written."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Give what stands behind the command's name in the line of its usage."""
+        return ["[OPTIONS]", *(_piece(param) for param in _arguments(self.get_params(ctx)))]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments and options, each with what it is for."""
+        arguments, options = [], []
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is None:
+                continue
+            if param.param_type_name == "argument":
+                arguments.append((_name(param), _explained(record[1])))
+            else:
+                options.append((_typed(record[0]), _explained(record[1])))
+        for heading, rows in (("Arguments", arguments), ("Options", options)):
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
+
+
+class Commands(TyperGroup):
+    """A group whose help tells each command in whole."""
+
+    sections: Mapping[str, Collection[str]] = {}
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands, under headings where there are some."""
+        told = {
+            name: " ".join((command.help or "").partition("\n\n")[0].split())
+            for name, command in self.commands.items()
+            if not command.hidden
+        }
+        for heading, names in (self.sections or {"Commands": told}).items():
+            rows = [(name, told[name]) for name in names if name in told]
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
+
+
+class Entrance(Commands):
+    """All the commands there are."""
+
+    sections = SECTIONS
+
+
+def reads_well(app: typer.Typer, kind: type[Commands] = Entrance) -> None:
+    """Let an application, and the groups in it, tell their help so."""
+    app.info.cls = kind
+    for command in app.registered_commands:
+        command.cls = Command
+    for group in app.registered_groups:
+        group.cls = Commands
+        if group.typer_instance is not None:
+            reads_well(group.typer_instance, Commands)
+
+
+def _arguments(params: Iterable[Any]) -> Iterator[Any]:
+    return (param for param in params if param.param_type_name == "argument")
+
+
+def _name(param: Any) -> str:
+    return str(param.metavar or param.name.upper()).strip("[].")
+
+
+def _piece(param: Any) -> str:
+    name = _name(param) + ("..." if param.nargs == -1 else "")
+    return name if param.required else f"[{name}]"
+
+
+def _typed(names: str) -> str:
+    """Give an option's names and what it takes.
+
+    >>> _typed("--words <int range>"), _typed("--for <editor|llm>")
+    ('--words N', '--for editor|llm')
+    """
+    return _TYPE.sub(lambda found: f" {_NAMES.get(found[1], found[1])}", names)
+
+
+def _explained(text: str) -> str:
+    """Give what an option is for, its bounds in words.
+
+    >>> _explained("How many.  [default: 80; 1<=x<=100]"), _explained("How many.  [x>=1]")
+    ('How many.  [default: 80; 1 to 100]', 'How many.  [1 or more]')
+    """
+    return _LEAST.sub(r"\1 or more", _BETWEEN.sub(r"\1 to \2", text))
