@@ -108,7 +108,7 @@ def load(name: str) -> type[Step[Any, Any]]:
     try:
         kind = points[0].load()
     except (Exception, SystemExit) as error:  # an import may raise anything; it is told
-        raise BrokenStep(name, package(name), f"{type(error).__name__}: {error}") from error
+        raise BrokenStep(name, package(name), _words(error)) from error
     fault = _fault(kind)
     if fault:
         raise BrokenStep(name, package(name), f"{points[0].value} {fault}")
@@ -121,13 +121,34 @@ def load_all() -> tuple[dict[str, type[Step[Any, Any]]], tuple[BrokenStep, ...]]
     broken: list[BrokenStep] = []
     for name in names():
         try:
-            kinds[name] = load(name)
+            kinds[name] = _described(name, load(name))
         except BrokenStep as error:
             broken.append(error)
         why = "it has the name of one that comes with Paddock"
         hidden = [point for point in _all().get(name, ()) if point not in _found()[name]]
         broken += [BrokenStep(name, _of(point), why) for point in hidden]
     return kinds, tuple(broken)
+
+
+def _described(name: str, kind: type[Step[Any, Any]]) -> type[Step[Any, Any]]:
+    """Give a step that can be told to people and to editors.
+
+    Raises:
+        BrokenStep: what it takes or gives has no JSON Schema.
+    """
+    try:
+        kind.params.model_json_schema()
+        kind.output.model_json_schema()
+    except Exception as error:  # Pydantic says so in many ways
+        why = f"its parameters and outputs cannot be told: {_words(error)}"
+        raise BrokenStep(name, package(name), why) from error
+    return kind
+
+
+def _words(error: BaseException) -> str:
+    """Say in one line what an error is, without a library's advice below it."""
+    first = str(error).strip().partition("\n\n")[0]
+    return f"{type(error).__name__}: {' '.join(first.split())}"
 
 
 def package(name: str) -> str:
@@ -145,4 +166,13 @@ def _fault(kind: object) -> str:
             return f"has no `{field}` that is a subclass of {base.__module__}.{base.__name__}"
     missing = [word for word in ("version", "is_pure", "roles") if not hasattr(kind, word)]
     missing += [word for word in ("reads", "run") if not callable(getattr(kind, word, None))]
-    return f"lacks {', '.join(f'`{word}`' for word in missing)}" if missing else ""
+    if missing:
+        return f"lacks {', '.join(f'`{word}`' for word in missing)}"
+    return next(
+        (
+            f"has a `{word}` that is no {form.__name__}"
+            for word, form in (("version", int), ("is_pure", bool), ("roles", frozenset))
+            if not isinstance(getattr(kind, word), form)
+        ),
+        "",
+    )

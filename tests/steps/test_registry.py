@@ -132,6 +132,16 @@ def test_a_plug_in_is_a_step_like_the_built_in_ones(tmp_path: Path) -> None:
             GOOD.replace("version, is_pure, roles = 1, True, frozenset()", "version = 1"),
             "acme_steps:Shout lacks `is_pure`, `roles`",
         ),
+        (
+            "shout = acme_steps:Shout",
+            GOOD.replace("frozenset()", "None"),
+            "acme_steps:Shout has a `roles` that is no frozenset",
+        ),
+        (
+            "shout = acme_steps:Shout",
+            "raise RuntimeError('no\\nlicence')",
+            "RuntimeError: no licence",
+        ),
     ],
 )
 def test_a_broken_plug_in_is_told_with_its_package(
@@ -178,3 +188,26 @@ def test_a_plug_in_takes_no_built_in_name_away_and_is_told(tmp_path: Path) -> No
         "paddock.steps.chat step 'chat' of package 'acme-steps' cannot be used: it has the name "
         "of one that comes with Paddock. Update or remove 'acme-steps'.\n"
     )
+
+
+def test_a_plug_in_that_cannot_be_told_to_editors_hides_no_other(tmp_path: Path) -> None:
+    code = """
+    class Shape:
+        pass
+""" + GOOD.replace(
+        "text: str\n", "model_config = {'arbitrary_types_allowed': True}\n        text: Shape\n", 1
+    )
+    plug_in(tmp_path, "shout = acme_steps:Shout", code)
+    program = """
+        from paddock.steps import registry
+        from paddock.runner.commands.machine import schema_of_all
+        kinds, broken = registry.load_all()
+        print("shout" in kinds, "chat" in kinds, "with chat" in schema_of_all()["definitions"])
+        print(*broken)
+    """
+    out = in_a_new_python(program, tmp_path)
+    assert out.startswith(
+        "False True True\nstep 'shout' of package 'acme-steps' cannot be used: its parameters and "
+        "outputs cannot be told: PydanticInvalidForJsonSchema: "
+    )
+    assert out.endswith(" Update or remove 'acme-steps'.\n") and out.count("\n") == 2
