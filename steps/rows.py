@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,6 +19,7 @@ FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", 
 _MOST_ROWS = 1_000_000
 _DELIMITERS = (",", ";", "\t", "|")
 _SAMPLE_ROWS = 50
+_HALF, _HALF_ESCAPED = re.compile("[\ud800-\udfff]"), re.compile(r"\\u[dD][89a-fA-F]")
 _EXCEL_HINT = re.compile(r"\Asep=(.)\n")
 # A spreadsheet takes such a cell for a formula; a number or a telephone number is none.
 _FORMULA = re.compile(r"\A(?:[=@\t\r]|[+-](?![\d\s().,/%+-]*\Z))")
@@ -82,7 +85,8 @@ def _from_csv(text: str, delimiter: str, columns: Sequence[str] | None, has_head
     n_before = 0
     if hint and not delimiter:
         delimiter, text, n_before = hint[1], text[hint.end() :], 1
-    lines = list(_cells(text, delimiter or _delimiter(text), n_before))
+    n_most = _MOST_ROWS + has_header
+    lines = list(_cells(text, delimiter or _delimiter(text), n_before, n_most))
     if not lines:
         raise NoRows("is empty: it has no row")
     if has_header:
@@ -93,7 +97,9 @@ def _from_csv(text: str, delimiter: str, columns: Sequence[str] | None, has_head
     return _picked(list(_named(names, body)), names, wanted)
 
 
-def _cells(text: str, delimiter: str, n_before: int) -> Iterator[tuple[int, list[str]]]:
+def _cells(
+    text: str, delimiter: str, n_before: int, n_most: int
+) -> Iterator[tuple[int, list[str]]]:
     """Give each row that is not blank, with the line on which it begins."""
     reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
     begins = 1 + n_before
@@ -112,7 +118,7 @@ def _cells(text: str, delimiter: str, n_before: int) -> Iterator[tuple[int, list
             return
         if row and not (len(row) == 1 and not row[0].strip()):
             n += 1
-            if n > _MOST_ROWS:
+            if n > n_most:
                 raise NoRows(f"has more than {_MOST_ROWS:,} rows, which are not read at once")
             yield begins, row
         begins = reader.line_num + 1 + n_before
@@ -138,12 +144,12 @@ def _delimiter(text: str) -> str:
 
 def _header(cells: Sequence[str]) -> list[str]:
     names = [cell.strip() or f"column_{n}" for n, cell in enumerate(cells, 1)]
-    for name in names:
-        if names.count(name) > 1:
-            raise NoRows(
-                f"names column '{name}' twice in its first row",
-                "Rename one, or set `header: false` and name them under `columns`.",
-            )
+    twice = next((name for name, n in Counter(names).items() if n > 1), None)
+    if twice is not None:
+        raise NoRows(
+            f"names column '{twice}' twice in its first row",
+            "Rename one, or set `header: false` and name them under `columns`.",
+        )
     return names
 
 
@@ -162,12 +168,12 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = _value(line)
         except json.JSONDecodeError as error:
             why = f"line {number}, column {error.colno}: {error.msg}"
             raise NoRows(f"is no valid JSONL: {why}") from error
         except (ValueError, RecursionError) as error:
-            raise NoRows(f"is no valid JSONL: line {number}: {error}") from error
+            raise NoRows(f"is no valid JSONL: line {number}: {_why_not(error)}") from error
         if not isinstance(row, dict):
             raise NoRows(f"has no row on line {number}: it must be an object `{{…}}`")
         yield row
@@ -175,18 +181,47 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
 
 def _list(text: str) -> Iterator[dict[str, Any]]:
     try:
-        rows = json.loads(text)
+        rows = _value(text)
     except json.JSONDecodeError as error:
         why = f"line {error.lineno}, column {error.colno}: {error.msg}"
         raise NoRows(f"is no valid JSON: {why}") from error
     except (ValueError, RecursionError) as error:
-        raise NoRows(f"is no valid JSON: {error}") from error
+        raise NoRows(f"is no valid JSON: {_why_not(error)}") from error
     if not isinstance(rows, list):
         raise NoRows("holds no list of rows", "Read a JSON file of another form with `files.read`.")
     for index, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise NoRows(f"holds a list whose element {index} is no object `{{…}}`")
         yield row
+
+
+class _Impossible(ValueError):
+    """A number that JSON cannot have."""
+
+
+def _value(text: str) -> Any:
+    """Read a value of JSON; half a character, which no text can have, becomes U+FFFD."""
+    value = json.loads(text, parse_constant=_constant, parse_float=_float)
+    if not _HALF_ESCAPED.search(text):
+        return value
+    return json.loads(_HALF.sub("\ufffd", json.dumps(value, ensure_ascii=False)))
+
+
+def _constant(word: str) -> float:
+    raise _Impossible(f"{word} is no number of JSON")
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise _Impossible(f"the number {digits[:20]} is too large")
+    return value
+
+
+def _why_not(error: ValueError | RecursionError) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return str(error) if isinstance(error, _Impossible) else "a number has thousands of digits"
 
 
 def _picked(found: list[dict[str, Any]], names: list[str], columns: Sequence[str] | None) -> Table:

@@ -122,7 +122,7 @@ def test_columns_without_a_header_get_names(read: Read) -> None:
             "'a.json' holds no list of rows. Read a JSON file of another form with `files.read`.",
         ),
         ("a.json", "[1]", {}, "'a.json' holds a list whose element 1 is no object `{…}`."),
-        ("a.json", "[" * 9000, {}, "'a.json' is no valid JSON: maximum recursion depth exceeded"),
+        ("a.json", "[" * 9000, {}, "'a.json' is no valid JSON: it is nested too deeply"),
         ("a.csv", b"\x00\x01", {}, "'a.csv' is not text: it has NUL bytes, as binary data has."),
         (
             "a.csv", "a,b", {"encoding": "klingon"},
@@ -149,6 +149,44 @@ def test_what_is_no_table_is_refused_with_its_place(
     read: Read, name: str, data: str | bytes | None, wishes: dict[str, Any], reason: str
 ) -> None:
     assert refused(read, name, data, **wishes).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "why"),
+    [
+        ("a.jsonl", '{"a": 1}\n{"a": NaN}\n', "JSONL: line 2: NaN is no number of JSON"),
+        ("a.json", '[{"a": -Infinity}]', "JSON: -Infinity is no number of JSON"),
+        ("a.jsonl", '{"a": 1e999}', "JSONL: line 1: the number 1e999 is too large"),
+        ("a.jsonl", '{"a": %s}' % ("9" * 5000), "JSONL: line 1: a number has thousands of digits"),
+        ("a.json", "[" * 100_000, "JSON: it is nested too deeply"),
+    ],
+)
+def test_what_json_cannot_hold_is_refused_in_words(
+    read: Read, name: str, data: str, why: str
+) -> None:
+    assert refused(read, name, data) == f"'{name}' is no valid {why}."
+
+
+def test_half_a_character_becomes_a_mark_and_whole_ones_stay(read: Read) -> None:
+    out = read("a.jsonl", '{"a": "x\\ud800y", "b\\udc00": "\\ud83d\\ude00"}')
+    assert out.rows == [{"a": "x\ufffdy", "b\ufffd": "\U0001f600"}]
+    assert out.columns == ["a", "b\ufffd"]
+
+
+def test_the_row_that_names_the_columns_is_none_of_the_most_rows(
+    read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "_MOST_ROWS", 3)
+    assert read("a.csv", "n\n1\n2\n3\n").count == 3
+    too_many = "'a.csv' has more than 3 rows, which are not read at once."
+    assert refused(read, "a.csv", "n\n1\n2\n3\n4\n") == too_many
+    assert refused(read, "a.csv", "1\n2\n3\n4\n", header=False) == too_many
+
+
+@pytest.mark.timeout(20)
+def test_a_table_of_very_many_columns_is_read_at_once(read: Read) -> None:
+    names = [f"c{number}" for number in range(60_000)]
+    assert read("a.csv", f"{','.join(names)}\n{','.join(names)}\n").columns == names
 
 
 def test_a_column_named_twice_is_a_fault_of_the_pipeline() -> None:
