@@ -38,6 +38,13 @@ class Line:
 
         self.url = address.url
         self._key = address.key
+        if not _is_header(address.key):
+            raise ModelBroken(
+                address.url,
+                "the key that it is to be shown has a character that no header carries: only "
+                "letters, digits and signs of ASCII do. Correct the model's `pool.key`, "
+                "or PADDOCK_POOL_KEY",
+            )
         self._http = httpx.AsyncClient(
             base_url=address.url,
             headers={"Authorization": f"Bearer {address.key}"} if address.key else {},
@@ -168,6 +175,10 @@ class Line:
         else:
             what = f"the server asks for a key ({said}). Give it as"
         return f"{what} the model's `pool.key`, or PADDOCK_POOL_KEY"
+
+
+def _is_header(key: str) -> bool:
+    return key.isascii() and key.isprintable() and key == key.strip()
 
 
 def _too_long(error: Any) -> PromptTooLong | None:

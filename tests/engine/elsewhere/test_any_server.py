@@ -313,3 +313,14 @@ def test_what_cannot_be_asked_of_others_is_refused(request_: ChatRequest, told: 
                 await said(server, request_)
 
     refused()
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "two\nlines", "ends in a space ", "\x7f"])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(ModelBroken) as caught:
+        AnyServer(ServerAddress("http://gpu-1:8000", key), lambda text: None)
+    assert str(caught.value) == (
+        "http://gpu-1:8000: the key that it is to be shown has a character that no header carries: "
+        "only letters, digits and signs of ASCII do. Correct the model's `pool.key`, "
+        "or PADDOCK_POOL_KEY"
+    )
