@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -79,6 +80,8 @@ class Input:
         try:
             return _PARSE[self.type](text)
         except (ValueError, RecursionError):
+            if self.type == "json" and text.lstrip()[:1] in ("{", "["):
+                raise WrongInput(f"must be JSON, and {self._shown(text)} is not whole") from None
             return text
 
 
@@ -97,7 +100,7 @@ def _bool(text: str) -> Any:
 
 def _list(text: str) -> Any:
     if text.lstrip().startswith("["):
-        return json.loads(text)
+        return _json(text)
     return [part.strip() for part in text.split(",")] if text.strip() else []
 
 
@@ -105,8 +108,17 @@ def _same(text: str) -> Any:
     return text
 
 
+def _json(text: str) -> Any:
+    return json.loads(text, parse_constant=_refuse)
+
+
+def _refuse(name: str) -> Any:
+    """Refuse NaN and infinities: what machines read has none."""
+    raise ValueError(name)
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_text(value: Any) -> bool:
@@ -119,7 +131,7 @@ def _is_path(value: Any) -> bool:
 
 _PARSE: dict[InputType, Callable[[str], Any]] = {
     **{"str": _same, "path": _same, "dir": _same, "enum": _same},
-    **{"int": int, "float": float, "bool": _bool, "list": _list, "json": json.loads},
+    **{"int": int, "float": float, "bool": _bool, "list": _list, "json": _json},
 }
 _IS: dict[InputType, Callable[[Any], bool]] = {
     "str": _is_text,

@@ -30,11 +30,28 @@ SECTIONS = {
 _TYPE = re.compile(r" <([^<>]*)>")
 _NAMES = {"str": "TEXT", "int": "N", "int range": "N", "float": "NUMBER", "path": "PATH"}
 _BETWEEN = re.compile(r"(\d+)<=x<=(\d+)")
+_PLAINLY = {
+    r"^Value error, ": "",
+    r"^Input should be greater than or equal to ": "it must be at least ",
+    r"^Input should be less than or equal to ": "it must be at most ",
+    r"^Input should be a valid integer, .*": "it must be a whole number",
+    r"^Input should be a valid number, .*": "it must be a number",
+    r"^Input should be ": "it must be ",
+}
+"""What Typer says of a value that it does not take → how we say it."""
 _LEAST = re.compile(r"x>=(\d+)")
 
 
 class Command(TyperCommand):
     """A command whose help names arguments as they are written."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Read the command line; what is wrong with it is told in plain words."""
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            error.message = plainly(error.message)
+            raise
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Give what stands behind the command's name in the line of its usage."""
@@ -91,6 +108,19 @@ def reads_well(app: typer.Typer, kind: type[Commands] = Entrance) -> None:
         group.cls = Commands
         if group.typer_instance is not None:
             reads_well(group.typer_instance, Commands)
+
+
+def plainly(told: str) -> str:
+    """Say without a program's words what is wrong with a value.
+
+    >>> plainly("Input should be greater than or equal to 1")
+    'it must be at least 1.'
+    >>> plainly("Value error, 'x' is not one of 'new', 'any'.")
+    "'x' is not one of 'new', 'any'."
+    """
+    for theirs, ours in _PLAINLY.items():
+        told = re.sub(theirs, ours, told)
+    return told if told.endswith((".", "?")) else f"{told}."
 
 
 def _arguments(params: Iterable[Any]) -> Iterator[Any]:

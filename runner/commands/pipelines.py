@@ -16,7 +16,7 @@ from .exits import DONE, FAILED, WRONG, CommandError, guarded
 from .machine import Json
 
 if TYPE_CHECKING:
-    from paddock.runner.report import Report
+    from paddock.runner.report import Report, ValidateReport
     from paddock.runner.settings import Settings
 
 WORK_TO_DO = 10
@@ -50,9 +50,7 @@ def validate(
     as_json: Json = False,
 ) -> int:
     """Check pipelines and print every fault."""
-    from paddock.runner.verbs import validate as check
-
-    reports = [check(pipeline_file(file)) for file in files]
+    reports = [_checked(file) for file in files]
     faults = [fault for report in reports for fault in report.faults]
     for report in reports:
         for fault in report.faults:
@@ -66,6 +64,19 @@ def validate(
     elif faults:
         console.tell(f"{console.counted(len(faults), 'fault')}.")
     return WRONG if faults else DONE
+
+
+def _checked(file: str) -> ValidateReport:
+    """Check one of several; that it is not there hides no fault of the others."""
+    from paddock.pipelines.errors import Fault
+    from paddock.runner.report import ValidateReport
+    from paddock.runner.verbs import validate as check
+
+    try:
+        return check(pipeline_file(file))
+    except CommandError as error:
+        message, _, remedy = str(error).partition("\n  ")
+        return ValidateReport(file, (Fault(message, remedy),))
 
 
 def plan(
@@ -199,7 +210,7 @@ def _asked(
     file: str | None, inputs: list[str] | None, resume: str | None
 ) -> tuple[Path, Mapping[str, Any]]:
     """Give the pipeline that is meant and its inputs."""
-    path = None if file is None else pipeline_file(file)
+    path = None if file is None else pipeline_file(file, may_be_model=True)
     given = parse_inputs(inputs)
     if resume is not None:
         from .resuming import resumed
@@ -259,12 +270,18 @@ def parse_inputs(given: list[str] | None) -> dict[str, str]:
     return inputs
 
 
-def pipeline_file(text: str) -> Path:
+def pipeline_file(text: str, *, may_be_model: bool = False) -> Path:
     """Find the pipeline that is meant: a file, or the `pipeline.yaml` of a folder.
+
+    `may_be_model`: the word is also where others write a model's name.
 
     Raises:
         CommandError: there is none, with what is near.
     """
+    if not text:
+        raise CommandError(
+            "The name of the pipeline is empty.\n  Name a file, or a folder with one."
+        )
     path = Path(text)
     if path.is_dir():
         if (path / "pipeline.yaml").is_file():
@@ -272,7 +289,9 @@ def pipeline_file(text: str) -> Path:
         raise CommandError(f"The folder '{text}' has no pipeline.yaml.{_yaml_files(path)}")
     if path.exists():
         return path
-    if _looks_like_a_model(text):
+    if path.is_symlink():
+        raise CommandError(f"'{text}' is a link to what is not there.\n  Mend the link.")
+    if may_be_model and _looks_like_a_model(text):
         raise CommandError(
             f"There is no file '{text}'.\n  To talk to a model, `paddock chat {text}` is meant; "
             "`paddock run` takes a pipeline."
@@ -283,7 +302,7 @@ def pipeline_file(text: str) -> Path:
 def _looks_like_a_model(text: str) -> bool:
     """Tell whether this is `name:tag`, `owner/name` or a bare name rather than a file's."""
     is_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)*(:[\w.-]+)?", text) is not None
-    return is_name and not text.startswith(".") and (":" in text or not Path(text).suffix)
+    return is_name and not text.startswith((".", "-")) and (":" in text or not Path(text).suffix)
 
 
 def _yaml_files(folder: Path) -> str:

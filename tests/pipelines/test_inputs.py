@@ -40,6 +40,10 @@ def test_a_text_is_read_as_its_kind(kind: InputType, given: Any, value: Any) -> 
         ("list", {"a": 1}, "must be a list, not '{\"a\": 1}'"),
         ("str", 5, "must be text, not '5'"),
         ("dir", "", "must be a path, not ''"),
+        ("json", '{"a": 1', "must be JSON, and '{\"a\": 1' is not whole"),
+        ("json", "[1, NaN]", "must be JSON, and '[1, NaN]' is not whole"),
+        ("float", "nan", "must be a number, not 'NaN'"),
+        ("float", "1e999", "must be a number, not 'Infinity'"),
     ],
 )
 def test_another_kind_is_refused(kind: InputType, given: Any, told: str) -> None:

@@ -164,6 +164,44 @@ def test_a_wrong_command_line_ends_with_2(arguments: tuple[str, ...]) -> None:
     assert paddock(*arguments).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("runs", "-n", "0"), "'-n' / '--limit': it must be at least 1."),
+        (("runs", "-n", "x"), "'-n' / '--limit': it must be a whole number."),
+        (
+            ("summarise", "docs", "-o", "out", "--words", "99999"),
+            "'--words': it must be at most 10000.",
+        ),
+        (
+            ("run", "x.yaml", "--fail-on", "maybe"),
+            "'--fail-on': 'maybe' is not one of 'new', 'any', 'never'.",
+        ),
+    ],
+)
+def test_a_value_that_an_option_does_not_take_is_told_plainly(
+    arguments: tuple[str, ...], told: str
+) -> None:
+    result = paddock(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.endswith(f"Error: Invalid value for {told}\n")
+
+
+def test_a_file_that_is_not_there_hides_no_fault_of_another(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("steps: []")
+    (tmp_path / "b.yaml").symlink_to("nowhere")
+    names = [str(tmp_path / name) for name in ("none.yaml", "a.yaml", "b.yaml")]
+    result = paddock("validate", "--json", *names, "")
+    assert result.exit_code == 2
+    faults = json.loads(result.stdout)["faults"]
+    assert [(fault["message"], fault["line"]) for fault in faults] == [
+        (f"There is no file '{names[0]}'.", None),
+        ("'steps' must not be empty.", 1),
+        (f"'{names[2]}' is a link to what is not there.", None),
+        ("The name of the pipeline is empty.", None),
+    ]
+
+
 def test_a_model_in_place_of_a_pipeline_leads_to_chat() -> None:
     result = paddock("run", "llama3.2:3b")
     assert (result.exit_code, result.stdout) == (2, "")
