@@ -114,7 +114,7 @@ def _save(file: Path, text: str) -> None:
     if file.is_dir():
         raise CommandError(f"'{file}' is a folder.\n  Name a file for the pipeline.")
     if file.exists():
-        if file.read_text("utf-8") == text:
+        if file.read_bytes() == text.encode():
             return
         raise CommandError(
             f"'{file}' exists already, and says something else; nothing was done.\n"

@@ -48,6 +48,9 @@ def test_what_is_saved_goes_on_where_the_command_was(folder: Path) -> None:
     assert (report.status, report.calls) == ("completed", 0)
     assert report.counts["fresh"] == 2, "the pipeline and its outputs are no documents"
     assert paddock(*arguments).exit_code == 0, "the same again is no conflict"
+    (folder / "bytes").write_bytes(b"\xff\xfe")
+    refused = paddock(*arguments[:-1], "bytes")
+    assert refused.exit_code == 2 and "exists already, and says something else" in refused.stderr
     refused = paddock(*arguments, "--words", "10")
     assert (refused.exit_code, refused.stderr) == (
         2,
