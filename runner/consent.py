@@ -43,11 +43,12 @@ class Need:
 class NotAllowed(PipelineError):
     """A pipeline wants more than it may have; every need at once."""
 
-    def __init__(self, needs: Collection[Need]) -> None:
+    def __init__(self, needs: Collection[Need], names: str = "") -> None:
         self.needs = tuple(needs)
-        names = names_of(needs)
+        self.names = names or names_of(needs)
+        """What must be allowed for all that it wants, and not only for what it lacks."""
         remedy = (
-            f'If you trust it: `--allow {names}`, or `allow = "{names}"` in '
+            f'If you trust it: `--allow {self.names}`, or `allow = "{self.names}"` in '
             f"~/.config/paddock/{FILE_NAME}."
         )
         words = "the pipeline wants to {}, which needs '{}'.".format
@@ -62,7 +63,7 @@ def refuse(bound: BoundPlan, allowed: Collection[str], *, is_plan: bool = False)
     """
     lacking = _lacking(bound, allowed)
     if any(not (is_plan and need.is_of_run) for need in lacking):
-        raise NotAllowed(lacking)
+        raise NotAllowed(lacking, names_of(needs(bound)))
 
 
 def advice(bound: BoundPlan, allowed: Collection[str]) -> str | None:
@@ -71,7 +72,7 @@ def advice(bound: BoundPlan, allowed: Collection[str]) -> str | None:
     if not lacking:
         return None
     wants = "; ".join(dict.fromkeys(need.what for need in lacking))
-    return f"A run wants to {wants}. If you trust it: `--allow {names_of(lacking)}`."
+    return f"A run wants to {wants}. If you trust it: `--allow {names_of(needs(bound))}`."
 
 
 def _lacking(bound: BoundPlan, allowed: Collection[str]) -> list[Need]:

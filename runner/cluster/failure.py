@@ -6,7 +6,7 @@ It is read where the job was asked for, and shown by Prefect.
 from __future__ import annotations
 
 from paddock.runner.commands.exits import explain
-from paddock.runner.consent import NotAllowed, names_of
+from paddock.runner.consent import NotAllowed
 
 
 def words_of(error: Exception, machine: str) -> str:
@@ -18,7 +18,7 @@ def words_of(error: Exception, machine: str) -> str:
 
 def _not_allowed(error: NotAllowed, machine: str) -> str:
     wants = "; ".join(dict.fromkeys(f"{need.what} ('{need.name}')" for need in error.needs))
-    names = names_of(error.needs)
+    names = error.names
     return (
         f"The worker on {machine} does not allow what the pipeline wants to do: {wants}. Each "
         f"machine allows for itself: start `paddock worker --allow {names}` there, or write "

@@ -121,7 +121,10 @@ def test_commands_tools_and_servers_that_steps_use_are_listed_once_each(tmp_path
 
 
 def test_what_is_allowed_is_no_more_in_the_list(file: Path) -> None:
-    assert {need.name for need in refused(file, "secrets", "run").needs} == {"network"}
+    error = refused(file, "secrets", "run")
+    assert {need.name for need in error.needs} == {"network"}
+    # What was allowed this time would be lost, were it not said again.
+    assert "If you trust it: `--allow run,network,secrets`, or " in str(error)
 
 
 def test_a_plan_needs_the_same_consent(file: Path) -> None:
