@@ -99,7 +99,7 @@ async def attempt(
             raise Stopped(str(error)) from error
         except (StepFailed, Stopped, BorderReached, PipelineError):  # of what the step runs
             raise
-        except Exception as error:  # a step's own bug: told with its type, its traceback kept
+        except (Exception, SystemExit) as error:  # a step's own bug: told, its traceback kept
             unexpected(f"step '{step.id}'", error)
             raise StepFailed(step.id, f"{type(error).__name__}: {error}") from error
     raise AssertionError("unreachable")

@@ -326,3 +326,15 @@ def test_validate_gives_every_fault(world: World) -> None:
     report = validate(world.file)
     assert len(report.faults) == 2
     assert report.as_json()["ok"] is False
+
+
+def test_a_step_that_would_end_the_process_is_one_failure(world: World) -> None:
+    def answer(request: ChatRequest) -> str:
+        if "Document 2" in request.messages[-1].content:
+            raise SystemExit("no licence")
+        return echo(request)
+
+    report = world.run(pool=FakePool(answer=answer))
+    assert report.status == "quarantined"
+    (item,) = [item for item in report.items if item.state == "quarantined"]
+    assert (item.key, item.error) == ("2.txt", "step 'sum': SystemExit: no licence")
