@@ -29,7 +29,7 @@ from . import since
 from .around import Around
 from .before import Before, before
 from .find import Trace, Traces
-from .origin import Answer, Change, Origin, ReadFile
+from .origin import Answer, Change, Origin, ReadFile, Step
 from .steps import spec_of, steps_of
 
 if TYPE_CHECKING:
@@ -156,6 +156,7 @@ class _Case:
                 told.add(name)
                 steps += steps_of(self._origins, other)
                 changes += self._changes(other, spec_of(self._origins, other), f"'{name}'")[0]
+        notes += _unwatched(steps)
         behind, unknown = self._behind(trace, told)
         changes += behind
         return Origin(
@@ -316,6 +317,17 @@ def _is_elsewhere(bound: BoundPlan, settings: Settings) -> bool:
     return bool(bound.pools or settings.pool_urls)
 
 
+def _unwatched(steps: Sequence[Step]) -> Iterator[str]:
+    """Say that what tools and commands looked at may have changed: nobody keeps what that was."""
+    calls = [call for step in steps for call in step.calls if call.kind == "tool"]
+    names = {call.model or "run" for call in calls} - _WATCHED
+    if names:
+        listed = ", ".join(f"'{name}'" for name in sorted(names))
+        yield f"what {listed} looked at then is not looked at now"
+
+
+_WATCHED = {"calculator", "files.read"}
+"""Tools that look at nothing, or at files that are among what an item read."""
 _IS = {"changed": "is another one now", "gone": "is gone"}
 
 

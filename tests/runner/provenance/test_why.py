@@ -467,6 +467,22 @@ def test_what_is_not_looked_at_is_not_claimed_either(
     ]
 
 
+def test_what_a_tool_looked_at_is_not_claimed_to_be_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = "{id: style, uses: tool, with: {name: files.search, options: {root: inbox}}}"
+    world = World(tmp_path)
+    world.documents(1)
+    world.edit("      - {id: sum,", f"      - {tool}\n      - {{id: sum,")
+    world.run()
+    monkeypatch.chdir(tmp_path)
+    assert the_one("out/0.txt").notes == (
+        "what 'files.search' looked at then is not looked at now",
+    )
+    lines = paddock("why", "out/0.txt").stdout.splitlines()
+    assert lines[-1].endswith("nothing that was looked at has changed")
+
+
 def test_nothing_is_written_by_asking(world: World) -> None:
     file = world.folder / ".paddock/ledger.sqlite"
     before = file.read_bytes()
