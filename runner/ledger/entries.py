@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+ROOM_BYTES = 64 * 1024  # SQLite's index of what was written last takes 32 KiB
 _DISK_IS_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
@@ -45,10 +48,19 @@ def unreadable(file: object, cause: object) -> LedgerError:
         return Occupied(file)
     if "disk is full" in str(cause):  # its tables could not be made, or changed
         return unwritable(cause)
+    if str(cause).startswith("disk I/O error"):  # whoever reads needs some room beside the file
+        return unwritable("the disk is full" if _is_full(file) else cause)
     return LedgerError(
         f"{file}: the ledger cannot be read ({cause}). "
         f"Move that file away to start anew; what it wrote stays where it is."
     )
+
+
+def _is_full(file: object) -> bool:
+    try:
+        return shutil.disk_usage(os.path.dirname(str(file)) or ".").free < ROOM_BYTES  # noqa: PTH120
+    except OSError:
+        return False
 
 
 def too_new(place: object, found: int, ours: int, way_out: str | None = None) -> LedgerError:

@@ -136,6 +136,48 @@ def test_a_disk_that_is_full_of_large_values(
     )
 
 
+FILLED = """
+import asyncio, os, subprocess, sys
+from pathlib import Path
+from paddock.runner.ledger.entries import Entry, LedgerError
+from paddock.runner.ledger.ledger import Ledger
+small = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], check=True)
+async def write():
+    with Ledger(small) as ledger:
+        ledger.record("scope", Entry(key="a", hash="h", parts="{}", state="done"), "run")
+        await ledger.durable()
+asyncio.run(write())
+with (small / "other").open("wb", buffering=0) as other:
+    try:
+        while True:
+            other.write(bytes(4096))
+    except OSError:
+        pass
+try:
+    with Ledger(small, is_readonly=True) as ledger:
+        ledger.entries("scope")
+except LedgerError as error:
+    print(error)
+os.unlink(small / "other")
+with Ledger(small, is_readonly=True) as ledger:
+    print(*ledger.entries("scope"))
+"""
+
+
+def test_a_disk_that_something_else_has_filled_is_no_fault_of_the_ledgers(
+    tmp_path: Path, on_a_small_disk: Callable[..., list[dict[str, Any]]]
+) -> None:
+    done = subprocess.run(
+        ["unshare", "-rm", sys.executable, "-c", FILLED, str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.stdout == (
+        "the ledger cannot be written (the disk is full). What it says is done is done: "
+        "make room, then run the same command again.\na\n"
+    ), done.stderr
+
+
 # --- a ledger that somebody holds
 
 
