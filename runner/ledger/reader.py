@@ -31,6 +31,7 @@ class FileReader:
     """Reads an SQLite file."""
 
     def __init__(self, file: Path) -> None:
+        self._file = file
         try:
             self._connection = sqlite3.connect(
                 file, timeout=WAIT_S, isolation_level=None, check_same_thread=False
@@ -60,8 +61,15 @@ class FileReader:
         return self._version < VERSION
 
     def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-        """Give the rows."""
-        return self._connection.execute(query, dict(values)).fetchall()
+        """Give the rows.
+
+        Raises:
+            LedgerError: the file is broken at this place, or another program holds it.
+        """
+        try:
+            return self._connection.execute(query, dict(values)).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise unreadable(self._file, error) from error
 
     def close(self) -> None:
         """Let the file go."""

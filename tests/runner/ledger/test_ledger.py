@@ -251,3 +251,22 @@ def test_a_file_is_read_and_written_without_what_makes_its_tables(tmp_path: Path
         "sys.exit('sqlalchemy' in sys.modules)\n"
     )
     subprocess.run([sys.executable, "-P", "-c", code, tmp_path], check=True)
+
+
+def test_a_file_that_is_broken_further_on_is_told_when_it_is_read(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        for number in range(200):
+            ledger.record_scope(f"{number}", "pipeline.yaml", "each", "x" * 500)
+    file = ledger.file
+    good = file.read_bytes()
+    file.write_bytes(good[: len(good) // 2] + b"\xab" * (len(good) - len(good) // 2))
+    for is_readonly in (True, False):
+        with (
+            Ledger(tmp_path, is_readonly=is_readonly) as ledger,
+            pytest.raises(LedgerError) as caught,
+        ):
+            ledger.scopes_of("pipeline.yaml")
+        assert str(caught.value) == (
+            f"{file}: the ledger cannot be read (database disk image is malformed). "
+            f"Move that file away to start anew; what it wrote stays where it is."
+        )
