@@ -95,5 +95,9 @@ def main() -> None:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         application(sys.argv[1] if len(sys.argv) > 1 else None)()
+    except OSError as error:  # help that cannot be written; what commands do is told by `guarded`
+        console.tell(f"standard output: {error.strerror or error}.")
+        console.forget()
+        sys.exit(1)
     finally:
         gc.freeze()

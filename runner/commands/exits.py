@@ -6,6 +6,7 @@ wrong, 130 interrupted; a run's report has the others.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -79,7 +80,8 @@ def _ended(error: BaseException, *, as_json: bool) -> int:
     status, words = explain(error)
     console.tell(words)
     if as_json:
-        console.say_json(_as_json(error, words))
+        with contextlib.suppress(OSError):  # a full disk, of which `words` tell
+            console.say_json(_as_json(error, words))
     return status
 
 

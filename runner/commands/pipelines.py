@@ -264,6 +264,8 @@ def parse_inputs(given: list[str] | None) -> dict[str, str]:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise CommandError(f"'-i {pair}' is not an input.\n  Write it as `-i name=value`.")
+        if not _is_text(value):
+            raise CommandError(f"Input '{name}' is not UTF-8.\n  Give it in that encoding.")
         if name in inputs:
             raise CommandError(f"Input '{name}' is given twice.\n  Leave one of them out.")
         inputs[name] = value
@@ -283,6 +285,11 @@ def pipeline_file(text: str, *, may_be_model: bool = False) -> Path:
             "The name of the pipeline is empty.\n  Name a file, or a folder with one."
         )
     path = Path(text)
+    if not _is_text(str(path.absolute())):
+        raise CommandError(
+            f"'{path.absolute()}' has a name that is not UTF-8.\n"
+            "  Rename it, or set a locale that has its letters, such as LC_ALL=C.UTF-8."
+        )
     if path.is_dir():
         if (path / "pipeline.yaml").is_file():
             return path / "pipeline.yaml"
@@ -297,6 +304,11 @@ def pipeline_file(text: str, *, may_be_model: bool = False) -> Path:
             "`paddock run` takes a pipeline."
         )
     raise CommandError(f"There is no file '{text}'.{_near(path)}")
+
+
+def _is_text(text: str) -> bool:
+    """Tell whether the system's bytes could be read: what cannot be is kept as surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _looks_like_a_model(text: str) -> bool:

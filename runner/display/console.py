@@ -51,8 +51,9 @@ def say(text: str) -> None:
 
 
 def tell(text: str) -> None:
-    """Write lines to stderr: progress, warnings, errors."""
-    _write(sys.stderr, clean_lines(text) + "\n")
+    """Write lines to stderr: progress, warnings, errors. No command fails where they go nowhere."""
+    with contextlib.suppress(OSError):
+        _write(sys.stderr, clean_lines(text) + "\n")
 
 
 def put(text: str) -> bool:
@@ -80,7 +81,16 @@ def _write(stream: TextIO | None, text: str) -> bool:
     except BrokenPipeError:
         _forget(stream)
         return False
+    except OSError as error:  # a full disk
+        _forget(stream)
+        raise OSError(error.errno, error.strerror, "standard output") from error
     return True
+
+
+def forget() -> None:
+    """Let go what could not be written to stdout."""
+    if sys.stdout is not None:
+        _forget(sys.stdout)
 
 
 def _forget(stream: TextIO) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -376,6 +377,33 @@ def shell(command: str, **environ: str) -> subprocess.CompletedProcess[str]:
 def test_a_reader_that_goes_away_or_a_closed_stream_fails_nothing(command: str) -> None:
     answer = shell(command)
     assert (answer.returncode, answer.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["list", "list --json", "--help", "validate --help"])
+def test_what_cannot_be_written_down_fails_in_a_sentence(command: str) -> None:
+    answer = shell(f"paddock {command} >/dev/full")
+    told = "standard output: No space left on device.\n"
+    assert (answer.returncode, answer.stderr) == (1, told)
+
+
+def test_progress_that_cannot_be_written_down_fails_no_run(no_model: Path) -> None:
+    answer = shell(f"paddock run --local --json '{no_model}' 2>/dev/full")
+    assert answer.returncode == 0
+    assert json.loads(answer.stdout)["status"] == "completed"
+
+
+def test_names_that_no_letters_stand_for_are_told(tmp_path: Path, no_model: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xe4d"))
+    odd.mkdir()
+    shutil.copy(no_model, odd)
+    result = paddock("plan", str(odd))
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"'{console.clean(str(odd))}' has a name that is not UTF-8.\n"
+        "  Rename it, or set a locale that has its letters, such as LC_ALL=C.UTF-8.\n"
+    )
+    result = paddock("plan", str(no_model), "-i", "a=\udce4")
+    assert result.stderr == "Input 'a' is not UTF-8.\n  Give it in that encoding.\n"
 
 
 def test_a_terminal_that_lacks_letters_fails_nothing(
