@@ -17,6 +17,7 @@ REMEDY = "To read it install the extra: pip install 'paddock[ocr]'."
 _THREADS = 2  # the models of the run need the processor as well
 _MOST_SIDE_PX = 2400  # of what it is shown: A4 at 200 dots an inch
 _FIND_SIDE_PX = 1280  # where lines are looked for; they are read at full size
+_LEAST_SIDE_PX = 6  # no letter is lower; the library would make such a strip 30 times as long
 _LEAST_SCORE = 0.5
 
 
@@ -30,7 +31,7 @@ def read(pixels: Any) -> str:
 
     The text comes line by line; an empty text: nothing to read is on it.
     """
-    return _engine().read(pixels)
+    return _engine().read(pixels) if min(pixels.shape[:2]) >= _LEAST_SIDE_PX else ""
 
 
 class _Engine:

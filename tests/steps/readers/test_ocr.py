@@ -106,3 +106,12 @@ def test_a_huge_page_is_drawn_within_bounds() -> None:
     data = scanned_pdf(["one"], size=(9000, 300))
     pdf_text.read(BytesIO(data), Wishes().check, see)
     assert sizes == [(80, 2400, 3)]
+
+
+def test_a_strip_that_no_letter_fits_into_is_not_looked_at(
+    placed: Placed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rule across a page, say: the library would take a minute over it."""
+    monkeypatch.setattr(ocr, "_engine", lambda: pytest.fail("it is looked at"))
+    for size in ((2000, 3), (3, 2000)):
+        assert read(placed("a.png", scan(size=size)), max_bytes=1 << 20).is_empty
