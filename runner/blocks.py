@@ -93,8 +93,8 @@ class Blocks:
         run = await self.settle(block, scope, keeps_results=keeps_results, outer=outer)
         todo = run.todo()
         if not outer:
-            n_items = len(run.work.items)
-            self._tally.observer.step(block.id, n_items, n_items - len(todo))
+            n_fresh = sum(item.verdict.state == "fresh" for item in run.work.items)
+            self._tally.observer.step(block.id, n_fresh + len(todo), n_fresh)
         self._tell_edited(run)
         await self._chunks(run, todo)
         n_left = len(todo) - len(run.ended)

@@ -29,7 +29,10 @@ class Observer(Protocol):
         ...
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
-        """The size of a step or block is known: `total` items, `fresh` of them need nothing."""
+        """The size of a step or block is known: `total` items, `fresh` of them need nothing.
+
+        What is known to fail, or not asked for, is not among them.
+        """
         ...
 
     def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -12,6 +13,7 @@ from paddock.engine.request import Usage
 from paddock.runner.display.live import LiveTable
 from paddock.runner.display.pace import Pace
 from paddock.runner.display.progress import Lines, watching
+from tests.runner.world import World
 
 
 class Clock:
@@ -47,6 +49,23 @@ def test_plain_lines_tell_beginning_failures_and_end(capsys: pytest.CaptureFixtu
         "each: quarantined b.pdf: the PDF is damaged\n"
         "each: 1 done, 1 quarantined in 3.5 s\n",
     )
+
+
+def test_what_is_known_to_fail_or_not_asked_for_is_not_called_fresh(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = World(tmp_path)
+    world.documents(3)
+    world.write("inbox/broken.pdf", "no PDF")
+    world.run()
+    capsys.readouterr()
+    world.run(observer=Lines())
+    assert "each: 3 items, 3 fresh, 0 to do\n" in capsys.readouterr().err
+    world.edit("Sum up:", "In short:")
+    world.run(observer=Lines(), only=["1.txt"])
+    told = capsys.readouterr().err
+    assert "fresh" not in told
+    assert "each: done in " in told
 
 
 def test_plain_lines_between_come_every_few_seconds_only(
