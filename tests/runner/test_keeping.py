@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -339,3 +340,53 @@ def test_after_kills_in_the_middle_the_rows_are_those_of_an_undisturbed_run(
     assert len(killed.pool.embeds) == 60 - n_before, "no call that had ended is made again"
     assert rows(killed) == rows(quiet)
     assert not states(killed.run())
+
+
+# --- a full disk
+
+FULL = """\
+import json, subprocess, sys
+from pathlib import Path
+from tests.runner.world import World
+
+folder = Path(sys.argv[1])
+store = folder / "index.lance"
+store.mkdir()
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(store)], check=True)
+world = World(folder, (folder / "pipeline.yaml").read_text())
+reports = [world.run().as_json()]
+subprocess.run(["mount", "-o", "remount,size=64m", str(store)], check=True)
+reports += [world.run().as_json() for _ in range(2)]
+from tests.runner.test_keeping import rows
+print(json.dumps([reports, [[row["item"], row["index"]] for row in rows(world)]]))
+"""
+
+
+def test_a_store_on_a_full_disk_has_all_that_was_done_and_goes_on(tmp_path: Path) -> None:
+    may = shutil.which("unshare") and subprocess.run(
+        ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"],
+        capture_output=True,
+        check=False,
+    )
+    if not may or may.returncode:
+        pytest.skip("NOT TRIED: this system lets nobody mount a small disk of their own")
+    world = World(tmp_path, INDEX.replace("do:", "max_parallel: 2\n    do:", 1))
+    world.documents(60)
+    done = subprocess.run(
+        ["unshare", "-rm", sys.executable, "-c", FULL, str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (first, second, third), found = json.loads(done.stdout)
+    assert first["status"] == "failed"
+    assert first["message"] == (
+        f"the store '{tmp_path}/index.lance' cannot be written: the disk is full. Make room, then "
+        f"run the same command again."
+    )
+    n_done = first["counts"]["new"]
+    assert 0 < n_done < 60
+    assert (second["status"], second["counts"]) == (
+        "completed", {**second["counts"], "fresh": n_done, "new": 60 - n_done},
+    )  # fmt: skip
+    assert third["counts"]["fresh"] == 60
+    assert found == sorted([f"{number}.txt", index] for number in range(60) for index in (0, 1))
