@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,33 +25,19 @@ from paddock.engine.request import (
     Reply,
     Tool,
 )
-from paddock.engine.settings import PoolSettings
+from tests.engine.pools import SETTINGS, VECTORS, Run, one_pool
 
 MODEL = ModelSpec("smollm2:135m", n_ctx_tokens=512)
-VECTORS = ModelSpec("all-minilm", role="embed")
-SETTINGS = PoolSettings(n_threads=1, models_dir=Path("/nonexistent"), profile_s=0)
 ENDS = {0: -100, 2: -100}
 """The model does not end an answer by itself."""
 CHATML = "<|im_start|>{role}\n{content}<|im_end|>\n"
 
-Work = Callable[[LocalPool], Awaitable[None]]
-
 
 @pytest.fixture(scope="module")
-def go() -> Iterator[Callable[[Work], None]]:
-    """Run work in one pool after the other: its model is loaded once."""
-    with asyncio.Runner() as runner:
-        pool = LocalPool(SETTINGS)
-
-        def run(work: Work) -> None:
-            async def main() -> None:
-                async with asyncio.timeout(120):
-                    await work(pool)
-
-            runner.run(main())
-
+def go() -> Iterator[Run]:
+    """Run work in the pool that other tests use as well."""
+    with one_pool() as run:
         yield run
-        runner.run(pool.__aexit__(None, None, None))
 
 
 @asynccontextmanager
@@ -85,7 +71,7 @@ async def shown(pool: LocalPool, reply: Reply) -> str:
 # Raw prompts
 
 
-def test_a_raw_prompt_is_gone_on_with_as_it_stands(go: Callable[[Work], None]) -> None:
+def test_a_raw_prompt_is_gone_on_with_as_it_stands(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
         reply = await pool.chat(raw("The capital of France is", wants_tokens=True)).reply()
         assert "Paris" in reply.text
@@ -97,9 +83,7 @@ def test_a_raw_prompt_is_gone_on_with_as_it_stands(go: Callable[[Work], None]) -
     go(work)
 
 
-def test_a_raw_prompt_in_the_models_own_words_is_the_conversation(
-    go: Callable[[Work], None],
-) -> None:
+def test_a_raw_prompt_in_the_models_own_words_is_the_conversation(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
         chat = await pool.chat(ask("Be brief.", "Name a colour.", wants_tokens=True)).reply()
         turns = (("system", "Be brief."), ("user", "Name a colour."))
@@ -110,7 +94,7 @@ def test_a_raw_prompt_in_the_models_own_words_is_the_conversation(
     go(work)
 
 
-def test_an_answer_is_gone_on_with_by_its_tokens(go: Callable[[Work], None]) -> None:
+def test_an_answer_is_gone_on_with_by_its_tokens(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
         first = await pool.chat(raw("One, two, three,", wants_tokens=True)).reply()
         more = await pool.chat(raw(" and", prompt_tokens=first.tokens, wants_tokens=True)).reply()
@@ -129,7 +113,7 @@ def test_an_answer_is_gone_on_with_by_its_tokens(go: Callable[[Work], None]) -> 
     go(work)
 
 
-def test_what_a_raw_prompt_has_no_place_for_is_refused(go: Callable[[Work], None]) -> None:
+def test_what_a_raw_prompt_has_no_place_for_is_refused(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
         with pytest.raises(BadRequest) as caught:
             await pool.chat(raw("x", tools=(Tool("look"),))).reply()
@@ -146,7 +130,7 @@ def test_what_a_raw_prompt_has_no_place_for_is_refused(go: Callable[[Work], None
     go(work)
 
 
-def test_a_raw_answer_can_be_held_to_a_constraint(go: Callable[[Work], None]) -> None:
+def test_a_raw_answer_can_be_held_to_a_constraint(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
         digits = Constraint("regex", "[0-9]{4}")
         reply = await pool.chat(raw("She was born in", constraint=digits)).reply()
@@ -155,7 +139,7 @@ def test_a_raw_answer_can_be_held_to_a_constraint(go: Callable[[Work], None]) ->
     go(work)
 
 
-def test_a_request_may_bring_its_own_template(go: Callable[[Work], None]) -> None:
+def test_a_request_may_bring_its_own_template(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
         own = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[reply]"
         asked = ask("Be brief.", "Name a colour.", template=own, wants_tokens=True)
@@ -168,7 +152,7 @@ def test_a_request_may_bring_its_own_template(go: Callable[[Work], None]) -> Non
     go(work)
 
 
-def test_text_becomes_tokens_and_text_again(go: Callable[[Work], None]) -> None:
+def test_text_becomes_tokens_and_text_again(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
         for text in ("", " a  llama\n", "<|im_start|>user", "naïve 🦙 中文"):
             ids = await pool.tokenise(MODEL, text)
@@ -185,9 +169,7 @@ def test_text_becomes_tokens_and_text_again(go: Callable[[Work], None]) -> None:
 # How long
 
 
-def test_an_answer_without_an_end_goes_up_to_the_end_of_the_context(
-    go: Callable[[Work], None],
-) -> None:
+def test_an_answer_without_an_end_goes_up_to_the_end_of_the_context(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
         narrow = replace(MODEL, n_ctx_tokens=64)
         for n in (-1, -2, 500):
@@ -204,9 +186,7 @@ def test_an_answer_without_an_end_goes_up_to_the_end_of_the_context(
     go(work)
 
 
-def test_the_oldest_turns_go_where_that_is_asked_for_and_the_answer_tells(
-    go: Callable[[Work], None],
-) -> None:
+def test_the_oldest_turns_go_where_that_is_asked_for_and_the_answer_tells(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
         old = [f"Old {n}. " + "words " * 60 for n in range(9)]
         asked = ask("Rules.", *old, "Done.", "Newest?", truncates=True, wants_tokens=True)
@@ -231,7 +211,7 @@ def test_the_oldest_turns_go_where_that_is_asked_for_and_the_answer_tells(
     go(work)
 
 
-def test_a_last_turn_that_is_too_long_alone_loses_its_middle(go: Callable[[Work], None]) -> None:
+def test_a_last_turn_that_is_too_long_alone_loses_its_middle(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
         long = "First words. " + "and so on " * 600 + "Last words."
         reply = await pool.chat(
@@ -248,7 +228,7 @@ def test_a_last_turn_that_is_too_long_alone_loses_its_middle(go: Callable[[Work]
     go(work)
 
 
-def test_of_a_long_prompt_the_beginning_and_the_end_stay(go: Callable[[Work], None]) -> None:
+def test_of_a_long_prompt_the_beginning_and_the_end_stay(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
         words = await pool.tokenise(MODEL, "".join(f" {n}" for n in range(700)))
         asked = replace(raw(""), prompt_tokens=tuple(words), truncates=True, wants_tokens=True)
@@ -261,9 +241,7 @@ def test_of_a_long_prompt_the_beginning_and_the_end_stay(go: Callable[[Work], No
     go(work)
 
 
-def test_the_most_typical_token_alone_leaves_nothing_to_chance(
-    go: Callable[[Work], None],
-) -> None:
+def test_the_most_typical_token_alone_leaves_nothing_to_chance(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
         async def said(seed: int, typical_p: float) -> str:
             params = {"temperature": 1.5, "top_k": 0, "top_p": 1, "typical_p": typical_p}
@@ -359,7 +337,7 @@ def test_vectors_are_refused_to_who_does_not_wait_where_the_queue_is_full() -> N
     asyncio.run(main())
 
 
-def test_a_text_may_be_cut_and_the_reply_says_by_how_much(go: Callable[[Work], None]) -> None:
+def test_a_text_may_be_cut_and_the_reply_says_by_how_much(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
         texts = ("short", "boat " * 700)
         reply = await pool.embed(EmbedRequest(VECTORS, texts, on_overflow="cut"))
@@ -377,7 +355,7 @@ def test_a_text_may_be_cut_and_the_reply_says_by_how_much(go: Callable[[Work], N
 # Many at once
 
 
-def test_many_streams_at_once_are_all_answered(go: Callable[[Work], None]) -> None:
+def test_many_streams_at_once_are_all_answered(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
         async def read(number: int) -> str:
             asked = replace(raw(f"Number {number} is", {"max_tokens": 4}), priority="interactive")
@@ -397,9 +375,7 @@ async def begun(stream: Answer) -> None:
             return
 
 
-def test_streams_that_nobody_reads_any_more_leave_nothing_behind(
-    go: Callable[[Work], None],
-) -> None:
+def test_streams_that_nobody_reads_any_more_leave_nothing_behind(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
         params = {"max_tokens": 400, "logit_bias": ENDS, "guards_repetition": False}
         streams = [pool.chat(raw(f"Story {n}:", params)) for n in range(20)]

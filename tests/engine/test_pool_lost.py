@@ -1,0 +1,188 @@
+"""Workers that die or hang, models that cannot be loaded: what the pool makes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Awaitable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.errors import (
+    ModelBroken,
+    ModelTooLarge,
+    WorkerLost,
+)
+from paddock.engine.models import ModelFinder
+from paddock.engine.pool import LocalPool
+from paddock.engine.request import EmbedRequest, ModelSpec
+from paddock.engine.workers.load import Load
+from paddock.engine.workers.process import WorkerProcess
+from tests.engine.pools import SETTINGS, VECTORS, ask, go
+
+
+def test_a_killed_worker_costs_nothing_but_time() -> None:
+    async def work(pool: LocalPool) -> None:
+        # The first ends long before the others, which are then in the worker or wait for it.
+        requests = [
+            ask(f"Tell a story about {n} llamas.", priority="batch", params={"max_tokens": limit})
+            for n, limit in enumerate([4, *[48] * 7])
+        ]
+        streams = [pool.chat(request) for request in requests]
+        await streams[0].reply()
+        (pid,) = pool.worker_pids()
+        os.kill(pid, signal.SIGKILL)
+        replies = [await stream.reply() for stream in streams]
+        assert len(replies) == 8 and all(reply.text for reply in replies)
+        assert pool.stats().loads["smollm2:135m"].loads == 2
+        assert pool.worker_pids() != (pid,)
+
+    go(work, replace(SETTINGS, num_parallel=4))
+
+
+def test_a_stream_that_has_begun_ends_with_an_error_when_its_worker_dies() -> None:
+    async def work(pool: LocalPool) -> None:
+        stream = pool.chat(ask("Tell a long story.", params={"max_tokens": 400}))
+        with pytest.raises(WorkerLost) as caught:
+            async for _ in stream:
+                for pid in pool.worker_pids():
+                    os.kill(pid, signal.SIGKILL)
+        assert caught.value.reason.startswith("killed by signal 9")
+        assert (await pool.chat(ask("Hello")).reply()).text, "the next request finds a new worker"
+
+    go(work)
+
+
+def test_a_request_that_kills_its_worker_again_and_again_is_given_up() -> None:
+    async def work(pool: LocalPool) -> None:
+        async def kill_all() -> None:
+            while True:
+                for one in pool.stats().resident:
+                    if one.n_decoded_tokens:
+                        for pid in pool.worker_pids():
+                            with suppress(ProcessLookupError):
+                                os.kill(pid, signal.SIGKILL)
+                await asyncio.sleep(0.01)
+
+        killer = asyncio.create_task(kill_all())
+        with pytest.raises(WorkerLost):
+            await pool.chat(ask("Tell a long story.", params={"max_tokens": 1500})).reply()
+        killer.cancel()
+        assert pool.stats().loads["smollm2:135m"].loads <= 4
+
+    go(work)
+
+
+def test_a_worker_that_makes_no_step_is_killed_and_started_again() -> None:
+    async def work(pool: LocalPool) -> None:
+        await pool.chat(ask("Hello", params={"max_tokens": 2})).reply()
+        (pid,) = pool.worker_pids()
+        os.kill(pid, signal.SIGSTOP)
+        reply = await pool.chat(ask("Hello again", params={"max_tokens": 2})).reply()
+        assert reply.text
+        assert pool.worker_pids() != (pid,)
+
+    go(work, replace(SETTINGS, step_timeout_s=2.0))
+
+
+def test_a_worker_that_aborts_is_started_again_and_every_request_answered(tmp_path: Path) -> None:
+    script = Path(__file__).parent.parent / "fakes" / "aborting_worker.py"
+    command = (sys.executable, str(script), str(tmp_path / "aborted"))
+
+    def start(load: Load, timeout_s: float) -> Awaitable[WorkerProcess]:
+        return WorkerProcess.started(load, timeout_s, command)
+
+    async def main() -> None:
+        async with asyncio.timeout(100), LocalPool(SETTINGS, start=start) as pool:
+            requests = [ask(f"Tell a story about {n} llamas.") for n in range(6)]
+            read = pool.chat(ask("Tell a long story.", params={"max_tokens": 200}))
+            answers = asyncio.gather(*(pool.chat(one).reply() for one in requests))
+            with pytest.raises(WorkerLost) as caught:
+                async for _ in read:
+                    pass
+            assert caught.value.reason.startswith("killed by signal 6")
+            assert all(reply.text for reply in await answers)
+            assert pool.stats().loads["smollm2:135m"].loads == 2
+
+    asyncio.run(main())
+
+
+def test_each_worker_can_be_asked_whether_it_works() -> None:
+    async def work(pool: LocalPool) -> None:
+        assert await pool.probe() == ()
+        await pool.chat(ask("Hello", params={"max_tokens": 2})).reply()
+        await pool.embed(EmbedRequest(VECTORS, ("text",)))
+        assert [(one.name, one.is_well) for one in await pool.probe()] == [
+            ("smollm2:135m", True),
+            ("all-minilm", True),
+        ]
+        os.kill(pool.worker_pids()[0], signal.SIGSTOP)
+        (ill, well) = await pool.probe(within_s=1.0)
+        assert (ill.is_well, ill.why, well.is_well) == (False, "no token within 1 s", True)
+
+    go(work)
+
+
+def test_a_corrupt_model_is_named_and_crashes_nothing(tmp_path: Path) -> None:
+    source = ModelFinder(tmp_path, tmp_path / "c").locate("smollm2:135m").path
+    cut, odd = tmp_path / "cut.gguf", tmp_path / "odd.gguf"
+    shutil.copyfile(source, cut)
+    os.truncate(cut, 1_000_000)
+    raw = bytearray(source.read_bytes())
+    at = raw.index(b"llama.attention.head_count")
+    raw[at : at + 5] = b"LLAMA"  # the header is whole, but a value that llama.cpp needs is missing
+    odd.write_bytes(bytes(raw))
+
+    async def work(pool: LocalPool) -> None:
+        with pytest.raises(ModelBroken, match="truncated") as caught:
+            await pool.chat(ask("Hello", model=ModelSpec(str(cut)))).reply()
+        assert caught.value.path == str(cut)
+        with pytest.raises(ModelBroken, match="cannot load") as caught:
+            await pool.chat(ask("Hello", model=ModelSpec(str(odd)))).reply()
+        assert caught.value.path == str(odd)
+        assert (await pool.chat(ask("Hello")).reply()).text
+
+    go(work, replace(SETTINGS, cache_dir=tmp_path / "cache"))
+
+
+def test_a_model_that_does_not_fit_is_refused_with_the_numbers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from paddock.engine.residency import survey
+    from paddock.engine.residency.devices import Device
+
+    tiny = Device(n_threads=1, free_bytes=50 * 1024 * 1024, is_gpu=False)
+    monkeypatch.setattr(survey, "this_device", lambda: tiny)
+
+    async def work(pool: LocalPool) -> None:
+        with pytest.raises(ModelTooLarge) as caught:
+            await pool.chat(ask("Hello")).reply()
+        assert caught.value.free_bytes == tiny.free_bytes
+        assert caught.value.needed_bytes > 300 * 1024 * 1024
+
+    go(work, replace(SETTINGS, cache_dir=tmp_path))
+
+
+def test_closing_the_pool_ends_what_runs_and_leaves_no_process() -> None:
+    pids: list[int] = []
+
+    async def work(pool: LocalPool) -> None:
+        stream = pool.chat(ask("Tell a long story.", params={"max_tokens": 1500}))
+        async for _ in stream:
+            break
+        pids.extend(pool.worker_pids())
+
+    began = time.monotonic()
+    go(work)
+    assert time.monotonic() - began < 60
+    assert pids
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
