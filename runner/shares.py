@@ -7,6 +7,7 @@ so that all come to the same result. Only where the ledger is in PostgreSQL.
 from __future__ import annotations
 
 import asyncio
+import json
 import zlib
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,8 @@ from uuid import uuid4
 from paddock.runner.budget import Spent
 
 from .border import Border, BorderReached
-from .ledger.entries import Entry
+from .freshness import different, reasons
+from .ledger.entries import Entry, LedgerError
 from .ledger.ledger import Ledger
 from .ledger.outputs import Index
 from .report import State
@@ -73,10 +75,17 @@ class Shares:
     async def take(
         self, scope: str, items: Sequence[ItemWork], index: Index
     ) -> tuple[list[ItemWork], list[tuple[ItemWork, Entry]], list[ItemWork]]:
-        """Give (ours now, done by another meanwhile with the entry, held by another)."""
+        """Give (ours now, done by another meanwhile with the entry, held by another).
+
+        Raises:
+            LedgerError: another does the job with another model, or another version of a step.
+        """
         keys = [item.key for item in items]
         won = await self._do(self._claims.claim, scope, keys)
         entries = await self._do(self._ledger.entries, scope, keys)
+        for item in items:
+            if item.key in entries and differs_by_machine(item, entries[item.key]):
+                await self._refuse_other(item, entries[item.key])
         done = [
             (item, entries[item.key])
             for item in items
@@ -91,6 +100,18 @@ class Shares:
         passed = [item for item in items if item.key not in won and item.key not in over]
         return ours, done, passed
 
+    async def _refuse_other(self, item: ItemWork, entry: Entry) -> None:
+        """Stop before machines undo one another's work."""
+        others = await self._do(self._claims.runs_of_others, self.joined.job)
+        if entry.run in others:
+            names = different(json.loads(entry.parts), json.loads(item.parts))
+            raise LedgerError(
+                f"'{item.key}' was done in this run by another machine (run '{entry.run}'), and "
+                f"this one would do it again: {'; '.join(reasons(names))}. Each would undo what "
+                f"the other did. Give both the same model files and the same Paddock; "
+                f"what is done stays done."
+            )
+
     async def take_one(
         self, scope: str, item: ItemWork, index: Index, border: Border
     ) -> Entry | None:
@@ -98,6 +119,7 @@ class Shares:
 
         Raises:
             BorderReached: nothing new may begin meanwhile.
+            LedgerError: as `take` does.
         """
         pauses = Pauses()
         while True:
@@ -237,3 +259,14 @@ def is_newly_done(item: ItemWork, entry: Entry) -> bool:
     if entry.hash != item.hash:
         return False
     return before is None or (before.run, before.at) != (entry.run, entry.at)
+
+
+def differs_by_machine(item: ItemWork, entry: Entry) -> bool:
+    """Tell whether an entry is old for nothing but what a machine has: models and Paddock."""
+    if entry.hash == item.hash:
+        return False
+    names = different(json.loads(entry.parts), json.loads(item.parts))
+    return bool(names) and all(
+        name.endswith((".model", ".version")) and not name.startswith(("inputs.", "steps."))
+        for name in names
+    )

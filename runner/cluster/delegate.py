@@ -226,6 +226,8 @@ class _Desk:
                 looked.append(Share(share.id, share.number, share.attempt, "ended", "Cancelled"))
                 continue
             looked.append(_share(share, answer.raise_for_status().json()))
+            if looked[-1].phase == "ended" and looked[-1].state == "Failed":
+                self._note(f"share {share.number} failed: {looked[-1].message}")
         self._made.shares = looked
 
     async def _n_online(self) -> int:

@@ -146,6 +146,12 @@ class Claims:
         values = {"place": place, "me": self.holder, "dead_s": self._dead_after_s}
         return int(self._link.rows(query, values)[0][0])
 
+    def runs_of_others(self, job: str) -> frozenset[str]:
+        """Name the runs of the others that live and do a job."""
+        query = f"select run from holders where job = :job and holder <> :me and {IS_ALIVE}"
+        values = {"job": job, "me": self.holder, "dead_s": self._dead_after_s}
+        return frozenset(row[0] for row in self._link.rows(query, values))
+
     def bury(self, place: str) -> bool:
         """Forget those who died at a place; tells whether there were any."""
         gone = f"delete from holders where place = :place and not {IS_ALIVE} returning holder"

@@ -47,6 +47,11 @@ def answer(request):
         raise WorkerLost("m", "it was lost")
     return echo(request)
 
+class Pool(FakePool):
+    async def facts(self, model):
+        found = await super().facts(model)
+        return replace(found, digest=options.get("digest") or found.digest)
+
 class Notes(Silent):
     def note(self, text):
         print("note:", text, flush=True)
@@ -61,7 +66,7 @@ while not (folder / "go").exists():
     time.sleep(0.02)
 report = run(
     folder / "pipeline.yaml", options.get("inputs"),
-    pool=FakePool(answer=answer, delay_s=options["delay_s"]),
+    pool=Pool(answer=answer, delay_s=options["delay_s"]),
     observer=Notes(), settings=settings, local=True,
 )
 print(json.dumps(report.as_json()), flush=True)
@@ -241,3 +246,22 @@ def test_machines_with_other_wishes_don_t_disturb_each_other(machines: Machines)
     reports = [machines.report(process) for process in processes]
     assert [report["status"] for report in reports] == ["completed"] * 2
     assert len(set(machines.calls())) <= len(machines.calls()) <= 2 * (N_DOCUMENTS + 1) + 2
+
+
+def test_a_machine_with_another_model_under_the_same_name_undoes_nothing_and_says_so(
+    machines: Machines,
+) -> None:
+    first, other = machines.start(), machines.start(digest="f" * 64)
+    machines.go(first, other)
+    ended, refused = sorted(
+        (machines.report(process) for process in (first, other)), key=lambda one: one["status"]
+    )
+    assert (ended["status"], refused["status"]) == ("completed", "failed")
+    assert refused["message"].startswith("'")
+    assert refused["message"].endswith(
+        f" was done in this run by another machine (run '{ended['run']}'), and this one would do "
+        f"it again: model changed (step 'sum'). Each would undo what the other did. Give both the "
+        f"same model files and the same Paddock; what is done stays done."
+    )
+    # What the other did before they met is done again, once.
+    assert len(machines.calls()) == N_DOCUMENTS + 1 + refused["calls"] < 2 * N_DOCUMENTS
