@@ -118,8 +118,8 @@ class Traces:
 
     def same_as(self, sha256: str) -> Sequence[str]:
         """Give the outputs that held this when they were written."""
-        query = "select distinct path from outputs where sha256 = :sha256 order by path limit :most"
-        return [row[0] for row in self._ledger.rows(query, sha256=sha256, most=MOST_NEAR)]
+        query = "select distinct path from outputs where sha256 = :digest order by path limit :most"
+        return [row[0] for row in self._ledger.rows(query, digest=sha256, most=MOST_NEAR)]
 
     def near(self, stored: str) -> Sequence[str]:
         """Give outputs with a similar name."""

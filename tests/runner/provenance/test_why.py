@@ -506,3 +506,6 @@ def test_a_ledger_that_machines_share_answers_the_same(
     assert len(why(Path("out")).origins) == 3
     assert why(Path("inbox/1.txt")).read_by == ("item '1.txt' of 'each' → out/1.txt",)
     assert why(Path("out/9.txt")).near[0].endswith("out/1.txt")
+    assert len(why(Path("inbox")).read_by) == 2
+    (world.folder / "out/1.txt").rename(world.folder / "mine.txt")
+    assert why(Path("mine.txt")).same_as == (str(world.folder / "out/1.txt"),)
