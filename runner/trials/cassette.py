@@ -6,6 +6,7 @@ by all that it asked. Written so that a person can read the difference of two. K
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -137,14 +138,16 @@ class Cassette:
             CassetteError: it cannot be written.
         """
         text = "".join(f"{_line(one)}\n" for one in self._lines(test, keeps_stale))
+        aside = self.file.with_name(f".{self.file.name}.{os.getpid()}")
         try:
             if self.is_there and self.file.read_text("utf-8") == text:
                 return False
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            aside = self.file.with_name(f".{self.file.name}.{os.getpid()}")
             aside.write_text(text, "utf-8", newline="\n")
             aside.replace(self.file)
         except (OSError, UnicodeError) as error:
+            with contextlib.suppress(OSError):  # a full disk needs no half of it
+                aside.unlink(missing_ok=True)
             raise CassetteError(f"{self.file}: cannot be written: {_why(error)}.") from error
         return True
 

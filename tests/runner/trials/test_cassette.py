@@ -75,6 +75,15 @@ def test_another_model_of_the_same_name_drops_its_replies(tmp_path: Path) -> Non
     assert (cassette.calls, cassette.count("m", "word")) == ({}, None)
 
 
+def test_one_that_cannot_be_written_leaves_no_half_behind(tmp_path: Path) -> None:
+    cassette = read(tmp_path / "c.jsonl")
+    (tmp_path / "c.jsonl").mkdir()
+    with pytest.raises(CassetteError) as caught:
+        cassette.write("x")
+    assert str(caught.value) == f"{tmp_path}/c.jsonl: cannot be written: Is a directory."
+    assert [path.name for path in tmp_path.iterdir()] == ["c.jsonl"]
+
+
 def given_of(text: str) -> dict[str, object]:
     return {"text": text, "done_reason": "stop", "usage": {}}
 
