@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -39,6 +40,9 @@ from .signals import stopping
 
 if TYPE_CHECKING:
     from .cluster.delegate import Job
+
+_PREFIX = re.compile(r"^Flow run encountered an exception:(?: \w+:)? ?")
+"""What Prefect puts before an error's own words."""
 
 
 @dataclass
@@ -189,13 +193,17 @@ async def _delegated(orders: Orders, job: Job, told: Observer) -> Report:
 
 
 async def carry_out(flow_run: str) -> str:
-    """Carry out a flow run that waits in Prefect; gives its last state's message."""
+    """Carry out a flow run that waits in Prefect; gives its last state's message, or its error's.
+
+    >>> _PREFIX.sub("", "Flow run encountered an exception: LedgerError: the disk is full.")
+    'the disk is full.'
+    """
     async with get_client() as client:
         found = await client.read_flow_run(UUID(flow_run))
     coming: Any = run_flow(
         run_pipeline, flow_run=found, parameters=dict(found.parameters), return_type="state"
     )
-    return str((await coming).message or "")
+    return _PREFIX.sub("", str((await coming).message or ""))
 
 
 class _Named(Silent):

@@ -199,6 +199,7 @@ def test_what_is_not_allowed_is_told_once_and_done_when_it_is(desk: Desk) -> Non
     desk.write("asks/inbox/b.txt", "harbour")
     desk.until(lambda: desk.said().count(refused) == 2)
     assert desk.output("asks", "b.txt") is None
+    assert "Flow run encountered" not in desk.said()
 
 
 def test_commands_end_with_it_and_are_begun_again_at_the_next_start(desk: Desk) -> None:
