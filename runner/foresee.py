@@ -24,11 +24,19 @@ from .block_run import BlockRun
 from .blocks import Blocks, is_block_skipped, plain_chunks
 from .body import steps_of, steps_within
 from .border import Border
-from .foretold import can_be_foretold, foretold, guessed, offered_again
+from .foretold import (
+    Asked,
+    asked_before,
+    asked_of,
+    can_be_foretold,
+    foretold,
+    guessed,
+    offered_again,
+)
 from .inside import entered
 from .items import ItemRun
 from .ledger.entries import Entry
-from .renames import Asked, asked_before, asked_of, is_free
+from .renames import is_free
 from .report import PlanItem, PlanReport, State
 from .scope import Scope
 from .session import Session

@@ -7,8 +7,10 @@ that is what the shape of a tree hangs on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import json
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import Any
 
 from paddock.engine.errors import EngineError
@@ -34,10 +36,14 @@ from .binding.parameters import BindError
 from .block_run import BlockRun
 from .body import steps_of
 from .calls import LedgerPool
+from .freshness import CONTENT, canonical, is_file
+from .ledger.entries import Entry
 from .ledger.ledger import Ledger
+from .ledger.origins import Origins
 from .replying import AskedFor
 from .scope import Scope
 from .tools import Toolbox
+from .work import ItemWork
 
 MOST_S = 3.0
 """A plan does not wait longer for one step's calls to be looked up; it estimates them instead."""
@@ -93,6 +99,47 @@ def guessed(run: BlockRun) -> dict[str, Any]:
         results[item.index] = found or {"text": f"{UNKNOWN} {item.key}"}
     offered = run.offered()
     return {**offered, "results": [result for result in results if result is not None]}
+
+
+Asked = tuple[str, str, str]
+"""Of what an item's calls are made, whatever its name: its content, kind of file, and the rest."""
+
+
+def asked_of(item: ItemWork) -> Asked:
+    """Say of what an item's calls are made."""
+    if not is_file(item.item):
+        return "", "", item.hash
+    return item.item["sha256"], _suffix(item.item.get("path", "")), _but_content(item.parts)
+
+
+def asked_before(
+    ledger: Ledger, scope: str, entries: Mapping[str, Entry], wanted: Collection[Asked]
+) -> Iterator[tuple[Asked, str]]:
+    """Give which of these the calls of items were made of, and their keys.
+
+    One that is quarantined fails as it did, after the calls that it made.
+    """
+    contents = {content for content, _, _ in wanted}
+    made = Origins(ledger).made_of(scope) if contents - {""} else {}
+    for key, entry in entries.items():
+        if entry.state not in ("done", "quarantined"):
+            continue
+        asked = "", "", entry.hash
+        if key in made and made[key].source:
+            source = made[key].made["source"]
+            if source["sha256"] not in contents:
+                continue
+            asked = source["sha256"], _suffix(source["path"]), _but_content(entry.parts)
+        if asked in wanted:
+            yield asked, key
+
+
+def _suffix(path: str) -> str:
+    return PurePosixPath(path).suffix.lower()
+
+
+def _but_content(parts: str) -> str:
+    return canonical({name: part for name, part in json.loads(parts).items() if name != CONTENT})
 
 
 _REPEATABLE = frozenset(

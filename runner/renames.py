@@ -6,21 +6,16 @@ of it under its old name goes when the new one is done. Looks at no file: digest
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .binding.bound import BoundBlock
 from .body import steps_of
-from .freshness import CONTENT, canonical, is_file
 from .ledger.entries import Entry
 from .ledger.ledger import Ledger
 from .ledger.origins import Origins
 from .made import RENAMED
-
-if TYPE_CHECKING:
-    from .work import ItemWork
 
 _NAMES = frozenset(("relpath", "name", "stem", "modified"))
 _SEE_NO_MODEL = frozenset(("files.write", "files.move", "embed"))
@@ -67,47 +62,6 @@ def renames(gone: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
 
 def _name(key: str) -> str:
     return PurePosixPath(key).name
-
-
-Asked = tuple[str, str, str]
-"""Of what an item's calls are made, whatever its name: its content, kind of file, and the rest."""
-
-
-def asked_of(item: ItemWork) -> Asked:
-    """Say of what an item's calls are made."""
-    if not is_file(item.item):
-        return "", "", item.hash
-    return item.item["sha256"], _suffix(item.item.get("path", "")), _but_content(item.parts)
-
-
-def asked_before(
-    ledger: Ledger, scope: str, entries: Mapping[str, Entry], wanted: Collection[Asked]
-) -> Iterator[tuple[Asked, str]]:
-    """Give which of these the calls of items were made of, and their keys.
-
-    One that is quarantined fails as it did, after the calls that it made.
-    """
-    contents = {content for content, _, _ in wanted}
-    made = Origins(ledger).made_of(scope) if contents - {""} else {}
-    for key, entry in entries.items():
-        if entry.state not in ("done", "quarantined"):
-            continue
-        asked = "", "", entry.hash
-        if key in made and made[key].source:
-            source = made[key].made["source"]
-            if source["sha256"] not in contents:
-                continue
-            asked = source["sha256"], _suffix(source["path"]), _but_content(entry.parts)
-        if asked in wanted:
-            yield asked, key
-
-
-def _suffix(path: str) -> str:
-    return PurePosixPath(path).suffix.lower()
-
-
-def _but_content(parts: str) -> str:
-    return canonical({name: part for name, part in json.loads(parts).items() if name != CONTENT})
 
 
 def is_free(block: BoundBlock) -> bool:
