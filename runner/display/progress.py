@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from typing import TextIO
 
 from paddock.runner import journal
@@ -31,18 +31,30 @@ def watching(
 
     Args:
         environ: the environment, for `TERM`.
-        is_quiet_stdout: stdout carries one object for a machine, so a terminal there says nothing.
+        is_quiet_stdout: stdout carries one object for a machine, so a terminal there says nothing,
+            and what a plug-in prints goes to stderr.
         is_log: stderr is read by a machine: one JSON object a line.
     """
-    if is_log:
-        return logging()
     environ = os.environ if environ is None else environ
+    shown = logging() if is_log else _shown(environ, is_quiet_stdout=is_quiet_stdout)
+    return _apart(shown) if is_quiet_stdout else shown
+
+
+def _shown(
+    environ: Mapping[str, str], *, is_quiet_stdout: bool
+) -> AbstractContextManager[Observer]:
     streams = (sys.stderr,) if is_quiet_stdout else (sys.stderr, sys.stdout)
     if environ.get("TERM") == "dumb" or not all(map(_is_terminal, streams)):
         return nullcontext(Lines())
     from .live import LiveTable
 
     return LiveTable()
+
+
+@contextmanager
+def _apart(shown: AbstractContextManager[Observer]) -> Iterator[Observer]:
+    with shown as observer, redirect_stdout(sys.stderr):
+        yield observer
 
 
 @contextmanager

@@ -211,3 +211,17 @@ def test_a_single_step_that_is_fresh_says_so(capsys: pytest.CaptureFixture[str])
     lines.step("docs", 1, 0)
     lines.step("digest", 1, 1)
     assert capsys.readouterr().err == "digest: fresh\n"
+
+
+def test_what_a_step_prints_is_kept_from_whoever_reads_one_object(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for is_log in (False, True):
+        with watching(environ={}, is_quiet_stdout=True, is_log=is_log):
+            print("said by a plug-in")
+        print("{}")
+        told = capsys.readouterr()
+        assert (told.out, told.err) == ("{}\n", "said by a plug-in\n")
+    with watching(environ={}):
+        print("said by a plug-in")
+    assert capsys.readouterr().out == "said by a plug-in\n"
