@@ -70,7 +70,7 @@ def _of_text(text: str, what: str, file: str) -> Form:
     """Read JSON, else YAML."""
     try:
         data = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         try:
             data = source.parse(text, file).data
         except PipelineError:

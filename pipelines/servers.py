@@ -145,8 +145,9 @@ def _of_file(name: str, checks: Checks, at: Path) -> Iterator[tuple[str, Server]
 def _servers(text: str, name: str) -> Mapping[str, Any]:
     try:
         data = json.loads(text)
-    except ValueError as error:
-        raise ExpressionError(f"the file '{name}' is no JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        remedy = "JSON has no comments, and no comma before a closing bracket."
+        raise ExpressionError(f"the file '{name}' is no JSON: {error}", remedy) from None
     for outer in _OUTER:
         if isinstance(data, dict) and isinstance(data.get(outer), dict):
             return dict(data[outer])

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from paddock.engine.request import Constraint, Message, Reply, Tool, ToolCall
+from paddock.pipelines.checking.conforming import TOO_DEEP, is_too_deep
 from paddock.steps.answers.asking import Asker
 from paddock.steps.step import StepError
 
@@ -179,12 +180,14 @@ def _constraint(schema: Mapping[str, Any]) -> Constraint:
 def _read(text: str) -> Mapping[str, Any]:
     try:
         said = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StepError(
             f"what the model said is no JSON: {error}.",
             remedy="Raise `max_tokens` under `params`: it may have been cut off.",
             kind="check",
         ) from error
+    if is_too_deep(said):
+        raise StepError(f"what the model said cannot be used. {TOO_DEEP}", kind="check")
     return said if isinstance(said, dict) else {}
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paddock.engine.request import Constraint, Message, Reply
-from paddock.pipelines.checking.conforming import mismatch
+from paddock.pipelines.checking.conforming import TOO_DEEP, mismatch
 from paddock.steps.step import ReplyForm, StepError
 
 from .asking import Asker
@@ -85,6 +85,8 @@ def _read(reply: Reply, schema: Any) -> tuple[Any, list[str]]:
     """Give an answer's value. A server elsewhere may not hold a model to the form."""
     try:
         value = json.loads(reply.text)
+    except RecursionError:
+        return None, [TOO_DEEP]
     except ValueError:
         if reply.done_reason != "length":
             return None, ["It is not JSON."]

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
+from paddock.pipelines.checking.conforming import is_too_deep
 from paddock.steps.step import StepError
 from paddock.steps.toolset import ToolResult
 
@@ -280,7 +281,9 @@ def _told(kind: str, text: str) -> tuple[Any, str]:
     if kind.endswith("json"):
         try:
             data = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
+            return text, text
+        if is_too_deep(data):
             return text, text
         return (data, text) if isinstance(data, Mapping | list) else (data, str(data))
     if kind == "text/html":

@@ -80,6 +80,7 @@ def test_a_schema_may_stand_in_a_file_or_in_a_text(tmp_path: Path) -> None:
     assert read('{"type": "array"}', tmp_path).schema == {"type": "array"}
     assert read("enum[low, high] ?", tmp_path).schema == {"enum": ["low", "high", None]}
     assert read('[{"a": "int"}]', tmp_path) == read([{"a": "int"}], tmp_path)
+    assert "no JSON Schema" in read("[" * 5000, tmp_path).faults[0].message
     assert read({"file": "str"}, tmp_path).schema["required"] == ["file"]
 
 

@@ -99,6 +99,10 @@ def test_a_file_of_other_programs_is_read_and_its_variables_are_secrets(tmp_path
     ("content", "told"),
     [
         ("{", "the file 'mcp.json' is no JSON: Expecting property name"),
+        ("[" * 100_000, "the file 'mcp.json' is no JSON: maximum recursion depth exceeded"),
+        ("{// mine",
+         "the file 'mcp.json' is no JSON: Expecting property name enclosed in double quotes: "
+         "line 1 column 2 (char 1). JSON has no comments, and no comma before a closing bracket."),
         ({"other": 1}, "the file 'mcp.json' names no MCP servers. Write the servers under "),
         ({"mcpServers": {"a": {"args": []}}},
          "in the file 'mcp.json', server 'a': give exactly one of `command` and `url`."),

@@ -21,6 +21,8 @@ from paddock.steps.toolset import ToolResult
 HERE = ["127.0.0.1"]
 PAGES: dict[str, tuple[int, dict[str, str], bytes]] = {
     "/json": (200, {"Content-Type": "application/json"}, b'{"a": [1]}'),
+    "/deep": (200, {"Content-Type": "application/json"}, b"[" * 1500 + b"]" * 1500),
+    "/deeper": (200, {"Content-Type": "application/json"}, b"[" * 100 + b"]" * 100),
     "/page": (200, {"Content-Type": "text/html"}, b"<h1>Ferry</h1><script>no()</script>"),
     "/text": (200, {"Content-Type": "text/plain; charset=latin-1"}, "Grüße".encode("latin-1")),
     "/image": (200, {"Content-Type": "image/png"}, b"\x89PNG"),
@@ -77,6 +79,8 @@ def test_data_comes_as_data_and_a_page_as_what_a_reader_sees(base: str) -> None:
     assert fetch(f"{base}/json").value == {"a": [1]}
     assert fetch(f"{base}/page").value == "# Ferry"
     assert fetch(f"{base}/text#part").value == "Grüße"
+    assert fetch(f"{base}/deep").value == "[" * 1500 + "]" * 1500
+    assert fetch(f"{base}/deeper").value == "[" * 100 + "]" * 100
 
 
 def test_what_cannot_be_read_is_refused_in_a_sentence(base: str) -> None:
