@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 # A model that is new to a machine is measured for some seconds when it is loaded; tests, whose
 # caches are new each time, must not wait for it. Those of the profile ask for it themselves.
 os.environ["PADDOCK_PROFILE_S"] = "0"
+
+# One thread for each model: tests run beside one another, and threads that wait in barriers for
+# others which have no core take a third of the processor's time for nothing.
+os.environ["PADDOCK_NUM_THREAD"] = "1"
 
 # As on a machine that builds and tests: no run starts a service that outlives it. The tests of the
 # local service take it away for the processes that they start.
@@ -26,10 +30,18 @@ os.environ["PADDOCK_HOST"] = "127.0.0.1:1"
 # What takes longest begins first, so that no process is left alone with it at the end.
 LONGEST = (
     "runner/residence/test_background.py", "runner/unattended/test_up.py", "test_examples.py",
-    "engine/test_pool.py", "soak/test_soak.py", "benchmarks/test_benchmarks.py",
+    "engine/test_pool.py", "engine/test_pool_lost.py", "soak/test_soak.py", "benchmarks/test_benchmarks.py",
     "engine/decoding/test_loop.py", "cluster/test_three_workers.py", "runner/test_flow.py",
     "runner/test_shares.py", "engine/test_requests.py", "engine/api/test_status_page.py",
     "engine/api/test_under_load.py", "runner/test_killed.py",
+)  # fmt: skip
+
+# Files whose tests ask one Prefect server run in one process, which starts it once: a start takes
+# 12 s of a processor.
+WITH_PREFECT = (
+    "runner/unattended/test_up.py", "runner/test_flow.py", "runner/cluster/test_delegate.py",
+    "runner/cluster/test_prepare.py", "runner/unattended/test_office.py",
+    "runner/unattended/test_planner.py", "runner/history/test_tracking.py",
 )  # fmt: skip
 
 
@@ -39,6 +51,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     names = {item.path: item.path.relative_to(here).as_posix() for item in items}
     items.sort(key=lambda item: rank.get(names[item.path], len(rank)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep each file in one process, as `--dist loadfile` does, and those with Prefect together."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "prefect" if file.removeprefix("tests/") in WITH_PREFECT else file
+
+    return Together(config, log)
 
 
 @pytest.fixture(scope="module")
