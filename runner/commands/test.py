@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,14 +77,16 @@ def test(
         raise CommandError(f"There are no tests in {names}.\n  {remedy}")
     teller = _Teller(console.tell if as_json else console.say)
     try:
-        suites = verb.carry_out(
-            tests,
-            mode=mode,
-            only=frozenset(only or ()),
-            flags=flags_of(pool, allow),
-            tell=teller.case,
-            begin=teller.begin,
-        )
+        # Stdout carries one object for a machine: what a plug-in prints goes to stderr.
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            suites = verb.carry_out(
+                tests,
+                mode=mode,
+                only=frozenset(only or ()),
+                flags=flags_of(pool, allow),
+                tell=teller.case,
+                begin=teller.begin,
+            )
     except verb.NoSuchTest as error:
         raise CommandError(str(error)) from error
     teller.end(suites)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from paddock.runner.commands.exits import CommandError
 from paddock.runner.commands.test import test as command
+from paddock.steps import registry
 from tests.runner.commands.shell import paddock
 
 PIPELINE = """\
@@ -62,7 +64,8 @@ def test_one_test_alone_and_its_reports(file: Path, capsys: pytest.CaptureFixtur
 def test_where_reports_go_is_looked_at_before_anything_runs(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for options in ({"junit": Path()}, {"summary": file / "s.md"}):
+    wrong: list[dict[str, Any]] = [{"junit": Path()}, {"summary": file / "s.md"}]
+    for options in wrong:
         with pytest.raises(CommandError):
             command(["."], **options)
     assert capsys.readouterr().out == ""
@@ -82,6 +85,21 @@ def test_a_machine_gets_one_object_and_the_status(file: Path) -> None:
     assert told["counts"] == {"passed": 1, "failed": 1, "error": 0, "skipped": 0}
     assert [test["outcome"] for test in told["files"][0]["tests"]] == ["passed", "failed"]
     assert "says goodbye" in ended.err
+
+
+def test_what_a_step_prints_does_not_stand_before_the_object(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = registry.load("prompt").run
+
+    async def printing(*given: Any) -> Any:
+        print("said by a plug-in")
+        return await inner(*given)
+
+    monkeypatch.setattr(registry.load("prompt"), "run", printing)
+    assert command(["."], only=["says hello"], as_json=True) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["ok"] and "said by a plug-in" in told.err
 
 
 def test_what_is_asked_for_wrongly_is_said(file: Path) -> None:
