@@ -7,7 +7,7 @@ from paddock.runner import validate
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # as type checkers read it; importing `typing` is a tenth of `--version`
 
 if TYPE_CHECKING:
     from .verbs import plan, plan_async, run, run_async, validate
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["plan", "plan_async", "run", "run_async", "validate"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import a verb when it is first asked for."""
     if name in __all__:
         from . import verbs
