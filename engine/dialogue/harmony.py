@@ -115,7 +115,7 @@ class HarmonyListener:
     def _called(self, recipient: str, body: str) -> Heard:
         try:
             arguments = json.loads(body, strict=False) if body.strip() else {}
-        except ValueError:
+        except (ValueError, RecursionError):
             return Heard(self._text.add(body))
         if not isinstance(arguments, dict):
             return Heard(self._text.add(body))

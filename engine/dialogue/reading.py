@@ -244,7 +244,7 @@ def _object(value: Any) -> dict[str, Any]:
     if isinstance(value, str):
         try:
             value = json.loads(value, strict=False) if value.strip() else {}
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Broken from None
     if value is None:
         return {}

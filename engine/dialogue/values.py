@@ -222,6 +222,6 @@ def plain_value(text: str, schema: JsonObject | None = None) -> Any:
     for word in (text, text.lower()):  # Python's True and False are seen too
         try:
             return json.loads(word, strict=False)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     return None if text == "None" else text

@@ -102,6 +102,8 @@ class Native:
                 remedy="Raise `max_tokens` under `params`.",
                 kind="check",
             )
+        if any(is_too_deep(call.arguments) for call in calls):
+            raise StepError(f"what the model said cannot be used. {TOO_DEEP}", kind="check")
         said = Message("assistant", reply.text, reasoning=reply.reasoning, tool_calls=calls)
         return Said(reply.text, calls, said, reply)
 

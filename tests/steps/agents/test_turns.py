@@ -191,6 +191,19 @@ def test_a_real_model_calls_a_tool_as_templates_write_calls(tmp_path: Path) -> N
     assert report.returns["text"].strip()
 
 
+def test_a_call_whose_arguments_never_end_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    deep: Any = []
+    for _ in range(100):
+        deep = [deep]
+    report = world(tmp_path, "[calculator]").run(
+        pool=saying([ToolCall("calculator", {"expression": deep})])
+    )
+    assert report.status == "failed"
+    assert str(report.message).endswith(
+        "what the model said cannot be used. It is nested more than 64 levels deep."
+    )
+
+
 def test_a_tool_that_chat_describes_itself_need_not_be_anywhere(tmp_path: Path) -> None:
     there = world(tmp_path, "[]")
     own = "[{name: weather, parameters: {properties: {city: {type: string}}}}]"
