@@ -194,7 +194,7 @@ def cases_of(junit: Path) -> list[tuple[str, str, list[str]]]:
 
 
 def test_what_the_ci_files_tell_a_shell_is_carried_out(tmp_path: Path) -> None:
-    tested = [
+    tested: list[tuple[str, str, list[str]]] = [
         ("ci-batch", "three messages, no model", []),
         ("Triage of a message", "1: The crew was so kind to my daughter. Thank you!", []),
     ]
