@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from paddock.runner.ledger.postgres import Link
 
 CLOCK_S = 5.0
-CONNECTIONS_OF_A_RUN = 4
+# To read, to write, to claim, to be heard of; for its turn in a group, and for a budget.
+CONNECTIONS_OF_A_RUN = 6
 FEWEST_CONNECTIONS = 60
 
 

@@ -309,9 +309,9 @@ class Link:
             self._is_lost = False
             return done
 
-    def hurry(self) -> None:
-        """Wait for nothing any more: the process is about to end."""
-        self._retry_s = 0.0
+    def hurry(self, retry_s: float = 0.0) -> None:
+        """Wait no longer than this for a server that is away; a process that ends, not at all."""
+        self._retry_s = retry_s
 
     def close(self) -> None:
         """Let the connection go."""
