@@ -149,6 +149,22 @@ def test_what_cannot_start_by_itself_is_a_fault(tmp_path: Path) -> None:
     assert "'timezone' must be a time zone such as Europe/Paris or UTC" in told
 
 
+def test_what_only_calls_start_is_not_carried_out_either_if_it_wants_too_much(
+    tmp_path: Path,
+) -> None:
+    look = Look(tmp_path)
+    steps = "steps: [{uses: run, with: {command: [ls]}}]\n"
+    file = look.write("a.yaml", f"on: {{webhook: [{{path: /x}}]}}\n{steps}")
+    found = look()
+    assert names(found) == []
+    assert "the pipeline wants to run `ls`, which needs 'run'." in found.told[0]
+    assert look.finder.faults() == {str(file): found.told[0]}
+    look.write("a.yaml", f"on: {{webhook: [{{path: /x}}]}}\n{STEPS}")
+    (standing,) = look.settled().standing
+    assert standing.bound is not None, "who is told of its crashes stands there"
+    assert look.finder.faults() == {}
+
+
 def test_a_file_nobody_may_read_is_told(tmp_path: Path) -> None:
     look = Look(tmp_path)
     (tmp_path / "a.yaml").write_bytes(b"on: \xff\nsteps: \n")
