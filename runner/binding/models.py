@@ -90,13 +90,13 @@ class Models:
         return f"Of the right role: {', '.join(names) or 'none'}."
 
     def _defaults(self, default_models: Mapping[Role, str]) -> Iterator[tuple[Role, ModelSpec]]:
-        from paddock.engine.request import ModelSpec  # `validate` is quicker where none is named
-
         for role in ROLES:
             own = [spec for spec in self.by_alias.values() if spec.role == role]
             if len(own) == 1:
                 yield role, own[0]
             elif role in default_models:
+                from paddock.engine.request import ModelSpec  # `validate` has no use for it
+
                 yield role, ModelSpec(default_models[role], role)
 
     def _spec(self, alias: str, keys: ModelKeys) -> ModelSpec:
