@@ -68,7 +68,7 @@ def runs(
         console.say_json({"runs": [past.as_json() for past in found.runs]})
     elif found.runs:
         console.say(_table(found.runs, {}))
-    else:
+    elif not found.faults:
         console.tell("No run failed." if failed else "No run yet.")
     return FAILED if found.faults and not found.runs else DONE
 
@@ -270,6 +270,8 @@ def _one(run: str | None, places: list[str] | None) -> Past:
         places, run = [run], None
     where = _places(places)
     found = named(where, run) if run is not None else history(where, limit=1)
+    if found.faults and not found.runs:
+        raise CommandError("\n".join(found.faults))
     for fault in found.faults:
         console.tell(fault)
     if found.runs:

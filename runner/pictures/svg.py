@@ -57,7 +57,7 @@ def _description(scene: Scene) -> str:
         _named(box) + (f", after {', '.join(box.reads)}" if box.reads else "")
         for box in flat(scene.boxes)
     ]
-    return ". ".join([*([scene.caption] if scene.caption else []), *said])
+    return ". ".join([*([scene.caption.rstrip(".")] if scene.caption else []), *said])
 
 
 def _named(box: Box) -> str:

@@ -133,6 +133,15 @@ def test_a_ledger_that_cannot_be_read_does_not_hide_the_others(world: World) -> 
     assert "other/.paddock/ledger.sqlite: the ledger cannot be read" in result.stderr
 
 
+def test_a_ledger_that_cannot_be_read_is_not_said_to_have_no_run(world: World) -> None:
+    world.write(".paddock/ledger.sqlite", "no database " * 1_000)
+    for command, status in ((("runs",), 1), (("logs",), 2), (("logs", "calm-otter"), 2)):
+        result = asked(*command)
+        assert result.exit_code == status
+        assert "the ledger cannot be read" in result.stderr
+        assert "no run" not in result.stderr.lower()
+
+
 def test_a_place_that_is_not_there_is_named(world: World) -> None:
     for command in (("runs", "nowhere"), ("logs", "x", "nowhere"), ("clean", "nowhere")):
         result = asked(*command)
