@@ -80,7 +80,7 @@ class Up:
         self._holding = Holding(wishes.settings.state_dir)
         self._wanted: dict[str, Standing] = {}
         self._round_at = time.monotonic()
-        self._is_prefect_there = False
+        self._is_prefect_there: bool | None = None
         self._has_changed = True
         self._said: set[str] = set()
         self._in_place: Callable[[], None] | None = None
@@ -354,7 +354,7 @@ class Up:
 
     def _ready(self) -> dict[str, bool]:
         return {
-            "prefect": self._is_prefect_there,
+            "prefect": bool(self._is_prefect_there),
             "running": time.monotonic() - self._round_at < STUCK_S and not self.stop.is_set(),
         }
 
@@ -365,7 +365,7 @@ class Up:
             "pid": os.getpid(),
             "folders": [str(folder) for folder in self._wishes.folders],
             "prefect": os.environ.get("PREFECT_API_URL", ""),
-            "is_prefect_there": self._is_prefect_there,
+            "is_prefect_there": bool(self._is_prefect_there),
             "faults": self._finder.faults(),
             **told,
         }
@@ -392,8 +392,9 @@ class Up:
 
     def _prefect_is_there(self, error: Exception | None) -> None:
         """Say once that Prefect is away, and once that it is back."""
-        if error is not None and self._is_prefect_there:
-            log.warning("%s. What runs goes on; nothing new starts until it is back.", error)
-        elif error is None and not self._is_prefect_there and self._round_at:
+        if error is not None and self._is_prefect_there is not False:
+            words = "%s (%s). What runs goes on; nothing new starts until it is back."
+            log.warning(words, error, os.environ.get("PREFECT_API_URL", ""))
+        elif error is None and not self._is_prefect_there:
             log.info("Prefect answers.")
         self._is_prefect_there = error is None

@@ -248,6 +248,23 @@ def test_ended_while_it_starts_it_ends_in_order(tmp_path: Path) -> None:
     assert time.monotonic() - began < 30
 
 
+def test_a_server_that_is_not_there_is_told_once(tmp_path: Path) -> None:
+    environ = {name: value for name, value in os.environ.items() if name != "CI"}
+    nobody = "http://127.0.0.1:9/api"
+    environ |= {"PADDOCK_HOME": str(tmp_path / "home"), "PREFECT_API_URL": nobody}
+    desk = Desk(tmp_path)
+    desk.notes("notes", WATCH)
+    with desk.log.open("ab") as log:
+        desk.process = subprocess.Popen(
+            [sys.executable, "-c", CLI, "up", str(tmp_path), "--listen", "127.0.0.1:0"],
+            env=environ, stdout=log, stderr=log,
+        )  # fmt: skip
+    words = f"({nobody}). What runs goes on; nothing new starts until it is back."
+    desk.until(lambda: words in desk.said(), within_s=120)
+    assert desk.signal(signal.SIGTERM) == 0
+    assert desk.said().count(words) == 1
+
+
 def test_a_group_lets_one_at_a_time_and_a_newer_run_may_take_its_place(desk: Desk) -> None:
     group = "concurrency: {group: 'shared', on_conflict: %s}"
     for name, conflict in (("one", "queue"), ("two", "skip"), ("three", "cancel_running")):
