@@ -30,8 +30,8 @@ os.environ["PADDOCK_HOST"] = "127.0.0.1:1"
 # What takes longest begins first, so that no process is left alone with it at the end.
 LONGEST = (
     "runner/residence/test_background.py", "runner/unattended/test_up.py", "test_examples.py",
-    "engine/test_pool.py", "engine/test_pool_lost.py", "soak/test_soak.py", "benchmarks/test_benchmarks.py",
-    "engine/decoding/test_loop.py", "cluster/test_three_workers.py", "runner/test_flow.py",
+    "engine/test_pool.py", "soak/test_soak.py", "benchmarks/test_benchmarks.py",
+    "engine/decoding/test_loop.py", "cluster/test_three_workers.py", "engine/test_pool_lost.py",
     "runner/test_shares.py", "engine/test_requests.py", "engine/api/test_status_page.py",
     "engine/api/test_under_load.py", "runner/test_killed.py",
 )  # fmt: skip
