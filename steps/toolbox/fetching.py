@@ -227,7 +227,8 @@ async def _asked(target: Target, max_bytes: int) -> ToolResult | str:
     except httpx.HTTPError as error:
         why = str(error) or type(error).__name__
         why = f"the proxy said: {why}" if isinstance(error, httpx.ProxyError) else why
-        raise StepError(f"'{target.url}' cannot be fetched: {why}.", kind="io") from error
+        what = f"'{target.url}' cannot be fetched: {why.rstrip('.')}."
+        raise StepError(what, kind="io") from error
 
 
 def _client(proxy: str | None) -> httpx.AsyncClient:

@@ -96,6 +96,18 @@ def test_trouble_that_may_pass_can_be_tried_again(base: str) -> None:
         assert caught.value.kind == "io"
 
 
+def test_a_server_that_hangs_up_is_told_in_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        hanging_up = threading.Thread(target=lambda: server.accept()[0].close())
+        hanging_up.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        with pytest.raises(StepError) as caught:
+            fetch(url)
+        hanging_up.join()
+    assert str(caught.value).startswith(f"'{url}' cannot be fetched: ")
+    assert not str(caught.value).endswith("..")
+
+
 def test_a_server_that_is_not_named_is_not_asked(base: str) -> None:
     assert refused(f"{base}/json", ["example.org"]) == (
         "'127.0.0.1' may not be asked; allowed: example.org."
