@@ -103,7 +103,7 @@ async def run_pipeline(
     from .settings import read_settings
 
     orders = _orders.get(None) or Orders()
-    named = _Named(orders.began)
+    named = _Named(orders)
     settings = read_settings(Path(path).parent, flags=orders.flags)
     if not share and settings.unattended.work_pool and settings.ledger_url:
         with stopping(orders.stop, orders.border), run_log(settings, trigger) as log:
@@ -209,12 +209,21 @@ async def carry_out(flow_run: str) -> str:
 class _Named(Silent):
     """Gives the flow run the ledger's name for the run, as soon as it has one."""
 
-    def __init__(self, began: Callable[[str], None] | None) -> None:
-        self._began = began
+    def __init__(self, orders: Orders) -> None:
+        self._began, self._waits = orders.began, orders.waits
+        self._has_begun = False
         self._task: asyncio.Task[None] | None = None
+
+    def note(self, text: str) -> None:
+        """Tell what it waits for before it begins: another run of its group, or on its folders."""
+        if self._waits is not None and not self._has_begun and text.startswith("waiting for "):
+            self._waits(text)
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
         """Tell it, and show it beside the work."""
+        if self._waits is not None:
+            self._waits("")
+        self._has_begun = True
         if self._began is not None:
             self._began(run)
         context = FlowRunContext.get()
