@@ -83,6 +83,11 @@ class Desk:
         """Give the names of the runs at work, as it tells them."""
         return [one["run"] for one in self.get()["running"]]
 
+    def is_idle(self) -> bool:
+        """Tell whether nothing is at work any more; notes what is being answered meanwhile."""
+        self.in_flight |= self.models.in_flight()
+        return not self.running()
+
     def call(self, name: str) -> None:
         """Call a webhook."""
         url = f"http://127.0.0.1:{self.port}/{name}"
@@ -243,9 +248,8 @@ def _cancelled(desk: Desk, n: int, say: Any) -> None:
     state = {"state": {"type": "CANCELLING"}, "force": False}
     url = f"{api}/flow_runs/{job['flow_run']}/set_state"
     httpx.post(url, json=state, timeout=30).raise_for_status()
-    desk.in_flight |= desk.models.in_flight()
-    desk.until(lambda: not desk.running(), "cancelled")
-    desk.in_flight |= desk.models.in_flight()
+    # The machines hear of it one after the other, some seconds later: until then they go on.
+    desk.until(desk.is_idle, "cancelled")
     said = httpx.get(f"{api}/flow_runs/{job['flow_run']}", timeout=30).json()["state"]
     say(f"cancelled: {said['name']}: {said['message']}")
     desk.settled("a run was cancelled")
