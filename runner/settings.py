@@ -74,7 +74,8 @@ class Settings:
         if field in _POOL_FIELDS:
             return getattr(self.pool, field)
         if field.startswith(_UNATTENDED):
-            return getattr(self.unattended, field.removeprefix(_UNATTENDED))
+            value = getattr(self.unattended, field.removeprefix(_UNATTENDED))
+            return value.written if isinstance(value, Address) else value
         part = self.service if field.startswith(_SERVICE) else self
         return getattr(part, field.removeprefix(_SERVICE))
 

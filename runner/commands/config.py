@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from paddock.runner import values
 from paddock.runner.display import console
 from paddock.runner.settings import NAMES, Settings, read_settings
 
@@ -17,6 +18,7 @@ from .machine import Json
 
 DEFAULT = "default"
 _HIDDEN = "(set, not shown)"
+_MIB = 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,8 @@ def _shown(row: Row) -> str:
 
     >>> _shown(Row("num_parallel", None, DEFAULT)), _shown(Row("debug", False, DEFAULT))
     ('auto', '0')
+    >>> _shown(Row("keep_runs", 7_776_000.0, DEFAULT)), _shown(Row("max_body", 67108864, DEFAULT))
+    ('90d', '64MiB')
     """
     value = row.value
     if row.note:
@@ -98,7 +102,12 @@ def _shown(row: Row) -> str:
         return ",".join(f"{large}={small}" for large, small in value.items()) or "none"
     if isinstance(value, list):
         return ",".join(map(str, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value) or "none"
+    if isinstance(value, float):
+        days = value / 86_400
+        return f"{days:g}d" if days >= 1 and days.is_integer() else f"{value:.10g}"
+    if NAMES[row.name].read is values.size and value and value % _MIB == 0:
+        return f"{value // _MIB}MiB"
+    return str(value) or "none"
 
 
 # Without one of these there is none; without others the machine or the model decides.
@@ -107,7 +116,6 @@ _NONE = frozenset(
         "api_keys",
         "api_key",
         "rate",
-        "split_mode",
         "pool_key",
         "ledger",
         "smtp",
