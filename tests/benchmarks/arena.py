@@ -14,12 +14,12 @@ from typing import Any, Generic, TypeVar
 from paddock.engine.errors import EngineError
 from paddock.engine.models import ModelFinder
 from paddock.engine.settings import PoolSettings
-from tests.benchmarks import peers
+from tests.benchmarks import harness, peers
 from tests.benchmarks.client import HttpError
-from tests.benchmarks.contenders import Contender, Running, Said, Setup, present
-from tests.benchmarks.harness import n_threads
+from tests.benchmarks.contenders import present
 from tests.benchmarks.loads import Ask
 from tests.benchmarks.processes import ended_in_order
+from tests.benchmarks.setup import Contender, Running, Said, Setup
 
 _T = TypeVar("_T")
 
@@ -35,7 +35,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="a few minutes instead of the full size")
     made.add_argument("--only", metavar="NAME,…", help="these contenders alone")
     made.add_argument("--model", default="smollm2:135m", help="a name, or the path of a GGUF file")
-    made.add_argument("--threads", type=int, default=n_threads())
+    made.add_argument("--threads", type=int, default=harness.n_threads())
     made.add_argument("--layers", type=int, default=0, help="on the device; -1: all")
     made.add_argument(
         "--set",
@@ -47,9 +47,20 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def sizes(args: argparse.Namespace, full: Mapping[str, int], quick: Mapping[str, int]) -> None:
+def arguments(
+    made: argparse.ArgumentParser, full: Mapping[str, int], quick: Mapping[str, int]
+) -> argparse.Namespace:
+    """Read the command line, which has an option for each size; those left open are filled in."""
+    for name in full:
+        made.add_argument(f"--{name.replace('_', '-')}", type=int)
+    args = made.parse_args()
+    sizes(args, quick if args.quick else full)
+    return args
+
+
+def sizes(args: argparse.Namespace, wanted: Mapping[str, int]) -> None:
     """Fill in what the command line left open."""
-    for name, value in (quick if args.quick else full).items():
+    for name, value in wanted.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
 
@@ -162,6 +173,20 @@ async def ask_all(one: Running, asks: Sequence[Ask], n_at_once: int) -> list[Sai
 def say(line: str) -> None:
     """Tell how far it is, beside the table."""
     print(line, file=sys.stderr, flush=True)
+
+
+def show(
+    args: argparse.Namespace, measure: Callable[[], Awaitable[str]], **circumstances: object
+) -> None:
+    """Run a benchmark and print under which circumstances it gave its table."""
+
+    async def main() -> None:
+        found = await measure()
+        device = {"threads": args.threads, "layers_on_the_device": args.layers}
+        print(harness.circumstances(**{"model": args.model, **circumstances, **device}))
+        print(found)
+
+    start(main)
 
 
 def start(main: Callable[[], Awaitable[None]]) -> None:

@@ -11,7 +11,6 @@ minute there are without chats is asked just before, with half of the documents.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import statistics
 import sys
@@ -24,9 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.benchmarks import arena, loads
 from tests.benchmarks.arena import Contest
-from tests.benchmarks.contenders import EVERYBODY, TUNED, Running, chosen
-from tests.benchmarks.harness import NOTHING, circumstances, percentile, table
+from tests.benchmarks.contenders import EVERYBODY, TUNED, chosen
+from tests.benchmarks.harness import NOTHING, percentile, table
 from tests.benchmarks.loads import Ask
+from tests.benchmarks.setup import Running
 
 FULL = {
     "documents": 64,
@@ -91,7 +91,7 @@ class Shape:
 
 def main() -> None:
     """Measure and print."""
-    args = _arguments()
+    args = arena.arguments(arena.parser(__doc__), FULL, QUICK)
     setup = arena.setup_of(args)
     shape = Shape(
         args.documents,
@@ -103,35 +103,22 @@ def main() -> None:
     )
     contenders = chosen(args.only, CONTENDERS)
 
-    async def measure() -> None:
+    async def measure() -> str:
         found = await arena.contest(
             contenders, setup, args.rounds, lambda one, number: play(shape, one, number)
         )
-        print(
-            circumstances(
-                load="(d) a chat every second beside a job",
-                model=args.model,
-                documents=args.documents,
-                in_flight=args.in_flight,
-                answer_tokens=args.answer_tokens,
-                tokens_of_a_chat=args.chat_tokens,
-                rounds=args.rounds,
-                threads=args.threads,
-                layers_on_the_device=args.layers,
-            )
-        )
-        print(report(found))
+        return report(found)
 
-    arena.start(measure)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = arena.parser(__doc__)
-    for name in FULL:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int)
-    args = parser.parse_args()
-    arena.sizes(args, FULL, QUICK)
-    return args
+    arena.show(
+        args,
+        measure,
+        load="(d) a chat every second beside a job",
+        documents=args.documents,
+        in_flight=args.in_flight,
+        answer_tokens=args.answer_tokens,
+        tokens_of_a_chat=args.chat_tokens,
+        rounds=args.rounds,
+    )
 
 
 async def play(shape: Shape, one: Running, number: int) -> Turn:

@@ -13,7 +13,6 @@ llama.cpp's own.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import random
 import statistics
@@ -28,10 +27,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from paddock.engine.request import ChatRequest, Message
 from tests.benchmarks import arena, gauge, peers
-from tests.benchmarks.contenders import OUR_GREEDY, Ours, Setup, ours
+from tests.benchmarks.contenders import Ours, ours
 from tests.benchmarks.gauge import Steps
-from tests.benchmarks.harness import NOTHING, circumstances, table
+from tests.benchmarks.harness import NOTHING, table
 from tests.benchmarks.raw import N_BATCH_TOKENS, Speed, bench_speeds
+from tests.benchmarks.setup import OUR_GREEDY, Setup
 
 N_SEQUENCES = (1, 4, 8, 16, 32)
 FULL = {"rounds": 3, "prompt_tokens": 256, "answer_tokens": 64}
@@ -59,43 +59,31 @@ class Found:
 
 def main() -> None:
     """Measure and print."""
-    args = _arguments()
+    parser = arena.parser(__doc__)
+    parser.add_argument("--sequences", default=",".join(map(str, N_SEQUENCES)))
+    args = arena.arguments(parser, FULL, QUICK)
     setup = arena.setup_of(args)
     shape = Shape(_numbers(args.sequences), args.prompt_tokens, args.answer_tokens)
     bench = peers.look().batched_bench
     if bench is None:
         arena.say("llama-batched-bench is left out: see tests/benchmarks/peers.py")
 
-    async def measure() -> None:
+    async def measure() -> str:
         rounds = []
         for number in range(args.rounds):
             rounds.append(await one_round(setup, shape, bench))
             arena.say(f"round {number + 1} of {args.rounds}")
-        print(
-            circumstances(
-                model=args.model,
-                prompt_tokens=shape.n_prompt_tokens,
-                answer_tokens=shape.n_answer_tokens,
-                rounds=args.rounds,
-                threads=args.threads,
-                layers_on_the_device=args.layers,
-                batch=N_BATCH_TOKENS,
-                cache="f16",
-            )
-        )
-        print(report(rounds, shape.n_sequences))
+        return report(rounds, shape.n_sequences)
 
-    arena.start(measure)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = arena.parser(__doc__)
-    parser.add_argument("--sequences", default=",".join(map(str, N_SEQUENCES)))
-    for name in FULL:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int)
-    args = parser.parse_args()
-    arena.sizes(args, FULL, QUICK)
-    return args
+    arena.show(
+        args,
+        measure,
+        prompt_tokens=shape.n_prompt_tokens,
+        answer_tokens=shape.n_answer_tokens,
+        rounds=args.rounds,
+        batch=N_BATCH_TOKENS,
+        cache="f16",
+    )
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -15,11 +15,13 @@ from typing import Any
 
 from tests.benchmarks import arena, chat, decode, device_checks, job, overflow, peers
 from tests.benchmarks.arena import FAILURES
-from tests.benchmarks.contenders import PADDOCK, Contender, Setup, llama_server, present
+from tests.benchmarks.contenders import PADDOCK, present
 from tests.benchmarks.device_rows import Bench, Row, report
 from tests.benchmarks.harness import circumstances, n_threads, percentile
 from tests.benchmarks.loads import summaries
 from tests.benchmarks.raw import Speed, bench_speeds
+from tests.benchmarks.servers import llama_server
+from tests.benchmarks.setup import Contender, Setup
 
 OURS = PADDOCK.name
 ONE_SLOT = "llama-server -np 1"

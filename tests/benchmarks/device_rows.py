@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.benchmarks.contenders import PADDOCK, Contender, Setup
+from tests.benchmarks.contenders import PADDOCK
 from tests.benchmarks.harness import NOTHING, table
+from tests.benchmarks.setup import Contender, Setup
 
 OURS = PADDOCK.name
 

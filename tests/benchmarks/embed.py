@@ -10,7 +10,6 @@ between a contender's vectors and ours, over all texts: one that computes someth
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import importlib
@@ -34,9 +33,10 @@ from paddock.engine.models import ModelFinder
 from paddock.engine.pool import LocalPool
 from paddock.engine.request import EmbedRequest, ModelSpec
 from tests.benchmarks import arena, client, loads
-from tests.benchmarks.contenders import Setup
-from tests.benchmarks.harness import NOTHING, circumstances, summary, table
+from tests.benchmarks.contenders import named
+from tests.benchmarks.harness import NOTHING, summary, table
 from tests.benchmarks.processes import OwnGrowth, free_port, peak_bytes, serve
+from tests.benchmarks.setup import Setup
 
 FULL = {"texts": 2000, "rounds": 3}
 QUICK = {"texts": 500, "rounds": 1}
@@ -69,37 +69,25 @@ class Turn:
 
 def main() -> None:
     """Measure and print."""
-    args = _arguments()
+    parser = arena.parser(__doc__)
+    parser.set_defaults(model="all-minilm")
+    args = arena.arguments(parser, FULL, QUICK)
     setup = arena.setup_of(args)
     texts = loads.short_texts(args.texts)
     contenders = _chosen(args.only, setup)
 
-    async def measure() -> None:
+    async def measure() -> str:
         turns = await contest(contenders, setup, texts, args.rounds)
-        print(
-            circumstances(
-                load="(e) short texts embedded",
-                model=args.model,
-                texts=len(texts),
-                words=sum(len(text.split()) for text in texts),
-                rounds=args.rounds,
-                threads=args.threads,
-                layers_on_the_device=args.layers,
-            )
-        )
-        print(report(turns, len(texts)))
+        return report(turns, len(texts))
 
-    arena.start(measure)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = arena.parser(__doc__)
-    parser.set_defaults(model="all-minilm")
-    for name in FULL:
-        parser.add_argument(f"--{name}", type=int)
-    args = parser.parse_args()
-    arena.sizes(args, FULL, QUICK)
-    return args
+    arena.show(
+        args,
+        measure,
+        load="(e) short texts embedded",
+        texts=len(texts),
+        words=sum(len(text.split()) for text in texts),
+        rounds=args.rounds,
+    )
 
 
 def _chosen(only: str | None, setup: Setup) -> dict[str, Start]:
@@ -114,10 +102,7 @@ def _chosen(only: str | None, setup: Setup) -> dict[str, Start]:
         "example": ("example server, 16 sequences", example_server, setup.example is not None),
         "transformers": ("sentence-transformers", transformer, _has_transformer()),
     }
-    names = [name.strip() for name in only.split(",")] if only else list(everybody)
-    unknown = [name for name in names if name not in everybody]
-    if unknown:
-        raise SystemExit(f"nobody is called {', '.join(unknown)}; there are {', '.join(everybody)}")
+    names = named(only, everybody)
     for name in names:
         if not everybody[name][2]:
             arena.say(f"{everybody[name][0]} is left out: it is not here, or its weights are not")

@@ -27,18 +27,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from paddock.engine.residency.events import Deaf
 from tests.benchmarks import arena, client, loads
-from tests.benchmarks.contenders import CHAT, Served, Setup, example_server, ours, server_command
-from tests.benchmarks.harness import NOTHING, circumstances, table
+from tests.benchmarks.contenders import named, ours
+from tests.benchmarks.harness import NOTHING, table
 from tests.benchmarks.loads import Ask
 from tests.benchmarks.processes import cpu_s, free_port, serve
+from tests.benchmarks.servers import CHAT, Served, example_server, server_command
+from tests.benchmarks.setup import Setup
 
-FULL = {"rounds": 3, "answer_tokens": 1000, "words": 2000, "heard": 8}
+FULL = {"rounds": 3, "answer_tokens": 1000, "words": 2000}
 QUICK = {**FULL, "rounds": 1}
 IDLE_S = 0.6
 """No processor time for so long: it has stopped."""
 BUSY_S = 0.2
 """So much processor time: it is computing."""
 LOOK_S = 0.02
+N_HEARD = 8
+"""So many pieces of an answer are heard before somebody leaves."""
 
 WAYS = ("streaming", "waiting for the whole", "reading a long prompt")
 
@@ -73,11 +77,11 @@ class Found:
 
 def main() -> None:
     """Measure and print."""
-    args = _arguments()
+    args = arena.arguments(arena.parser(__doc__), FULL, QUICK)
     setup = replace(arena.setup_of(args), n_ctx_tokens=8192)
     contenders = _chosen(args.only, setup)
 
-    async def measure() -> None:
+    async def measure() -> str:
         found = {}
         for name, begin in contenders.items():
             found[name] = Found()
@@ -87,29 +91,16 @@ def main() -> None:
             except arena.FAILURES as error:
                 arena.say(f"{name} failed: {error!r}")
             arena.say(name)
-        print(
-            circumstances(
-                load="(h) a client that goes away",
-                model=args.model,
-                answer_tokens=args.answer_tokens,
-                words_of_the_long_prompt=args.words,
-                rounds=args.rounds,
-                threads=args.threads,
-                layers_on_the_device=args.layers,
-            )
-        )
-        print(report(found))
+        return report(found)
 
-    arena.start(measure)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = arena.parser(__doc__)
-    for name in FULL:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int)
-    args = parser.parse_args()
-    arena.sizes(args, FULL, QUICK)
-    return args
+    arena.show(
+        args,
+        measure,
+        load="(h) a client that goes away",
+        answer_tokens=args.answer_tokens,
+        words_of_the_long_prompt=args.words,
+        rounds=args.rounds,
+    )
 
 
 def _chosen(only: str | None, setup: Setup) -> dict[str, Start]:
@@ -118,10 +109,7 @@ def _chosen(only: str | None, setup: Setup) -> dict[str, Start]:
         "server": ("llama-server -np 4", a_llama_server, setup.server is not None),
         "example": ("example server", an_example_server, setup.example is not None),
     }
-    names = [name.strip() for name in only.split(",")] if only else list(everybody)
-    unknown = [name for name in names if name not in everybody]
-    if unknown:
-        raise SystemExit(f"nobody is called {', '.join(unknown)}; there are {', '.join(everybody)}")
+    names = named(only, everybody)
     for name in names:
         if not everybody[name][2]:
             arena.say(f"{everybody[name][0]} is left out: see tests/benchmarks/peers.py")
@@ -211,7 +199,7 @@ async def _hear_some(pieces: AsyncIterable[object]) -> None:
     n_heard = 0
     async for _ in pieces:
         n_heard += 1
-        if n_heard == FULL["heard"]:
+        if n_heard == N_HEARD:
             return
 
 

@@ -9,7 +9,6 @@ are answered again. Both are of one process, so the ratio stands on a noisy mach
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -20,8 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.benchmarks import arena, loads
 from tests.benchmarks.arena import Contest
-from tests.benchmarks.contenders import PADDOCK, SERVERS, Running, chosen
-from tests.benchmarks.harness import NOTHING, circumstances, table
+from tests.benchmarks.contenders import PADDOCK, SERVERS, chosen
+from tests.benchmarks.harness import NOTHING, table
+from tests.benchmarks.setup import Running
 
 FULL = {"documents": 24, "rounds": 3, "answer_tokens": 128, "words": 400, "chats": 3}
 QUICK = {**FULL, "documents": 12, "rounds": 1, "answer_tokens": 64}
@@ -48,39 +48,26 @@ class Turn:
 
 def main() -> None:
     """Measure and print."""
-    args = _arguments()
+    args = arena.arguments(arena.parser(__doc__), FULL, QUICK)
     setup = arena.setup_of(args)
     shape = Shape(args.documents, args.answer_tokens, args.words, args.chats)
     contenders = chosen(args.only, CONTENDERS)
 
-    async def measure() -> None:
+    async def measure() -> str:
         found = await arena.contest(
             contenders, setup, args.rounds, lambda one, number: play(shape, one, number)
         )
-        print(
-            circumstances(
-                load="one chat, with and without finished prompts in the cache",
-                model=args.model,
-                finished_prompts=args.documents,
-                words_of_each=args.words,
-                answer_tokens=args.answer_tokens,
-                rounds=args.rounds,
-                threads=args.threads,
-                layers_on_the_device=args.layers,
-            )
-        )
-        print(report(found))
+        return report(found)
 
-    arena.start(measure)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = arena.parser(__doc__)
-    for name in FULL:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int)
-    args = parser.parse_args()
-    arena.sizes(args, FULL, QUICK)
-    return args
+    arena.show(
+        args,
+        measure,
+        load="one chat, with and without finished prompts in the cache",
+        finished_prompts=args.documents,
+        words_of_each=args.words,
+        answer_tokens=args.answer_tokens,
+        rounds=args.rounds,
+    )
 
 
 async def play(shape: Shape, one: Running, number: int) -> Turn:

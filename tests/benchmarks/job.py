@@ -30,19 +30,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.benchmarks import arena, loads, peers
 from tests.benchmarks.arena import Contest
-from tests.benchmarks.contenders import (
-    DRAFTING,
-    EVERYBODY,
-    PADDOCK,
-    Contender,
-    Running,
-    Said,
-    Setup,
-    chosen,
-)
-from tests.benchmarks.harness import NOTHING, circumstances, summary, table
+from tests.benchmarks.contenders import DRAFTING, EVERYBODY, PADDOCK, chosen
+from tests.benchmarks.harness import NOTHING, summary, table
 from tests.benchmarks.loads import Ask
 from tests.benchmarks.raw import bench_speeds
+from tests.benchmarks.setup import Contender, Running, Said, Setup
 
 LIMIT = "llama-batched-bench (the limit)"
 FULL = {
@@ -107,31 +99,27 @@ def main() -> None:
     shape = Shape(args.documents, args.at_once, args.answer_tokens, args.alone, args.words)
     contenders = chosen(args.only, job.contenders)
 
-    async def measure() -> None:
+    async def measure() -> str:
         found = await arena.contest(
             contenders, setup, args.rounds, lambda one, number: play(job, shape, one, number)
         )
         limits = []
         if args.load == "a" and args.only is None:
             limits = await asyncio.to_thread(limit, setup, found, args.rounds)
-        print(
-            circumstances(
-                load=f"({args.load}) {job.title}",
-                model=args.model,
-                documents=args.documents,
-                at_once=args.at_once or "all",
-                words_of_each=args.words,
-                answer_tokens=args.answer_tokens,
-                rounds=args.rounds,
-                threads=args.threads,
-                layers_on_the_device=args.layers,
-                context_of_one_request=setup.n_ctx_tokens,
-                temperature=0,
-            )
-        )
-        print(report(args.load, found, limits))
+        return report(args.load, found, limits)
 
-    arena.start(measure)
+    arena.show(
+        args,
+        measure,
+        load=f"({args.load}) {job.title}",
+        documents=args.documents,
+        at_once=args.at_once or "all",
+        words_of_each=args.words,
+        answer_tokens=args.answer_tokens,
+        rounds=args.rounds,
+        context_of_one_request=setup.n_ctx_tokens,
+        temperature=0,
+    )
 
 
 def _arguments() -> argparse.Namespace:
@@ -141,7 +129,7 @@ def _arguments() -> argparse.Namespace:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int)
     args = parser.parse_args()
     more = {"c": {**COPYING, "documents": 8 if args.quick else 32}}.get(args.load, {})
-    arena.sizes(args, {**FULL, **more}, {**QUICK, **more})
+    arena.sizes(args, {**(QUICK if args.quick else FULL), **more})
     return args
 
 

@@ -9,7 +9,6 @@ differ between the two runs where words are all but equally likely.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import signal
@@ -22,9 +21,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.benchmarks import arena, loads
-from tests.benchmarks.contenders import Ours, Said, Setup, ours
-from tests.benchmarks.harness import circumstances, table
+from tests.benchmarks.contenders import Ours, ours
+from tests.benchmarks.harness import table
 from tests.benchmarks.loads import Ask
+from tests.benchmarks.setup import Said, Setup
 
 FULL = {"documents": 64, "answer_tokens": 64, "words": 400}
 QUICK = {**FULL, "documents": 16}
@@ -42,37 +42,24 @@ class Turn:
 
 def main() -> None:
     """Measure and print."""
-    args = _arguments()
+    args = arena.arguments(arena.parser(__doc__), FULL, QUICK)
     setup = arena.setup_of(args)
     asks = loads.summaries(0, args.documents, args.answer_tokens, args.words)
 
-    async def measure() -> None:
+    async def measure() -> str:
         turns = {}
         for name, n_before in (("undisturbed", None), ("killed once", len(asks) // 3)):
             turns[name] = await play(setup, asks, n_before)
             arena.say(name)
-        print(
-            circumstances(
-                load="(a) with kill -9 on the worker in its middle",
-                model=args.model,
-                documents=args.documents,
-                answer_tokens=args.answer_tokens,
-                threads=args.threads,
-                layers_on_the_device=args.layers,
-            )
-        )
-        print(report(turns))
+        return report(turns)
 
-    arena.start(measure)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = arena.parser(__doc__)
-    for name in FULL:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int)
-    args = parser.parse_args()
-    arena.sizes(args, FULL, QUICK)
-    return args
+    arena.show(
+        args,
+        measure,
+        load="(a) with kill -9 on the worker in its middle",
+        documents=args.documents,
+        answer_tokens=args.answer_tokens,
+    )
 
 
 async def play(setup: Setup, asks: Sequence[Ask], n_before: int | None) -> Turn:

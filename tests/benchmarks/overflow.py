@@ -9,7 +9,6 @@ ours and for the example server.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import collections
 import sys
@@ -22,17 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.benchmarks import arena, loads
 from tests.benchmarks.arena import FAILURES, Contest
-from tests.benchmarks.contenders import (
-    EXAMPLE,
-    PADDOCK,
-    Contender,
-    Running,
-    chosen,
-    example_server,
-    llama_server,
-)
-from tests.benchmarks.harness import NOTHING, circumstances, table
+from tests.benchmarks.contenders import EXAMPLE, PADDOCK, chosen
+from tests.benchmarks.harness import NOTHING, table
 from tests.benchmarks.loads import Ask
+from tests.benchmarks.servers import example_server, llama_server
+from tests.benchmarks.setup import Contender, Running
 
 N_AT_ONCE = 16
 FULL = {"documents": 16, "cells": 4096, "answer_tokens": 64, "words": 400}
@@ -54,37 +47,24 @@ class Turn:
 
 def main() -> None:
     """Measure and print."""
-    args = _arguments()
+    args = arena.arguments(arena.parser(__doc__), FULL, FULL)  # it takes seconds
     setup = replace(arena.setup_of(args), n_cells=args.cells, n_parallel=N_AT_ONCE)
     setup = replace(setup, n_ctx_tokens=min(setup.n_ctx_tokens, args.cells))
     asks = loads.summaries(0, args.documents, args.answer_tokens, args.words)
     contenders = chosen(args.only, CONTENDERS)
 
-    async def measure() -> None:
+    async def measure() -> str:
         found = await arena.contest(contenders, setup, 1, lambda one, _: play(asks, one))
-        print(
-            circumstances(
-                load="(g) more documents at once than the cache holds",
-                model=args.model,
-                documents=args.documents,
-                cells=args.cells,
-                answer_tokens=args.answer_tokens,
-                threads=args.threads,
-                layers_on_the_device=args.layers,
-            )
-        )
-        print(report(found, len(asks)))
+        return report(found, len(asks))
 
-    arena.start(measure)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = arena.parser(__doc__)
-    for name in FULL:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int)
-    args = parser.parse_args()
-    arena.sizes(args, FULL, FULL)  # it takes seconds
-    return args
+    arena.show(
+        args,
+        measure,
+        load="(g) more documents at once than the cache holds",
+        documents=args.documents,
+        cells=args.cells,
+        answer_tokens=args.answer_tokens,
+    )
 
 
 async def play(asks: Sequence[Ask], one: Running) -> Turn:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.benchmarks.contenders import Setup
+from tests.benchmarks.setup import Setup
 
 N_BATCH_TOKENS = 512
 

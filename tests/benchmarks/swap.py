@@ -31,10 +31,12 @@ from paddock.engine.models import ModelFinder
 from paddock.engine.pool import LocalPool
 from paddock.engine.request import ModelSpec
 from tests.benchmarks import arena, loads
-from tests.benchmarks.contenders import Ours, Running, Setup, llama_server
-from tests.benchmarks.harness import NOTHING, circumstances, table
+from tests.benchmarks.contenders import Ours, named
+from tests.benchmarks.harness import NOTHING, table
 from tests.benchmarks.loads import Ask
 from tests.benchmarks.processes import OwnGrowth
+from tests.benchmarks.servers import llama_server
+from tests.benchmarks.setup import Running, Setup
 
 FULL = {"documents": 32, "in_flight": 2, "rounds": 3, "answer_tokens": 32, "words": 100}
 QUICK = {**FULL, "documents": 12, "rounds": 1}
@@ -65,38 +67,26 @@ class Turn:
 
 def main() -> None:
     """Measure and print."""
-    args = _arguments()
+    args = arena.arguments(arena.parser(__doc__), FULL, QUICK)
     setup = arena.setup_of(args)
     contenders = _chosen(args.only, setup)
 
-    async def measure() -> None:
+    async def measure() -> str:
         with tempfile.TemporaryDirectory() as folder:
             models = two_models(setup.model, Path(folder))
             found = await contest(contenders, setup, models, args)
-        print(
-            circumstances(
-                load="(f) two jobs, two models, room for one",
-                model=f"{args.model} and a copy of it",
-                documents_of_each=args.documents,
-                in_flight_of_each=args.in_flight,
-                answer_tokens=args.answer_tokens,
-                rounds=args.rounds,
-                threads=args.threads,
-                layers_on_the_device=args.layers,
-            )
-        )
-        print(report(found))
+        return report(found)
 
-    arena.start(measure)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = arena.parser(__doc__)
-    for name in FULL:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int)
-    args = parser.parse_args()
-    arena.sizes(args, FULL, QUICK)
-    return args
+    arena.show(
+        args,
+        measure,
+        load="(f) two jobs, two models, room for one",
+        model=f"{args.model} and a copy of it",
+        documents_of_each=args.documents,
+        in_flight_of_each=args.in_flight,
+        answer_tokens=args.answer_tokens,
+        rounds=args.rounds,
+    )
 
 
 def _chosen(only: str | None, setup: Setup) -> dict[str, Start]:
@@ -105,10 +95,7 @@ def _chosen(only: str | None, setup: Setup) -> dict[str, Start]:
         "paddock-at-once": ("paddock, max_wait_s 0", ours_at_once),
         "swapping": ("llama-server, swapped as Ollama does", Swapping.started),
     }
-    names = [name.strip() for name in only.split(",")] if only else list(everybody)
-    unknown = [name for name in names if name not in everybody]
-    if unknown:
-        raise SystemExit(f"nobody is called {', '.join(unknown)}; there are {', '.join(everybody)}")
+    names = named(only, everybody)
     if setup.server is None and "swapping" in names:
         arena.say("llama-server is left out: see tests/benchmarks/peers.py")
         names.remove("swapping")

@@ -41,7 +41,6 @@ from tests.benchmarks import (
     swap,
 )
 from tests.benchmarks.arena import Contest, Failed
-from tests.benchmarks.contenders import Said, Setup
 from tests.benchmarks.harness import (
     NOTHING,
     Child,
@@ -52,6 +51,7 @@ from tests.benchmarks.harness import (
     table,
 )
 from tests.benchmarks.loads import Ask
+from tests.benchmarks.setup import Said, Setup
 
 HERE = Path(__file__).resolve().parent
 TINY = "--threads 1 --set profile_s=0"
