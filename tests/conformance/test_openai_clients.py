@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import math
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-import httpx
 import openai
 import pytest
-from openai import AsyncOpenAI, OpenAI
+from openai import OpenAI
 from pydantic import BaseModel
 
-from paddock.engine.settings import PoolSettings
-from tests.live import CHAT, VECTORS, Live, live_service
+from tests.conformance.openai_client import HI, speaking_to
+from tests.live import CHAT, VECTORS, Live
 
-HI: Any = [{"role": "user", "content": "Say hello."}]
 WEATHER: Any = {
     "type": "function",
     "function": {
@@ -34,6 +28,7 @@ WEATHER: Any = {
         },
     },
 }
+
 FLAT: Any = {"type": "function", "strict": True, **WEATHER["function"]}
 
 
@@ -46,12 +41,7 @@ class City(BaseModel):
 
 @pytest.fixture(scope="module")
 def client(live: Live) -> Iterator[OpenAI]:
-    with OpenAI(
-        base_url=f"{live.url}/v1",
-        api_key="none",
-        max_retries=0,
-        http_client=openai.DefaultHttpxClient(trust_env=False),
-    ) as client:
+    with speaking_to(live) as client:
         yield client
 
 
@@ -388,103 +378,3 @@ def test_what_a_model_thinks_is_told_apart_from_what_it_says(client: OpenAI, liv
     assert [item.type for item in last.response.output] == ["reasoning", "message"]
     assert last.response.usage.output_tokens_details.reasoning_tokens == 8
     assert last.response.output[0].summary[0].text
-
-
-# Everything at once, and going away
-
-
-def test_many_async_streams_are_all_answered(live: Live) -> None:
-    async def ask(client: AsyncOpenAI, number: int) -> str:
-        messages: Any = [{"role": "user", "content": f"Count from {number}."}]
-        stream = await client.chat.completions.create(
-            model=CHAT, messages=messages, max_tokens=8, stream=True
-        )
-        return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
-
-    async def main() -> list[str]:
-        http = openai.DefaultAsyncHttpxClient(trust_env=False)
-        async with AsyncOpenAI(
-            base_url=f"{live.url}/v1", api_key="none", http_client=http
-        ) as client:
-            return await asyncio.gather(*(ask(client, number) for number in range(12)))
-
-    assert all(asyncio.run(main()))
-
-
-def test_a_client_that_goes_away_frees_its_place(client: OpenAI, live: Live) -> None:
-    for more in ({}, {"n": 3}):
-        stream = client.chat.completions.create(
-            model=CHAT, messages=HI, max_tokens=2000, stream=True, temperature=1.3,
-            stop=["\u0000"], **more,
-        )  # type: ignore[call-overload]  # fmt: skip
-        next(iter(stream))
-        stream.close()
-        for _ in range(100):
-            if live.n_users() == 0:
-                break
-            time.sleep(0.05)
-        assert live.n_users() == 0
-
-
-def test_who_no_longer_waits_for_a_whole_answer_frees_his_place(live: Live) -> None:
-    body = {"model": CHAT, "messages": HI, "max_tokens": 4000, "temperature": 1.3, "n": 2}
-    with live.client() as http, pytest.raises(httpx.ReadTimeout):
-        http.post("/v1/chat/completions", json=body, timeout=1.0)
-    for _ in range(100):
-        if live.n_users() == 0:
-            break
-        time.sleep(0.05)
-    assert live.n_users() == 0
-
-
-def test_a_full_queue_is_told_with_when_to_come_back(tmp_path: Path) -> None:
-    pool = PoolSettings(n_threads=1, num_parallel=1, max_queue=1)
-    with live_service(tmp_path, pool) as live:
-        answers: list[Any] = []
-
-        def ask(number: int) -> None:
-            body = {"model": CHAT, "messages": HI, "max_tokens": 60, "stream": number % 2 == 0}
-            with live.client() as http:
-                answers.append(http.post("/v1/chat/completions", json=body))
-
-        with ThreadPoolExecutor(12) as threads:
-            list(threads.map(ask, range(12)))
-        refused = [one for one in answers if one.status_code != 200]
-        assert refused and len(refused) < len(answers)
-        for one in refused:
-            assert one.status_code == 503
-            assert int(one.headers["retry-after"]) > 0
-            assert one.json()["error"]["type"] == "api_error"
-        patient = OpenAI(
-            base_url=f"{live.url}/v1",
-            api_key="none",
-            max_retries=20,
-            http_client=openai.DefaultHttpxClient(trust_env=False),
-        )
-        with patient as client, ThreadPoolExecutor(4) as threads:
-            many = client.completions.create(model=CHAT, prompt=["A"] * 6, max_tokens=1)
-            assert len(many.choices) == 6, "a call is let in as a whole"
-            told = threads.map(
-                lambda _: client.completions.create(model=CHAT, prompt="A", max_tokens=2), range(4)
-            )
-            assert all(one.choices for one in told), "clients come back by themselves"
-
-
-def test_a_worker_that_dies_ends_a_stream_with_an_error(client: OpenAI, live: Live) -> None:
-    import os
-    import signal
-
-    stream = client.chat.completions.create(
-        model=CHAT, messages=HI, max_tokens=2000, stream=True, temperature=1.3
-    )
-    with pytest.raises(openai.APIError, match="model runner has unexpectedly stopped"):
-        for number, _ in enumerate(stream):
-            if number == 3:
-
-                async def kill() -> None:
-                    for pid in live.service.pool.worker_pids():
-                        os.kill(pid, signal.SIGKILL)
-
-                live.call(kill())
-    answer = client.chat.completions.create(model=CHAT, messages=HI, max_tokens=4)
-    assert answer.choices[0].message.content, "the next one finds a new worker"
