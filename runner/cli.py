@@ -11,11 +11,12 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
-from . import entrance
+from .commands.exits import INTERRUPTED
 from .commands.helping import reads_well
 from .display import console
 
@@ -83,8 +84,11 @@ def _root(
     """Declarative YAML pipelines for local language models."""
 
 
-def main() -> None:
-    """Run the command that the arguments name; ends the process with its status."""
+def main(begun: Callable[[], None] = lambda: None) -> None:
+    """Run the command that the arguments name; ends the process with its status.
+
+    `begun` is called when all that it needs is imported, and Ctrl-C ends it in order.
+    """
     console.prepare()
     # Asked to end, a run ends as by Ctrl-C: at a border, resumable, status 130. Not by sending
     # ourselves that: in the background of a script it is ignored.
@@ -97,11 +101,11 @@ def main() -> None:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         app = application(sys.argv[1] if len(sys.argv) > 1 else None)
-        if signal.getsignal(signal.SIGINT) is entrance.leave:
+        if signal.getsignal(signal.SIGINT) is until_now:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         app()
     except KeyboardInterrupt:  # before a command began: those end in order by themselves
-        sys.exit(entrance.INTERRUPTED)
+        sys.exit(INTERRUPTED)
     except OSError as error:  # help that cannot be written; what commands do is told by `guarded`
         console.tell(f"standard output: {error.strerror or error}.")
         console.forget()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 
-INTERRUPTED = 130
+_INTERRUPTED = 130
 
 
 def main() -> None:
@@ -18,9 +18,9 @@ def main() -> None:
         signal.signal(signal.SIGINT, leave)
     from . import cli
 
-    cli.main()
+    cli.main(leave)
 
 
 def leave(*_: object) -> None:
     """End the process at once."""
-    os._exit(INTERRUPTED)
+    os._exit(_INTERRUPTED)
