@@ -98,7 +98,7 @@ async def run_pipeline(
     on with one another.
     """
     from . import verbs
-    from .cluster.failure import words_of
+    from .cluster.failure import TOLD, words_of
     from .logs import run_log
     from .settings import read_settings
 
@@ -128,7 +128,7 @@ async def run_pipeline(
                 job=job,
                 text=orders.text,
             )
-        except Exception as error:
+        except TOLD as error:
             if not share:
                 raise
             words = words_of(error, socket.gethostname())

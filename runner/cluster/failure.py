@@ -5,15 +5,21 @@ It is read where the job was asked for, and shown by Prefect.
 
 from __future__ import annotations
 
-from paddock.runner.commands.exits import explain
+from paddock.engine.errors import EngineError
+from paddock.pipelines.errors import PipelineError
 from paddock.runner.consent import NotAllowed
+from paddock.runner.ledger.entries import LedgerError
+from paddock.steps.step import StepError
+
+TOLD = (EngineError, LedgerError, PipelineError, StepError)
+"""Errors that speak for themselves; of any other the traceback is wanted."""
 
 
 def words_of(error: Exception, machine: str) -> str:
     """Say what was in the way, and on which machine."""
     if isinstance(error, NotAllowed):
         return _not_allowed(error, machine)
-    return f"on {machine}: {explain(error)[1]}"
+    return f"on {machine}: {error}"
 
 
 def _not_allowed(error: NotAllowed, machine: str) -> str:
