@@ -101,8 +101,7 @@ def main(begun: Callable[[], None] = lambda: None) -> None:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         app = application(sys.argv[1] if len(sys.argv) > 1 else None)
-        if signal.getsignal(signal.SIGINT) is until_now:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        begun()
         app()
     except KeyboardInterrupt:  # before a command began: those end in order by themselves
         sys.exit(INTERRUPTED)

@@ -18,7 +18,13 @@ def main() -> None:
         signal.signal(signal.SIGINT, leave)
     from . import cli
 
-    cli.main(leave)
+    cli.main(begun)
+
+
+def begun() -> None:
+    """Let a command that has been imported hear of Ctrl-C as usual."""
+    if signal.getsignal(signal.SIGINT) is leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def leave(*_: object) -> None:
