@@ -175,6 +175,9 @@ def test_after_any_kills_and_only_restarts_all_is_done_and_nothing_twice(
             dice.shuffle(victims)
         else:
             victims = [run] if kind == "run" else killing.victims(kind)
+            while not victims and process.poll() is None:  # it is being started again
+                time.sleep(0.02)
+                victims = killing.victims(kind)
             victims = dice.sample(victims, min(1, len(victims)))
         for victim in victims:
             with contextlib.suppress(psutil.NoSuchProcess):
