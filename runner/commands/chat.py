@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from .exits import DONE, INTERRUPTED, CommandError, guarded
+from .helping import Command
 
 if TYPE_CHECKING:
     from paddock.runner.client import Client
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _LEVELS = ("low", "medium", "high", "max")
 
 
-class _Chat(TyperCommand):
+class _Chat(Command):
     """Takes `--think` with a level and without one, as `ollama run` does."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

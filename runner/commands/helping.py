@@ -103,7 +103,8 @@ def reads_well(app: typer.Typer, kind: type[Commands] = Entrance) -> None:
     """Let an application, and the groups in it, tell their help so."""
     app.info.cls = kind
     for command in app.registered_commands:
-        command.cls = Command
+        if command.cls in (None, TyperCommand):
+            command.cls = Command
     for group in app.registered_groups:
         group.cls = Commands
         if group.typer_instance is not None:
