@@ -54,7 +54,7 @@ def test_a_run_without_anything_to_do_says_so() -> None:
 
 def test_one_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    written = (str(tmp_path / "DIGEST.md"),)
+    written: tuple[str, ...] = (str(tmp_path / "DIGEST.md"),)
     assert closing(report(written=written), fail_hint="")[0] == "Wrote DIGEST.md."
     written += (str(tmp_path / "out/a.md"),)
     assert closing(report(written=written), fail_hint="")[0] == "Wrote 2 files in this folder."
