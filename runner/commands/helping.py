@@ -45,7 +45,7 @@ _LEAST = re.compile(r"x>=(\d+)")
 class Command(TyperCommand):
     """A command whose help names arguments as they are written."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command line; what is wrong with it is told in plain words."""
         try:
             return super().parse_args(ctx, args)
