@@ -103,6 +103,39 @@ class Aside:
             self._handle = None
 
 
+def put(path: Path, text: str) -> None:
+    """Write a file whole or not at all, its folder, too; a link stays one.
+
+    Into what is no file (`/dev/stdout`, a pipe) it is written as it is: nothing takes its place.
+
+    Raises:
+        OSError: it cannot be written; names the file that was asked for.
+    """
+    data = text.encode("utf-8", "backslashreplace")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if _is_stream(path):
+            with path.open("wb") as stream:
+                stream.write(data)
+            return
+        place = path.resolve()
+        aside = Aside.written(place, data)
+        try:
+            aside.replace(place)
+        finally:
+            aside.close()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _is_stream(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 def sweep(folder: Path) -> list[Path]:
     """Remove the files aside that nobody will bring into place; what cannot be looked at stays.
 

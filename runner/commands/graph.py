@@ -34,8 +34,9 @@ def graph(
     from paddock.pipelines.errors import PipelineError
     from paddock.runner.binding.bind import check, plan_of
     from paddock.runner.binding.inner import Found
-    from paddock.runner.pictures.written import FORMATS, write
+    from paddock.runner.pictures.written import FORMATS
     from paddock.runner.pictures.written import graph as draw
+    from paddock.steps.aside import put
 
     if out is not None:
         writable(out, "plan.svg")
@@ -58,6 +59,6 @@ def graph(
     if out is None:
         console.say(text.rstrip("\n"))
         return DONE
-    write(out, text)
+    put(out, text)
     console.tell(f"Drew {console.clean(str(path))} to {console.clean(str(out))}.")
     return DONE

@@ -7,10 +7,10 @@ from pathlib import Path
 from paddock.runner.history.past import Past, named
 from paddock.runner.history.places import STATE_FOLDER, Place
 from paddock.runner.ledger.entries import LedgerError
+from paddock.steps.aside import put
 
 from .report_page import report_page
 from .story import story_of
-from .written import write
 
 
 def write_report(file: Path, run: str, target: Path) -> None:
@@ -29,4 +29,4 @@ def write_report(file: Path, run: str, target: Path) -> None:
 
 def write_story(past: Past, target: Path) -> None:
     """Write a run as one page."""
-    write(target, report_page(story_of(past), target))
+    put(target, report_page(story_of(past), target))

@@ -1,4 +1,4 @@
-"""Draw pipelines, and write pictures and pages to files, whole or not at all."""
+"""Draw a pipeline in the form that is asked for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 from paddock.pipelines.plan import Plan
-from paddock.steps.aside import Aside
 
 from .graph_page import graph_page
 from .last_run import last_run
@@ -34,20 +33,3 @@ def graph(
     if format_ == "svg":
         return svg_of(scene)
     return graph_page(scene) if format_ == "html" else mermaid_of(scene)
-
-
-def write(target: Path, text: str) -> None:
-    """Write a file aside and rename it.
-
-    Raises:
-        OSError: it cannot be written; names the file that was asked for.
-    """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Aside.written(target, text.encode("utf-8", "backslashreplace"))
-        try:
-            aside.replace(target)
-        finally:
-            aside.close()
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(target)) from error

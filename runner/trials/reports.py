@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from paddock.runner.report import Report
+from paddock.steps.aside import put
 
 from . import summary as markdown
 from .junit import junit as as_xml
@@ -30,7 +31,7 @@ def write(
         OSError: one cannot be written.
     """
     if junit is not None:
-        _write(junit, as_xml(suites))
+        put(junit, as_xml(suites))
     _summarise(markdown.of_tests(suites), summary, os.environ if environ is None else environ)
 
 
@@ -48,13 +49,13 @@ def write_run(
         OSError: one cannot be written.
     """
     if junit is not None:
-        _write(junit, as_xml([documents(report, file)]))
+        put(junit, as_xml([documents(report, file)]))
     _summarise(markdown.of_run(report), summary, os.environ if environ is None else environ)
 
 
 def _summarise(text: str, summary: Path | None, environ: Mapping[str, str]) -> None:
     if summary is not None:
-        _write(summary, text)
+        put(summary, text)
     if environ.get(GITHUB):
         # Other steps' words stand there already; that they cannot be added to fails no job.
         with (
@@ -62,15 +63,3 @@ def _summarise(text: str, summary: Path | None, environ: Mapping[str, str]) -> N
             Path(environ[GITHUB]).open("a", encoding="utf-8") as file,
         ):
             file.write(f"{text}\n")
-
-
-def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        aside.write_bytes(text.encode("utf-8", "replace"))
-        aside.replace(file)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(file)) from error

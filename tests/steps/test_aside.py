@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.steps.aside import SUFFIX, Aside, sweep
+from paddock.steps.aside import SUFFIX, Aside, put, sweep
 
 DIES = """
 import os, sys
@@ -86,3 +86,30 @@ def test_where_locks_are_not_known_nothing_is_swept(
     (tmp_path / f".b.md.1234{SUFFIX}").write_text("x")
     grown_old(tmp_path)
     assert sweep(tmp_path) == []
+
+
+def test_a_file_is_put_with_its_folder_and_a_link_stays_one(tmp_path: Path) -> None:
+    put(tmp_path / "new" / "a.html", "half a character: \ud800")
+    assert (tmp_path / "new" / "a.html").read_text() == "half a character: \\ud800"
+    link = tmp_path / "link.html"
+    link.symlink_to(tmp_path / "new" / "a.html")
+    put(link, "b")
+    assert link.is_symlink()
+    assert (tmp_path / "new" / "a.html").read_text() == "b"
+    assert names(tmp_path / "new") == ["a.html"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+def test_what_is_no_file_is_written_into_and_stays_what_it_is(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        put(pipe, "a report")
+        assert os.read(reader, 100) == b"a report"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        put(Path("/dev/full"), "x")
+    assert Path("/dev/full").is_char_device()

@@ -7,7 +7,8 @@ from pathlib import Path
 from paddock.pipelines.plan import Plan
 from paddock.runner.binding.bind import plan_of
 from paddock.runner.pictures.reported import write_report
-from paddock.runner.pictures.written import graph, write
+from paddock.runner.pictures.written import graph
+from paddock.steps.aside import put
 from tests.browser import Page, browser, needs_browser
 from tests.runner.world import World
 
@@ -32,7 +33,7 @@ def test_pages_work_by_keyboard_in_both_colours_and_ask_nobody(tmp_path: Path) -
     report = world.run()
     plan: Plan = plan_of(world.file)
     for name, kind in (("g.html", "html"), ("g.svg", "svg")):
-        write(tmp_path / name, graph(plan, world.file, kind))  # type: ignore[arg-type]
+        put(tmp_path / name, graph(plan, world.file, kind))  # type: ignore[arg-type]
     write_report(world.file, report.run, tmp_path / "run.html")
     with browser() as chromium:
         page = chromium.page((tmp_path / "g.html").as_uri(), width=420, height=800)
