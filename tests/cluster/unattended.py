@@ -26,6 +26,7 @@ import psycopg
 
 from tests.cluster.three_workers import PIPELINE, Cluster, Counting, cluster, kill_all, until
 
+BOOKED_S = 10.0
 ON = """\
 on:
   watch: [{path: ./inbox, settle: 200ms, batch: 500ms%s}]
@@ -115,7 +116,10 @@ class Desk:
         self.until(self._is_quiet, what)
         lacking = [text for text, path in self.dropped.items() if not self._is_done(text, path)]
         n_letters = sum(path.startswith(LETTERS) for path in self.dropped.values())
-        booked = self.booked()
+        # The watch hears of a run's end a moment after the queue does.
+        patience = time.monotonic() + BOOKED_S
+        while (booked := self.booked()) != n_letters and time.monotonic() < patience:
+            time.sleep(0.2)
         if lacking or booked != n_letters:
             self.wrong.append(f"{what}: lacking {lacking}, {booked} of {n_letters} in the book")
 
