@@ -47,13 +47,13 @@ async def all_at_once(live: Live, n: int, n_tokens: int) -> list[dict[str, Any]]
 def test_two_hundred_streams_at_once_are_all_answered_in_bounded_memory(live: Live) -> None:
     asyncio.run(all_at_once(live, 4, 2))
     before = psutil.Process().memory_info().rss
-    answers = asyncio.run(all_at_once(live, N_STREAMS, 2))
+    answers = asyncio.run(all_at_once(live, N_STREAMS, 4))
     assert [one["status"] for one in answers] == [200] * N_STREAMS
     assert all(one["done"] for one in answers)
-    assert all(0 < one["eval_count"] <= 2 for one in answers)
+    assert all(0 < one["eval_count"] <= 4 for one in answers)
     grown = psutil.Process().memory_info().rss - before
     assert grown < 200 * 1024 * 1024, f"{grown / 1e6:.0f} MB more"
-    assert live.n_users_within(20) == 0
+    assert live.n_users_within(5) == 0
 
 
 def test_beyond_the_queue_clients_are_told_to_come_back(tmp_path: Path) -> None:
