@@ -116,7 +116,8 @@ class Desk:
         self.until(self._is_quiet, what)
         lacking = [text for text, path in self.dropped.items() if not self._is_done(text, path)]
         n_letters = sum(path.startswith(LETTERS) for path in self.dropped.values())
-        # The watch hears of a run's end a moment after the queue does.
+        # A file counts as done before its row in the book is committed, which no run waits for.
+        # A kill in between costs a look and a run with nothing to do.
         patience = time.monotonic() + BOOKED_S
         while (booked := self.booked()) != n_letters and time.monotonic() < patience:
             time.sleep(0.2)
