@@ -14,9 +14,10 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from paddock.engine.system.distribution import own_version
 
 from . import service as services
 from .client import Client
@@ -48,7 +49,7 @@ async def hosted(settings: Settings) -> AsyncIterator[Service]:
             Store(settings.pool.models_dir),
             finder,
             settings.service,
-            version("paddock"),
+            own_version(),
             doors=routes(NamedPool(pool)),
         )
 

@@ -11,9 +11,11 @@ from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 from typing import Any
 
+from paddock.engine.system.distribution import DISTRIBUTION
+
 from .step import Output, Params, Step
 
-GROUP, OURS = "paddock.steps", "paddock"
+GROUP = "paddock.steps"
 ALIASES = {"summarize": "summarise"}
 
 
@@ -61,7 +63,7 @@ def _found() -> dict[str, tuple[EntryPoint, ...]]:
 
 def _ours(points: tuple[EntryPoint, ...]) -> tuple[EntryPoint, ...]:
     """Give the language's own among several; asking whose one is reads its package's metadata."""
-    return tuple(point for point in points if _of(point) == OURS) if len(points) > 1 else ()
+    return tuple(point for point in points if _of(point) == DISTRIBUTION) if len(points) > 1 else ()
 
 
 def _of(point: EntryPoint) -> str:
@@ -72,7 +74,7 @@ def _of(point: EntryPoint) -> str:
 def _own() -> dict[str, tuple[EntryPoint, ...]]:
     """Collect the language's own by name, without a look at other packages."""
     try:
-        points = distribution(OURS).entry_points.select(group=GROUP)
+        points = distribution(DISTRIBUTION).entry_points.select(group=GROUP)
     except PackageNotFoundError:
         return {}
     return {point.name: (point,) for point in points}

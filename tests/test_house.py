@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -16,7 +17,7 @@ import pytest
 
 HOUSE = Path(__file__).resolve().parent.parent
 ROOMS = ("pipelines", "steps", "engine", "runner")
-MOST_LINES = 400
+MOST_LINES = 800
 
 # Tests of a room as a whole, beside those that mirror its modules.
 JOURNEYS = {
@@ -49,6 +50,14 @@ ONLY_IN = {
     "mcp_types": {"steps/toolbox/sessions.py"},
     "lxml": {"steps/readers/docx_text.py", "steps/readers/pptx_text.py"},
 }
+
+
+# `paddock` on the package index is another project; ours is `paddock-llm`.
+NOT_OURS = re.compile(
+    r"\bpaddock\\?\[(demo|cluster|documents|mcp|ocr|retrieval)"
+    r"|\b(pip3? install|uv add|uv tool install|pipx install|uvx)( [^&;|#`]*?)?"
+    r" ['\"]?paddock(?![-\w/.])"
+)
 
 
 def modules() -> Iterator[Path]:
@@ -148,6 +157,41 @@ def test_nothing_but_the_namespace_lands_beside_other_packages() -> None:
     where = project()["tool"]["setuptools"]["package-dir"]
     assert all(name.startswith("paddock.") for name in where)
     assert not (HOUSE / "__init__.py").exists()
+
+
+def test_no_line_installs_the_project_that_has_our_name_on_the_package_index() -> None:
+    shown = subprocess.run(
+        ["git", "ls-files", "-z"], capture_output=True, text=True, check=True, cwd=HOUSE
+    )
+    files = [HOUSE / name for name in shown.stdout.split("\0") if name]
+    wrong = [
+        f"{file.relative_to(HOUSE)}: {line.strip()[:120]}"
+        for file in files
+        if file.is_file() and file.name != "test_house.py"
+        for line in file.read_text("utf-8", errors="replace").splitlines()
+        if NOT_OURS.search(line)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("line", "is_wrong"),
+    [
+        ("pip install paddock", True),
+        ("pip install 'paddock[demo]'", True),
+        ("pip install --upgrade uv 'paddock[demo,cluster]==0.1'", True),
+        ("uv tool install 'paddock[demo]'", True),
+        ("the extra 'paddock[ocr]'", True),
+        ("uv add paddock", True),
+        ("uvx paddock run x.yaml", True),
+        ("pip install 'paddock-llm[demo]'", False),
+        ("pip install ./dist/paddock_llm-0.1.0-py3-none-any.whl", False),
+        ("pip install uv && uv run paddock run examples/pipeline.yaml", False),
+        ("python3 -m venv /opt/paddock && /opt/paddock/bin/pip install paddock-llm", False),
+    ],
+)
+def test_what_counts_as_installing_another_project(line: str, is_wrong: bool) -> None:
+    assert bool(NOT_OURS.search(line)) == is_wrong
 
 
 def test_the_namespace_has_no_module_of_its_own() -> None:

@@ -125,7 +125,7 @@ def installed(wheel: Path, venv: Path) -> Path:
     python = venv / "bin" / "python"
     install = ("pip", "install", "-q", "--python", str(python))
     if os.environ.get("PADDOCK_TEST_INSTALL") == "real":
-        uv(*install, f"paddock[demo] @ {wheel.as_uri()}")
+        uv(*install, f"paddock-llm[demo] @ {wheel.as_uri()}")
         return python.with_name("paddock")
     uv(*install, "--no-deps", "--offline", str(wheel))
     own = Path(f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages")

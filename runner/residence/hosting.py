@@ -13,13 +13,13 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from importlib.metadata import version
 from typing import Any
 
 import uvicorn
 from filelock import FileLock, Timeout
 
 from paddock.engine.pool import LocalPool
+from paddock.engine.system.distribution import own_version
 from paddock.runner.settings import Settings
 
 from . import find, record
@@ -174,7 +174,7 @@ async def held(
         if pool is None:
             pool = await stack.enter_async_context(LocalPool(settings.pool))
         residence = Residence(
-            settings.state_dir, place.socket, url, version("paddock"), os.getpid(), kind,
+            settings.state_dir, place.socket, url, own_version(), os.getpid(), kind,
             time.time(),
         )  # fmt: skip
 

@@ -11,9 +11,9 @@ import os
 import sys
 import tempfile
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
+from paddock.engine.system.distribution import own_version
 from paddock.runner.settings import Settings
 
 MOST_SOCKET_LETTERS = 100  # the system has room for 108, on macOS for 104
@@ -58,7 +58,7 @@ class Place:
 def place_of(settings: Settings) -> Place:
     """Name the service that fits these settings."""
     pool = repr(settings.pool)
-    whole = "\n".join((version("paddock"), sys.prefix, pool))
+    whole = "\n".join((own_version(), sys.prefix, pool))
     return Place(folder_of(settings.state_dir), hashlib.sha256(whole.encode()).hexdigest()[:12])
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
+from paddock.engine.system.distribution import DISTRIBUTION
 from paddock.pipelines.checking.check import CheckFunction
 
 GROUP = "paddock.checks"
@@ -60,7 +61,7 @@ FUNCTIONS = Functions()
 def package(name: str) -> str:
     """Tell which package brings a function; empty for an unknown one."""
     if name in _own():
-        return "paddock"
+        return DISTRIBUTION
     point = _found().get(name)
     return _package(point) if point else ""
 

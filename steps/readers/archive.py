@@ -14,7 +14,7 @@ MOST_BYTES = 512 * 1024 * 1024  # of a whole document, unpacked; a bomb of 40 KB
 # Of its markup: read whole, it takes up to 16 times as much memory (100 MB of paragraphs 1.6 GB).
 MOST_MARKUP_BYTES = 64 * 1024 * 1024
 _MARKUP = (".xml", ".rels", ".opf", ".ncx", ".xhtml", ".html", ".htm")
-AS_PDF = "Save it as PDF, whose pictures are read with the extra 'paddock[ocr]'."
+AS_PDF = "Save it as PDF, whose pictures are read with the extra 'paddock-llm[ocr]'."
 _MOST_ENTRIES = 20_000
 _ENCRYPTED = 0x1
 
@@ -67,7 +67,7 @@ def library(name: str, what: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise Unreadable(
-            f"is {what}", "To read it install the extra: pip install 'paddock[documents]'."
+            f"is {what}", "To read it install the extra: pip install 'paddock-llm[documents]'."
         ) from error
 
 

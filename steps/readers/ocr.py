@@ -13,7 +13,7 @@ from typing import Any
 
 from .layout import Box, joined
 
-REMEDY = "To read it install the extra: pip install 'paddock[ocr]'."
+REMEDY = "To read it install the extra: pip install 'paddock-llm[ocr]'."
 _THREADS = 2  # the models of the run need the processor as well
 _MOST_SIDE_PX = 2400  # of what it is shown: A4 at 200 dots an inch
 _FIND_SIDE_PX = 1280  # where lines are looked for; they are read at full size

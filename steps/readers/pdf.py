@@ -44,7 +44,7 @@ def _nothing(found: pdf_text.PdfText) -> str:
 
 
 def _way_out(is_wished: bool) -> str:
-    return ", which the extra 'paddock[ocr]' reads" if is_wished else ", and `ocr` is off"
+    return ", which the extra 'paddock-llm[ocr]' reads" if is_wished else ", and `ocr` is off"
 
 
 def _pages(numbers: Sequence[int]) -> str:

@@ -257,7 +257,7 @@ def _library() -> Any:
     except ImportError as error:
         raise StepError(
             "vector stores need LanceDB, which is not installed.",
-            remedy="Install it: pip install 'paddock[retrieval]'.",
+            remedy="Install it: pip install 'paddock-llm[retrieval]'.",
             is_fatal=True,
         ) from error
     return lancedb

@@ -81,7 +81,7 @@ def refuse_without_library() -> None:
     if find_spec("mcp") is None:
         raise StepError(
             "MCP servers are spoken to by the package 'mcp', which is not installed.",
-            remedy="Install it: `pip install 'paddock[mcp]'`.",
+            remedy="Install it: `pip install 'paddock-llm[mcp]'`.",
         )
 
 

@@ -122,7 +122,7 @@ def circumstances(**flags: object) -> str:
     """Say in two lines where, when and with what something was measured."""
     memory_gib = psutil.virtual_memory().total / 2**30
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    versions = ", ".join(f"{name} {_version(name)}" for name in ("paddock", "llama-cpp-python"))
+    versions = ", ".join(f"{name} {_version(name)}" for name in ("paddock-llm", "llama-cpp-python"))
     said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in flags.items())
     return (
         f"{_processor()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB, {platform.system()}, "

@@ -283,7 +283,7 @@ def test_steps_are_listed_with_what_they_take() -> None:
     shown = paddock("steps").stdout
     assert "files.scan" in shown
     steps = {step["name"]: step for step in json.loads(paddock("steps", "--json").stdout)["steps"]}
-    assert steps["files.scan"]["package"] == "paddock"
+    assert steps["files.scan"]["package"] == "paddock-llm"
     assert steps["files.scan"]["params"]["root"]["required"]
     assert steps["files.scan"]["params"]["follow_links"]["default"] is False
     assert steps["files.scan"]["outputs"] == ["files"]

@@ -71,7 +71,7 @@ def test_a_new_extra_makes_old_only_what_could_not_be_read(
     report = world.run()
     assert {one.key: one.error for one in report.items if one.error} == {
         "b.png": "step 'text': 'b.png' is a picture. "
-        "To read it install the extra: pip install 'paddock[ocr]'."
+        "To read it install the extra: pip install 'paddock-llm[ocr]'."
     }
     assert world.run().calls == 0
     monkeypatch.setattr(ocr, "is_installed", lambda: True)

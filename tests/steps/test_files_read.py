@@ -182,7 +182,7 @@ def test_pages_that_are_not_read_from_their_picture_are_named(
     read("a.pdf", data)
     assert hands.notes == [
         "'a.pdf': no text layer on page 2, and `ocr` is off.",
-        "'a.pdf': no text layer on page 2, which the extra 'paddock[ocr]' reads.",
+        "'a.pdf': no text layer on page 2, which the extra 'paddock-llm[ocr]' reads.",
     ]
 
 
@@ -194,7 +194,7 @@ def test_a_scan_has_no_text_layer(read: Read, monkeypatch: pytest.MonkeyPatch) -
     assert refused(read, "scan.pdf", data, ocr="off") == (f"{shows}. Set `ocr: auto` to read it.")
     monkeypatch.setattr("paddock.steps.readers.ocr.is_installed", lambda: False)
     assert refused(read, "scan.pdf", data) == (
-        f"{shows}. To read it install the extra: pip install 'paddock[ocr]'."
+        f"{shows}. To read it install the extra: pip install 'paddock-llm[ocr]'."
     )
 
 

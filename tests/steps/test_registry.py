@@ -15,7 +15,7 @@ BUILT_IN = (
 
 def test_the_built_in_steps_are_found_like_any_other() -> None:
     assert set(BUILT_IN) <= set(registry.names())
-    assert all(registry.package(name) == "paddock" for name in BUILT_IN)
+    assert all(registry.package(name) == "paddock-llm" for name in BUILT_IN)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -184,7 +184,7 @@ def test_a_plug_in_takes_no_built_in_name_away_and_is_told(tmp_path: Path) -> No
         print(kinds["chat"].__module__, *broken)
     """
     assert in_a_new_python(program, tmp_path) == (
-        "paddock.steps.chat paddock\n"
+        "paddock.steps.chat paddock-llm\n"
         "paddock.steps.chat step 'chat' of package 'acme-steps' cannot be used: it has the name "
         "of one that comes with Paddock. Update or remove 'acme-steps'.\n"
     )

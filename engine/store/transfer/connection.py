@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from fnmatch import fnmatchcase
-from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
 from typing import Protocol, Self
 
 import httpx
+
+from paddock.engine.system.distribution import own_version
 
 from .errors import HostNotTrusted, NotEncrypted, ProxyBroken, Refused, TransferError
 from .options import TransferOptions
@@ -66,7 +67,7 @@ class Connection:
                 timeout=httpx.Timeout(stall_s, connect=self.options.connect_s, pool=None),
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=16),
                 # Ranges and digests are of the bytes themselves, never of a compressed form.
-                headers={"User-Agent": f"paddock/{_version()}", "Accept-Encoding": "identity"},
+                headers={"User-Agent": f"paddock/{own_version()}", "Accept-Encoding": "identity"},
             )
         except (ValueError, ImportError) as error:
             raise ProxyBroken(str(error)) from error
@@ -254,10 +255,3 @@ def _body(content: bytes) -> Body:
         yield content
 
     return pieces
-
-
-def _version() -> str:
-    try:
-        return version("paddock")
-    except PackageNotFoundError:
-        return "0"

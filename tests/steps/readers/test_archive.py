@@ -56,5 +56,5 @@ def test_a_library_that_is_missing_is_named_with_its_extra() -> None:
     with pytest.raises(Unreadable) as caught:
         archive.library("no_such_library", "a Word document")
     assert (str(caught.value), caught.value.remedy) == (
-        "is a Word document", "To read it install the extra: pip install 'paddock[documents]'.",
+        "is a Word document", "To read it install the extra: pip install 'paddock-llm[documents]'.",
     )  # fmt: skip

@@ -66,7 +66,7 @@ def test_a_picture_is_not_read_where_that_is_off_or_not_installed(
     with pytest.raises(StepError) as caught:
         read(path, max_bytes=1 << 20)
     assert str(caught.value) == (
-        "'a.png' is a picture. To read it install the extra: pip install 'paddock[ocr]'."
+        "'a.png' is a picture. To read it install the extra: pip install 'paddock-llm[ocr]'."
     )
 
 

@@ -320,7 +320,7 @@ def test_without_the_library_it_is_said_what_to_install(
     sentence = told(tmp_path, lambda store, _: store.replace(item("a.md"), rows("one")))
     assert sentence == (
         "vector stores need LanceDB, which is not installed. "
-        "Install it: pip install 'paddock[retrieval]'."
+        "Install it: pip install 'paddock-llm[retrieval]'."
     )
 
 
