@@ -67,12 +67,11 @@ async def run(
         await asyncio.wait({journey, telling})
     if journey.cancelled():
         return tally.report("interrupted", message="Interrupted; the same command continues.")
-    for key in sorted(work.options.only - work.seen_keys):
-        tally.note(f"no item has the key '{key}'.")
     try:
         returns = journey.result()
         if walker.has_left:
             return tally.report(border.status, message=border.left(walker.blocks.n_left))
+        work.refuse_unknown_keys()
         return tally.report("completed", returns=returns)
     except (Stopped, LedgerError) as error:
         return tally.report("failed", message=str(error))

@@ -6,12 +6,14 @@ of a block may come out of a step that has run before it.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Reference
 from paddock.steps.stores.opened import OpenStores
 
@@ -42,6 +44,8 @@ from .watch.settled import Settled, is_of_watch
 
 RETURNS = "(returns)"
 """What a pipeline gives, among the parts of the step that runs it; no id can look like it."""
+N_KEYS_NAMED = 3
+"""How many keys a message names: there may be thousands."""
 NOT_ASKED = Verdict("skipped", "not asked for")
 
 
@@ -141,8 +145,9 @@ class Work:
         self.older: dict[str, frozenset[str]] = {}
         """By a step's version: the earlier ones whose results are as good, as parts of a hash."""
         self.seen_keys: set[str] = set()
-        """Keys of `options.only` that were found."""
+        """Keys of all items, where only some are asked for."""
         self._settled = Settled(bound, ledger) if is_of_watch(options.trigger) else None
+        self._is_only_block = _has_one_block(bound)
 
     # --- scopes
 
@@ -169,6 +174,7 @@ class Work:
             Home(home.file, f"{home.steps}{step}.", (*home.places, self.place())),
         )
         made.seen_keys, made.evidence = self.seen_keys, self.evidence
+        made._is_only_block = False
         made._settled = self._settled
         return made
 
@@ -186,11 +192,14 @@ class Work:
         """Judge every item of a block whose list can be known now.
 
         Raises:
-            PipelineError: the list is no list, or two items have the same key.
+            PipelineError: the list is no list, two items have the same key, or none has one that
+                was asked for.
         """
         scope_id = self.scope_id(block.id, outer)
         listed = list_of(block, scope)
-        keys = self._keys(block, scope, listed)
+        keys = keys_of(block, scope, listed)
+        if self.options.only and not outer:
+            self._note_keys(keys)
         base = canonical(await self._block_parts(block, scope))
         entries = await self.ledger.ask(self.ledger.entries, scope_id)
         await self.evidence.look(map(entries.__getitem__, entries.keys() & keys), self.bound.roots)
@@ -264,10 +273,23 @@ class Work:
         """Give the runs with which other machines do this job, and this one's own."""
         return frozenset() if self._job_runs is None else await self._job_runs()
 
-    def _keys(self, block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[str]:
-        keys = keys_of(block, scope, listed)
-        self.seen_keys.update(self.options.only.intersection(keys))
-        return keys
+    def _note_keys(self, keys: Iterable[str]) -> None:
+        self.seen_keys.update(keys)
+        if self._is_only_block:
+            self.refuse_unknown_keys()
+
+    def refuse_unknown_keys(self) -> None:
+        """Refuse keys of `options.only` that no item has; call it when all items are known.
+
+        Raises:
+            PipelineError: a fault for each, with the nearest key.
+        """
+        faults = [
+            Fault(f"no item has the key '{key}'.", _known_keys(key, self.seen_keys))
+            for key in sorted(self.options.only - self.seen_keys)
+        ]
+        if faults:
+            raise PipelineError(faults)
 
     # --- verdicts
 
@@ -385,6 +407,25 @@ def _renamed(item: ItemWork, old: str) -> ItemWork:
     is_new = item.verdict.state == "new"
     verdict = Verdict("new", f"renamed from '{old}'") if is_new else item.verdict
     return replace(item, renamed_from=old, verdict=verdict)
+
+
+def _has_one_block(bound: BoundPlan) -> bool:
+    """Tell whether all items are those of one block at the top level."""
+    n_blocks = sum(isinstance(node, BoundBlock) for node in bound.nodes)
+    inner = (step.inner for step in bound.nodes if isinstance(step, BoundStep))
+    return n_blocks == 1 and all(plan is None for plan in inner)
+
+
+def _known_keys(key: str, keys: Collection[str]) -> str:
+    """Name the nearest keys, or the first ones: there may be thousands."""
+    near = difflib.get_close_matches(key, sorted(keys), n=N_KEYS_NAMED)
+    if near:
+        return "Did you mean " + " or ".join(f"'{one}'" for one in near) + "?"
+    if not keys:
+        return "There are no items."
+    named = ", ".join(f"'{one}'" for one in sorted(keys)[:N_KEYS_NAMED])
+    more = len(keys) - N_KEYS_NAMED
+    return f"Known: {named}" + (f" and {more:,} more." if more > 0 else ".")
 
 
 def _older(step: BoundStep) -> frozenset[str]:

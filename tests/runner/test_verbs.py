@@ -228,7 +228,28 @@ def test_a_step_or_key_that_is_not_there_is_told(world: World) -> None:
         world.run(force=["summ"])
     assert caught.value.faults[0].message == "there is no step 'summ' to force."
     assert "Did you mean 'sum'?" in caught.value.faults[0].remedy
-    assert "no item has the key '9.txt'." in world.run(only=["9.txt"]).notes
+
+
+def test_a_key_that_no_item_has_is_refused_before_anything_is_done(world: World) -> None:
+    with pytest.raises(PipelineError) as caught:
+        world.run(only=["2.txt", "2.tx", "nothing.pdf"])
+    assert [(fault.message, fault.remedy) for fault in caught.value.faults] == [
+        ("no item has the key '2.tx'.", "Did you mean '2.txt' or '4.txt' or '3.txt'?"),
+        ("no item has the key 'nothing.pdf'.", "Known: '0.txt', '1.txt', '2.txt' and 2 more."),
+    ]
+    assert not world.pool.chats
+
+
+def test_a_key_of_any_of_several_blocks_is_known(world: World) -> None:
+    world.edit(
+        "  - id: each\n",
+        "  - id: names\n    for_each: name in ['ann', 'bob']\n    do:\n"
+        "      - {id: told, uses: prompt, with: {template: '{{ name }}'}}\n  - id: each\n",
+    )
+    key = world.plan().items[0].key
+    assert world.run(only=["2.txt", key]).status == "completed"
+    with pytest.raises(PipelineError, match="no item has the key 'cid'"):
+        world.run(only=["2.txt", "cid"])
 
 
 def test_only_does_one_item_and_leaves_what_reads_the_others(world: World) -> None:
