@@ -6,9 +6,8 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
-
 from .faults import LoadFailed
+from .library import lib
 
 
 class Adapters:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
 import numpy as np
 from numpy.typing import NDArray
 
 from paddock.engine.arrays import Tokens
+
+from .library import lib
 
 
 class BatchBuffers:

@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass
 from types import TracebackType
 
-import llama_cpp.llama_cpp as lib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +17,7 @@ from paddock.engine.settings import CacheType, Switch
 
 from .batch import BatchBuffers
 from .faults import CacheFull, DecodeFailed, LoadFailed
-from .library import supports_gpu
+from .library import lib, supports_gpu
 from .model import Model
 from .threads import ThreadGovernor
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import llama_cpp.llama_cpp as lib
 import numpy as np
 
 from paddock.engine.arrays import Tokens
@@ -15,6 +14,7 @@ from paddock.engine.settings import SplitMode
 
 from .adapters import Adapters
 from .faults import DecodeFailed, LoadFailed
+from .library import lib
 
 _SPLIT_MODES: dict[SplitMode, int] = {
     "none": lib.LLAMA_SPLIT_MODE_NONE,

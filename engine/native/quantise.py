@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
-import llama_cpp.llama_cpp as lib
+from .library import lib
 
 # llama.cpp's numbers for whole files (`llama_ftype`), by the format that most tensors get.
 _FILE_TYPES = {

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence as Items
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
-
 from paddock.engine.request import Sampling
 
 from .context import Context
+from .library import lib
 
 
 class SamplerChain:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
 import numpy as np
 from numpy.typing import NDArray
 
 from .context import Context
 from .faults import CacheFull, DecodeFailed
+from .library import lib
 
 State = NDArray[np.uint8]
 

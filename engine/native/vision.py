@@ -13,16 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
-import llama_cpp.mtmd_cpp as mtmd
 import numpy as np
 
 from paddock.engine.arrays import Tokens, Vectors
 
 from .context import Context
 from .faults import CacheFull, DecodeFailed, LoadFailed
-from .library import LOG_CALLBACK
+from .library import LOG_CALLBACK, lib
 from .model import Model
+
+# isort: split
+import llama_cpp.mtmd_cpp as mtmd  # after .library, which names the folder of libmtmd
 
 
 @dataclass(frozen=True, slots=True, eq=False)

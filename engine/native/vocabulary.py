@@ -6,8 +6,7 @@ import ctypes
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import llama_cpp.llama_cpp as lib
-
+from .library import lib
 from .model import Model
 
 SPECIAL = b"\xff"

@@ -15,12 +15,11 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.hardware import read_cpu
+from paddock.engine.native.build import find_build
 from paddock.engine.settings import PoolSettings
 
 from .profile import Profile, ProfileUnreadable, read
@@ -46,7 +45,7 @@ def this_place(settings: PoolSettings, n_threads: int, gpu: str = "") -> Place:
     n_threads = settings.n_threads or n_threads
     device = f"gpu-{_slug(gpu)}" if gpu else f"cpu{n_threads}-{_slug(read_cpu().name)}"
     parts = (
-        _build(),
+        find_build().fingerprint,
         f"cache={settings.kv_cache_type}",
         f"flash={settings.flash_attention}",
         f"layers={settings.n_gpu_layers}" if gpu else "",
@@ -61,23 +60,6 @@ def _slug(name: str) -> str:
     'intel-r-xeon-r-processor-2-10ghz'
     """
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unknown"
-
-
-def _build() -> str:
-    """Tell llama.cpp's build without importing it: one that was built anew has other libraries."""
-    try:
-        name = version("llama-cpp-python")
-    except PackageNotFoundError:
-        name = "unknown"
-    spec = find_spec("llama_cpp")
-    folders = [Path(place) / "lib" for place in (spec and spec.submodule_search_locations) or ()]
-    sizes = sorted(
-        (file.name, file.stat().st_size)
-        for folder in folders
-        for file in folder.glob("*ggml*")
-        if not file.is_symlink()
-    )
-    return f"llama-cpp-python {name} {hashlib.sha256(repr(sizes).encode()).hexdigest()[:8]}"
 
 
 class ProfileBook:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from paddock.engine.hardware import (
     Gpu,
@@ -17,11 +15,9 @@ from paddock.engine.hardware import (
     read_oom_kills,
     visible_gpus,
 )
+from paddock.engine.native.build import find_build
 
 from .room import PLENTY, Room
-
-# A build of llama.cpp for a graphics device brings one of these beside libggml.
-_GPU_BACKENDS = ("cuda", "hip", "metal", "vulkan", "sycl", "musa", "cann")
 
 # Backends whose devices `hardware` cannot list: one is taken to be there, of unknown size.
 _UNLISTED = ("vulkan", "sycl", "musa", "cann")
@@ -72,7 +68,7 @@ def this_device() -> Device:
     n_threads = max(1, min(cpu.n_cores, cpu.n_usable))
     free_bytes = read_memory().free_bytes
     n_kills = read_oom_kills()
-    backends = build_backends()
+    backends = find_build().backends
     if not backends:
         return Device(n_threads, free_bytes, is_gpu=False, n_oom_kills=n_kills)
     gpus = usable_gpus(visible_gpus(read_gpus(), os.environ), backends)
@@ -93,15 +89,3 @@ def usable_gpus(gpus: Sequence[Gpu], backends: Sequence[str]) -> tuple[GpuRoom, 
     if not rooms and any(backend in _UNLISTED for backend in backends):
         return (GpuRoom("graphics device"),)
     return rooms
-
-
-def build_backends() -> tuple[str, ...]:
-    """Tell which graphics backends llama.cpp was built with; none: for the processor only.
-
-    It reads the names of the package's files: importing it is slow, and a build that sees no device
-    says of itself that it supports none.
-    """
-    spec = importlib.util.find_spec("llama_cpp")
-    folders = [Path(place) / "lib" for place in (spec and spec.submodule_search_locations) or ()]
-    names = {file.name for folder in folders for file in folder.glob("*ggml-*")}
-    return tuple(backend for backend in _GPU_BACKENDS if any(backend in name for name in names))

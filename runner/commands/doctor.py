@@ -9,17 +9,15 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from paddock.engine import hardware
 from paddock.engine.models import ModelFinder
-from paddock.engine.residency.devices import build_backends
+from paddock.engine.native.build import Build, find_build, release
 from paddock.engine.system.distribution import own_version
 from paddock.runner.display import console
 from paddock.runner.settings import Settings
@@ -37,6 +35,8 @@ BUILD = (
     'CMAKE_ARGS="{flag}" pip install --force-reinstall --no-cache-dir '
     "--no-binary llama-cpp-python llama-cpp-python"
 )
+# Where `paddock-llama` is used, its extras bring the backend and nothing is compiled.
+_EXTRAS: Mapping[hardware.GpuKind, str] = {"cuda": "cuda", "rocm": "vulkan"}
 _FLAGS: Mapping[hardware.GpuKind, str] = {
     "cuda": "-DGGML_CUDA=on",
     "rocm": "-DGGML_HIP=on",
@@ -53,6 +53,10 @@ class Native:
     """What it was compiled with."""
     backends: tuple[str, ...] = ()
     """The graphics backends that lie beside it, whether or not they find a device."""
+    variant: str = ""
+    """The processor whose library was chosen, where there are several."""
+    unusable: tuple[str, ...] = ()
+    """Graphics backends that cannot be loaded, with the system's reasons."""
 
 
 def examine(settings: Settings, environ: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
@@ -63,6 +67,7 @@ def examine(settings: Settings, environ: Mapping[str, str] | None = None) -> tup
     return (
         *_versions(),
         *_processor(machine),
+        *bundle(find_build(environ)),
         *graphics(machine.gpus, native, environ),
         *disks(settings),
         *models(settings),
@@ -79,13 +84,6 @@ def examine(settings: Settings, environ: Mapping[str, str] | None = None) -> tup
 def _versions() -> Iterator[Finding]:
     yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
     yield Finding("paddock", "ok", own_version())
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _processor(machine: hardware.Machine) -> Iterator[Finding]:
@@ -108,8 +106,8 @@ def _processor(machine: hardware.Machine) -> Iterator[Finding]:
 def ask_native() -> Native | str:
     """Ask llama.cpp what it is, in a process of its own; a text is the reason why it is silent."""
     code = (
-        "import json; from paddock.engine.native import library as native; "
-        "print(json.dumps([native.supports_gpu(), native.version()]))"
+        "import dataclasses, json; from paddock.engine.native import library; "
+        "print(json.dumps(dataclasses.asdict(library.describe())))"
     )
     command = [sys.executable, "-P", "-c", code]
     try:
@@ -119,55 +117,94 @@ def ask_native() -> Native | str:
     except subprocess.TimeoutExpired:
         return f"it did not start within {NATIVE_S:g} s"
     try:
-        supports_gpu, system_info = json.loads(answer.stdout.splitlines()[-1])
+        loaded = json.loads(answer.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         lines = answer.stderr.strip().splitlines()
         return lines[-1] if lines else f"it ended with status {answer.returncode}"
-    features = tuple(re.findall(r"(\w+) = 1\b", str(system_info)))
-    return Native(bool(supports_gpu), features, build_backends())
+    return Native(
+        supports_gpu=loaded["supports_gpu"],
+        features=tuple(loaded["features"]),
+        backends=find_build().backends,
+        variant=loaded["variant"],
+        unusable=tuple(loaded["unusable"]),
+    )
+
+
+def bundle(build: Build) -> Iterator[Finding]:
+    """Warn where `paddock-llama` is installed, but cannot be used."""
+    if build.mismatch:
+        yield Finding(
+            "llama.cpp",
+            "warning",
+            f"{build.mismatch}: it is not used",
+            f"pip install paddock-llama=={release(build.bindings)}",
+        )
 
 
 def graphics(
     gpus: Sequence[hardware.Gpu], native: Native | str, environ: Mapping[str, str]
 ) -> Iterator[Finding]:
     """Compare the devices that are there with what llama.cpp was built for."""
-    name = f"llama-cpp-python {_version('llama-cpp-python')}"
+    build = find_build(environ)
+    name = build.name
     if isinstance(native, str):
         remedy = "Install it again:\n" + BUILD.format(flag=_flag(gpus))
+        if not build.has_libraries:
+            remedy = f"pip install paddock-llama=={release(build.bindings)}"
         yield Finding("llama.cpp", "fault", f"{name} cannot be used: {native}", remedy)
         return
     built_for = " and ".join(name.upper() for name in native.backends) or "a graphics device"
     is_gpu_build = native.supports_gpu or native.backends
-    build = f"for {built_for}" if is_gpu_build else "for the processor only"
-    yield Finding("llama.cpp", "ok", f"{name}, built {build}; {' '.join(native.features)}")
+    purpose = f"for {built_for}" if is_gpu_build else "for the processor only"
+    if native.variant:
+        purpose += f", on this processor as {native.variant}"
+    yield Finding("llama.cpp", "ok", f"{name}, built {purpose}; {' '.join(native.features)}")
+    for reason in native.unusable:
+        yield Finding(
+            "graphics",
+            "warning",
+            f"a library of {name} cannot be loaded: {reason}",
+            "Install the vendor's driver, or remove the package that brought the library.",
+        )
     if not gpus:
         yield Finding("graphics", "ok", "no device found; models run on the processor")
     hidden = hardware.hidden_gpus(environ)
     for gpu in gpus:
-        yield _graphics_device(gpu, native, is_hidden=bool(hidden) and gpu.kind == "cuda")
+        yield _graphics_device(gpu, native, build, is_hidden=bool(hidden) and gpu.kind == "cuda")
     if hidden and any(gpu.kind == "cuda" for gpu in gpus):
         text = f"{hidden} hides every CUDA device, so models run on the processor"
         yield Finding("graphics", "warning", text, "unset CUDA_VISIBLE_DEVICES")
 
 
-def _graphics_device(gpu: hardware.Gpu, native: Native, *, is_hidden: bool) -> Finding:
+def _graphics_device(
+    gpu: hardware.Gpu, native: Native, build: Build, *, is_hidden: bool
+) -> Finding:
     what = _described(gpu)
+    product = "paddock-llama" if build.origin == "paddock-llama" else "llama-cpp-python"
     if native.supports_gpu or (native.backends and is_hidden):
         return Finding("graphics", "ok", what)
     if native.backends:
         return Finding(
             "graphics",
             "warning",
-            f"{what} IS NOT USED: llama-cpp-python was built for {native.backends[0].upper()}, "
+            f"{what} IS NOT USED: {product} was built for {native.backends[0].upper()}, "
             f"but it finds no device that it can use",
             "See whether the vendor's driver works and is new enough for the build.",
         )
     return Finding(
         "graphics",
         "warning",
-        f"{what} IS NOT USED: llama-cpp-python was built for the processor only",
-        "Build it for the device, which needs the vendor's toolkit:\n"
-        + BUILD.format(flag=_FLAGS[gpu.kind]),
+        f"{what} IS NOT USED: {product} was built for the processor only",
+        _how_to_use(gpu.kind, build),
+    )
+
+
+def _how_to_use(kind: hardware.GpuKind, build: Build) -> str:
+    """Return the command that makes llama.cpp use a device of this kind."""
+    if build.origin == "paddock-llama" and kind in _EXTRAS:
+        return f"pip install 'paddock-llama[{_EXTRAS[kind]}]=={build.version}'"
+    return "Build it for the device, which needs the vendor's toolkit:\n" + BUILD.format(
+        flag=_FLAGS[kind]
     )
 
 

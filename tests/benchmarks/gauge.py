@@ -114,8 +114,7 @@ def main() -> None:
     """Be the worker."""
     # The library's own path stands first, as `python FILE` has it; the worker's does not.
     sys.path = [path for path in sys.path if Path(path) != Path(__file__).resolve().parent]
-    import llama_cpp.llama_cpp as lib
-
+    from paddock.engine.native.library import lib
     from paddock.engine.workers import worker
 
     gauge = _Gauge()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.hardware import Gpu, parse_nvidia_smi
+from paddock.engine.native.build import Build
 from paddock.runner.address import Address
 from paddock.runner.commands import doctor, findings, neighbours
 from paddock.runner.commands.doctor import Native
@@ -84,6 +85,55 @@ def test_a_build_for_the_device_that_does_not_find_it_is_told_apart() -> None:
     )
     hidden = list(doctor.graphics([H200], native, {"CUDA_VISIBLE_DEVICES": ""}))
     assert [finding.level for finding in hidden] == ["ok", "ok", "warning"]
+
+
+def ours(folder: Path) -> dict[str, str]:
+    """Name a folder with the variable that points to libraries."""
+    return {"LLAMA_CPP_LIB_PATH": str(folder)}
+
+
+def test_the_chosen_processor_library_is_named(tmp_path: Path) -> None:
+    native = Native(supports_gpu=False, features=("AVX512",), backends=("vulkan",), variant="zen4")
+    found = next(doctor.graphics([], native, ours(tmp_path)))
+    assert found.text.endswith(
+        f"with libraries of {tmp_path}, built for VULKAN, on this processor as zen4; AVX512"
+    )
+
+
+def test_a_graphics_library_that_cannot_be_loaded_is_told() -> None:
+    why = "vulkan: libvulkan.so.1: cannot open shared object file"
+    native = Native(supports_gpu=False, features=(), backends=("vulkan",), unusable=(why,))
+    found = list(doctor.graphics([], native, {}))
+    assert [finding.level for finding in found] == ["ok", "warning", "ok"]
+    assert why in found[1].text
+
+
+def test_with_our_libraries_a_device_needs_no_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = Build("paddock-llama", tmp_path, "0.3.36", version="0.3.36")
+    monkeypatch.setattr(doctor, "find_build", lambda environ: build)
+    found = list(doctor.graphics([H200], CPU_BUILD, {}))
+    assert "paddock-llama was built for the processor only" in found[1].text
+    assert found[1].remedy == "pip install 'paddock-llama[cuda]==0.3.36'"
+
+
+def test_our_libraries_for_other_bindings_are_a_warning(tmp_path: Path) -> None:
+    why = "paddock-llama 0.3.35 is for llama-cpp-python 0.3.35, but 0.3.36 is there"
+    build = Build("llama-cpp-python", tmp_path, "0.3.36", mismatch=why)
+    (found,) = doctor.bundle(build)
+    assert found == Finding(
+        "llama.cpp", "warning", f"{why}: it is not used", "pip install paddock-llama==0.3.36"
+    )
+
+
+def test_bindings_without_libraries_are_told_what_brings_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = Build("llama-cpp-python", tmp_path, "0.3.36+nolibs")
+    monkeypatch.setattr(doctor, "find_build", lambda environ: build)
+    (found,) = doctor.graphics([], "Shared library with base name 'llama' not found", {})
+    assert (found.level, found.remedy) == ("fault", "pip install paddock-llama==0.3.36")
 
 
 def test_a_setting_that_hides_the_device_is_told() -> None:
