@@ -49,7 +49,7 @@ from paddock.engine.residency.events import PoolEvents
 from paddock.engine.residency.resident import Ask
 from paddock.engine.residency.residents import Residents
 from paddock.engine.residency.starting import ProfiledStart
-from paddock.engine.residency.stats import ModelStats, PoolStats, model_stats
+from paddock.engine.residency.stats import ModelStats, PoolStats, pool_stats
 from paddock.engine.residency.survey import Survey, Surveyor
 from paddock.engine.settings import PoolSettings
 from paddock.engine.store.names import parse_name
@@ -116,9 +116,7 @@ class LocalPool:
 
     def stats(self) -> PoolStats:
         """Tell what is resident, who waits, and what was loaded how often."""
-        residents = self._residents
-        resident = tuple(model_stats(one, residents) for one in residents.resident())
-        return PoolStats(resident, dict(residents.loads), residents.waiting())
+        return pool_stats(self._residents)
 
     @asynccontextmanager
     async def lease(self, models: Sequence[ModelSpec]) -> AsyncIterator[None]:

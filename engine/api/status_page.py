@@ -111,8 +111,6 @@ async def state(service: Service, devices: Sequence[Mapping[str, Any]]) -> dict[
     memory = await asyncio.to_thread(read_memory)
     told = service.pool.metrics.snapshot().models
     models = [_model(one, told.get(one.name)) for one in stats.resident]
-    there = {one.name for one in stats.resident}
-    elsewhere = {name: n for name, n in stats.waiting.items() if n and name not in there}
     return {
         "version": service.version,
         "now": time.time(),
@@ -120,9 +118,10 @@ async def state(service: Service, devices: Sequence[Mapping[str, Any]]) -> dict[
         "memory": {"total": memory.total_bytes, "free": memory.free_bytes},
         "devices": devices,
         "models": models,
-        "waiting_elsewhere": elsewhere,
+        "n_running": stats.n_running,
+        "n_waiting": stats.n_waiting,
         "totals": _totals(told),
-        "running": [_exchange(one) for one in journal.running if not is_watching(one.path)],
+        "under_way": [_exchange(one) for one in journal.running if not is_watching(one.path)],
         "last": [_exchange(one) for one in _newest(journal)],
     }
 
@@ -137,7 +136,8 @@ def _model(one: ModelStats, told: ModelMetrics | None) -> dict[str, Any]:
         "state": one.state,
         "users": one.n_users,
         "parallel": one.n_parallel,
-        "waiting": one.n_waiting + (told.n_waiting if told else 0),
+        "running": one.n_running,
+        "waiting": one.n_waiting,
         "context": one.n_ctx_tokens,
         "host_bytes": one.host_bytes,
         "device_bytes": one.device_bytes,
@@ -157,7 +157,6 @@ def _model(one: ModelStats, told: ModelMetrics | None) -> dict[str, Any]:
 
 def _counts(told: ModelMetrics) -> dict[str, Any]:
     return {
-        "running": told.n_running,
         "computed": round(told.batch_tokens.total),
         "said": told.said_tokens,
         "prompt": told.prompt_tokens,

@@ -40,6 +40,11 @@ class Worker(Protocol):
         ...
 
     @property
+    def n_running(self) -> int:
+        """Those that it has let into a batch."""
+        ...
+
+    @property
     def mapped_bytes(self) -> int:
         """Of its main memory, pages of files, which the system counts as free."""
         ...

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Generic
@@ -86,9 +86,14 @@ class Residents(Generic[W]):
         """Tell how many requests wait outside for a model."""
         return len(self._lines.get(key, ()))
 
-    def waiting(self) -> dict[str, int]:
-        """Tell how many requests wait outside, by the name of their model."""
-        return {next(iter(line)).ask.facts.name: len(line) for line in self._lines.values() if line}
+    def waiting(self) -> Iterator[tuple[str, int]]:
+        """Yield how many requests wait outside, with the name of their model.
+
+        A name comes twice where it is asked for with different adapters.
+        """
+        for line in self._lines.values():
+            if line:
+                yield next(iter(line)).ask.facts.name, len(line)
 
     def is_leased(self, key: str) -> bool:
         """Tell whether a run has asked that this model stay."""

@@ -1,7 +1,13 @@
-"""What a pool tells of itself, for people (`paddock ps`) and for the run's display."""
+"""What a pool tells of itself: `paddock ps`, `/ui`, `paddock service status`, a run's display.
+
+All of them count requests by one definition, which is made here. A request runs once the worker
+has let it into a batch, until its answer is complete. Before that it waits: outside the worker,
+for its model to be loaded or for a place, or in the worker's own queue.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -23,10 +29,11 @@ class ModelStats:
     name: str
     state: State
     n_users: int
+    """Requests inside the worker, running or not: the model cannot go."""
     n_parallel: int
     n_decoded_tokens: int
+    n_running: int = 0
     n_waiting: int = 0
-    """Requests outside, which are not counted among `n_users`."""
     n_ctx_tokens: int = 0
     """The longest sequence that it takes without making its context anew."""
     host_bytes: int = 0
@@ -58,7 +65,28 @@ class PoolStats:
     resident: tuple[ModelStats, ...]
     loads: dict[str, LoadCount]
     waiting: Mapping[str, int] = field(default_factory=dict)
-    """Requests outside, by the name of their model; of models that are not there, too."""
+    """Requests that wait, by the name of their model; of models that are not in memory, too."""
+
+    @property
+    def n_running(self) -> int:
+        """Requests of all models that are in a batch."""
+        return sum(one.n_running for one in self.resident)
+
+    @property
+    def n_waiting(self) -> int:
+        """Requests of all models that wait."""
+        return sum(self.waiting.values())
+
+
+def pool_stats(residents: Residents[Any]) -> PoolStats:
+    """Describe all models in memory, and count the requests that wait for any model."""
+    waiting: Counter[str] = Counter()
+    for name, n_outside in residents.waiting():
+        waiting[name] += n_outside
+    for one in residents.resident():
+        waiting[one.facts.name] += _n_queued(one)
+    resident = tuple(model_stats(one, residents) for one in residents.resident())
+    return PoolStats(resident, dict(residents.loads), dict(+waiting))
 
 
 def model_stats(one: Resident[Any], residents: Residents[Any]) -> ModelStats:
@@ -71,7 +99,8 @@ def model_stats(one: Resident[Any], residents: Residents[Any]) -> ModelStats:
         one.n_users,
         load.n_parallel if worker else 0,
         worker.n_decoded_tokens if worker else 0,
-        n_waiting=residents.n_waiting(one.key),
+        n_running=_n_running(one),
+        n_waiting=residents.n_waiting(one.key) + _n_queued(one),
         n_ctx_tokens=one.wanted.n_ctx_tokens,
         host_bytes=one.room.host,
         device_bytes=sum(one.room.gpus),
@@ -88,3 +117,13 @@ def model_stats(one: Resident[Any], residents: Residents[Any]) -> ModelStats:
         role=one.facts.role,
         n_cells=load.n_cells if worker and one.facts.role == "chat" else 0,
     )
+
+
+def _n_running(one: Resident[Any]) -> int:
+    """Count requests in a batch. One that is taken apart for its worker counts once."""
+    return min(one.worker.n_running, one.users.total()) if one.worker else 0
+
+
+def _n_queued(one: Resident[Any]) -> int:
+    """Count requests inside the worker that no batch has taken yet."""
+    return one.users.total() - _n_running(one)

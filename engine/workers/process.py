@@ -114,6 +114,11 @@ class WorkerProcess:
         """Requests that wait or run in this worker."""
         return len(self._tickets)
 
+    @property
+    def n_running(self) -> int:
+        """Requests that this worker has let into a batch."""
+        return sum(ticket.has_started for ticket in self._tickets.values())
+
     # Requests
 
     async def chat(

@@ -132,7 +132,7 @@ def _models(models: list[dict[str, Any]]) -> list[str]:
     return [
         f"Model {one['name']}: {one['state']}, "
         f"{console.size(one['host_bytes'] + one['device_bytes'])}, "
-        f"{console.counted(one['users'], 'request')}"
+        f"{one.get('running', 0):,} running, {one.get('waiting', 0):,} waiting"
         for one in models
     ]
 

@@ -185,7 +185,7 @@ def _held(model: ModelStats) -> str:
     """Write how full a model is: `smollm2:135m 3 of 8 sequences`."""
     if model.state != "ready":
         return f"{model.name} {model.state}"
-    return f"{model.name} {min(model.n_users, model.n_parallel)} of {model.n_parallel} sequences"
+    return f"{model.name} {min(model.n_running, model.n_parallel)} of {model.n_parallel} sequences"
 
 
 def _one_line(text: str, width: int) -> Text:

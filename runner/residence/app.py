@@ -69,7 +69,8 @@ class Desk:
                 {
                     "name": one.name,
                     "state": one.state,
-                    "users": one.n_users,
+                    "running": one.n_running,
+                    "waiting": one.n_waiting,
                     "host_bytes": one.host_bytes,
                     "device_bytes": one.device_bytes,
                     "expires_s": one.expires_s,

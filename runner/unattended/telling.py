@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .jobs import Post
     from .office import Office
     from .planner import Planner
+    from .tracked import Tracked
     from .watching import Watching
 
 MOST_SHOWN, MOST_NAMED = 200, 10
@@ -28,23 +29,35 @@ def named(pipelines: Collection[str]) -> str:
 
 
 def told_of(office: Office, planner: Planner, watching: Watching) -> dict[str, Any]:
-    """Tell of pipelines, runs at work, and runs that wait."""
+    """Return pipelines, the runs that run, and the runs that wait.
+
+    As with requests to a model, a run that has been started but has not been let in yet (another
+    run has its folder, or its group's turn) waits.
+    """
     names = {post.deployment: post.standing.pipeline.name for post in office.posts.values()}
+    not_let_in = [job for job in office.jobs.values() if job.running.waits_for]
     return {
         "pipelines": [_about(post, planner, watching) for post in office.posts.values()],
-        "running": [job.as_json() for job in office.jobs.values()],
-        "waiting": len(office.queue),
+        "running": [job.as_json() for job in office.jobs.values() if job not in not_let_in],
+        "waiting": len(not_let_in) + len(office.queue),
         "queue": [
-            {
-                "flow_run": run.id,
-                "pipeline": names.get(run.deployment),
-                "trigger": run.parameters.get("trigger"),
-                "at": run.at.isoformat(),
-                "not_before": run.next_at.isoformat(),
-                "state": run.shown,
-            }
-            for run in office.queue[:MOST_SHOWN]
+            *(
+                _queued(job.tracked, names) | {"state": job.running.waits_for, **job.as_json()}
+                for job in not_let_in
+            ),
+            *(_queued(run, names) for run in office.queue[:MOST_SHOWN]),
         ],
+    }
+
+
+def _queued(run: Tracked, names: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "flow_run": run.id,
+        "pipeline": names.get(run.deployment),
+        "trigger": run.parameters.get("trigger"),
+        "at": run.at.isoformat(),
+        "not_before": run.next_at.isoformat(),
+        "state": run.shown,
     }
 
 

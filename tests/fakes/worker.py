@@ -60,6 +60,7 @@ class FakeWorker:
         self.on_turn: Callable[[Mapping[str, Any]], None] | None = None
         self.pid = 0
         self.n_requests = 0
+        self.n_running = 0
         self.n_running_most = 0
         self.mapped_bytes = 0
         self.model = model

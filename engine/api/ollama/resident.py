@@ -34,9 +34,7 @@ async def ps(request: Request) -> Response:
         for one in stats.resident
     ]
     listed.sort(key=lambda pair: float("inf") if pair[0] is None else pair[0], reverse=True)
-    return json_response(
-        {"models": [row for _, row in listed], "queue_depth": sum(stats.waiting.values())}
-    )
+    return json_response({"models": [row for _, row in listed], "queue_depth": stats.n_waiting})
 
 
 def _cards(service: Service, names: list[str]) -> dict[str, Card]:
@@ -69,11 +67,11 @@ def _row(one: ModelStats, card: Card | None, metrics: ModelMetrics | None) -> di
         "state": one.state,
         "placed": one.placed,
         "parallel": one.n_parallel,
-        "running": one.n_users,
-        "queue_depth": one.n_waiting + (metrics.n_waiting if metrics else 0),
+        "running": one.n_running,
+        "queue_depth": one.n_waiting,
     }
     if metrics is not None:
-        told["tokens_per_second"] = round(_tokens_per_s(metrics), 1)
+        told["tokens_per_second"] = round(_tokens_per_s(one, metrics), 1)
         told["cache"] = {
             "used_tokens": metrics.cells_used,
             "shared_tokens": metrics.cells_shared,
@@ -83,7 +81,7 @@ def _row(one: ModelStats, card: Card | None, metrics: ModelMetrics | None) -> di
     return told
 
 
-def _tokens_per_s(metrics: ModelMetrics) -> float:
-    """Tell how fast the tokens of all running answers come, by the mean of those that came."""
+def _tokens_per_s(one: ModelStats, metrics: ModelMetrics) -> float:
+    """Return how fast the tokens of all running answers come, by the mean of those that came."""
     mean_s = metrics.between_tokens_s.mean
-    return metrics.n_running / mean_s if mean_s else 0.0
+    return one.n_running / mean_s if mean_s else 0.0

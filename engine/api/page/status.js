@@ -221,10 +221,8 @@ function tiles(state, told) {
   const all = state.totals;
   say($("rate-note"), `${short.format(all.said)} since it started`);
 
-  const waiting = state.models.reduce((sum, one) => sum + one.waiting, 0) +
-    Object.values(state.waiting_elsewhere).reduce((sum, n) => sum + n, 0);
-  say($("running"), whole.format(state.running.length));
-  say($("queue-note"), waiting ? `${whole.format(waiting)} waiting for a place` : "nobody waits");
+  say($("running"), whole.format(state.n_running));
+  say($("queue-note"), state.n_waiting ? `${whole.format(state.n_waiting)} waiting` : "none waiting");
 
   const hasPrompts = all.prompt > 0;
   say($("reuse"), hasPrompts ? whole.format((100 * all.reused) / all.prompt) : "–");
@@ -267,8 +265,7 @@ function lives(model) {
 
 function seats(card, model) {
   const n = Math.min(model.parallel, 32);
-  // A model's last step may be over: what nobody uses, rests.
-  const taken = model.users ? Math.min(model.running || 0, model.parallel) : 0;
+  const taken = Math.min(model.running, model.parallel);
   const box = card.querySelector(".seats");
   box.hidden = !n;
   while (box.children.length > n) box.lastChild.remove();
@@ -359,7 +356,7 @@ function grade(one) {
 }
 
 function fate(one) {
-  if (!one.fate) return one.first_s ? "answering" : "running";
+  if (!one.fate) return one.first_s ? "answering" : "under way";
   return one.fate === "gone" ? "left" : one.fate === "failed" ? `${one.status || 500} broke off` : String(one.status);
 }
 
@@ -384,10 +381,10 @@ function fillRow(row, one) {
 
 function requests(state) {
   const newest = (some) => [...some].sort((a, b) => b.id - a.id);
-  const rows = [...newest(state.running), ...newest(state.last)];
+  const rows = [...newest(state.under_way), ...newest(state.last)];
   keyed($("rows"), rows, (one) => one.id, newRow, fillRow);
   $("rows-empty").hidden = rows.length > 0;
-  say($("requests-count"), state.running.length ? `${whole.format(state.running.length)} running` : "");
+  say($("requests-count"), state.under_way.length ? `${whole.format(state.under_way.length)} under way` : "");
 }
 
 function totals(state) {
@@ -408,7 +405,7 @@ function show(state) {
   models(state, told);
   requests(state);
   totals(state);
-  document.title = state.running.length ? `(${state.running.length}) Paddock` : "Paddock";
+  document.title = state.n_running ? `(${state.n_running}) Paddock` : "Paddock";
 }
 
 /* Asking */

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.settings import ServiceSettings
+from paddock.engine.pool import LocalPool
+from paddock.engine.request import ChatRequest, Message, ModelSpec, Stream
+from paddock.engine.settings import PoolSettings, ServiceSettings
 from tests.browser import Browser, Page, browser, needs_browser
 from tests.live import CHAT, VECTORS, Live, live_service
 
@@ -90,14 +92,43 @@ def test_a_request_under_way_is_there(busy: Live) -> None:
     with busy.client() as client, client.stream("POST", "/api/generate", json=body) as answer:
         lines = answer.iter_lines()
         next(lines)  # kept, or the connection would be closed
-        (running,) = state(busy)["running"]
-        assert (running["path"], running["fate"]) == ("/api/generate", None)
-        assert running["seconds"] > 0
+        (exchange,) = state(busy)["under_way"]
+        assert (exchange["path"], exchange["fate"]) == ("/api/generate", None)
+        assert exchange["seconds"] > 0
     deadline = time.monotonic() + 5
-    while state(busy)["running"] and time.monotonic() < deadline:
+    while state(busy)["under_way"] and time.monotonic() < deadline:
         pass
     left = state(busy)["last"][0]
     assert (left["fate"], left["path"]) == ("gone", "/api/generate")
+
+
+def test_page_and_ps_count_running_and_waiting_requests_alike(tmp_path: Path) -> None:
+    async def asked(pool: LocalPool) -> list[Stream]:
+        story = Message("user", "Write a very long story about a ferry.")
+        request = ChatRequest(ModelSpec(CHAT), (story,), {"max_tokens": 600}, "batch")
+        return [pool.chat(request) for _ in range(5)]
+
+    async def ended(streams: list[Stream]) -> None:
+        for one in streams:
+            one.cancel()
+
+    # Two in the batch, two in the worker's queue, one outside.
+    settings = PoolSettings(n_threads=1, num_parallel=2)
+    with live_service(tmp_path, settings) as live, live.client() as client:
+        streams = live.call(asked(live.service.pool))
+        until = time.monotonic() + 100
+        row: dict[str, Any] = {}
+        while row.get("running") != 2 or row["queue_depth"] != 3:
+            assert time.monotonic() < until, row
+            told = client.get("/api/ps").json()
+            row = next(iter(told["models"]), {})
+        page = state(live)
+        stats = live.service.pool.stats()
+        live.call(ended(streams))
+    assert told["queue_depth"] == 3
+    assert (page["n_running"], page["n_waiting"]) == (2, 3)
+    assert (page["models"][0]["running"], page["models"][0]["waiting"]) == (2, 3)
+    assert (stats.n_running, stats.n_waiting, stats.waiting) == (2, 3, {CHAT: 3})
 
 
 def test_its_files_let_nothing_else_in(live: Live) -> None:

@@ -132,7 +132,7 @@ def test_the_table_shows_done_running_left_speed_and_time_to_go() -> None:
 
 def test_what_the_pool_holds_is_shown() -> None:
     table = live(Clock())
-    held = (ModelStats("smollm2:135m", "ready", 3, 8, 90), ModelStats("vec", "loading", 1, 0, 0))
+    held = (ModelStats("smollm2:135m", "ready", 9, 8, 90, 3), ModelStats("vec", "loading", 1, 0, 0))
     table.pool(lambda: PoolStats(held, {}))
     assert "pool: smollm2:135m 3 of 8 sequences, vec loading" in picture(table)
 

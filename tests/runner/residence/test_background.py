@@ -95,7 +95,7 @@ def test_a_run_goes_on_when_the_service_is_killed(home: Home) -> None:
     home.more(16)
     before = home.process()
     run = home.started("run", "--json", "pipeline.yaml")
-    until(lambda: any(one["users"] for one in home.told()["models"]))
+    until(lambda: any(one["running"] + one["waiting"] for one in home.told()["models"]))
     os.kill(before.pid, signal.SIGKILL)
     done = ended(run)
     assert done.returncode == 0, done.stderr
@@ -111,7 +111,7 @@ def test_a_run_goes_on_when_prefects_server_is_killed_and_it_comes_back(home: Ho
     until(lambda: home.told()["prefect"]["state"] == "ready")
     server = home.told()["prefect"]
     run = home.started("run", "--json", "pipeline.yaml")
-    until(lambda: any(one["users"] for one in home.told()["models"]))
+    until(lambda: any(one["running"] + one["waiting"] for one in home.told()["models"]))
     os.kill(server["pid"], signal.SIGKILL)
     done = ended(run)
     assert done.returncode == 0, done.stderr
@@ -136,7 +136,7 @@ def test_a_run_that_is_killed_is_crashed_in_prefect_and_its_requests_end(home: H
     run.kill()
     run.communicate()
     until(lambda: home.shown(name()) == "Crashed")
-    until(lambda: not any(one["users"] for one in home.told()["models"]))
+    until(lambda: not any(one["running"] + one["waiting"] for one in home.told()["models"]))
     until(lambda: home.told()["leases"] == [])
 
 

@@ -1,0 +1,41 @@
+"""What `/status` counts as running and as waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from paddock.runner.unattended.executor import Running
+from paddock.runner.unattended.jobs import Job, Post
+from paddock.runner.unattended.telling import told_of
+from paddock.runner.unattended.tracked import Tracked
+from tests.runner.unattended.test_planner import standing
+
+AT = datetime(2026, 11, 21, 6, tzinfo=UTC)
+
+
+def test_a_run_that_has_not_been_let_in_waits_and_does_not_run(tmp_path: Path) -> None:
+    async def main() -> dict[str, Any]:
+        post = Post(standing(tmp_path, '{cron: "0 6 * * *"}'), "deployment")
+
+        def tracked(name: str) -> Tracked:
+            return Tracked(name, name, "deployment", "running", "Scheduled: at six", AT, AT)
+
+        runs = Job(tracked("runs"), post, "", Running(os.getpid()))
+        held = Job(tracked("held"), post, "", Running(os.getpid()))
+        held.running.waits_for = "Waiting for another run of group 'nightly'."
+        jobs = {"runs": runs, "held": held}
+        office = SimpleNamespace(posts={}, jobs=jobs, queue=[tracked("queued")])
+        return told_of(cast(Any, office), cast(Any, None), cast(Any, None))
+
+    told = asyncio.run(main())
+    assert [one["flow_run"] for one in told["running"]] == ["runs"]
+    assert told["waiting"] == 2
+    assert [(one["flow_run"], one["state"]) for one in told["queue"]] == [
+        ("held", "Waiting for another run of group 'nightly'."),
+        ("queued", "Scheduled: at six"),
+    ]
