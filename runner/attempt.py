@@ -33,7 +33,7 @@ from .binding.parameters import BindError
 from .border import BorderReached
 from .ledger.entries import LedgerError
 from .replying import AskedFor
-from .retries import PASSING, pause_s, times
+from .retries import MISSING, pause_s, times
 from .scope import Scope
 
 HOPELESS = (ModelNotFound, ModelBroken, ModelReplaced, ModelTooLarge, NoServer)
@@ -47,19 +47,20 @@ class Stopped(Exception):
 class Failed(Stopped):
     """A step or an item failed. Of a pipeline that a step runs, only what it was run for has."""
 
-    def __init__(self, words: str, *, is_passing: bool = False) -> None:
-        self.is_passing = is_passing
+    def __init__(self, words: str, *, cause: str = "other") -> None:
+        self.cause = cause
+        """As `retry.on` names it."""
         super().__init__(words)
 
 
 class StepFailed(Exception):
     """A step did not succeed, after its retries: the sentence names the step."""
 
-    def __init__(self, step: str, reason: str, *, is_passing: bool = False) -> None:
+    def __init__(self, step: str, reason: str, *, cause: str = "other") -> None:
         self.step = step
         self.reason = reason
-        self.is_passing = is_passing
-        """Another try may well succeed, with nothing changed."""
+        self.cause = cause
+        """As `retry.on` names it; it tells whether another try may well succeed."""
         super().__init__(f"step '{step}': {reason}")
 
 
@@ -90,7 +91,7 @@ async def attempt(
             _stop_if_hopeless(error)
             cause = cause_of(error)
             if turn >= times(step.retry, cause):
-                raise StepFailed(step.id, str(error), is_passing=cause in PASSING) from error
+                raise StepFailed(step.id, str(error), cause=cause) from error
             n_refused += cause == "check"
             await asyncio.sleep(pause_s(cause, turn, step.retry.backoff_s, random.random()))
         except (ExpressionError, BindError, OutsideRoots) as error:
@@ -101,7 +102,9 @@ async def attempt(
             raise
         except (Exception, SystemExit) as error:  # a step's own bug: told, its traceback kept
             unexpected(f"step '{step.id}'", error)
-            raise StepFailed(step.id, f"{type(error).__name__}: {error}") from error
+            cause = MISSING if isinstance(error, ModuleNotFoundError) else "other"
+            what = f"{type(error).__name__}: {error}"
+            raise StepFailed(step.id, what, cause=cause) from error
     raise AssertionError("unreachable")
 
 

@@ -314,9 +314,8 @@ class Blocks:
     ) -> None:
         """Do with a failed item what its block says."""
         text = str(error)
-        kept, record.attempts = given_up(
-            item.attempts, self._toolbox.options.max_attempts, is_passing=error.is_passing
-        )
+        most = self._toolbox.options.max_attempts
+        kept, record.attempts = given_up(item.attempts, most, error.cause)
         if kept == "quarantined" and record.attempts > 1:
             text += f" (failed {record.attempts} times in a row)"
         if run.block.on_error == "skip":
@@ -328,7 +327,7 @@ class Blocks:
             report = run.report(item, "failed", seconds, text)
             await self._end(run, item, record, report, "failed", None)
             words = f"'{record.shown_key}': {text}"
-            raise Failed(words, is_passing=error.is_passing) from error
+            raise Failed(words, cause=error.cause) from error
         else:
             run.failed.append((item.index, {"key": item.key, "error": text}))
             report = run.report(item, "quarantined", seconds, text)

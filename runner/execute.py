@@ -148,9 +148,9 @@ class _Journey:
             text = str(error) if isinstance(error, StepFailed) else f"'{node.id}': {error}"
             self._tally.item(ItemReport(node.id, self._key(node), "failed", error=text))
             self._tally.tell(node.id, "", "failed", text)
-            is_passing = isinstance(error, StepFailed) and error.is_passing
+            cause = error.cause if isinstance(error, StepFailed) else "other"
             place = f"{node.mark.file}:{node.mark.line}:{node.mark.column}"
-            raise Failed(f"{place}: {text}", is_passing=is_passing) from error
+            raise Failed(f"{place}: {text}", cause=cause) from error
         self._scope = self._scope.with_step(node.id, outputs)
         self._ended[node.id].set()
 
@@ -289,7 +289,7 @@ class _Journey:
         except Failed as error:
             if not record.outer:
                 raise
-            raise StepFailed(step.id, str(error), is_passing=error.is_passing) from error
+            raise StepFailed(step.id, str(error), cause=error.cause) from error
         except PipelineError as error:
             if not record.outer:
                 raise

@@ -14,6 +14,8 @@ from typing import Literal
 from .binding.bound import Retry
 
 PASSING = frozenset(("timeout", "worker", "busy", "io"))
+MISSING = "missing"
+"""This machine lacks a package or a program: never the item's fault, however often it is tried."""
 
 MOST_PAUSE_S = 60.0
 # A full queue is nobody's fault, least of all the document's: without a word from the author it is
@@ -54,18 +56,20 @@ def pause_s(cause: str, turn: int, backoff_s: float, chance: float) -> float:
     return whole * (0.5 + chance / 2)
 
 
-def given_up(n_before: int, most: int, *, is_passing: bool) -> tuple[Kept, int]:
-    """Give how a failed item is kept, and how often in a row it has failed for a passing reason.
+def given_up(n_before: int, most: int, cause: str) -> tuple[Kept, int]:
+    """Return how a failed item is kept, and how often in a row it has failed for a passing cause.
 
     `failed` is tried again by the next run; `quarantined` only when it, or what is done with it,
     has changed, or when somebody asks for it.
 
-    >>> given_up(1, 3, is_passing=True), given_up(2, 3, is_passing=True)
-    (('failed', 2), ('quarantined', 3))
-    >>> given_up(1, 3, is_passing=False)
-    ('quarantined', 0)
+    >>> given_up(1, 3, "io"), given_up(2, 3, "io"), given_up(1, 3, "other")
+    (('failed', 2), ('quarantined', 3), ('quarantined', 0))
+    >>> given_up(0, 3, "missing"), given_up(2, 3, "missing")
+    (('failed', 1), ('failed', 2))
     """
-    if not is_passing:
+    if cause == MISSING:
+        return "failed", max(n_before, 1)  # above zero: an item around it is tried again as well
+    if cause not in PASSING:
         return "quarantined", 0
     n_now = n_before + 1
     return ("quarantined" if n_now >= most else "failed"), n_now

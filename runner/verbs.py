@@ -37,10 +37,14 @@ def validate(path: str | Path) -> ValidateReport:
     """Check a pipeline and give every fault; touches no model and no document."""
     from paddock.pipelines.errors import PipelineError
 
-    from .binding.bind import check, plan_of
+    from . import missing
+    from .binding.bind import checked, plan_of
+    from .binding.inner import unheeded
 
     try:
-        return ValidateReport(str(path), notes=check(plan_of(Path(path))))
+        bound = checked(plan_of(Path(path)))
+        missing.refuse(bound)
+        return ValidateReport(str(path), notes=tuple(unheeded(bound)))
     except PipelineError as error:
         return ValidateReport(str(path), error.faults)
 
@@ -73,7 +77,7 @@ async def plan_async(
     """Say what a run would do, in a running loop."""
     import asyncio
 
-    from . import consent
+    from . import consent, missing
     from .binding.inner import unheeded
     from .foresee import foresee
     from .observer import Silent
@@ -81,6 +85,7 @@ async def plan_async(
     from .work import Options
 
     settings, bound, secrets = prepare(Path(path), inputs, settings, is_plan=True)
+    missing.refuse(bound)
     wants = consent.advice(bound, settings.allow)
     more = (*unheeded(bound), *((wants,) if wants else ()))
     async with opened(
@@ -197,6 +202,7 @@ async def run_async(
     import asyncio
     from contextlib import AsyncExitStack
 
+    from . import missing
     from .border import Border
     from .ledger.locks import Locked
     from .notify.telling import telling
@@ -208,6 +214,8 @@ async def run_async(
     from .work import Options
 
     settings, bound, secrets = prepare(Path(path), inputs, settings, text, allow, environ)
+    if tape is None:  # a replayed test calls none of it
+        missing.refuse(bound)
     force = frozenset(force)
     _check_ids(bound, force)
     options = Options(

@@ -183,7 +183,8 @@ def _cannot_start(command: Sequence[str], cwd: Path, error: OSError | ValueError
             remedy = "Install it, or name its path."
             if len(words := first.split()) > 1:
                 remedy = f"Write its words one by one: `[{', '.join(map(shown, words))}]`."
-            return StepError(f"there is no program '{shown(first)}' here.", remedy=remedy)
+            what = f"there is no program '{shown(first)}' here."
+            return StepError(what, remedy=remedy, kind="missing")
         why = "the program that its first line names is not there"
     return StepError(f"{in_words(command)} cannot be started: {why}.")
 

@@ -68,7 +68,8 @@ class StepError(Exception):
     """The outside world said no: an unreadable file, a full answer, a path outside its root.
 
     `reason` is one plain sentence without a place; the runner adds step and item. `is_fatal` says
-    that going on with other items is pointless (a full disk). `kind` is what `retry.on` names.
+    that going on with other items is pointless (a full disk). `kind` is what `retry.on` names;
+    `missing` says that this machine lacks a package or a program: no item is quarantined for that.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class StepError(Exception):
         *,
         remedy: str = "",
         is_fatal: bool = False,
-        kind: Literal["io", "check", "timeout", "other"] = "other",
+        kind: Literal["io", "check", "timeout", "missing", "other"] = "other",
     ) -> None:
         self.reason = reason
         self.remedy = remedy

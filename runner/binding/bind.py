@@ -42,6 +42,7 @@ __all__ = [
     "Timeout",
     "bind",
     "check",
+    "checked",
     "plan_of",
 ]
 
@@ -78,11 +79,20 @@ def check(plan: Plan, within: inner.Found | None = None) -> tuple[str, ...]:
     Raises:
         PipelineError: with every fault, those of the plan and its pipeline included.
     """
+    return tuple(inner.unheeded(checked(plan, within)))
+
+
+def checked(plan: Plan, within: inner.Found | None = None) -> BoundPlan:
+    """Bind a plan without the caller's inputs, and check it as `check` does.
+
+    Raises:
+        PipelineError: with every fault, those of the plan and its pipeline included.
+    """
     binder = Binder(plan, None, Path.cwd(), {}, inner.Within(within or inner.Found()))
     bound = binder.bound()
     if binder.faults:
         raise PipelineError(binder.faults)
-    return tuple(inner.unheeded(bound))
+    return bound
 
 
 def plan_of(path: Path, text: str | None = None) -> Plan:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from threading import Event
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from paddock.steps.places import refusal, shown
 from paddock.steps.step import StepError
@@ -136,7 +136,11 @@ def _read(path: Path, wishes: Wishes, max_bytes: int) -> Document:
     except NotADocument as error:
         raise StepError(f"{name} is {error}.", remedy=error.remedy) from error
     except Unreadable as error:
-        raise StepError(f"{name} {error}.", remedy=error.remedy) from error
+        # An extra that is missing is a part of the item's hash (`installed`); what a plug-in
+        # lacks is not, so the item must not be given up.
+        lacks = isinstance(error, plugins.BrokenReader) and error.is_missing
+        kind: Literal["missing", "other"] = "missing" if lacks else "other"
+        raise StepError(f"{name} {error}.", remedy=error.remedy, kind=kind) from error
     notes = tuple(f"{name}{note if note[:1] == ':' else f' {note}'}." for note in found.notes)
     return replace(found, title=found.title or path.stem, notes=notes)
 
@@ -174,7 +178,8 @@ def _by_plugin(path: Path, name: str) -> Document:
         raise
     except Exception as error:  # a plug-in may raise anything; it is told with its name
         why = f"{type(error).__name__}: {error}"
-        raise plugins.BrokenReader(name, why) from error
+        is_missing = isinstance(error, ModuleNotFoundError)
+        raise plugins.BrokenReader(name, why, is_missing=is_missing) from error
     if not isinstance(document, Document):
         raise plugins.BrokenReader(name, "it gives no `Document`")
     return replace(document, media_type=document.media_type or kind.media_type)

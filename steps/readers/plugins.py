@@ -14,8 +14,10 @@ GROUP = "paddock.readers"
 class BrokenReader(Unreadable):
     """An installed reader that cannot be used."""
 
-    def __init__(self, name: str, why: str) -> None:
+    def __init__(self, name: str, why: str, *, is_missing: bool = False) -> None:
         self.package = package(name)
+        self.is_missing = is_missing
+        """Whether a module that it imports is not installed."""
         super().__init__(
             f"cannot be read: reader '{name}' of package '{self.package}' cannot be used: {why}",
             f"Update or remove '{self.package}'.",
@@ -50,7 +52,9 @@ def load(name: str) -> type[Reader]:
     try:
         kind = _found()[name].load()
     except (Exception, SystemExit) as error:  # an import may raise anything; it is told
-        raise BrokenReader(name, f"{type(error).__name__}: {error}") from error
+        is_missing = isinstance(error, ModuleNotFoundError)
+        why = f"{type(error).__name__}: {error}"
+        raise BrokenReader(name, why, is_missing=is_missing) from error
     fault = _fault(kind)
     if fault:
         raise BrokenReader(name, f"{_found()[name].value} {fault}")

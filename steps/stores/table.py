@@ -251,15 +251,22 @@ class Table:
         return _ranked(rows, k, lambda row: row["_score"])
 
 
+_NEEDS = "vector stores need LanceDB, which is not installed."
+_REMEDY = "Install it: pip install 'paddock-llm[retrieval]'."
+
+
+def missing_library() -> tuple[str, str] | None:
+    """Return what is wrong and what to do where the library is not installed; imports nothing."""
+    from importlib.util import find_spec
+
+    return (_NEEDS, _REMEDY) if find_spec("lancedb") is None else None
+
+
 def _library() -> Any:
     try:
         import lancedb
     except ImportError as error:
-        raise StepError(
-            "vector stores need LanceDB, which is not installed.",
-            remedy="Install it: pip install 'paddock-llm[retrieval]'.",
-            is_fatal=True,
-        ) from error
+        raise StepError(_NEEDS, remedy=_REMEDY, is_fatal=True) from error
     return lancedb
 
 

@@ -63,9 +63,13 @@ def _answer(request: Mapping[str, Any], loaded: dict[str, ModuleType]) -> dict[s
             return {"value": _described(function)}
         return {"value": _called(function, request["args"])}
     except NoTool as error:
-        return {"unusable": str(error)}
+        is_missing = isinstance(error.__cause__, ModuleNotFoundError)
+        return {"unusable": str(error), "is_missing": is_missing}
     except Refused as error:
         return {"refused": str(error)}
+    except ModuleNotFoundError as error:  # no fault of what it was called with
+        traceback.print_exc()
+        return {"unusable": f"{_told(error, request)}.", "is_missing": True}
     except BaseException as error:  # a user's function may raise anything, `SystemExit` too
         traceback.print_exc()
         return {"refused": _told(error, request)}

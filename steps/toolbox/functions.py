@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from paddock.steps import processes
 from paddock.steps.step import StepError
@@ -91,6 +91,36 @@ def fault_of(file: Path, written: str, name: str) -> str | None:
     from paddock.pipelines.errors import known
 
     return f"there is no function '{name}' in '{written}'. {known(name, functions)}"
+
+
+def missing_imports(file: Path) -> list[str]:
+    """Return the modules that a file imports at its top level and that are not installed.
+
+    Runs none of it. Imports within `try`, `if` or a function may be meant to fail.
+    """
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return []  # a fault that was told
+    names: list[str] = []
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
+            names.append(node.module)
+    roots = dict.fromkeys(name.partition(".")[0] for name in names)
+    return [name for name in roots if not _is_importable(name, file.parent)]
+
+
+def _is_importable(name: str, folder: Path) -> bool:
+    from importlib.util import find_spec
+
+    if (folder / f"{name}.py").exists() or (folder / name).is_dir():
+        return True
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -201,7 +231,8 @@ class Functions:
             else:
                 await asyncio.shield(one.end())
         if "unusable" in answer:
-            raise StepError(str(answer["unusable"]))
+            kind: Literal["missing", "other"] = "missing" if answer.get("is_missing") else "other"
+            raise StepError(str(answer["unusable"]), kind=kind)
         return answer
 
     async def close(self) -> None:

@@ -70,28 +70,24 @@ class Lost(StepError):
     """The session ended; another one may be better."""
 
 
-def refuse_without_library() -> None:
-    """Say what to install where the library is not there.
-
-    Raises:
-        StepError: it is not.
-    """
+def missing_library() -> tuple[str, str] | None:
+    """Return what is wrong and what to do where the library is not installed; imports nothing."""
     from importlib.util import find_spec
 
-    if find_spec("mcp") is None:
-        raise StepError(
-            "MCP servers are spoken to by the package 'mcp', which is not installed.",
-            remedy="Install it: `pip install 'paddock-llm[mcp]'`.",
-        )
+    if find_spec("mcp") is not None:
+        return None
+    what = "MCP servers need the package 'mcp', which is not installed."
+    return what, "Install it: `pip install 'paddock-llm[mcp]'`."
 
 
 async def library_loaded() -> None:
     """Read the library's modules: a second, or several, in which other items can go on.
 
     Raises:
-        StepError: it is not there.
+        StepError: it is not installed, so that no other item can use a server either.
     """
-    refuse_without_library()
+    if (missing := missing_library()) is not None:
+        raise StepError(missing[0], remedy=missing[1], is_fatal=True)
     for name in ("mcp.client.client", "mcp.client.stdio", "mcp.client.streamable_http"):
         await asyncio.to_thread(importlib.import_module, name)
 
@@ -276,7 +272,7 @@ class Session:
                     f"{self.spec} cannot be started: there is no folder '{self.spec.cwd}'."
                 )
             what = f"{self.spec} cannot be started: there is no such program here."
-            return StepError(what, remedy="Install it, or correct `command`.")
+            return StepError(what, remedy="Install it, or correct `command`.", kind="missing")
         if isinstance(self.spec, Command):
             is_started = not isinstance(first, OSError | ValueError) or self._heard.is_over
             if is_started:

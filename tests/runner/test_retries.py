@@ -68,7 +68,7 @@ def test_a_pause_is_never_longer_than_a_minute_and_never_below_zero(
 def test_an_item_is_given_up_after_exactly_so_many_failures(most: int, n_more: int) -> None:
     n_before, kept = 0, []
     for _ in range(most + n_more):
-        state, n_before = given_up(n_before, most, is_passing=True)
+        state, n_before = given_up(n_before, most, "io")
         kept.append(state)
     assert kept == ["failed"] * (most - 1) + ["quarantined"] * (n_more + 1)
 

@@ -131,7 +131,7 @@ def test_what_depends_on_its_arguments_alone_is_called_once(tmp_path: Path) -> N
         ("{name: 'tools.py:wrong'}",
          "the tool 'tools.py:wrong' said no: ValueError: no field (tools.py, line 3)"),
         ("{name: add, server: gone}",
-         "the MCP server 'gone' (`no-such-program`) cannot be started: there is no such program "
+         "the MCP server 'gone' (`./no-such-program`) cannot be started: there is no such program "
          "here. Install it, or correct `command`."),
     ],
 )  # fmt: skip
@@ -141,7 +141,7 @@ def test_a_tool_that_fails_fails_its_step_and_is_in_the_ledger(
     (tmp_path / "tools.py").write_text(
         "import time\ndef sleep(): time.sleep(60)\ndef wrong(): raise ValueError('no field')\n"
     )
-    servers = "mcpServers: {gone: {command: no-such-program}}\n"
+    servers = "mcpServers: {gone: {command: ./no-such-program}}\n"
     world = World(tmp_path, f"{servers}steps:\n  - {{id: a, uses: tool, with: {step}}}\n")
     assert failed(world).endswith(f"step 'a': {told}")
     assert "gone" in step or list(json.loads(calls(world)[0][3])) == ["error"]

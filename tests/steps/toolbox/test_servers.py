@@ -111,7 +111,7 @@ def test_what_is_no_server_is_named_with_its_last_words() -> None:
         )
         assert found == [
             ("cannot be started: there is no such program here. Install it, or correct `command`.",
-             "other"),
+             "missing"),
             ("ended: no key given", "io"),
             ("gave no answer within 2 s: it writes what is no JSON-RPC: 'Hello, I am no server'",
              "timeout"),

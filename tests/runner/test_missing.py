@@ -1,0 +1,242 @@
+"""What this machine lacks is found before a run; where it shows only later, no item is given up."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.pipelines.errors import PipelineError
+from paddock.runner import plan, run, validate
+from paddock.runner.report import Report
+from paddock.steps.readers import archive, ocr
+from tests.fakes.pool import FakePool
+from tests.runner.world import World, settings
+
+ALL = frozenset(("run", "tool", "mcp", "network", "secrets"))
+MCP = (
+    "MCP servers need the package 'mcp', which is not installed.",
+    "Install it: `pip install 'paddock-llm[mcp]'`.",
+)
+LANCEDB = (
+    "vector stores need LanceDB, which is not installed.",
+    "Install it: pip install 'paddock-llm[retrieval]'.",
+)
+
+
+def carried_out(world: World, **wishes: Any) -> Report:
+    own = replace(settings(world.folder), allow=ALL)
+    return run(world.file, local=True, pool=FakePool(), settings=own, **wishes)
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Give what makes packages look as if they were not installed."""
+    find_spec = importlib.util.find_spec
+
+    def hide(*names: str) -> None:
+        def find(name: str, package: str | None = None) -> Any:
+            return None if name in names else find_spec(name, package)
+
+        for module in (importlib.util, archive, ocr):
+            monkeypatch.setattr(module, "find_spec", find)
+
+    return hide
+
+
+def refused(world: World) -> list[tuple[str, str]]:
+    """Give what each of the three verbs refuses with: they must agree, and nothing may be begun."""
+    found = [(fault.message, fault.remedy) for fault in validate(world.file).faults]
+    with pytest.raises(PipelineError) as caught:
+        plan(world.file, pool=FakePool(), settings=replace(settings(world.folder), allow=ALL))
+    assert [(fault.message, fault.remedy) for fault in caught.value.faults] == found
+    with pytest.raises(PipelineError) as caught:
+        carried_out(world)
+    assert [(fault.message, fault.remedy) for fault in caught.value.faults] == found
+    assert not (world.folder / ".paddock/ledger.sqlite").exists()
+    return found
+
+
+PROGRAM = """\
+steps:
+  - id: each
+    for_each: word in ["ferry", "pier"]
+    do:
+      - {id: log, uses: run, with: {command: [no-such-program, "{{ word }}"]}}
+"""
+
+
+def test_a_program_that_is_not_there_is_refused_with_its_place(tmp_path: Path) -> None:
+    world = World(tmp_path, PROGRAM)
+    assert refused(world) == [
+        (
+            "step 'log' runs 'no-such-program', and there is no such program here.",
+            "Install it, or name its path.",
+        )
+    ]
+    assert validate(world.file).faults[0].render().splitlines()[1:3] == [
+        '       5 |       - {id: log, uses: run, with: {command: [no-such-program, "{{ word }}"]}}',
+        "         |                                               ^^^^^^^^^^^^^^^",
+    ]
+
+
+def program(folder: Path, name: str) -> None:
+    path = folder / "bin" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("#!/bin/sh\necho $1\n")
+    path.chmod(0o755)
+
+
+def test_an_item_whose_program_is_missing_is_done_as_soon_as_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    text = PROGRAM.replace('no-such-program, "{{ word }}"', '"show-{{ word }}", "{{ word }}"')
+    world = World(tmp_path, text)
+    program(tmp_path, "show-ferry")
+    for _ in range(4):  # more often than what fails in passing is tried
+        report = carried_out(world)
+        assert report.exit_status() == 3
+        errors = [one.error for one in report.items if one.state == "quarantined"]
+        assert errors == [
+            "step 'log': there is no program 'show-pier' here. Install it, or name its path."
+        ]
+    program(tmp_path, "show-pier")
+    assert carried_out(world).counts == {"fresh": 1, "stale": 1}
+
+
+def test_a_step_that_an_if_may_leave_out_is_not_refused(tmp_path: Path) -> None:
+    world = World(tmp_path, PROGRAM.replace("uses: run", "if: word == 'tram', uses: run"))
+    assert validate(world.file).ok
+    assert carried_out(world).status == "completed"
+    inputs = "inputs: {logs: false}\n"
+    world = World(tmp_path, inputs + PROGRAM.replace("uses: run", "if: inputs.logs, uses: run"))
+    assert validate(world.file).ok
+    with pytest.raises(PipelineError, match="no such program"):
+        carried_out(world, inputs={"logs": "true"})
+
+
+SERVER = """\
+mcpServers:
+  notes: {command: COMMAND, args: [server.py]}
+steps:
+  - id: each
+    for_each: word in ["ferry"]
+    do:
+      - {id: known, uses: tool, with: {name: notes.facts, args: {name: "{{ word }}"}}}
+"""
+
+
+def test_servers_without_the_package_are_refused(
+    tmp_path: Path, without: Callable[..., None]
+) -> None:
+    without("mcp")
+    assert refused(World(tmp_path, SERVER.replace("COMMAND", "'{{ python }}'"))) == [MCP]
+    agent = "- {id: a, uses: agent, with: {prompt: Hi, tools: [{server: notes}]}}"
+    head = SERVER.replace("COMMAND", "'{{ python }}'").partition("  - id: each")[0]
+    (tmp_path / "agent").mkdir()
+    assert refused(World(tmp_path / "agent", f"{head}  {agent}\n")) == [MCP]
+
+
+def test_a_server_whose_program_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert refused(World(tmp_path, SERVER.replace("COMMAND", "no-such-npx"))) == [
+        (
+            "the MCP server 'notes' is started by 'no-such-npx', which is not installed here.",
+            "Install it, or correct `command`.",
+        )
+    ]
+
+
+def test_stores_without_the_package_are_refused(
+    tmp_path: Path, without: Callable[..., None]
+) -> None:
+    without("lancedb")
+    models = "models: {vec: {ref: all-minilm, role: embed}}\n"
+    embed = "- {id: kept, uses: embed, with: {texts: [a], store: index.lance}}"
+    search = "- {id: found, needs: [kept], uses: search, with: {store: index.lance, query: a}}"
+    assert refused(World(tmp_path, f"{models}steps:\n  {embed}\n  {search}\n")) == [LANCEDB]
+    plain = "steps:\n  - {id: kept, uses: embed, with: {texts: [a]}}\n"
+    assert validate(World(tmp_path, models + plain).file).ok
+
+
+def test_a_kind_of_document_that_the_author_names_needs_its_extra(
+    tmp_path: Path, without: Callable[..., None]
+) -> None:
+    without("docx", "rapidocr")
+    text = "steps:\n" + "".join(
+        f"  - {{id: {kind}, uses: files.read, with: {{path: a, type: {kind}}}}}\n"
+        for kind in ("docx", "image", "pdf")
+    )
+    assert refused(World(tmp_path, text)) == [
+        (
+            "documents of type 'docx' need the extra 'documents', which is not installed.",
+            "Install it: `pip install 'paddock-llm[documents]'`.",
+        ),
+        (
+            "texts of pictures need the extra 'ocr', which is not installed.",
+            "Install it: `pip install 'paddock-llm[ocr]'`.",
+        ),
+    ]
+
+
+FUNCTION = """\
+steps:
+  - id: each
+    for_each: word in ["ferry"]
+    do:
+      - {id: clean, USE}
+"""
+AS_STEP = 'uses: "./mine.py:clean", with: {text: "{{ word }}"}'
+AS_TOOL = 'uses: tool, with: {name: "mine.py:clean", args: {text: "{{ word }}"}}'
+CLEAN = "def clean(text: str) -> str:\n    return text.upper()\n"
+
+
+@pytest.mark.parametrize("use", [AS_STEP, AS_TOOL])
+def test_a_function_whose_file_imports_what_is_not_installed_is_refused(
+    tmp_path: Path, use: str
+) -> None:
+    imports = "import json\nimport beside\nimport no_such_module.part\n"
+    guarded = "try:\n    import another_missing_one\nexcept ImportError:\n    pass\n"
+    (tmp_path / "beside.py").touch()
+    (tmp_path / "mine.py").write_text(imports + guarded + CLEAN)
+    assert refused(World(tmp_path, FUNCTION.replace("USE", use))) == [
+        (
+            "the file 'mine.py' imports 'no_such_module', which is not installed."
+            if use == AS_TOOL
+            else "the file './mine.py' imports 'no_such_module', which is not installed.",
+            "Install it in the environment that runs Paddock.",
+        )
+    ]
+
+
+@pytest.mark.parametrize("use", [AS_STEP, AS_TOOL])
+def test_a_function_that_lacks_a_module_only_when_called_is_tried_again(
+    tmp_path: Path, use: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = CLEAN.replace("    return", "    import late_module\n    return")
+    (tmp_path / "mine.py").write_text(late)
+    (tmp_path / "site").mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    world = World(tmp_path, FUNCTION.replace("USE", use))
+    for _ in range(4):
+        report = carried_out(world)
+        assert report.exit_status() == 3
+        assert "No module named 'late_module'" in (report.items[0].error or "")
+    (tmp_path / "site/late_module.py").touch()
+    report = carried_out(world)
+    assert report.counts == {"stale": 1}, report.items
+
+
+def test_an_inner_pipeline_is_looked_at_as_well(tmp_path: Path) -> None:
+    World(tmp_path, PROGRAM)
+    (tmp_path / "pipeline.yaml").rename(tmp_path / "inner.yaml")
+    world = World(tmp_path, "steps:\n  - {id: inner, uses: pipeline, with: {file: inner.yaml}}\n")
+    found = validate(world.file).faults
+    assert [Path(fault.mark.file).name for fault in found if fault.mark] == ["inner.yaml"]
+    assert sys.executable not in found[0].message
