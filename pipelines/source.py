@@ -1,4 +1,4 @@
-"""YAML text to plain values with their places. The only importer of `yaml`.
+"""YAML text to plain values with their places, and back to text. The only importer of `yaml`.
 
 YAML 1.2's core schema decides what a scalar is: `12:30`, `017`, `on`, `yes` and dates are text. No
 tags, no merge keys, and bounds on everything, so that a hostile file is refused quickly. The
@@ -7,6 +7,7 @@ pure-Python parser: the C one crashes on deep nesting.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ _FLOAT = re.compile(
     r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z|[-+]?\.(inf|Inf|INF)\Z|\.(nan|NaN|NAN)\Z"
 )
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9]")  # `017` is text here, as it is read so differently
+_TAG = "tag:yaml.org,2002:"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # what the parser counts as a line's end
 _WORDS: dict[str, Any] = {
@@ -244,6 +246,26 @@ def _mark_at(position: int, file: str, lines: tuple[str, ...]) -> Mark:
             return _mark(file, lines, number, position, 1)
         position -= len(line) + 1
     return _mark(file, lines, max(0, len(lines) - 1), 0, 1)
+
+
+class _Writer(yaml.SafeDumper):
+    """Quotes what `parse` would read as a number; writes texts of several lines as blocks."""
+
+
+def _text(writer: _Writer, text: str) -> ScalarNode:
+    return writer.represent_scalar(f"{_TAG}str", text, style="|" if "\n" in text else None)
+
+
+_Writer.add_representer(str, _text)
+_Writer.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+.0123456789"))
+_Writer.add_implicit_resolver(f"{_TAG}int", _INT, list("-+0123456789"))
+
+
+def write(value: Any) -> str:
+    """Return a value of JSON's types as YAML, keys in their order; `parse` reads it back."""
+    plain = json.loads(json.dumps(value))  # no subclass of `str`, nothing that is there twice
+    text = yaml.dump(plain, Dumper=_Writer, allow_unicode=True, sort_keys=False, width=math.inf)
+    return text if isinstance(plain, dict | list) else text.removesuffix("...\n")
 
 
 class _Cycle(Exception):

@@ -158,7 +158,11 @@ def run(
         Path | None, typer.Option(metavar="FILE", help="Write the run as one page of HTML.")
     ] = None,
 ) -> int:
-    """Run a pipeline; the same command again continues."""
+    """Run a pipeline; the same command again continues.
+
+    Progress goes to stderr. What the pipeline `returns` is printed on stdout, text as it is and
+    data as YAML; the summary of the run then goes to stderr, too.
+    """
     path, given = _asked(file, inputs, resume)
     if report is not None:
         from .targets import writable
@@ -197,12 +201,14 @@ def run(
     status = ended.exit_status(fail_on)
     if not reports.write(ended):
         status = status or FAILED
-    if is_log:
-        if as_json:
-            console.say_json(ended.as_json())
-        return status
-    tell_end(ended, str(path), as_json=as_json)
-    advise(ended, settings)
+    has_value = ended.returns is not None
+    if not is_log:
+        tell_end(ended, str(path), is_apart=as_json or has_value)
+        advise(ended, settings)
+    if as_json:
+        console.say_json(ended.as_json())
+    elif has_value:
+        console.say(_returned(ended.returns))
     return status
 
 
@@ -230,15 +236,20 @@ def flags_of(pool: str | None, allow: str | None) -> dict[str, object]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def tell_end(report: Report, file: str, *, as_json: bool) -> None:
-    """Say how a run ended: three lines for a person, one object for a machine."""
+def tell_end(report: Report, file: str, *, is_apart: bool) -> None:
+    """Write how a run ended in three lines: to stderr where stdout is for its result."""
     from .report_text import closing
 
     hint = f"`paddock plan {file}` says why; `--retry-failed` tries again."
-    write = console.tell if as_json else console.say
+    write = console.tell if is_apart else console.say
     write("\n".join(closing(report, fail_hint=hint)))
-    if as_json:
-        console.say_json(report.as_json())
+
+
+def _returned(value: Any) -> str:
+    """Return what a pipeline `returns` as it is printed: text as it is, data as YAML."""
+    from paddock.pipelines.source import write
+
+    return (value if isinstance(value, str) else write(value)).removesuffix("\n")
 
 
 def advise(report: Report, settings: Settings) -> None:

@@ -80,7 +80,9 @@ def summarise(
         )
     if not any(item.state != "deleted" for item in ended.items) and ended.status == "completed":
         console.tell(f"There is no document in '{folder}' that matches '{wish.include}'.")
-    tell_end(ended, str(file), as_json=as_json)
+    tell_end(ended, str(file), is_apart=as_json)
+    if as_json:
+        console.say_json(ended.as_json())
     advise(ended, settings)
     return ended.exit_status()
 

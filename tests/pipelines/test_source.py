@@ -169,3 +169,28 @@ def test_half_a_character_is_a_fault_with_its_place() -> None:
     assert str(caught.value).startswith(
         "news.yaml:1:4: this text has half a character: a '\\u' escape from D800 to DFFF by itself."
     )
+
+
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b"]), PLAIN, min_size=1))
+@settings(max_examples=300, deadline=None)
+def test_what_is_written_is_read_back_as_the_same(value: dict[str, object]) -> None:
+    assert source.parse(source.write(value), "news.yaml").data == value
+
+
+def test_what_is_written_reads_well() -> None:
+    value = {"report": "out/DIGEST.md", "version": "1e3", "text": "One.\nTwo.\n", "counts": [1, 2]}
+    assert source.write(value) == (
+        "report: out/DIGEST.md\nversion: '1e3'\ntext: |\n  One.\n  Two.\ncounts:\n- 1\n- 2\n"
+    )
+    assert source.write(3) + source.write(True) + source.write([]) == "3\ntrue\n[]\n"

@@ -110,6 +110,37 @@ def test_a_local_run_imports_no_prefect(no_model: Path) -> None:
     assert again <= {"asyncio", "paddock.engine.request"}
 
 
+@pytest.mark.parametrize(
+    ("written", "printed"),
+    [
+        ("steps.letter.text", "Dear all,\n\nthe ferry is late.\n"),
+        ("{n: 1 + 2, text: steps.letter.text}",
+         "n: 3\ntext: |\n  Dear all,\n\n  the ferry is late.\n"),
+        ("steps.letter.text | length", "30\n"),
+    ],
+)  # fmt: skip
+def test_what_a_pipeline_returns_is_all_that_a_run_prints_on_stdout(
+    written: str, printed: str, tmp_path: Path
+) -> None:
+    (tmp_path / "letter.txt").write_text("Dear all,\n\nthe ferry is late.\n")
+    (tmp_path / "pipeline.yaml").write_text(
+        "steps: [{id: letter, uses: files.read, with: {path: letter.txt}}]\n"
+        f"returns: {written}\n"
+    )
+    ran = paddock("run", "--local", str(tmp_path))
+    assert (ran.exit_code, ran.stdout) == (0, printed)
+    assert "Wrote nothing new.\nNothing failed.\nTook " in ran.stderr
+    logged = paddock("run", "--local", "--log-json", str(tmp_path))
+    assert logged.stdout == printed
+    assert all(line.startswith("{") for line in logged.stderr.splitlines())
+
+
+def test_a_run_that_returns_nothing_prints_its_summary_on_stdout(no_model: Path) -> None:
+    ran = paddock("run", "--local", str(no_model))
+    assert ran.stdout.startswith("Wrote ")
+    assert "Took " in ran.stdout
+
+
 def test_the_version_is_told() -> None:
     assert paddock("--version").stdout.startswith("paddock 0.")
 
