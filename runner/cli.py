@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from .commands import completion
 from .commands.exits import INTERRUPTED
 from .commands.helping import reads_well
 from .display import console
@@ -47,6 +48,7 @@ GROUPS = {
     "clean": ("clean",),
     "why": ("why",),
     "graph": ("graph",),
+    "completion": ("completion",),
 }
 
 
@@ -55,33 +57,58 @@ def application(command: str | None = None) -> typer.Typer:
     app = typer.Typer(
         name="paddock",
         help="Declarative YAML pipelines for local language models.",
-        add_completion=False,
+        add_completion=completion.is_asked(os.environ),
         no_args_is_help=True,
         rich_markup_mode=None,  # plain help: drawing it costs 0.15 s of imports
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    for name in [name for name, commands in GROUPS.items() if command in commands] or GROUPS:
+    wanted = [name for name, commands in GROUPS.items() if command in commands]
+    for name in wanted or GROUPS:
         importlib.import_module(f"paddock.runner.commands.{name}").register(app)
+    if not wanted:
+        app.command("help")(_help)
     reads_well(app)
     return app
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from paddock.engine.system.distribution import own_version
 
-        console.say(f"paddock {version('paddock')}")
+        console.say(f"paddock {own_version()}")
         raise typer.Exit
 
 
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Declarative YAML pipelines for local language models."""
+
+
+def _help(
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="[COMMAND...]", help="The command.")
+    ] = None,
+) -> None:
+    """Show what a command does; without one, list them all."""
+    import typer.main
+
+    words = command or []
+    app = typer.main.get_command(application(words[0] if words else None))
+    app.main([*words, "--help"], prog_name="paddock")
+
+
+def _command() -> str | None:
+    """Return the command that is run, or whose arguments a shell completes."""
+    if completion.is_asked(os.environ):
+        completion.without_markup()
+        return completion.command_of(os.environ)
+    return sys.argv[1] if len(sys.argv) > 1 else None
 
 
 def main(begun: Callable[[], None] = lambda: None) -> None:
@@ -100,7 +127,7 @@ def main(begun: Callable[[], None] = lambda: None) -> None:
     gc.set_threshold(200_000, 10, 10)
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
-        app = application(sys.argv[1] if len(sys.argv) > 1 else None)
+        app = application(_command())
         begun()
         app()
     except KeyboardInterrupt:  # before a command began: those end in order by themselves

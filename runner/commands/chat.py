@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .completion import model_names
 from .exits import DONE, INTERRUPTED, CommandError, guarded
 from .helping import Command
 
@@ -46,7 +47,12 @@ def register(app: typer.Typer) -> None:
 
 def chat(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A name, as `paddock list` shows it.")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A name, as `paddock list` shows it.",
+            autocompletion=model_names,
+        ),
     ],
     prompt: Annotated[
         list[str] | None,

@@ -85,9 +85,10 @@ def run(
     from paddock.runner.settings import read_settings
     from paddock.runner.signals import stopping
 
-    from .pipelines import parse_inputs, pipeline_file
+    from .pipeline_files import pipeline_file
+    from .pipelines import parse_inputs
 
-    path = pipeline_file(file).resolve()
+    path = pipeline_file(file, "cluster run").resolve()
     settings = read_settings(path.parent)
     api_url = os.environ.get("PREFECT_API_URL", "").strip()
     if not (api_url and settings.unattended.work_pool and settings.ledger_url):

@@ -11,6 +11,7 @@ import typer
 
 from paddock.runner.display import console
 
+from .completion import model_names
 from .exits import DONE, CommandError, guarded
 from .machine import Json
 
@@ -22,7 +23,12 @@ def register(app: typer.Typer) -> None:
 
 def embed(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A name, as `paddock list` shows it.")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A name, as `paddock list` shows it.",
+            autocompletion=model_names,
+        ),
     ],
     texts: Annotated[
         list[str] | None, typer.Argument(metavar="[TEXT...]", help="Without any: standard input.")

@@ -10,7 +10,7 @@ import typer
 from paddock.runner.display import console
 
 from .exits import DONE, CommandError, guarded
-from .pipelines import pipeline_file
+from .pipeline_files import HERE, pipeline_file
 from .targets import writable
 
 
@@ -20,7 +20,9 @@ def register(app: typer.Typer) -> None:
 
 
 def graph(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A pipeline, or a folder with one.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A pipeline, or a folder with one.")
+    ] = HERE,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", metavar="FILE", help="F.svg, F.html or F.mmd; else to stdout."),
@@ -46,7 +48,7 @@ def graph(
             f"  End it in .svg, .html or .mmd, or give `--format`."
         )
     chosen = format_ or (FORMATS[out.suffix.lower()] if out is not None else "mermaid")
-    path = pipeline_file(file)
+    path = pipeline_file(file, "graph")
     plan, within = plan_of(path), Found()
     try:
         check(plan, within)

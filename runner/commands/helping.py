@@ -23,7 +23,7 @@ SECTIONS = {
         "chat", "embed", "batch", "list", "show", "pull", "push", "create", "cp", "rm", "tune",
         "check", "prune", "serve", "ps", "stop",
     ),
-    "What there is": ("steps", "tools", "schema", "config", "doctor"),
+    "What there is": ("steps", "tools", "schema", "config", "doctor", "completion", "help"),
 }  # fmt: skip
 """Heading → the commands below it, in this order."""
 
@@ -121,7 +121,7 @@ def plainly(told: str) -> str:
     """
     for theirs, ours in _PLAINLY.items():
         told = re.sub(theirs, ours, told)
-    return told if told.endswith((".", "?")) else f"{told}."
+    return told if not told or told.endswith((".", "?")) else f"{told}."
 
 
 def _arguments(params: Iterable[Any]) -> Iterator[Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,6 +12,7 @@ from paddock.runner.display import console
 
 from .exits import DONE, FAILED, WRONG, CommandError, guarded
 from .machine import Json
+from .pipeline_files import HERE, is_text, pipeline_file
 
 if TYPE_CHECKING:
     from paddock.runner.report import Report, ValidateReport
@@ -45,12 +44,15 @@ def register(app: typer.Typer) -> None:
 
 def validate(
     files: Annotated[
-        list[str], typer.Argument(metavar="FILE...", help="Pipelines, or folders with one.")
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="FILE...", help="Pipelines, or folders with one; by default this folder."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Check pipelines and print every fault."""
-    reports = [_checked(file) for file in files]
+    reports = [_checked(file) for file in files or (HERE,)]
     faults = [fault for report in reports for fault in report.faults]
     for report in reports:
         for fault in report.faults:
@@ -73,14 +75,14 @@ def _checked(file: str) -> ValidateReport:
     from paddock.runner.verbs import validate as check
 
     try:
-        return check(pipeline_file(file))
+        return check(pipeline_file(file, "validate"))
     except CommandError as error:
         message, _, remedy = str(error).partition("\n  ")
         return ValidateReport(file, (Fault(message, remedy),))
 
 
 def plan(
-    file: _File,
+    file: _File = HERE,
     inputs: _Inputs = None,
     as_json: Json = False,
     pool: _Pool = None,
@@ -93,7 +95,7 @@ def plan(
     from paddock.runner.settings import read_settings
     from paddock.runner.verbs import plan as foresee
 
-    path = pipeline_file(file)
+    path = pipeline_file(file, "plan")
     settings = read_settings(path.parent, flags=flags_of(pool, allow))
     report = foresee(path, inputs=parse_inputs(inputs), settings=settings)
     if as_json:
@@ -107,7 +109,10 @@ def plan(
 
 def run(
     file: Annotated[
-        str | None, typer.Argument(metavar="FILE", help="A pipeline, or a folder with one.")
+        str | None,
+        typer.Argument(
+            metavar="FILE", help="A pipeline, or a folder with one; by default this folder."
+        ),
     ] = None,
     inputs: _Inputs = None,
     only: Annotated[
@@ -216,18 +221,13 @@ def _asked(
     file: str | None, inputs: list[str] | None, resume: str | None
 ) -> tuple[Path, Mapping[str, Any]]:
     """Give the pipeline that is meant and its inputs."""
-    path = None if file is None else pipeline_file(file, may_be_model=True)
     given = parse_inputs(inputs)
     if resume is not None:
         from .resuming import resumed
 
+        path = None if file is None else pipeline_file(file, "run")
         return resumed(resume, path, given)
-    if path is None:
-        raise CommandError(
-            "Name a pipeline, or a folder with one: `paddock run FILE`.\n"
-            "  `paddock run --resume RUN` goes on with an earlier run."
-        )
-    return path, given
+    return pipeline_file(HERE if file is None else file, "run", may_be_model=True), given
 
 
 def flags_of(pool: str | None, allow: str | None) -> dict[str, object]:
@@ -275,69 +275,9 @@ def parse_inputs(given: list[str] | None) -> dict[str, str]:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise CommandError(f"'-i {pair}' is not an input.\n  Write it as `-i name=value`.")
-        if not _is_text(value):
+        if not is_text(value):
             raise CommandError(f"Input '{name}' is not UTF-8.\n  Give it in that encoding.")
         if name in inputs:
             raise CommandError(f"Input '{name}' is given twice.\n  Leave one of them out.")
         inputs[name] = value
     return inputs
-
-
-def pipeline_file(text: str, *, may_be_model: bool = False) -> Path:
-    """Find the pipeline that is meant: a file, or the `pipeline.yaml` of a folder.
-
-    `may_be_model`: the word is also where others write a model's name.
-
-    Raises:
-        CommandError: there is none, with what is near.
-    """
-    if not text:
-        raise CommandError(
-            "The name of the pipeline is empty.\n  Name a file, or a folder with one."
-        )
-    path = Path(text)
-    if not _is_text(str(path.absolute())):
-        raise CommandError(
-            f"'{path.absolute()}' has a name that is not UTF-8.\n"
-            "  Rename it, or set a locale that has its letters, such as LC_ALL=C.UTF-8."
-        )
-    if path.is_dir():
-        if (path / "pipeline.yaml").is_file():
-            return path / "pipeline.yaml"
-        raise CommandError(f"The folder '{text}' has no pipeline.yaml.{_yaml_files(path)}")
-    if path.exists():
-        return path
-    if path.is_symlink():
-        raise CommandError(f"'{text}' is a link to what is not there.\n  Mend the link.")
-    if may_be_model and _looks_like_a_model(text):
-        raise CommandError(
-            f"There is no file '{text}'.\n  To talk to a model, `paddock chat {text}` is meant; "
-            "`paddock run` takes a pipeline."
-        )
-    raise CommandError(f"There is no file '{text}'.{_near(path)}")
-
-
-def _is_text(text: str) -> bool:
-    """Tell whether the system's bytes could be read: what cannot be is kept as surrogates."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
-def _looks_like_a_model(text: str) -> bool:
-    """Tell whether this is `name:tag`, `owner/name` or a bare name rather than a file's."""
-    is_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)*(:[\w.-]+)?", text) is not None
-    return is_name and not text.startswith((".", "-")) and (":" in text or not Path(text).suffix)
-
-
-def _yaml_files(folder: Path) -> str:
-    names = sorted(file.name for file in folder.glob("*.y*ml"))
-    return f"\n  It has {', '.join(repr(name) for name in names[:5])}." if names else ""
-
-
-def _near(path: Path) -> str:
-    """Name the file that may be meant, if its folder has one."""
-    try:
-        names = [file.name for file in path.parent.iterdir()]
-    except OSError:
-        return ""
-    near = difflib.get_close_matches(path.name, names, n=1)
-    return f"\n  Did you mean '{path.parent / near[0]}'?" if near else ""

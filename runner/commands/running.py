@@ -10,6 +10,7 @@ import typer
 
 from paddock.runner.display import console
 
+from .completion import model_names
 from .exits import DONE, guarded
 from .machine import Json
 
@@ -39,7 +40,12 @@ def ps(as_json: Json = False) -> int:
 
 def stop(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="Names, as `paddock ps` shows them.")
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Names, as `paddock ps` shows them.",
+            autocompletion=model_names,
+        ),
     ],
     as_json: Json = False,
 ) -> int:

@@ -10,6 +10,7 @@ import typer
 
 from paddock.runner.display import console
 
+from .completion import model_names
 from .exits import DONE, CommandError, guarded
 from .machine import Json
 
@@ -24,7 +25,10 @@ def register(app: typer.Typer) -> None:
 
 
 def show(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name, or a GGUF file.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A name, or a GGUF file.", autocompletion=model_names),
+    ],
     modelfile: Annotated[bool, typer.Option("--modelfile", help="Only its Modelfile.")] = False,
     parameters: Annotated[bool, typer.Option("--parameters", help="Only its parameters.")] = False,
     template: Annotated[bool, typer.Option("--template", help="Only its template.")] = False,

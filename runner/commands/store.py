@@ -13,6 +13,7 @@ import typer
 
 from paddock.runner.display import console
 
+from .completion import model_names
 from .exits import DONE, FAILED, guarded
 from .machine import Json
 
@@ -54,7 +55,10 @@ def list_(as_json: Json = False) -> int:
 
 
 def cp(
-    source: Annotated[str, typer.Argument(metavar="MODEL", help="One that is here.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="One that is here.", autocompletion=model_names),
+    ],
     target: Annotated[str, typer.Argument(metavar="NEW", help="What it is to be called as well.")],
     as_json: Json = False,
 ) -> int:
@@ -78,7 +82,12 @@ def cp(
 
 def rm(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="Names, as `paddock list` shows them.")
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Names, as `paddock list` shows them.",
+            autocompletion=model_names,
+        ),
     ],
     as_json: Json = False,
 ) -> int:
@@ -112,7 +121,12 @@ def rm(
 
 def check(
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="This one alone; all, by default.")
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="This one alone; all, by default.",
+            autocompletion=model_names,
+        ),
     ] = None,
     as_json: Json = False,
 ) -> int:

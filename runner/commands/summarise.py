@@ -10,6 +10,7 @@ import typer
 
 from paddock.runner.display import console
 
+from .completion import model_names
 from .exits import CommandError, guarded
 from .machine import Json
 from .pipelines import advise, flags_of, tell_end
@@ -29,7 +30,10 @@ def summarise(
     out: Annotated[str, typer.Option("-o", "--out", metavar="OUT", help="Where the summaries go.")],
     words: Annotated[int, typer.Option(min=1, max=10_000, help="About how many words each.")] = 80,
     model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="A stored model, or a GGUF file.")
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="A stored model, or a GGUF file.", autocompletion=model_names
+        ),
     ] = None,
     include: Annotated[
         str | None, typer.Option(metavar="GLOB", help="Only these, such as '**/*.{md,pdf}'.")

@@ -29,9 +29,12 @@ def register(app: typer.Typer) -> None:
 
 def test(
     files: Annotated[
-        list[str],
-        typer.Argument(metavar="FILE...", help="Pipelines, folders with one, or .prompt.yml."),
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="FILE...",
+            help="Pipelines, folders with one, or .prompt.yml; by default this folder.",
+        ),
+    ] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Ask models what is not recorded yet, and record it.")
     ] = False,
@@ -63,14 +66,16 @@ def test(
     from paddock.runner.trials import outcome, verb
     from paddock.runner.trials.reports import write
 
-    from .pipelines import flags_of, pipeline_file
+    from .pipeline_files import HERE, pipeline_file
+    from .pipelines import flags_of
     from .targets import writable
 
     for target, example in ((junit, "junit.xml"), (summary, "summary.md")):
         if target is not None:
             writable(target, example)
     mode: Mode = "record" if record else "replay" if replay else "auto"
-    tests = verb.read_all([pipeline_file(file) for file in files])
+    paths = [pipeline_file(file, "test", with_prompts=True) for file in files or (HERE,)]
+    tests = verb.read_all(paths)
     if not any(file.subjects for file in tests):
         names = ", ".join(str(file.file) for file in tests)
         remedy = "Write some under `tests:`; in a .prompt.yml, under `testData`."

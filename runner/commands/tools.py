@@ -46,9 +46,10 @@ def tools(
     else:
         from paddock.runner.settings import read_settings
 
-        from .pipelines import flags_of, parse_inputs, pipeline_file
+        from .pipeline_files import pipeline_file
+        from .pipelines import flags_of, parse_inputs
 
-        path = pipeline_file(file)
+        path = pipeline_file(file, "tools")
         settings = read_settings(path.parent, flags=flags_of(None, allow))
         groups = offered.of_file(path, parse_inputs(inputs), settings)
     if as_json:

@@ -11,6 +11,7 @@ import typer
 
 from paddock.runner.display import console
 
+from .completion import model_names
 from .exits import DONE, INTERRUPTED, guarded
 from .machine import Json
 
@@ -80,7 +81,12 @@ def pull(
 
 def push(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Where to: HOST/NAMESPACE/MODEL[:TAG].")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Where to: HOST/NAMESPACE/MODEL[:TAG].",
+            autocompletion=model_names,
+        ),
     ],
     insecure: _Insecure = False,
     as_json: Json = False,

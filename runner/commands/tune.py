@@ -9,6 +9,7 @@ import typer
 
 from paddock.runner.display import console
 
+from .completion import model_names
 from .exits import DONE, CommandError, guarded
 from .machine import Json
 from .tune_text import as_object, lines, table
@@ -32,7 +33,12 @@ def register(app: typer.Typer) -> None:
 
 def tune(
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="Without one: list the tuned copies.")
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="Without one: list the tuned copies.",
+            autocompletion=model_names,
+        ),
     ] = None,
     off: Annotated[bool, typer.Option("--off", help="Undo: remove the copy.")] = False,
     format_name: Annotated[

@@ -20,7 +20,7 @@ from paddock.runner.cli import GROUPS, application
 from paddock.runner.commands import exits
 from paddock.runner.commands.exits import CommandError, guarded
 from paddock.runner.commands.helping import SECTIONS
-from paddock.runner.commands.pipelines import parse_inputs, pipeline_file
+from paddock.runner.commands.pipelines import parse_inputs
 from paddock.runner.display import console
 
 # Imports that would make a command slow, or drag in what it has no business with.
@@ -141,8 +141,35 @@ def test_a_run_that_returns_nothing_prints_its_summary_on_stdout(no_model: Path)
     assert "Took " in ran.stdout
 
 
-def test_the_version_is_told() -> None:
-    assert paddock("--version").stdout.startswith("paddock 0.")
+@pytest.mark.parametrize("line", ["paddock ", "paddock run --", "paddock chat "])
+def test_completion_imports_nothing_slow(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_PADDOCK_COMPLETE", "complete_fish")
+    monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", line)
+    assert not imported_by(cwd=tmp_path) & {*SLOW} - {"rich"}  # which is put out of reach
+
+
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_the_version_is_told(option: str) -> None:
+    assert re.fullmatch(r"paddock \d+\.\d+\.\d+\S*\n", paddock(option).stdout)
+
+
+@pytest.mark.parametrize("words", [(), ("run",), ("cluster",), ("cluster", "run")])
+def test_help_as_a_command_is_the_option(words: tuple[str, ...]) -> None:
+    asked, option = paddock("help", *words), paddock(*words, "--help")
+    assert (asked.exit_code, asked.stdout) == (0, option.stdout)
+
+
+def test_help_of_what_is_no_command_says_so() -> None:
+    result = paddock("help", "rum")
+    assert result.exit_code == 2
+    assert result.stderr.endswith("Error: No such command 'rum'. Did you mean 'rm', 'run'?\n")
+
+
+def test_a_missing_argument_is_told_without_a_stray_dot() -> None:
+    assert paddock("chat").stderr.endswith("\n\nError: Missing argument 'MODEL'.\n")
 
 
 def test_help_names_every_command_once_below_its_heading() -> None:
@@ -181,7 +208,7 @@ def test_help_shows_arguments_as_they_are_written() -> None:
     assert shown.startswith("Usage: paddock summarise [OPTIONS] DIR\n")
     assert "  --words N       About how many words each.  [default: 80; 1 to 10000]\n" in shown
     for command, usage in {
-        "validate": "[OPTIONS] FILE...",
+        "validate": "[OPTIONS] [FILE...]",
         "init": "[OPTIONS] [TEMPLATE] [DIR]",
         "chat": "[OPTIONS] MODEL [PROMPT...]",
         "runs": "[OPTIONS] [FOLDER|FILE...]",
@@ -250,29 +277,6 @@ def test_a_model_in_place_of_a_pipeline_leads_to_chat() -> None:
         "There is no file 'llama3.2:3b'.\n"
         "  To talk to a model, `paddock chat llama3.2:3b` is meant; "
         "`paddock run` takes a pipeline.\n"
-    )
-
-
-def test_a_folder_means_its_pipeline(no_model: Path) -> None:
-    assert pipeline_file(str(no_model.parent)) == no_model
-
-
-def test_a_folder_without_a_pipeline_tells_what_it_has(tmp_path: Path) -> None:
-    (tmp_path / "news.yaml").write_text("")
-    with pytest.raises(CommandError) as caught:
-        pipeline_file(str(tmp_path))
-    assert str(caught.value) == (
-        f"The folder '{tmp_path}' has no pipeline.yaml.\n  It has 'news.yaml'."
-    )
-
-
-def test_a_mistyped_file_is_told_with_the_one_that_is_near(tmp_path: Path) -> None:
-    (tmp_path / "pipeline.yaml").write_text("")
-    with pytest.raises(CommandError) as caught:
-        pipeline_file(str(tmp_path / "pipelin.yaml"))
-    assert str(caught.value) == (
-        f"There is no file '{tmp_path / 'pipelin.yaml'}'.\n"
-        f"  Did you mean '{tmp_path / 'pipeline.yaml'}'?"
     )
 
 

@@ -73,11 +73,13 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*arguments: str, environ: Mapping[str, str], cwd: Path) -> Iterator[Terminal]:
-    """Run `paddock` with these arguments at a terminal."""
+def terminal(
+    *arguments: str, environ: Mapping[str, str], cwd: Path, program: str = PADDOCK
+) -> Iterator[Terminal]:
+    """Run `paddock`, or another program, with these arguments at a terminal."""
     master, slave = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", _OWN, PADDOCK, *arguments],
+        [sys.executable, "-c", _OWN, program, *arguments],
         stdin=slave,
         stdout=slave,
         stderr=slave,

@@ -149,12 +149,3 @@ def test_a_page_that_cannot_be_written_is_told_before_the_run(folder: Path) -> N
         assert (result.exit_code, result.stderr) == (2, words)
     assert not (folder / "out").exists()
     assert paddock("graph", ".", "-o", "inbox").stderr.startswith("'inbox' is a folder.\n")
-
-
-def test_a_run_without_a_file_says_what_to_name() -> None:
-    result = paddock("run")
-    assert (result.exit_code, result.stderr) == (
-        2,
-        "Name a pipeline, or a folder with one: `paddock run FILE`.\n"
-        "  `paddock run --resume RUN` goes on with an earlier run.\n",
-    )
