@@ -197,8 +197,9 @@ class ChatRequest:
     """Whether a model that can reason does so first; None: as its template has it."""
     n_logprobs: int | None = None
     """How many likely tokens are told beside each chosen one; None: no log probabilities."""
-    drafts: bool = True
-    """Whether tokens may be guessed ahead; the answer stays the same."""
+    drafts: bool | None = None
+    """Whether tokens may be guessed ahead. None: unless the profile found that this changes greedy
+    answers on the device; True: even then."""
     prompt: str | None = None
     """Text to go on with, in place of `messages`: no template, control tokens read as such."""
     prompt_tokens: tuple[int, ...] = ()

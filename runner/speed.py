@@ -85,6 +85,16 @@ class SpeedBook:
             if gain is not None:
                 yield gain
 
+    def drafts_keep_answers(self, ref: str) -> bool | None:
+        """Return what a model's profile found out about drafts; None where there is none."""
+        facts = self._facts(ref)
+        profile = self._profile(facts) if facts is not None else None
+        return profile.drafts_keep_answers if profile is not None else None
+
+    def without_drafts(self) -> Iterable[str]:
+        """Return the models here whose tokens are not guessed ahead, since answers would change."""
+        return (name for name in self._finder.names() if self.drafts_keep_answers(name) is False)
+
     def excuses(self) -> Iterable[tuple[str, str]]:
         """Tell which models could not be measured when they were last loaded, and why."""
         for name in self._finder.names():

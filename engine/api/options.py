@@ -58,7 +58,8 @@ class Options:
     n_ctx_tokens: int | None = None
     n_keep_tokens: int = 4
     """Negative: all."""
-    drafts: bool = True
+    drafts: bool | None = None
+    """As `paddock.engine.request.ChatRequest.drafts`."""
 
 
 def read_options(options: Mapping[str, Any]) -> Options:
@@ -82,7 +83,7 @@ def read_options(options: Mapping[str, Any]) -> Options:
         params,
         None if n_ctx is None or n_ctx <= 0 else max(n_ctx, MIN_CTX_TOKENS),
         min(known.get("num_keep", 4), _INT32),
-        known.get("draft_num_predict", 1) != 0,
+        known["draft_num_predict"] != 0 if "draft_num_predict" in known else None,
     )
 
 

@@ -31,7 +31,8 @@ class Job:
     listener: Listener
     shown: frozenset[int] = frozenset()
     """Control tokens that the listener wants to read as text."""
-    drafts: bool = True
+    drafts: bool | None = None
+    """As `ChatRequest.drafts`."""
     n_ctx_tokens: int = 0
     """The longest that prompt and answer may become together."""
     images: tuple[PlacedImage, ...] = ()

@@ -133,6 +133,11 @@ class KvCache:
         given(self.context, target, taken(self.context, source))
         self.context.trim(target, n_tokens)
 
+    @property
+    def drafts_keep_answers(self) -> bool | None:
+        """Whether drafts leave greedy answers as they are on this device; None: not measured."""
+        return self._profile.drafts_keep_answers if self._profile is not None else None
+
     def draft_price(self, n_sequences: int) -> float:
         """Tell what checking a guess costs, as a share of a token's cost in a step without."""
         if self._profile is None or not self._profile.prefill or not self._profile.decode:

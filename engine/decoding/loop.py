@@ -28,9 +28,9 @@ from .sequence import Sequence
 from .told import Told
 from .turn import Piece, Turn
 
-# Guesses of all answers together. With fewer than 64 tokens in a step, llama.cpp computes each as
-# it would alone, so guesses change nothing, not even the last bits; from 64 on its attention takes
-# another path on a processor, and logits differ by up to 0.9.
+# Guesses of all answers together. From 64 tokens of a step on, llama.cpp's attention takes another
+# path on a processor, and logits differ by up to 0.9. Below, most kernels compute each token as
+# alone; those that do not (AMX) are found by the profile, see `Profile.drafts_keep_answers`.
 MOST_DRAFTS = 48
 
 # While many wait, it is asked so often whether another layout would be quicker.
@@ -142,11 +142,23 @@ class Loop:
         sequence = Sequence(
             job.request_id, job.prompt, job.max_tokens, job.priority, is_open=job.is_open
         )
-        drafter = Drafter(job.prompt) if job.drafts and self._cache.limits.can_share else None
+        drafter = Drafter(job.prompt) if self._may_draft(job) else None
         self._answers[job.request_id] = Answering(job, sequence, drafter)
         if not self._scheduler.has_work or not self._cache.fits(sequence):
             self._ask_at = 0.0
         self._scheduler.add(sequence, time.monotonic())
+
+    def _may_draft(self, job: Job) -> bool:
+        """Return whether tokens may be guessed ahead; unasked only where answers stay the same.
+
+        Who names a draft model has asked.
+        """
+        if not self._cache.limits.can_share:
+            return False
+        if job.drafts is None:
+            is_asked = self._draft_model is not None
+            return is_asked or self._cache.drafts_keep_answers is not False
+        return job.drafts
 
     def _give_up(self, request_id: int) -> None:
         answer = self._answers.pop(request_id, None)

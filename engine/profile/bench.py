@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from paddock.engine.arrays import Logits
 from paddock.engine.native import state
 from paddock.engine.native.context import Context, ContextOptions
 from paddock.engine.native.model import Model
@@ -115,6 +116,24 @@ class Bench:
     def step(self, n_sequences: int) -> float:
         """Add a token to each of the first sequences; gives the seconds."""
         return self._decode(np.arange(n_sequences, dtype=np.int32), n_wanted=n_sequences)
+
+    def rows(self, n_tokens: int) -> Logits:
+        """Add tokens to the first sequence in one batch and return a copy of their logits.
+
+        Shape is (n_tokens, n_vocab). The tokens depend on their positions alone.
+        """
+        pos = np.arange(self._lengths[0], self._lengths[0] + n_tokens, dtype=np.int32)
+        self._lengths[0] += n_tokens
+        tokens = ((7 + 7919 * pos.astype(np.int64)) % self._n_vocab).astype(np.int32)
+        n_rows = self.context.decode(
+            tokens, pos, np.zeros(n_tokens, np.int32), np.ones(n_tokens, np.int8)
+        )
+        return self.context.logits(n_rows).copy()
+
+    def cut(self, seq_id: int, n_tokens: int) -> None:
+        """Take back a sequence's last tokens."""
+        self._lengths[seq_id] -= n_tokens
+        self.context.trim(seq_id, self._lengths[seq_id])
 
     def embed(self, n_texts: int, n_tokens_each: int) -> float:
         """Compute vectors of texts in one batch; gives the seconds."""

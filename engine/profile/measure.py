@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from paddock.engine.gguf import read_header
 from paddock.engine.native.faults import CacheFull, LoadFailed
 from paddock.engine.native.model import Model
@@ -28,6 +30,8 @@ CPU_SEQUENCES, GPU_SEQUENCES = (1, 4, 8, 16), (1, 4, 8, 16, 32, 64)
 SHALLOW, DEEP = 64, (512, 256, 128)
 N_CROWDED = 128
 EMBED_BATCHES, EMBED_TEXT = (64, 128, 256, 512), 32
+# A draft of a few tokens, and as many as a step may hold of them (`loop.MOST_DRAFTS`).
+DRAFTED_ROWS, N_COMPARED = (8, 49), 3
 # So much of the time is kept for the formats of other copies: some 0.1 s each.
 _FORMATS_S = 0.8
 _N_STEPS = 3
@@ -48,6 +52,7 @@ class Measured:
     copy_s: float | None = None
     formats: list[FormatPoint] = field(default_factory=list)
     weights: tuple[Weights, ...] = ()
+    drafts_keep_answers: bool | None = None
 
 
 def measure(
@@ -109,6 +114,8 @@ def _measure_chat(
         if not measured.prefill:
             return
         _refuse_busy(shape, clock, least_share)  # before more time is spent in vain
+        if model.can_cut_memory:
+            measured.drafts_keep_answers = drafts_keep_answers(bench, clock)
         _measure_writing(bench, shape, clock, measured)
         _measure_crowded(bench, clock, measured)
         shallow_s = began_s - clock.left_s
@@ -165,6 +172,24 @@ def _warm_up(bench: Bench, clock: Clock) -> None:
     clock.token_s = clock.token_s or again_s / 2
     bench.clear()
     clock.forget_share()
+
+
+def drafts_keep_answers(bench: Bench, clock: Clock) -> bool:
+    """Return whether batches of the sizes that drafts make give each token its own logits.
+
+    Kernels may differ by the number of rows: Intel's AMX path multiplies several rows at once in
+    another order than a single one.
+    """
+    singly = [bench.rows(1) for _ in range(N_COMPARED)]
+    bench.cut(0, N_COMPARED)
+    for n_rows in DRAFTED_ROWS:
+        if n_rows * clock.token_s > clock.left_s and n_rows > DRAFTED_ROWS[0]:
+            break  # a slow machine: the smallest batch has to do
+        together = bench.rows(n_rows)[:N_COMPARED]
+        bench.cut(0, n_rows)
+        if not np.array_equal(np.concatenate(singly), together):
+            return False
+    return True
 
 
 def _depth_that_fits(clock: Clock, needed_s: float, depths: Sequence[int]) -> int:

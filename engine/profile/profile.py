@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
-VERSION = 1
+VERSION = 2
 
 
 class ProfileUnreadable(Exception):
@@ -80,6 +80,9 @@ class Profile:
     """Seconds for each token of a prefix that is copied from one stream into another."""
     formats: tuple[FormatPoint, ...] = ()
     weights: tuple[Weights, ...] = ()
+    drafts_keep_answers: bool | None = None
+    """Whether tokens get the same logits, bit for bit, computed together as drafts are and one at
+    a time. False: a draft may change a greedy answer. None: not measured."""
     version: int = field(default=VERSION)
 
     @property

@@ -102,7 +102,7 @@ class ChatService:
             picker,
             prompted.listener,
             prompted.shown,
-            request.drafts and not prompted.images,
+            False if prompted.images else request.drafts,
             images=prompted.images,
             is_open=not request.reserves_answer,
             wants_tokens=request.wants_tokens,

@@ -76,6 +76,7 @@ def _measured(load: Load, model: Model, load_s: float) -> Profile:
         copy_s=measured.copy_s,
         formats=tuple(measured.formats),
         weights=measured.weights,
+        drafts_keep_answers=measured.drafts_keep_answers,
     )
 
 

@@ -277,6 +277,12 @@ def tuned(settings: Settings) -> Iterator[Finding]:
     speeds = SpeedBook(settings.pool)
     for name, why in speeds.excuses():
         yield Finding("models", "ok", f"the speed of {name} is not known yet: {why}")
+    for name in speeds.without_drafts():
+        text = (
+            f"{name}: tokens are not guessed ahead, because this device computes several at once "
+            "differently, which could change greedy answers"
+        )
+        yield Finding("models", "ok", text, "Ask for it by a request's `draft_num_predict`.")
     for gain in speeds.gains():
         text = (
             f"a tuned copy of {gain.ref} would read prompts about {gain.prompts:.1f} times as fast"

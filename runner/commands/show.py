@@ -54,7 +54,9 @@ def show(
         raise CommandError("Only one of the parts can be shown at a time.")
     from paddock.runner.settings import read_settings
 
-    told = _asked(read_settings(Path.cwd()), model, is_verbose=verbose)
+    settings = read_settings(Path.cwd())
+    told = _asked(settings, model, is_verbose=verbose)
+    told |= _measured(settings, model)
     if as_json:
         console.say_json(told)
     elif wanted:
@@ -81,6 +83,14 @@ def _asked(settings: Settings, model: str, *, is_verbose: bool) -> dict[str, Any
     copy = finder.tuned.find(finder.find_original(model).digest)
     tuned = {"tuned": f"{copy.format}, {copy.path}"} if copy is not None else {}
     return as_told(found) | tuned
+
+
+def _measured(settings: Settings, model: str) -> dict[str, Any]:
+    """Return what this machine's profile of a model promises of its answers."""
+    from paddock.runner.speed import SpeedBook
+
+    keeps = SpeedBook(settings.pool).drafts_keep_answers(model)
+    return {} if keeps is None else {"drafts_keep_answers": keeps}
 
 
 def as_told(card: Card) -> dict[str, Any]:

@@ -21,6 +21,10 @@ from paddock.engine.models import ModelFinder
 from paddock.engine.native.context import Context, ContextOptions
 from paddock.engine.native.library import quiet_logs
 from paddock.engine.native.model import Model
+from paddock.engine.profile import bench as profiling
+from paddock.engine.profile.bench import Clock
+from paddock.engine.profile.measure import drafts_keep_answers
+from paddock.engine.profile.profile import Profile
 from paddock.engine.request import Priority, Sampling
 from paddock.engine.sampling.picker import Picker
 from paddock.engine.settings import CacheLayout
@@ -30,7 +34,28 @@ NEWS = (
     "The old bridge, built in 1897, could carry no more than 12 tonnes. The new one will cost 4.2 "
     "million pounds and be finished in autumn 2025. The council voted nine to two in favour."
 )
-ASKED = tuple(
+SAID_AGAIN_AND_AGAIN = (
+    "the ferry left at nine and came back at noon,",
+    "the baker sold her bread to the king of Spain,",
+    "my old dog sleeps under the table by the window,",
+    "two sisters found a golden key in the garden,",
+    "a lighthouse keeper wrote a letter to his brother,",
+)
+
+
+def repeated(sentence: str) -> str:
+    """Begin a sentence for the seventh time.
+
+    Every processor goes on alike: the likeliest token is ahead of the next by at least 1.5 in
+    logits, and by 2.4 after the news, while two processors' kernels differ by some tenths.
+    """
+    return " ".join([sentence] * 6 + sentence.split()[:3])
+
+
+SURE = tuple(f"{NEWS}\n{repeated(sentence)}" for sentence in SAID_AGAIN_AND_AGAIN)
+COUNTED = " ".join(map(str, range(1, 60)))
+# Two words are all but equally likely in several places of their answers.
+DOUBTFUL = tuple(
     f"Read this text.\n{NEWS}\n{question}\n"
     for question in (
         "Repeat the text word for word:",
@@ -73,6 +98,7 @@ class Bench:
     n_parallel: int = 4
     n_shelf_tokens: int = 0
     draft_model: DraftModel | None = None
+    profile: Profile | None = None
     texts: dict[int, str] = field(default_factory=dict)
     told: list[Told] = field(default_factory=list)
 
@@ -85,7 +111,7 @@ class Bench:
             layout=self.layout,
             n_shelf_tokens=self.n_shelf_tokens,
         )
-        self.cache = KvCache(self.model, wishes)
+        self.cache = KvCache(self.model, wishes, self.profile)
         _OPENED.append(self.cache)
         self.widened: list[int] = []
         self.loop = Loop(self.cache, self._hear, self.widened.append, self.draft_model)
@@ -124,7 +150,7 @@ def job(
     *,
     max_tokens: int = 24,
     priority: Priority = "batch",
-    drafts: bool = True,
+    drafts: bool | None = True,
     sampling: Sampling | None = None,
 ) -> Job:
     prompt = model.tokenise(text, with_special=True, parse_special=False)
@@ -132,10 +158,16 @@ def job(
     return Job(number, prompt, max_tokens, priority, picker, PlainListener(), drafts=drafts)
 
 
-def jobs(model: Model, *, drafts: bool = True, max_tokens: int = 24) -> list[Job]:
+def jobs(
+    model: Model,
+    *,
+    texts: tuple[str, ...] = SURE,
+    drafts: bool | None = True,
+    max_tokens: int = 24,
+) -> list[Job]:
     return [
         job(model, number, text, drafts=drafts, max_tokens=max_tokens)
-        for number, text in enumerate(ASKED)
+        for number, text in enumerate(texts)
     ]
 
 
@@ -150,24 +182,59 @@ def alone(model: Model) -> dict[int, str]:
 
 
 @pytest.mark.parametrize("layout", ["unified", "split"])
-def test_answers_are_the_same_with_and_without_guesses_and_mostly_as_alone(
+def test_answers_are_the_same_with_and_without_guesses_and_as_alone(
     model: Model, layout: CacheLayout, alone: dict[int, str]
 ) -> None:
     bench, plain = Bench(model, layout), Bench(model, layout)
     said = bench.run(jobs(model))
-    assert said == plain.run(jobs(model, drafts=False))
-    # In company the kernels add in another order; where two words are all but equally likely,
-    # greedy decoding may then take the other one.
-    assert sum(said[number] == alone[number] for number in alone) >= 3
+    assert said == plain.run(jobs(model, drafts=False)) == alone
     reused = sorted(usage["prompt_reused_tokens"] for usage in bench.usages.values())
     assert reused[0] == 0
-    assert reused[1] >= 80, "the text is read once for all"
+    assert reused[1] >= 70, "the text is read once for all"
+
+
+@pytest.mark.parametrize("layout", ["unified", "split"])
+def test_where_the_profile_promises_it_guesses_change_no_doubtful_answer_either(
+    model: Model, layout: CacheLayout
+) -> None:
+    profile = measured(model)
+    bench, plain = Bench(model, layout, profile=profile), Bench(model, layout)
+    said = bench.run(jobs(model, texts=DOUBTFUL, drafts=None))
+    assert said == plain.run(jobs(model, texts=DOUBTFUL, drafts=False))
+    n_drafted = sum(usage["drafted_tokens"] for usage in bench.usages.values())
+    assert bool(n_drafted) == profile.drafts_keep_answers
+
+
+def measured(model: Model) -> Profile:
+    """Make a profile that knows of drafts what is so on this machine."""
+    bench = profiling.Bench(model, profiling.Shape(512, 256, 1), clock := Clock(60.0, 1), 1)
+    with bench.context:
+        return profile_of(drafts_keep_answers=drafts_keep_answers(bench, clock))
+
+
+def profile_of(*, drafts_keep_answers: bool | None) -> Profile:
+    return Profile("", "cpu", "", 0.0, 1, 0.0, 0, 0.0, drafts_keep_answers=drafts_keep_answers)
+
+
+@pytest.mark.parametrize(
+    ("keeps", "asked", "is_drafted"),
+    [
+        (True, None, True), (None, None, True), (False, None, False),
+        (False, True, True), (True, False, False),
+    ],
+)  # fmt: skip
+def test_tokens_are_guessed_where_answers_stay_the_same_or_it_is_asked_for(
+    model: Model, keeps: bool | None, asked: bool | None, is_drafted: bool
+) -> None:
+    bench = Bench(model, profile=profile_of(drafts_keep_answers=keeps))
+    bench.run([job(model, 0, SURE[0], drafts=asked)])
+    assert bool(bench.usages[0]["drafted_tokens"]) == is_drafted
 
 
 def test_guesses_from_the_prompt_are_accepted_where_it_is_repeated(model: Model) -> None:
     bench, plain = Bench(model), Bench(model)
-    said = bench.run([job(model, 0, ASKED[0], max_tokens=60)])
-    expected = plain.run([job(model, 0, ASKED[0], max_tokens=60, drafts=False)])
+    said = bench.run([job(model, 0, SURE[0], max_tokens=60)])
+    expected = plain.run([job(model, 0, SURE[0], max_tokens=60, drafts=False)])
     assert said == expected
     usage = bench.usages[0]
     assert usage["accepted_tokens"] >= 20
@@ -177,9 +244,9 @@ def test_guesses_from_the_prompt_are_accepted_where_it_is_repeated(model: Model)
 def test_a_draft_model_guesses_ahead_and_changes_nothing(model: Model) -> None:
     small = DraftModel(model, model, Context(model, options()))
     bench = Bench(model, draft_model=small)
-    text = "Write a short story about a lighthouse keeper and his dog.\n"
-    said = bench.run([job(model, 0, text, max_tokens=40)])
-    assert said == Bench(model).run([job(model, 0, text, max_tokens=40, drafts=False)])
+    # Each number is new, so that nothing can be copied from the prompt.
+    said = bench.run([job(model, 0, COUNTED, max_tokens=40)])
+    assert said == Bench(model).run([job(model, 0, COUNTED, max_tokens=40, drafts=False)])
     usage = bench.usages[0]
     assert usage["accepted_tokens"] >= 0.8 * usage["drafted_tokens"] > 10, "it is the same model"
     small.close()
@@ -187,25 +254,23 @@ def test_a_draft_model_guesses_ahead_and_changes_nothing(model: Model) -> None:
 
 def test_those_that_were_put_back_say_the_same_in_the_end(model: Model) -> None:
     def stories() -> list[Job]:
-        heroes = ("a lighthouse keeper", "a baker", "an old dog", "two sisters")
-        texts = [f"Write a long story about {hero}.\nOnce upon a time" for hero in heroes]
-        return [job(model, n, text, max_tokens=100, drafts=False) for n, text in enumerate(texts)]
+        texts = [repeated(sentence) for sentence in SAID_AGAIN_AND_AGAIN[:4]]
+        return [job(model, n, text, max_tokens=150, drafts=False) for n, text in enumerate(texts)]
 
-    bench, roomy = Bench(model, n_cells=256), Bench(model)
+    bench, roomy = Bench(model, n_cells=768), Bench(model)
     said, expected = bench.run(stories()), roomy.run(stories())
     assert sum(usage["n_preempted"] for usage in bench.usages.values()) > 0
     assert sum(usage["n_preempted"] for usage in roomy.usages.values()) == 0
-    # Company differs from step to step, and with it the last bits of the logits.
-    assert sum(said[n][:40] == expected[n][:40] for n in said) >= 3
+    assert said == expected
     lengths = [usage["completion_tokens"] for usage in bench.usages.values()]
     assert lengths == [usage["completion_tokens"] for usage in roomy.usages.values()]
 
 
 def test_a_conversation_is_brought_back_from_outside_the_cache(model: Model) -> None:
     bench = Bench(model, n_shelf_tokens=4000)
-    first = bench.run([job(model, 0, ASKED[1], priority="interactive", max_tokens=8)])
+    first = bench.run([job(model, 0, SURE[1], priority="interactive", max_tokens=8)])
     bench.run([job(model, 1, "Tell me of ships. " * 20)])
-    more = f"{ASKED[1]}{first[0]}\nAnd the new one?\n"
+    more = SURE[1] + first[0]
     bench.run([job(model, 2, more, priority="interactive")])
     assert bench.usages[2]["prompt_reused_tokens"] > 95
     alone = Bench(model).run([job(model, 2, more, priority="interactive")])
@@ -214,18 +279,18 @@ def test_a_conversation_is_brought_back_from_outside_the_cache(model: Model) -> 
 
 def test_a_longer_request_gets_a_longer_context_over_the_same_weights(model: Model) -> None:
     bench = Bench(model)
-    short = bench.run([job(model, 0, ASKED[2])])
+    short = bench.run([job(model, 0, SURE[2])])
     assert not bench.cache.fits(Sequence(1, np.zeros(1100, np.int32), 24))
     bench.loop.post(Widen(7, 2048, 8192))
-    bench.run([job(model, 1, f"{NEWS} " * 12 + ASKED[2])])
+    bench.run([job(model, 1, f"{NEWS} " * 12 + SURE[2])])
     assert bench.widened == [7]
     assert len(bench.usages) == 2
-    assert Bench(model).run([job(model, 0, ASKED[2])]) == short
+    assert Bench(model).run([job(model, 0, SURE[2])]) == short
 
 
 def test_a_request_that_is_given_up_ends_at_the_next_step(model: Model) -> None:
     bench = Bench(model)
-    gone = job(model, 0, ASKED[0], max_tokens=200)
+    gone = job(model, 0, SURE[0], max_tokens=200)
 
     def hear(told: Told) -> None:
         bench._hear(told)
@@ -234,7 +299,7 @@ def test_a_request_that_is_given_up_ends_at_the_next_step(model: Model) -> None:
 
     bench.loop._tell = hear
     bench.loop.post(gone)
-    bench.run([job(model, 1, ASKED[1], max_tokens=40)])
+    bench.run([job(model, 1, SURE[1], max_tokens=40)])
     assert all(chunk["id"] != 0 for told in bench.told[4:] for chunk in told.chunks)
     assert 0 not in bench.usages
 
@@ -250,7 +315,7 @@ def test_an_answer_without_an_end_gets_room_as_it_grows(
     def told(bench: Bench) -> dict[int, str]:
         return bench.run(
             replace(
-                job(model, n, f"{NEWS}\nMore news:", max_tokens=280, sampling=forever),
+                job(model, n, SURE[n], max_tokens=280, sampling=forever),
                 is_open=True,
             )
             for n in range(2)

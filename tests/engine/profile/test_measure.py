@@ -5,16 +5,53 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from paddock.engine.arrays import Logits
 from paddock.engine.models import ModelFinder
+from paddock.engine.native.context import Context
 from paddock.engine.native.model import Model
-from paddock.engine.profile.bench import Shape
-from paddock.engine.profile.measure import Unmeasured, measure
+from paddock.engine.profile.bench import Bench, Clock, Shape
+from paddock.engine.profile.measure import Unmeasured, drafts_keep_answers, measure
 
 
 def path_of(ref: str, folder: Path) -> Path:
     return ModelFinder(Path("/nonexistent"), folder).locate(ref).path
+
+
+def rows_are_alike(model: Model, shape: Shape) -> bool:
+    """Compare single tokens with small batches of them, apart from how the profile does it."""
+    bench = Bench(model, shape, Clock(60.0, 1), 1)
+    with bench.context:
+        singly = [bench.rows(1) for _ in range(5)]
+        bench.clear()
+        together = bench.rows(5)
+        bench.clear()
+        in_a_full_step = bench.rows(49)[:5]
+    expected = np.concatenate(singly)
+    return bool((expected == together).all() and (expected == in_a_full_step).all())
+
+
+def test_kernels_that_differ_by_the_size_of_a_batch_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Model(path_of("smollm2:135m", tmp_path))
+    alone = Context.logits
+
+    def coarser(context: Context, n_rows: int) -> Logits:
+        """Return logits as a kernel for several rows might have added them."""
+        logits = alone(context, n_rows)
+        return logits if n_rows == 1 else logits * np.float32(1.000001)
+
+    bench = Bench(model, Shape(512, 256, 1), clock := Clock(60.0, 1), 1)
+    with bench.context:
+        is_exact = drafts_keep_answers(bench, clock)
+        assert bench.n_tokens(0) == 0
+        assert is_exact == rows_are_alike(model, Shape(512, 256, 1))
+        monkeypatch.setattr(Context, "logits", coarser)
+        assert drafts_keep_answers(bench, clock) is False
+    model.close()
 
 
 def test_a_chat_model_is_measured_the_most_useful_first_and_a_busy_machine_is_refused(
@@ -32,6 +69,7 @@ def test_a_chat_model_is_measured_the_most_useful_first_and_a_busy_machine_is_re
     assert measured.copy_s is not None
     assert {one.format for one in measured.formats} == {"Q4_1", "Q8_0"}
     assert measured.weights[0].format == "Q4_1"
+    assert measured.drafts_keep_answers == rows_are_alike(model, shape)
     began = time.monotonic()
     with pytest.raises(Unmeasured, match=r"^other programs used the processor: \d+% of the"):
         measure(model, path, shape, 20.0, least_share=2.0)
