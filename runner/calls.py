@@ -73,6 +73,19 @@ class Caller:
     """Each call in the order in which it ended."""
 
 
+@dataclass(frozen=True, slots=True)
+class LookedUpCall:
+    """A call as the ledger knows it, before it is made."""
+
+    digest: str
+    """Of the model."""
+    asked: str
+    """The request, as it is kept."""
+    hash: str
+    row: CallRow | None
+    """None: the ledger has no reply, or none may be taken."""
+
+
 class LedgerPool:
     """Implements `paddock.engine.request.Pool` around another one, for one step of one item."""
 
@@ -105,40 +118,50 @@ class LedgerPool:
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         """Give the known vectors, or ask the pool for them."""
-        digest = await self._digests.of(request.model)
-        wanted = asked_of_embed(request, digest)
-        if request.on_overflow == "split":  # then what is one part depends on the context, too
-            wanted["n_ctx_tokens"] = (await self._pool.facts(request.model)).n_ctx_tokens
-        asked = self._tally.secrets.redact(canonical(wanted))
-        hash_ = _hash("embed", asked)
         began = time.time()
-        row = await self._known(hash_)
+        found = await self.looked_up_vectors(request)
+        digest, hash_, row = found.digest, found.hash, found.row
         if row is None:
             reply = await self._pool.embed(request)
             await self._still(request.model, digest)
             usage = {**asdict(reply.usage), "n_vectors": len(reply.vectors)}
             usage |= {"n_pieces": list(reply.n_pieces)} if reply.n_pieces else {}
             packed = array("f", [x for vector in reply.vectors for x in vector]).tobytes()
-            row = self._row(hash_, "embed", request.model, digest, asked)
+            row = self._row(hash_, "embed", request.model, digest, found.asked)
             row = replace(row, reply=packed, served_digest=reply.digest, usage=usage)
             self._ledger.record_call(row, self._tally.run)
             self._count(row, began, reply.usage, is_cached=False)
         else:
             self._count(row, began, _usage(row), is_cached=True)
         # Unpacked in both cases: float32 is what is kept, and a second run must see the same.
-        n_pieces = tuple((row.usage or {}).get("n_pieces", ()))
-        return EmbedReply(_unpacked(row), _usage(row), row.served_digest, n_pieces)
+        return unpacked(row)
+
+    async def looked_up(self, request: ChatRequest) -> LookedUpCall:
+        """Return the call that asks for an answer, with its row if the ledger has a reply."""
+        digest = await self._digests.of(request.model)
+        return await self._looked_up("chat", digest, asked_of_chat(request, digest))
+
+    async def looked_up_vectors(self, request: EmbedRequest) -> LookedUpCall:
+        """Return the call that asks for vectors, with its row if the ledger has them."""
+        digest = await self._digests.of(request.model)
+        wanted = asked_of_embed(request, digest)
+        if request.on_overflow == "split":  # then what is one part depends on the context, too
+            wanted["n_ctx_tokens"] = (await self._pool.facts(request.model)).n_ctx_tokens
+        return await self._looked_up("embed", digest, wanted)
+
+    async def _looked_up(self, kind: str, digest: str, wanted: dict[str, Any]) -> LookedUpCall:
+        asked = self._tally.secrets.redact(canonical(wanted))
+        hash_ = _hash(kind, asked)
+        return LookedUpCall(digest, asked, hash_, await self._known(hash_))
 
     async def ask(self, request: ChatRequest, *, tells: bool) -> AsyncIterator[Chunk | Reply]:
         """Yield the chunks of an answer if `tells`, then its reply."""
-        digest = await self._digests.of(request.model)
-        asked = self._tally.secrets.redact(canonical(asked_of_chat(request, digest)))
-        hash_ = _hash("chat", asked)
         began = time.time()
-        row = await self._known(hash_)
+        found = await self.looked_up(request)
+        digest, hash_, row = found.digest, found.hash, found.row
         if row is not None:
             self._count(row, began, _usage(row), is_cached=True)
-            reply = _remembered(row)
+            reply = remembered(row)
             yield Chunk(
                 reply.text, reply.usage.completion_tokens, reply.reasoning, reply.tool_calls
             )
@@ -160,7 +183,7 @@ class LedgerPool:
             raise
         await self._still(request.model, digest)
         row = replace(
-            self._row(hash_, "chat", request.model, digest, asked),
+            self._row(hash_, "chat", request.model, digest, found.asked),
             reply=reply.text.encode(),
             served_digest=reply.digest,
             done_reason=reply.done_reason,
@@ -329,7 +352,8 @@ def _beside_text(reply: Reply) -> dict[str, Any]:
     return said
 
 
-def _remembered(row: CallRow) -> Reply:
+def remembered(row: CallRow) -> Reply:
+    """Return the reply that the ledger has kept."""
     calls = tuple(ToolCall(**call) for call in row.usage.get("tool_calls", ()))
     return Reply(
         row.reply.decode(),
@@ -355,7 +379,13 @@ def _reason(row: CallRow) -> Any:
     return row.done_reason or "stop"
 
 
-def _unpacked(row: CallRow) -> tuple[tuple[float, ...], ...]:
+def unpacked(row: CallRow) -> EmbedReply:
+    """Return the vectors that the ledger has kept."""
+    n_pieces = tuple((row.usage or {}).get("n_pieces", ()))
+    return EmbedReply(_vectors(row), _usage(row), row.served_digest, n_pieces)
+
+
+def _vectors(row: CallRow) -> tuple[tuple[float, ...], ...]:
     values = array("f")
     values.frombytes(row.reply)
     n_vectors = int(row.usage["n_vectors"])

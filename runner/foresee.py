@@ -6,15 +6,14 @@ What comes out of a step that would have to run is unknown, and so is all that r
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.inputs import WrongInput
 from paddock.steps.pipeline import named
-from paddock.steps.step import Foreseen
 
 from .attempt import StepFailed, Stopped, is_skipped
 from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
@@ -24,24 +23,16 @@ from .block_run import BlockRun
 from .blocks import Blocks, is_block_skipped, plain_chunks
 from .body import steps_of, steps_within
 from .border import Border
-from .foretold import (
-    Asked,
-    asked_before,
-    asked_of,
-    can_be_foretold,
-    foretold,
-    guessed,
-    offered_again,
-)
+from .dry_pool import NO_CALLS, Calls
+from .dry_run import DryRun, ItemEnds, Place, Walked, not_walked
 from .inside import entered
 from .items import ItemRun
 from .ledger.entries import Entry
-from .renames import is_free
-from .report import PlanItem, PlanReport, State
+from .ledger.ledger import Ledger
+from .report import CallsAre, PlanItem, PlanReport, State
 from .scope import Scope
 from .session import Session
 from .speed import workload
-from .work import ItemWork
 
 if TYPE_CHECKING:
     from paddock.engine.profile.choice import Workload
@@ -49,25 +40,40 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Cost:
-    """Estimates that become unknown as soon as one part of them is."""
+    """What a run would cost; tokens become unknown as soon as one part of them is."""
 
-    calls: float | None = 0
+    calls: Calls = NO_CALLS
+    is_estimate: bool = False
+    """Whether a part of `calls` is what earlier items took, since it has no bound."""
     tokens: float | None = 0
     models: set[str] = field(default_factory=set)
     by_model: dict[str, list[float]] = field(default_factory=dict)
     """Calls and tokens, as far as they are one model's alone."""
 
     def add(
-        self, refs: set[str], n_items: int, calls_each: float | None, tokens_each: float | None
+        self, refs: Collection[str], calls: Calls, entries: Sequence[Entry], n_items: int
     ) -> None:
-        self.models |= refs
-        self.calls = _sum(self.calls, calls_each, n_items)
-        self.tokens = _sum(self.tokens, tokens_each, n_items)
-        if len(refs) == 1 and calls_each is not None and tokens_each is not None:
+        """Add calls; `entries` are what was recorded of the same items, or of others like them."""
+        known = [entry for entry in entries if entry.state == "done" and entry.calls]
+        if calls.most is None and known:
+            self.is_estimate = True
+            usual = math.ceil(n_items * sum(entry.calls for entry in known) / len(known))
+            calls = Calls(calls.least, max(usual, calls.least))
+        self.calls += calls
+        if not calls.most and calls.most is not None:
+            return
+        self.models |= set(refs)
+        if calls.most is None or not known:
+            self.tokens = None
+            return
+        n_calls = sum(entry.calls for entry in known)
+        tokens = calls.most * sum(entry.tokens for entry in known) / n_calls
+        self.tokens = None if self.tokens is None else self.tokens + tokens
+        if len(refs) == 1:
             (ref,) = refs
             mine = self.by_model.setdefault(ref, [0.0, 0.0])
-            mine[0] += calls_each * n_items
-            mine[1] += tokens_each * n_items
+            mine[0] += calls.most
+            mine[1] += tokens
 
 
 async def foresee(session: Session) -> PlanReport:
@@ -90,11 +96,17 @@ class _Foresight:
         self._scope = Scope.of(session.bound.inputs, secrets)
         self._unknown: dict[str, str] = {}
         """Node → the one that must run before its outputs are known."""
-        self._pending: dict[str, BlockRun] = {}
-        """The blocks that have work to do; what they will offer can be guessed."""
+        self._guesses: dict[str, dict[str, Any] | None] = {}
+        """By node that is unknown: its outputs, with placeholders; empty where there are none."""
         self._items: list[PlanItem] = []
         self._notes: list[str] = []
         self._cost = _Cost()
+        has_calls = bool(session.work.ledger.rows("select hash from calls limit 1"))
+        self._dry = DryRun(
+            has_calls,
+            counts_exactly=session.counts_exactly,
+            fills_stores=any(step.uses == "embed" for step in steps_within(session.bound.nodes)),
+        )
 
     async def report(self) -> PlanReport:
         for node in self._session.bound.nodes:
@@ -105,7 +117,8 @@ class _Foresight:
         return PlanReport(
             pipeline=tally.pipeline,
             items=tuple(self._items),
-            calls=None if cost.calls is None or is_vague else math.ceil(cost.calls),
+            calls=None if is_vague else cost.calls.most,
+            calls_are=_kind(cost),
             tokens=tokens,
             loads=None if is_vague else len(cost.models),
             seconds=self._seconds(tokens),
@@ -132,10 +145,16 @@ class _Foresight:
             await self._model_step(node, cause)
         elif node.inner is not None:
             await self._inner(node, node.inner, cause)
-        elif cause is not None or not node.kind.is_pure or node.model is not None:
+        elif cause is not None or not self._can_be_read(node):
             self._unknown[node.id] = cause or node.id
+            await self._walked(node)
         else:
             self._known(node, await self._blocks.items.step(node, self._scope, self._record(node)))
+
+    def _can_be_read(self, step: BoundStep) -> bool:
+        """Tell whether a step gives now what it will give in the run."""
+        counts = step.model is None or (self._session.counts_exactly and not step.model.pool)
+        return counts and (step.kind.is_pure or step.uses == "files.read")
 
     def _unknown_until(self, name: str, cause: str) -> str:
         at = self._prefix
@@ -168,18 +187,10 @@ class _Foresight:
             self._known(block, offered)
             return
         self._unknown[block.id] = block.id
-        self._pending[block.id] = run
-        answered = self._answered(run)
-        n_asking = sum(_needs_calls(item, block, answered) for item in run.todo())
-        self._estimate(steps_of(block.body), _recorded(run), n_asking)
-
-    def _answered(self, run: BlockRun) -> frozenset[Asked]:
-        """Give of what items were made that were done before, under whatever name."""
-        scope, wanted = run.work.scope, set(map(asked_of, run.todo()))
-        entries = self._work.ledger.entries(scope)
-        known = asked_before(self._work.ledger, scope, entries, wanted)
-        is_as_read = self._work.evidence.is_as_read
-        return frozenset(asked for asked, key in known if is_as_read(scope, entries[key]))
+        place = Place.of(self._work, self._session.toolbox, block.id)
+        walked = await self._dry.block(run, place, frozenset())
+        self._guesses[block.id] = walked.outputs
+        self._cost.add(walked.refs, walked.calls, _recorded(run), len(run.todo()))
 
     async def _inner(self, step: BoundStep, inner: BoundPlan, cause: str | None) -> None:
         """Foresee the pipeline that a step runs, as far as what it is given is known."""
@@ -198,7 +209,7 @@ class _Foresight:
         within = _Foresight(
             replace(session, bound=bound, work=work, toolbox=toolbox), f"{self._prefix}{step.id}."
         )
-        within._cost = self._cost
+        within._cost, within._dry = self._cost, self._dry
         for node in bound.nodes:
             await within._guarded(node)
         self._items += [replace(one, step=f"{step.id}.{one.step}") for one in within._items]
@@ -211,6 +222,7 @@ class _Foresight:
         for path in sorted(read):
             if path[0] == "steps" and path[1:2] and path[1] in within._unknown:
                 self._unknown[step.id] = f"{step.id}.{within._unknown[path[1]]}"
+                self._guesses[step.id] = self._guessed_returns(step, bound, within)
                 return
         returned = bound.returns.render(within._scope) if bound.returns is not None else None
         outputs = named(returned)
@@ -218,84 +230,68 @@ class _Foresight:
             outputs = step.returns.render(self._scope.with_step(step.id, outputs))
         self._known(step, outputs)
 
+    def _guessed_returns(
+        self, step: BoundStep, bound: BoundPlan, within: _Foresight
+    ) -> dict[str, Any]:
+        """Return what a pipeline would return, with placeholders; nothing where it fails."""
+        scope = within._scope
+        for name, outputs in within._guesses.items():
+            scope = scope.with_step(name, outputs)
+        try:
+            outputs = named(bound.returns.render(scope) if bound.returns is not None else None)
+            if step.returns is not None:
+                outputs = step.returns.render(self._scope.with_step(step.id, outputs))
+        except ExpressionError:
+            return {}
+        return outputs
+
     async def _model_step(self, step: BoundStep, cause: str | None) -> None:
+        entry: Entry | None
         if cause is not None:
             self._unknown[step.id] = cause
             entry = self._work.ledger.entries(self._work.scope_id(step.id)).get(step.id)
-            state, why = (
-                ("new", None)
-                if entry is None
-                else ("stale", f"it reads '{cause}', which has work to do")
-            )
-            scope = self._guessed_scope(step)
-            seen = None if scope is None else await self._foretold(step, scope)
-            self._add(step, entry, state, why, seen)  # type: ignore[arg-type]
-            return
-        if is_skipped(step, self._scope):
-            self._known(step, None)
-            return
-        _, item = await self._work.step(step, self._scope)
-        state, why = item.verdict.state, item.verdict.why
-        if item.verdict.is_work or item.entry is None:
-            self._unknown[step.id] = step.id
-            self._add(step, item.entry, state, why, await self._foretold(step, self._scope))
+            state: State = "new" if entry is None else "stale"
+            why = None if entry is None else f"it reads '{cause}', which has work to do"
         else:
-            self._items.append(PlanItem(step.id, step.id, state, why))
-            entry = item.entry
-            self._known(step, self._work.ledger.value(entry.returns, entry.returns_object))
-
-    async def _foretold(self, step: BoundStep, scope: Scope) -> Foreseen | None:
-        scope_id = self._work.scope_id(step.id)
-        return await foretold(step, scope, self._session.toolbox, scope_id)
-
-    def _guessed_scope(self, step: BoundStep) -> Scope | None:
-        """Give a scope in which what blocks will offer is guessed; None where more is missing."""
-        before = self._session.bound.edges.get(step.id, frozenset())
-        missing = [name for name in before if name in self._unknown]
-        if not can_be_foretold(step) or any(name not in self._pending for name in missing):
-            return None
-        scope = self._scope
-        for name in missing:
-            scope = scope.with_step(name, guessed(self._pending[name]))
-        return scope
-
-    def _add(
-        self,
-        step: BoundStep,
-        entry: Entry | None,
-        state: State,
-        why: str | None,
-        seen: Foreseen | None,
-    ) -> None:
-        """Add a step that asks models: what it will ask, or else what it asked before."""
-        if seen is None:
-            self._items.append(PlanItem(step.id, step.id, state, why))
-            self._estimate([step], [entry] if entry else [], 1)
-            return
-        n_new = seen.n_calls - seen.n_known
-        if seen.n_known:
-            told = f"{n_new} of its {seen.n_calls} calls are to be made"
+            if is_skipped(step, self._scope):
+                self._known(step, None)
+                return
+            _, item = await self._work.step(step, self._scope)
+            state, why, entry = item.verdict.state, item.verdict.why, item.entry
+            if not item.verdict.is_work and entry is not None:
+                self._items.append(PlanItem(step.id, step.id, state, why))
+                self._known(step, self._work.ledger.value(entry.returns, entry.returns_object))
+                return
+            self._unknown[step.id] = step.id
+        walked = await self._walked(step, is_pending=cause is not None)
+        calls = walked.calls
+        if cause is not None and entry is not None:
+            calls = calls.perhaps()  # what it reads may come out as it was
+        seen = walked.seen
+        if seen is not None and seen.n_known:
+            told = f"{seen.n_calls - seen.n_known} of its {seen.n_calls} calls are to be made"
             why = told if why is None else f"{why}; {told}"
         self._items.append(PlanItem(step.id, step.id, state, why))
-        tokens = entry.tokens / entry.calls if entry is not None and entry.calls else None
-        refs = {step.model.ref} if step.model is not None and n_new else set[str]()
-        self._cost.add(refs, n_new, 1, 0 if not n_new else tokens)
+        self._cost.add(walked.refs, calls, [entry] if entry is not None else [], 1)
 
-    def _estimate(self, steps: Iterable[BoundStep], entries: Iterable[Entry], n_items: int) -> None:
-        """Add the cost of so many items, by what earlier ones cost."""
-        steps = list(steps)
-        has_inner = any(step.inner is not None for step in steps)
-        steps = [step for step in steps_within(steps) if step.kind.roles]
-        if not steps or not n_items:
-            return
-        refs = {step.model.ref for step in steps if step.model is not None}
-        known = [entry for entry in entries if entry.state == "done" and entry.calls]
-        if known:
-            calls = sum(entry.calls for entry in known) / len(known)
-            self._cost.add(refs, n_items, calls, sum(entry.tokens for entry in known) / len(known))
-        else:
-            is_one_each = not has_inner and all(map(_asks_once, steps))
-            self._cost.add(refs, n_items, len(steps) if is_one_each else None, None)
+    async def _walked(self, step: BoundStep, *, is_pending: bool = True) -> Walked:
+        """Walk a top-level step over what is known and what can be guessed.
+
+        `is_pending`: steps before it have work to do, and may yet make what it needs.
+        """
+        scope = self._scope
+        for name, outputs in self._guesses.items():
+            scope = scope.with_step(name, outputs)
+        place = Place.of(self._work, self._session.toolbox, step.id)
+        try:
+            walked = await self._dry.step(step, scope, place, self._unknown)
+        except ItemEnds as end:
+            if not is_pending:
+                words = str(end.__cause__)
+                raise PipelineError([Fault(f"step '{step.id}': {words}", mark=step.mark)]) from end
+            walked = not_walked(step)
+        self._guesses[step.id] = walked.outputs
+        return walked
 
     def _seconds(self, tokens: int | None) -> float | None:
         """Tell how long so many tokens take: as measured of the models, else as the last run."""
@@ -348,25 +344,45 @@ class _Foresight:
                     yield gain.sentence()
 
 
+def _kind(cost: _Cost) -> CallsAre:
+    """Say how well the number of calls is known."""
+    if cost.is_estimate:
+        return "about"
+    return "exact" if cost.calls.least == cost.calls.most else "at most"
+
+
 def _recorded(run: BlockRun) -> list[Entry]:
     return [item.entry for item in run.work.items if item.entry is not None]
 
 
-def _needs_calls(item: ItemWork, block: BoundBlock, answered: Collection[Asked]) -> bool:
-    """Tell whether the replies to an item's calls may be unknown."""
-    if not all(step.cache for step in steps_within(block.body) if step.kind.roles):
-        return True
-    entry = item.entry
-    if entry is not None and entry.hash == item.hash and entry.state == "done":
-        return not item.verdict.is_remade
-    return asked_of(item) not in answered or not is_free(block)
+_REPEATABLE = frozenset(
+    ("files.read", "files.rows", "files.write", "split", "prompt", "chat", "summarise", "embed",
+     "reduce")
+)  # fmt: skip
+"""Steps that give the same of the same, where models are not asked anew."""
 
 
-def _asks_once(step: BoundStep) -> bool:
-    """Tell whether a step is one call, as far as can be said: a long text may be read in parts."""
-    divides = step.params.value.data.get("on_overflow") in ("map-reduce", "refine")
-    return step.uses == "embed" or (step.uses == "chat" and not divides)
+def offered_again(run: BlockRun, ledger: Ledger) -> dict[str, Any] | None:
+    """Return what a block will offer whose items merely lack what they made: the same as before.
+
+    None where something else is to be done, or where it may turn out otherwise.
+    """
+    todo = run.todo()
+    if todo and not (all(i.verdict.is_remade for i in todo) and _is_repeatable(run.block)):
+        return None
+    for item in todo:
+        if item.entry is not None:
+            run.results[item.index] = ledger.value(item.entry.returns, item.entry.returns_object)
+        run.counts[item.verdict.state] += 1
+        run.changed.append({"key": item.key, "state": item.verdict.state})
+    return run.offered()
 
 
-def _sum(total: float | None, each: float | None, n: int) -> float | None:
-    return None if total is None or each is None else total + each * n
+def _is_repeatable(block: BoundBlock) -> bool:
+    """Tell whether doing an item once more gives what it gave before."""
+    last = block.body[-1]
+    if block.returns is None and isinstance(last, BoundStep) and last.uses == "files.write":
+        return False  # whether the file was changed is another matter the next time
+    if block.returns is not None and any("changed" in path for path in block.returns.references):
+        return False
+    return all(step.uses in _REPEATABLE and step.cache for step in steps_of(block.body))

@@ -36,6 +36,7 @@ from .settings import Settings
 
 if TYPE_CHECKING:
     from paddock.engine.elsewhere.spread import SpreadPool
+    from paddock.engine.elsewhere.tokenizer import Tokenizer
     from paddock.engine.remote.pool import FindPlace
 
 Note = Callable[[str], None]
@@ -119,7 +120,11 @@ async def _home(
             yield servers
         return
     if is_plan:
-        yield LookedUp(settings)
+        looked_up = LookedUp(settings)
+        try:
+            yield looked_up
+        finally:
+            await looked_up.aclose()
         return
     if here is not None:
         from paddock.engine.remote.pool import RemotePool
@@ -250,11 +255,13 @@ class NoPool:
         """Refuse."""
         raise self._refusal(model)
 
-    async def count_chat(self, model: ModelSpec, messages: object, tools: object = ()) -> int:
+    async def count_chat(
+        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> int:
         """Refuse."""
         raise self._refusal(model)
 
-    async def count_texts(self, model: ModelSpec, texts: object) -> list[int]:
+    async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
         """Refuse."""
         raise self._refusal(model)
 
@@ -272,13 +279,49 @@ class NoPool:
 
 
 class LookedUp(NoPool):
-    """The pool of a plan: tells what the models on this machine are, and asks none of them."""
+    """The pool of a plan: tells what the models on this machine are, and asks none of them.
+
+    Counts tokens with the vocabularies of their files.
+    """
 
     def __init__(self, settings: Settings) -> None:
         from paddock.engine.models import ModelFinder
 
         self._n_ctx_tokens = settings.pool.n_ctx_tokens
         self._finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
+        self._tokenizers: dict[str, Tokenizer] = {}
+
+    async def count_chat(
+        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> int:
+        """Count a prompt's tokens, without what tells the model of its tools.
+
+        Raises:
+            ModelBroken: the file cannot be read.
+            BadRequest: its template refuses such a conversation.
+        """
+        return await (await self._tokenizer(model)).count_chat(messages)
+
+    async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
+        """Count each text's tokens.
+
+        Raises:
+            ModelBroken: the file cannot be read.
+        """
+        return await (await self._tokenizer(model)).count_texts(texts)
+
+    async def _tokenizer(self, model: ModelSpec) -> Tokenizer:
+        from paddock.engine.elsewhere.tokenizer import Tokenizer
+
+        path = (await self.facts(model)).path
+        if path not in self._tokenizers:
+            self._tokenizers[path] = Tokenizer(Path(path))
+        return self._tokenizers[path]
+
+    async def aclose(self) -> None:
+        """End the processes that count."""
+        for tokenizer in self._tokenizers.values():
+            await tokenizer.aclose()
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
         """Tell what is known of a model."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Status = Literal["completed", "failed", "quarantined", "budget", "interrupted"]
 State = Literal["new", "changed", "stale", "fresh", "skipped", "failed", "quarantined", "deleted"]
+CallsAre = Literal["exact", "at most", "about"]
 FailOn = Literal["new", "any", "never"]
 
 STATES: tuple[State, ...] = (
@@ -134,6 +135,8 @@ class PlanReport:
     pipeline: str
     items: tuple[PlanItem, ...]
     calls: int | None = None
+    calls_are: CallsAre = "exact"
+    """`about`: estimated from earlier runs, since nothing bounds them."""
     tokens: int | None = None
     loads: int | None = None
     seconds: float | None = None
@@ -154,6 +157,7 @@ class PlanReport:
         return {
             "items": [item.as_json() for item in self.items],
             "calls": self.calls,
+            "calls_are": None if self.calls is None else self.calls_are,
             "tokens": self.tokens,
             "loads": self.loads,
             "seconds": self.seconds,

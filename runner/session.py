@@ -58,6 +58,8 @@ class Session:
     began: float
     speeds: SpeedBook | None = None
     """For a plan, what was measured of the models; None where another's pool serves."""
+    counts_exactly: bool = True
+    """For a plan, whether tokens are counted on this machine: no text is sent elsewhere."""
 
     @property
     def tally(self) -> Tally:
@@ -214,7 +216,8 @@ async def opened(
             bound, served, ledger, index, digests, tally, options, shares, stores, hands, tape
         )
         speeds = _speeds(settings) if is_plan and pool is None else None
-        yield Session(bound, work, toolbox, time.time(), speeds)
+        counts_exactly = pool is not None or not settings.pool_urls
+        yield Session(bound, work, toolbox, time.time(), speeds, counts_exactly)
 
 
 def _speeds(settings: Settings) -> SpeedBook:

@@ -56,7 +56,8 @@ def _cost(report: PlanReport) -> str:
     """Write calls, tokens, model loads and time; what nobody can know yet is left out."""
     parts = []
     if report.calls is not None:
-        parts.append(console.counted(report.calls, "model call"))
+        bound = "" if report.calls_are == "exact" else f"{report.calls_are} "
+        parts.append(f"{bound}{console.counted(report.calls, 'model call')}")
     if report.tokens is not None:
         parts.append(f"about {report.tokens:,} tokens")
     if report.loads is not None:

@@ -9,6 +9,7 @@ import pytest
 
 from paddock.engine.models import ModelFinder
 from paddock.engine.profile.store import ProfileBook
+from paddock.pipelines.errors import PipelineError
 from paddock.runner import plan
 from paddock.runner.settings import Settings
 from tests.runner.test_speed import profile
@@ -67,13 +68,13 @@ def test_a_tuned_copy_makes_no_document_stale(tmp_path: Path) -> None:
     assert after.named_digest == before.named_digest
 
 
-def test_calls_are_not_told_where_a_long_text_may_be_read_in_parts(tmp_path: Path) -> None:
+def test_calls_are_told_also_where_a_long_text_would_be_read_in_parts(tmp_path: Path) -> None:
     world = World(
         tmp_path, "steps: [{id: a, uses: chat, with: {prompt: Hi, on_overflow: truncate}}]\n"
     )
     assert world.plan().calls == 1
     world.edit("truncate", "map-reduce")
-    assert world.plan().calls is None
+    assert (world.plan().calls, world.plan().calls_are) == (1, "exact")
 
 
 def told_and_done(world: World) -> tuple[int | None, int]:
@@ -171,3 +172,47 @@ def test_what_reads_a_block_is_fresh_where_only_an_output_of_it_is_missing(tmp_p
     plan, report = world.plan(), world.run()
     assert (plan.calls, report.calls) == (1, 1)
     assert states(plan, "digest") == states(report, "digest") == {"digest": "stale"}
+
+
+MISSING = "'gone.txt' cannot be read: it is not there."
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ("{id: a, uses: files.read, with: {path: gone.txt}}", MISSING),
+        ('{id: a, uses: files.read, with: {path: "{{ inputs.file }}"}}', MISSING),
+        ("{id: a, uses: summarise, with: {file: gone.txt}}", MISSING),
+        ("{id: a, uses: files.rows, with: {path: gone.txt}}", MISSING),
+        ("{id: a, uses: chat, with: {prompt: {file: gone.txt}}}", "there is no file 'gone.txt'."),
+        ("{id: a, uses: chat, with: {prompt: Hi, images: [gone.txt]}}", "gone.txt' cannot be read"),
+        ("{id: a, uses: files.scan, with: {root: gone.txt}}", "gone.txt' is not there"),
+        ("{id: a, uses: search, with: {store: gone.txt, query: Who}}", "there is no store"),
+    ],
+)
+def test_a_file_that_a_step_at_the_top_needs_and_that_is_not_there_is_told(
+    tmp_path: Path, steps: str, words: str
+) -> None:
+    inputs = "inputs: {file: {type: path, default: gone.txt}}\n"
+    world = World(tmp_path, f"{inputs}steps: [{steps}]\n")
+    with pytest.raises(PipelineError) as caught:
+        world.plan()
+    (fault,) = caught.value.faults
+    assert words in fault.message
+    assert fault.mark is not None and fault.mark.line == 2
+
+
+def test_a_file_that_an_earlier_step_makes_need_not_be_there_yet(tmp_path: Path) -> None:
+    world = World(
+        tmp_path,
+        """\
+steps:
+  - {id: made, uses: files.write, with: {path: out/a.txt, text: Hello}}
+  - {id: first, uses: files.read, with: {path: "{{ steps.made.path }}"}}
+  - {id: second, uses: files.read, needs: [made], with: {path: out/a.txt}}
+  - {id: both, uses: chat, with: {prompt: "{{ steps.first.text }}{{ steps.second.text }}"}}
+""",
+    )
+    told = world.plan()
+    assert (told.calls, told.calls_are) == (1, "at most")
+    assert world.run().calls == 1

@@ -113,10 +113,9 @@ def test_a_pipeline_is_a_step_and_its_items_are_known_one_by_one(tmp_path: Path)
 
 def test_what_a_plan_cannot_know_is_told_by_its_whole_name(tmp_path: Path) -> None:
     world = composed(tmp_path)
-    path = "{{ inputs.folder }}/0.txt"
-    listed = f'  - {{id: list, uses: files.read, with: {{path: "{path}"}}}}\n  - id: each'
+    listed = "  - {id: list, uses: tool, with: {name: now}}\n  - id: each"
     world.write("parts/clean.yaml", CLEAN.replace("  - id: each", listed)
-                .replace("doc in steps.docs.files", "doc in steps.list.pages"))  # fmt: skip
+                .replace("doc in steps.docs.files", "doc in [steps.list.result]"))  # fmt: skip
     assert world.plan().notes == (
         "What 'clean.each' has to do is unknown until 'clean.list' has run.",
     )
@@ -152,7 +151,8 @@ def test_the_same_file_run_alone_has_a_ledger_scope_of_its_own(tmp_path: Path) -
 
 def test_for_each_item_of_a_block_a_pipeline_of_its_own(tmp_path: Path) -> None:
     world = areas(tmp_path)
-    assert world.plan().calls is None
+    plan = world.plan()
+    assert (plan.calls, plan.calls_are) == (6, "at most"), "the digests' prompts hold answers alone"
     report = world.run()
     assert report.status == "completed" and report.calls == 6
     assert [one["n"] for one in report.returns] == [2, 2]

@@ -307,14 +307,13 @@ def test_what_plan_cannot_know_it_says(tmp_path: Path) -> None:
         tmp_path,
         """\
 steps:
-  - {id: list, uses: files.read, with: {path: list.json}}
+  - {id: list, uses: tool, with: {name: now}}
   - id: each
-    for_each: line in steps.list.pages
+    for_each: line in [steps.list.result]
     do:
-      - {id: say, uses: prompt, with: {template: "{{ line.text }}"}}
+      - {id: say, uses: prompt, with: {template: "{{ line }}"}}
 """,
     )
-    world.write("list.json", '{"a": 1}')
     plan = world.plan()
     assert plan.notes == ("What 'each' has to do is unknown until 'list' has run.",)
     assert plan.calls is None and plan.has_work

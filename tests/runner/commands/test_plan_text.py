@@ -42,3 +42,11 @@ def test_what_only_the_run_can_tell_is_said() -> None:
         "block 'each' depends on what step 'list' finds.\n"
         "How much that costs is not known yet."
     )
+
+
+def test_a_number_of_calls_that_is_a_bound_or_an_estimate_says_so() -> None:
+    items = (PlanItem("each", "a.md", "new"),)
+    for calls_are in ("at most", "about"):
+        report = PlanReport("folder-digest", items, calls=9, calls_are=calls_are)
+        assert plan_text(report).endswith(f"That would take {calls_are} 9 model calls.")
+        assert report.as_json()["calls_are"] == calls_are
