@@ -1,7 +1,6 @@
-"""Carry a run out at once, and show it in Prefect as soon as that is there. Imports no Prefect.
+"""Carry out a run and show it on the Prefect server that `PREFECT_API_URL` names.
 
-Importing Prefect takes a second or two, and starting its server ten; the first model call waits for
-neither. A run that is over before Prefect is there waits for it a while, so that it is shown.
+Imports no Prefect itself: that takes a second or two, for which the first model call does not wait.
 """
 
 from __future__ import annotations
@@ -10,89 +9,67 @@ import asyncio
 import importlib
 import os
 import threading
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from .border import Border
 from .journey import Journey
 from .report import Report
 from .session import Session
-from .shown import Past
 
-FIRST_CALL_S = 1.0  # who imports takes the processor from who prepares the first model call
+FIRST_CALL_S = 1.0  # the import takes the processor from what prepares the first model call
 END_S = 30.0
-GRACE_S = 1.0  # whether Prefect is there is known at once; while it starts nobody waits for it
 HASTY_S = 15.0  # after a Ctrl-C; the second one ends at once
 CANCEL_S = 5.0
 MOST_TRIES, PAUSE_S = 5, 2.0
 
 
 @dataclass(eq=False)
-class _Sight:
-    """What Prefect has seen of a run."""
+class _Shown:
+    """What Prefect has of a run."""
 
-    begun: asyncio.Event = field(default_factory=asyncio.Event)
-    flow_run: str = ""
+    has_begun: bool = False
     is_whole: bool = False
-    """It took the end, too."""
-    n_tries: int = 0
+    """It has the end, too."""
     why: str = ""
-    is_near: bool = False
-    """Prefect answers, and is being imported or told of the run."""
+    """Why not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prefect:
-    """Where a run is shown."""
-
-    url: Callable[[], Awaitable[str]]
-    """Gives the API's address once it answers; empty: as the environment says. May raise
-    `TrackingError`, whose words are noted."""
-    began: Callable[[str], Awaitable[None]]
-    """Is told the flow run's id."""
-    later: Callable[[Past], Awaitable[bool]] | None = None
-    """Takes a run that ended before Prefect was there, to be shown then; None: nobody does."""
-
-
-async def run(session: Session, stop: asyncio.Event, border: Border, prefect: Prefect) -> Report:
-    """Carry out an open session and give the report; Prefect has no say in it.
+async def run(session: Session, stop: asyncio.Event, border: Border) -> Report:
+    """Carry out an open session and return the report, whatever becomes of showing it.
 
     Raises:
         PipelineError: the YAML turned out to be wrong for the data at hand.
     """
     journey = Journey.begun(session, stop, border)
-    sight = _Sight()
-    showing = asyncio.create_task(_show(journey, prefect, sight))
+    shown = _Shown()
+    showing = asyncio.create_task(_show(journey, shown))
     try:
         return await journey.ended()
     finally:
-        await _finish(showing, journey, sight, prefect, stop)
+        await _finish(showing, journey, shown, stop)
 
 
-async def _show(journey: Journey, prefect: Prefect, sight: _Sight) -> None:
-    """Bring Prefect in and have it follow the journey; again where it went away before it began."""
+async def _show(journey: Journey, shown: _Shown) -> None:
+    """Import Prefect and have it follow the journey; again where it went away before it began."""
     await _first_call(journey)
 
-    async def began(flow_run: str) -> None:
-        sight.flow_run = flow_run
-        sight.begun.set()
-        await prefect.began(flow_run)
+    def began() -> None:
+        shown.has_begun = True
 
-    while not sight.begun.is_set() and sight.n_tries < MOST_TRIES:
-        await asyncio.sleep(PAUSE_S if sight.n_tries else 0)
-        sight.n_tries += 1
+    for n_tries in range(MOST_TRIES):
+        if shown.has_begun:
+            return
+        await asyncio.sleep(PAUSE_S if n_tries else 0)
         try:
-            url = await prefect.url()
-            sight.is_near = True
-            flow = await _imported(url)
-            await flow.follow(journey, url or None, began)
+            flow = await _imported()
+            await flow.follow(journey, began)
         except Exception as error:  # Prefect's, httpx's, websockets', anyio's: said at the end
-            sight.is_near = False
-            sight.why = str(error) or type(error).__name__
+            shown.why = str(error) or type(error).__name__
         else:
-            sight.is_whole = True
+            shown.is_whole = True
+            return
 
 
 async def _first_call(journey: Journey) -> None:
@@ -106,7 +83,7 @@ async def _first_call(journey: Journey) -> None:
         called.cancel()
 
 
-async def _imported(url: str) -> Any:
+async def _imported() -> Any:
     """Import what knows Prefect, in a thread, so that the work goes on."""
     loop = asyncio.get_running_loop()
     imported: asyncio.Future[Any] = loop.create_future()
@@ -122,7 +99,7 @@ async def _imported(url: str) -> Any:
     def work(environ: dict[str, str]) -> None:
         module, failed = None, None
         try:
-            module = _import(environ, url)
+            module = _import(environ)
         except Exception as error:  # told to whoever waits
             failed = error
         with suppress(RuntimeError):  # the loop is closed: the run is over
@@ -133,10 +110,8 @@ async def _imported(url: str) -> Any:
     return await imported
 
 
-def _import(environ: dict[str, str], url: str) -> Any:
+def _import(environ: dict[str, str]) -> Any:
     try:
-        if url:  # what sends its events asks nobody but the environment of the import
-            os.environ["PREFECT_API_URL"] = url
         return importlib.import_module("paddock.runner.flow")
     finally:
         # What we ship for Prefect is for this process alone, not for what it starts.
@@ -148,25 +123,14 @@ def _import(environ: dict[str, str], url: str) -> Any:
 
 
 async def _finish(
-    showing: asyncio.Task[None],
-    journey: Journey,
-    sight: _Sight,
-    prefect: Prefect,
-    stop: asyncio.Event,
+    showing: asyncio.Task[None], journey: Journey, shown: _Shown, stop: asyncio.Event
 ) -> None:
-    """Let Prefect take the end, within bounds; what it did not take is left to whoever can."""
-    if prefect.later is not None and not sight.is_near:
-        begun = asyncio.create_task(sight.begun.wait())
-        await asyncio.wait({showing, begun}, timeout=GRACE_S, return_when=asyncio.FIRST_COMPLETED)
-        begun.cancel()
-    if prefect.later is None or sight.is_near:
-        await asyncio.wait({showing}, timeout=HASTY_S if stop.is_set() else END_S)
+    """Let Prefect take the end, within bounds."""
+    await asyncio.wait({showing}, timeout=HASTY_S if stop.is_set() else END_S)
     if not showing.done():
         showing.cancel()
         await asyncio.wait({showing}, timeout=CANCEL_S)
-    if sight.is_whole or journey.work.cancelled() or journey.work.exception() is not None:
-        return  # an exception is the YAML's fault, and said to whoever waits
-    past = Past.of(journey.session, journey.work.result(), sight.flow_run)
-    if prefect.later is None or not await prefect.later(past):
-        why = sight.why or "it was not there in time"
+    failed = journey.work.cancelled() or journey.work.exception() is not None
+    if not shown.is_whole and not failed:  # else the error says more
+        why = shown.why or "it was not there in time"
         journey.session.tally.note(f"Prefect does not show all of this run: {why}")

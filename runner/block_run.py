@@ -11,6 +11,7 @@ from paddock.pipelines.expressions import ExpressionError
 from .attempt import StepFailed
 from .binding.bound import BoundBlock
 from .body import steps_within
+from .chunks import PrefectState, completed, quarantined
 from .report import STATES, ItemReport, State
 from .scope import Scope
 from .work import NOT_ASKED, BlockWork, ItemWork
@@ -81,12 +82,12 @@ class BlockRun:
         shown = self.shown(item.key)
         return ItemReport(self.block.id, shown, state, seconds, error, item.verdict.why)
 
-    def in_words(self, chunk: Sequence[ItemWork]) -> str:
-        """Count what became of some of the items; those that a border left are not counted."""
+    def state_of(self, chunk: Sequence[ItemWork]) -> PrefectState:
+        """Return what became of some of the items; those that a border left are not counted."""
         indexes = {item.index for item in chunk} & self.ended
         n_failed = sum(index in indexes for index, _ in self.failed)
         done = f"{len(indexes) - n_failed} done"
-        return f"{done}, {n_failed} quarantined" if n_failed else done
+        return quarantined(f"{done}, {n_failed} quarantined") if n_failed else completed(done)
 
 
 def result_of(block: BoundBlock, scope: Scope, last: Any) -> Any:

@@ -19,6 +19,7 @@ from .binding.bound import BoundBlock, BoundNode
 from .block_run import BlockRun, cut, result_of
 from .body import is_whole
 from .border import Border, BorderReached
+from .chunks import PrefectState
 from .clashes import refuse_clashes
 from .evidence import marks_of
 from .groups import start, together
@@ -33,15 +34,17 @@ from .shares import ClaimLost, Pauses, Shares, shared_state
 from .tools import Toolbox
 from .work import ItemWork, Work
 
-ChunkRunner = Callable[[str, Sequence[str], Callable[[], Awaitable[str]]], Awaitable[None]]
-"""(block, keys, what runs them and tells in words how it went) → when it is done."""
+ChunkRunner = Callable[[str, Sequence[str], Callable[[], Awaitable[PrefectState]]], Awaitable[None]]
+"""(step or block, keys of its items, what carries them out and returns their state) → the end."""
 
 # Few enough that progress shows where each item takes seconds; many where one takes a millisecond.
 MODEL_CHUNK_ITEMS, PLAIN_CHUNK_ITEMS = 4, 50
 MODEL_PARALLEL, PLAIN_PARALLEL = 16, 32
 
 
-async def plain_chunks(block: str, keys: Sequence[str], run: Callable[[], Awaitable[str]]) -> None:
+async def plain_chunks(
+    block: str, keys: Sequence[str], run: Callable[[], Awaitable[PrefectState]]
+) -> None:
     """Run a chunk here and now: what `--local` uses."""
     await run()
 
@@ -241,7 +244,7 @@ class Blocks:
             room.release()
             self._border.end(is_whole=has_no_own)
 
-        async def work() -> str:
+        async def work() -> PrefectState:
             async with together() as group:
                 for item in chunk:
                     await room.acquire()
@@ -249,7 +252,7 @@ class Blocks:
                         room.release()
                         break
                     start(group, self._item(run, item), over)
-            return run.in_words(chunk)
+            return run.state_of(chunk)
 
         runner = plain_chunks if run.outer else self._run_chunk
         await runner(run.block.id, [item.key for item in chunk], work)

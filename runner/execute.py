@@ -20,6 +20,7 @@ from .attempt import Failed, StepFailed, Stopped, is_skipped
 from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .blocks import Blocks, ChunkRunner, is_block_skipped
 from .border import Border, BorderReached
+from .chunks import PrefectState, completed, counted, quarantined
 from .evidence import marks_of
 from .groups import together
 from .inside import Inside
@@ -137,10 +138,7 @@ class _Journey:
             self._leave(node, min(partial))
             return
         try:
-            if isinstance(node, BoundBlock):
-                outputs = await self._block(node)
-            else:
-                outputs = await self._step(node)
+            outputs = await self._as_task(node)
         except BorderReached:
             self._leave_for_later(node)
             return
@@ -165,6 +163,23 @@ class _Journey:
         self._tally.note(f"'{node.id}' is left as it is: only some items of '{partial}' were done.")
         self._tally.tell(node.id, "", "skipped")
         self._ended[node.id].set()
+
+    async def _as_task(self, node: BoundNode) -> Any:
+        """Carry out a node as a task of its own; return its outputs."""
+        if self._outer:  # one of the steps of an item, which belongs to a chunk
+            return await self._outputs(node)
+        outputs: Any = None
+
+        async def work() -> PrefectState:
+            nonlocal outputs
+            outputs = await self._outputs(node)
+            return _state_of(node, outputs)
+
+        await self._run_chunk(node.id, (), work)
+        return outputs
+
+    async def _outputs(self, node: BoundNode) -> Any:
+        return await (self._block(node) if isinstance(node, BoundBlock) else self._step(node))
 
     async def _block(self, block: BoundBlock) -> dict[str, Any] | None:
         if is_block_skipped(block, self._scope):
@@ -279,7 +294,7 @@ class _Journey:
         """
 
         async def run_chunk(
-            block: str, keys: Sequence[str], run: Callable[[], Awaitable[str]]
+            block: str, keys: Sequence[str], run: Callable[[], Awaitable[PrefectState]]
         ) -> None:
             await self._run_chunk(f"{step.id}.{block}", keys, run)
 
@@ -304,6 +319,17 @@ class _Journey:
         if walker.blocks.partial:
             self.blocks.partial.add(step.id)
         return returns
+
+
+def _state_of(node: BoundNode, outputs: Any) -> PrefectState:
+    """Return the state that Prefect shows of a top-level step or block that has ended."""
+    if outputs is None:
+        return completed("skipped")
+    if not isinstance(node, BoundBlock):
+        return completed("done")
+    words = counted(outputs["counts"]) or "no items"
+    is_red = any(change["state"] == "quarantined" for change in outputs["changed"])
+    return quarantined(words) if is_red else completed(words)
 
 
 def blocks_whose_results_are_read(bound: BoundPlan) -> frozenset[str]:

@@ -12,7 +12,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -45,15 +45,13 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.client.orchestration import get_client  # noqa: E402
 from prefect.client.schemas.objects import State, StateType  # noqa: E402
 from prefect.flow_engine import run_flow  # noqa: E402
-from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: E402
-from prefect.states import Cancelled, Completed, Failed  # noqa: E402
 
 from .border import Border  # noqa: E402
-from .chunks import Chunk, Progress  # noqa: E402
+from .chunks import Chunk, PrefectState  # noqa: E402
 from .journey import Journey  # noqa: E402
 from .report import Report  # noqa: E402
 from .session import Session  # noqa: E402
-from .shown import inputs_of, outcome_of, slug, table_of  # noqa: E402
+from .shown import PROGRESS, inputs_of, last_state, slug, table_of  # noqa: E402
 from .tally import Tally  # noqa: E402
 
 UPDATE_S = 1.0  # an artefact costs the server 4 to 7 ms
@@ -71,30 +69,26 @@ class _Shown:
 
 
 _shown: ContextVar[_Shown] = ContextVar("shown")
-_seen_work: ContextVar[asyncio.Future[str]] = ContextVar("seen_work")
+_seen_chunk: ContextVar[Chunk] = ContextVar("seen_chunk")
 
 
-async def follow(
-    journey: Journey, url: str | None, began: Callable[[str], Awaitable[None]]
-) -> None:
+async def follow(journey: Journey, began: Callable[[], None]) -> None:
     """Show a journey that is under way as a flow run with the ledger's name, until it has ended.
 
-    `url`: of Prefect's API; None: as the environment says. `began` is told the flow run's id. The
-    journey's own errors are for who awaits it; what is raised here is Prefect's, of many kinds.
+    `began` is called once the flow run is made. The journey's own errors are for its caller; what
+    is raised here is Prefect's, of many kinds.
     """
     session = journey.session
-    wanted: dict[Any, Any] = {PREFECT_API_URL: url} if url else {}
     token = _shown.set(_Shown(journey, signal.getsignal(signal.SIGTERM)))
     try:
-        with temporary_settings(wanted):
-            name, run = session.bound.name, session.tally.run
-            named = run_pipeline.with_options(name=name)
-            parameters = {"path": str(session.bound.file), "inputs": inputs_of(session)}
-            async with get_client() as client:
-                made = await client.create_flow_run(named, parameters=parameters, name=run)
-            await began(str(made.id))  # before it is running, so that no kill leaves it so
-            ended: Any = run_flow(named, flow_run=made, parameters=parameters, return_type="state")
-            await ended
+        name, run = session.bound.name, session.tally.run
+        named = run_pipeline.with_options(name=name)
+        parameters = {"path": str(session.bound.file), "inputs": inputs_of(session)}
+        async with get_client() as client:
+            made = await client.create_flow_run(named, parameters=parameters, name=run)
+        began()
+        ended: Any = run_flow(named, flow_run=made, parameters=parameters, return_type="state")
+        await ended
     finally:
         _shown.reset(token)
 
@@ -125,7 +119,7 @@ async def within(session: Session, stop: asyncio.Event, border: Border | None = 
 async def _show(journey: Journey) -> None:
     """Show chunks and progress until the journey has ended, then its results."""
     tally, name = journey.session.tally, journey.session.bound.name
-    progress = asyncio.create_task(_show_progress(name, journey.progress, journey.work, tally))
+    progress = asyncio.create_task(_show_progress(name, journey))
     await _show_chunks(journey, tally)
     await asyncio.wait({journey.work, progress})
     if journey.chunks.n_unseen:
@@ -177,26 +171,19 @@ def _give_back_sigterm(shown: _Shown) -> None:
 
 async def _as_task(chunk: Chunk, tally: Tally) -> None:
     """Show a chunk as a Prefect task; how its work ended is for who carries it out."""
-    _seen_work.set(chunk.work)
-    named = _chunk.with_options(
-        name=chunk.block, task_run_name=_plain(f"{chunk.block}: {chunk.label}")
-    )
+    _seen_chunk.set(chunk)
+    named = _chunk.with_options(name=chunk.block, task_run_name=_plain(chunk.name))
     with _only_for_looking_at(tally):
         coming: Any = named(chunk.block, chunk.label, return_state=True)
         await coming
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retries=0)
-async def _chunk(block: str, items: str) -> State[None]:
-    """Wait for some items of a block; the state's message counts them."""
-    work = _seen_work.get()
-    await asyncio.wait({work})
-    if work.cancelled():
-        return Cancelled(message="interrupted")
-    error = work.exception()
-    if error is not None:
-        return Failed(message=str(error))
-    return Completed(message=work.result())
+async def _chunk(block: str, items: str) -> State[Any]:
+    """Wait for a step, a block or some items of one, and return the state that it ended in."""
+    chunk = _seen_chunk.get()
+    await asyncio.wait({chunk.work})
+    return _as_prefect_has_it(chunk.state())
 
 
 def _plain(name: str) -> str:
@@ -205,29 +192,31 @@ def _plain(name: str) -> str:
 
 
 def state_of(report: Report) -> State[Any]:
-    """Say in a flow's state how the run ended."""
-    outcome = outcome_of(report)
-    return State(type=StateType(outcome.type), name=outcome.name, message=outcome.message)
+    """Return the flow's state for how the run ended."""
+    return _as_prefect_has_it(last_state(report))
 
 
-async def _show_progress(
-    pipeline: str, progress: Progress, work: asyncio.Future[Report], tally: Tally
-) -> None:
+def _as_prefect_has_it(state: PrefectState) -> State[Any]:
+    return State(type=StateType(state.type), name=state.name, message=state.message)
+
+
+async def _show_progress(pipeline: str, journey: Journey) -> None:
     """Keep one progress artefact up to date, at most once a second, until the run has ended."""
-    key = f"{slug(pipeline)}-progress"
+    key, work = f"{slug(pipeline)}-progress", journey.work
     artefact: UUID | None = None
     shown, is_over = -1.0, False
     while not is_over:  # once more behind the end, which may come while the artefact is made
         is_over = work.done()
-        if progress.percent != shown:
-            with _only_for_looking_at(tally):  # a server that is away is asked again
-                shown = progress.percent
+        percent = journey.percent
+        if percent != shown:
+            with _only_for_looking_at(journey.session.tally):  # a server that is away: asked again
                 if artefact is None:
                     artefact = await acreate_progress_artifact(
-                        progress=shown, key=key, description="Items done"
+                        progress=percent, key=key, description=PROGRESS
                     )
                 else:
-                    await aupdate_progress_artifact(artefact, shown)
+                    await aupdate_progress_artifact(artefact, percent)
+                shown = percent
         if not is_over:
             await asyncio.wait({work}, timeout=UPDATE_S)
 

@@ -1,17 +1,15 @@
-"""Bring a run together with the machine's service and with Prefect, as its way says."""
+"""Bring a run together with the machine's service, as its way says."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from .alongside import Prefect
 from .binding.bound import BoundPlan
 from .pools import models_of
 from .settings import Settings
-from .tracking import TrackingError, Way, reach
+from .tracking import Way
 
 if TYPE_CHECKING:
     from .residence.tenancy import Tenant
@@ -56,35 +54,3 @@ def _is_needed(way: Way, bound: BoundPlan, settings: Settings) -> bool:
     return way.prefect == "service" or (
         not settings.pool_urls and any(not spec.pool for spec in models_of(bound))
     )
-
-
-async def prefect_of(way: Way, tenant: Tenant | None) -> Prefect | None:
-    """Give where a run is shown; None: nowhere, or in the flow run that is current.
-
-    Raises:
-        TrackingError: `PREFECT_API_URL` names an API that cannot be reached.
-    """
-    if way.prefect == "api":
-        await reach(os.environ)
-        return Prefect(_as_the_environment_says, _nobody_cares)
-    if way.prefect != "service" or tenant is None:
-        return None
-    stay = tenant
-
-    async def url() -> str:
-        from .residence.place import NoResidence
-
-        try:
-            return await stay.prefect_url()
-        except NoResidence as error:
-            raise TrackingError(str(error)) from None
-
-    return Prefect(url, stay.began, lambda past: stay.leave_word(past.as_json()))
-
-
-async def _as_the_environment_says() -> str:
-    return ""
-
-
-async def _nobody_cares(flow_run: str) -> None:
-    """Take the id of a flow run that is another service's to look after."""

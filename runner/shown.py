@@ -1,78 +1,64 @@
-"""What of a run is shown in Prefect, as plain values: inputs, how it ended, a table. No Prefect."""
+"""What Prefect shows of a run, as plain values: inputs, end, table. Imports no Prefect."""
 
 from __future__ import annotations
 
 import re
 import time
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .chunks import PrefectState, completed, counted, quarantined
 from .report import Report
-from .session import Session
+
+if TYPE_CHECKING:
+    from .session import Session
 
 MOST_ROWS = 500
+PROGRESS = "How much of the steps and blocks is done"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A run's last state, in Prefect's words."""
-
-    type: str
-    name: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """A run whose end Prefect was not there to be shown."""
-
-    pipeline: str
-    run: str
-    parameters: dict[str, Any]
-    outcome: Outcome
-    began: float
-    """Unix times."""
-    ended: float
-    key: str
-    """Of the artefact that has the rows."""
-    rows: list[dict[str, Any]]
-    description: str
-    flow_run: str = ""
-    """Its id, where it was made; only its end is missing then."""
-
-    @classmethod
-    def of(cls, session: Session, report: Report, flow_run: str = "") -> Past:
-        """Give a run that has just ended."""
-        rows, description = table_of(report)
-        return cls(
-            pipeline=session.bound.name,
-            run=session.tally.run,
-            parameters={"path": str(session.bound.file), "inputs": inputs_of(session)},
-            outcome=outcome_of(report),
-            began=session.began,
-            ended=time.time(),
-            key=f"{slug(session.bound.name)}-results",
-            rows=rows,
-            description=description,
-            flow_run=flow_run,
-        )
-
-    def as_json(self) -> dict[str, Any]:
-        """Give it as JSON has it."""
-        return asdict(self)
+def head_of(session: Session) -> dict[str, Any]:
+    """Return what is known of a run at its start, as JSON has it."""
+    return {
+        "pipeline": session.bound.name,
+        "run": session.tally.run,
+        "parameters": {"path": str(session.bound.file), "inputs": inputs_of(session)},
+        "began": session.began,
+    }
 
 
-def outcome_of(report: Report) -> Outcome:
-    """Say how a run ended; quarantined items don't make it a failure."""
-    words = ", ".join(f"{n} {state}" for state, n in report.counts.items() if n)
-    words = words or report.message or "nothing to do"  # other machines counted, and said so
+def end_of(report: Report) -> dict[str, Any]:
+    """Return how a run ended and its table of items, as JSON has it; times are Unix times."""
+    state = last_state(report)
+    rows, description = table_of(report)
+    return {
+        "state": {"type": state.type, "name": state.name, "message": state.message},
+        "ended": time.time(),
+        "rows": rows,
+        "description": description,
+    }
+
+
+def unfinished(type_: str, name: str, message: str) -> dict[str, Any]:
+    """Return the end of a run that came to no report, as `end_of` does."""
+    state = {"type": type_, "name": name, "message": message}
+    return {"state": state, "ended": time.time(), "rows": [], "description": ""}
+
+
+def last_state(report: Report) -> PrefectState:
+    """Return the state in which a run ended; items that are newly quarantined make it red.
+
+    >>> last_state(Report("a", "p", "completed", {"fresh": 2}))
+    PrefectState(type='COMPLETED', name='Completed', message='2 fresh')
+    """
+    # Where other machines did the work, they counted, and the message says so.
+    words = counted(report.counts) or report.message or "nothing to do"
     if report.status == "failed":
-        return Outcome("FAILED", "Failed", report.message or words)
+        return PrefectState("FAILED", "Failed", report.message or words)
     if report.status == "interrupted":
-        return Outcome("CANCELLED", "Cancelled", report.message or words)
+        return PrefectState("CANCELLED", "Cancelled", report.message or words)
     if report.status == "budget":
-        return Outcome("COMPLETED", "Budget", report.message or words)
-    return Outcome("COMPLETED", "Completed", words)
+        return PrefectState("COMPLETED", "Budget", report.message or words)
+    return quarantined(words) if report.exit_status() else completed(words)
 
 
 def inputs_of(session: Session) -> dict[str, Any]:

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from paddock.engine.request import Pool, Role
 
-    from .alongside import Prefect
     from .binding.bound import BoundPlan
     from .border import Border
     from .observer import Observer
+    from .residence.tenancy import Tenant
     from .secrets import Secrets
     from .session import Session
     from .settings import Settings
@@ -208,9 +208,9 @@ async def run_async(
     from .notify.telling import telling
     from .observer import Silent
     from .pools import Interrupted
-    from .serving import prefect_of, served
+    from .serving import served
     from .session import opened
-    from .tracking import is_within, way
+    from .tracking import is_within, reach, way
     from .work import Options
 
     settings, bound, secrets = prepare(Path(path), inputs, settings, text, allow, environ)
@@ -241,7 +241,8 @@ async def run_async(
         ending = telling(bound, settings, observer, secrets, stop, wanted=wanted)
         outcome = await enter(ending)
         tenant = await enter(served(how, bound, settings, observer.note))
-        prefect = await prefect_of(how, tenant)
+        if how.prefect == "api":
+            await reach(os.environ)
         here = tenant.place if tenant is not None else None
         try:
             session = await enter(
@@ -255,7 +256,7 @@ async def run_async(
             report = outcome.report = _not_begun(error, bound, stop, border)
             observer.ended(report)
             return report
-        report = outcome.report = await _journey(session, stop, border, how, prefect)
+        report = outcome.report = await _journey(session, stop, border, how, tenant)
         return report
 
 
@@ -276,12 +277,12 @@ def _not_begun(error: Exception, bound: BoundPlan, stop: asyncio.Event, border: 
 
 
 async def _journey(
-    session: Session, stop: asyncio.Event, border: Border, how: Way, prefect: Prefect | None
+    session: Session, stop: asyncio.Event, border: Border, how: Way, tenant: Tenant | None
 ) -> Report:
     """Carry out an open session, and tell how it ended, by an error too."""
     session.begin()
     try:
-        report = await _carried_out(session, stop, border, how, prefect)
+        report = await _carried_out(session, stop, border, how, tenant)
     except Exception as error:
         session.end(session.tally.report("failed", message=str(error) or type(error).__name__))
         raise
@@ -291,13 +292,17 @@ async def _journey(
 
 
 async def _carried_out(
-    session: Session, stop: asyncio.Event, border: Border, how: Way, prefect: Prefect | None
+    session: Session, stop: asyncio.Event, border: Border, how: Way, tenant: Tenant | None
 ) -> Report:
     """Carry out an open session: shown in Prefect, in the flow run that is current, or plainly."""
-    if prefect is not None:
+    if how.prefect == "service" and tenant is not None:
+        from . import feed
+
+        return await feed.run(session, stop, border, tenant.mirror)
+    if how.prefect == "api":
         from . import alongside
 
-        return await alongside.run(session, stop, border, prefect)
+        return await alongside.run(session, stop, border)
     if how.prefect == "within":
         from . import flow
 

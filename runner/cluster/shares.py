@@ -32,7 +32,7 @@ class Share:
     @property
     def is_done(self) -> bool:
         """Whether it has walked the whole plan: then the job is done, whoever did what of it."""
-        return self.phase == "ended" and self.state == "Completed"
+        return self.phase == "ended" and self.state in ("Completed", "Quarantined")
 
     @property
     def is_spent(self) -> bool:

@@ -27,8 +27,8 @@ from paddock.engine.remote import wire
 from paddock.engine.remote.door import routes as pool_routes
 
 from .control import PREFIX
-from .late import LateRuns
-from .leases import Lease, Leases
+from .leases import Leases
+from .mirror import Mirrors
 from .prefect_server import PrefectServer
 from .record import Residence
 
@@ -46,8 +46,7 @@ class Desk:
     prefect: PrefectServer
     leases: Leases
     idle_s: float
-    late: LateRuns
-    on_crash: Callable[[Lease], Awaitable[None]]
+    mirrors: Mirrors
     ends: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it is asked to end."""
 
@@ -87,8 +86,7 @@ def make_app(desk: Desk) -> ASGIApp:
         "": ("GET", _told),
         "/prefect": ("POST", _prefect),
         "/lease": ("POST", _lease),
-        "/farewell": ("POST", _farewell),
-        "/past": ("POST", _past),
+        "/mirror": ("POST", _mirror),
         "/retire": ("POST", _retire),
         "/rest": ("POST", _rest),
         "/stop": ("POST", _stop),
@@ -114,6 +112,7 @@ async def _prefect(request: Request) -> Response:
     within_s = min(WAIT_S, float((await _body(request)).get("within_s", 0.0)))
     server = _desk(request).prefect
     server.want()
+    _desk(request).mirrors.take_kept()
     told = await server.ready(within_s) if within_s > 0 else server.told
     return JSONResponse(told.as_json())
 
@@ -132,27 +131,16 @@ async def _lease(request: Request) -> Response:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(desk.ends.wait(), BEAT_S)
             finally:
-                if lease.flow_run and not lease.is_left and not desk.ends.is_set():
-                    await asyncio.shield(desk.on_crash(lease))
+                if not desk.ends.is_set():
+                    desk.mirrors.crashed(lease)
 
     return await stream(request, beats(), wire.MEDIA_TYPE, _nothing)
 
 
-async def _farewell(request: Request) -> Response:
-    """Note a run's name in Prefect, or that it has ended in order."""
-    body, desk = await _body(request), _desk(request)
-    for lease in desk.leases.held:
-        if lease.id and lease.id == body.get("id"):
-            lease.flow_run = str(body.get("flow_run", ""))
-            lease.is_left = bool(body.get("is_left", False))
-    return JSONResponse({})
-
-
-async def _past(request: Request) -> Response:
-    """Show a run that has ended, once Prefect is there."""
-    desk = _desk(request)
-    desk.prefect.want()
-    return JSONResponse({"is_taken": desk.late.take(await _body(request))})
+async def _mirror(request: Request) -> Response:
+    """Take how a run goes, to be shown in Prefect."""
+    desk, body = _desk(request), await _body(request)
+    return JSONResponse({"is_new": desk.mirrors.take(body)})
 
 
 async def _retire(request: Request) -> Response:

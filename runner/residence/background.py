@@ -56,7 +56,7 @@ async def _serve(settings: Settings, *, wants_prefect: bool) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, desk.ends.set)
         log.info("serves at %s (process %d)", place.socket, os.getpid())
-        while not desk.ends.is_set() and not desk.leases.is_over(idle_s):
+        while not desk.ends.is_set() and (desk.mirrors.n_ended or not desk.leases.is_over(idle_s)):
             try:
                 async with asyncio.timeout(LOOK_S):
                     await desk.ends.wait()

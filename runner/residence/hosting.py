@@ -24,10 +24,9 @@ from paddock.runner.settings import Settings
 
 from . import find, record
 from .app import Desk, make_app
-from .crashes import mark_crashed
-from .late import LateRuns
 from .leases import Leases
 from .lodging import lodge
+from .mirror import Mirrors
 from .place import NoResidence, Place, made, place_of
 from .prefect_server import PrefectServer
 from .record import Kind, Residence
@@ -179,9 +178,11 @@ async def held(
         )  # fmt: skip
 
         leases = Leases()
-        late = LateRuns(prefect, leases)
-        stack.push_async_callback(late.close)
-        desk = Desk(residence, pool, prefect, leases, idle_s, late, mark_crashed(prefect))
+        mirrors = Mirrors(prefect, settings.state_dir)
+        stack.push_async_callback(mirrors.close)
+        if wants_prefect:
+            mirrors.take_kept()
+        desk = Desk(residence, pool, prefect, leases, idle_s, mirrors)
         # Before the door opens: whoever finds it open reads who is behind it.
         record.write(place.record, record.as_record(residence))
         stack.callback(place.record.unlink, missing_ok=True)

@@ -19,9 +19,6 @@ class Lease:
     pid: int
     pipeline: str
     since: float
-    flow_run: str = ""
-    """The Prefect run that is crashed if the lease ends without a farewell."""
-    is_left: bool = False
 
     def as_json(self, now: float) -> dict[str, Any]:
         """Give it as it goes over the socket."""

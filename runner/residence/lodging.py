@@ -7,7 +7,7 @@ import json
 import os
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from .control import PREFIX
@@ -43,12 +43,6 @@ class Lodging:
         """
         wish = {"within_s": within_s}
         return await asked(self.residence, "/prefect", wish, within_s=within_s + CONNECT_S)
-
-    async def tell(self, flow_run: str, *, is_left: bool = False) -> None:
-        """Say which Prefect run this is, or that it has ended in order; a gone service is none."""
-        body = {"id": self.id, "flow_run": flow_run, "is_left": is_left}
-        with suppress(NoResidence):
-            await asked(self.residence, "/farewell", body)
 
 
 @asynccontextmanager

@@ -6,25 +6,21 @@ A service that goes away in the middle of a run is found or started again, here 
 from __future__ import annotations
 
 import asyncio
-import json
-import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.remote.pool import Place
 from paddock.runner.settings import Settings
 
-from . import find
+from . import find, unshown
 from .ensure import ensure
 from .lodging import Lodging, asked, lodge
 from .place import NoResidence, place_of
 from .record import Residence
 
 MOST_RETURNS = 10  # a service that goes away so often in one run will not stay
-PREFECT_S = 120.0
-LOOK_S = 1.0
 
 
 class Tenant:
@@ -41,7 +37,6 @@ class Tenant:
         self._stack = AsyncExitStack()
         self._lodging: Lodging | None = None
         self._n_moves = 0
-        self._flow_run = ""
 
     @property
     def residence(self) -> Residence:
@@ -60,13 +55,9 @@ class Tenant:
         self._lodging = await self._stack.enter_async_context(
             lodge(residence, pipeline=self._pipeline)
         )
-        if self._flow_run:
-            await self._lodging.tell(self._flow_run)
 
     async def move_out(self) -> None:
         """Give the lease back."""
-        if self._lodging is not None and self._flow_run:
-            await self._lodging.tell(self._flow_run, is_left=True)
         await self._stack.aclose()
 
     async def stay(self) -> None:
@@ -96,40 +87,26 @@ class Tenant:
                 raise EngineError(str(error)) from None
         return Place(socket=self.residence.socket)
 
-    async def prefect_url(self) -> str:
-        """Wait for Prefect's API and give its address.
+    async def mirror(self, update: dict[str, Any]) -> bool:
+        """Have the service show how the run goes; implements `paddock.runner.feed.Send`.
 
-        Raises:
-            NoResidence: it does not answer in time; says why.
+        The end of a run is written down for the next service where this one does not answer.
         """
-        deadline, why = time.monotonic() + PREFECT_S, ""
-        while time.monotonic() < deadline:
-            with suppress(NoResidence):  # one that went away is being replaced
-                assert self._lodging is not None
-                told = await self._lodging.prefect(deadline - time.monotonic())
-                if told.get("state") == "ready":
-                    return str(told["url"])
-                why = str(told.get("why", ""))
-            await asyncio.sleep(LOOK_S)
-        raise NoResidence(f"its server did not start within {PREFECT_S:g} s. {why}".strip())
-
-    async def began(self, flow_run: str) -> None:
-        """Note the Prefect run, which is crashed if this process goes without a farewell."""
-        self._flow_run = flow_run
-        if self._lodging is not None:
-            await self._lodging.tell(flow_run)
-
-    async def leave_word(self, past: dict[str, Any]) -> bool:
-        """Have the service show a run that has ended, once Prefect is there; tells whether it will.
-
-        Its rows can be large, and its values those of the pipeline: what JSON has no word for is
-        written as text.
-        """
+        assert self._lodging is not None
+        update |= {"lease": self._lodging.id}
         try:
-            told = await asked(self.residence, "/past", json.loads(json.dumps(past, default=str)))
+            told = await asked(self.residence, "/mirror", update)
         except NoResidence:
-            return False
-        return bool(told.get("is_taken"))
+            if update["end"] is not None:
+                self._keep(update)
+            return True
+        return bool(told.get("is_new"))
+
+    def _keep(self, update: dict[str, Any]) -> None:
+        try:
+            unshown.keep(self._settings.state_dir, update)
+        except OSError as error:
+            self._tell(f"Prefect does not show the end of this run: {error}")
 
     async def _move(self, gone: Lodging) -> None:
         """Move to a service that runs, once for all who found the old one gone."""

@@ -321,7 +321,9 @@ def _end(kind: StateType, name: str) -> End:
         return "budget" if name == "Budget" else "completed"
     if kind == StateType.CANCELLED:
         return "skipped" if name == "Skipped" else "interrupted"
-    return "failed" if kind == StateType.FAILED else "crashed" if kind == StateType.CRASHED else ""
+    if kind == StateType.FAILED:
+        return "completed" if name == "Quarantined" else "failed"
+    return "crashed" if kind == StateType.CRASHED else ""
 
 
 def _tracked(run: FlowRun) -> Tracked:

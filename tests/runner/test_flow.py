@@ -60,6 +60,7 @@ async def main():
     print(json.dumps({
         "runs": [
             {"name": r.name, "flow": flows[r.flow_id], "state": r.state.name,
+             "type": r.state.type.value,
              "message": r.state.message, "parameters": r.parameters, "id": str(r.id)}
             for r in runs],
         "tasks": [
@@ -96,6 +97,7 @@ def test_a_run_appears_in_prefect_with_its_tasks_and_artefacts(
     world = World(folder)
     world.documents(6)
     world.write("inbox/{odd} name.txt", "A name with braces.")
+    world.write("inbox/below/deep.txt", "A document in a folder of its own.")
     world.write("inbox/empty.txt", "")
     environ = {"PREFECT_API_URL": prefect_api, "PREFECT_HOME": str(home), "CI": ""}
     first = python(RUN, str(folder), environ=environ)
@@ -105,34 +107,45 @@ def test_a_run_appears_in_prefect_with_its_tasks_and_artefacts(
     world.edit("root: ./inbox", "root: ./nowhere")
     third = python(RUN, str(folder), environ=environ)
     seen = _settled(world.file, environ)
-    assert (first["status"], first["chats"]) == ("quarantined", 8)
-    assert (second["counts"]["fresh"], second["chats"]) == (8, 0)
+    assert (first["status"], first["chats"]) == ("quarantined", 9)
+    assert (second["counts"]["fresh"], second["chats"]) == (9, 0)
     assert third["status"] == "failed"
 
     by_name = {run["name"]: run for run in seen["runs"]}
     assert {first["run"], second["run"], third["run"]} < set(by_name)
     assert sorted(run["state"] for run in seen["runs"]) == [
-        "Cancelled", "Completed", "Completed", "Failed",
+        "Cancelled", "Completed", "Failed", "Quarantined",
     ]  # fmt: skip
     assert {run["flow"] for run in seen["runs"]} == {"summaries"}
     run = by_name[first["run"]]
-    assert (run["state"], run["message"]) == ("Completed", "1 quarantined, 8 new")
+    assert (run["state"], run["message"]) == ("Quarantined", "9 new, 1 quarantined")
+    assert run["type"] == "FAILED"  # the page takes the colour from it
+    known = by_name[second["run"]]  # nothing is newly quarantined, so its exit status is 0
+    assert (known["state"], known["message"]) == ("Completed", "9 fresh, 1 quarantined")
     assert run["parameters"]["path"] == str(world.file)
     assert by_name[third["run"]]["state"] == "Failed"
     assert by_name[third["run"]]["message"] == third["message"]
 
-    tasks = [task for task in seen["tasks"] if task["run"] == run["id"]]
-    assert {task["state"] for task in tasks} == {"Completed"}
-    assert {task["name"] for task in tasks} == {
-        "each: 0.txt and 3 more", "each: 4.txt and 3 more",
-    }  # fmt: skip
-    assert {task["message"] for task in tasks} == {"4 done", "3 done, 1 quarantined"}
+    def tasks(name: str) -> dict[str, tuple[str, str]]:
+        own = [task for task in seen["tasks"] if task["run"] == by_name[name]["id"]]
+        return {task["name"]: (task["state"], task["message"]) for task in own}
+
+    assert tasks(first["run"]) == {
+        "docs": ("Completed", "done"),
+        "each": ("Quarantined", "8 new, 1 quarantined"),
+        "each: 0.txt and 3 more": ("Completed", "4 done"),
+        "each: 4.txt and 3 more": ("Quarantined", "3 done, 1 quarantined"),
+        "each: (odd) name.txt": ("Completed", "1 done"),
+        "digest": ("Completed", "done"),
+        "report": ("Completed", "done"),
+    }
+    assert tasks(second["run"])["each"] == ("Completed", "8 fresh, 1 quarantined")
 
     shown = {a["key"]: a for a in seen["artefacts"] if a["run"] == run["id"]}
     assert shown["summaries-progress"]["data"] == 100
     rows = json.loads(shown["summaries-results"]["data"])
     assert rows[0]["key"] == "empty.txt" and rows[0]["error"]
-    assert len(rows) == 9
+    assert len(rows) == 10
 
 
 def _ended_by(number: signal.Signals, folder: Path, environ: Mapping[str, str]) -> int:
@@ -155,7 +168,7 @@ def _settled(file: Path, environ: Mapping[str, str]) -> Any:
     while True:
         seen = python(READ, str(file), environ=environ)
         n_done = len([task for task in seen["tasks"] if task["state"] == "Completed"])
-        if n_done >= 2 or time.monotonic() > deadline:
+        if n_done >= 8 or time.monotonic() > deadline:
             return seen
         time.sleep(1)
 

@@ -47,10 +47,42 @@ def test_the_next_run_finds_service_and_model(home: Home) -> None:
 def test_runs_are_shown_in_prefect(home: Home) -> None:
     home.more(1)
     report, _ = home.run()
-    assert home.shown(report["run"]) == "Completed"
-    until(lambda: "each" in [one["name"].partition(":")[0] for one in home.tasks()])
+    until(lambda: home.shown(report["run"]) == "Completed")
+    names = {one["name"] for one in home.tasks()}
+    assert {"docs", "each"} < names
+    assert any(name.startswith("each: ") for name in names)
     keys = {one["key"] for one in home.api("artifacts/filter", {"limit": 200})}
     assert {"ferries-progress", "ferries-results"} <= keys
+
+
+def test_no_run_waits_for_prefect_or_imports_it(home: Home) -> None:
+    server = psutil.Process(home.told()["prefect"]["pid"])
+    server.suspend()
+    try:
+        report, said = home.run(PYTHONPROFILEIMPORTTIME="1")
+        assert report["status"] == "completed"
+        assert re.search(r"\| +paddock\.runner\.feed$", said, re.MULTILINE)
+        assert not re.search(r"\| +prefect$", said, re.MULTILINE)
+    finally:
+        server.resume()
+    until(lambda: home.shown(report["run"]) == "Completed")
+
+
+def test_new_quarantine_is_red_and_progress_ends_at_100(home: Home) -> None:
+    home.more(1)
+    (home.root / "inbox/below").mkdir()
+    (home.root / "inbox/below/deep.txt").write_text("A document in a folder of its own.")
+    (home.root / "inbox/empty.txt").write_text("")
+    done = home.paddock("run", "--json", "pipeline.yaml")
+    assert done.returncode == 3, done.stderr
+    run = json.loads(done.stdout)["run"]
+    until(lambda: home.shown(run) == "Quarantined")
+    (shown,) = [one for one in home.api("flow_runs/filter", {}) if one["name"] == run]
+    assert shown["state_type"] == "FAILED"
+    wanted = {"artifacts": {"flow_run_id": {"any_": [shown["id"]]}}}
+    told = {one["key"]: one["data"] for one in home.api("artifacts/filter", wanted)}
+    assert told["ferries-progress"] == 100
+    (home.root / "inbox/empty.txt").unlink()
 
 
 def test_the_run_that_came_before_prefect_is_shown_too(home: Home) -> None:
@@ -82,6 +114,7 @@ def test_status_says_what_it_holds(home: Home) -> None:
 
 def test_local_and_ci_run_without_it(home: Home) -> None:
     home.more(1)
+    until(lambda: "Running" not in {one["state_name"] for one in home.api("flow_runs/filter")})
     n_shown = len(home.api("flow_runs/filter", {"limit": 200}))
     report, _ = home.run("--local")
     assert report["models"]["smollm2:135m"]["loads"] == 1

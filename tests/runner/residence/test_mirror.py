@@ -1,0 +1,206 @@
+"""Runs are shown in Prefect as their processes tell of them, by a server that comes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from paddock.runner.residence import mirror, unshown
+from paddock.runner.residence.leases import Lease
+from paddock.runner.residence.mirror import Mirrors
+from paddock.runner.residence.prefect_server import PrefectServer, Told
+
+DONE = {"type": "COMPLETED", "name": "Completed", "message": "2 new"}
+ROWS = [{"step": "each", "key": "a.txt", "state": "new"}]
+
+
+class Api:
+    """As much of Prefect's REST API as runs need, over the network; it can be away."""
+
+    def __init__(self) -> None:
+        self.is_away = False
+        self.n_refused = 0
+        self.made: dict[str, dict[str, Any]] = {}
+        self.wanted = asyncio.Event()
+
+    @property
+    def told(self) -> Told:
+        return Told("ready", self.url)
+
+    def want(self) -> str:
+        self.wanted.set()
+        return self.url
+
+    async def ready(self, within_s: float = 0.0) -> Told:
+        return self.told
+
+    async def __aenter__(self) -> Api:
+        self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/api"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        n_bytes = int(head.lower().partition("content-length: ")[2].split("\r\n")[0])
+        body = json.loads(await reader.readexactly(n_bytes))
+        method, path, _ = head.split(" ", 2)
+        if self.is_away:
+            self.n_refused += 1
+            writer.write(b"HTTP/1.1 503 Away\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        else:
+            said = json.dumps(self._told(method, path.removeprefix("/api/"), body)).encode()
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
+                % (len(said), said)
+            )
+        await writer.drain()
+        writer.close()
+
+    def _told(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        kind, _, rest = path.partition("/")
+        if rest.endswith("/set_state"):
+            self.made[rest.removesuffix("/set_state")]["state"] = body["state"]
+            return {}
+        if method == "PATCH":
+            return self.made[rest].update(body) or {}
+        names = ("idempotency_key", "dynamic_key", "key", "name")
+        id_ = f"{kind}-{next(body[name] for name in names if name in body)}"
+        return self.made.setdefault(id_, {"id": id_, "kind": kind, **body})
+
+    def of(self, kind: str) -> dict[str, tuple[str, str]]:
+        """Give names and states of what is shown."""
+        return {
+            one["name"]: (one["state"]["name"], one["state"].get("message", ""))
+            for one in self.made.values()
+            if one["kind"] == kind and "state" in one
+        }
+
+
+def update(end: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    """Tell of a run with a step and a chunk."""
+    tasks = {"0": ["docs", "COMPLETED", "Completed", "done"], "1": ["each: a", "RUNNING", "R", ""]}
+    return {
+        "id": "1f", "lease": "lease", "pipeline": "Ferries", "run": "calm-jay", "parameters": {},
+        "began": time.time(), "tasks": tasks, "percent": 50.0, "end": end, **more,
+    }  # fmt: skip
+
+
+def ended(**more: Any) -> dict[str, Any]:
+    """Tell of the run's end."""
+    end = {"state": DONE, "ended": time.time(), "rows": ROWS, "description": "1 items"}
+    tasks = {"1": ["each: a", "COMPLETED", "Completed", "2 done"]}
+    return update(end, **{"tasks": tasks, "percent": 100.0, **more})
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    async with asyncio.timeout(60):
+        while not is_so():  # noqa: ASYNC110 - there is nothing else to wait for
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Give what runs a scene with a Prefect server and what mirrors runs there."""
+    monkeypatch.setattr(mirror, "PAUSES_S", (0.01,) * 4)
+
+    def run(scene: Callable[[Api, Mirrors, Path], Awaitable[None]]) -> None:
+        async def main() -> None:
+            async with Api() as api:
+                mirrors = Mirrors(cast(PrefectServer, api), tmp_path)
+                await scene(api, mirrors, tmp_path)
+                await mirrors.close()
+
+        asyncio.run(main())
+
+    return run
+
+
+def test_a_run_is_shown_with_its_tasks_and_ends_at_100_percent(show: Callable[..., None]) -> None:
+    async def scene(api: Api, mirrors: Mirrors, state_dir: Path) -> None:
+        assert mirrors.take(update())
+        await until(lambda: "ferries-progress" in str(api.made))
+        assert api.of("flow_runs") == {"calm-jay": ("Running", "")}
+        assert api.of("task_runs") == {"docs": ("Completed", "done"), "each: a": ("Running", "")}
+        assert not mirrors.take(ended())
+        await until(lambda: not mirrors.n_ended)
+        assert api.of("flow_runs") == {"calm-jay": ("Completed", "2 new")}
+        assert api.of("task_runs")["each: a"] == ("Completed", "2 done")
+        assert api.made["artifacts-ferries-progress"]["data"] == 100.0
+        assert json.loads(api.made["artifacts-ferries-results"]["data"]) == ROWS
+        assert not unshown.kept(state_dir)
+
+    show(scene)
+
+
+def test_a_server_that_is_away_loses_nothing(show: Callable[..., None]) -> None:
+    async def scene(api: Api, mirrors: Mirrors, state_dir: Path) -> None:
+        mirrors.take(update())
+        await until(lambda: api.of("flow_runs"))
+        api.is_away = True
+        mirrors.take(ended())
+        await until(lambda: api.n_refused > 2)
+        api.is_away = False
+        await until(lambda: not mirrors.n_ended)
+        assert api.of("flow_runs") == {"calm-jay": ("Completed", "2 new")}
+        assert api.of("task_runs")["each: a"] == ("Completed", "2 done")
+
+    show(scene)
+
+
+def test_a_process_that_goes_without_an_end_is_crashed(show: Callable[..., None]) -> None:
+    async def scene(api: Api, mirrors: Mirrors, state_dir: Path) -> None:
+        mirrors.take(update())
+        mirrors.take(ended(id="2f", run="other", lease="other"))
+        mirrors.crashed(Lease("other", 1, "ferries", 0.0))
+        mirrors.crashed(Lease("lease", 77, "ferries", 0.0))
+        await until(lambda: not mirrors.n_ended)
+        words = "Its process 77 is gone; the same command continues."
+        assert api.of("flow_runs") == {
+            "calm-jay": ("Crashed", words), "other": ("Completed", "2 new"),
+        }  # fmt: skip
+        assert api.of("task_runs")["each: a"] == ("Crashed", words)
+
+    show(scene)
+
+
+def test_what_a_service_could_not_show_the_next_one_does(show: Callable[..., None]) -> None:
+    async def scene(api: Api, mirrors: Mirrors, state_dir: Path) -> None:
+        api.is_away = True
+        mirrors.take(update())
+        mirrors.take(ended(began=time.time() - 60))
+        await until(lambda: api.n_refused)
+        await mirrors.close()
+        api.is_away = False
+        later = Mirrors(cast(PrefectServer, api), state_dir)
+        later.take_kept()
+        await until(lambda: not later.n_ended)
+        ((state, words),) = api.of("flow_runs").values()
+        assert state == "Completed"
+        assert words.startswith("2 new. It ran from 20")
+        assert set(api.of("task_runs")) == {"docs", "each: a"}
+        assert not unshown.kept(state_dir)
+        later.take_kept()
+        assert not later.n_ended
+
+    show(scene)
+
+
+def test_what_prefect_refuses_for_good_is_left(
+    show: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene(api: Api, mirrors: Mirrors, state_dir: Path) -> None:
+        mirrors.take(ended(pipeline=None))
+        monkeypatch.setattr(api, "_told", lambda *_: [])
+        await until(lambda: not mirrors.n_ended)
+        assert not unshown.kept(state_dir)
+
+    show(scene)
