@@ -31,7 +31,7 @@ def test_other_settings_of_the_pool_or_another_version_mean_another_service(
     assert place_of(settings(tmp_path)) == one
     assert place_of(replace(settings(tmp_path), is_debug=True)) == one
     assert place_of(settings(tmp_path, num_parallel=3)).name != one.name
-    monkeypatch.setattr(place, "version", lambda _: "9.9.9")
+    monkeypatch.setattr(place, "own_version", lambda: "9.9.9")
     assert place_of(settings(tmp_path)).name != one.name
 
 
