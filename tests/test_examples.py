@@ -141,7 +141,10 @@ def test_a_batch_in_ci_sorts_messages_and_leaves_what_ci_reads(tmp_path: Path) -
     assert f"- kind-crew.txt: {mail['kind']}, " in text
 
 
-INSTALLS = re.compile(r"^(pip install uv && )?uv tool install 'paddock-llm\[demo\]'")
+INSTALLS = re.compile(
+    r"^(pip install uv && )?uv tool install --find-links wheels 'paddock-llm\[demo\]'"
+    r" --with paddock-llama\b"
+)
 ACTIONS = {"checkout", "setup-uv", "upload-artifact", "cache", "cache/restore", "cache/save"}
 
 

@@ -32,7 +32,7 @@ _LOW_MEMORY_BYTES = 10**9
 
 # How to get llama.cpp built for a device; the same lines as in README.md.
 BUILD = (
-    'CMAKE_ARGS="{flag}" pip install --force-reinstall --no-cache-dir '
+    'CXXFLAGS="-fno-dse" CMAKE_ARGS="{flag}" pip install --force-reinstall --no-cache-dir '
     "--no-binary llama-cpp-python llama-cpp-python"
 )
 # Where `paddock-llama` is used, its extras bring the backend and nothing is compiled.

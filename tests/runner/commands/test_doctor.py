@@ -41,8 +41,8 @@ def test_a_processor_build_that_meets_a_device_is_loud_about_it() -> None:
         "NVIDIA H200, 150.8 GB, compute capability 9.0 IS NOT USED: llama-cpp-python was built "
         "for the processor only",
         "Build it for the device, which needs the vendor's toolkit:\n"
-        'CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall --no-cache-dir '
-        "--no-binary llama-cpp-python llama-cpp-python",
+        'CXXFLAGS="-fno-dse" CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall '
+        "--no-cache-dir --no-binary llama-cpp-python llama-cpp-python",
     )
     assert findings.exit_status(found) == 0
 
