@@ -26,6 +26,15 @@ class ModelNotFound(EngineError):
         )
 
 
+class NoModelFile(ModelNotFound):
+    """A model is named by the path of a file, and there is none."""
+
+    def __init__(self, ref: str) -> None:
+        self.ref = ref
+        self.known = ()
+        EngineError.__init__(self, f"no such file: '{ref}'.")
+
+
 class NotServed(ModelNotFound):
     """A server elsewhere has no model of this name."""
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 import mmap
+import re
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from paddock.engine.errors import ModelBroken
+from paddock.engine.errors import ModelBroken, NoModelFile
 
 Scalar = str | int | float | bool
 
@@ -62,6 +63,7 @@ _FILLING = (
     ("<PRE>", "<SUF>", "<MID>"),
     ("<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"),
 )
+_PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<n>\d{5})\.gguf")
 _TOKENS = "tokenizer.ggml.tokens"
 _LENGTH = struct.Struct("<Q")
 
@@ -221,6 +223,40 @@ class _Reader:
         self.at = at
 
 
+def check_file(path: Path, ref: str) -> None:
+    """Check what takes no time: that the file is there, begins as GGUF does, and is not a part.
+
+    Raises:
+        NoModelFile: there is no such file; both errors name it as `ref`.
+        ModelBroken: it is a folder, cannot be read, is in another format, or is one of several
+            parts that are not all there.
+    """
+    if path.is_dir():
+        names = sorted(file.name for file in path.glob("*.gguf"))
+        has = f"it has {', '.join(map(repr, names[:3]))}" if names else "it has no GGUF file"
+        raise ModelBroken(ref, f"this is a folder, and a model is one file; {has}")
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NoModelFile(ref) from None
+    except OSError as error:
+        raise ModelBroken(ref, f"the file cannot be read: {error.strerror or error}") from None
+    _check_magic(ref, magic)
+    part = _PART.fullmatch(path.name)
+    if part is None:
+        return
+    number, n_parts = int(part["number"]), int(part["n"])
+    names = [f"{part['stem']}-{n:05}-of-{n_parts:05}.gguf" for n in range(1, n_parts + 1)]
+    if number != 1:
+        raise ModelBroken(ref, f"this is part {number} of {n_parts}; name the first, '{names[0]}'")
+    missing = [name for name in names if not path.with_name(name).is_file()]
+    if missing:
+        raise ModelBroken(
+            ref, f"this is the first of {n_parts} parts, and '{missing[0]}' is missing"
+        )
+
+
 def read_header(path: Path) -> Header:
     """Read the header and check that every tensor lies within the file.
 
@@ -238,11 +274,14 @@ def read_header(path: Path) -> Header:
         raise ModelBroken(str(path), f"the file cannot be read: {why}") from error
 
 
-def _parse(path: Path, data: mmap.mmap) -> Header:
-    magic = data[:4]
+def _check_magic(ref: str, magic: bytes) -> None:
     if magic != b"GGUF":
         what = _FOREIGN.get(magic, "not a GGUF file")
-        raise ModelBroken(str(path), f"this is {what} (it begins with {magic!r})")
+        raise ModelBroken(ref, f"this is {what} (it begins with {magic!r})")
+
+
+def _parse(path: Path, data: mmap.mmap) -> Header:
+    _check_magic(str(path), data[:4])
     reader = _Reader(data)
     reader.at = 4
     try:

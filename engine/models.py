@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.errors import BadRequest, ModelBroken, ModelNotFound
-from paddock.engine.gguf import Header
+from paddock.engine.gguf import Header, check_file
 from paddock.engine.ranges import NAMES, checked
 from paddock.engine.request import ModelFacts, Role
 from paddock.engine.store.cards import is_embedder
@@ -22,7 +22,7 @@ from paddock.engine.store.contents import Contents, read_contents
 from paddock.engine.store.files import ModelFiles
 from paddock.engine.store.found import Found, Origin
 from paddock.engine.store.layout import Store
-from paddock.engine.store.names import ModelName, parse_name
+from paddock.engine.store.names import ModelName, is_path, parse_name
 from paddock.engine.tuning.tuned import TunedBook
 
 # Where the embedded default models lie: name, import package, file inside it.
@@ -81,13 +81,12 @@ class ModelFinder:
 
         Raises:
             InvalidName: `ref` cannot be a name.
-            ModelNotFound: with the known names.
-            ModelBroken: its manifest or a blob that it names cannot be used.
+            ModelNotFound: with the known names; `NoModelFile` where it is a path.
+            ModelBroken: the path names no GGUF file; a manifest or blob cannot be used.
         """
-        if _is_path(ref):
+        if is_path(ref):
             path = Path(ref).expanduser()
-            if not path.is_file():
-                raise ModelNotFound(ref, self.names())
+            check_file(path, ref)
             return Found(ref, path.resolve(), "path", _projector_beside(path))
         return self.named(parse_name(ref), ref)
 
@@ -237,12 +236,6 @@ def _own_context(params: Mapping[str, Any]) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return int(value) if 0 < value < 2**31 else None
-
-
-def _is_path(ref: str) -> bool:
-    # A name that is written with its tag is none, whatever the tag ends with.
-    is_file = ref.endswith(".gguf") and ":" not in ref.rsplit("/", 1)[-1]
-    return is_file or ref.startswith((".", "/", "~")) or "\\" in ref
 
 
 def _named(founds: Iterator[Found], name: ModelName) -> Iterator[Found]:

@@ -39,6 +39,9 @@ from .scope import Scope
 HOPELESS = (ModelNotFound, ModelBroken, ModelReplaced, ModelTooLarge, NoServer)
 """What every other item would meet as well."""
 
+UNFIT = (ModelNotFound, ModelBroken, ModelTooLarge)
+"""Those of them that another model in the YAML would mend."""
+
 
 class Stopped(Exception):
     """The run cannot go on: a full disk, a missing model, a ledger that cannot be written."""
@@ -88,7 +91,7 @@ async def attempt(
         except StepSkipped:
             return None
         except (StepError, EngineError) as error:
-            _stop_if_hopeless(error)
+            _stop_if_hopeless(error, step)
             cause = cause_of(error)
             if turn >= times(step.retry, cause):
                 raise StepFailed(step.id, str(error), cause=cause) from error
@@ -174,7 +177,8 @@ def cause_of(error: StepError | EngineError) -> str:
     return "busy" if isinstance(error, Busy) else "other"
 
 
-def _stop_if_hopeless(error: StepError | EngineError) -> None:
+def _stop_if_hopeless(error: StepError | EngineError, step: BoundStep) -> None:
     is_fatal = error.is_fatal if isinstance(error, StepError) else False
     if is_fatal or isinstance(error, HOPELESS):
-        raise Stopped(str(error)) from error
+        at = f"{step.mark.file}:{step.mark.line}:{step.mark.column}: "
+        raise Stopped(f"{at if isinstance(error, UNFIT) else ''}{error}") from error

@@ -45,7 +45,8 @@ class Digests:
 
     def __init__(self, facts: Callable[[ModelSpec], Awaitable[ModelFacts]]) -> None:
         self._facts = facts
-        self._known: dict[tuple[str, str], str] = {}
+        self.known: dict[tuple[str, str], ModelFacts] = {}
+        """What was asked for, by the names of pool and model."""
 
     async def of(self, spec: ModelSpec) -> str:
         """Give the sha256 of what the model's name stands for, whichever copy of a file serves.
@@ -54,9 +55,9 @@ class Digests:
             ModelNotFound, ModelBroken: it cannot be used.
         """
         name = (spec.pool, spec.ref)
-        if name not in self._known:
-            self._known[name] = (await self._facts(spec)).identity
-        return self._known[name]
+        if name not in self.known:
+            self.known[name] = await self._facts(spec)
+        return self.known[name].identity
 
 
 @dataclass(slots=True)

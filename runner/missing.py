@@ -1,4 +1,4 @@
-"""Packages and programs that a pipeline needs and this machine lacks, found before anything runs.
+"""Packages, programs and model files that a pipeline needs and this machine lacks, found early.
 
 What a step needs is read off the bound plan, where it stands as a constant. What shows only for
 some items (an `if` over a document, a command made by a template) is found when they are done.
@@ -32,14 +32,21 @@ def refuse(bound: BoundPlan) -> None:
 
 
 def faults(bound: BoundPlan) -> list[Fault]:
-    """Return a fault for each package or program that is missing, where it is needed first.
+    """Return a fault for each package, program or model file that is missing, where needed first.
 
     Inner pipelines are looked at as well.
     """
     found: dict[str, Fault] = {}
     for fault in _of_plan(bound):
         found.setdefault(fault.message, fault)
-    return list(found.values())
+    return [*found.values(), *_of_models(bound)]
+
+
+def _of_models(bound: BoundPlan) -> Iterator[Fault]:
+    if bound.pipeline.models:
+        from . import model_faults
+
+        yield from model_faults.of_files(bound)
 
 
 def _of_plan(bound: BoundPlan) -> Iterator[Fault]:

@@ -26,7 +26,9 @@ from paddock.engine.request import (
     Stream,
     Tool,
 )
+from paddock.pipelines.errors import Fault, PipelineError
 
+from . import model_faults
 from .binding.bound import BoundPlan, BoundPool
 from .body import plans_of, steps_within
 from .calls import Digests
@@ -70,12 +72,14 @@ async def opened_pool(
     at the start. `besides` are models that no step names.
 
     Raises:
-        EngineError: a model that the pipeline names cannot be used.
+        ModelFaults: models that the pipeline names are not here, each with its place.
+        PipelineError: models cannot do what the pipeline asks of them.
+        EngineError: another model cannot be used, or a server cannot be asked.
         Interrupted: `stop` was set before all were looked up.
     """
     specs = (*models_of(bound), *besides)
     if given is not None:
-        yield await _looked_up(given, specs, stop), given
+        yield await _looked_up(given, specs, stop, bound), given
         return
     spread = _Spread(settings.pool_wait_s, is_patient, note)
     async with AsyncExitStack() as stack:
@@ -92,7 +96,7 @@ async def opened_pool(
         }
         home = home or NoPool()
         pool = RoutedPool(home, elsewhere) if elsewhere else home
-        yield await _looked_up(pool, specs, stop), pool
+        yield await _looked_up(pool, specs, stop, bound), pool
 
 
 @asynccontextmanager
@@ -189,12 +193,26 @@ def models_of(bound: BoundPlan) -> tuple[ModelSpec, ...]:
     return tuple({(spec.pool, spec.ref): spec for spec in models if spec is not None}.values())
 
 
-async def _looked_up(pool: Pool, specs: Iterable[ModelSpec], stop: asyncio.Event | None) -> Digests:
+async def _looked_up(
+    pool: Pool, specs: Iterable[ModelSpec], stop: asyncio.Event | None, bound: BoundPlan
+) -> Digests:
     digests = Digests(pool.facts)
 
     async def look() -> None:
+        faults: list[Fault] = []
         for spec in specs:
-            await digests.of(spec)
+            try:
+                await digests.of(spec)
+            except model_faults.LOOKUP as error:
+                found = list(model_faults.of_lookup(error, spec, bound))
+                if not found:  # no place names it: a default
+                    raise
+                faults += found
+        unfit = list(model_faults.of_facts(digests.known, bound))
+        if faults:
+            raise model_faults.ModelFaults([*faults, *unfit])
+        if unfit:
+            raise PipelineError(unfit)
 
     # A server elsewhere that loads its model is waited for; whoever asks to end is not let wait.
     looking = asyncio.create_task(look())

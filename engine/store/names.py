@@ -57,6 +57,17 @@ class ModelName:
         return self.short
 
 
+def is_path(ref: str) -> bool:
+    """Return whether a model is named by the path of a file.
+
+    >>> is_path("./mini.gguf"), is_path("mini.gguf"), is_path("team/mini:v1.gguf"), is_path("mini")
+    (True, True, False, False)
+    """
+    # What is written with a tag is a name, whatever the tag ends with.
+    is_file = ref.lower().endswith(".gguf") and ":" not in ref.rsplit("/", 1)[-1]
+    return is_file or ref.startswith((".", "/", "~")) or "\\" in ref
+
+
 def parse_name(text: str) -> ModelName:
     """Read a name; what it leaves out is the default's.
 

@@ -180,14 +180,18 @@ class Models:
         return at if isinstance(data, str) else (*at, "ref")
 
     def _ref(self, ref: str, at: Place) -> str:
-        """Give the name, or the absolute path of a file that is named beside the YAML.
+        """Return the name, or the absolute path of a file; a relative one is the YAML's folder's.
 
         A file of a hub is looked up under the name that `paddock pull` gives it: a run downloads
         nothing by itself.
         """
+        from paddock.engine.store.names import is_path
+
         if ref.startswith("hf:"):
             return self._hub_ref(ref, at)
-        return str((self._base / ref).resolve()) if ref.lower().endswith(".gguf") else ref
+        if is_path(ref):
+            return str((self._base / Path(ref).expanduser()).resolve())
+        return ref
 
     def _hub_ref(self, ref: str, at: Place) -> str:
         from paddock.engine.errors import InvalidName

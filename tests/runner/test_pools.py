@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.errors import ModelBroken, NoServer, NotServed
+from paddock.engine.errors import NoServer
 from paddock.engine.models import ModelFinder
 from paddock.engine.request import ModelFacts, ModelSpec
 from paddock.pipelines.errors import PipelineError
 from paddock.runner import plan, run
+from paddock.runner.model_faults import ModelFaults
 from paddock.runner.observer import Silent
 from paddock.runner.report import Report
 from paddock.runner.settings import Settings
@@ -137,7 +138,7 @@ def test_a_plan_asks_the_servers_what_they_have_and_calls_no_model(
     own = replace(settings(folder), allow=frozenset(["secrets"]))
     assert states(plan(folder / "p.yaml", settings=own)) == {f"{i}.txt": "new" for i in range(4)}
     folder_of(tmp_path, two[1].url, ref="qwen3")
-    with pytest.raises(NotServed, match="has no model 'qwen3'"):
+    with pytest.raises(ModelFaults, match=r"p\.yaml:5:10: the server at .* has no model 'qwen3'"):
         plan(folder / "p.yaml", settings=own)
 
 
@@ -196,7 +197,7 @@ def test_a_key_of_the_caller_is_not_sent_where_a_file_beside_the_pipeline_says(
         pool_key=KEY,
         origins={"pool": f"{folder / 'paddock.toml'}: pool"},
     )
-    with pytest.raises(ModelBroken, match="the server asks for a key"):
+    with pytest.raises(ModelFaults, match=r"p\.yaml:5:10: .*: the server asks for a key"):
         ran(folder, own)
 
 
