@@ -192,6 +192,19 @@ class WorkerLost(EngineError):
         super().__init__(f"the worker of model '{ref}' died: {reason}")
 
 
+class ModelUnusable(EngineError):
+    """llama.cpp crashes with this model on this machine, whatever it goes without."""
+
+    def __init__(self, ref: str, reason: str, remedy: str) -> None:
+        self.ref = ref
+        self.reason = reason
+        self.remedy = remedy
+        super().__init__(
+            f"model '{ref}' cannot be used on this machine: its worker was {reason}. "
+            f"`paddock doctor` tries llama.cpp's kernels; this builds llama.cpp again: {remedy}"
+        )
+
+
 class ServerLost(WorkerLost):
     """A server elsewhere went away with this request in it, too often to try again."""
 

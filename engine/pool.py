@@ -1,7 +1,8 @@
 """The pool in this process: requests in, answers out, whatever happens to the workers.
 
 Knows no YAML and no HTTP. A request that was in a worker when it died is sent again, at most
-twice, unless its reader has already seen a part of the answer.
+twice, unless its reader has already seen a part of the answer. A death after which the next worker
+is started with a fallback of llama.cpp does not count.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from paddock.engine.errors import (
     DeadlineExceeded,
     EngineError,
     InvalidName,
+    ModelUnusable,
     WorkerLost,
     WrongRole,
 )
@@ -53,8 +55,10 @@ from paddock.engine.residency.stats import ModelStats, PoolStats, pool_stats
 from paddock.engine.residency.survey import Survey, Surveyor
 from paddock.engine.settings import PoolSettings
 from paddock.engine.store.names import parse_name
+from paddock.engine.workers.deaths import has_crashed
+from paddock.engine.workers.fallback import rebuild
 from paddock.engine.workers.probe import Probe, probe
-from paddock.engine.workers.process import WorkerProcess
+from paddock.engine.workers.process import FIRST_TURNS, WorkerProcess
 from paddock.engine.workers.ticket import Ticket, WorkerGone
 from paddock.engine.workers.wire import Embedded
 
@@ -69,6 +73,7 @@ MAX_ATTEMPTS = 3
 # Those that were not being computed when their worker died are not to blame, but a worker that dies
 # each time before it has begun would be started for ever.
 MAX_SENDINGS = 8
+PROBE_S = 60.0
 
 
 class LocalPool:
@@ -283,16 +288,16 @@ class LocalPool:
         work: Callable[[WorkerProcess], Awaitable[_T]],
     ) -> _T:
         """Do something short in a model's worker, again where the worker dies."""
-        gone: WorkerGone | None = None
-        for _ in range(MAX_ATTEMPTS):
+        n_lost = 0
+        while True:
             try:
                 async with self._residents.use(ask) as worker:
                     return await work(worker)
-            except WorkerGone as error:
-                gone = error
+            except WorkerGone as gone:
+                n_lost += not gone.has_fallback
+                if n_lost == MAX_ATTEMPTS:
+                    raise await self._given_up(ask, model.ref, gone, n_lost) from None
                 self.events.requeued(ask.facts.name)
-        assert gone is not None
-        raise WorkerLost(model.ref, gone.reason)
 
     async def _ask(
         self,
@@ -319,19 +324,42 @@ class LocalPool:
         if ask.facts.projector is None and _has_images(request):
             raise BadRequest(f"model '{ask.facts.name}' cannot see images: it has no projector")
         sampling = sampling_of(request, ask.facts)
-        n_lost = 0
-        for n_sent in range(1, MAX_SENDINGS + 1):
+        n_lost = n_sent = 0
+        while True:
             ticket = Ticket(on_chunk=answer.add, on_shortened=answer.shortened)
             try:
                 return await self._attempt(answer, ask, sampling, ticket)
             except WorkerGone as gone:
-                # A death counts only against those that were being computed.
-                n_lost += ticket.has_started
-                if n_lost == MAX_ATTEMPTS or n_sent == MAX_SENDINGS or answer.was_read:
-                    raise WorkerLost(request.model.ref, gone.reason) from None
+                # A death counts only against those that were being computed, and only where the
+                # next worker is started as this one was.
+                n_sent += not gone.has_fallback
+                n_lost += ticket.has_started and not gone.has_fallback
+                if answer.was_read:
+                    reason = (
+                        f"{gone.reason}; a part of the answer was read, so it is not sent again"
+                    )
+                    raise WorkerLost(request.model.ref, reason) from None
+                if n_lost == MAX_ATTEMPTS or n_sent == MAX_SENDINGS:
+                    raise await self._given_up(ask, request.model.ref, gone, n_sent) from None
                 answer.forget()
                 self.events.requeued(ask.facts.name)
-        raise AssertionError
+
+    async def _given_up(self, ask: Ask, ref: str, gone: WorkerGone, n_sent: int) -> EngineError:
+        """Return the error of a request that is not sent again: the model's fault, or its own."""
+        if has_crashed(gone.reason) and not await self._answers_at_all(ask):
+            return ModelUnusable(ask.facts.name, gone.reason, rebuild())
+        return WorkerLost(ref, f"{gone.reason}; it was sent {n_sent} times, and is given up")
+
+    async def _answers_at_all(self, ask: Ask) -> bool:
+        """Return whether a model answers a plain request, in a worker that crashed before."""
+        try:
+            async with self._residents.use(ask) as worker:
+                probed = await probe(ask.facts, worker, PROBE_S, n_tokens=FIRST_TURNS)
+        except ModelUnusable:
+            return False
+        except EngineError:
+            return True  # it cannot be tried now, so nothing is known of it
+        return probed.is_well or not has_crashed(probed.why)
 
     async def _attempt(self, answer: Answer, ask: Ask, sampling: Sampling, ticket: Ticket) -> Reply:
         facts = ask.facts

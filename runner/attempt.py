@@ -20,6 +20,7 @@ from paddock.engine.errors import (
     ModelNotFound,
     ModelReplaced,
     ModelTooLarge,
+    ModelUnusable,
     NoServer,
     WorkerLost,
 )
@@ -36,7 +37,7 @@ from .replying import AskedFor
 from .retries import MISSING, pause_s, times
 from .scope import Scope
 
-HOPELESS = (ModelNotFound, ModelBroken, ModelReplaced, ModelTooLarge, NoServer)
+HOPELESS = (ModelNotFound, ModelBroken, ModelReplaced, ModelTooLarge, ModelUnusable, NoServer)
 """What every other item would meet as well."""
 
 UNFIT = (ModelNotFound, ModelBroken, ModelTooLarge)

@@ -212,8 +212,19 @@ class LedgerPool:
         Raises:
             ModelReplaced: its name stands for another one by now.
         """
-        if (await self._pool.facts(model)).identity != digest:
+        facts = await self._pool.facts(model)
+        if facts.identity != digest:
             raise ModelReplaced(model.ref)
+        self._note_fallback(model, facts.name)
+
+    def _note_fallback(self, model: ModelSpec, name: str) -> None:
+        """Note once in a run that a model on this machine runs with a fallback of llama.cpp."""
+        stats = getattr(self._pool, "stats", None)  # other pools need not count
+        if stats is None or model.pool:
+            return
+        for one in stats().resident:
+            if one.name == name and one.fallback:
+                self._tally.note(f"{name} {one.fallback}")
 
     async def _known(self, hash_: str) -> CallRow | None:
         if not self._caller.looks_up:

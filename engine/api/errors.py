@@ -30,6 +30,7 @@ from paddock.engine.errors import (
     ModelBroken,
     ModelNotFound,
     ModelTooLarge,
+    ModelUnusable,
     NoPlace,
     PromptTooLong,
     StoreFull,
@@ -127,7 +128,7 @@ def as_api_error(error: EngineError) -> ApiError:
             return ApiError(504, str(error))
         case WorkerLost():
             return ApiError(500, f"{LOST}: {error.reason}")
-        case ModelBroken() | ManifestBroken() | ModelTooLarge() | AdapterBroken():
+        case ModelBroken() | ManifestBroken() | ModelTooLarge() | ModelUnusable() | AdapterBroken():
             # The next try would end alike.
             return ApiError(500, str(error), {"x-should-retry": "false"})
         case _:

@@ -142,6 +142,7 @@ def _model(one: ModelStats, told: ModelMetrics | None) -> dict[str, Any]:
         "host_bytes": one.host_bytes,
         "device_bytes": one.device_bytes,
         "placed": one.placed,
+        "fallback": one.fallback,
         "ready_s": one.ready_s,
         "expires_s": one.expires_s,
         "load_s": round(one.load_s, 3),

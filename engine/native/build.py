@@ -77,9 +77,12 @@ class Build:
 
     @property
     def fingerprint(self) -> str:
-        """Return a name that differs between builds of the same version, too."""
+        """Return a name that differs between builds of the same version, too.
+
+        Another flag of the compiler may leave a library's size as it was, so its time counts.
+        """
         sizes = [
-            (file.name, file.stat().st_size)
+            (file.name, file.stat().st_size, int(file.stat().st_mtime))
             for file in self.files
             if "ggml" in file.name and not file.is_symlink()
         ]

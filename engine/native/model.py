@@ -36,14 +36,20 @@ class Model:
         tensor_split: Sequence[float] = (),
         adapters: Sequence[str] = (),
         is_vocabulary: bool = False,
+        uses_extra_buffers: bool = True,
     ) -> None:
-        """Load a file; of one that `is_vocabulary` alone, no weights."""
+        """Load a file; of one that `is_vocabulary` alone, no weights.
+
+        Without extra buffers, weights on the processor stay as they are in the file: not packed
+        for AMX or for other kernels that want a layout of their own.
+        """
         lib.llama_backend_init()
         params = lib.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
         params.main_gpu = main_gpu
         params.split_mode = _SPLIT_MODES[split_mode]
         params.vocab_only = is_vocabulary
+        params.use_extra_bufts = uses_extra_buffers
         if tensor_split:
             shares = (ctypes.c_float * lib.LLAMA_MAX_DEVICES)(*tensor_split)
             params.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
@@ -51,6 +57,7 @@ class Model:
         if not pointer:
             raise LoadFailed(f"llama.cpp cannot load {path}")
         self.pointer = pointer
+        self.uses_extra_buffers = uses_extra_buffers
         self.adapters = Adapters(pointer, adapters)
         self._vocab: Any = lib.llama_model_get_vocab(pointer)
         self.n_vocab: int = lib.llama_vocab_n_tokens(self._vocab)

@@ -28,6 +28,8 @@ class Shape:
     embeds: bool = False
     is_gpu: bool = False
     """Whether the layers are on a graphics device."""
+    uses_extra_buffers: bool = True
+    """Of the processor, for models that are loaded for the measurement."""
 
 
 class Clock:

@@ -79,7 +79,7 @@ def measure(
         else:
             _measure_chat(model, shape, clock, measured, depths, least_share)
             if not shape.is_gpu:
-                _measure_formats(shape.n_threads, clock, measured)
+                _measure_formats(shape, clock, measured)
     except (CacheFull, LoadFailed) as error:
         raise Unmeasured(f"llama.cpp could not do it: {error}") from error
     if not measured.prefill:
@@ -262,22 +262,22 @@ def _measure_embedding(model: Model, shape: Shape, clock: Clock, measured: Measu
             measured.prefill.append(PrefillPoint(size, size / took_s))
 
 
-def _measure_formats(n_threads: int, clock: Clock, measured: Measured) -> None:
+def _measure_formats(shape: Shape, clock: Clock, measured: Measured) -> None:
     """Measure the model's own formats and the near-lossless one, on trial models."""
     names = [name for name in formats.wanted(measured.weights) if trial.can_write(name)]
     with tempfile.TemporaryDirectory(prefix="paddock-trial-") as folder:
         for name in names:
             path = Path(folder) / f"{name}.gguf"
             trial.write(path, name)
-            measured.formats += format_points(path, name, n_threads, clock)
+            measured.formats += format_points(path, name, shape, clock)
 
 
-def format_points(path: Path, name: str, n_threads: int, clock: Clock) -> tuple[FormatPoint, ...]:
-    """Measure one trial model."""
+def format_points(path: Path, name: str, like: Shape, clock: Clock) -> tuple[FormatPoint, ...]:
+    """Measure one trial model, on the processor, with the threads and kernels of `like`."""
     most = formats.ROWS[-1]
-    model = Model(path, n_gpu_layers=0)
+    model = Model(path, n_gpu_layers=0, uses_extra_buffers=like.uses_extra_buffers)
     try:
-        shape = Shape(trial.N_CTX_TOKENS, most, n_threads)
+        shape = Shape(trial.N_CTX_TOKENS, most, like.n_threads, like.flash_attention)
         bench = Bench(model, shape, clock, 1)
         with bench.context:
             took = {}

@@ -40,26 +40,44 @@ class Place:
     """Of llama.cpp, and the settings that change what its kernels do."""
 
 
-def this_place(settings: PoolSettings, n_threads: int, gpu: str = "") -> Place:
-    """Name this machine as profiles do; `gpu` is the graphics device's name, empty without one."""
+def this_place(settings: PoolSettings, n_threads: int, gpu: str = "", fallback: int = 0) -> Place:
+    """Name this machine as profiles do; `gpu` is the graphics device's name, empty without one.
+
+    `fallback`: what llama.cpp goes without (`workers.fallback`), which changes how fast it is.
+    """
     n_threads = settings.n_threads or n_threads
-    device = f"gpu-{_slug(gpu)}" if gpu else f"cpu{n_threads}-{_slug(read_cpu().name)}"
+    device = f"gpu-{slug(gpu)}" if gpu else f"cpu{n_threads}-{slug(read_cpu().name)}"
     parts = (
         find_build().fingerprint,
         f"cache={settings.kv_cache_type}",
         f"flash={settings.flash_attention}",
         f"layers={settings.n_gpu_layers}" if gpu else "",
+        f"fallback={fallback}" if fallback else "",
     )
     return Place(device[:_DEVICE_CHARS].rstrip("-"), " ".join(filter(None, parts)))
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     """Write a device's name for a file's name.
 
-    >>> _slug("Intel(R) Xeon(R) Processor @ 2.10GHz")
+    >>> slug("Intel(R) Xeon(R) Processor @ 2.10GHz")
     'intel-r-xeon-r-processor-2-10ghz'
     """
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unknown"
+
+
+def write_json(file: Path, data: object) -> bool:
+    """Write a small file as a whole; return False where its folder cannot be written."""
+    aside = file.with_name(f"{file.name}.{os.getpid()}.{time.monotonic_ns()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(json.dumps(data), "utf-8")
+        aside.replace(file)
+    except OSError:
+        with suppress(OSError):
+            aside.unlink()
+        return False
+    return True
 
 
 class ProfileBook:
@@ -87,7 +105,7 @@ class ProfileBook:
     def keep(self, profile: Profile) -> bool:
         """Write a profile; False where the folder cannot be written."""
         place = Place(profile.device, profile.build)
-        return self._write(self._file(profile.digest, place), profile.as_json())
+        return write_json(self._file(profile.digest, place), profile.as_json())
 
     def excuse(self, digest: str, place: Place) -> str:
         """Tell why a model was not measured when it was last loaded; empty where it was."""
@@ -108,19 +126,7 @@ class ProfileBook:
     def keep_excuse(self, digest: str, place: Place, why: str) -> None:
         """Note why a model was not measured, where there is no profile of it."""
         if self.find(digest, place) is None:
-            self._write(self._file(digest, place), {_EXCUSE: why})
-
-    def _write(self, file: Path, data: object) -> bool:
-        aside = file.with_name(f"{file.name}.{os.getpid()}.{time.monotonic_ns()}")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(json.dumps(data), "utf-8")
-            aside.replace(file)
-        except OSError:
-            with suppress(OSError):
-                aside.unlink()
-            return False
-        return True
+            write_json(self._file(digest, place), {_EXCUSE: why})
 
     def forget(self, digest: str, place: Place) -> None:
         """Remove a profile, so that it is measured again."""
@@ -137,13 +143,15 @@ class Profiles:
     def __init__(self, settings: PoolSettings) -> None:
         self._settings = settings
         self._book = ProfileBook(settings.cache_dir)
-        self._places: dict[tuple[int, str], Place] = {}
+        self._places: dict[tuple[int, str, int], Place] = {}
 
-    def load_fields(self, digest: str, n_threads: int, gpu: str = "") -> dict[str, Any]:
+    def load_fields(
+        self, digest: str, n_threads: int, gpu: str = "", fallback: int = 0
+    ) -> dict[str, Any]:
         """Give the fields of `workers.load.Load` that are about the profile of a model."""
-        key = (n_threads, gpu)
+        key = (n_threads, gpu, fallback)
         if key not in self._places:
-            self._places[key] = this_place(self._settings, n_threads, gpu)
+            self._places[key] = this_place(self._settings, n_threads, gpu, fallback)
         place = self._places[key]
         known = self._book.find(digest, place)
         was_vain = known is None and self._book.is_recent_excuse(digest, place)

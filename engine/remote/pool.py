@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ from paddock.engine.request import (
     ModelSpec,
     Reply,
     Tool,
+    Usage,
 )
 from paddock.engine.residency.counts import LoadCount
 from paddock.engine.residency.stats import PoolStats
@@ -148,6 +149,7 @@ class RemotePool:
         self._used.add(request.model.ref)
         line = await self._ask("embed", self._wire.write(request), request.model.ref)
         assert line.embedded is not None
+        await self._after_load(line.embedded.usage)
         return line.embedded
 
     async def _numbers(self, asked: Counting) -> list[int]:
@@ -161,6 +163,7 @@ class RemotePool:
         async with aclosing(lines):
             async for line in lines:
                 if line.reply is not None:
+                    await self._after_load(line.reply.usage)
                     return line.reply
                 if line.chunk is not None:
                     answer.add(line.chunk)
@@ -238,6 +241,12 @@ class RemotePool:
         line = await self._ask("stats", b"", "")
         assert line.stats is not None
         return line.stats
+
+    async def _after_load(self, usage: Usage) -> None:
+        """Know what is resident as soon as an answer waited for it; the watch is a second late."""
+        if usage.load_s and self._watching is not None:
+            with suppress(EngineError):  # the answer is there all the same
+                self._stats = await self._asked_stats()
 
     async def _watch(self) -> None:
         """Keep what is resident up to date; a fresh service begins to count at nothing."""

@@ -12,13 +12,20 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Generic, Protocol
 
-from paddock.engine.errors import EngineError, ModelBroken, ModelTooLarge, WorkerLost
+from paddock.engine.errors import (
+    EngineError,
+    ModelBroken,
+    ModelTooLarge,
+    ModelUnusable,
+    WorkerLost,
+)
 from paddock.engine.settings import PoolSettings
+from paddock.engine.workers.deaths import has_crashed, ran_out_of_memory, was_ended_by_others
+from paddock.engine.workers.fallback import rebuild
 from paddock.engine.workers.load import Load
 from paddock.engine.workers.ticket import LoadBroken, WorkerGone
 
 from .books import Books, is_idle, too_large
-from .deaths import ran_out_of_memory, was_ended_by_others
 from .events import Leaving, PoolEvents
 from .eviction import Candidate, choose
 from .fit import Layout, Wanted
@@ -30,6 +37,14 @@ _MOST_STARTS = 3  # of one that somebody ends each time before it is ready
 
 Start = Callable[[Load, float], Awaitable[W]]
 """Starts a worker within so many seconds; raises `LoadBroken`, `EngineError` or `OSError`."""
+
+
+def _refusal(resident: Resident[Any], why: str) -> EngineError:
+    """Return what those who wait are told of a model that cannot be loaded."""
+    path, name = resident.facts.path, resident.facts.name
+    if was_ended_by_others(why):
+        return WorkerLost(name, f"{why}; it was started {_MOST_STARTS} times")
+    return ModelUnusable(name, why, rebuild()) if has_crashed(why) else ModelBroken(path, why)
 
 
 class Listener(Protocol):
@@ -78,10 +93,7 @@ class Caretaker(Generic[W]):
         except EngineError as error:
             self._failed(resident, error)
         except LoadBroken as error:
-            why = error.why
-            is_broken = not was_ended_by_others(why)
-            path, name = resident.facts.path, resident.facts.name
-            self._failed(resident, ModelBroken(path, why) if is_broken else WorkerLost(name, why))
+            self._failed(resident, _refusal(resident, error.why))
         except OSError as error:
             self._failed(resident, WorkerLost(resident.facts.name, str(error)))
         else:

@@ -56,6 +56,8 @@ class ModelStats:
     role: Role = "chat"
     n_cells: int = 0
     """Tokens that its KV cache holds, over all sequences."""
+    fallback: str = ""
+    """What it goes without since llama.cpp crashed, why, and the way out; empty: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ def model_stats(one: Resident[Any], residents: Residents[Any]) -> ModelStats:
         pid=worker.pid if worker else None,
         role=one.facts.role,
         n_cells=load.n_cells if worker and one.facts.role == "chat" else 0,
+        fallback=worker.load.fallback_note if worker else "",
     )
 
 

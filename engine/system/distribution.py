@@ -1,10 +1,13 @@
-"""The installed distribution that brings Paddock: its name and version.
+"""The installed distribution that brings Paddock: its name, its version, whether it is a clone.
 
 On the package index `paddock` belongs to another project, so the distribution is `paddock-llm`.
 The import name and the command stay `paddock`.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+import json
+from importlib.metadata import PackageNotFoundError, distribution, version
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 DISTRIBUTION = "paddock-llm"
 
@@ -15,3 +18,14 @@ def own_version() -> str:
         return version(DISTRIBUTION)
     except PackageNotFoundError:
         return "0"
+
+
+def is_clone() -> bool:
+    """Return whether Paddock runs from a clone that uv has installed, editable."""
+    try:
+        told = json.loads(distribution(DISTRIBUTION).read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        return False
+    is_editable = told.get("dir_info", {}).get("editable", False)
+    folder = Path(unquote(urlsplit(told.get("url", "")).path))
+    return bool(is_editable) and (folder / "uv.lock").is_file()

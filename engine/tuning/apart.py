@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
+from paddock.engine.workers.deaths import how_it_ended
+
 
 @dataclass(frozen=True, slots=True)
 class Apart:
@@ -30,13 +32,18 @@ class Apart:
 
     def why_it_ended(self) -> str:
         """Say in words how it ended that told nothing; waits for its end."""
-        status = self.process.wait()
-        return f"the process ended with status {status}{self.last_line()}"
+        how = how_it_ended(self.process.wait())
+        was = "was " if how.startswith("killed") else ""
+        return f"the process {was}{how}{self.last_line()}"
 
     def last_line(self) -> str:
         """Give the last line that it complained about, in brackets; empty where there is none."""
+        return "".join(f" ({line})" for line in self.log_lines()[-1:])
+
+    def log_lines(self) -> list[str]:
+        """Return what it has written to standard error."""
         self._log.seek(0)
-        return "".join(f" ({line.strip()})" for line in self._log.readlines()[-1:])
+        return [line.strip() for line in self._log if line.strip()]
 
 
 @contextmanager

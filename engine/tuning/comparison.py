@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,14 @@ _N_WINDOW, _N_ROWS = 256, 128
 _N_PROMPT, _N_TOGETHER, _N_TIMES = 256, 8, 3
 
 
-def speeds(path: Path, n_threads: int) -> Speeds:
-    """Measure one file; takes a second or two for a small model."""
-    model = Model(path)
+def speeds(path: Path, like: Shape) -> Speeds:
+    """Measure one file, with the threads and kernels of `like`; takes a second or two."""
+    model = Model(path, uses_extra_buffers=like.uses_extra_buffers)
     try:
-        clock = Clock(60.0, n_threads)
+        clock = Clock(60.0, like.n_threads)
         n_cells = (_N_TOGETHER + 1) * 2 * _N_PROMPT
-        bench = Bench(model, Shape(n_cells, _N_PROMPT, n_threads), clock, _N_TOGETHER)
+        shape = replace(like, n_cells=n_cells, n_batch_tokens=_N_PROMPT)
+        bench = Bench(model, shape, clock, _N_TOGETHER)
         with bench.context:
             bench.read(0, 1)  # brings the file's pages in
             bench.clear()
@@ -49,18 +51,20 @@ def _speeds(bench: Bench, clock: Clock) -> Speeds:
     )
 
 
-def predictions(
-    path: Path, texts: Sequence[str], n_tokens: int, n_threads: int
-) -> NDArray[np.int32]:
+def predictions(path: Path, texts: Sequence[str], n_tokens: int, like: Shape) -> NDArray[np.int32]:
     """Give the token that a model would say next after each token of real texts.
 
     Teacher-forced: the text goes on as it stands, whatever the model would have said. The first
     of at most `n_tokens` tokens are used, evenly over the texts.
     """
-    model = Model(path)
+    model = Model(path, uses_extra_buffers=like.uses_extra_buffers)
     try:
         options = ContextOptions(
-            n_ctx_tokens=_N_WINDOW, n_batch_tokens=_N_ROWS, n_seq_max=1, n_threads=n_threads
+            n_ctx_tokens=_N_WINDOW,
+            n_batch_tokens=_N_ROWS,
+            n_seq_max=1,
+            n_threads=like.n_threads,
+            flash_attention=like.flash_attention,
         )
         with Context(model, options) as context:
             each = min(_N_WINDOW, -(-n_tokens // max(1, len(texts))))

@@ -29,7 +29,7 @@ from paddock.engine.native import library
 from paddock.engine.native.faults import LoadFailed
 from paddock.engine.native.quantise import QuantiseFailed, quantise
 from paddock.engine.profile import formats, trial
-from paddock.engine.profile.bench import Clock
+from paddock.engine.profile.bench import Clock, Shape
 from paddock.engine.profile.choice import seconds
 from paddock.engine.profile.measure import format_points
 from paddock.engine.profile.profile import (
@@ -39,6 +39,8 @@ from paddock.engine.profile.profile import (
     Profile,
     Weights,
 )
+from paddock.engine.workers.fallback import with_fallback
+from paddock.engine.workers.load import Load
 
 from . import rewriting
 from .comparison import agreement, predictions, speeds
@@ -65,11 +67,26 @@ class Order:
     """Written beside its place; the one who asks gives it its name."""
     format: str
     n_threads: int
+    """Of the quantiser; what is measured has as many or, as a fallback, one."""
+    fallback: int
+    """What llama.cpp goes without (`workers.fallback`)."""
     n_compared: int
     """Tokens of real text that both models read."""
     is_forced: bool
     """Whether it is made also where it does not help."""
     texts: tuple[str, ...]
+
+    @property
+    def shape(self) -> Shape:
+        """How models are computed; its sizes are those of each measurement."""
+        load = with_fallback(Load(self.source, "chat", 0, 0, 1, 0, self.n_threads), self.fallback)
+        return Shape(
+            0,
+            0,
+            load.n_threads,
+            load.flash_attention,
+            uses_extra_buffers=load.uses_extra_buffers,
+        )
 
 
 def main() -> None:
@@ -98,7 +115,7 @@ def make(order: Order, tell: Tell) -> None:
     """Judge, write, judge again, compare; tells `done` or `refused`."""
     source, target = Path(order.source), Path(order.target)
     tell({"event": "note", "text": "measuring the model as it is"})
-    before = speeds(source, order.n_threads)
+    before = speeds(source, order.shape)
     weights = formats.census(read_header(source))
     gain = None if library.supports_gpu() else _expected(order, weights, before)
     if gain is not None and gain < USEFUL and not order.is_forced:
@@ -107,7 +124,7 @@ def make(order: Order, tell: Tell) -> None:
     tell({"event": "note", "text": f"writing the copy in {order.format}"})
     _write(order)
     tell({"event": "note", "text": "measuring the copy"})
-    after = speeds(target, order.n_threads)
+    after = speeds(target, order.shape)
     gain = seconds(_profile(before), formats.DOCUMENTS) / seconds(
         _profile(after), formats.DOCUMENTS
     )
@@ -127,7 +144,7 @@ def _expected(order: Order, weights: tuple[Weights, ...], before: Speeds) -> flo
         for name in filter(trial.can_write, names):
             path = Path(folder) / f"{name}.gguf"
             trial.write(path, name)
-            points += format_points(path, name, order.n_threads, Clock(60.0, order.n_threads))
+            points += format_points(path, name, order.shape, Clock(60.0, order.n_threads))
     profile = _profile(before, weights, tuple(points))
     return formats.promise(profile, formats.DOCUMENTS, order.format)
 
@@ -190,7 +207,7 @@ def _compared(order: Order) -> dict[str, Any]:
 
 
 def _said(order: Order, path: str) -> NDArray[np.int32]:
-    return predictions(Path(path), order.texts, order.n_compared, order.n_threads)
+    return predictions(Path(path), order.texts, order.n_compared, order.shape)
 
 
 def _of_file(path: Path) -> dict[str, Any]:

@@ -19,11 +19,20 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from paddock.engine.errors import EngineError
+from paddock.engine.errors import EngineError, ModelUnusable
 from paddock.engine.gguf import BLOCKS, TYPE_NAMES, Header, Tensor, read_header
 from paddock.engine.hardware import read_disk
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
+from paddock.engine.workers.deaths import also, death, has_crashed, without_context
+from paddock.engine.workers.fallback import (
+    Fallback,
+    FallbackBook,
+    next_fallback,
+    rebuild,
+    without,
+)
+from paddock.engine.workers.load import Load
 
 from . import apart
 from .tuned import Speeds, Tuned, TunedBook
@@ -34,6 +43,7 @@ FORMATS = (
     "IQ4_XS", "F16", "BF16", "F32",
 )  # fmt: skip
 N_COMPARED = 768
+_WRITING = "writing the copy"
 _COMMAND = (sys.executable, "-m", "paddock.engine.tuning.process")
 _SPARE_BYTES = 64 * 1024 * 1024
 # What llama.cpp makes of a file is a mixture; these have at most so many bytes for each weight.
@@ -80,6 +90,7 @@ def tune(wish: Wish, settings: PoolSettings, note: Note) -> Tuned:
 
     Raises:
         TuningRefused: it does not help.
+        ModelUnusable: llama.cpp crashes with it, whatever it goes without.
         EngineError: no room, another one is at it, or llama.cpp cannot do it.
     """
     book = TunedBook(settings.cache_dir)
@@ -90,7 +101,7 @@ def tune(wish: Wish, settings: PoolSettings, note: Note) -> Tuned:
         _sweep(folder, stem)
         aside = folder / f"{stem}.{os.getpid()}.part"
         try:
-            told = _carried_out(wish, aside, note)
+            told = _carried_out(wish, aside, note, FallbackBook(settings.cache_dir))
             tuned = _placed(wish, aside, folder, told)
         finally:
             aside.unlink(missing_ok=True)
@@ -165,13 +176,44 @@ def _sweep(folder: Path, stem: str) -> None:
         left.unlink(missing_ok=True)
 
 
-def _carried_out(wish: Wish, aside: Path, note: Note) -> dict[str, Any]:
-    """Let the process work; gives what it told at the end."""
+class _Crashed(Exception):
+    """llama.cpp crashed while it computed; the message is how and in which phase."""
+
+
+def _carried_out(wish: Wish, aside: Path, note: Note, book: FallbackBook) -> dict[str, Any]:
+    """Let the process work, after a crash with the next fallback; return what it told at the end.
+
+    Raises:
+        TuningRefused, EngineError: as `tune`.
+    """
+    load = Load(wish.facts.path, "chat", 0, 0, 1, 0, wish.n_threads)
+    known = book.find(wish.facts.digest)
+    fallback, reason = (known.fallback, known.reason) if known else (0, "")
+    while True:
+        try:
+            told = _once(wish, aside, note, fallback)
+        except _Crashed as crash:
+            higher = next_fallback(load, fallback)
+            if higher is None:
+                words = also(str(crash), without(fallback))
+                raise ModelUnusable(wish.facts.name, words, rebuild()) from None
+            note(f"the process was {crash}; it is started again {without(higher)}")
+            reason = reason or without_context(str(crash))
+            fallback = higher
+            continue
+        if fallback and (known is None or fallback > known.fallback):
+            needed = Fallback(Path(wish.facts.path).name, fallback, reason)
+            book.keep(wish.facts.digest, needed)
+        return told
+
+
+def _once(wish: Wish, aside: Path, note: Note, fallback: int) -> dict[str, Any]:
     order = {
         "source": wish.facts.path,
         "target": str(aside),
         "format": wish.format,
         "n_threads": wish.n_threads,
+        "fallback": fallback,
         "n_compared": N_COMPARED,
         "is_forced": wish.is_forced,
         "texts": list(wish.texts),
@@ -181,10 +223,12 @@ def _carried_out(wish: Wish, aside: Path, note: Note) -> dict[str, Any]:
 
 
 def _heard(process: apart.Apart, wish: Wish, note: Note) -> dict[str, Any]:
+    phase = "loading"
     for line in process.lines:
         told: dict[str, Any] = json.loads(line)
         if told["event"] == "note":
-            note(told["text"])
+            phase = told["text"]
+            note(phase)
         elif told["event"] == "done":
             return told
         elif told["event"] == "refused":
@@ -193,6 +237,9 @@ def _heard(process: apart.Apart, wish: Wish, note: Note) -> dict[str, Any]:
             )
         else:
             raise EngineError(f"'{wish.facts.name}' cannot be tuned: {told['why']}")
+    reason = death(process.process.wait(), phase, process.log_lines())
+    if has_crashed(reason) and not phase.startswith(_WRITING):  # the quantiser has no fallbacks
+        raise _Crashed(reason)
     raise EngineError(f"'{wish.facts.name}' cannot be tuned: {process.why_it_ended()}")
 
 

@@ -144,7 +144,12 @@ def _draft_model(load: Load, model: Model) -> DraftModel:
     Raises:
         LoadFailed: it cannot be loaded, or has another vocabulary.
     """
-    small = Model(Path(load.draft_path), n_gpu_layers=load.n_gpu_layers, main_gpu=load.main_gpu)
+    small = Model(
+        Path(load.draft_path),
+        n_gpu_layers=load.n_gpu_layers,
+        main_gpu=load.main_gpu,
+        uses_extra_buffers=load.uses_extra_buffers,
+    )
     options = replace(_wishes(load).options, n_seq_max=load.n_parallel + 1)
     return DraftModel(small, model, Context(small, options))
 

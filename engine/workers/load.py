@@ -51,6 +51,15 @@ class Load:
     """With `device` and `build`: what a new profile is of."""
     device: str = ""
     build: str = ""
+    fallback: int = 0
+    """What it goes without since llama.cpp crashed (`workers.fallback`); 0: nothing."""
+    fallback_note: str = ""
+    """The same for people: what, why, and how to get a sound build."""
+
+    @property
+    def uses_extra_buffers(self) -> bool:
+        """Whether weights may be packed for the processor (AMX, KleidiAI, repacking)."""
+        return not self.fallback
 
 
 @dataclass(frozen=True, slots=True)

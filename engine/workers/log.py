@@ -21,9 +21,14 @@ class LastLines:
         async for line in _lines(stream):
             self._lines.append(line)
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What was kept, the newest at the end."""
+        return tuple(self._lines)
+
     def after(self, words: str) -> str:
         """Give `words`, and behind them the last lines, if there are any."""
-        told = " | ".join(list(self._lines)[-_N_TOLD:])
+        told = " | ".join(self.lines[-_N_TOLD:])
         return f"{words}: {told}" if told else words
 
 

@@ -23,13 +23,15 @@ class Probe:
     """What is wrong."""
 
 
-async def probe(facts: ModelFacts, worker: WorkerProcess, within_s: float) -> Probe:
-    """Ask for one token, or one vector, as an interactive request; loads and holds nothing."""
+async def probe(
+    facts: ModelFacts, worker: WorkerProcess, within_s: float, n_tokens: int = 1
+) -> Probe:
+    """Ask for a token or a few, or one vector, as an interactive request; loads nothing."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     try:
         async with asyncio.timeout(within_s):
-            await _one_token(facts, worker)
+            await _answer(facts, worker, n_tokens)
     except TimeoutError:
         return Probe(facts.name, False, within_s, f"no token within {within_s:g} s")
     except (EngineError, WorkerGone) as error:
@@ -37,11 +39,11 @@ async def probe(facts: ModelFacts, worker: WorkerProcess, within_s: float) -> Pr
     return Probe(facts.name, True, loop.time() - began)
 
 
-async def _one_token(facts: ModelFacts, worker: WorkerProcess) -> None:
+async def _answer(facts: ModelFacts, worker: WorkerProcess, n_tokens: int) -> None:
     if facts.role == "embed":
         await worker.embed(("one",), Ticket())
         return
     request = ChatRequest(
         ModelSpec(facts.name), (Message("user", "one"),), priority="interactive", drafts=False
     )
-    await worker.chat(request, Sampling(max_tokens=1), Ticket(), facts.n_ctx_tokens)
+    await worker.chat(request, Sampling(max_tokens=n_tokens), Ticket(), facts.n_ctx_tokens)

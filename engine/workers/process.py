@@ -27,12 +27,15 @@ from paddock.engine.request import (
 )
 
 from . import frames, wire
+from .deaths import answering, death, has_crashed
 from .load import Load, Taken
 from .log import LastLines
 from .ticket import Ended, LoadBroken, Ticket, WorkerGone
 
 COMMAND = (sys.executable, "-m", "paddock.engine.workers.worker")
 _STOP_S = 5.0
+# A worker that has made so many steps computes well; what kills it later is no fault of the build.
+FIRST_TURNS = 16
 
 
 def _now() -> float:
@@ -60,6 +63,10 @@ class WorkerProcess:
         self.on_turn: Callable[[Mapping[str, Any]], None] | None = None
         self.ready: frames.Head = {}
         """What the worker said when it was ready."""
+        self.has_fallback = False
+        """Whether it will be started with a (further) fallback if it crashes in its first steps."""
+        self.on_proven: Callable[[], None] | None = None
+        """Called once, when it has made `FIRST_TURNS` steps."""
         self.mapped_bytes = 0
         self._most_bytes = 0
         self._process = process
@@ -68,6 +75,9 @@ class WorkerProcess:
         self._log = LastLines()
         self._tasks: list[asyncio.Task[None]] = []
         self._asked_to_end = False
+        self._n_turns = 0
+        self._loading: str | None = "loading"
+        """What it does before it is ready."""
 
     @classmethod
     async def started(
@@ -108,6 +118,11 @@ class WorkerProcess:
     def pid(self) -> int:
         """Of the process."""
         return self._process.pid
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether it has made its first steps."""
+        return self._n_turns >= FIRST_TURNS
 
     @property
     def n_requests(self) -> int:
@@ -253,11 +268,15 @@ class WorkerProcess:
         self._send(asdict(self.load))
         try:
             head, _ = await frames.read_async(self._process.stdout)
+            while head["event"] == "phase":
+                self._loading = head["phase"]
+                head, _ = await frames.read_async(self._process.stdout)
         except frames.Closed:
             raise LoadBroken(await self._last_words()) from None
         if head["event"] == "broken":
             raise LoadBroken(self._log.after(head["why"]))
         self.ready = head
+        self._loading = None
 
     async def _read_all(self) -> None:
         assert self._process.stdout is not None
@@ -299,6 +318,9 @@ class WorkerProcess:
         if self.on_turn is not None:
             self.on_turn(head)
         self.n_decoded_tokens += head["n_tokens"]
+        self._n_turns += 1
+        if self._n_turns == FIRST_TURNS and self.on_proven is not None:
+            self.on_proven()
         for request_id in head["progressed"]:
             ticket = self._tickets.get(request_id)
             if ticket is not None:
@@ -348,12 +370,15 @@ class WorkerProcess:
     def _end_requests(self, reason: str) -> None:
         if not self.gone.done():
             self.gone.set_result(reason)
+        words = self.gone.result()
+        is_tried_again = self.has_fallback and not self.is_proven and has_crashed(words)
         for ticket in tuple(self._tickets.values()):
-            ticket.fail(WorkerGone(self.gone.result()))
+            ticket.fail(WorkerGone(words, has_fallback=is_tried_again))
 
     async def _last_words(self) -> str:
-        """Tell how the process ended, with the last lines of llama.cpp."""
+        """Return how the process ended, in which phase, and what llama.cpp said last."""
+        started = [number for number, one in self._tickets.items() if one.has_started]
+        phase = self._loading or answering(started or list(self._tickets))
         status = await self._process.wait()
         await asyncio.sleep(0.05)  # what it wrote last is still in the pipe
-        how = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        return self._log.after(how)
+        return death(status, phase, self._log.lines)

@@ -91,4 +91,5 @@ def _shape(load: Load) -> Shape:
         kv_cache_type=load.kv_cache_type,
         embeds=embeds,
         is_gpu=load.is_gpu,
+        uses_extra_buffers=load.uses_extra_buffers,
     )

@@ -11,10 +11,15 @@ from paddock.engine.request import Chunk, DoneReason, Usage
 
 
 class WorkerGone(Exception):
-    """The process has ended with this request in it; `reason` is in plain words."""
+    """The process has ended with this request in it; `reason` is in plain words.
 
-    def __init__(self, reason: str) -> None:
+    `has_fallback`: the next one is started with a fallback of llama.cpp, so this death says
+    nothing against the request.
+    """
+
+    def __init__(self, reason: str, *, has_fallback: bool = False) -> None:
         self.reason = reason
+        self.has_fallback = has_fallback
         super().__init__(reason)
 
 

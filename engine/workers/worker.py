@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from paddock.engine.dialogue.prompt import Prompter
 from paddock.engine.errors import BadRequest, EngineError
 from paddock.engine.native import devices, library
-from paddock.engine.native.faults import LoadFailed
+from paddock.engine.native.context import ContextOptions
+from paddock.engine.native.faults import DecodeFailed, LoadFailed
 from paddock.engine.native.model import Model
+from paddock.engine.native.warm_up import WARM_UP_CELLS, warm_up
 from paddock.engine.request import Tool
 
 from . import frames, profiling, wire
@@ -48,7 +50,7 @@ class _Sender:
 
 
 def main() -> None:
-    """Load the model, say so, and work until the pipe closes."""
+    """Load the model, warm up, say that it is ready, and work until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pool's to handle
     requests = sys.stdin.buffer
     sender = _Sender(_taken_stdout())
@@ -64,15 +66,20 @@ def main() -> None:
             split_mode=load.split_mode,
             tensor_split=load.tensor_split,
             adapters=load.adapters,
+            uses_extra_buffers=load.uses_extra_buffers,
         )
         prompter = Prompter(model, _eyes(load, model))
+        sender.send({"event": "phase", "phase": "warming up"})
+        warm_up(model, _warm_options(load))
+        sender.send({"event": "phase", "phase": "measuring its speed"})
         profiled = profiling.profiled(load, model)  # while nothing else computes
+        sender.send({"event": "phase", "phase": "loading"})
         service: ChatService | EmbedService
         if load.role == "embed":
             service = EmbedService(model, load, sender.send)
         else:
             service = ChatService(model, prompter, load, profiled.profile, sender.send)
-    except (LoadFailed, EngineError) as error:
+    except (LoadFailed, DecodeFailed, EngineError) as error:
         sender.send({"event": "broken", "why": str(error)})
         return
     ready = {"event": "ready", "pid": os.getpid(), "can_share": model.can_cut_memory}
@@ -80,6 +87,19 @@ def main() -> None:
     sender.send({**ready, **profiled.as_head()})
     _read_beside(requests, prompter, sender, service.take, at_end=service.close)
     service.run()
+
+
+def _warm_options(load: Load) -> ContextOptions:
+    """Return the options of a small context that computes as the real one will."""
+    return ContextOptions(
+        n_ctx_tokens=WARM_UP_CELLS,
+        n_batch_tokens=WARM_UP_CELLS,
+        n_seq_max=1,
+        n_threads=load.n_threads,
+        embeds=load.role == "embed",
+        flash_attention=load.flash_attention,
+        kv_cache_type=load.kv_cache_type,
+    )
 
 
 def _eyes(load: Load, model: Model) -> Projector | None:

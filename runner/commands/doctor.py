@@ -22,7 +22,7 @@ from paddock.engine.system.distribution import own_version
 from paddock.runner.display import console
 from paddock.runner.settings import Settings
 
-from . import surroundings
+from . import kernels, surroundings
 from .findings import Finding, Level
 from .neighbours import pools, ports, prefect
 
@@ -69,6 +69,7 @@ def examine(settings: Settings, environ: Mapping[str, str] | None = None) -> tup
         *_processor(machine),
         *bundle(find_build(environ)),
         *graphics(machine.gpus, native, environ),
+        *(kernels.tried(settings, machine.cpu) if isinstance(native, Native) else ()),
         *disks(settings),
         *models(settings),
         *tuned(settings),

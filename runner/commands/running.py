@@ -64,7 +64,11 @@ def stop(
 def table(models: list[dict[str, Any]], now: datetime) -> str:
     """Lay out what is in memory as `ollama ps` does, with queue and speed."""
     head = ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "RUNNING", "QUEUE", "TOKENS/S", "UNTIL")
-    return console.table([head, *(_row(model, now) for model in models)])
+    told = console.table([head, *(_row(model, now) for model in models)])
+    notes = [
+        f"{model.get('name', '')} {model['fallback']}" for model in models if model.get("fallback")
+    ]
+    return "\n\n".join([told, *notes])
 
 
 def _row(model: dict[str, Any], now: datetime) -> tuple[str, ...]:

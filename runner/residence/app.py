@@ -73,6 +73,7 @@ class Desk:
                     "host_bytes": one.host_bytes,
                     "device_bytes": one.device_bytes,
                     "expires_s": one.expires_s,
+                    "fallback": one.fallback,
                     "pid": one.pid,
                 }
                 for one in stats.resident

@@ -62,7 +62,7 @@ def test_time_between_tokens_is_shared_by_those_that_come_together() -> None:
     metrics.turn("m", {**frame, "chunks": [{"id": 1, "n_tokens": 1}] * 2, "done": [{"id": 1}]})
     spread = metrics.snapshot().models["m"].between_tokens_s
     assert (spread.n, spread.total, spread.mean) == (3, 1.5, 0.5)
-    metrics.died("m", "killed by signal 9")
+    metrics.died("m", "killed by SIGKILL")
     metrics.turn("m", {**frame, "chunks": [{"id": 2, "n_tokens": 1}]})
     assert metrics.snapshot().models["m"].between_tokens_s.n == 3, "a new worker's 2 is another"
 

@@ -105,10 +105,10 @@ class FakeWorker:
 
     async def _suffer(self) -> None:
         if self._fault == "abort":
-            self._end("killed by signal 6: GGML_ASSERT failed")
+            self._end("killed by SIGABRT: GGML_ASSERT failed")
         elif self._fault == "killed for memory":
             self._machine.n_oom_kills += 1
-            self._end("killed by signal 9")
+            self._end("killed by SIGKILL")
         elif self._fault == "hang":
             await asyncio.wait({self.gone})
 
@@ -204,6 +204,6 @@ async def _loaded(model: FakeModel, fault: Fault) -> None:
     if fault == "no memory":
         raise LoadBroken(NO_MEMORY)
     if fault == "abort":
-        raise LoadBroken("killed by signal 6")
+        raise LoadBroken("killed by SIGABRT")
     if fault == "killed":
-        raise LoadBroken("killed by signal 9")
+        raise LoadBroken("killed by SIGKILL")

@@ -70,6 +70,8 @@ def _row(one: ModelStats, card: Card | None, metrics: ModelMetrics | None) -> di
         "running": one.n_running,
         "queue_depth": one.n_waiting,
     }
+    if one.fallback:
+        told["fallback"] = one.fallback
     if metrics is not None:
         told["tokens_per_second"] = round(_tokens_per_s(one, metrics), 1)
         told["cache"] = {

@@ -322,6 +322,7 @@ function modelCard(card, model, pace) {
     model.adapters.length && `with ${count(model.adapters.length, "adapter")}`, model.leased && "leased by a run",
   ];
   say(part("placed"), more.filter(Boolean).join(" · "));
+  say(part("fallback"), model.fallback ? `It ${model.fallback}` : "");
 }
 
 function models(state, told) {

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from paddock.engine.errors import ModelBroken, ModelTooLarge, WorkerLost
+from paddock.engine.errors import ModelTooLarge, ModelUnusable, WorkerLost
 from tests.engine.residency.house import House, go, now
 from tests.fakes.worker import FakeMachine, FakeModel
 
@@ -51,7 +51,7 @@ def test_a_load_that_fails_for_another_reason_is_told_to_all_who_wait() -> None:
 
     async def work(house: House) -> None:
         errors = await asyncio.gather(*(house.chat("a") for _ in range(3)), return_exceptions=True)
-        assert [type(error) for error in errors] == [ModelBroken] * 3
+        assert [type(error) for error in errors] == [ModelUnusable] * 3
         assert machine.n_loads() == 1
 
     go(machine, work)
@@ -63,7 +63,9 @@ def test_a_load_that_somebody_ends_is_begun_again_and_not_for_ever() -> None:
     async def work(house: House) -> None:
         with pytest.raises(WorkerLost) as caught:
             await house.chat("a")
-        assert str(caught.value) == "the worker of model 'a' died: killed by signal 9"
+        assert str(caught.value) == (
+            "the worker of model 'a' died: killed by SIGKILL; it was started 3 times"
+        )
         assert machine.n_loads() == 3
         assert await house.chat("a") == "a", "the third start succeeds"
 
@@ -94,7 +96,7 @@ def test_out_of_memory_while_running_the_next_load_asks_for_less() -> None:
         answers = await asyncio.gather(*(house.chat("a") for _ in range(6)))
         assert answers == ["a"] * 6
         assert [worker.load.n_parallel for worker in machine.workers] == [4, 2]
-        assert "died a: killed by signal 9" in house.notes.lines
+        assert "died a: killed by SIGKILL" in house.notes.lines
 
     go(machine, work)
 
@@ -106,7 +108,7 @@ def test_a_worker_that_aborts_is_started_again_as_it_was() -> None:
         answers = await asyncio.gather(*(house.chat("a") for _ in range(6)))
         assert answers == ["a"] * 6
         assert [worker.load.n_parallel for worker in machine.workers] == [4, 4]
-        assert "died a: killed by signal 6: GGML_ASSERT failed" in house.notes.lines
+        assert "died a: killed by SIGABRT: GGML_ASSERT failed" in house.notes.lines
 
     go(machine, work)
 

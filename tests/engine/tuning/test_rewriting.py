@@ -12,6 +12,7 @@ from paddock.engine.models import ModelFinder
 from paddock.engine.native.model import Model
 from paddock.engine.native.quantise import quantise
 from paddock.engine.profile import trial
+from paddock.engine.profile.bench import Shape
 from paddock.engine.tuning.blocks import READERS
 from paddock.engine.tuning.comparison import agreement, predictions
 from paddock.engine.tuning.rewriting import can_widen, rest, widen
@@ -29,7 +30,7 @@ def test_the_copy_of_a_real_model_agrees_and_differs_only_in_its_matrices(tmp_pa
     assert [one.name for one in before.tensors] == [one.name for one in after.tensors]
     kinds = {TYPE_NAMES[one.kind] for one in after.tensors if len(one.axes) > 1}
     assert kinds == {"Q8_0"}
-    first, second = (predictions(path, [TEXT], 64, 1) for path in (source, copy))
+    first, second = (predictions(path, [TEXT], 64, Shape(0, 0, 1)) for path in (source, copy))
     assert len(first) == 64
     assert agreement(first, second) >= 0.9
 

@@ -99,7 +99,7 @@ def test_a_process_that_dies_leaves_nothing_and_is_told(
     with pytest.raises(EngineError) as caught:
         tune(Wish(facts, "Q8_0", 1, (TEXT,)), pool, silent)
     assert str(caught.value) == (
-        "'smollm2:135m' cannot be tuned: the process ended with status -6 (out of memory)"
+        "'smollm2:135m' cannot be tuned: the process was killed by SIGABRT (out of memory)"
     )
     assert left(pool) == []
 
@@ -180,7 +180,7 @@ def test_a_format_of_which_trials_promise_nothing_is_not_even_written(
 ) -> None:
     slow = Speeds(100.0, 50.0, 80.0)
     monkeypatch.setattr(process, "speeds", lambda *_: slow)
-    order = process.Order(facts.path, str(tmp_path / "x"), "Q8_0", 1, 64, False, (TEXT,))
+    order = process.Order(facts.path, str(tmp_path / "x"), "Q8_0", 1, 0, 64, False, (TEXT,))
     weights = formats.census(read_header(Path(facts.path)))
     expected = process._expected(order, weights, slow)
     assert expected is not None

@@ -302,11 +302,11 @@ def test_a_response_repeats_what_was_asked() -> None:
 
 
 def test_a_stream_that_fails_says_so_in_words_that_clients_raise() -> None:
-    error = WorkerLost("m", "killed by signal 9")
+    error = WorkerLost("m", "killed by SIGKILL")
     for call in (chat(stream=True), completion(stream=True)):
         (told,) = read([call.speaker(STAMP).fail(error)])
         assert told["error"]["type"] == "api_error"
-        assert told["error"]["message"].endswith(": killed by signal 9")
+        assert told["error"]["message"].endswith(": killed by SIGKILL")
     speaker = response(stream=True).speaker(STAMP)
     events = read([*speaker.begin(), speaker.fail(error)])
     assert [one["type"] for one in events[-2:]] == ["response.failed", "error"]

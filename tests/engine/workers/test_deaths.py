@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paddock.engine.residency.deaths import ran_out_of_memory
+from paddock.engine.workers.deaths import ran_out_of_memory
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from paddock.engine.residency.deaths import ran_out_of_memory
         "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 7605.33 MiB on device 0: "
         "cudaMalloc failed: out of memory",
         "llama_model_load: error loading model: unable to allocate CUDA0 buffer",
-        "killed by signal 6: terminate called after throwing an instance of 'std::bad_alloc'",
+        "killed by SIGABRT: terminate called after throwing an instance of 'std::bad_alloc'",
     ],
 )
 def test_llamas_own_words_tell_that_memory_ran_out(words: str) -> None:
@@ -29,7 +29,7 @@ def test_llamas_own_words_tell_that_memory_ran_out(words: str) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        "killed by signal 6: GGML_ASSERT(n_tokens <= n_batch) failed",
+        "killed by SIGABRT: GGML_ASSERT(n_tokens <= n_batch) failed",
         "llama.cpp cannot load /models/odd.gguf: error loading model hyperparameters",
         "it made no step within 120 s",
         "ended with status 70",
@@ -40,5 +40,5 @@ def test_other_deaths_are_not_taken_for_it(words: str) -> None:
 
 
 def test_a_kill_counts_where_the_kernel_says_that_it_killed_for_memory() -> None:
-    assert ran_out_of_memory("killed by signal 9", 4, 5)
-    assert not ran_out_of_memory("killed by signal 9", 4, 4), "somebody else killed it"
+    assert ran_out_of_memory("killed by SIGKILL", 4, 5)
+    assert not ran_out_of_memory("killed by SIGKILL", 4, 4), "somebody else killed it"

@@ -1,0 +1,225 @@
+"""A build of llama.cpp that crashes on this processor: what the pool goes without, and remembers.
+
+The crash is real: a preloaded library raises the signal within a decode (`tests/fakes/crash.c`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.errors import ModelUnusable, WorkerLost
+from paddock.engine.native.build import Build
+from paddock.engine.pool import LocalPool
+from paddock.engine.request import EmbedRequest
+from paddock.engine.residency.starting import ProfiledStart
+from paddock.engine.workers.fallback import FallbackBook, rebuild
+from paddock.engine.workers.load import Load
+from paddock.engine.workers.process import COMMAND, WorkerProcess
+from tests.engine.pools import SETTINGS, VECTORS, ask
+from tests.fakes.crashing import With, crashing
+
+REBUILD = rebuild()
+
+
+class Machine:
+    """Pools of one machine, the starts of their workers, and what it remembers."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.settings = replace(SETTINGS, cache_dir=folder / "cache")
+        self.starts: list[int] = []
+        self.command: tuple[str, ...] = COMMAND
+        self._patch = patch
+
+    def crashes(self, with_: With, number: signal.Signals = signal.SIGSEGV, after: int = 0) -> None:
+        for name, value in crashing(self.folder, with_, number, after).items():
+            self._patch.setenv(name, value)
+
+    def remembered(self) -> dict[str, tuple[int, str]]:
+        book = FallbackBook(self.settings.cache_dir)
+        return {one.model: (one.fallback, one.reason) for one in book.all().values()}
+
+    def go(self, work: Callable[[LocalPool], Awaitable[None]]) -> None:
+        begin = ProfiledStart(self.settings, self.command)
+        real = begin._started
+
+        async def started(load: Load, fallback: int, *more: object) -> WorkerProcess:
+            self.starts.append(fallback)
+            return await real(load, fallback, *more)  # type: ignore[arg-type]
+
+        self._patch.setattr(begin, "_started", started)
+
+        async def main() -> None:
+            async with asyncio.timeout(200), LocalPool(self.settings, start=begin) as pool:
+                await work(pool)
+
+        asyncio.run(main())
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(tmp_path, monkeypatch)
+
+
+async def _answer(pool: LocalPool) -> None:
+    assert (await pool.chat(ask("Hello", params={"max_tokens": 4})).reply()).text
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGILL, signal.SIGABRT])
+def test_a_model_whose_first_decode_crashes_runs_without_extra_buffers(
+    machine: Machine, number: signal.Signals
+) -> None:
+    machine.crashes("extra", number)
+
+    async def work(pool: LocalPool) -> None:
+        await _answer(pool)
+        (one,) = pool.stats().resident
+        assert one.fallback == (
+            f"runs without extra buffer types, because its worker was killed by {number.name} "
+            f"while warming up. A sound build would be faster: {REBUILD}"
+        )
+
+    machine.go(work)
+    assert machine.starts == [0, 1]
+    (what,) = machine.remembered().values()
+    assert what == (1, f"killed by {number.name} while warming up")
+
+
+def test_what_helped_is_remembered_for_every_model_until_the_build_changes(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine.crashes("extra")
+    machine.go(_answer)
+
+    async def both(pool: LocalPool) -> None:
+        await _answer(pool)
+        assert (await pool.embed(EmbedRequest(VECTORS, ("text",)))).vectors
+
+    machine.starts.clear()
+    machine.go(both)
+    assert machine.starts == [1, 1], "nothing crashed, and nothing was tried"
+    other = Build("llama-cpp-python", tmp_path, "1.2.3")
+    monkeypatch.setattr("paddock.engine.workers.fallback.find_build", lambda: other)
+    machine.starts.clear()
+    machine.go(_answer)
+    assert machine.starts == [0, 1], "of another build nothing is known"
+
+
+def test_an_embedding_model_falls_back_alike(machine: Machine) -> None:
+    machine.crashes("extra")
+
+    async def work(pool: LocalPool) -> None:
+        assert (await pool.embed(EmbedRequest(VECTORS, ("text",)))).vectors
+
+    machine.go(work)
+    assert machine.starts == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("with_", "n_threads", "starts"), [("flash", 1, [0, 1, 2]), ("threads", 2, [0, 1, 2, 3])]
+)
+def test_where_that_does_not_help_it_goes_without_more(
+    machine: Machine, with_: With, n_threads: int, starts: list[int]
+) -> None:
+    machine.crashes(with_)
+    machine.settings = replace(machine.settings, n_threads=n_threads)
+    machine.go(_answer)
+    assert machine.starts == starts
+    ((fallback, _),) = machine.remembered().values()
+    assert fallback == starts[-1]
+
+
+def test_a_model_that_nothing_helps_is_refused_at_once_and_nothing_is_remembered(
+    machine: Machine,
+) -> None:
+    machine.crashes("always")
+
+    async def work(pool: LocalPool) -> None:
+        with pytest.raises(ModelUnusable) as caught:
+            await _answer(pool)
+        assert str(caught.value) == (
+            "model 'smollm2:135m' cannot be used on this machine: its worker was killed by "
+            "SIGSEGV while warming up, also without extra buffer types and flash attention. "
+            "`paddock doctor` tries llama.cpp's kernels; this builds llama.cpp again: " + REBUILD
+        )
+
+    machine.go(work)
+    assert machine.starts == [0, 1, 2], "with one thread it had been all the time"
+    assert machine.remembered() == {}
+
+
+def test_a_crash_while_the_model_is_measured_is_followed_alike(machine: Machine) -> None:
+    machine.crashes("extra", after=2)  # as many decodes as warm it up
+    machine.settings = replace(machine.settings, profile_s=1.0)
+    machine.go(_answer)
+    assert machine.starts == [0, 1]
+    ((_, reason),) = machine.remembered().values()
+    assert reason == "killed by SIGSEGV while measuring its speed"
+
+
+def test_a_crash_in_the_first_decodes_costs_no_request_an_attempt(machine: Machine) -> None:
+    machine.crashes("flash", after=4)
+
+    async def work(pool: LocalPool) -> None:
+        texts = [ask(f"Tell a story about {n} llamas.") for n in range(4)]
+        replies = await asyncio.gather(*(pool.chat(one).reply() for one in texts))
+        assert all(reply.text for reply in replies)
+
+    machine.go(work)
+    assert machine.starts == [0, 1, 2]
+    ((fallback, reason),) = machine.remembered().values()
+    assert fallback == 2
+    assert reason.startswith("killed by SIGSEGV while answering request")
+
+
+def test_a_build_that_crashes_in_every_answer_is_no_fault_of_the_request(
+    machine: Machine,
+) -> None:
+    machine.crashes("always", after=4)
+
+    async def work(pool: LocalPool) -> None:
+        with pytest.raises(ModelUnusable, match="killed by SIGSEGV while answering request 1"):
+            await _answer(pool)
+
+    machine.go(work)
+    assert machine.remembered() == {}
+
+
+def test_a_request_that_crashes_every_worker_is_given_up_and_the_model_stays_as_it_was(
+    machine: Machine,
+) -> None:
+    script = Path(__file__).parent.parent / "fakes" / "poisoned_worker.py"
+    machine.command = (sys.executable, str(script))
+
+    async def work(pool: LocalPool) -> None:
+        with pytest.raises(WorkerLost) as caught:
+            await pool.chat(ask("POISON")).reply()
+        assert caught.value.reason.startswith("killed by SIGABRT while answering request 1")
+        await _answer(pool)
+        (one,) = pool.stats().resident
+        assert one.fallback == ""
+
+    machine.go(work)
+    assert machine.remembered() == {}
+
+
+def test_a_worker_that_others_kill_while_it_warms_up_goes_without_nothing(
+    machine: Machine,
+) -> None:
+    machine.crashes("always", signal.SIGKILL)
+
+    async def work(pool: LocalPool) -> None:
+        with pytest.raises(WorkerLost) as caught:
+            await _answer(pool)
+        words = "killed by SIGKILL while warming up; it was started 3 times"
+        assert caught.value.reason == words
+
+    machine.go(work)
+    assert machine.starts == [0, 0, 0]

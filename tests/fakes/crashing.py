@@ -1,0 +1,27 @@
+"""A broken build of llama.cpp: a preloaded library that raises a signal at a decode."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+from typing import Literal
+
+With = Literal["extra", "flash", "threads", "always"]
+
+
+def crashing(
+    folder: Path, with_: With, number: signal.Signals = signal.SIGSEGV, after: int = 0
+) -> dict[str, str]:
+    """Return the environment in which llama.cpp crashes while it uses something (`crash.c`)."""
+    library = folder / "crash.so"
+    if not library.exists():
+        source = Path(__file__).resolve().with_name("crash.c")
+        command = ("cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl")
+        subprocess.run(command, check=True)
+    return {
+        "LD_PRELOAD": str(library),
+        "CRASH_WITH": with_,
+        "CRASH_SIGNAL": str(int(number)),
+        "CRASH_AFTER": str(after),
+    }
