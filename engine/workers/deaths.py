@@ -28,8 +28,8 @@ _CONTEXT = " (llama.cpp's last line: "
 def how_it_ended(status: int) -> str:
     """Return how a process ended, signals by their names.
 
-    >>> how_it_ended(-11), how_it_ended(3), how_it_ended(-34)
-    ('killed by SIGSEGV', 'ended with status 3', 'killed by signal 34')
+    >>> how_it_ended(-11), how_it_ended(3), how_it_ended(-35)
+    ('killed by SIGSEGV', 'ended with status 3', 'killed by signal 35')
     """
     if status >= 0:
         return f"ended with status {status}"
