@@ -46,6 +46,10 @@ async def another_pool(**settings: Any) -> AsyncIterator[LocalPool]:
         yield pool
 
 
+# Every processor goes on alike: " 11" is ahead of all else by more than 3 in logits.
+COUNTED = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10,"
+
+
 def raw(prompt: str, params: Mapping[str, Any] | None = None, **more: Any) -> ChatRequest:
     return ChatRequest(MODEL, (), {"max_tokens": 8, **(params or {})}, prompt=prompt, **more)
 
@@ -73,12 +77,10 @@ async def shown(pool: LocalPool, reply: Reply) -> str:
 
 def test_a_raw_prompt_is_gone_on_with_as_it_stands(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
-        reply = await pool.chat(raw("The capital of France is", wants_tokens=True)).reply()
-        assert "Paris" in reply.text
-        assert reply.usage.prompt_tokens == len(
-            await pool.tokenise(MODEL, "The capital of France is")
-        )
-        assert await shown(pool, reply) == f"The capital of France is{reply.text}"
+        reply = await pool.chat(raw(COUNTED, wants_tokens=True)).reply()
+        assert reply.text.startswith(" 11")
+        assert reply.usage.prompt_tokens == len(await pool.tokenise(MODEL, COUNTED))
+        assert await shown(pool, reply) == f"{COUNTED}{reply.text}"
 
     go(work)
 
