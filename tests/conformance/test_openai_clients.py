@@ -229,9 +229,7 @@ def test_completions_go_on_with_a_text(client: OpenAI) -> None:
     assert [choice.index for choice in many.choices] == [0, 1, 2, 3]
     streamed = "".join(
         chunk.choices[0].text
-        for chunk in client.completions.create(
-            prompt=counted, stream=True, echo=True, **asked
-        )
+        for chunk in client.completions.create(prompt=counted, stream=True, echo=True, **asked)
     )
     assert streamed == echoed.choices[0].text
 
