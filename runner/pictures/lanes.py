@@ -24,6 +24,8 @@ class Span:
     """What it looks like."""
     waited: float = 0.0
     """Of its time, from its start."""
+    name: str = ""
+    """What its bar is labelled with; empty: as `label`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Bar:
     kind: str
     n: int = 1
     waited: float = 0.0
+    name: str = ""
 
 
 def lanes_of(spans: Iterable[Span]) -> list[list[Span]]:
@@ -64,7 +67,9 @@ def bars_of(lane: Sequence[Span], least_s: float) -> list[Bar]:
     """
     bars: list[Bar] = []
     for span in lane:
-        bar = Bar(span.start, span.end, span.label, span.kind, 1, span.waited)
+        bar = Bar(
+            span.start, span.end, span.label, span.kind, 1, span.waited, span.name or span.label
+        )
         if bars and _is_joined(bars[-1], bar, least_s):
             bars[-1] = _joined(bars[-1], bar)
         else:
@@ -80,8 +85,9 @@ def _is_joined(before: Bar, bar: Bar, least_s: float) -> bool:
 def _joined(before: Bar, bar: Bar) -> Bar:
     # What is bad must not vanish in what is good.
     kind = bar.kind if bar.kind in ("failed", "quarantined") else before.kind
-    label = bar.label if kind != before.kind else before.label
-    return Bar(before.start, max(before.end, bar.end), label, kind, before.n + bar.n)
+    told = bar if kind != before.kind else before
+    end, n = max(before.end, bar.end), before.n + bar.n
+    return Bar(before.start, end, told.label, kind, n, name=told.name)
 
 
 def levels(spans: Iterable[Span], seconds: float, n_bins: int) -> list[float]:

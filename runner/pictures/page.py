@@ -31,10 +31,13 @@ tr:target{background:var(--block);outline:2px solid var(--fresh)}
 .chips{display:flex;flex-wrap:wrap;gap:.5rem;padding:0;margin:1rem 0;list-style:none}
 .chips li{border:1px solid var(--wait);border-radius:1rem;padding:.1rem .7rem}
 .chips b{font-variant-numeric:tabular-nums}
+.legend{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;padding:0;margin:.3rem 0;list-style:none;
+color:var(--soft);font-size:.85rem}
+.legend svg{vertical-align:-2px}
 .s-done,.s-new,.s-changed,.s-stale,.s-completed{color:var(--done)}
 .s-fresh,.s-skipped{color:var(--fresh)}
 .s-failed,.s-quarantined{color:var(--failed);font-weight:600}
-.s-running,.s-interrupted,.s-budget,.s-died{color:var(--running)}
+.s-running,.s-held,.s-interrupted,.s-budget,.s-died{color:var(--running)}
 .s-left,.s-deleted,.s-none{color:var(--left)}
 .error{border-left:4px solid var(--failed);padding:.2rem .8rem;margin:.6rem 0}
 .error p{overflow-wrap:anywhere}

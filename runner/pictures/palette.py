@@ -41,8 +41,19 @@ svg.chart .grid{stroke:var(--wait);stroke-width:1}
 svg.chart .area{fill:var(--work);fill-opacity:.35;stroke:var(--work);stroke-width:1.2}
 svg.chart .bar{fill:var(--done)}
 svg.chart .bar.call{fill:var(--work)}svg.chart .bar.known{fill:var(--known)}
-svg.chart .bar.tool{fill:var(--running)}
-svg.chart .bar.failed,svg.chart .bar.quarantined{fill:var(--failed)}
+svg.chart .bar.tool,svg.chart .bar.held{fill:var(--running)}
+svg.chart .bar.bad{fill:var(--failed)}
 svg.chart .bar.skipped{fill:var(--left)}
 svg.chart .waited{fill:var(--wait);stroke:var(--line);stroke-width:.5}
+svg.looks{position:absolute}
+pattern path{stroke:var(--paper);stroke-width:1.4;stroke-opacity:.55}
+pattern circle{fill:var(--paper);fill-opacity:.55}
+svg.chart text.label{font-size:11px;font-weight:600;paint-order:stroke;stroke-linejoin:round}
+svg.chart text.inside{fill:var(--paper)}
+svg.chart text.behind{fill:var(--ink);font-weight:400}
+svg.chart .over~svg text.inside{stroke:var(--back);stroke-width:4px}
+svg.chart .bad~svg text.inside{--back:var(--failed)}
+svg.chart .known~svg text.inside{--back:var(--known)}
+svg.chart .skipped~svg text.inside{--back:var(--left)}
+svg.chart .tool~svg text.inside,svg.chart .held~svg text.inside{--back:var(--running)}
 """.strip()

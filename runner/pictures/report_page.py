@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from .charts import calls_chart, items_chart, occupancy
+from .looks import AREA, DEFINITIONS, legend
 from .page import cell, number, page, table
 from .scene import took
 from .story import Call, Item, Story
@@ -65,7 +66,8 @@ def _head(story: Story) -> Iterator[str]:
 
 def _failures(story: Story, folder: Path) -> Iterator[str]:
     bad = [item for item in story.items if item.is_bad]
-    n_known = max(0, story.counts.get("quarantined", 0) - len(bad))
+    n_told = sum(item.state == "quarantined" for item in bad)
+    n_known = max(0, story.counts.get("quarantined", 0) - n_told)
     if bad or n_known:
         yield f"<h2>Failed ({len(bad) + n_known:,})</h2>"
     for item in bad[:MOST_FAILURES]:
@@ -74,36 +76,53 @@ def _failures(story: Story, folder: Path) -> Iterator[str]:
         yield (
             f'<div class="error"><p><b>{name}</b> of {escape(item.step)}, '
             f'<span class="s-{escape(item.state)}">{escape(item.state)}</span></p>'
-            f"<p>{escape(error)}</p></div>"
+            f"<p>{escape(error)}</p>{_later(item)}</div>"
         )
     if len(bad) > MOST_FAILURES:
         n_left = len(bad) - MOST_FAILURES
         yield f"<p>{n_left:,} more; <code>paddock logs {escape(story.past.row.run)} --failed</code>"
         yield " lists them.</p>"
     if n_known:
-        yield (
-            f"<p>{n_known:,} of them known to fail and not tried again, or tried again by a later "
-            "run.</p>"
-        )
+        yield f"<p>{n_known:,} of them known to fail and not tried again.</p>"
+
+
+def _later(item: Item) -> str:
+    """Tell what a later run made of an item."""
+    if item.later is None:
+        return ""
+    run, state = item.later
+    if state == "deleted":
+        return f'<p class="soft">Run {escape(run)} found its document deleted.</p>'
+    if state in ("failed", "quarantined"):
+        return f'<p class="soft">Run {escape(run)} tried it again: {escape(state)}.</p>'
+    return f'<p class="soft">Done again by run {escape(run)}.</p>'
 
 
 def _charts(story: Story) -> Iterator[str]:
-    items, calls = items_chart(story), calls_chart(story)
+    (items, of_items), (calls, of_calls) = items_chart(story), calls_chart(story)
+    if items or calls:
+        yield DEFINITIONS
     if items:
         yield '<h2 id="items-time">Items over time</h2>'
+        yield of_items
         yield _scroll("items-time", items)
     if calls:
         yield '<h2 id="calls-time">Calls over time</h2>'
-        yield (
-            '<p class="soft">Pale: waited for its turn or for the model. Violet: the ledger had '
-            "the reply.</p>"
-        )
+        if story.n_calls_lost:
+            yield f'<p class="soft">{_lost_calls(story.n_calls_lost)}</p>'
+        yield of_calls
         yield _scroll("calls-time", calls)
     chart, most, mean = occupancy(story)
     if chart:
         yield '<h2 id="at-once">Calls at work at once</h2>'
         yield f'<p class="soft">At most {most:,}; {mean:.1f} on average while any was.</p>'
+        yield legend([AREA])
         yield _scroll("at-once", chart)
+
+
+def _lost_calls(n: int) -> str:
+    what = "1 call is" if n == 1 else f"{n:,} calls are"
+    return f"{what} not drawn: of items that later runs did again."
 
 
 def _scroll(name: str, inner: str) -> str:
@@ -146,7 +165,10 @@ def _documents(story: Story, folder: Path) -> Iterator[str]:
     if n_left:
         notes.append(f"{n_left:,} more, all done and quicker than these.")
     if story.n_taken_over:
-        notes.append(f"{story.n_taken_over:,} were done again by later runs and are told there.")
+        notes.append(
+            f"{story.n_taken_over:,} were done again by later runs, and what this run did with "
+            "them is no longer kept."
+        )
     n_fresh = story.counts.get("fresh", 0)
     if n_fresh:
         notes.append(f"{n_fresh:,} were fresh: nothing had to be done.")
@@ -165,7 +187,7 @@ def _item_row(item: Item, folder: Path) -> str:
     cells = (
         f'<td class="name">{_linked(item.key, item.source, folder)}</td>',
         cell(item.step),
-        cell(item.state, f"s-{item.state}"),
+        f'<td><span class="s-{escape(item.state)}">{escape(item.state)}</span>{_later(item)}</td>',
         cell(took(item.seconds) if item.seconds >= 0.05 else "", "n"),
         number(item.calls),
         number(item.known_calls),

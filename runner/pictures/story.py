@@ -1,15 +1,19 @@
 """What a run did, item by item and call by call, as the ledger and the journal tell it. Reads only.
 
-An item that a later run did again is that run's; how many those are is told.
+The ledger keeps the latest of each item. What a run did with items that later runs did again is
+read from its journal, as long as that is kept.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from paddock.runner import made
 from paddock.runner.history.past import Past, reading
@@ -28,7 +32,8 @@ class Item:
     step: str
     key: str
     state: str
-    """`new`, `changed`, `stale`, `skipped`, `failed` or `quarantined`."""
+    """`new`, `changed`, `stale`, `deleted`, `skipped`, `failed` or `quarantined`; `done` for one
+    of the first three where only the journal tells of it."""
     began: float | None
     """Seconds since the run began; None where nobody kept it."""
     seconds: float
@@ -41,6 +46,8 @@ class Item:
     """The document's path, absolute."""
     outputs: tuple[str, ...]
     """Absolute."""
+    later: tuple[str, str] | None = None
+    """The latest run that did it again, and its state then."""
 
     @property
     def is_bad(self) -> bool:
@@ -82,7 +89,9 @@ class Story:
     seconds: float
     """From its beginning to its end, or to the last that is known of it."""
     n_taken_over: int
-    """Items that later runs did again."""
+    """Items that later runs did again, and of which nothing else is known."""
+    n_calls_lost: int = 0
+    """Calls of items that later runs did again: when they were made is not kept."""
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -122,12 +131,18 @@ def story_of(past: Past) -> Story:
         rows = {(row.scope, row.entry.key): row for row in ledger.items_of(past.row.run)}
         mades = {(row.scope, row.key): row for row in origins.made_in(past.row.run)}
         outers = _outers(ledger)
+        latest = _latest(ledger, past, outers)
     began = past.row.started
     base = past.place.folder.resolve()
     items = [
         _item(row, mades.get(place), outers.get(row.scope, ""), began, base)
+        if row.entry.gone != past.row.run
+        else _deleted(row, outers.get(row.scope, ""))
         for place, row in rows.items()
     ]
+    told = {(item.step, item.key) for item in items}
+    lost = [one for one in _of_journal(past, latest, base) if (one.step, one.key) not in told]
+    items += lost
     items.sort(key=lambda item: (item.began is None, item.began or 0.0, item.step, item.key))
     calls = sorted(_calls(mades.values(), outers, began), key=lambda call: call.began)
     ends = [call.began + call.seconds for call in calls]
@@ -136,11 +151,19 @@ def story_of(past: Past) -> Story:
     seconds = max(ends, default=0.0) if ended is None else ended - began
     counts = past.summary.get("counts") or {}
     n_done = sum(counts.get(state, 0) for state in _DONE)
-    n_told = sum(item.state in _DONE for item in items)
-    return Story(past, tuple(items), tuple(calls), max(seconds, 0.001), max(0, n_done - n_told))
+    n_told = sum(item.state in (*_DONE, "done") for item in items)
+    return Story(
+        past,
+        tuple(items),
+        tuple(calls),
+        max(seconds, 0.001),
+        max(0, n_done - n_told),
+        sum(item.calls for item in lost),
+    )
 
 
 _DONE = ("new", "changed", "stale")
+_ENDED = ("done", "skipped", "failed", "quarantined")
 _TOKENS = {
     "prompt": "tokens read", "prompt_reused": "of them reused", "completion": "tokens written",
 }  # fmt: skip
@@ -154,6 +177,67 @@ def _outers(ledger: Ledger) -> dict[str, str]:
         if outer:
             found[scope] = "".join(f"{key}/" for key in outer)
     return found
+
+
+_Latest = Mapping[tuple[str, str], tuple[str, str, str | None]]
+"""By step and key: the run that did it the last, its state there, its source."""
+
+
+def _latest(ledger: Ledger, past: Past, outers: Mapping[str, str]) -> _Latest:
+    """Return what other runs of the same file were the last to do."""
+    rows = ledger.rows(
+        "select items.scope, scopes.step, items.key, items.run, items.state, items.was, items.gone,"
+        " provenance.source from items join scopes on scopes.scope = items.scope"
+        " left join provenance on provenance.scope = items.scope and provenance.key = items.key"
+        " where scopes.file = :file and items.run <> :run order by items.at",
+        file=past.row.file,
+        run=past.row.run,
+    )
+    return {
+        (step, f"{outers.get(scope, '')}{key}"): (
+            run,
+            "deleted" if gone == run else (was or "new") if state == "done" else state,
+            source,
+        )
+        for scope, step, key, run, state, was, gone, source in rows
+    }
+
+
+def _of_journal(past: Past, latest: _Latest, base: Path) -> Iterator[Item]:
+    """Yield what the journal tells of items that other runs did again."""
+    ended: dict[tuple[str, str], dict[str, Any]] = {}
+    with contextlib.suppress(OSError), past.journal.open(encoding="utf-8") as lines:
+        for line in lines:
+            with contextlib.suppress(ValueError):  # the last line of a run that was killed
+                told = json.loads(line)
+                if told.get("event") == "item" and told.get("state") in _ENDED:
+                    ended[told["step"], told.get("key", told["step"])] = told
+    for place in ended.keys() & latest.keys():
+        run, state, source = latest[place]
+        told = ended[place]
+        seconds = float(told.get("seconds", 0.0))
+        at = datetime.fromisoformat(told["time"]).timestamp()
+        yield Item(
+            step=place[0],
+            key=place[1],
+            state=told["state"],
+            began=max(0.0, at - seconds - past.row.started),
+            seconds=seconds,
+            calls=int(told.get("calls", 0)),
+            known_calls=0,
+            prompt=0,
+            completion=0,
+            error=told.get("error"),
+            source=None if source is None else str(base / source),
+            outputs=(),
+            later=(run, state),
+        )
+
+
+def _deleted(row: ItemRow, outer: str) -> Item:
+    """Return an item whose document the run found gone: nothing was done with it."""
+    key = f"{outer}{row.entry.key}"
+    return Item(row.step, key, "deleted", None, 0.0, 0, 0, 0, 0, None, None, ())
 
 
 def _item(row: ItemRow, made_row: MadeRow | None, outer: str, began: float, base: Path) -> Item:

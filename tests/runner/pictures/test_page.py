@@ -14,7 +14,7 @@ from tests.runner.world import World
 
 BACKGROUND = "getComputedStyle(document.body).backgroundColor"
 WHOLE = (
-    "[...document.querySelectorAll('svg.chart')]"
+    "[...document.querySelectorAll('.scroll>svg.chart')]"
     ".every(e => e.clientWidth <= e.parentElement.clientWidth)"
 )
 """Whether the charts are seen without scrolling, however narrow the window."""
@@ -60,7 +60,7 @@ def test_pages_work_by_keyboard_in_both_colours_and_ask_nobody(tmp_path: Path) -
         page = chromium.page((tmp_path / "run.html").as_uri(), width=420, height=800)
         assert page.text("h2") == "Failed (1)"
         assert page.text(".error a") == "broken <1>.pdf"
-        assert page.ask("document.querySelectorAll('svg.chart').length") == 3
+        assert page.ask("document.querySelectorAll('.scroll>svg.chart').length") == 3
         assert page.ask(WHOLE)
         assert page.ask("document.documentElement.scrollWidth <= innerWidth")
         link = (tmp_path / "inbox/broken <1>.pdf").as_uri()

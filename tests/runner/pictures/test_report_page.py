@@ -97,13 +97,100 @@ def test_the_story_of_a_run_has_its_items_and_calls_with_their_times(world: Worl
     assert story.n_taken_over == 0
 
 
-def test_what_a_later_run_did_again_is_told_as_its(world: World) -> None:
+def test_an_item_that_later_runs_did_again_is_on_the_page_once_with_what_became_of_it(
+    world: World,
+) -> None:
+    first = world.run()
+    world.write("inbox/broken.pdf", "Still no PDF.")
+    second = world.run()
+    world.edit("Sum up:", "In short:")
+    (world.folder / "inbox/x:1.txt").unlink()
+    third = world.run()
+    target = world.folder / "run.html"
+    write_report(world.file, first.run, target)
+    told = words(target.read_text("utf-8"))
+    assert "Failed (1) broken.pdf of each, quarantined step" in told
+    assert f"Run {third.run} tried it again: quarantined." in told
+    assert second.run not in told, "the latest run alone"
+    items = told.split("Items Item")[1]
+    assert items.count("broken.pdf") == items.count("a &amp; &lt;b&gt;.txt") == 1
+    assert f"a &amp; &lt;b&gt;.txt each done Done again by run {third.run}." in items
+    assert f"x:1.txt each done Run {third.run} found its document deleted." in items
+    assert "3 calls are not drawn: of items that later runs did again." in told
+
+
+def test_what_neither_ledger_nor_journal_keeps_is_counted(world: World) -> None:
     first = world.run()
     world.edit("Sum up:", "In short:")
     world.run()
+    (world.folder / ".paddock/runs" / f"{first.run}.jsonl").unlink()
     target = world.folder / "run.html"
     write_report(world.file, first.run, target)
-    assert "3 were done again by later runs and are told there." in words(target.read_text())
+    lost = "3 were done again by later runs, and what this run did with them is no longer kept."
+    assert lost in words(target.read_text("utf-8"))
+
+
+def test_a_deleted_document_is_told_as_deleted_and_has_no_bar(world: World) -> None:
+    world.run()
+    (world.folder / "inbox/x:1.txt").unlink()
+    report = world.run()
+    target = world.folder / "run.html"
+    write_report(world.file, report.run, target)
+    page = target.read_text("utf-8")
+    assert "x:1.txt each deleted" in words(page)
+    assert "each: x:1.txt" not in page
+
+
+KINDS = ("new", "changed", "stale", "failed", "quarantined", "skipped", "held")
+
+
+def test_every_bar_has_a_label_and_every_look_an_entry_in_the_legend(tmp_path: Path) -> None:
+    from paddock.runner.pictures.looks import look_of
+
+    items = tuple(
+        Item("each", kind[:6], kind, 10.0 * n, 9.0, 1, 0, 1, 1, None, None, ())
+        for n, kind in enumerate(KINDS)
+    )
+    calls = (
+        Call("sum", "a", "chat", "m", 0.0, 30.0, 10.0, 1, 0, 1, False),
+        Call("sum", "b", "chat", "m", 40.0, 9.0, 0.0, 1, 0, 1, True),
+        Call("ask", "c", "tool", "", 50.0, 9.0, 0.0, 0, 0, 0, False),
+    )
+    page = report_page(Story(past(tmp_path, {}), items, calls, 70.0, 0), tmp_path / "run.html")
+    Checked(page)
+    labels = re.findall(r'class="label \w+"[^>]*>([^<]+)<', page)
+    assert labels[:7] == [f"{kind[:6]}, 9.0 s" for kind in KINDS]
+    assert labels[7:] == ["sum, a, 30 s", "sum, b, 9.0 s", "ask, c, 9.0 s"]
+    charts = re.sub(r'<ul class="legend">.*?</ul>', "", page)
+    drawn = set(re.findall(r'<(?:rect|path) class="(?:bar )?(\w+)"', charts)) - {"over"}
+    shown = set(re.findall(r'aria-hidden="true"><rect class="(?:bar )?(\w+)"', page))
+    assert drawn == shown == {*map(look_of, KINDS), "call", "known", "tool", "waited", "area"}
+    patterns = set(re.findall(r'id="over-(\w+)"', page))
+    assert patterns == set(re.findall(r'class="over (\w+)"', page))
+
+
+def test_a_bar_for_several_says_how_many_and_a_long_name_is_cut_in_its_middle(
+    tmp_path: Path,
+) -> None:
+    short = [
+        Item("each", f"{n}.txt", "new", n / 50, 0.01, 1, 0, 1, 1, None, None, ()) for n in range(40)
+    ]
+    name = "a-very-long-name-" * 20 + "the-end.txt"
+    long = Item("each", name, "new", 20.0, 80.0, 1, 0, 1, 1, None, None, ())
+    story = Story(past(tmp_path, {}), (*short, long), (), 100.0, 0)
+    page = report_page(story, tmp_path / "run.html")
+    labels = re.findall(r'class="label \w+"[^>]*>([^<]+)<', page)
+    assert labels[0].startswith("40 \N{MULTIPLICATION SIGN} ")
+    (cut,) = (label for label in labels if "…" in label)
+    assert cut.startswith("a-very-long-name-") and cut.endswith("the-end.txt, 1 min 20 s")
+    assert "several that are too short to be drawn alone" in words(page)
+    assert "point at a bar without a label" not in words(page)
+    dense = tuple(
+        Item("each", f"{n}.txt", "new", float(n), 0.9, 1, 0, 1, 1, None, None, ())
+        for n in range(100)
+    )
+    story = Story(past(tmp_path, {}), dense, (), 100.0, 0)
+    assert "point at a bar without a label" in words(report_page(story, tmp_path / "run.html"))
 
 
 def test_known_replies_are_told_apart(world: World) -> None:
@@ -261,5 +348,5 @@ def test_charts_are_well_formed(world: World) -> None:
     world.run(pool=FakePool())
     (found,) = history([Place(world.folder / ".paddock")], limit=1).runs
     story = story_of(found)
-    for chart in (items_chart(story), calls_chart(story), occupancy(story)[0]):
+    for chart in (items_chart(story)[0], calls_chart(story)[0], occupancy(story)[0]):
         assert ElementTree.fromstring(chart).get("role") == "img"
