@@ -318,7 +318,7 @@ class Blocks:
         """Do with a failed item what its block says."""
         text = str(error)
         most = self._toolbox.options.max_attempts
-        kept, record.attempts = given_up(item.attempts, most, error.cause)
+        kept, record.attempts = given_up(item.attempts, most, item.cause(error.cause))
         if kept == "quarantined" and record.attempts > 1:
             text += f" (failed {record.attempts} times in a row)"
         if run.block.on_error == "skip":

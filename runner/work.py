@@ -94,6 +94,15 @@ class ItemWork:
         entry = self.entry
         return entry.attempts if entry is not None and entry.hash == self.hash else 0
 
+    def cause(self, cause: str) -> str:
+        """Return the cause of its failure by which it is kept.
+
+        A file that could not be read when it was listed need not be tried in vain in each run: as
+        soon as it can be read it has a digest, and with it another hash.
+        """
+        is_unreadable = isinstance(self.item, Mapping) and self.item.get("sha256", "") is None
+        return "other" if cause == "io" and is_unreadable else cause
+
 
 @dataclass(frozen=True, slots=True)
 class BlockWork:

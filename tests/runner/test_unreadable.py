@@ -1,0 +1,133 @@
+"""Files that cannot be read, or are none: what a run does with them, as README promises.
+
+As root every file can be read, so `setpriv` takes that privilege from the command.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runner.commands.shell import PADDOCK
+
+PIPELINE = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - uses: files.write
+        with: {path: "out/{{ doc.relpath }}", text: "{{ steps.text.text }}"}
+"""
+Run = Callable[..., tuple[int, dict[str, Any], str]]
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    (tmp_path / "pipeline.yaml").write_text(PIPELINE)
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    (folder / "good.txt").write_text("A letter.")
+    return folder
+
+
+@pytest.fixture
+def run(inbox: Path) -> Run:
+    """Give what runs the pipeline as somebody for whom permissions count."""
+    before: list[str] = []
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("NOT TRIED: root may read everything, and there is no setpriv")
+        before = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+
+    def go(*options: str) -> tuple[int, dict[str, Any], str]:
+        ended = subprocess.run(
+            [*before, PADDOCK, "run", "--local", "--json", *options],
+            cwd=inbox.parent,
+            env={**os.environ, "PADDOCK_HOME": str(inbox.parent / "home")},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return ended.returncode, json.loads(ended.stdout), ended.stderr
+
+    return go
+
+
+def states(report: dict[str, Any]) -> dict[str, str]:
+    return {item["key"]: item["state"] for item in report["items"]}
+
+
+def test_a_file_that_may_not_be_read_is_quarantined_then_known_then_done_when_it_may(
+    inbox: Path, run: Run
+) -> None:
+    locked = inbox / "locked.txt"
+    locked.write_text("A secret.")
+    locked.chmod(0)
+    status, report, _ = run()
+    assert (status, states(report)) == (3, {"good.txt": "new", "locked.txt": "quarantined"})
+    (error,) = (item["error"] for item in report["items"] if item["error"])
+    assert error == ("step 'text': 'locked.txt' cannot be read: the permissions do not allow it.")
+    for _ in range(2):
+        status, report, _ = run()
+        assert (status, states(report)) == (0, {"good.txt": "fresh", "locked.txt": "quarantined"})
+    locked.chmod(0o200)  # another mode that does not allow it either
+    assert run()[0] == 0
+    locked.chmod(0o600)
+    status, report, _ = run()
+    assert (status, states(report)) == (0, {"good.txt": "fresh", "locked.txt": "changed"})
+    assert (inbox.parent / "out" / "locked.txt").read_text() == "A secret."
+
+
+def test_a_file_that_may_no_longer_be_read_keeps_what_was_made_of_it(inbox: Path, run: Run) -> None:
+    assert run()[0] == 0
+    (inbox / "good.txt").chmod(0)
+    assert [run()[0], run()[0]] == [3, 0]
+    assert (inbox.parent / "out" / "good.txt").read_text() == "A letter."
+    (inbox / "good.txt").chmod(0o600)
+    assert run()[0] == 0
+
+
+def test_what_is_no_file_stops_nobody_and_what_is_left_out_is_named(inbox: Path, run: Run) -> None:
+    (inbox / "link.txt").symlink_to("nowhere.txt")
+    os.mkfifo(inbox / "pipe.txt")
+    (inbox / "closed").mkdir()
+    (inbox / "closed" / "a.txt").write_text("A letter.")
+    (inbox / "closed").chmod(0)
+    Path(os.fsdecode(os.fsencode(inbox) + b"/bad\xff.txt")).write_text("A letter.")
+    for state in ("new", "fresh"):
+        status, report, told = run()
+        assert (status, states(report)) == (0, {"good.txt": state})
+        assert "docs: ./inbox: 'bad\\xff.txt' left out, the name is not UTF-8.\n" in told
+        assert "docs: ./inbox: 'closed/' left out, the folder cannot be read.\n" in told
+    (inbox / "closed").chmod(0o700)
+    assert states(run()[1])["closed/a.txt"] == "new"
+
+
+def test_an_empty_file_is_quarantined_and_then_known(inbox: Path, run: Run) -> None:
+    (inbox / "empty.txt").touch()
+    assert [run()[0], run()[0]] == [3, 0]
+    (inbox / "empty.txt").write_text("Now there is something.")
+    status, report, _ = run()
+    assert (status, states(report)["empty.txt"]) == (0, "changed")
+
+
+def test_a_file_that_is_gone_before_it_is_read_is_no_longer_missed(inbox: Path, run: Run) -> None:
+    pipeline = inbox.parent / "pipeline.yaml"
+    before = "      - {id: text,"
+    gone = "      - {uses: run, with: {command: [rm, -f, inbox/gone.txt]}}\n"
+    pipeline.write_text(PIPELINE.replace(before, gone + before))
+    (inbox / "gone.txt").write_text("A letter.")
+    status, report, _ = run("--allow", "run")
+    assert (status, states(report)) == (3, {"gone.txt": "quarantined", "good.txt": "new"})
+    status, report, _ = run("--allow", "run")
+    assert (status, states(report)["good.txt"], report["counts"]["quarantined"]) == (0, "fresh", 0)
