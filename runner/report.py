@@ -144,6 +144,8 @@ class PlanReport:
     """What cannot be known before a step has run, one sentence each."""
     advice: tuple[str, ...] = ()
     """What would make it quicker, and what else should be known, one sentence each; for people."""
+    remarks: tuple[str, ...] = ()
+    """What steps noted while they were planned, such as a folder without files; for people."""
 
     @property
     def has_work(self) -> bool:

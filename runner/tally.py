@@ -56,6 +56,11 @@ class Tally:
         """How many tokens the run has spent, of prompts and answers."""
         return self._tokens["prompt"] + self._tokens["completion"]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what was noted so far."""
+        return tuple(self._notes)
+
     def note(self, text: str) -> None:
         """Show one line and keep it for the report; the same line once."""
         text = self.secrets.redact(text)

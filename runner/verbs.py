@@ -99,7 +99,7 @@ async def plan_async(
         is_plan=True,
     ) as session:
         report = await foresee(session)
-        return replace(report, advice=(*report.advice, *more))
+        return replace(report, advice=(*report.advice, *more), remarks=session.tally.notes)
 
 
 def run(

@@ -121,7 +121,25 @@ def scan(
         allowed=allowed if params.follow_links else (),
     )
     files = [file for one in walk.files(params.newest) if (file := _hashed(one)) is not None]
-    return files, tuple(walk.notes())
+    hint = () if walk.found or walk.too_large else (_nothing_found(params, walk.unmatched),)
+    return files, (*hint, *walk.notes())
+
+
+def _nothing_found(params: FilesScanParams, unmatched: list[str]) -> str:
+    """Say why a listing is empty."""
+    from .walk import some
+
+    if not unmatched:
+        return "no file is there."
+    n = "1 file is" if len(unmatched) == 1 else f"{len(unmatched):,} files are"
+    patterns = f"`include` ({_quoted(params.include)})"
+    if params.exclude:
+        patterns += f" without `exclude` ({_quoted(params.exclude)})"
+    return f"{n} there, and none matches {patterns}: {some(unmatched)}."
+
+
+def _quoted(patterns: Sequence[str]) -> str:
+    return ", ".join(f"'{pattern}'" for pattern in patterns)
 
 
 def _globs(patterns: Sequence[str]) -> Globs:

@@ -41,6 +41,8 @@ class Walk:
     not_utf8: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     not_followed: list[str] = field(default_factory=list)
+    unmatched: list[str] = field(default_factory=list)
+    """Files that the patterns leave out."""
 
     def files(self, newest: int | None) -> list[Found]:
         """Walk; give what is wanted in the order of `relpath`.
@@ -63,7 +65,7 @@ class Walk:
             (self.unreadable, "left out, the folder cannot be read"),
             (self.not_followed, "left out, symbolic links outside the allowed folders, or broken"),
         )
-        return [f"{_some(names)} {what}." for names, what in kinds if names]
+        return [f"{some(names)} {what}." for names, what in kinds if names]
 
     def _walk(self) -> None:
         """Go through the real folders first, then through what links lead to.
@@ -127,9 +129,11 @@ class Walk:
         return path, f"{relpath}/", is_named or self.include.names_folder(relpath)
 
     def _file(self, path: str, relpath: str, is_named: bool) -> None:
-        if path in self.left_out or self.exclude.names_file(relpath):
+        if path in self.left_out:
             return
-        if not self.include.names_file(relpath, in_named_folder=is_named):
+        is_included = self.include.names_file(relpath, in_named_folder=is_named)
+        if not is_included or self.exclude.names_file(relpath):
+            self.unmatched.append(relpath)
             return
         try:
             facts = Path(path).stat()
@@ -165,7 +169,7 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def _some(names: list[str], most: int = 3) -> str:
+def some(names: list[str], most: int = 3) -> str:
     """Name a few, count the rest."""
     names = sorted(names)
     listed = ", ".join(f"'{shown(name)}'" for name in names[:most])

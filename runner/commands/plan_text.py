@@ -23,7 +23,7 @@ def plan_text(report: PlanReport) -> str:
     elif report.has_work:
         head = f"{report.pipeline}: what there is to do shows only during the run"
     lines = [console.clean(head), *_groups(report)]
-    lines += [console.clean(note) for note in report.notes]
+    lines += [console.clean(note) for note in (*report.notes, *report.remarks)]
     if report.has_work:
         lines += [_cost(report), *map(console.clean, report.advice)]
     return "\n".join(lines)

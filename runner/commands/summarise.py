@@ -82,8 +82,6 @@ def summarise(
             retry_failed=retry_failed,
             prune=prune,
         )
-    if not any(item.state != "deleted" for item in ended.items) and ended.status == "completed":
-        console.tell(f"There is no document in '{folder}' that matches '{wish.include}'.")
     tell_end(ended, str(file), is_apart=as_json)
     if as_json:
         console.say_json(ended.as_json())

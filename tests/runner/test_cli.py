@@ -141,6 +141,17 @@ def test_a_run_that_returns_nothing_prints_its_summary_on_stdout(no_model: Path)
     assert "Took " in ran.stdout
 
 
+def test_an_empty_inbox_gives_a_hint(no_model: Path) -> None:
+    text = no_model.read_text().replace("root: ./inbox", "root: ./inbox, include: ['*.md']")
+    no_model.write_text(text)
+    hint = "docs: ./inbox: 1 file is there, and none matches `include` ('*.md'): 'a.txt'.\n"
+    ran, planned = paddock("run", "--local", str(no_model)), paddock("plan", str(no_model))
+    assert (ran.exit_code, planned.exit_code) == (0, 0)
+    assert hint in ran.stderr
+    assert planned.stdout.endswith(f": nothing to do\n{hint}")
+    assert paddock("plan", "--detailed-exitcode", str(no_model)).exit_code == 0
+
+
 @pytest.mark.parametrize("line", ["paddock ", "paddock run --", "paddock chat "])
 def test_completion_imports_nothing_slow(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -223,3 +223,22 @@ def test_patterns_that_are_none_are_faults(scan: Scan) -> None:
         FilesScanParams(root=".", include=["!/"])
     with pytest.raises(StepError, match="cannot be understood"):
         scan(include=["{1..2000}"])
+
+
+def test_an_empty_listing_says_why(tmp_path: Path, scan: Scan, hands: FakeTools) -> None:
+    lay(tmp_path, "in/a.md", "in/b.md", "in/c/d.pdf", "in/c/e.pdf")
+    (tmp_path / "none").mkdir()
+    for wishes in (
+        {"root": "none"},
+        {"root": "in", "include": ["*.txt", "*.csv"]},
+        {"root": "in/c", "include": ["*.pdf"], "exclude": ["d*", "e*"]},
+        {"root": "in", "include": ["a.md"], "exclude": ["c/"]},
+    ):
+        scan(**wishes)
+    assert hands.notes == [
+        "none: no file is there.",
+        "in: 4 files are there, and none matches `include` ('*.txt', '*.csv'): "
+        "'a.md', 'b.md', 'c/d.pdf' and 1 more.",
+        "in/c: 2 files are there, and none matches `include` ('*.pdf') without `exclude` "
+        "('d*', 'e*'): 'd.pdf', 'e.pdf'.",
+    ]

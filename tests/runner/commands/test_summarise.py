@@ -62,7 +62,9 @@ def test_what_is_saved_goes_on_where_the_command_was(folder: Path) -> None:
 def test_a_folder_without_documents_is_told(folder: Path) -> None:
     result = paddock("summarise", "in box", "-o", "out", "--local", "--include", "*.pdf")
     assert result.exit_code == 0
-    assert "There is no document in 'in box' that matches '*.pdf'.\n" in result.stderr
+    folder_ = (folder / "in box").resolve()
+    (hint,) = (line for line in result.stderr.splitlines() if " there, and none " in line)
+    assert hint.startswith(f"docs: {folder_}: ") and "matches `include` ('*.pdf'): '" in hint
 
 
 @pytest.mark.parametrize(
