@@ -20,7 +20,6 @@ from .block_run import BlockRun, cut, result_of
 from .body import is_whole
 from .border import Border, BorderReached
 from .chunks import PrefectState
-from .clashes import refuse_clashes
 from .evidence import marks_of
 from .groups import start, together
 from .items import Inside, ItemRun, Items, attempt_of, own_path
@@ -33,6 +32,7 @@ from .scope import Scope
 from .shares import ClaimLost, Pauses, Shares, shared_state
 from .tools import Toolbox
 from .work import ItemWork, Work
+from .write_targets import refuse_targets
 
 ChunkRunner = Callable[[str, Sequence[str], Callable[[], Awaitable[PrefectState]]], Awaitable[None]]
 """(step or block, keys of its items, what carries them out and returns their state) → the end."""
@@ -117,7 +117,7 @@ class Blocks:
     ) -> BlockRun:
         """Judge a block's items, and count those for which nothing is to be done."""
         work = await self._work.block(block, scope, outer)
-        refuse_clashes(block, work, scope, self._work.index)
+        refuse_targets(block, work, scope, self._work)
         run = BlockRun(block, work, scope, outer, keeps_results, [None] * len(work.items))
         for item in work.items:
             if item.is_shared and item.entry is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 from .roots import OutsideRoots, Roots
@@ -53,6 +54,21 @@ def refusal(what: str, error: OSError) -> StepError:
         return StepError(f"{what}: the disk is full.", remedy=remedy, is_fatal=True, kind="io")
     why = _REASONS.get(error.errno or 0) or error.strerror or type(error).__name__
     return StepError(f"{what}: {why}.", kind="io")
+
+
+def refusal_to_write(folder: Path) -> str | None:
+    """Return why no file can be made in a folder, or below one that is not there yet; else None."""
+    there = next((one for one in (folder, *folder.parents) if os.path.lexists(one)), folder)
+    if not there.is_dir():
+        return f"'{there}' is no folder"
+    if os.access(there, os.W_OK | os.X_OK):
+        return None
+    try:
+        if os.statvfs(there).f_flag & os.ST_RDONLY:
+            return f"the file system of '{there}' is read-only"
+        return f"'{there}' belongs to '{there.owner()}' and its permissions do not allow it"
+    except (OSError, KeyError):  # gone meanwhile, or an owner without a name
+        return f"the permissions of '{there}' do not allow it"
 
 
 def shown(name: str | Path) -> str:

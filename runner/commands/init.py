@@ -110,6 +110,10 @@ def _refuse_full(folder: Path) -> None:
             f"'{folder}' is not empty, so nothing was written.\n"
             "  Give the name of a new folder, or empty that one first."
         )
+    from paddock.steps.places import refusal_to_write
+
+    if (why := refusal_to_write(folder)) is not None:
+        raise CommandError(f"'{folder}' cannot be made: {why}.\n  Name another folder.")
 
 
 def _files(folder: Path) -> Iterator[Path]:

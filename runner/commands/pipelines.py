@@ -169,10 +169,11 @@ def run(
     data as YAML; the summary of the run then goes to stderr, too.
     """
     path, given = _asked(file, inputs, resume)
-    if report is not None:
-        from .targets import writable
+    for target, name in ((report, "run.html"), (junit, "junit.xml"), (summary, "summary.md")):
+        if target is not None:
+            from .targets import writable
 
-        writable(report, "run.html")
+            writable(target, name)
     from paddock.runner import verbs
     from paddock.runner.display import progress
     from paddock.runner.settings import read_settings

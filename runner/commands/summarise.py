@@ -96,6 +96,7 @@ def _wish(folder: str, out: str, words: int, model: str | None, include: str | N
         CommandError: there is no such folder, or the one to write to is a file.
     """
     from paddock.runner.saved import INCLUDE, Wish
+    from paddock.steps.places import refusal_to_write
 
     documents, target = Path(folder).expanduser(), Path(out).expanduser()
     if documents.is_file():
@@ -104,6 +105,8 @@ def _wish(folder: str, out: str, words: int, model: str | None, include: str | N
         raise CommandError(f"There is no folder '{folder}'.")
     if target.exists() and not target.is_dir():
         raise CommandError(f"'{out}' is a file.\n  Name a folder for the summaries.")
+    if (why := refusal_to_write(target)) is not None:
+        raise CommandError(f"'{out}' cannot be written: {why}.\n  Name another folder by `-o`.")
     if model is not None and model.lower().endswith(".gguf"):
         model = str(Path(model).expanduser().absolute())
     return Wish(documents.resolve(), target.resolve(), words, model or "", include or INCLUDE)

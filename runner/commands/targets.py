@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from .exits import CommandError
@@ -11,11 +12,12 @@ def writable(target: Path, example: str) -> Path:
     """Give the file that is meant.
 
     Raises:
-        CommandError: it is a folder, or lies where no folder can be.
+        CommandError: it is a folder, or lies where none can be or nothing can be written.
     """
+    from paddock.steps.places import refusal_to_write
+
     if target.is_dir():
         raise CommandError(f"'{target}' is a folder.\n  Name a file, such as {target / example}.")
-    above = next((one for one in target.parents if one.exists()), target.parent)
-    if not above.is_dir():
-        raise CommandError(f"'{target}' cannot be written: '{above}' is no folder.")
+    if not os.access(target, os.W_OK) and (why := refusal_to_write(target.parent)) is not None:
+        raise CommandError(f"'{target}' cannot be written: {why}.\n  Name another place.")
     return target

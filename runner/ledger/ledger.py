@@ -105,8 +105,10 @@ class Ledger:
             with FileLock(self.folder / "ledger.lock"):
                 self._reader = writer.ready(self.file)
         except OSError as error:
+            why = error.strerror or error
             raise LedgerError(
-                f"{self.folder}: the ledger's folder cannot be written ({error.strerror or error})."
+                f"{self.folder}: the ledger's folder cannot be written ({why}).\n"
+                "  Let it be written, or copy the pipeline to a folder of your own."
             ) from error
         commit = writer.FileCommit(self.file)
         self._writer = writer.Writer(commit, commit.close, self._told)

@@ -1,4 +1,4 @@
-"""Files that cannot be read, or are none: what a run does with them, as README promises.
+"""Files that cannot be read and folders that cannot be written: what a run does with them.
 
 As root every file can be read, so `setpriv` takes that privilege from the command.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.runner.commands.shell import PADDOCK
+from tests.runner.commands.shell import PADDOCK, Ended
 
 PIPELINE = """\
 steps:
@@ -27,6 +27,7 @@ steps:
       - uses: files.write
         with: {path: "out/{{ doc.relpath }}", text: "{{ steps.text.text }}"}
 """
+Paddock = Callable[..., Ended]
 Run = Callable[..., tuple[int, dict[str, Any], str]]
 
 
@@ -40,17 +41,17 @@ def inbox(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(inbox: Path) -> Run:
-    """Give what runs the pipeline as somebody for whom permissions count."""
+def paddock(inbox: Path) -> Paddock:
+    """Give what runs a command as somebody for whom permissions count."""
     before: list[str] = []
     if os.geteuid() == 0:
         if shutil.which("setpriv") is None:
-            pytest.skip("NOT TRIED: root may read everything, and there is no setpriv")
+            pytest.skip("NOT TRIED: root may do everything, and there is no setpriv")
         before = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
 
-    def go(*options: str) -> tuple[int, dict[str, Any], str]:
+    def go(*arguments: str) -> Ended:
         ended = subprocess.run(
-            [*before, PADDOCK, "run", "--local", "--json", *options],
+            [*before, PADDOCK, *arguments],
             cwd=inbox.parent,
             env={**os.environ, "PADDOCK_HOME": str(inbox.parent / "home")},
             capture_output=True,
@@ -58,7 +59,16 @@ def run(inbox: Path) -> Run:
             timeout=120,
             check=False,
         )
-        return ended.returncode, json.loads(ended.stdout), ended.stderr
+        return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+    return go
+
+
+@pytest.fixture
+def run(paddock: Paddock) -> Run:
+    def go(*options: str) -> tuple[int, dict[str, Any], str]:
+        ended = paddock("run", "--local", "--json", *options)
+        return ended.status, json.loads(ended.out), ended.err
 
     return go
 
@@ -131,3 +141,90 @@ def test_a_file_that_is_gone_before_it_is_read_is_no_longer_missed(inbox: Path, 
     assert (status, states(report)) == (3, {"gone.txt": "quarantined", "good.txt": "new"})
     status, report, _ = run("--allow", "run")
     assert (status, states(report)["good.txt"], report["counts"]["quarantined"]) == (0, "fresh", 0)
+
+
+# --- folders that cannot be written
+
+
+@pytest.fixture
+def closed(inbox: Path) -> Path:
+    """A folder in which nobody may write."""
+    folder = inbox.parent / "closed"
+    folder.mkdir(mode=0o555)
+    return folder
+
+
+WITH_OUT = PIPELINE.replace('"out/', '"{{ inputs.out }}/').replace(
+    "steps:\n  - {id: docs",
+    "inputs: {out: {type: dir, default: closed/out}}\nsteps:\n  - {id: docs",
+)
+
+
+def test_a_run_whose_output_cannot_be_written_does_not_begin(
+    inbox: Path, closed: Path, paddock: Paddock
+) -> None:
+    before = "      - {id: text,"
+    touched = "      - {uses: run, with: {command: [touch, begun]}}\n"
+    text = WITH_OUT.replace(before, touched + before)
+    (inbox.parent / "pipeline.yaml").write_text(text)
+    ended = paddock("run", "--local", "--allow", "run")
+    assert ended.status == 2
+    owner = closed.owner()
+    assert ended.err.endswith(
+        f"pipeline.yaml:9:15: step '(files.write)' cannot write to '{closed}/out': '{closed}' "
+        f"belongs to '{owner}' and its permissions do not allow it.\n"
+        "       9 |       - uses: files.write\n"
+        "         |               ^^^^^^^^^^^\n"
+        "  No item was begun. Let it be written, or `-i out=DIR` names another folder.\n"
+    )
+    assert not (inbox.parent / "begun").exists()
+    assert paddock("run", "--local", "--allow", "run", "-i", "out=elsewhere").status == 0
+    assert (inbox.parent / "elsewhere" / "good.txt").read_text() == "A letter."
+
+
+def test_a_run_with_nothing_to_do_needs_not_write(
+    inbox: Path, closed: Path, paddock: Paddock
+) -> None:
+    (inbox.parent / "pipeline.yaml").write_text(WITH_OUT)
+    closed.chmod(0o755)
+    assert paddock("run", "--local").status == 0
+    (closed / "out").chmod(0o555)
+    assert paddock("run", "--local").status == 0
+    (inbox / "more.txt").write_text("Another letter.")
+    assert paddock("run", "--local").status == 2
+
+
+def test_what_cannot_be_written_is_refused_before_anything_is_done(
+    inbox: Path, closed: Path, paddock: Paddock
+) -> None:
+    why = f"'closed' belongs to '{closed.owner()}' and its permissions do not allow it.\n"
+    for arguments, told in (
+        (("run", "--local", "--report", "closed/r.html"),
+         f"'closed/r.html' cannot be written: {why}  Name another place.\n"),
+        (("run", "--local", "--junit", "closed/r.xml"),
+         f"'closed/r.xml' cannot be written: {why}  Name another place.\n"),
+        (("graph", "-o", "closed/p.svg"),
+         f"'closed/p.svg' cannot be written: {why}  Name another place.\n"),
+        (("summarise", "inbox", "-o", "closed"),
+         f"'closed' cannot be written: {why}  Name another folder by `-o`.\n"),
+        (("init", "minimal", "closed/new"),
+         f"'closed/new' cannot be made: {why}  Name another folder.\n"),
+    ):  # fmt: skip
+        ended = paddock(*arguments)
+        assert (ended.status, ended.err) == (2, told)
+    assert not (inbox.parent / "out").exists()
+
+
+def test_a_pipeline_in_a_folder_that_cannot_be_written_says_what_to_do(
+    inbox: Path, paddock: Paddock
+) -> None:
+    inbox.parent.chmod(0o555)
+    try:
+        ended = paddock("run", "--local")
+    finally:
+        inbox.parent.chmod(0o755)
+    assert (ended.status, ended.err) == (
+        1,
+        f"{inbox.parent}/.paddock: the ledger's folder cannot be written (Permission denied).\n"
+        "  Let it be written, or copy the pipeline to a folder of your own.\n",
+    )

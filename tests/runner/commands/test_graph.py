@@ -142,7 +142,11 @@ def test_what_is_deep_or_broken_is_one_box(folder: Path) -> None:
 def test_a_page_that_cannot_be_written_is_told_before_the_run(folder: Path) -> None:
     (folder / "reports").write_text("in the way")
     for target, words in (
-        ("reports/run.html", "'reports/run.html' cannot be written: 'reports' is no folder.\n"),
+        (
+            "reports/run.html",
+            "'reports/run.html' cannot be written: 'reports' is no folder.\n"
+            "  Name another place.\n",
+        ),
         ("inbox", "'inbox' is a folder.\n  Name a file, such as inbox/run.html.\n"),
     ):
         result = paddock("run", ".", "--local", "--report", target)
