@@ -21,12 +21,13 @@ from .body import is_whole
 from .border import Border, BorderReached
 from .chunks import PrefectState
 from .evidence import marks_of
+from .freshness import held_in_words
 from .groups import start, together
 from .items import Inside, ItemRun, Items, attempt_of, own_path
 from .ledger.entries import Entry
 from .observer import ItemState
 from .pruning import Pruning
-from .report import ItemReport
+from .report import ItemReport, State
 from .retries import given_up
 from .scope import Scope
 from .shares import ClaimLost, Pauses, Shares, shared_state
@@ -96,9 +97,10 @@ class Blocks:
         run = await self.settle(block, scope, keeps_results=keeps_results, outer=outer)
         todo = run.todo()
         if not outer:
-            n_fresh = sum(item.verdict.state == "fresh" for item in run.work.items)
+            n_fresh = sum(item.verdict.state in ("fresh", "held") for item in run.work.items)
             self._tally.observer.step(block.id, n_fresh + len(todo), n_fresh)
-        self._tell_edited(run)
+        if run.work.held:
+            self._tally.note(held_in_words(run.work.held))
         await self._chunks(run, todo)
         n_left = len(todo) - len(run.ended)
         if n_left:
@@ -163,17 +165,12 @@ class Blocks:
         told: ItemState = state if state in ("skipped", "quarantined") else "done"
         self._tally.tell(run.block.id, shown, told, error)
 
-    def _count(self, run: BlockRun, key: str, report: ItemReport) -> None:
+    def _count(self, run: BlockRun, key: str, report: ItemReport, was: State | None = None) -> None:
+        """Count an item; `was` is what it was before it was done, where it is held now."""
         run.counts[report.state] += 1
         if report.state not in ("fresh", "skipped") and not report.is_known:
-            run.changed.append({"key": key, "state": report.state})
+            run.changed.append({"key": key, "state": was or report.state})
         self._tally.item(report)
-
-    def _tell_edited(self, run: BlockRun) -> None:
-        edited = run.work.edited
-        if edited:
-            names = ", ".join(edited[:3]) + (f" and {len(edited) - 3} more" if edited[3:] else "")
-            self._tally.note(f"edited by hand since it was written, and kept: {names}")
 
     async def _mark_deleted(self, run: BlockRun) -> None:
         for entry in await Pruning(self._work, self._toolbox).settled(run):
@@ -310,6 +307,8 @@ class Blocks:
             )
         else:
             report = run.report(item, item.verdict.state, seconds)
+            if held := record.held():
+                report = replace(report, state="held", why=held_in_words(held))
             await self._end(run, item, record, report, "done", result)
 
     async def _failed(
@@ -346,15 +345,16 @@ class Blocks:
         result: Any,
     ) -> None:
         """Write an item's entry, count it, and wait until the entry stands."""
+        was = item.verdict.state if report.state == "held" else None
         if self._toolbox.shares is not None:
             await self._toolbox.shares.fence()
         try:
             await self.items.record(item, record, kept, report.error, result, report.seconds)
         except asyncio.CancelledError:
             if await self.items.stands(record):
-                self._count(run, item.key, report)
+                self._count(run, item.key, report, was)
             raise
-        self._count(run, item.key, report)
+        self._count(run, item.key, report, was)
         run.ended.add(item.index)
         if run.outer:
             run.marks.update(record.marks())

@@ -56,6 +56,14 @@ class DryOutputs:
     async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
         """Note nothing."""
 
+    @property
+    def takes_over(self) -> bool:
+        """Whether files of others are replaced."""
+        return self.real.takes_over
+
+    async def holds(self, path: Path, sha256: str) -> None:
+        """Note nothing."""
+
     async def brings_away(self, path: Path) -> None:
         """Note nothing."""
 

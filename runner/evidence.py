@@ -1,8 +1,9 @@
 """What an item read and wrote, as marks in its entry, and whether the disk still agrees.
 
 A mark is of a file that was read, of a folder that was listed within the item, of a file that an
-item within it wrote, of rows that it keeps in a vector store, of a store that it searched, or of a
-file that it brought away. Knows no step but the one that lists folders.
+item within it wrote, of rows that it keeps in a vector store, of a store that it searched, of a
+file that it brought away, or of one that it did not write over. Knows no step but the one that
+lists folders.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.steps.stores.opened import OpenStores
 
-from .freshness import LOST_FILE, LOST_ROWS, canonical, is_loss, part
+from .freshness import KEPT_NO_MORE, LOST_FILE, LOST_ROWS, canonical, is_loss, part
 from .ledger.entries import Entry
 from .ledger.outputs import Index, sha256_of
 
@@ -26,12 +27,23 @@ if TYPE_CHECKING:
 
 SCAN = "files.scan"
 LISTED, WRITTEN, ROWS, STORE, AWAY = "listed", "written", "rows", "store", "away"
+HELD = "held"
 """What the marks begin with that are not of a file that was read."""
 
 
 def is_of_a_file(mark: Sequence[Any]) -> bool:
     """Tell whether a mark is of a file that was read."""
-    return bool(mark) and mark[0] not in (LISTED, WRITTEN, ROWS, STORE, AWAY)
+    return bool(mark) and mark[0] not in (LISTED, WRITTEN, ROWS, STORE, AWAY, HELD)
+
+
+def held_mark(stored: str, sha256: str) -> dict[str, list[Any]]:
+    """Mark a file that is kept as somebody left it, where this digest would have been written."""
+    return {f"{HELD} {stored}": [HELD, stored, sha256]}
+
+
+def held_paths(reads: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Return the stored paths of the files that are marked as held."""
+    return [mark[1] for mark in reads.values() if mark[0] == HELD]
 
 
 def written_within(scope: str, key: str, paths: Iterable[str]) -> dict[str, list[Any]]:
@@ -124,7 +136,7 @@ class Evidence:
         """Say what of what an item wrote and read has changed; None when all is as it was.
 
         What it read goes before what it made and is lost: that can be made again without a call.
-        Outputs that somebody edited are put into `edited`, and are no difference.
+        Outputs that are as somebody else left them are put into `edited`, and are no difference.
         """
         loss = None
         for path in json.loads(entry.outputs) if entry.outputs else ():
@@ -153,9 +165,25 @@ class Evidence:
             edited.append(path)
         return None
 
+    def _of_held(self, path: str, ours: str, edited: list[str]) -> str | None:
+        """Say of a file that was kept as somebody had left it why it can be written now."""
+        absolute = Path(self._index.absolute(path))
+        try:
+            there = sha256_of(absolute)  # not `digest`: this run may write it
+        except OSError:
+            return f"{LOST_FILE}{path}"
+        if there == ours:
+            return None
+        if there in self._index.known_sha256(absolute):
+            return f"{KEPT_NO_MORE}{path}"
+        edited.append(path)
+        return None
+
     def _of_mark(self, path: str, mark: Sequence[Any], edited: list[str]) -> str | None:
         if mark[0] == WRITTEN:
             return self._of_output(mark[1], path, edited)
+        if mark[0] == HELD:
+            return self._of_held(mark[1], mark[2], edited)
         if mark[0] == LISTED:
             folder = path.removesuffix("/")
             same = all(self._listings.get(_key(folder, given)) == was for given, was in mark[1:])

@@ -21,13 +21,14 @@ from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .blocks import Blocks, ChunkRunner, is_block_skipped
 from .border import Border, BorderReached
 from .chunks import PrefectState, completed, counted, quarantined
-from .evidence import marks_of
+from .evidence import held_paths, marks_of
+from .freshness import Verdict, held_in_words
 from .groups import together
 from .inside import Inside
 from .items import ItemRun, attempt_of
 from .keeping import keeping_of
 from .ledger.entries import Entry, LedgerError
-from .report import ItemReport, Report
+from .report import ItemReport, Report, State
 from .scope import Scope
 from .shares import ClaimLost, shared_state
 from .spending import Spending
@@ -204,6 +205,9 @@ class _Journey:
         self._keep_marks(record.marks())
         if record.outputs.written:
             self.blocks.items.record_made(record)
+        if held := held_paths(record.outputs.searched):
+            why = held_in_words(held)
+            self._tally.item(ItemReport(step.id, self._key(step), "held", why=why))
         self._tally.tell(step.id, "", "skipped" if outputs is None else "done")
         return outputs
 
@@ -220,14 +224,14 @@ class _Journey:
     async def _model_step(self, step: BoundStep) -> Any:
         scope_id, item = await self._work.step(step, self._scope, self._outer)
         if not item.verdict.is_work and item.entry is not None:
-            return self._known_step(step, item.entry, is_shared=item.is_shared)
+            return self._known_step(step, item.entry, item.verdict, is_shared=item.is_shared)
         shares = self._toolbox.shares
         if shares is None:
             return await self._fresh_step(step, item, self._record(scope_id, step))
         while True:
             entry = await shares.take_one(scope_id, item, self._work.index, self._border)
             if entry is not None:
-                return self._known_step(step, entry, is_shared=True)
+                return self._known_step(step, entry, item.verdict, is_shared=True)
             try:
                 shares.hold(scope_id, step.id)
                 return await self._fresh_step(step, item, self._record(scope_id, step))
@@ -236,10 +240,15 @@ class _Journey:
             finally:
                 await shares.release(scope_id, [step.id])
 
-    def _known_step(self, step: BoundStep, entry: Entry, *, is_shared: bool) -> Any:
-        state = shared_state(entry) if is_shared else "fresh"
+    def _known_step(
+        self, step: BoundStep, entry: Entry, verdict: Verdict, *, is_shared: bool
+    ) -> Any:
+        state: State = shared_state(entry) if is_shared else "fresh"
+        why = None
+        if verdict.state == "held":
+            state, why = "held", verdict.why
         self._keep_marks(marks_of(entry, self._work.scope_id(step.id, self._outer)))
-        self._tally.item(ItemReport(step.id, self._key(step), state))
+        self._tally.item(ItemReport(step.id, self._key(step), state, why=why))
         self._tally.tell(step.id, "", "skipped" if state == "skipped" else "fresh")
         return self._work.ledger.value(entry.returns, entry.returns_object)
 
@@ -261,6 +270,8 @@ class _Journey:
         self._keep_marks(record.marks())
         shown = "skipped" if outputs is None else item.verdict.state
         why = item.verdict.why
+        if held := record.held():
+            shown, why = "held", held_in_words(held)
         self._tally.item(ItemReport(step.id, self._key(step), shown, seconds, why=why))
         self._tally.tell(step.id, "", "skipped" if outputs is None else "done")
         return outputs

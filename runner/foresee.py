@@ -5,15 +5,17 @@ What comes out of a step that would have to run is unknown, and so is all that r
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from paddock.pipelines.errors import Fault, PipelineError
-from paddock.pipelines.expressions import ExpressionError
+from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.inputs import WrongInput
 from paddock.steps.pipeline import named
+from paddock.steps.roots import OutsideRoots
 
 from .attempt import StepFailed, Stopped, is_skipped
 from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
@@ -25,10 +27,12 @@ from .body import steps_of, steps_within
 from .border import Border
 from .dry_pool import NO_CALLS, Calls
 from .dry_run import DryRun, ItemEnds, Place, Walked, not_walked
+from .freshness import held_in_words
 from .inside import entered
 from .items import ItemRun
 from .ledger.entries import Entry
 from .ledger.ledger import Ledger
+from .ledger.outputs import sha256_of
 from .report import CallsAre, PlanItem, PlanReport, State
 from .scope import Scope
 from .session import Session
@@ -147,6 +151,7 @@ class _Foresight:
             await self._inner(node, node.inner, cause)
         elif cause is not None or not self._can_be_read(node):
             self._unknown[node.id] = cause or node.id
+            await asyncio.to_thread(self._note_held, node)
             await self._walked(node)
         else:
             self._known(node, await self._blocks.items.step(node, self._scope, self._record(node)))
@@ -155,6 +160,23 @@ class _Foresight:
         """Tell whether a step gives now what it will give in the run."""
         counts = step.model is None or (self._session.counts_exactly and not step.model.pool)
         return counts and (step.kind.is_pure or step.uses == "files.read")
+
+    def _note_held(self, step: BoundStep) -> None:
+        """Add a step whose file a run will keep, since somebody edited it. Blocking."""
+        data = step.params.value.data
+        if step.uses != "files.write" or data.get("on_edited") == "overwrite":
+            return
+        try:
+            if is_skipped(step, self._scope):
+                return
+            text = str(Value.of(data["path"]).render(self._scope))
+            path = self._session.bound.roots.resolve(text)
+            there = sha256_of(path) if path.is_file() else None
+        except (StepFailed, ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
+            return  # not known yet, or the run tells what is wrong
+        if there is not None and there not in self._work.index.known_sha256(path):
+            why = held_in_words([self._work.index.stored(path)])
+            self._items.append(PlanItem(step.id, step.id, "held", why))
 
     def _unknown_until(self, name: str, cause: str) -> str:
         at = self._prefix

@@ -18,6 +18,7 @@ from .report import State
 CONTENT = "content"
 PART_CHARS = 16
 LOST_FILE, LOST_ROWS = "output is missing: ", "its rows are missing in the store: "
+EDITED_FILE, KEPT_NO_MORE = "output was edited: ", "output is not edited any more: "
 """How the reasons begin for which only what an item made is to be made again."""
 READERS = ".readers"
 """A part that is no digest: what reads documents here, a name a line."""
@@ -52,7 +53,19 @@ class Verdict:
 
 def is_loss(reason: str | None) -> bool:
     """Tell whether a reason is that something is missing which an item made."""
-    return reason is not None and reason.startswith((LOST_FILE, LOST_ROWS))
+    beginnings = (LOST_FILE, LOST_ROWS, EDITED_FILE, KEPT_NO_MORE)
+    return reason is not None and reason.startswith(beginnings)
+
+
+def held_in_words(paths: Sequence[str]) -> str:
+    """Say of an item why it is held.
+
+    >>> held_in_words(["out/a.md"]), held_in_words(["a", "b", "c", "d"])
+    ('edited, or not ours, and kept: out/a.md', 'edited, or not ours, and kept: a, b, c and 1 more')
+    """
+    more = len(paths) - 3
+    named = ", ".join(paths[:3]) + (f" and {more:,} more" if more > 0 else "")
+    return f"edited, or not ours, and kept: {named}"
 
 
 def canonical(value: Any) -> str:

@@ -17,7 +17,7 @@ from .attempt import StepFailed, Stopped, attempt
 from .binding.bound import BoundNode, BoundStep
 from .body import written
 from .calls import Caller
-from .evidence import SCAN, written_within
+from .evidence import SCAN, held_paths, written_within
 from .keeping import keeping_of, named
 from .ledger.entries import Entry, LedgerError, MadeRow
 from .ledger.origins import Origins
@@ -60,7 +60,12 @@ class ItemRun:
 
     def marks(self) -> dict[str, list[Any]]:
         """Give what it depends on, for the item around it."""
-        return self.reads | written_within(self.scope, self.key, self.outputs.written)
+        within = written_within(self.scope, self.key, self.outputs.written)
+        return self.reads | self.outputs.searched | within
+
+    def held(self) -> list[str]:
+        """Return the stored paths of outputs that were kept as somebody had left them."""
+        return held_paths(self.reads | self.outputs.searched)
 
 
 def attempt_of(item: ItemWork) -> str:
@@ -179,7 +184,7 @@ class Items:
             calls=sum(caller.n_calls for caller in record.callers),
             tokens=sum(caller.n_tokens for caller in record.callers),
             attempts=record.attempts,
-            was=item.verdict.state,
+            was="held" if record.held() else item.verdict.state,
         )
         try:
             ledger.record(record.scope, entry, self._tally.run)

@@ -128,7 +128,7 @@ class Pruning:
             item.renamed_from: item.key
             for item in run.work.items
             if item.renamed_from is not None
-            and (item.index in run.ended or item.verdict.state == "fresh")
+            and (item.index in run.ended or item.verdict.state in ("fresh", "held"))
             and item.index not in failed
         }
 

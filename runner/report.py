@@ -13,12 +13,18 @@ if TYPE_CHECKING:
     from paddock.pipelines.errors import Fault
 
 Status = Literal["completed", "failed", "quarantined", "budget", "interrupted"]
-State = Literal["new", "changed", "stale", "fresh", "skipped", "failed", "quarantined", "deleted"]
+State = Literal[
+    "new", "changed", "stale", "fresh", "held", "skipped", "failed", "quarantined", "deleted"
+]
+"""`held`: done, but outputs that somebody edited, or that are not ours, are kept as they are."""
 CallsAre = Literal["exact", "at most", "about"]
+HELD_REMEDY = (
+    "To have ours, delete the outputs, set `on_edited: overwrite`, or run again with `--take`."
+)
 FailOn = Literal["new", "any", "never"]
 
 STATES: tuple[State, ...] = (
-    "new", "changed", "stale", "fresh", "skipped", "failed", "quarantined", "deleted",
+    "new", "changed", "stale", "fresh", "held", "skipped", "failed", "quarantined", "deleted",
 )  # fmt: skip
 
 
@@ -33,7 +39,7 @@ class ItemReport:
     error: str | None = None
     """One sentence, for `failed` and `quarantined`."""
     why: str | None = None
-    """What made it `changed` or `stale`."""
+    """What made it `changed` or `stale`, or the outputs for which it is `held`."""
     is_known: bool = False
     """Quarantined before and unchanged since: it was not tried again."""
 

@@ -262,6 +262,7 @@ def _place(bound: BoundPlan, options: Options) -> str:
     """Name what machines do together: the same file and folders, and the same wishes."""
     wishes = [sorted(options.only), sorted(options.force), options.retry_failed, options.no_cache]
     wishes += [options.refresh, options.prune] if options.refresh or options.prune else []
+    wishes += ["take"] if options.takes_over else []
     return hashlib.sha256(canonical([held_name(bound), wishes]).encode()).hexdigest()[:32]
 
 

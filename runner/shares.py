@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # psycopg takes a quarter of a second, and need not be instal
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 
-_WORK: tuple[State, ...] = ("new", "changed", "stale")
+_WORK: tuple[State, ...] = ("new", "changed", "stale", "held")
 
 T = TypeVar("T")
 _held: ContextVar[tuple[str, str] | None] = ContextVar("held", default=None)

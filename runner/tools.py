@@ -18,7 +18,7 @@ from paddock.steps.toolset import Memo, Toolset
 
 from .binding.bound import BoundPlan, BoundStep
 from .calls import Caller, Digests, LedgerPool
-from .evidence import AWAY, STORE
+from .evidence import AWAY, STORE, held_mark
 from .ledger.entries import StoredRow
 from .ledger.ledger import Ledger
 from .ledger.origins import Origins
@@ -75,7 +75,10 @@ class ItemOutputs:
         key: str,
         fence: Callable[[], Awaitable[None]] | None = None,
         stores: OpenStores | None = None,
+        *,
+        takes_over: bool = False,
     ) -> None:
+        self._takes_over = takes_over
         self._index = index
         self._stores = stores
         self._fence = fence
@@ -90,7 +93,13 @@ class ItemOutputs:
         self.read: dict[str, None] = {}
         """Files that were read because a model asked for them."""
         self.searched: dict[str, list[Any]] = {}
-        """Marks of the stores that were searched for it, and of files that it brought away."""
+        """Marks of the stores that were searched for it, of files that it brought away, and of
+        files that were kept as somebody had left them."""
+
+    @property
+    def takes_over(self) -> bool:
+        """Whether this run replaces files that were edited, or are not ours."""
+        return self._takes_over
 
     def owned(self) -> frozenset[Path]:
         """Tell every file that was written, absolute."""
@@ -121,6 +130,10 @@ class ItemOutputs:
         self.written[self._index.stored(path)] = None
         if path in self._intended:
             self._tally.wrote(str(path))
+
+    async def holds(self, path: Path, sha256: str) -> None:
+        """Note that `path` is kept as somebody left it, and that ours has this digest."""
+        self.searched |= held_mark(self._index.stored(path), sha256)
 
     async def brings_away(self, path: Path) -> None:
         """Note that a file has left its place."""
@@ -172,7 +185,15 @@ class Toolbox:
     def outputs(self, scope: str, key: str) -> ItemOutputs:
         """Give what notes the files of one item."""
         fence = None if self.shares is None else self.shares.fence
-        return ItemOutputs(self.index, self.tally, scope, key, fence, self.stores)
+        return ItemOutputs(
+            self.index,
+            self.tally,
+            scope,
+            key,
+            fence,
+            self.stores,
+            takes_over=self.options.takes_over,
+        )
 
     def caller(self, scope: str, step: BoundStep, key: str, block: str | None) -> Caller:
         """Give what counts the calls of one step of one item."""

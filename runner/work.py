@@ -18,15 +18,17 @@ from paddock.pipelines.expressions import Reference
 from paddock.steps.stores.opened import OpenStores
 
 from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
-from .body import blocks_of, ids, outer_references, steps_of
+from .body import blocks_of, ids, outer_references, steps_of, steps_within
 from .calls import Digests
 from .evidence import Evidence
 from .freshness import (
     CONTENT,
+    EDITED_FILE,
     READERS,
     Verdict,
     canonical,
     content_of,
+    held_in_words,
     is_file,
     judge,
     outer_value,
@@ -60,6 +62,8 @@ class Options:
     retry_failed: bool = False
     prune: bool = False
     """Remove what was made of documents that are gone."""
+    takes_over: bool = False
+    """Replace outputs that were edited, or are not ours."""
     refresh: bool = False
     """Do again what an older version of a step did, though what it did is as good."""
     no_cache: bool = False
@@ -113,8 +117,8 @@ class BlockWork:
     deleted: tuple[Entry, ...]
     gone: tuple[Entry, ...]
     """Those that earlier runs found deleted, where they are asked for."""
-    edited: tuple[str, ...]
-    """Stored paths of fresh items' outputs that somebody edited; they are left alone."""
+    held: tuple[str, ...]
+    """Stored paths of outputs that are kept as somebody left them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +220,8 @@ class Work:
         if self._settled is not None and not outer:
             await self._settled.read()
         items: list[ItemWork] = []
-        edited: list[str] = []
+        held: list[str] = []
+        overwrites = _overwrites(block)
         is_forced = not self.options.force.isdisjoint({block.id, *ids(block.body)})
         for key, item in zip(keys, listed, strict=True):
             content = part(content_of(item, block.item_attributes))
@@ -229,9 +234,10 @@ class Work:
             if is_shared:
                 verdict = Verdict("fresh")
             else:
-                verdict = self._verdict(
-                    scope_id, entry, hash_, parts, is_forced and is_asked, edited
-                )
+                forced = is_forced and is_asked
+                is_taken = overwrites or (self.options.takes_over and is_asked)
+                edited = None if is_taken else held
+                verdict = self._verdict(scope_id, entry, hash_, parts, edited, is_forced=forced)
             if self._settled is not None and verdict.is_work and self._settled.is_left(item):
                 continue  # its watch hands it on when it has come to rest
             if not is_asked and verdict.is_work:
@@ -242,7 +248,7 @@ class Work:
         deleted = () if self.options.only else _deleted(entries.values(), present, job)
         if deleted:
             items = await self.ledger.ask(self._with_renames, scope_id, items, deleted)
-        return BlockWork(scope_id, tuple(items), deleted, self._gone(entries, keys), tuple(edited))
+        return BlockWork(scope_id, tuple(items), deleted, self._gone(entries, keys), tuple(held))
 
     def _gone(self, entries: Mapping[str, Entry], keys: Iterable[str]) -> tuple[Entry, ...]:
         if not self.options.prune or self.options.only:
@@ -273,7 +279,8 @@ class Work:
         hash_ = whole(parts)
         is_shared = entry is not None and entry.hash == hash_ and entry.run in job
         is_forced = step.id in self.options.force and not is_shared
-        verdict = self._verdict(scope_id, entry, hash_, text, is_forced, [])
+        held = None if self.options.takes_over else list[str]()
+        verdict = self._verdict(scope_id, entry, hash_, text, held, is_forced=is_forced)
         if entry is not None and not verdict.is_work and entry.state == "quarantined":
             verdict = Verdict("stale", f"it failed before: {entry.error}")
         return scope_id, ItemWork(0, step.id, None, verdict, hash_, text, entry, is_shared)
@@ -308,9 +315,14 @@ class Work:
         entry: Entry | None,
         hash_: str,
         parts: str,
+        held: list[str] | None,
+        *,
         is_forced: bool,
-        edited: list[str],
     ) -> Verdict:
+        """Judge one item. Outputs that are kept as somebody left them are added to `held`.
+
+        None: what somebody edited is written over.
+        """
         if entry is not None and entry.hash == hash_:
             verdict = judge(entry, hash_, {})
         else:
@@ -325,8 +337,15 @@ class Work:
         ):
             return Verdict("stale", "what failed is tried again")
         if verdict.state == "fresh":
+            edited: list[str] = []
             difference = self.evidence.difference(scope, entry, edited)
-            return Verdict("stale", difference) if difference else verdict
+            if difference is None and edited and held is None:
+                difference = f"{EDITED_FILE}{edited[0]}"
+            if difference is not None:
+                return Verdict("stale", difference)
+            if edited and held is not None:
+                held += edited
+                return Verdict("held", held_in_words(edited))
         return verdict
 
     # --- parts
@@ -416,6 +435,16 @@ def _renamed(item: ItemWork, old: str) -> ItemWork:
     is_new = item.verdict.state == "new"
     verdict = Verdict("new", f"renamed from '{old}'") if is_new else item.verdict
     return replace(item, renamed_from=old, verdict=verdict)
+
+
+def _overwrites(block: BoundBlock) -> bool:
+    """Return whether all that a block writes goes over what others wrote (`on_edited`)."""
+    modes = [
+        step.params.value.data.get("on_edited")
+        for step in steps_within(block.body)
+        if step.uses == "files.write"
+    ]
+    return bool(modes) and all(mode == "overwrite" for mode in modes)
 
 
 def _has_one_block(bound: BoundPlan) -> bool:

@@ -165,7 +165,8 @@ async def _may_have(path: Path, digest: str, params: FilesMoveParams, tools: Too
     there = await asyncio.to_thread(_digest_of, path)
     if there is None or params.on_exists == "replace":
         return True
-    is_ours = there in await tools.outputs.known_sha256(path)
+    known = await tools.outputs.known_sha256(path)
+    is_ours = there in known or (bool(known) and tools.outputs.takes_over)
     # What was copied there before is an older state of the same file; what was moved is not.
     return is_ours and (there == digest or params.mode == "copy")
 

@@ -83,6 +83,7 @@ class FilesWrite:
             await tools.outputs.wrote(path, sha256, len(data))
             return FilesWriteOutput(path=str(path), changed=False)
         if there is not None and not await _may_replace(path, there, params.on_edited, tools):
+            await tools.outputs.holds(path, sha256)
             return FilesWriteOutput(path=str(path), changed=False)
         await _replace(path, data, sha256, tools)
         return FilesWriteOutput(path=str(path), changed=True)
@@ -154,13 +155,15 @@ def _sha256_of(path: Path) -> str | None:
 
 
 async def _may_replace(path: Path, there: str, on_edited: str, tools: Tools) -> bool:
-    """Decide about a file with other content: ours is replaced, someone else's by `on_edited`."""
-    if on_edited == "overwrite" or there in await tools.outputs.known_sha256(path):
+    """Return whether to replace a file: ours is replaced, others' by `on_edited` or `--take`."""
+    if on_edited == "overwrite" or tools.outputs.takes_over:
+        return True
+    if there in await tools.outputs.known_sha256(path):
         return True
     if on_edited == "fail":
         raise StepError(
             f"'{shown(path)}' was edited, or is not ours, and `on_edited` is `fail`.",
-            remedy="Move it away, or set `on_edited` to `keep` or `overwrite`.",
+            remedy="Move it away, set `on_edited` to `keep` or `overwrite`, or run with `--take`.",
         )
     tools.log.note(f"'{shown(path)}' was edited, or is not ours: it is kept as it is.")
     return False

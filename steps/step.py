@@ -122,6 +122,15 @@ class Outputs(Protocol):
         """Note that `path` holds this now; it becomes part of the item's entry."""
         ...
 
+    @property
+    def takes_over(self) -> bool:
+        """Whether this run replaces files that were edited, or are not ours (`--take`)."""
+        ...
+
+    async def holds(self, path: Path, sha256: str) -> None:
+        """Note that `path` is kept as somebody left it, and that ours has this digest."""
+        ...
+
     async def brings_away(self, path: Path) -> None:
         """Note that a file has left its place: while one is there, the item is not done."""
         ...

@@ -134,6 +134,9 @@ def run(
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove what was made of documents that are gone.")
     ] = False,
+    take: Annotated[
+        bool, typer.Option("--take", help="Replace outputs that were edited, or are not ours.")
+    ] = False,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on with that run: its file, its inputs.")
     ] = None,
@@ -198,6 +201,7 @@ def run(
             retry_failed=retry_failed,
             refresh=refresh,
             prune=prune,
+            take=take,
             notify=notify,
         )
     if report is not None and ended.run:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from paddock.runner.display import console
-from paddock.runner.report import PlanItem, PlanReport, State
+from paddock.runner.report import HELD_REMEDY, PlanItem, PlanReport, State
 
 N_KEYS = 5  # named of each group; `--json` has them all
+
+HELD = "outputs were edited, or are not ours, and are kept"
 
 _WORK: tuple[State, ...] = ("new", "changed", "stale", "deleted")
 
@@ -24,6 +26,8 @@ def plan_text(report: PlanReport) -> str:
         head = f"{report.pipeline}: what there is to do shows only during the run"
     lines = [console.clean(head), *_groups(report)]
     lines += [console.clean(note) for note in (*report.notes, *report.remarks)]
+    if any(item.state == "held" for item in report.items):
+        lines.append(HELD_REMEDY)
     if report.has_work:
         lines += [_cost(report), *map(console.clean, report.advice)]
     return "\n".join(lines)
@@ -33,7 +37,9 @@ def _groups(report: PlanReport) -> Iterator[str]:
     """Write one line for the items of a step that are in the same state for the same reason."""
     groups: dict[tuple[str, State, str], list[PlanItem]] = {}
     for item in report.items:
-        groups.setdefault((item.step, item.state, item.why or ""), []).append(item)
+        # Each held item names its own outputs; so does a run, and `--json`.
+        why = HELD if item.state == "held" else item.why or ""
+        groups.setdefault((item.step, item.state, why), []).append(item)
     width = max((len(step) for step, _, _ in groups), default=0)
     before = ""
     for (step, state, why), items in groups.items():

@@ -1,16 +1,28 @@
-"""Write the three lines that close a run: what was written, what failed, what it took and saved."""
+"""Write the lines that close a run: what was written, held and failed, what it took and saved."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 from paddock.runner.display import console
-from paddock.runner.report import Report
+from paddock.runner.report import HELD_REMEDY, Report
 
 
-def closing(report: Report, *, fail_hint: str) -> tuple[str, str, str]:
-    """Write the three lines at the end: what was written, what failed, what it took and saved."""
-    return _written(report), _failed(report, fail_hint), _took(report)
+def closing(report: Report, *, fail_hint: str) -> tuple[str, ...]:
+    """Write three lines: what was written, what failed, what it took; one more for what is held."""
+    return _written(report), *_held(report), _failed(report, fail_hint), _took(report)
+
+
+def _held(report: Report) -> Iterator[str]:
+    held = [item for item in report.items if item.state == "held"]
+    if not held:
+        return
+    names = ", ".join(console.clean(item.key or item.step) for item in held[:3])
+    more = f" and {len(held) - 3:,} more" if len(held) > 3 else ""
+    what = f"Held {console.counted(len(held), 'item')}: {names}{more}."
+    yield f"{what} Outputs were edited, or are not ours, and are kept."
+    yield f"  {HELD_REMEDY}"
 
 
 def _written(report: Report) -> str:

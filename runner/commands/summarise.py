@@ -47,6 +47,9 @@ def summarise(
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove summaries of documents that are gone.")
     ] = False,
+    take: Annotated[
+        bool, typer.Option("--take", help="Replace outputs that were edited, or are not ours.")
+    ] = False,
     local: Annotated[
         bool, typer.Option("--local", help="Run inside this process, without Prefect.")
     ] = False,
@@ -81,6 +84,7 @@ def summarise(
             local=local or None,
             retry_failed=retry_failed,
             prune=prune,
+            take=take,
         )
     tell_end(ended, str(file), is_apart=as_json)
     if as_json:

@@ -12,6 +12,8 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from paddock.runner.report import HELD_REMEDY
+
 from .charts import calls_chart, items_chart, occupancy
 from .looks import AREA, DEFINITIONS, legend
 from .page import cell, number, page, table
@@ -172,6 +174,10 @@ def _documents(story: Story, folder: Path) -> Iterator[str]:
     n_fresh = story.counts.get("fresh", 0)
     if n_fresh:
         notes.append(f"{n_fresh:,} were fresh: nothing had to be done.")
+    n_held = story.counts.get("held", 0)
+    if n_held:
+        kept = "outputs were edited, or are not ours, and are kept"
+        notes.append(f"{n_held:,} were held: {kept}. {HELD_REMEDY}")
     if not items:
         yield f"<p>{escape(' '.join(notes) or 'Nothing had to be done.')}</p>"
         return

@@ -32,8 +32,8 @@ class Item:
     step: str
     key: str
     state: str
-    """`new`, `changed`, `stale`, `deleted`, `skipped`, `failed` or `quarantined`; `done` for one
-    of the first three where only the journal tells of it."""
+    """`new`, `changed`, `stale`, `held`, `deleted`, `skipped`, `failed` or `quarantined`; `done`
+    for one of the first three where only the journal tells of it."""
     began: float | None
     """Seconds since the run began; None where nobody kept it."""
     seconds: float

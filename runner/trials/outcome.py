@@ -142,7 +142,7 @@ def documents(report: Report, file: str) -> Suite:
                 else ()
             ),
             is_error=item.state == "failed",
-            skipped=(item.why or "skipped") if item.state == "skipped" else None,
+            skipped=(item.why or item.state) if item.state in ("skipped", "held") else None,
             notes=(item.state,),
         )
         for item in report.items

@@ -47,6 +47,11 @@ class FakeOutputs:
     async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
         self.events.append(("wrote", path))
 
+    takes_over = False
+
+    async def holds(self, path: Path, sha256: str) -> None:
+        self.events.append(("holds", path))
+
     async def brings_away(self, path: Path) -> None:
         self.events.append(("brings_away", path))
 

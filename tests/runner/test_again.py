@@ -174,11 +174,11 @@ def test_more_that_can_be_read_tries_again_what_failed_and_nothing_that_was_read
 
 
 @pytest.mark.parametrize(
-    ("on_edited", "left", "state"),
-    [("keep", "Mine.", "stale"), ("overwrite", None, "stale"), ("fail", "Mine.", "quarantined")],
+    ("on_edited", "unchanged", "changed"),
+    [("keep", "held", "held"), ("overwrite", "stale", "stale"), ("fail", "held", "quarantined")],
 )
 def test_what_a_person_edited_is_treated_as_the_step_says(
-    tmp_path: Path, on_edited: str, left: str | None, state: str
+    tmp_path: Path, on_edited: str, unchanged: str, changed: str
 ) -> None:
     world = World(tmp_path)
     world.edit(
@@ -187,9 +187,7 @@ def test_what_a_person_edited_is_treated_as_the_step_says(
     world.documents(1)
     world.run()
     world.write("out/0.txt", "Mine.")
-    report = world.run()
-    assert list(report.notes) == ["edited by hand since it was written, and kept: out/0.txt"]
+    assert states(world.run()) == {"0.txt": unchanged}
     world.edit("Sum up:", "In short:")
-    report = world.run()
-    assert states(report) == {"0.txt": state}
-    assert (world.output("0.txt") == "Mine.") == (left == "Mine.")
+    assert states(world.run()) == {"0.txt": changed}
+    assert (world.output("0.txt") == "Mine.") == (on_edited != "overwrite")

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -115,7 +117,9 @@ def test_a_plan_does_not_wait_for_the_library(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.run()
-    monkeypatch.setitem(sys.modules, "lancedb", None)
+    unusable = ModuleType("lancedb")  # it is there, but whoever needs something of it fails
+    unusable.__spec__ = ModuleSpec("lancedb", None)
+    monkeypatch.setitem(sys.modules, "lancedb", unusable)
     assert not states(world.plan())
 
 

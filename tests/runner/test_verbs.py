@@ -137,8 +137,8 @@ def test_an_output_that_someone_edited_is_kept_and_told(world: World) -> None:
     world.run()
     world.write("out/1.txt", "mine")
     report = world.run()
-    assert report.counts == {"fresh": 6}
-    assert report.notes == ("edited by hand since it was written, and kept: out/1.txt",)
+    assert report.counts == {"fresh": 5, "held": 1}
+    assert report.notes == ("edited, or not ours, and kept: out/1.txt",)
     assert world.output("1.txt") == "mine"
 
 

@@ -114,7 +114,7 @@ def test_an_edited_file_is_a_failure_if_wished(tmp_path: Path, write: Write) -> 
     path = tmp_path.resolve() / "a.md"
     assert str(refused(write, "a.md", on_edited="fail")) == (
         f"'{path}' was edited, or is not ours, and `on_edited` is `fail`. "
-        "Move it away, or set `on_edited` to `keep` or `overwrite`."
+        "Move it away, set `on_edited` to `keep` or `overwrite`, or run with `--take`."
     )
 
 

@@ -1,0 +1,216 @@
+"""Outputs that were edited, or are not ours: held, and told in every run until they are ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paddock.runner.commands.plan_text import plan_text
+from paddock.runner.commands.report_text import closing
+from paddock.runner.report import Report
+from tests.runner.world import World, states
+
+REMEDY = "To have ours, delete the outputs, set `on_edited: overwrite`, or run again with `--take`."
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    made = World(tmp_path)
+    made.documents(3)
+    return made
+
+
+def whys(report: Report) -> dict[str, str | None]:
+    return {item.key: item.why for item in report.items if item.state == "held"}
+
+
+def planned(world: World, step: str = "each") -> dict[str, str]:
+    items = world.plan().items
+    return {one.key: one.state for one in items if one.step == step and one.state != "fresh"}
+
+
+def test_an_edited_output_is_held_in_every_run_and_plan(world: World) -> None:
+    world.run()
+    world.write("out/1.txt", "Mine.")
+    for _ in range(2):
+        report = world.run()
+        assert report.counts == {"fresh": 3, "held": 1}
+        assert (report.status, report.exit_status(), report.calls) == ("completed", 0, 0)
+        assert whys(report) == {"1.txt": "edited, or not ours, and kept: out/1.txt"}
+        assert "edited, or not ours, and kept: out/1.txt" in report.notes
+        assert planned(world) == {"1.txt": "held"}
+        assert not world.plan().has_work
+    assert world.output("1.txt") == "Mine."
+
+
+def test_a_changed_prompt_is_computed_once_and_its_kept_outputs_stay_held(world: World) -> None:
+    world.run()
+    world.write("out/1.txt", "Mine.")
+    for prompt, before in (("Summarise:", "Sum up:"), ("In short:", "Summarise:")):
+        world.edit(before, prompt)
+        assert planned(world) == {"0.txt": "stale", "1.txt": "stale", "2.txt": "stale"}
+        report = world.run()
+        assert states(report)["1.txt"] == "held"
+        assert len(world.pool.chats) == 4  # the documents and the digest
+        again = world.run()
+        assert whys(again) == {"1.txt": "edited, or not ours, and kept: out/1.txt"}
+        assert not world.pool.chats
+        assert planned(world) == {"1.txt": "held"}
+    assert world.output("1.txt") == "Mine."
+    assert "In short:" in world.output("0.txt")
+
+
+def test_what_reads_a_block_sees_a_held_item_as_done(world: World) -> None:
+    world.edit(
+        "returns: {report", "returns: {changed: steps.each.changed, n: steps.each.counts, report"
+    )
+    world.run()
+    world.write("out/1.txt", "Mine.")
+    world.edit("Sum up:", "Summarise:")
+    returns = world.run().returns
+    assert {"key": "1.txt", "state": "stale"} in returns["changed"]
+    assert (returns["n"]["held"], returns["n"]["stale"]) == (1, 2)
+    assert world.run().returns["changed"] == []
+
+
+def held_of_two_kinds(world: World) -> None:
+    """Leave one output edited with nothing newer to write, and one that was never ours."""
+    world.write("out/2.txt", "Never yours.")
+    world.run()
+    world.write("out/1.txt", "Mine.")
+    assert {*whys(world.run())} == {"1.txt", "2.txt"}
+
+
+def test_a_file_that_was_never_ours_is_held_from_the_first_run_on(world: World) -> None:
+    world.write("out/2.txt", "Never yours.")
+    for _ in range(2):
+        assert whys(world.run()) == {"2.txt": "edited, or not ours, and kept: out/2.txt"}
+    assert world.output("2.txt") == "Never yours."
+
+
+def test_a_held_output_that_is_deleted_is_written_without_a_call(world: World) -> None:
+    held_of_two_kinds(world)
+    for name in ("1.txt", "2.txt"):
+        (world.folder / "out" / name).unlink()
+    assert planned(world) == {"1.txt": "stale", "2.txt": "stale"}
+    assert world.plan().calls == 0
+    report = world.run()
+    assert (report.counts["stale"], len(world.pool.chats)) == (2, 0)
+    assert "Document 1" in world.output("1.txt") and "Document 2" in world.output("2.txt")
+    assert not whys(world.run())
+
+
+def test_take_replaces_what_is_held_without_a_call(world: World) -> None:
+    held_of_two_kinds(world)
+    report = world.run(take=True, only=["1.txt"])
+    assert states(report) == {"1.txt": "stale", "2.txt": "held"}
+    assert "Document 1" in world.output("1.txt") and world.output("2.txt") == "Never yours."
+    report = world.run(take=True)
+    assert (states(report)["2.txt"], len(world.pool.chats)) == ("stale", 0)
+    assert "Document 2" in world.output("2.txt")
+    assert not whys(world.run())
+
+
+def test_overwrite_replaces_what_is_held(world: World) -> None:
+    held_of_two_kinds(world)
+    world.edit("{uses: files.write, with: {", "{uses: files.write, with: {on_edited: overwrite, ")
+    report = world.run()
+    assert "Document 1" in world.output("1.txt") and "Document 2" in world.output("2.txt")
+    assert not whys(report) and not world.pool.chats
+    world.write("out/1.txt", "Mine again.")
+    assert planned(world) == {"1.txt": "stale"}
+    assert world.plan().calls == 0
+    world.run()
+    assert "Document 1" in world.output("1.txt")
+
+
+def test_what_is_put_back_as_it_was_is_written_over_again(world: World) -> None:
+    world.run()
+    ours = world.output("1.txt")
+    world.write("out/1.txt", "Mine.")
+    world.edit("Sum up:", "Summarise:")
+    assert states(world.run())["1.txt"] == "held"
+    world.write("out/1.txt", ours)
+    assert planned(world) == {"1.txt": "stale"}
+    world.run()
+    assert "Summarise:" in world.output("1.txt")
+
+
+def test_a_held_file_of_a_single_step_is_counted_in_runs_and_plans(world: World) -> None:
+    world.run()
+    world.write("out/DIGEST.md", "My own.")
+    for _ in range(2):
+        assert planned(world, "report") == {"report": "held"}
+        assert whys(world.run()) == {"report": "edited, or not ours, and kept: out/DIGEST.md"}
+    world.run(take=True)
+    assert (world.folder / "out/DIGEST.md").read_text() != "My own."
+    assert not whys(world.run()) and not planned(world, "report")
+
+
+NESTED = """\
+steps:
+  - id: each
+    for_each: word in ["ferry", "pier"]
+    key: word
+    do:
+      - id: within
+        for_each: number in [1, 2]
+        key: number
+        do:
+          - {uses: files.write, with: {path: "out/{{ word }}{{ number }}", text: "{{ word }}"}}
+"""
+
+
+def test_an_item_is_held_for_what_items_within_it_wrote(tmp_path: Path) -> None:
+    world = World(tmp_path, NESTED)
+    world.write("out/pier1", "Never yours.")
+    world.run()
+    for _ in range(2):
+        assert whys(world.run()) == {"pier": "edited, or not ours, and kept: out/pier1"}
+    world.run(take=True)
+    assert (tmp_path / "out/pier1").read_text() == "pier"
+    assert world.run().counts == {"fresh": 2}
+
+
+INNER = """\
+inputs: {word: ""}
+steps:
+  - {uses: files.write, with: {path: "out/{{ inputs.word }}", text: "{{ inputs.word }}"}}
+"""
+OUTER = """\
+steps:
+  - id: each
+    for_each: word in ["ferry", "pier"]
+    key: word
+    do:
+      - {id: inner, uses: pipeline, with: {file: inner.yaml, inputs: {word: "{{ word }}"}}}
+"""
+
+
+def test_an_item_is_held_for_what_a_pipeline_within_it_wrote(tmp_path: Path) -> None:
+    (tmp_path / "inner.yaml").write_text(INNER)
+    world = World(tmp_path, OUTER)
+    world.write("out/pier", "Never yours.")
+    world.run()
+    for _ in range(2):
+        assert whys(world.run()) == {"pier": "edited, or not ours, and kept: out/pier"}
+    (tmp_path / "out/pier").unlink()
+    world.run()
+    assert (tmp_path / "out/pier").read_text() == "pier"
+
+
+def test_a_person_is_told_what_is_held_and_the_ways_out(world: World) -> None:
+    held_of_two_kinds(world)
+    assert plan_text(world.plan()).splitlines() == [
+        "summaries: nothing to do",
+        "  each    fresh        1 item",
+        "          held         1.txt, 2.txt  (outputs were edited, or are not ours, and are kept)",
+        "  digest  fresh        1 item",
+        REMEDY,
+    ]
+    assert closing(world.run(), fail_hint="")[1:4] == (
+        "Held 2 items: 1.txt, 2.txt. Outputs were edited, or are not ours, and are kept.",
+        f"  {REMEDY}",
+        "Nothing failed.",
+    )
