@@ -192,6 +192,7 @@ def _carried_out(wish: Wish, aside: Path, note: Note, book: FallbackBook) -> dic
     while True:
         try:
             told = _once(wish, aside, note, fallback)
+            break
         except _Crashed as crash:
             higher = next_fallback(load, fallback)
             if higher is None:
@@ -200,11 +201,12 @@ def _carried_out(wish: Wish, aside: Path, note: Note, book: FallbackBook) -> dic
             note(f"the process was {crash}; it is started again {without(higher)}")
             reason = reason or without_context(str(crash))
             fallback = higher
-            continue
-        if fallback and (known is None or fallback > known.fallback):
-            needed = Fallback(Path(wish.facts.path).name, fallback, reason)
-            book.keep(wish.facts.digest, needed)
-        return told
+    if fallback > (known.fallback if known else 0):
+        book.keep(wish.facts.digest, Fallback(Path(wish.facts.path).name, fallback, reason))
+    if told["event"] == "refused":
+        gain, is_measured = told["gain"], told["is_measured"]
+        raise TuningRefused(wish.facts.name, wish.format, gain, is_measured=is_measured)
+    return told
 
 
 def _once(wish: Wish, aside: Path, note: Note, fallback: int) -> dict[str, Any]:
@@ -229,12 +231,8 @@ def _heard(process: apart.Apart, wish: Wish, note: Note) -> dict[str, Any]:
         if told["event"] == "note":
             phase = told["text"]
             note(phase)
-        elif told["event"] == "done":
+        elif told["event"] in ("done", "refused"):
             return told
-        elif told["event"] == "refused":
-            raise TuningRefused(
-                wish.facts.name, wish.format, told["gain"], is_measured=told["is_measured"]
-            )
         else:
             raise EngineError(f"'{wish.facts.name}' cannot be tuned: {told['why']}")
     reason = death(process.process.wait(), phase, process.log_lines())

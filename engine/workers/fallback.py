@@ -139,9 +139,11 @@ def rebuild() -> str:
     build = find_build()
     if build.origin == "paddock-llama":
         return f"pip install --force-reinstall --no-cache-dir paddock-llama=={build.version}"
-    if is_clone():  # its pyproject.toml has the flags
-        return "uv sync --no-cache --reinstall-package llama-cpp-python"
+    devices = " ".join(f"-DGGML_{backend.upper()}=on" for backend in build.backends)
+    setting = f"CMAKE_ARGS='{devices}' " if devices else ""
+    if is_clone():  # its pyproject.toml has the other flag
+        return f"{setting}uv sync --no-cache --reinstall-package llama-cpp-python"
     return (
-        "CXXFLAGS=-fno-dse pip install --force-reinstall --no-cache-dir "
+        f"{setting}CXXFLAGS=-fno-dse pip install --force-reinstall --no-cache-dir "
         "--no-binary llama-cpp-python llama-cpp-python"
     )

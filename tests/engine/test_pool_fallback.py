@@ -19,7 +19,7 @@ from paddock.engine.native.build import Build
 from paddock.engine.pool import LocalPool
 from paddock.engine.request import EmbedRequest
 from paddock.engine.residency.starting import ProfiledStart
-from paddock.engine.workers.fallback import FallbackBook, rebuild
+from paddock.engine.workers.fallback import FallbackBook, gain, rebuild
 from paddock.engine.workers.load import Load
 from paddock.engine.workers.process import COMMAND, WorkerProcess
 from tests.engine.pools import SETTINGS, VECTORS, ask
@@ -83,7 +83,7 @@ def test_a_model_whose_first_decode_crashes_runs_without_extra_buffers(
         (one,) = pool.stats().resident
         assert one.fallback == (
             f"runs without extra buffer types, because its worker was killed by {number.name} "
-            f"while warming up. A sound build would be faster: {REBUILD}"
+            f"while warming up. {gain()}: {REBUILD}"
         )
 
     machine.go(work)

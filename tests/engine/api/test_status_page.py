@@ -18,6 +18,7 @@ from paddock.engine.pool import LocalPool
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Stream
 from paddock.engine.settings import PoolSettings, ServiceSettings
 from tests.browser import Browser, Page, browser, needs_browser
+from tests.fakes.crashing import crashing
 from tests.live import CHAT, VECTORS, Live, live_service
 
 pytestmark = pytest.mark.timeout(240)
@@ -129,6 +130,37 @@ def test_page_and_ps_count_running_and_waiting_requests_alike(tmp_path: Path) ->
     assert (page["n_running"], page["n_waiting"]) == (2, 3)
     assert (page["models"][0]["running"], page["models"][0]["waiting"]) == (2, 3)
     assert (stats.n_running, stats.n_waiting, stats.waiting) == (2, 3, {CHAT: 3})
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """Give a service whose llama.cpp crashes with extra buffers, with a model loaded."""
+    folder = tmp_path_factory.mktemp("broken")
+    settings = PoolSettings(n_threads=1, cache_dir=folder / "cache", profile_s=0)
+    with live_service(folder, settings) as live:
+        with pytest.MonkeyPatch.context() as patch, live.client() as client:
+            for name, value in crashing(folder, "extra").items():
+                patch.setenv(name, value)
+            body = {"model": VECTORS, "input": ["one"]}
+            assert client.post("/api/embed", json=body).is_success
+        yield live
+
+
+def test_page_and_ps_are_told_what_a_model_goes_without(broken: Live) -> None:
+    with broken.client() as client:
+        (row,) = client.get("/api/ps").json()["models"]
+    (model,) = state(broken)["models"]
+    assert row["fallback"].startswith(
+        "runs without extra buffer types, because its worker was killed by SIGSEGV while warming up"
+    )
+    assert model["fallback"] == row["fallback"]
+
+
+@needs_browser
+def test_the_page_shows_what_a_model_goes_without(broken: Live, chromium: Browser) -> None:
+    page = chromium.page(f"{broken.url}/ui")
+    page.wait("document.querySelector('.fallback')?.textContent")
+    assert page.text(".fallback").startswith("It runs without extra buffer types, because ")
 
 
 def test_its_files_let_nothing_else_in(live: Live) -> None:

@@ -19,6 +19,7 @@ from paddock.engine.remote import door
 from paddock.engine.remote.pool import Place, RemotePool
 from paddock.engine.request import (
     ChatRequest,
+    EmbedReply,
     EmbedRequest,
     Message,
     ModelFacts,
@@ -283,6 +284,29 @@ def test_loads_are_those_of_this_pools_time_and_models(
         assert remote.stats().loads == {"writer": LoadCount(1, 2.0)}
 
     ran(tmp_path, pool, work)
+
+
+def test_what_a_load_made_of_a_model_is_known_with_the_answer_that_waited_for_it(
+    tmp_path: Path,
+) -> None:
+    class Loading(Served):
+        note = ""
+
+        async def embed(self, request: EmbedRequest) -> EmbedReply:
+            reply = await super().embed(request)
+            self.note = "runs without extra buffer types"
+            return replace(reply, usage=replace(reply.usage, load_s=1.0))
+
+        def stats(self) -> PoolStats:
+            one = ModelStats("writer", "ready", 1, 4, 9, fallback=self.note)
+            return PoolStats((one,), {})
+
+    async def work(remote: RemotePool, way: Door) -> None:
+        assert remote.stats().resident[0].fallback == ""
+        await remote.embed(EmbedRequest(MODEL, ("a",)))
+        assert remote.stats().resident[0].fallback == "runs without extra buffer types"
+
+    ran(tmp_path, Loading(), work)
 
 
 def test_what_is_no_request_is_refused_with_a_reason(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from paddock.engine.errors import EngineError
+from paddock.engine.errors import EngineError, ModelUnusable
 from paddock.engine.gguf import read_header
 from paddock.engine.hardware import Disk
 from paddock.engine.models import ModelFinder
@@ -20,6 +20,7 @@ from paddock.engine.settings import PoolSettings
 from paddock.engine.tuning import process, tuner
 from paddock.engine.tuning.tuned import Speeds
 from paddock.engine.tuning.tuner import FORMATS, TuningRefused, Wish, copy_bytes, tune
+from paddock.engine.workers.fallback import FallbackBook
 
 TEXT = "The ferry leaves at nine in the morning and comes back before the evening tide. " * 40
 
@@ -100,6 +101,44 @@ def test_a_process_that_dies_leaves_nothing_and_is_told(
         tune(Wish(facts, "Q8_0", 1, (TEXT,)), pool, silent)
     assert str(caught.value) == (
         "'smollm2:135m' cannot be tuned: the process was killed by SIGABRT (out of memory)"
+    )
+    assert left(pool) == []
+
+
+def test_a_crash_while_a_model_is_measured_is_followed_by_a_fallback(
+    pool: PoolSettings, facts: ModelFacts, stand_in: Path
+) -> None:
+    refused = '{"event": "refused", "gain": 1.02, "is_measured": true}'
+    stand_in.write_text(
+        "import json, os, signal\n"
+        "order = json.loads(input())\n"
+        "print(json.dumps({'event': 'note', 'text': 'measuring the copy'}), flush=True)\n"
+        "if not order['fallback']:\n"
+        "    os.kill(os.getpid(), signal.SIGSEGV)\n"
+        f"print('{refused}', flush=True)\n"
+    )
+    notes: list[str] = []
+    with pytest.raises(TuningRefused):
+        tune(Wish(facts, "Q8_0", 1, (TEXT,)), pool, notes.append)
+    assert notes == [
+        "measuring the copy",
+        "the process was killed by SIGSEGV while measuring the copy; "
+        "it is started again without extra buffer types",
+        "measuring the copy",
+    ]
+    known = FallbackBook(pool.cache_dir).find(facts.digest)
+    assert known is not None
+    assert (known.fallback, known.reason) == (1, "killed by SIGSEGV while measuring the copy")
+
+
+def test_a_model_that_crashes_whatever_it_goes_without_cannot_be_tuned(
+    pool: PoolSettings, facts: ModelFacts, stand_in: Path
+) -> None:
+    stand_in.write_text("import os, signal\ninput(); os.kill(os.getpid(), signal.SIGILL)\n")
+    with pytest.raises(ModelUnusable) as caught:
+        tune(Wish(facts, "Q8_0", 1, (TEXT,)), pool, silent)
+    assert caught.value.reason == (
+        "killed by SIGILL while loading, also without extra buffer types and flash attention"
     )
     assert left(pool) == []
 

@@ -33,6 +33,12 @@ def test_what_is_in_memory_reads_as_with_ollama() -> None:
     )
 
 
+def test_what_a_model_goes_without_stands_below_the_table() -> None:
+    note = "runs without extra buffer types, because …"
+    told = running.table([{"name": "x", "fallback": note}, {"name": "y"}], NOW)
+    assert told.splitlines()[3:] == ["", f"x {note}"]
+
+
 def test_a_service_that_tells_little_is_no_fault() -> None:
     assert running.table([{"name": "x"}], NOW).splitlines()[1].split() == [
         *("x", "0", "B", "100%", "CPU")

@@ -1,0 +1,82 @@
+"""What is remembered of crashes, and the line that gets a sound build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.native.build import Build
+from paddock.engine.workers import fallback
+from paddock.engine.workers.fallback import Fallback, FallbackBook, rebuild, with_fallback
+from paddock.engine.workers.load import Load
+
+LOAD = Load("x.gguf", "chat", 2048, 8192, 4, 512, n_threads=4, kv_cache_type="q8_0")
+CRASH = "killed by SIGSEGV while warming up"
+
+
+def test_each_fallback_gives_up_one_thing_more() -> None:
+    given = [with_fallback(LOAD, number) for number in range(4)]
+    assert [one.uses_extra_buffers for one in given] == [True, False, False, False]
+    assert [one.flash_attention for one in given] == ["auto", "auto", "off", "off"]
+    assert [one.n_threads for one in given] == [4, 4, 4, 1]
+    assert [one.kv_cache_type for one in given] == ["q8_0", "q8_0", "f16", "f16"], (
+        "llama.cpp makes no cache in q8_0 without flash attention"
+    )
+
+
+def test_extra_buffers_are_the_processors_matter_and_the_rest_a_models_own(tmp_path: Path) -> None:
+    book = FallbackBook(tmp_path)
+    assert book.find("ab" * 32) is None
+    book.keep("ab" * 32, Fallback("a.gguf", 3, CRASH))
+    own, other = book.find("ab" * 32), book.find("cd" * 32)
+    assert own == Fallback("a.gguf", 3, CRASH)
+    assert other == Fallback("a.gguf", 1, CRASH)
+    assert FallbackBook(tmp_path, "NVIDIA H200").find("ab" * 32) is None, "another device"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"build": 1}', '{"models": 3}', "\x00"])
+def test_a_damaged_file_counts_as_none(tmp_path: Path, text: str) -> None:
+    book = FallbackBook(tmp_path)
+    book.file.parent.mkdir(parents=True)
+    book.file.write_text(text)
+    assert book.all() == {}
+    book.keep("ab" * 32, Fallback("a.gguf", 1, CRASH))
+    assert len(book.all()) == 1
+
+
+@pytest.mark.parametrize(
+    ("build", "is_clone", "line"),
+    [
+        (
+            Build("llama-cpp-python", Path("/none"), "0.3.36"),
+            False,
+            "CXXFLAGS=-fno-dse pip install --force-reinstall --no-cache-dir "
+            "--no-binary llama-cpp-python llama-cpp-python",
+        ),
+        (
+            Build("llama-cpp-python", Path("/none"), "0.3.36"),
+            True,
+            "uv sync --no-cache --reinstall-package llama-cpp-python",
+        ),
+        (
+            Build("paddock-llama", Path("/none"), "0.3.36", version="0.3.36.post1"),
+            False,
+            "pip install --force-reinstall --no-cache-dir paddock-llama==0.3.36.post1",
+        ),
+    ],
+)
+def test_the_line_that_builds_it_again_uses_no_old_wheel(
+    monkeypatch: pytest.MonkeyPatch, build: Build, is_clone: bool, line: str
+) -> None:
+    monkeypatch.setattr(fallback, "find_build", lambda: build)
+    monkeypatch.setattr(fallback, "is_clone", lambda: is_clone)
+    assert rebuild() == line
+
+
+def test_a_build_for_a_device_stays_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "libggml-cuda.so").touch()
+    build = Build("llama-cpp-python", tmp_path, "0.3.36")
+    monkeypatch.setattr(fallback, "find_build", lambda: build)
+    monkeypatch.setattr(fallback, "is_clone", lambda: True)
+    assert rebuild().startswith("CMAKE_ARGS='-DGGML_CUDA=on' uv sync")
