@@ -13,7 +13,7 @@ from pathlib import Path
 
 INCLUDE = "**/*.{md,markdown,txt,rst,html,htm,pdf,csv,tsv,json,docx,pptx,xlsx,eml,epub}"
 NAME = ".summarise.yaml"
-"""Beside the summaries, where it is saved nowhere else: no scan sees it, `why` and `plan` do."""
+"""Beside the summaries, until it is saved elsewhere: no scan sees it, `why` and `plan` do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,7 @@ def summarise(
         _save(file, text)
         given = f"{shlex.quote(save)}{_inputs(wish, file)}"
         console.tell(f"Saved as '{save}'. From now on: paddock run {given}")
+        _take_over(wish, file)
     settings = read_settings(file.parent, flags=flags_of(pool, None))
     with progress.watching(is_quiet_stdout=as_json, is_log=False) as observer:
         ended = verbs.run(
@@ -137,6 +138,21 @@ def _save(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
     write_schema(file.parent, schema_of_all())
+
+
+def _take_over(wish: Wish, file: Path) -> None:
+    """Give the saved pipeline what the command made in that folder before, without the file."""
+    from paddock.runner.handover import hand_over
+    from paddock.runner.saved import NAME
+
+    before = wish.out / NAME
+    if not before.is_file() or (file.exists() and before.samefile(file)):
+        return
+    n_items = hand_over(before, file)
+    before.unlink()
+    if n_items:
+        what = console.counted(n_items, "document")
+        console.tell(f"It goes on with {what} of '{wish.out}', whose summaries are its own now.")
 
 
 def _inputs(wish: Wish, file: Path) -> str:

@@ -35,7 +35,7 @@ tr:target{background:var(--block);outline:2px solid var(--fresh)}
 color:var(--soft);font-size:.85rem}
 .legend svg{vertical-align:-2px}
 .s-done,.s-new,.s-changed,.s-stale,.s-completed{color:var(--done)}
-.s-fresh,.s-skipped,.s-held{color:var(--fresh)}
+.s-fresh,.s-skipped{color:var(--fresh)}
 .s-failed,.s-quarantined{color:var(--failed);font-weight:600}
 .s-running,.s-held,.s-interrupted,.s-budget,.s-died{color:var(--running)}
 .s-left,.s-deleted,.s-none{color:var(--left)}

@@ -6,6 +6,7 @@ from typer.testing import CliRunner, Result
 
 from paddock.runner import verbs
 from paddock.runner.cli import application
+from paddock.runner.provenance.why import why
 from tests.fakes.pool import FakePool
 
 
@@ -57,6 +58,53 @@ def test_what_is_saved_goes_on_where_the_command_was(folder: Path) -> None:
         f"'{folder}/in box/s.yaml' exists already, and says something else; nothing was done.\n"
         "  Give another name, or remove it first.\n",
     )
+
+
+@pytest.mark.parametrize("file", ["s.yaml", "in box/s.yaml", "out/s.yaml", "elsewhere/s.yaml"])
+def test_a_saved_pipeline_owns_what_the_command_made(folder: Path, file: str) -> None:
+    arguments = ("summarise", "in box", "-o", "out", "--words", "30", "--local")
+    assert paddock(*arguments).exit_code == 0
+    (folder / "out/b/c.md.md").write_text("Mine.")
+    saved = paddock(*arguments, "--save", file)
+    assert saved.exit_code == 0, saved.output
+    assert (
+        f"It goes on with 2 documents of '{folder}/out', whose summaries are its own now.\n"
+        in saved.stderr
+    )
+    assert "0 model calls; saved: 1 item fresh" in saved.stdout
+    assert "Held 1 item: b/c.md." in saved.stdout
+    assert not (folder / "out/.summarise.yaml").exists()
+    inputs = {"folder": str(folder / "in box"), "out": str(folder / "out")}
+    report = verbs.run(folder / file, inputs, local=True, take=True)
+    assert (report.calls, report.counts) == (0, {"fresh": 1, "stale": 1})
+    pipeline = folder / file
+    pipeline.write_text(pipeline.read_text().replace("words: 30", "words: 20"))
+    report = verbs.run(pipeline, inputs, local=True)
+    assert report.counts == {"stale": 2}, "its own outputs are written over"
+    (folder / "in box/a.txt").unlink()
+    verbs.run(pipeline, inputs, local=True, prune=True)
+    assert not (folder / "out/a.txt.md").exists()
+
+
+def test_the_same_saved_again_takes_over_what_was_made_meanwhile(folder: Path) -> None:
+    arguments = ("summarise", "in box", "-o", "out", "--local")
+    assert paddock(*arguments, "--save", "s.yaml").exit_code == 0
+    (folder / "in box/new.txt").write_text("A new one.")
+    assert paddock(*arguments).exit_code == 0
+    again = paddock(*arguments, "--save", "s.yaml")
+    assert "It goes on with 1 document of" in again.stderr
+    assert "0 model calls; saved: 3 items fresh" in again.stdout
+
+
+def test_where_an_output_came_from_is_known_after_it_was_handed_over(folder: Path) -> None:
+    arguments = ("summarise", "in box", "-o", "out", "--local")
+    paddock(*arguments)
+    paddock(*arguments, "--save", "s.yaml")
+    (origin,) = why(folder / "out/a.txt.md").origins
+    assert origin.source is not None
+    assert (origin.source.path, origin.source.state) == (str(folder / "in box/a.txt"), "same")
+    assert origin.condition == "same"
+    assert [call.kind for step in origin.steps for call in step.calls] == ["chat"]
 
 
 def test_a_folder_without_documents_is_told(folder: Path) -> None:
