@@ -3,29 +3,49 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 
 from .library import ggml_function, supports_gpu
 
-_GPU = 1  # GGML_BACKEND_DEVICE_TYPE_GPU: with memory of its own
+# GGML_BACKEND_DEVICE_TYPE_: with memory of its own; with a part of main memory.
+_GPU, _INTEGRATED = 1, 2
 
 _SIZE_POINTER = ctypes.POINTER(ctypes.c_size_t)
 _count = ggml_function("ggml_backend_dev_count", ctypes.c_size_t)
 _get = ggml_function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
 _type = ggml_function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
+_description = ggml_function("ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
 _memory = ggml_function(
     "ggml_backend_dev_memory", None, ctypes.c_void_p, _SIZE_POINTER, _SIZE_POINTER
 )
 
 
-def free_device_bytes() -> int:
-    """Give the free memory of all graphics devices together; 0 with a build for the processor."""
+@dataclass(frozen=True, slots=True)
+class GraphicsDevice:
+    """A device that llama.cpp computes on besides the processor."""
+
+    name: str
+    free_bytes: int
+    total_bytes: int
+    is_integrated: bool
+    """Whether its memory is a part of main memory."""
+
+
+def graphics_devices() -> tuple[GraphicsDevice, ...]:
+    """Return the graphics devices; none with a build for the processor."""
     if not supports_gpu():
-        return 0
+        return ()
     devices = map(_get, range(_count()))
-    return sum(_free_bytes(device) for device in devices if _type(device) == _GPU)
+    return tuple(_read(device) for device in devices if _type(device) in (_GPU, _INTEGRATED))
 
 
-def _free_bytes(device: int) -> int:
+def free_device_bytes() -> int:
+    """Return the free memory of all graphics devices that have their own."""
+    return sum(one.free_bytes for one in graphics_devices() if not one.is_integrated)
+
+
+def _read(device: int) -> GraphicsDevice:
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     _memory(device, ctypes.byref(free), ctypes.byref(total))
-    return free.value
+    name = (_description(device) or b"graphics device").decode(errors="replace")
+    return GraphicsDevice(name, free.value, total.value, _type(device) == _INTEGRATED)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,8 +22,9 @@ from paddock.engine.native.build import find_build
 
 from .room import PLENTY, Room
 
-# Backends whose devices `hardware` cannot list: one is taken to be there, of unknown size.
-_UNLISTED = ("vulkan", "sycl", "musa", "cann")
+# Backends whose devices `hardware` cannot list: llama.cpp is asked for them.
+UNLISTED = ("vulkan", "sycl", "musa", "cann")
+ASK_S = 30.0  # a driver may compile shaders when it starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,10 @@ def this_device() -> Device:
         return Device(n_threads, free_bytes, is_gpu=False, n_oom_kills=n_kills)
     gpus = usable_gpus(visible_gpus(read_gpus(), os.environ), backends)
     is_gpu = bool(gpus) or "metal" in backends
+    if not is_gpu and {*UNLISTED} & {*backends}:
+        asked = ask_devices()
+        gpus = tuple(room for room, is_integrated in asked if not is_integrated)
+        is_gpu = bool(asked)
     why = "" if is_gpu else hidden_gpus(os.environ) or "the build finds no graphics device"
     return Device(n_threads, free_bytes, is_gpu, gpus, why, n_kills)
 
@@ -81,11 +89,29 @@ def usable_gpus(gpus: Sequence[Gpu], backends: Sequence[str]) -> tuple[GpuRoom, 
     """Give those of the devices that a build with these backends computes on."""
     kinds = {"cuda": "cuda", "hip": "rocm"}
     wanted = {kinds[backend] for backend in backends if backend in kinds}
-    rooms = tuple(
+    return tuple(
         GpuRoom(gpu.name, gpu.free_bytes, gpu.memory_bytes, gpu.uuid)
         for gpu in gpus
         if gpu.kind in wanted
     )
-    if not rooms and any(backend in _UNLISTED for backend in backends):
-        return (GpuRoom("graphics device"),)
-    return rooms
+
+
+def ask_devices() -> tuple[tuple[GpuRoom, bool], ...]:
+    """Ask llama.cpp for its graphics devices, each with whether its memory is main memory.
+
+    In a process of its own, since a driver that starts may hang or abort; takes about a second.
+    """
+    code = (
+        "import json; from paddock.engine.native.devices import graphics_devices; "
+        "print(json.dumps([[one.name, one.free_bytes, one.total_bytes, one.is_integrated] "
+        "for one in graphics_devices()]))"
+    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", code],
+            capture_output=True, text=True, timeout=ASK_S, check=True,
+        )  # fmt: skip
+        found = json.loads(done.stdout.splitlines()[-1])
+    except (subprocess.SubprocessError, IndexError, ValueError):
+        return ()
+    return tuple((GpuRoom(name, free, total), shares) for name, free, total, shares in found)

@@ -18,6 +18,7 @@ from pathlib import Path
 from paddock.engine import hardware
 from paddock.engine.models import ModelFinder
 from paddock.engine.native.build import Build, find_build, release
+from paddock.engine.residency.devices import UNLISTED, ask_devices
 from paddock.engine.system.distribution import own_version
 from paddock.runner.display import console
 from paddock.runner.settings import Settings
@@ -57,6 +58,8 @@ class Native:
     """The processor whose library was chosen, where there are several."""
     unusable: tuple[str, ...] = ()
     """Graphics backends that cannot be loaded, with the system's reasons."""
+    devices: tuple[str, ...] = ()
+    """Those that only llama.cpp can list, as with Vulkan."""
 
 
 def examine(settings: Settings, environ: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
@@ -122,12 +125,18 @@ def ask_native() -> Native | str:
     except (IndexError, ValueError):
         lines = answer.stderr.strip().splitlines()
         return lines[-1] if lines else f"it ended with status {answer.returncode}"
+    backends = find_build().backends
     return Native(
         supports_gpu=loaded["supports_gpu"],
         features=tuple(loaded["features"]),
-        backends=find_build().backends,
+        backends=backends,
         variant=loaded["variant"],
         unusable=tuple(loaded["unusable"]),
+        devices=tuple(
+            f"{room.name}, {console.size(room.free_bytes or 0)} free of "
+            f"{console.size(room.total_bytes or 0)}"
+            for room, _ in (ask_devices() if {*UNLISTED} & {*backends} else ())
+        ),
     )
 
 
@@ -167,7 +176,9 @@ def graphics(
             f"a library of {name} cannot be loaded: {reason}",
             "Install the vendor's driver, or remove the package that brought the library.",
         )
-    if not gpus:
+    for device in native.devices:
+        yield Finding("graphics", "ok", device)
+    if not gpus and not native.devices:
         yield Finding("graphics", "ok", "no device found; models run on the processor")
     hidden = hardware.hidden_gpus(environ)
     for gpu in gpus:

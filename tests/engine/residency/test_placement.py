@@ -63,5 +63,5 @@ def test_only_devices_that_the_build_can_use_count() -> None:
     there = [Gpu("cuda", "L4", 24, "8.9", 20, "GPU-a"), Gpu("rocm", "gfx942")]
     assert usable_gpus(there, ["cuda"]) == (GpuRoom("L4", 20, 24, "GPU-a"),)
     assert usable_gpus(there, ["hip"]) == (GpuRoom("gfx942"),)
-    assert usable_gpus([], ["vulkan"]) == (GpuRoom("graphics device"),)
+    assert usable_gpus(there, ["vulkan"]) == ()
     assert usable_gpus([], ["cuda"]) == ()
