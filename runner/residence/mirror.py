@@ -125,10 +125,17 @@ class _Api:
         self._client = client
 
     async def post(self, path: str, body: dict[str, Any], method: str = "POST") -> dict[str, Any]:
+        said = await self._asked(method, path, body)
+        return said if isinstance(said, dict) else {}
+
+    async def list(self, path: str, body: dict[str, Any]) -> list[Any]:
+        said = await self._asked("POST", path, body)
+        return said if isinstance(said, list) else []
+
+    async def _asked(self, method: str, path: str, body: dict[str, Any]) -> Any:
         url = f"{self._client.base_url}{path}"
         answer = (await self._client.request(method, url, json=body)).raise_for_status()
-        said = answer.json() if answer.content else {}
-        return said if isinstance(said, dict) else {}
+        return answer.json() if answer.content else None
 
     async def set_state(self, path: str, state: dict[str, Any]) -> None:
         await self.post(f"{path}/set_state", {"state": state, "force": True})
@@ -153,7 +160,7 @@ class _Mirror:
     _task_runs: dict[str, str] = field(default_factory=dict)
     _shown: dict[str, list[str]] = field(default_factory=dict)
     _is_late: bool = False
-    """It began long before Prefect was told, whose own times are then wrong."""
+    """It began long before Prefect was told."""
     _artefact: str = ""
     _shown_percent: float = -1.0
 
@@ -202,8 +209,16 @@ class _Mirror:
         self._is_late = state not in ("RUNNING", *_ENDED) and time.time() - head["began"] > LATE_S
         if state != "RUNNING" and state not in _ENDED:
             await api.set_state(f"flow_runs/{made['id']}", _RUNNING)
+        if state == "RUNNING":
+            self._artefact = await self._artefact_of(api, made["id"])
         self._flow_run = made["id"]
         return state in _ENDED and state != "CRASHED"
+
+    async def _artefact_of(self, api: _Api, flow_run: str) -> str:
+        """Return the id of the progress that another service has shown of a flow run, if any."""
+        wanted = {"flow_run_id": {"any_": [flow_run]}, "type": {"any_": ["progress"]}}
+        found = await api.list("artifacts/filter", {"artifacts": wanted})
+        return str(found[0]["id"]) if found else ""
 
     def _states(self, end: dict[str, Any] | None) -> dict[str, list[str]]:
         """Return the tasks; what still runs when the run has ended has ended like it."""
@@ -244,7 +259,7 @@ class _Mirror:
             about |= {"description": end["description"], "flow_run_id": self._flow_run}
             await api.post("artifacts/", {**about, "data": json.dumps(end["rows"])})
         state = dict(end["state"])
-        if self._is_late:  # Prefect dates states itself
+        if self._is_late or time.time() - end["ended"] > LATE_S:  # Prefect dates states itself
             when = f"It ran from {_when(self.head['began'])} to {_when(end['ended'])}."
             state["message"] = f"{state['message'].removesuffix('.')}. {when}"
         await api.set_state(f"flow_runs/{self._flow_run}", state)

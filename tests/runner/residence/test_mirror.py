@@ -65,8 +65,11 @@ class Api:
         await writer.drain()
         writer.close()
 
-    def _told(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def _told(self, method: str, path: str, body: dict[str, Any]) -> Any:
         kind, _, rest = path.partition("/")
+        if rest == "filter":
+            wanted = body[kind]["type"]["any_"]
+            return [one for one in self.made.values() if one.get("type") in wanted]
         if rest.endswith("/set_state"):
             self.made[rest.removesuffix("/set_state")]["state"] = body["state"]
             return {}
@@ -74,6 +77,8 @@ class Api:
             return self.made[rest].update(body) or {}
         names = ("idempotency_key", "dynamic_key", "key", "name")
         id_ = f"{kind}-{next(body[name] for name in names if name in body)}"
+        if kind == "artifacts":  # each is a new version
+            id_ += str(len(self.made))
         return self.made.setdefault(id_, {"id": id_, "kind": kind, **body})
 
     def of(self, kind: str) -> dict[str, tuple[str, str]]:
@@ -83,6 +88,10 @@ class Api:
             for one in self.made.values()
             if one["kind"] == kind and "state" in one
         }
+
+    def data(self, key: str) -> list[Any]:
+        """Give what all artefacts with this key hold."""
+        return [one["data"] for one in self.made.values() if one.get("key") == key]
 
 
 def update(end: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
@@ -134,8 +143,8 @@ def test_a_run_is_shown_with_its_tasks_and_ends_at_100_percent(show: Callable[..
         await until(lambda: not mirrors.n_ended)
         assert api.of("flow_runs") == {"calm-jay": ("Completed", "2 new")}
         assert api.of("task_runs")["each: a"] == ("Completed", "2 done")
-        assert api.made["artifacts-ferries-progress"]["data"] == 100.0
-        assert json.loads(api.made["artifacts-ferries-results"]["data"]) == ROWS
+        assert api.data("ferries-progress") == [100.0]
+        assert api.data("ferries-results") == [json.dumps(ROWS)]
         assert not unshown.kept(state_dir)
 
     show(scene)
@@ -190,6 +199,20 @@ def test_what_a_service_could_not_show_the_next_one_does(show: Callable[..., Non
         assert not unshown.kept(state_dir)
         later.take_kept()
         assert not later.n_ended
+
+    show(scene)
+
+
+def test_a_run_goes_on_with_another_service_where_it_was(show: Callable[..., None]) -> None:
+    async def scene(api: Api, mirrors: Mirrors, state_dir: Path) -> None:
+        mirrors.take(update())
+        await until(lambda: api.data("ferries-progress"))
+        await mirrors.close()
+        other = Mirrors(cast(PrefectServer, api), state_dir)
+        assert other.take(ended())
+        await until(lambda: not other.n_ended)
+        assert api.data("ferries-progress") == [100.0]
+        assert api.of("flow_runs") == {"calm-jay": ("Completed", "2 new")}
 
     show(scene)
 
