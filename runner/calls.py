@@ -168,6 +168,9 @@ class LedgerPool:
             )
             yield reply
             return
+        ready = getattr(self._pool, "ready", None)
+        if ready is not None:  # a pool that is opened when it is first needed
+            await ready(request.model)
         stream = self._pool.chat(request)
         # Who only hears leaves the pool free to begin anew where a worker or a server dies.
         hears = None if tells else getattr(stream, "heard_by", None)

@@ -86,6 +86,7 @@ class _Feed:
             **self._head,
             "tasks": {n: [self._chunks[n].name, *astuple(state)] for n, state in changed.items()},
             "percent": self._journey.percent,
+            "has_work": any(chunk.label for chunk in self._chunks),
             "end": end,
         }
         # Rows are the pipeline's own values: what JSON has no word for is written as text.

@@ -39,7 +39,8 @@ from .settings import Settings
 if TYPE_CHECKING:
     from paddock.engine.elsewhere.spread import SpreadPool
     from paddock.engine.elsewhere.tokenizer import Tokenizer
-    from paddock.engine.remote.pool import FindPlace
+
+    from .residence.tenancy import Tenant
 
 Note = Callable[[str], None]
 """Shows a person one line."""
@@ -56,7 +57,7 @@ async def opened_pool(
     *,
     given: Pool | None = None,
     home: Pool | None = None,
-    here: FindPlace | None = None,
+    here: Tenant | None = None,
     is_plan: bool = False,
     secrets: Secrets | None = None,
     stop: asyncio.Event | None = None,
@@ -66,8 +67,8 @@ async def opened_pool(
 ) -> AsyncIterator[tuple[Digests, Pool]]:
     """Give the models' digests and the pool; every named model is looked up before the start.
 
-    `given` serves instead of any other, `home` all models that name no servers; `here` says where
-    this machine's service is asked, in place of a pool inside this process. A plan only looks up
+    `given` serves instead of any other, `home` all models that name no servers; `here` finds or
+    starts this machine's service, in place of a pool inside this process. A plan only looks up
     and gets no pool of its own. Who is patient also waits for servers elsewhere that are all away
     at the start. `besides` are models that no step names.
 
@@ -111,7 +112,7 @@ async def home_pool(folder: Path, settings: Settings, note: Note = print) -> Asy
 async def _home(
     folder: Path,
     settings: Settings,
-    here: FindPlace | None,
+    here: Tenant | None,
     is_plan: bool,
     spread: _Spread,
 ) -> AsyncIterator[Pool]:
@@ -131,10 +132,10 @@ async def _home(
             await looked_up.aclose()
         return
     if here is not None:
-        from paddock.engine.remote.pool import RemotePool
+        from .on_demand import OnDemandPool
 
-        async with RemotePool(here) as remote:
-            yield remote
+        async with OnDemandPool(settings, here, LookedUp(settings).facts) as served:
+            yield served
         return
     from paddock.engine.pool import LocalPool
 
@@ -239,6 +240,12 @@ class RoutedPool:
     def __getattr__(self, name: str) -> Any:
         """Give what only some pools have (`stats`) as the pool at home has it."""
         return getattr(self._home, name)
+
+    async def ready(self, model: ModelSpec) -> None:
+        """Open the pool that serves a model, where it is not open yet."""
+        ready = getattr(self._of(model), "ready", None)
+        if ready is not None:
+            await ready(model)
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
         """Tell what is known of a model without loading it."""

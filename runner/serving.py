@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from .binding.bound import BoundPlan
@@ -19,33 +19,18 @@ if TYPE_CHECKING:
 async def served(
     way: Way, bound: BoundPlan, settings: Settings, tell: Callable[[str], None]
 ) -> AsyncIterator[Tenant | None]:
-    """Give the service of this machine, started if need be; None: the run does without.
-
-    A service that cannot be had is told, and the run goes on inside its own process.
-    """
+    """Yield this machine's service, which is started when it is needed; None: not used at all."""
     if way.service == "none" or not _is_needed(way, bound, settings):
         yield None
         return
-    from .residence.place import NoResidence
     from .residence.tenancy import is_there, tenancy
 
     own: Any = settings  # type checkers take the closet's name of the same class for another one
     if way.service == "found" and not is_there(own):
         yield None
         return
-    async with AsyncExitStack() as stack:
-        tenant: Tenant | None = None
-        try:
-            tenant = await stack.enter_async_context(
-                tenancy(
-                    own,
-                    pipeline=bound.name,
-                    wants_prefect=way.prefect == "service",
-                    tell=tell,
-                )
-            )
-        except NoResidence as error:
-            tell(f"{error}\n  This run goes on without it.")
+    wants_prefect = way.prefect == "service"
+    async with tenancy(own, pipeline=bound.name, wants_prefect=wants_prefect, tell=tell) as tenant:
         yield tenant
 
 

@@ -41,8 +41,7 @@ from .turns import turn
 from .work import Options, Work
 
 if TYPE_CHECKING:
-    from paddock.engine.remote.pool import FindPlace
-
+    from .residence.tenancy import Tenant
     from .speed import SpeedBook
 
 STATE_FOLDER = ".paddock"
@@ -122,7 +121,7 @@ async def opened(
     options: Options,
     *,
     pool: Pool | None = None,
-    here: FindPlace | None = None,
+    here: Tenant | None = None,
     secrets: Secrets | None = None,
     stop: asyncio.Event,
     border: Border | None = None,
@@ -133,7 +132,7 @@ async def opened(
 ) -> AsyncIterator[Session]:
     """Open a session. A run has its group's turn and holds its scope's lock; a plan only reads.
 
-    `pool` serves in place of any other; `here` says where this machine's service is asked; `tape`
+    `pool` serves in place of any other; `here` finds or starts this machine's service; `tape`
     stands before tools where a test runs, which waits for no group (`keeps_turn`).
 
     Raises:

@@ -248,13 +248,12 @@ async def run_async(
         tenant = await enter(served(how, bound, settings, observer.note))
         if how.prefect == "api":
             await reach(os.environ)
-        here = tenant.place if tenant is not None else None
         try:
             session = await enter(
                 opened(
                     bound, settings, observer, options,
-                    pool=pool, here=here, secrets=secrets, stop=stop, border=border, wait_s=wait_s,
-                    tape=tape, keeps_turn=keeps_turn,
+                    pool=pool, here=tenant, secrets=secrets, stop=stop, border=border,
+                    wait_s=wait_s, tape=tape, keeps_turn=keeps_turn,
                 )
             )  # fmt: skip
         except (Locked, Interrupted) as error:

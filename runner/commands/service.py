@@ -49,7 +49,7 @@ def status(as_json: Json = False) -> int:
     elif told:
         console.say("\n\n".join(map(_text, told)))
     else:
-        console.say("No local service runs. The next `paddock run` starts one.")
+        console.say("No local service runs. The next `paddock run` that has work to do starts one.")
     return DONE if told else FAILED
 
 

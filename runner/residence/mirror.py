@@ -26,6 +26,7 @@ GIVE_UP_S = 900.0
 """After the end of a run; the next service tries again."""
 PAUSES_S = (1.0, 2.0, 5.0, 15.0)  # a server that has just started refuses now and then
 CLOSE_S = 2.0
+AT_ONCE = 4  # SQLite, which Prefect's server writes to, has one writer at a time
 LATE_S = 3.0
 _ENDED = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 _RUNNING = {"type": "RUNNING", "name": "Running"}
@@ -41,6 +42,7 @@ class Mirrors:
         self._state_dir = state_dir
         self._runs: dict[str, _Mirror] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(AT_ONCE)
 
     @property
     def n_ended(self) -> int:
@@ -99,9 +101,12 @@ class Mirrors:
             mirror.changed.clear()
             told = await self._server.ready()
             try:
-                async with httpx.AsyncClient(
-                    base_url=told.url, timeout=ANSWER_S, trust_env=False
-                ) as client:
+                async with (
+                    self._room,
+                    httpx.AsyncClient(
+                        base_url=told.url, timeout=ANSWER_S, trust_env=False
+                    ) as client,
+                ):
                     await mirror.show(_Api(client))
                 n_refused = 0
             except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:

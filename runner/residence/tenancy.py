@@ -37,12 +37,31 @@ class Tenant:
         self._stack = AsyncExitStack()
         self._lodging: Lodging | None = None
         self._n_moves = 0
+        self._is_refused = False
+        self._staying: asyncio.Task[None] | None = None
+        self._starting: asyncio.Task[bool] | None = None
 
     @property
     def residence(self) -> Residence:
         """The service as it is now."""
         assert self._lodging is not None
         return self._lodging.residence
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the run has the service."""
+        return self._lodging is not None
+
+    async def start(self) -> bool:
+        """Find or start the service, once; return whether it is there. If not, it is told why."""
+        async with self._moving:
+            if self._lodging is None and not self._is_refused:
+                try:
+                    await self.move_in()
+                except NoResidence as error:
+                    self._is_refused = True
+                    self._tell(f"{error}\n  This run goes on without it.")
+        return self.is_there
 
     async def move_in(self) -> None:
         """Find or start the service, and hold a lease of it.
@@ -55,9 +74,16 @@ class Tenant:
         self._lodging = await self._stack.enter_async_context(
             lodge(residence, pipeline=self._pipeline)
         )
+        if self._staying is None:
+            self._staying = asyncio.create_task(self.stay())
 
     async def move_out(self) -> None:
         """Give the lease back."""
+        tasks = {task for task in (self._staying, self._starting) if task is not None}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         await self._stack.aclose()
 
     async def stay(self) -> None:
@@ -90,17 +116,24 @@ class Tenant:
     async def mirror(self, update: dict[str, Any]) -> bool:
         """Have the service show how the run goes; implements `paddock.runner.feed.Send`.
 
-        The end of a run is written down for the next service where this one does not answer.
+        A run with items to do starts the service for it. Where there is none, or it does not
+        answer, the end of a run is written down for the next one.
         """
-        assert self._lodging is not None
-        update |= {"lease": self._lodging.id}
-        try:
-            told = await asked(self.residence, "/mirror", update)
-        except NoResidence:
-            if update["end"] is not None:
-                self._keep(update)
-            return True
-        return bool(told.get("is_new"))
+        end = update["end"]
+        if self._lodging is None and update["has_work"] and self._starting is None:
+            self._starting = asyncio.create_task(self.start())
+        if self._starting is not None and end is not None:
+            await asyncio.wait({self._starting})
+        if self._lodging is not None:
+            update |= {"lease": self._lodging.id}
+            try:
+                told = await asked(self.residence, "/mirror", update)
+                return bool(told.get("is_new"))
+            except NoResidence:
+                pass
+        if end is not None:
+            self._keep(update)
+        return True
 
     def _keep(self, update: dict[str, Any]) -> None:
         try:
@@ -124,19 +157,13 @@ class Tenant:
 async def tenancy(
     settings: Settings, *, pipeline: str, wants_prefect: bool, tell: Callable[[str], None]
 ) -> AsyncIterator[Tenant]:
-    """Stay at the local service, which is started if need be.
-
-    Raises:
-        NoResidence: there is none, and none starts.
-    """
+    """Yield a run's stay at the local service, which is started once it is needed."""
     tenant = Tenant(settings, pipeline, wants_prefect, tell)
-    await tenant.move_in()
-    staying = asyncio.create_task(tenant.stay())
     try:
+        if await asyncio.to_thread(is_there, settings):
+            await tenant.start()
         yield tenant
     finally:
-        staying.cancel()
-        await asyncio.wait({staying})
         await tenant.move_out()
 
 

@@ -8,12 +8,16 @@ from typing import Any
 from . import record
 from .place import folder_of
 
+MOST_KEPT = 100
+
 
 def keep(state_dir: Path, update: dict[str, Any]) -> None:
     """Write down how a run ended. Raise OSError where the folder cannot be written."""
     folder = _folder(state_dir)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     record.write(folder / f"{update['id']}.json", update)
+    for old in sorted(folder.glob("*.json"), key=lambda file: -file.stat().st_mtime)[MOST_KEPT:]:
+        old.unlink(missing_ok=True)
 
 
 def kept(state_dir: Path) -> list[dict[str, Any]]:

@@ -175,6 +175,7 @@ def test_a_run_that_is_killed_is_crashed_in_prefect_and_its_requests_end(home: H
 
 def test_with_other_settings_another_one_takes_over(home: Home) -> None:
     before = home.process()
+    home.more(1)
     home.run(PADDOCK_KEEP_ALIVE="7m")
     until(lambda: len(home.services()) == 1)
     assert home.process().pid != before.pid
@@ -191,8 +192,20 @@ def test_stop_ends_it_and_all_below_it(home: Home) -> None:
     assert home.paddock("service", "stop").stdout == "No local service runs.\n"
     done = home.paddock("service", "status")
     assert (done.returncode, done.stdout) == (
-        1, "No local service runs. The next `paddock run` starts one.\n",
+        1, "No local service runs. The next `paddock run` that has work to do starts one.\n",
     )  # fmt: skip
+
+
+def test_a_run_without_work_starts_no_service_and_is_shown_by_the_next_one(home: Home) -> None:
+    report, said = home.run()
+    assert set(name for name, n in report["counts"].items() if n) <= {"fresh", "quarantined"}
+    assert "Started" not in said
+    assert home.services() == []
+    home.more(1)
+    _, said = home.run()
+    assert "Started the local service" in said
+    until(lambda: home.told()["prefect"]["state"] == "ready")
+    until(lambda: home.shown(report["run"]) == "Completed")
 
 
 def test_two_first_runs_start_one_service_which_ends_by_itself(tmp_path: Path) -> None:
