@@ -17,7 +17,7 @@ from .chunks import Chunk, PrefectState
 from .journey import Journey
 from .report import Report
 from .session import Session
-from .shown import end_of, head_of, unfinished
+from .shown import end_of, parameters_of, unfinished
 
 EVERY_S = 1.0  # what is shown costs Prefect's server some milliseconds each time
 
@@ -49,7 +49,14 @@ class _Feed:
     def __init__(self, journey: Journey, send: Send) -> None:
         self._journey = journey
         self._send = send
-        self._head = {"id": uuid.uuid4().hex, **head_of(journey.session)}
+        session = journey.session
+        self._head = {
+            "id": uuid.uuid4().hex,
+            "pipeline": session.bound.name,
+            "run": session.tally.run,
+            "parameters": parameters_of(session.bound),
+            "began": session.began,
+        }
         self._chunks: list[Chunk] = []
         self._sent: dict[int, PrefectState] = {}
         """What the receiver knows, by number of the chunk."""

@@ -51,7 +51,7 @@ from .chunks import Chunk, PrefectState  # noqa: E402
 from .journey import Journey  # noqa: E402
 from .report import Report  # noqa: E402
 from .session import Session  # noqa: E402
-from .shown import PROGRESS, inputs_of, last_state, slug, table_of  # noqa: E402
+from .shown import PROGRESS, last_state, parameters_of, slug, table_of  # noqa: E402
 from .tally import Tally  # noqa: E402
 
 UPDATE_S = 1.0  # an artefact costs the server 4 to 7 ms
@@ -83,7 +83,7 @@ async def follow(journey: Journey, began: Callable[[], None]) -> None:
     try:
         name, run = session.bound.name, session.tally.run
         named = run_pipeline.with_options(name=name)
-        parameters = {"path": str(session.bound.file), "inputs": inputs_of(session)}
+        parameters = parameters_of(session.bound)
         async with get_client() as client:
             made = await client.create_flow_run(named, parameters=parameters, name=run)
         began()

@@ -10,20 +10,10 @@ from .chunks import PrefectState, completed, counted, quarantined
 from .report import Report
 
 if TYPE_CHECKING:
-    from .session import Session
+    from .binding.bound import BoundPlan
 
 MOST_ROWS = 500
 PROGRESS = "How much of the steps and blocks is done"
-
-
-def head_of(session: Session) -> dict[str, Any]:
-    """Return what is known of a run at its start, as JSON has it."""
-    return {
-        "pipeline": session.bound.name,
-        "run": session.tally.run,
-        "parameters": {"path": str(session.bound.file), "inputs": inputs_of(session)},
-        "began": session.began,
-    }
 
 
 def end_of(report: Report) -> dict[str, Any]:
@@ -61,10 +51,11 @@ def last_state(report: Report) -> PrefectState:
     return quarantined(words) if report.exit_status() else completed(words)
 
 
-def inputs_of(session: Session) -> dict[str, Any]:
-    """Give a run's inputs; those that are secret without their values."""
-    secret = session.bound.secret_inputs
-    return {name: "***" if name in secret else v for name, v in session.bound.inputs.items()}
+def parameters_of(bound: BoundPlan) -> dict[str, Any]:
+    """Return a flow run's parameters: the file and its inputs, those that are secret as `***`."""
+    secret = bound.secret_inputs
+    inputs = {name: "***" if name in secret else v for name, v in bound.inputs.items()}
+    return {"path": str(bound.file), "inputs": inputs}
 
 
 def table_of(report: Report) -> tuple[list[dict[str, Any]], str]:
