@@ -17,7 +17,7 @@ from .story import Story
 LEFT, RIGHT = 6.0, 1.5
 """Beside the time, in percent: a chart is as wide as the window."""
 LANE, GAP, AXIS = 18.0, 4.0, 24.0
-LETTER = 0.62
+LETTER = 0.64
 """In percent: a letter of a label, in a chart of 1,000 pixels; narrower ones cut labels off."""
 LEAST_LETTERS = 6
 LEAST = 0.2
@@ -108,9 +108,9 @@ def _bar(bar: Bar, y: float, seconds: float, room_until: float) -> Iterator[str]
     """Draw a bar with its label: within it, or behind it up to the next one."""
     x, end = _x(bar.start, seconds), _x(bar.end, seconds)
     more = f" and {bar.n - 1:,} more" if bar.n > 1 else ""
-    length = took(bar.end - bar.start)
+    worked = took(max(0.0, bar.end - bar.start - bar.waited))
     width = max(end - x, LEAST / 2)
-    yield f"<g><title>{escape(f'{bar.label}{more}, {length}')}</title>"
+    yield f"<g><title>{escape(f'{bar.label}{more}, {took(bar.end - bar.start)}')}</title>"
     waited = min(width, _x(bar.start + bar.waited, seconds) - x) if bar.waited else 0.0
     waited = waited if waited >= LEAST / 2 else 0.0
     if waited:
@@ -121,7 +121,7 @@ def _bar(bar: Bar, y: float, seconds: float, room_until: float) -> Iterator[str]
     if look in PATTERNS:
         yield _rect_of(over(look), at, y, size)
     name = bar.name if bar.n == 1 else f"{bar.n:,} \N{MULTIPLICATION SIGN} {bar.name}"
-    yield from _label(name, length, y, (at, at + size), room_until)
+    yield from _label(name, worked, y, (at, at + size), room_until)
     yield "</g>"
 
 

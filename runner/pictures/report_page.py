@@ -179,7 +179,9 @@ def _documents(story: Story, folder: Path) -> Iterator[str]:
         kept = "outputs were edited, or are not ours, and are kept"
         notes.append(f"{n_held:,} were held: {kept}. {HELD_REMEDY}")
     if not items:
-        yield f"<p>{escape(' '.join(notes) or 'Nothing had to be done.')}</p>"
+        is_whole = story.past.status in ("completed", "quarantined")
+        nothing = "Nothing had to be done." if is_whole else "No item was finished."
+        yield f"<p>{escape(' '.join(notes) or nothing)}</p>"
         return
     yield "<h2>Items</h2>"
     rows = (_item_row(item, folder) for item in items)

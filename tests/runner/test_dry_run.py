@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from paddock.engine.errors import WorkerLost
 from paddock.engine.request import ChatRequest, ToolCall
-from paddock.runner import plan
+from paddock.runner import plan, run
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World, settings
 
@@ -396,3 +399,52 @@ def test_a_run_makes_the_calls_that_its_plan_has_told(case: Case, tmp_path: Path
     (tmp_path / "inbox/1.txt").unlink()
     (tmp_path / "inbox/new.txt").write_text("A third text.", "utf-8")
     check()
+
+
+EXAMPLES = (
+    "ask", "ci-batch", "folder-digest", "invoices", "minimal", "minutes", "translate-folder",
+    "watched-inbox",
+)  # fmt: skip
+"""Those that run without tools and commands."""
+
+
+def in_form(request: ChatRequest) -> str:
+    """Answer in the form that is asked for, with words of the prompt."""
+    if request.constraint is None:
+        return echo(request)
+    return json.dumps(filled(json.loads(request.constraint.source), echo(request)))
+
+
+def filled(schema: Any, text: str) -> Any:
+    kinds = schema.get("type", "string")
+    kind = kinds[0] if isinstance(kinds, list) else kinds
+    if "enum" in schema:
+        return schema["enum"][0]
+    if kind == "object":
+        return {name: filled(one, text) for name, one in schema["properties"].items()}
+    if kind == "array":
+        return [filled(schema["items"], text)] * schema.get("minItems", 1)
+    return {"integer": 1, "number": 1.5, "boolean": True, "null": None}.get(kind, text)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_examples_make_the_calls_that_their_plans_tell(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    shutil.copytree(Path(__file__).parents[2] / "examples" / name, folder)
+    for left in (".paddock", "out", "summaries"):
+        shutil.rmtree(folder / left, ignore_errors=True)
+    file = folder / "pipeline.yaml"
+
+    def check() -> tuple[int, str, int]:
+        told = plan(file, pool=FakePool(answer=in_form), settings=settings(tmp_path))
+        pool = FakePool(answer=in_form)
+        made = run(file, local=True, pool=pool, settings=settings(tmp_path)).calls
+        if told.calls is None:  # what reads a store, while that is filled
+            assert name == "ask" and told.notes
+            return 0, "unknown", made
+        assert made == told.calls if told.calls_are == "exact" else made <= told.calls
+        return told.calls, told.calls_are, made
+
+    _, _, made = check()
+    assert made > 0
+    assert check()[2] == 0

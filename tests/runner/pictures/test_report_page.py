@@ -160,7 +160,7 @@ def test_every_bar_has_a_label_and_every_look_an_entry_in_the_legend(tmp_path: P
     Checked(page)
     labels = re.findall(r'class="label \w+"[^>]*>([^<]+)<', page)
     assert labels[:7] == [f"{kind[:6]}, 9.0 s" for kind in KINDS]
-    assert labels[7:] == ["sum, a, 30 s", "sum, b, 9.0 s", "ask, c, 9.0 s"]
+    assert labels[7:] == ["sum, a, 20 s", "sum, b, 9.0 s", "ask, c, 9.0 s"]
     charts = re.sub(r'<ul class="legend">.*?</ul>', "", page)
     drawn = set(re.findall(r'<(?:rect|path) class="(?:bar )?(\w+)"', charts)) - {"over"}
     shown = set(re.findall(r'aria-hidden="true"><rect class="(?:bar )?(\w+)"', page))
@@ -241,6 +241,15 @@ def test_a_run_without_anything_to_do_has_a_page(tmp_path: Path) -> None:
     )
     assert "96 were fresh: nothing had to be done." in words(page)
     Checked(page)
+
+
+def test_a_run_that_was_ended_before_an_item_was_done_does_not_claim_that_all_was(
+    tmp_path: Path,
+) -> None:
+    row = RunRow("r", "p", "p.yaml", 0.0, 3.0, "interrupted", json.dumps({"counts": {}}))
+    story = Story(Past(Place(tmp_path / ".paddock"), row, "interrupted"), (), (), 3.0, 0)
+    told = words(report_page(story, tmp_path / "run.html"))
+    assert "No item was finished." in told and "Nothing had to be done." not in told
 
 
 SPANS = st.lists(
