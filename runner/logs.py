@@ -75,4 +75,4 @@ class _Notes(Silent):
 
     def note(self, text: str) -> None:
         """Tell it."""
-        console.tell(f"{self._run}{console.clean(text)}")
+        console.tell(f"{self._run}{console.message(text)}")

@@ -121,6 +121,6 @@ def _fault(error: EngineError, plan: BoundPlan, alias: str) -> Fault:
         near = known(Path(written).name, names) if names else "There is no GGUF file."
         return Fault(f"no such file: '{written}'.", f"Looked for in {folder}. {near}", mark)
     if isinstance(error, ModelBroken) and not plan.models[alias].pool:
-        return Fault(f"'{written}': {error.why}.", "", mark)
+        return Fault(f"'{written}': {error.why.rstrip('.')}.", "", mark)
     message, dot, remedy = str(error).partition(". ")
     return Fault(message + dot.strip(), remedy, mark)

@@ -45,6 +45,31 @@ WITH_PREFECT = (
 )  # fmt: skip
 
 
+# Tests that meet most of the errors that a person can cause: none may have stray marks.
+WITH_MESSAGES = (
+    "pipelines/", "runner/binding/", "steps/readers/", "steps/toolbox/", "steps/test_files_",
+    "runner/test_cli.py", "runner/test_consent.py", "runner/test_settings.py",
+    "runner/test_secrets.py", "runner/commands/test_history.py", "runner/commands/test_test.py",
+    "runner/commands/test_store.py", "runner/commands/test_tools.py",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _messages_have_no_stray_marks(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Fail a test one of whose messages ends in two full stops, or has a line's end written out."""
+    name = request.path.relative_to(Path(__file__).parent).as_posix()
+    if not name.startswith(WITH_MESSAGES):
+        yield
+        return
+    from tests.strays import watch
+
+    found = watch(monkeypatch)
+    yield
+    assert not found, found
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first."""
     rank = {name: number for number, name in enumerate(LONGEST)}

@@ -120,7 +120,7 @@ def _unexpected(error: BaseException) -> str:
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     file = _record("".join(traceback.format_exception(error)))
     where = f"What happened is written in {file}" if file else "PADDOCK_DEBUG=1 shows where"
-    return f"Paddock met an error of its own ({console.clean(what)}). {where}; please report it."
+    return f"Paddock met an error of its own ({console.message(what)}). {where}; please report it."
 
 
 def _record(text: str) -> Path | None:

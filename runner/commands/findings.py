@@ -41,7 +41,7 @@ def text(findings: Sequence[Finding]) -> str:
     lines = []
     for finding in findings:
         head = f"{marks[finding.level]:<7}  {finding.about.ljust(width)}  "
-        lines.append(head + console.clean(finding.text))
+        lines.append(head + console.message(finding.text))
         if finding.remedy:
             indent = " " * len(head)
             lines += [indent + line for line in finding.remedy.splitlines()]

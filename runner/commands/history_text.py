@@ -70,7 +70,7 @@ def head(past: Past, now: float) -> str:
         calls = console.counted(int(summary.get("calls") or 0), "model call")
         lines.append(f"  {counts(summary.get('counts') or {})}; {calls}")
     if past.message:
-        lines.append(f"  {past.message}")
+        lines.append(f"  {console.message(past.message)}")
     return "\n".join(console.clean(line) for line in lines)
 
 
@@ -89,7 +89,7 @@ def item(row: ItemRow) -> str:
     entry = row.entry
     state = "deleted" if entry.gone else entry.state
     words = f"{row.step}: {entry.key} {state}" if entry.key != row.step else f"{row.step}: {state}"
-    return console.clean(words + (f": {entry.error}" if entry.error else ""))
+    return console.clean(words) + (f": {console.message(entry.error)}" if entry.error else "")
 
 
 def _words(told: Mapping[str, Any]) -> str:
@@ -102,7 +102,7 @@ def _words(told: Mapping[str, Any]) -> str:
     if event == "item":
         return _item(told)
     if event == "note":
-        return str(told.get("text"))
+        return console.message(str(told.get("text")))
     if event == "ended":
         return f"ended: {told.get('status')}"
     if event == "left_out":
@@ -114,7 +114,7 @@ def _item(told: Mapping[str, Any]) -> str:
     name = f"{told.get('step')}: {told['key']}" if told.get("key") else f"{told.get('step')}:"
     words = [f"{name} {told.get('state')}"]
     if told.get("error"):
-        words.append(f": {told['error']}")
+        words.append(f": {console.message(str(told['error']))}")
     elif told.get("state") == "done":
         words.append(f" in {console.duration(float(told.get('seconds') or 0))}")
         if told.get("calls"):

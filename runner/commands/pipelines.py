@@ -60,7 +60,7 @@ def validate(
         if report.ok and not as_json:
             console.say(f"{report.file}: ok")
         for note in report.notes:
-            console.tell(console.clean(note))
+            console.tell(console.message(note))
     if as_json:
         console.say_json({"ok": not faults, "faults": [fault.as_json() for fault in faults]})
     elif faults:

@@ -25,7 +25,7 @@ def plan_text(report: PlanReport) -> str:
     elif report.has_work:
         head = f"{report.pipeline}: what there is to do shows only during the run"
     lines = [console.clean(head), *_groups(report)]
-    lines += [console.clean(note) for note in (*report.notes, *report.remarks)]
+    lines += [console.message(note) for note in (*report.notes, *report.remarks)]
     if any(item.state == "held" for item in report.items):
         lines.append(HELD_REMEDY)
     if report.has_work:
@@ -46,7 +46,8 @@ def _groups(report: PlanReport) -> Iterator[str]:
         shown = "" if step == before else step
         what = console.counted(len(items), "item") if state == "fresh" else _names(items)
         line = f"  {shown.ljust(width)}  {state:<11}  {what}"
-        yield console.clean(f"{line}  ({why})" if why and state != "fresh" else line)
+        because = f"  ({console.message(why)})" if why and state != "fresh" else ""
+        yield console.clean(line) + because
         before = step
 
 

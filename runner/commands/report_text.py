@@ -43,7 +43,7 @@ def _failed(report: Report, hint: str) -> str:
     bad = [item for item in report.items if item.state in ("quarantined", "failed")]
     log = f" Details: {console.clean(report.log)}" if report.log else ""
     if report.message:
-        return console.clean(report.message) + log
+        return console.message(report.message) + log
     if not bad:
         return "Nothing failed."
     names = ", ".join(console.clean(item.key or item.step) for item in bad[:3])

@@ -134,7 +134,7 @@ class _Teller:
         from paddock.runner.trials import outcome
 
         for note in (note for suite in suites for note in suite.notes):
-            self._say(console.clean(note))
+            self._say(console.message(note))
         n_all = sum(len(suite.cases) for suite in suites)
         took = console.duration(sum(suite.seconds for suite in suites))
         self._say(f"{console.counted(n_all, 'test')}: {outcome.counted(suites)}, in {took}.")

@@ -60,7 +60,7 @@ def tools(
 
 
 def _lines(group: Group) -> Iterator[str]:
-    yield console.clean(group.origin + (f": {group.why}" if group.why else ""))
+    yield console.clean(group.origin) + (f": {console.message(group.why)}" if group.why else "")
     for tool in group.tools:
         words = " ".join(tool.description.split())
         short = words if len(words) <= _WORDS_CHARS else f"{words[: _WORDS_CHARS - 1]}…"

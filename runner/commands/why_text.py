@@ -51,7 +51,7 @@ def _whole(origin: Origin, *, is_full: bool) -> Iterator[str]:
     yield _field("from", f"{_item(origin)} of {_short(str(origin.pipeline))}")
     yield _field("run", f"{origin.run}, {_at(origin.at)}")
     if origin.error:
-        yield _field("state", f"{origin.state}: {console.clean(origin.error)}")
+        yield _field("state", f"{origin.state}: {console.message(origin.error)}")
     if origin.source is not None:
         yield _field("document", _file(origin.source))
     for read in origin.reads:

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 _UNSAFE = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _UNSAFE_TEXT = re.compile(f"[{_UNSAFE}]")
 _UNSAFE_LINE = re.compile(f"[{_UNSAFE}\t\n]")
+_EXCERPT = re.compile(r" {0,8}\d* \|( |$)")  # as `Fault.render` lays it out
 
 
 def clean(text: str) -> str:
@@ -27,6 +28,16 @@ def clean(text: str) -> str:
     'a\\x1b[2Jb\\n'
     """
     return _UNSAFE_LINE.sub(_written_out, text)
+
+
+def message(text: str) -> str:
+    r"""Make a message of several lines one harmless line; a fault's line with its caret goes.
+
+    >>> message("a.yaml:2:3: no model.\n       2 |   x\n         |   ^\n  Name one.")
+    'a.yaml:2:3: no model. Name one.'
+    """
+    lines = (line.strip() for line in text.split("\n") if not _EXCERPT.match(line))
+    return clean(" ".join(filter(None, lines)))
 
 
 def clean_lines(text: str) -> str:

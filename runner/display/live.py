@@ -99,7 +99,7 @@ class LiveTable(Pace):
         self._above(text, "")
 
     def _above(self, text: str, style: str) -> None:
-        self._news.append(Text(console.clean(text), style=style))
+        self._news.append(Text(console.message(text), style=style))
 
     def picture(self) -> Group:
         """Draw what is known now."""

@@ -9,7 +9,7 @@ from .pace import StepPace
 def failure(step: str, key: str, state: str, detail: str | None) -> str:
     """Write the line about an item that could not be done."""
     what = f"{step}: {state} {key}" if key else f"{step}: {state}"
-    return console.clean(f"{what}: {detail}" if detail else what)
+    return console.clean(what) + (f": {console.message(detail)}" if detail else "")
 
 
 def to_do(pace: StepPace) -> str:

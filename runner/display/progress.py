@@ -110,4 +110,4 @@ class Lines(Pace):
 
     def note(self, text: str) -> None:
         """Say it."""
-        console.tell(console.clean(text))
+        console.tell(console.message(text))

@@ -158,7 +158,7 @@ class _Bell:
     def _complain(self, way: Notify, event: Event, why: str) -> None:
         kind = "webhook" if way.webhook else "command" if way.command else "mail"
         self.faults.append(
-            self._redact(f"nobody was told by {kind} that it {_WORDS[event]}: {why}.")
+            self._redact(f"nobody was told by {kind} that it {_WORDS[event]}: {why.rstrip('.')}.")
         )
 
 

@@ -50,7 +50,7 @@ def ask(
     except (OSError, ValueError, http.client.HTTPException) as error:
         why = str(error) or type(error).__name__
         raise NoResidence(
-            f"The local service (process {residence.pid}) does not answer: {why}.\n"
+            f"The local service (process {residence.pid}) does not answer: {why.rstrip('.')}.\n"
             f"  End it by `kill {residence.pid}`; the next run starts another."
         ) from None
     finally:

@@ -114,4 +114,4 @@ async def _until_broken(reader: asyncio.StreamReader, broken: asyncio.Event) -> 
 
 def _silent(residence: Residence, error: BaseException) -> str:
     why = str(error) or type(error).__name__
-    return f"The local service (process {residence.pid}) does not answer: {why}."
+    return f"The local service (process {residence.pid}) does not answer: {why.rstrip('.')}."

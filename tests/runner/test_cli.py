@@ -393,7 +393,7 @@ def test_an_error_of_our_own_is_one_sentence_and_a_file(home: Path) -> None:
     (file,) = (home / "crashes").iterdir()
     assert result.exit_code == 1
     assert result.stderr == (
-        "Paddock met an error of its own (ZeroDivisionError: division\\nby zero). "
+        "Paddock met an error of its own (ZeroDivisionError: division by zero). "
         f"What happened is written in {file}; please report it.\n"
     )
     assert "raise error" in file.read_text()

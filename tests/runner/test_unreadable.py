@@ -178,6 +178,12 @@ def test_a_run_whose_output_cannot_be_written_does_not_begin(
         "  No item was begun. Let it be written, or `-i out=DIR` names another folder.\n"
     )
     assert not (inbox.parent / "begun").exists()
+    (told,) = (line for line in paddock("logs").out.splitlines() if "cannot write" in line)
+    assert told == (
+        f"  pipeline.yaml:9:15: step '(files.write)' cannot write to '{closed}/out': '{closed}' "
+        f"belongs to '{owner}' and its permissions do not allow it. "
+        "No item was begun. Let it be written, or `-i out=DIR` names another folder."
+    )
     assert paddock("run", "--local", "--allow", "run", "-i", "out=elsewhere").status == 0
     assert (inbox.parent / "elsewhere" / "good.txt").read_text() == "A letter."
 
