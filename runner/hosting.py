@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from paddock.engine.store.names import is_path
 from paddock.engine.system.distribution import own_version
 
 from . import service as services
@@ -32,8 +33,8 @@ _MOST_LETTERS = 60
 
 
 @asynccontextmanager
-async def hosted(settings: Settings) -> AsyncIterator[Service]:
-    """Open the pool and give what handlers need."""
+async def hosted(settings: Settings, *, is_owners: bool = False) -> AsyncIterator[Service]:
+    """Open the pool and give what handlers need; `is_owners`: nobody else can ask it."""
     from paddock.engine.api.journal import JournalEars
     from paddock.engine.api.service import Service
     from paddock.engine.models import ModelFinder
@@ -51,17 +52,23 @@ async def hosted(settings: Settings) -> AsyncIterator[Service]:
             settings.service,
             own_version(),
             doors=routes(NamedPool(pool)),
+            takes_paths=is_owners,
         )
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[Client]:
-    """Give the service that runs, else one inside this process for as long as this lasts.
+def serving(settings: Settings, model: str = "") -> Iterator[Client]:
+    """Give the service that is asked for a model, one inside this process where none runs.
+
+    That is `paddock serve`, here or on another machine; without it, the service in the background.
+    A file of this machine is never asked for over the network: other machines have no such file,
+    and whoever may ask for answers may not have files read.
 
     Raises:
         ServiceError: another machine's is meant, and none answers.
     """
-    client = services.find(settings)
+    client = None if is_path(model) else services.find(settings)
+    client = client or services.background(settings)
     with client or embedded(settings) as one:
         yield one
 
@@ -135,7 +142,7 @@ class _Host:
     async def _serve(self) -> None:
         from paddock.engine.api.server import make_server
 
-        async with hosted(self._settings) as service:
+        async with hosted(self._settings, is_owners=True) as service:
             self._server = make_server(service)
             self._is_up.set()
             await self._server.serve(sockets=[self._door])

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .address import Address
 from .client import CONNECT_S, Client, ServiceError
 from .display import console
 from .settings import FILE_NAME, Settings
+
+if TYPE_CHECKING:
+    from .residence.record import Residence
 
 _NEAR_S, _FAR_S = 0.5, CONNECT_S
 
@@ -39,21 +43,51 @@ def find(settings: Settings) -> Client | None:
     raise ServiceError(f"At {told} {who} answers, not Paddock.")
 
 
-def demand(settings: Settings) -> Client:
-    """Give the service, for what nobody else can do.
+def background(settings: Settings) -> Client | None:
+    """Return the service in the background, by its socket; None: none runs for these settings."""
+    from .residence.find import find as residence_of
+
+    own: Any = settings  # type checkers take a sub-package's name of the class for another one
+    residence = residence_of(own)
+    return None if residence is None else at_socket(residence)
+
+
+def at_socket(residence: Residence) -> Client:
+    """Return a client of a service on this machine that only its owner can reach."""
+    import httpx
+
+    transport = httpx.HTTPTransport(uds=str(residence.socket))
+    return Client("http://localhost", transport=transport)
+
+
+def everyone(settings: Settings) -> list[tuple[str, Client]]:
+    """Return every service that holds models for this person, each with its name.
+
+    These are `paddock serve`, or the one on another machine that is asked instead (its address is
+    its name), and those of this state folder: the service in the background, and what `paddock up`
+    and workers hold. One process is there once.
 
     Raises:
-        ServiceError: none answers.
+        ServiceError: another machine is meant, and no service of Paddock's answers there; or there
+            is none at all.
     """
-    client = find(settings)
-    if client is None:
-        who = identify(settings.address)
-        other = f" ({who} does)" if who else ""
-        raise ServiceError(
-            f"No service of Paddock's answers at {settings.address.url}{other}.\n"
-            "  Start one: paddock serve"
-        )
-    return client
+    from .residence.find import everyone as residences
+
+    asked = find(settings)
+    near = [(one.kind, at_socket(one)) for one in residences(settings.state_dir)]
+    if asked is not None and not is_near(settings.address):
+        return [(settings.address.url, asked), *near]
+    # `serve` offers its pool at a socket as well, where more is allowed.
+    if asked is not None and not any(kind == "serve" for kind, _ in near):
+        return [("serve", asked), *near]
+    if near:
+        return [*near]
+    who = identify(settings.address)
+    raise ServiceError(
+        "No model is in memory: no service of Paddock's runs"
+        + (f" (at {settings.address.url} {who} answers)" if who else "")
+        + ".\n  The next `paddock run` starts one; `paddock serve` is one for other programs."
+    )
 
 
 def is_near(address: Address) -> bool:

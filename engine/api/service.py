@@ -18,6 +18,7 @@ from paddock.engine.pool import LocalPool
 from paddock.engine.request import Priority
 from paddock.engine.settings import ServiceSettings
 from paddock.engine.store.layout import Store
+from paddock.engine.store.names import is_path, parse_name
 
 from .journal import Journal
 
@@ -37,6 +38,16 @@ class Service:
     """Routes of others that stand behind the same keys and limits."""
     is_stopping: bool = False
     """A signal has said to end: nothing new should be sent here."""
+    takes_paths: bool = False
+    """Only the owner of this machine's files can ask it, so a path may name a model."""
+
+    def ref(self, model: str) -> str:
+        """Return how the pool finds the model that a client names.
+
+        Raises:
+            InvalidName: it is no name, and a path is not taken here.
+        """
+        return model if self.takes_paths and is_path(model) else parse_name(model).short
 
 
 class Companion(Protocol):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import model_ref
 from .completion import model_names
 from .exits import DONE, INTERRUPTED, CommandError, guarded
 from .helping import Command
@@ -50,7 +51,7 @@ def chat(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A name, as `paddock list` shows it.",
+            help=model_ref.HELP,
             autocompletion=model_names,
         ),
     ],
@@ -102,15 +103,14 @@ def chat(
         "shows_thinking": not hide_thinking,
         "draws_markdown": not plain and format_ is None,
     }
-    if model.endswith(".gguf"):
-        raise CommandError(f"A file is brought into the store first:\n  paddock pull {model}")
+    model = model_ref.meant(model)
     text = _asked(prompt or [], files or [])
     from paddock.runner.hosting import serving
     from paddock.runner.settings import read_settings
     from paddock.runner.terminal import talk
 
     settings = read_settings(Path.cwd())
-    with serving(settings) as client:
+    with serving(settings, model) as client:
         session = talk.open_session(client, model, **wishes)
         if text is None:
             _converse(client, session, settings, images or [])

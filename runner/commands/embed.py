@@ -11,6 +11,7 @@ import typer
 
 from paddock.runner.display import console
 
+from . import model_ref
 from .completion import model_names
 from .exits import DONE, CommandError, guarded
 from .machine import Json
@@ -26,7 +27,7 @@ def embed(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A name, as `paddock list` shows it.",
+            help=model_ref.HELP,
             autocompletion=model_names,
         ),
     ],
@@ -56,6 +57,7 @@ def embed(
     """Print the vector of each text as a line of JSON."""
     from .words import spoken_keep_alive
 
+    model = model_ref.meant(model)
     wanted = gathered(texts or [], files or [], is_by_lines=lines)
     body: dict[str, Any] = {"model": model, "input": wanted, "truncate": truncate}
     if dimensions is not None:
@@ -66,7 +68,7 @@ def embed(
     from paddock.runner.hosting import serving
     from paddock.runner.settings import read_settings
 
-    with serving(read_settings(Path.cwd())) as client:
+    with serving(read_settings(Path.cwd()), model) as client:
         answer = client.post("/api/embed", body, SILENCE_S)
     if as_json:
         console.say_json(answer)

@@ -15,6 +15,7 @@ from .machine import Json
 
 if TYPE_CHECKING:
     from paddock.runner.residence.record import Residence
+    from paddock.runner.settings import Settings
 
 STOP_S = 30.0
 _LOOK_S = 0.05
@@ -44,13 +45,27 @@ def status(as_json: Json = False) -> int:
     own = find.find(settings)
     found = find.everyone(settings.state_dir)
     told = [{**control.ask(one), "socket": str(one.socket), "is_ours": one == own} for one in found]
+    apart = None if any(one.kind == "serve" for one in found) else _served_at(settings)
     if as_json:
-        console.say_json({"running": bool(told), "services": told})
+        console.say_json({"running": bool(told), "services": told, "serve": apart})
     elif told:
         console.say("\n\n".join(map(_text, told)))
+        if apart:
+            console.say(
+                f"\n`paddock serve` runs apart from it, at {apart}: `paddock ps` shows both."
+            )
     else:
         console.say("No local service runs. The next `paddock run` that has work to do starts one.")
     return DONE if told else FAILED
+
+
+def _served_at(settings: Settings) -> str | None:
+    """Return where `paddock serve` of this machine answers; None: it does not."""
+    from paddock.runner import service
+
+    address = settings.address
+    is_there = service.is_near(address) and service.identify(address) == "paddock"
+    return address.url if is_there else None
 
 
 def start(as_json: Json = False) -> int:

@@ -10,6 +10,7 @@ import typer
 
 from paddock.runner.display import console
 
+from . import model_ref
 from .completion import model_names
 from .exits import DONE, CommandError, guarded
 from .machine import Json
@@ -27,7 +28,7 @@ def register(app: typer.Typer) -> None:
 def show(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="A name, or a GGUF file.", autocompletion=model_names),
+        typer.Argument(metavar="MODEL", help=model_ref.HELP, autocompletion=model_names),
     ],
     modelfile: Annotated[bool, typer.Option("--modelfile", help="Only its Modelfile.")] = False,
     parameters: Annotated[bool, typer.Option("--parameters", help="Only its parameters.")] = False,
@@ -55,6 +56,7 @@ def show(
     from paddock.runner.settings import read_settings
 
     settings = read_settings(Path.cwd())
+    model = model_ref.meant(model)
     told = _asked(settings, model, is_verbose=verbose)
     told |= _measured(settings, model)
     if as_json:
@@ -69,9 +71,10 @@ def show(
 
 
 def _asked(settings: Settings, model: str, *, is_verbose: bool) -> dict[str, Any]:
+    from paddock.engine.store.names import is_path
     from paddock.runner import service
 
-    client = service.find(settings)
+    client = None if is_path(model) else service.find(settings)
     if client is not None:
         with client:
             return client.post("/api/show", {"model": model, "verbose": is_verbose})

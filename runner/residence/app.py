@@ -1,4 +1,4 @@
-"""What the local service answers over its socket: the pool's routes, and its own.
+"""What the local service answers over its socket: the pool's routes, Ollama's API, and its own.
 
 Whoever can open the socket is its owner: nothing more is asked of them.
 """
@@ -32,6 +32,7 @@ from .mirror import Mirrors
 from .prefect_server import PrefectServer
 from .record import Residence
 
+API = "/api/"
 BEAT_S = 5.0
 WAIT_S = 150.0
 """The longest that somebody is let wait for Prefect."""
@@ -95,7 +96,7 @@ def make_app(desk: Desk) -> ASGIApp:
     routes = [Route(PREFIX + path, act, methods=[method]) for path, (method, act) in own.items()]
     app = Starlette(routes=[*routes, *pool_routes(desk.pool)])
     app.state.desk = desk
-    return _Counted(app, desk.leases)
+    return _Doors(app, _Api(desk), desk.leases)
 
 
 def _desk(request: Request) -> Desk:
@@ -185,17 +186,51 @@ def _nothing(error: ApiError) -> bytes:
     return b""
 
 
-class _Counted:
-    """Counts the pool's requests, so that the service does not end under them."""
+class _Api:
+    """Ollama's API for `paddock chat`, `embed`, `ps` and `stop`.
 
-    def __init__(self, app: ASGIApp, leases: Leases) -> None:
-        self._app = app
+    Made when it is first asked: its modules take 0.6 s to import, and runs need none of them.
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._app: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if self._app is None:
+            self._app = await asyncio.to_thread(self._made)
+        await self._app(scope, receive, send)
+
+    def _made(self) -> ASGIApp:
+        from paddock.engine.api import app
+        from paddock.engine.api.service import Service
+        from paddock.engine.settings import ServiceSettings
+        from paddock.engine.store.layout import Store
+
+        pool = self._desk.pool
+        store = Store(pool.settings.models_dir)
+        settings, version = ServiceSettings(), self._desk.residence.version
+        return app.make_app(Service(pool, store, pool.models, settings, version, takes_paths=True))
+
+
+class _Doors:
+    """Sends a request to the right application, and counts those that need the pool.
+
+    The service does not end under those.
+    """
+
+    def __init__(self, own: ASGIApp, api: ASGIApp, leases: Leases) -> None:
+        self._own = own
+        self._api = api
         self._leases = leases
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let through."""
         path = scope.get("path", "")
-        if not path.startswith(wire.PREFIX) or path.endswith("/stats"):
-            return await self._app(scope, receive, send)
+        app = self._api if path.startswith(API) else self._own
+        only_looks = path.endswith(("/stats", "/api/ps"))
+        if only_looks or not path.startswith((wire.PREFIX, API)):
+            return await app(scope, receive, send)
         with self._leases.request():
-            await self._app(scope, receive, send)
+            await app(scope, receive, send)

@@ -53,12 +53,16 @@ def test_another_machine_that_does_not_answer_is_an_error(
     )
 
 
-def test_what_only_a_service_can_do_says_how_to_start_one(tmp_path: Path) -> None:
+def test_where_no_service_runs_it_is_told_how_one_starts(tmp_path: Path) -> None:
     with pytest.raises(ServiceError) as caught:
-        service.demand(settings(tmp_path, "127.0.0.1:1"))
+        service.everyone(settings(tmp_path, "127.0.0.1:1"))
     assert str(caught.value) == (
-        "No service of Paddock's answers at http://127.0.0.1:1.\n  Start one: paddock serve"
+        "No model is in memory: no service of Paddock's runs.\n"
+        "  The next `paddock run` starts one; `paddock serve` is one for other programs."
     )
+    with serving(**{"": OLLAMA}) as server, pytest.raises(ServiceError) as other:
+        service.everyone(settings(tmp_path, server.host))
+    assert f"runs (at http://{server.host} Ollama answers).\n" in str(other.value)
 
 
 def test_objects_are_asked_and_sent_with_the_key(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import asyncio
 from paddock.engine.api.errors import ApiError
 from paddock.engine.store.cards import capabilities
 
-from .asking import Asked
+from .asking import Asked, full_name
 
 
 async def abilities_of(asked: Asked) -> frozenset[str]:
@@ -29,4 +29,4 @@ def demand(asked: Asked, abilities: frozenset[str], ability: str, verb: str = ""
         return
     if verb:
         raise ApiError(400, f'"{asked.model}" does not support {verb}')
-    raise ApiError(400, f"{asked.name.full} does not support {ability}")
+    raise ApiError(400, f"{full_name(asked.spec.ref)} does not support {ability}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +38,7 @@ from paddock.engine.request import (
     Role,
     Think,
 )
-from paddock.engine.store.names import ModelName, parse_name
+from paddock.engine.store.names import is_path, parse_name
 
 MOST_TOP_LOGPROBS = 20
 _HERE = ":local"
@@ -52,7 +52,6 @@ class Asked:
     body: Mapping[str, Any]
     model: str
     """As the client wrote it: answers repeat it."""
-    name: ModelName
     spec: ModelSpec
     facts: ModelFacts
     options: Options
@@ -88,20 +87,19 @@ async def ask(request: Request, body: Mapping[str, Any], role: Role = "chat") ->
     keep_alive_s = read_keep_alive(body.get("keep_alive"))
     options = read_options(object_of(body, "options"))
     streams = flag_of(body, "stream", True)
-    for name in meant(model):
-        # Never the text itself: a model may be named by a file's path elsewhere, not from here.
-        spec = ModelSpec(name.short, role, options.n_ctx_tokens, keep_alive_s)
+    for ref in meant(service.ref, model):
+        spec = ModelSpec(ref, role, options.n_ctx_tokens, keep_alive_s)
         try:
             facts = await service.pool.facts(spec)
         except ModelNotFound:
             continue
         priority = priority_of(request)
-        return Asked(service, body, model, name, spec, facts, options, streams, priority, began)
+        return Asked(service, body, model, spec, facts, options, streams, priority, began)
     raise missing(model)
 
 
-def meant(model: str) -> list[ModelName]:
-    """Give the names that a client may mean: `:local` at the end says where to look, here.
+def meant(read: Callable[[str], str], model: str) -> list[str]:
+    """Return what a client may mean, as `read` has it: `:local` at the end says to look here.
 
     Raises:
         InvalidName: it cannot be a name.
@@ -109,11 +107,20 @@ def meant(model: str) -> list[ModelName]:
     if not model:
         return []
     if not model.endswith(_HERE) or model == _HERE:
-        return [parse_name(model)]
-    names = [parse_name(model.removesuffix(_HERE))]
+        return [read(model)]
+    refs = [read(model.removesuffix(_HERE))]
     with suppress(InvalidName):  # a tag stands before it
-        names.insert(0, parse_name(model))
-    return names
+        refs.insert(0, read(model))
+    return refs
+
+
+def full_name(ref: str) -> str:
+    """Return a model's whole name, as Ollama writes it in refusals; a path as it is.
+
+    >>> full_name("smollm2:135m"), full_name("/models/a.gguf")
+    ('registry.ollama.ai/library/smollm2:135m', '/models/a.gguf')
+    """
+    return ref if is_path(ref) else parse_name(ref).full
 
 
 def missing(model: str) -> ApiError:

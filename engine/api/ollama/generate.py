@@ -20,7 +20,16 @@ from paddock.engine.errors import BadRequest, NoInsert
 from paddock.engine.request import ChatRequest, Chunk, Message, Reply
 
 from .abilities import abilities_of, demand
-from .asking import Asked, ask, base_request, fields_of, read_images, read_think, top_logprobs
+from .asking import (
+    Asked,
+    ask,
+    base_request,
+    fields_of,
+    full_name,
+    read_images,
+    read_think,
+    top_logprobs,
+)
 from .rendering import rendered
 from .residence import come_or_go
 from .telling import logprobs, tell
@@ -85,7 +94,7 @@ async def _told(request: Request, asked: Asked, wanted: ChatRequest, *, is_raw: 
     try:
         return await tell(request, asked, wanted, _piece, end)
     except NoInsert:
-        raise ApiError(400, f"{asked.name.full} does not support insert") from None
+        raise ApiError(400, f"{full_name(asked.spec.ref)} does not support insert") from None
 
 
 def _piece(chunk: Chunk) -> dict[str, Any]:

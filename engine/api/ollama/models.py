@@ -80,7 +80,7 @@ async def show(request: Request) -> Response:
     if not model:
         raise ApiError(400, "model is required")
     system, is_verbose = text_of(body, "system"), flag_of(body, "verbose")
-    finder, ref = service_of(request).finder, parse_name(model).short
+    finder, ref = service_of(request).finder, service_of(request).ref(model)
 
     def look() -> bytes:  # a vocabulary takes a quarter of a second to read and to write
         return dumps(_shown(describe(finder, ref, is_verbose=is_verbose), system))

@@ -212,8 +212,7 @@ def test_a_reader_that_goes_away_ends_the_answer(
         ((CHAT, "x", "-p", "top_k=a"), None, 2, "-p: parameter 'top_k' must be a whole number, "
          "not 'a'\n"),
         ((CHAT, "x", "--keepalive", "soon"), None, 2, "--keepalive: 'soon' is not a duration.\n"),
-        (("./x.gguf", "x"), None, 2, "A file is brought into the store first:\n"
-         "  paddock pull ./x.gguf\n"),
+        (("./x.gguf", "x"), None, 2, "no such file: './x.gguf'.\n"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_asked_is_told(

@@ -24,12 +24,13 @@ def test_what_is_in_memory_reads_as_with_ollama() -> None:
         "queue_depth": 2,
         "tokens_per_second": 41.23,
         "expires_at": "2026-11-20T12:05:00Z",
+        "service": "background",
     }
     assert running.table([row], NOW) == (
         "NAME       ID             SIZE     PROCESSOR         CONTEXT   RUNNING   QUEUE   "
-        "TOKENS/S   UNTIL\n"
+        "TOKENS/S   UNTIL      SERVICE\n"
         "qwen3:4b   abababababab   4.0 GB   25%/75% CPU/GPU   4096      3         2       "
-        "41         in 5 min"
+        "41         in 5 min   background"
     )
 
 
@@ -65,5 +66,6 @@ def test_without_a_service_it_is_told_how_to_start_one(arguments: tuple[str, ...
     result = CliRunner().invoke(application(), list(arguments))
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
-        "No service of Paddock's answers at http://127.0.0.1:1.\n  Start one: paddock serve\n"
+        "No model is in memory: no service of Paddock's runs.\n"
+        "  The next `paddock run` starts one; `paddock serve` is one for other programs.\n"
     )

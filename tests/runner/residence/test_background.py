@@ -7,6 +7,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 import psutil
@@ -110,6 +111,28 @@ def test_status_says_what_it_holds(home: Home) -> None:
     assert told["running"] is True
     assert told["services"][0]["pid"] == pid
     assert "serves at" in home.paddock("service", "logs").stdout
+
+
+def test_its_models_are_met_by_ps_stop_and_embed_as_those_of_serve_are(home: Home) -> None:
+    home.more(1)
+    home.run()
+    rows = home.paddock("ps").stdout.splitlines()[1:]
+    assert [(row.split()[0], row.split()[-1]) for row in rows] == [("smollm2:135m", "background")]
+    original = files("paddock.examples") / "models/all-minilm-l6-v2.gguf"
+    (home.root / "vec.gguf").write_bytes(original.read_bytes())
+    assert home.paddock("embed", "./vec.gguf", "ferry").stdout.startswith("[")
+
+    def held() -> list[tuple[str, str]]:
+        told = json.loads(home.paddock("ps", "--json").stdout)["models"]
+        return sorted((one["name"], one["service"]) for one in told)
+
+    file = str(home.root / "vec.gguf")
+    assert held() == [(file, "background"), ("smollm2:135m", "background")]
+    done = home.paddock("stop", "vec.gguf", "all-minilm")
+    assert (done.returncode, done.stderr) == (0, "'all-minilm' is not in memory.\n")
+    assert held() == [("smollm2:135m", "background")]
+    unknown = home.paddock("stop", "none-such")
+    assert (unknown.returncode, unknown.stderr) == (1, "model 'none-such' not found\n")
 
 
 def test_local_and_ci_run_without_it(home: Home) -> None:

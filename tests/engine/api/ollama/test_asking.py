@@ -10,6 +10,7 @@ from paddock.engine.api.errors import ApiError
 from paddock.engine.api.ollama.asking import meant, read_format, read_think
 from paddock.engine.errors import InvalidName
 from paddock.engine.request import Constraint
+from paddock.engine.store.names import parse_name
 
 THINKER, OTHER = frozenset({"completion", "thinking"}), frozenset({"completion"})
 
@@ -62,9 +63,12 @@ def test_a_format_is_json_or_a_schema(value: Any, constraint: Constraint | None)
 
 
 def test_a_name_may_say_that_the_model_is_here() -> None:
-    assert [name.short for name in meant("a")] == ["a:latest"]
-    assert [name.short for name in meant("a:local")] == ["a:local", "a:latest"]
-    assert [name.short for name in meant("a:7b:local")] == ["a:7b"]
-    assert meant("") == []
+    def read(model: str) -> str:
+        return parse_name(model).short
+
+    assert meant(read, "a") == ["a:latest"]
+    assert meant(read, "a:local") == ["a:local", "a:latest"]
+    assert meant(read, "a:7b:local") == ["a:7b"]
+    assert meant(read, "") == []
     with pytest.raises(InvalidName):
-        meant(":local")
+        meant(read, ":local")
