@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from paddock.engine.profile.profile import Profile
     from paddock.engine.profile.store import Place, ProfileBook
     from paddock.engine.request import ModelFacts
+    from paddock.engine.residency.devices import Device
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class SpeedBook:
         for name in self._finder.names():
             facts = self._facts(name)
             if facts is not None:
-                why = self._profiles.excuse(facts.digest, self._place)
+                why = self._profiles.excuse(facts.digest, self._place(facts))
                 if why:
                     yield name, why
 
@@ -113,7 +114,7 @@ class SpeedBook:
             return None  # it is reported where it is used
 
     def _profile(self, facts: ModelFacts) -> Profile | None:
-        return self._profiles.find(facts.digest, self._place)
+        return self._profiles.find(facts.digest, self._place(facts))
 
     @cached_property
     def _finder(self) -> ModelFinder:
@@ -127,18 +128,29 @@ class SpeedBook:
 
         return ProfileBook(self._settings.cache_dir)
 
+    def _place(self, facts: ModelFacts) -> Place:
+        return place_of(self._settings, facts.digest, self._device)
+
     @cached_property
-    def _place(self) -> Place:
-        return place_of(self._settings)
+    def _device(self) -> Device:
+        from paddock.engine.residency.devices import this_device
+
+        return this_device()
 
 
-def place_of(settings: PoolSettings) -> Place:
-    """Name this machine as its profiles do; with a CUDA build the vendor's tool is asked."""
+def place_of(settings: PoolSettings, digest: str = "", device: Device | None = None) -> Place:
+    """Name this machine as its profiles do; with a CUDA build the vendor's tool is asked.
+
+    A model with this digest may run with a fallback of llama.cpp, and was measured with it.
+    """
     from paddock.engine.profile.store import this_place
     from paddock.engine.residency.devices import this_device
+    from paddock.engine.workers.fallback import FallbackBook
 
-    device = this_device()
-    return this_place(settings, device.n_threads, device.name if device.is_gpu else "")
+    device = device or this_device()
+    gpu = device.name if device.is_gpu else ""
+    needed = FallbackBook(settings.cache_dir, gpu).find(digest)
+    return this_place(settings, device.n_threads, gpu, needed.fallback if needed else 0)
 
 
 def workload(n_calls: float, n_prompt: float, n_answer: float, n_shared: float) -> Workload:

@@ -83,7 +83,7 @@ class ProfiledStart:
         gpu = load.device if load.is_gpu else ""
         words = note(fallback, reason) if fallback else ""
         given = replace(with_fallback(load, fallback), fallback_note=words)
-        fields = self._profiles.load_fields(load.digest, given.n_threads, gpu, fallback)
+        fields = self._profiles.load_fields(load.digest, load.n_threads, gpu, fallback)
         worker = await WorkerProcess.started(replace(given, **fields), timeout_s, self._command)
         self._profiles.keep(fields, worker.ready)
         # What was measured is not a part of what loading takes the next time.

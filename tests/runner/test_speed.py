@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from paddock.engine.profile.profile import (
 )
 from paddock.engine.profile.store import ProfileBook
 from paddock.engine.settings import PoolSettings
+from paddock.engine.workers.fallback import Fallback, FallbackBook
 from paddock.runner.speed import SpeedBook, place_of, workload
 
 READING = Workload(16, 700, 20)
@@ -63,6 +65,17 @@ def test_time_and_gain_follow_from_the_stored_profile(tmp_path: Path) -> None:
         "job 1.8 times as fast: paddock tune smollm2:135m"
     )
     assert [one.ref for one in book.gains()] == ["smollm2:135m"]
+
+
+def test_a_model_with_a_fallback_is_as_fast_as_it_was_measured_with_it(tmp_path: Path) -> None:
+    pool = settings(tmp_path)
+    ProfileBook(pool.cache_dir).keep(profile(pool))
+    digest = profile(pool).digest
+    crash = Fallback("small.gguf", 1, "killed by SIGSEGV while warming up")
+    FallbackBook(pool.cache_dir).keep(digest, crash)
+    assert SpeedBook(pool).seconds("smollm2:135m", READING) is None, "that was with extra buffers"
+    ProfileBook(pool.cache_dir).keep(replace(profile(pool), build=place_of(pool, digest).build))
+    assert SpeedBook(pool).seconds("smollm2:135m", READING) is not None
 
 
 def test_a_job_that_only_writes_gets_no_advice(tmp_path: Path) -> None:
