@@ -121,15 +121,33 @@ class DryRun:
         for item in run.todo():
             scope = run.scope.child(run.block.var, item.item)
             at = place.item(run, item.key)
-            try:
-                async with asyncio.timeout_at(self._ends_at):
-                    one, result = await self._item(run, scope, at, unknown, refs)
-            except TimeoutError:
+            walked = await self._in_time(run, scope, at, unknown, refs)
+            if walked is not None:
+                one, result = walked
+            else:
                 one, result = bounded_all(run.block.body), _unknown_result(item.key)
+                refs |= _refs(run.block.body)
             calls += one
             results[item.index] = result
         offered = {**run.offered(), "results": [one for one in results if one is not None]}
         return Walked(calls, offered, is_unknown=bool(run.todo()), refs=frozenset(refs))
+
+    async def _in_time(
+        self,
+        run: BlockRun,
+        scope: Scope,
+        place: Place,
+        unknown: frozenset[str],
+        refs: set[str],
+    ) -> tuple[Calls, Any] | None:
+        """Walk one item; None where the time is over."""
+        if asyncio.get_running_loop().time() >= self._ends_at:
+            return None  # asked as well: where nothing waits, a timeout never comes
+        try:
+            async with asyncio.timeout_at(self._ends_at):
+                return await self._item(run, scope, place, unknown, refs)
+        except TimeoutError:
+            return None
 
     async def _item(
         self,
@@ -417,9 +435,14 @@ def not_walked(step: BoundStep) -> Walked:
 
 
 def _bound_only(calls: Calls, body: Iterable[BoundNode]) -> Walked:
+    refs = _refs(body) if calls.most != 0 else frozenset[str]()
+    return Walked(calls, is_unknown=True, refs=refs)
+
+
+def _refs(body: Iterable[BoundNode]) -> frozenset[str]:
+    """Return the names of the models that steps may ask."""
     models = (step.model for step in steps_within(body) if step.kind.roles)
-    refs = frozenset(model.ref for model in models if model is not None)
-    return Walked(calls, is_unknown=True, refs=refs if calls.most != 0 else frozenset())
+    return frozenset(model.ref for model in models if model is not None)
 
 
 def _reads_only(step: BoundStep) -> bool:

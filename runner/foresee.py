@@ -26,7 +26,7 @@ from .blocks import Blocks, is_block_skipped, plain_chunks
 from .body import steps_of, steps_within
 from .border import Border
 from .dry_pool import NO_CALLS, Calls
-from .dry_run import DryRun, ItemEnds, Place, Walked, not_walked
+from .dry_run import MOST_S, DryRun, ItemEnds, Place, Walked, not_walked
 from .freshness import held_in_words
 from .inside import entered
 from .items import ItemRun
@@ -306,7 +306,10 @@ class _Foresight:
             scope = scope.with_step(name, outputs)
         place = Place.of(self._work, self._session.toolbox, step.id)
         try:
-            walked = await self._dry.step(step, scope, place, self._unknown)
+            async with asyncio.timeout(MOST_S):
+                walked = await self._dry.step(step, scope, place, self._unknown)
+        except TimeoutError:
+            walked = not_walked(step)
         except ItemEnds as end:
             if not is_pending:
                 words = str(end.__cause__)

@@ -401,6 +401,25 @@ def test_a_run_makes_the_calls_that_its_plan_has_told(case: Case, tmp_path: Path
     check()
 
 
+def test_a_plan_whose_time_is_over_bounds_what_is_left_or_estimates_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from paddock.runner import dry_run
+
+    world = World(tmp_path, EACH + SUM + WRITE)
+    world.documents(4)
+    monkeypatch.setattr(dry_run, "MOST_S", 0.0)
+    told = world.plan()
+    assert (told.calls, told.calls_are, told.loads) == (4, "at most", 1)
+    summarised = SUM.replace('chat, with: {prompt: "Sum up: ', 'summarise, with: {text: "')
+    world.edit(SUM, summarised)
+    assert world.plan().calls is None, "nobody knows how long the texts are"
+    world.run()
+    world.edit("with: {text", "with: {words: 9, text")
+    told = world.plan()
+    assert (told.calls, told.calls_are) == (4, "about"), "as in the run before"
+
+
 EXAMPLES = (
     "ask", "ci-batch", "folder-digest", "invoices", "minimal", "minutes", "translate-folder",
     "watched-inbox",
