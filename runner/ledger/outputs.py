@@ -116,9 +116,11 @@ class Index:
         return row.key
 
     def is_recorded(self, scope: str, key: str, path: Path, sha256: str) -> bool:
-        """Tell whether this item wrote exactly this, and the file is still there."""
-        row = self._rows.get((scope, self.stored(path)))
-        return row is not None and (row.key, row.sha256) == (key, sha256) and path.exists()
+        """Return whether this item wrote exactly this, and the file is as it was written."""
+        stored = self.stored(path)
+        row = self._rows.get((scope, stored))
+        is_of_item = row is not None and (row.key, row.sha256) == (key, sha256)
+        return is_of_item and self.condition(scope, stored) == "same"
 
     def is_only_of(self, scope: str, key: str, stored: str) -> bool:
         """Tell whether a file was written by this item and, as far as is known, no other one."""

@@ -105,6 +105,7 @@ def test_take_replaces_what_is_held_without_a_call(world: World) -> None:
     held_of_two_kinds(world)
     report = world.run(take=True, only=["1.txt"])
     assert states(report) == {"1.txt": "stale", "2.txt": "held"}
+    assert report.written == (str(world.folder / "out/1.txt"),)
     assert "Document 1" in world.output("1.txt") and world.output("2.txt") == "Never yours."
     report = world.run(take=True)
     assert (states(report)["2.txt"], len(world.pool.chats)) == ("stale", 0)
