@@ -148,6 +148,14 @@ class Evidence:
             loss = loss or reason
         return loss
 
+    def released(self, entry: Entry) -> str | None:
+        """Say why a file that an item was not allowed to write over can be written now."""
+        if entry.reads is None or f'["{HELD}"' not in entry.reads:
+            return None
+        marks = (mark for mark in json.loads(entry.reads).values() if mark[0] == HELD)
+        reasons = (self._of_held(path, ours, []) for _, path, ours in marks)
+        return next((reason for reason in reasons if reason is not None), None)
+
     def is_as_read(self, scope: str, entry: Entry) -> bool:
         """Tell whether all that an item read is as it was; what it made may be lost."""
         difference = self.difference(scope, entry, [])

@@ -20,7 +20,7 @@ from paddock.steps.stores.opened import OpenStores
 from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .body import blocks_of, ids, outer_references, steps_of, steps_within
 from .calls import Digests
-from .evidence import Evidence
+from .evidence import Evidence, held_paths
 from .freshness import (
     CONTENT,
     EDITED_FILE,
@@ -336,6 +336,8 @@ class Work:
             verdict.state == "quarantined" or entry.has_inner_failures
         ):
             return Verdict("stale", "what failed is tried again")
+        if verdict.state == "quarantined":
+            return self._of_failed(entry, verdict, is_taken=held is None)
         if verdict.state == "fresh":
             edited: list[str] = []
             difference = self.evidence.difference(scope, entry, edited)
@@ -347,6 +349,14 @@ class Work:
                 held += edited
                 return Verdict("held", held_in_words(edited))
         return verdict
+
+    def _of_failed(self, entry: Entry, verdict: Verdict, *, is_taken: bool) -> Verdict:
+        """Judge an item that failed: where an edited output was why, that may have ended."""
+        reason = self.evidence.released(entry)
+        if reason is None and is_taken:
+            paths = held_paths(json.loads(entry.reads) if entry.reads else {})
+            reason = f"{EDITED_FILE}{paths[0]}" if paths else None
+        return verdict if reason is None else Verdict("stale", reason)
 
     # --- parts
 

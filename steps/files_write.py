@@ -84,6 +84,9 @@ class FilesWrite:
             return FilesWriteOutput(path=str(path), changed=False)
         if there is not None and not await _may_replace(path, there, params.on_edited, tools):
             await tools.outputs.holds(path, sha256)
+            if params.on_edited == "fail":
+                raise _edited(path)
+            tools.log.note(f"'{shown(path)}' was edited, or is not ours: it is kept as it is.")
             return FilesWriteOutput(path=str(path), changed=False)
         await _replace(path, data, sha256, tools)
         return FilesWriteOutput(path=str(path), changed=True)
@@ -158,15 +161,14 @@ async def _may_replace(path: Path, there: str, on_edited: str, tools: Tools) -> 
     """Return whether to replace a file: ours is replaced, others' by `on_edited` or `--take`."""
     if on_edited == "overwrite" or tools.outputs.takes_over:
         return True
-    if there in await tools.outputs.known_sha256(path):
-        return True
-    if on_edited == "fail":
-        raise StepError(
-            f"'{shown(path)}' was edited, or is not ours, and `on_edited` is `fail`.",
-            remedy="Move it away, set `on_edited` to `keep` or `overwrite`, or run with `--take`.",
-        )
-    tools.log.note(f"'{shown(path)}' was edited, or is not ours: it is kept as it is.")
-    return False
+    return there in await tools.outputs.known_sha256(path)
+
+
+def _edited(path: Path) -> StepError:
+    return StepError(
+        f"'{shown(path)}' was edited, or is not ours, and `on_edited` is `fail`.",
+        remedy="Move it away, set `on_edited` to `keep` or `overwrite`, or run with `--take`.",
+    )
 
 
 async def _replace(path: Path, data: bytes, sha256: str, tools: Tools) -> None:

@@ -126,6 +126,20 @@ def test_overwrite_replaces_what_is_held(world: World) -> None:
     assert "Document 1" in world.output("1.txt")
 
 
+def test_what_failed_for_an_edited_output_is_done_when_that_is_gone(world: World) -> None:
+    world.edit("{uses: files.write, with: {", "{uses: files.write, with: {on_edited: fail, ")
+    for name in ("0.txt", "1.txt"):
+        world.write(f"out/{name}", "Never yours.")
+    assert states(world.run()) == {"0.txt": "quarantined", "1.txt": "quarantined", "2.txt": "new"}
+    assert not states(world.run(), "each").get("2.txt")
+    (world.folder / "out/0.txt").unlink()
+    assert planned(world) == {"0.txt": "stale", "1.txt": "quarantined"}
+    assert states(world.run()) == {"0.txt": "stale", "1.txt": "quarantined"}
+    report = world.run(take=True)
+    assert (states(report), report.status) == ({"1.txt": "stale"}, "completed")
+    assert "Document 1" in world.output("1.txt")
+
+
 def test_what_is_put_back_as_it_was_is_written_over_again(world: World) -> None:
     world.run()
     ours = world.output("1.txt")
