@@ -1,0 +1,86 @@
+"""The pool of a dry run: placeholders, and no text that leaves this machine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Tool
+from paddock.runner.calls import Caller, Digests, LedgerPool
+from paddock.runner.dry_pool import Asked, Calls, DryPool
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.observer import Silent
+from paddock.runner.tally import Tally
+from paddock.steps.foreseeing import UNKNOWN
+from tests.fakes.pool import FakePool
+
+HI = ChatRequest(ModelSpec("m"), (Message("user", "Hi"),))
+
+
+class Mute(FakePool):
+    """Fails when it is asked to count."""
+
+    async def count_chat(
+        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> int:
+        raise AssertionError("a prompt was sent")
+
+    async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
+        raise AssertionError("texts were sent")
+
+
+def dry(folder: Path, pool: FakePool, *, exactly: bool = True, is_long: bool = False) -> DryPool:
+    ledger = Ledger(folder / "none", is_readonly=True)
+    caller = Caller("scope", "step", "key", looks_up=True)
+    tally = Tally("run", "pipeline", Silent())
+    real = LedgerPool(pool, ledger, Digests(pool.facts), tally, caller)
+    return DryPool(real, Asked(False), "item", counts_exactly=exactly, is_long=is_long)
+
+
+@pytest.mark.parametrize(
+    ("model", "exactly"), [(ModelSpec("m"), False), (ModelSpec("m", pool="far"), True)]
+)
+def test_no_text_is_sent_to_be_counted_elsewhere(
+    tmp_path: Path, model: ModelSpec, exactly: bool
+) -> None:
+    text = "The ferry leaves at nine. " * 400
+
+    async def counts(*, is_long: bool) -> tuple[int, int]:
+        pool = dry(tmp_path, Mute(), exactly=exactly, is_long=is_long)
+        (n_text,) = await pool.count_texts(model, [text])
+        return n_text, await pool.count_chat(model, [Message("user", text)])
+
+    least, most = asyncio.run(counts(is_long=False)), asyncio.run(counts(is_long=True))
+    assert all(0 < low < high for low, high in zip(least, most, strict=True))
+
+
+def test_an_unknown_answer_is_a_placeholder_and_counted_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        pool = dry(tmp_path, FakePool())
+        assert (await pool.chat(HI).reply()).text == UNKNOWN
+        assert (pool.calls, pool.refs) == (Calls(1, 1), {"m"})
+        await pool.chat(HI).reply()  # at the same time perhaps, before the first has ended
+        assert pool.calls == Calls(1, 2)
+
+    asyncio.run(main())
+
+
+def test_a_placeholder_has_the_form_that_is_asked_for(tmp_path: Path) -> None:
+    schema = (
+        '{"type": "object", "properties": {"a": {"type": "string"}, "n": {"type": "integer", '
+        '"minimum": 3}, "all": {"type": "array", "items": {"enum": ["x", "y"]}}}}'
+    )
+    request = ChatRequest(HI.model, HI.messages, constraint=Constraint("json_schema", schema))
+    reply = asyncio.run(dry(tmp_path, FakePool()).chat(request).reply())
+    assert reply.text == f'{{"a": "{UNKNOWN}", "n": 3, "all": ["x"]}}'
+
+
+def test_with_long_answers_a_placeholder_counts_as_the_longest(tmp_path: Path) -> None:
+    texts = ["one two", f"one {UNKNOWN}"]
+    short = asyncio.run(dry(tmp_path, FakePool()).count_texts(HI.model, texts))
+    long = asyncio.run(dry(tmp_path, FakePool(), is_long=True).count_texts(HI.model, texts))
+    assert short == [2, 2]
+    assert long == [2, 2 + 1024], "a quarter of 4,096"
