@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from paddock.engine.errors import EngineError
+from paddock.engine.gguf import check_file
+from paddock.engine.store.names import is_path
 from paddock.runner.client import ServiceError
 from paddock.runner.display import card, console
 
@@ -106,12 +109,19 @@ class Desk:
     def _load(self, model: str) -> None:
         if not model:
             raise ServiceError("Say which: /load MODEL.")
+        model = _whole(model)
         self.session.change_model(model, self.abilities_of(self.service, model))
         console.tell(f"{model}. The conversation begins anew.")
 
     def _save(self, name: str) -> None:
         if not name:
             raise ServiceError("Say how it is to be called: /save MODEL.")
+        if is_path(self.session.model):
+            file = self.session.model
+            raise ServiceError(
+                f"'{file}' is a file, and only a model of the store can be saved anew.\n"
+                f"  Bring it in first: paddock pull {file}"
+            )
         for _ in self.service.stream("/api/create", self.session.recipe(name)):
             pass
         console.tell(f"Made '{name}'.")
@@ -208,3 +218,19 @@ class Desk:
 def history_file(state_dir: Path) -> Path:
     """Tell where what is typed is kept."""
     return state_dir / "chat-history"
+
+
+def _whole(model: str) -> str:
+    """Return a model's name, or the whole path of a file: a service works in another folder.
+
+    Raises:
+        ServiceError: the path leads to no GGUF file.
+    """
+    if not is_path(model):
+        return model
+    path = Path(model).expanduser().resolve()
+    try:
+        check_file(path, model)
+    except EngineError as error:
+        raise ServiceError(str(error)) from None
+    return str(path)

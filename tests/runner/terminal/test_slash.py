@@ -138,3 +138,23 @@ def test_the_conversation_is_forgotten_and_left(capsys: pytest.CaptureFixture[st
     assert "/bye" in capsys.readouterr().err
     one.carry_out("/bye")
     assert one.is_over
+
+
+def test_a_file_is_loaded_by_its_path_and_cannot_be_saved_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.gguf").write_bytes(b"GGUF")
+    one = desk()
+    one.carry_out("/load ./own.gguf")
+    file = str(tmp_path / "own.gguf")
+    assert one.session.model == file
+    with pytest.raises(ServiceError) as saved:
+        one.carry_out("/save mine")
+    assert str(saved.value) == (
+        f"'{file}' is a file, and only a model of the store can be saved anew.\n"
+        f"  Bring it in first: paddock pull {file}"
+    )
+    with pytest.raises(ServiceError) as missing:
+        one.carry_out("/load ./other.gguf")
+    assert (str(missing.value), one.session.model) == ("no such file: './other.gguf'.", file)
