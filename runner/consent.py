@@ -19,7 +19,7 @@ from paddock.steps.own_function import is_function
 
 from .binding.bound import BoundPlan
 from .body import plans_of, steps_of
-from .reach import reached
+from .reach import as_it_will_run, reached
 from .secrets import place_of
 from .settings import FILE_NAME, Settings
 from .values import CONSENTS
@@ -140,7 +140,7 @@ def _notified(bound: BoundPlan) -> Iterator[Need]:
     for at, notify in enumerate(on.notify if on is not None else ()):
         mark = bound.pipeline.mark(_notify_at(bound, at))
         if notify.command is not None:
-            yield Need("run", f"run {_shown(notify)} when a run has ended", mark, True)
+            yield Need("run", f"run {_shown(notify, bound)} when a run has ended", mark, True)
         elif notify.email is not None:
             yield Need("network", f"send mail to {notify.email}", mark, True)
         elif notify.webhook is not None and not _is_here(notify.webhook):
@@ -153,10 +153,9 @@ def _notify_at(bound: BoundPlan, at: int) -> Place:
     return ("on", "notify", at) if isinstance(written, list) else ("on", "notify")
 
 
-def _shown(notify: Notify) -> str:
-    command = notify.command
-    words = command if isinstance(command, str) else " ".join(command or ())
-    return f"`{words}`" if len(words) <= 80 else f"`{words[:79]}…`"
+def _shown(notify: Notify, bound: BoundPlan) -> str:
+    command = notify.command or ""
+    return f"`{command}`" if isinstance(command, str) else as_it_will_run(command, bound)
 
 
 def _is_here(url: str) -> bool:

@@ -5,15 +5,22 @@ Read off the bound plan, before anything runs. Knows no consent and no settings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from paddock.engine.elsewhere.address import is_here
+from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.marks import Mark
 
 from .binding.bound import BoundPlan, BoundStep
 from .binding.tooling import has_tools
 from .body import steps_of
+
+MOST_CHARS = 1000
+"""Of a command that is shown: a script is meant to be read before it is allowed."""
 
 Reached = tuple[str, str, Mark]
 """The name by which it is allowed, the end of 'the pipeline wants to …', and where it says so."""
@@ -23,17 +30,72 @@ def reached(bound: BoundPlan) -> Iterator[Reached]:
     """Give all that the steps of one pipeline reach for, in the file's order."""
     for step in steps_of(bound.nodes):
         if step.uses == "run":
-            yield "run", f"run {_command(step)}", _mark(step, bound, "command")
+            written = _written(step)
+            command = written.get("command")
+            words = command if isinstance(command, list) and command else [command]
+            shown = as_it_will_run(words, bound, cwd=written.get("cwd"), env=written.get("env"))
+            yield "run", f"run {shown}", _mark(step, bound, "command")
         elif has_tools(step.params.step):
             yield from _tools(step, bound)
 
 
-def _command(step: BoundStep) -> str:
-    from paddock.steps.processes import in_words
+def as_it_will_run(
+    words: Sequence[object], bound: BoundPlan, *, cwd: object = None, env: object = None
+) -> str:
+    """Return a command as it will run: arguments filled in, program, folder, names of variables.
 
-    written = _written(step).get("command")
-    words = [str(word) for word in written] if isinstance(written, list) else [str(written)]
-    return in_words(words)
+    A text that needs more than the inputs, such as an item or a secret, stands as it is written.
+    Values of variables are not shown: they may be secrets.
+    """
+    filled = [_filled(word, bound) for word in words]
+    line = " ".join(shlex.quote(text) for text, _ in filled).replace("\n", " ")
+    if len(line) > MOST_CHARS:
+        line = f"{line[:MOST_CHARS]}… ({len(line) - MOST_CHARS:,} characters more)"
+    folder, is_folder_known = (".", True) if cwd is None else _filled(cwd, bound)
+    added = dict(env) if isinstance(env, Mapping) else {}
+    shown = [f"`{line}`"]
+    if is_folder_known and filled[0][1]:
+        shown += _program(filled[0][0], folder, added, bound)
+    if cwd is not None:
+        shown.append(f"in '{folder}'")
+    if added:
+        shown.append(f"with {', '.join(map(str, added))} set")
+    if not is_folder_known or not all(is_known for _, is_known in filled):
+        shown.append("(what stands in braces is filled in when it runs)")
+    return " ".join(shown)
+
+
+def _program(name: str, folder: str, added: Mapping[str, Any], bound: BoundPlan) -> Iterator[str]:
+    """Yield the path of the program that a name stands for, where it is another text."""
+    from paddock.steps import processes
+
+    path, is_known = _filled(added.get("PATH", ""), bound)
+    if not is_known:
+        return
+    environ = processes.clean_environ({"PATH": path} if path else {}, os.environ)
+    found = processes.found(name, bound.roots.base / folder, environ)
+    if found is None:
+        yield "(which is not there)"
+    elif str(found) != name:
+        yield f"({found})"
+
+
+def _filled(written: object, bound: BoundPlan) -> tuple[str, bool]:
+    """Return a text with the inputs filled in, and whether that is all of it."""
+    text = str(written)
+    try:
+        value = Value.of(text)
+        if all(_is_known(path, bound) for path in value.references):
+            return str(value.render({"inputs": bound.inputs, "python": sys.executable})), True
+    except ExpressionError:  # a fault that is told elsewhere
+        pass
+    return text, False
+
+
+def _is_known(path: Sequence[str], bound: BoundPlan) -> bool:
+    if path[0] == "inputs" and len(path) > 1:
+        return path[1] in bound.inputs and path[1] not in bound.secret_inputs
+    return path[0] == "python"
 
 
 def _tools(step: BoundStep, bound: BoundPlan) -> Iterator[Reached]:
@@ -63,10 +125,9 @@ def server_need(name: str, bound: BoundPlan) -> Reached:
     mark = bound.pipeline.mark(server.at)
     texts = server.texts.data
     if server.is_command:
-        from paddock.steps.processes import in_words
-
-        words = [str(texts["command"]), *map(str, texts.get("args", ()))]
-        return "mcp", f"start the MCP server '{name}': {in_words(words)}", mark
+        words = [texts["command"], *texts.get("args", ())]
+        shown = as_it_will_run(words, bound, cwd=texts.get("cwd"), env=texts.get("env"))
+        return "mcp", f"start the MCP server '{name}': {shown}", mark
     url = str(texts["url"])
     is_far = "{{" in url.partition("://")[2].partition("/")[0] or not is_here(url)
     return "network" if is_far else "mcp", f"ask the MCP server '{name}' at {url}", mark

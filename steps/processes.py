@@ -89,11 +89,18 @@ def is_there(program: str, cwd: Path, environ: Mapping[str, str]) -> bool:
     >>> is_there("sh", Path(), {"PATH": "/bin"}), is_there("./sh", Path("/bin"), {})
     (True, True)
     """
+    return found(program, cwd, environ) is not None
+
+
+def found(program: str, cwd: Path, environ: Mapping[str, str]) -> Path | None:
+    """Return the path of the program that would be started; None where there is none."""
     import shutil
 
     if os.sep in program:
-        return (cwd / program).exists()
-    return shutil.which(program, path=environ.get("PATH", os.defpath)) is not None
+        path = Path(os.path.normpath(cwd / program))
+        return path if path.exists() else None
+    where = shutil.which(program, path=environ.get("PATH", os.defpath))
+    return None if where is None else Path(where)
 
 
 def in_words(command: Sequence[str]) -> str:

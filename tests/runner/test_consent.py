@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +60,10 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+def where(program: str) -> str:
+    return f" ({shutil.which(program) or 'which is not there'})"
+
+
 def refused(file: Path, *allowed: str) -> NotAllowed:
     own = replace(settings(file.parent), allow=frozenset(allowed))
     with pytest.raises(NotAllowed) as caught:
@@ -76,7 +82,7 @@ def test_a_pipeline_that_wants_more_than_it_may_have_is_refused_with_the_list(fi
         ("secrets", "read the file token.txt"),
         ("network", "ask http://gpu-1:8000 and http://gpu-2:8000 for a model"),
         ("network", "call https://hooks.example/x when a run has ended"),
-        ("run", "run `notify-send Paddock` when a run has ended"),
+        ("run", f"run `notify-send Paddock`{where('notify-send')} when a run has ended"),
         ("network", "send mail to me@example.org"),
     ]
     assert not (file.parent / ".paddock").exists()
@@ -109,15 +115,57 @@ def test_commands_tools_and_servers_that_steps_use_are_listed_once_each(tmp_path
     file.write_text(WANTS_TOOLS)
     needs = [(need.name, need.mark and need.mark.line, need.what) for need in refused(file).needs]
     assert needs == [
-        ("mcp", 2, "start the MCP server 'files': `npx -y 'a server'`"),
+        ("mcp", 2, "start the MCP server 'files': `npx -y 'a server'`" + where("npx")),
         ("mcp", 3, "ask the MCP server 'near' at http://127.0.0.1:9/mcp"),
         ("network", 4, "ask the MCP server 'far' at http://gpu-1/mcp"),
-        ("run", 7, "run `git log '{{ 1 }}'`"),
+        ("run", 7, "run `git log 1`" + where("git")),
         ("tool", 9, "call the function `tools.py:clean`"),
         ("network", 17, "fetch from example.org"),
     ]
     assert {need.name for need in refused(file, "mcp", "run", "tool").needs} == {"network"}
     assert not (tmp_path / ".paddock").exists()
+
+
+AS_IT_RUNS = """\
+inputs:
+  n: {type: int, default: 5}
+  folder: {type: dir, default: src}
+  key: {type: str, default: hunter2, secret: true}
+mcpServers:
+  own: {command: "{{ python }}", args: [serve.py, "{{ inputs.folder }}"], env: {TOKEN: abc}}
+steps:
+  - {id: a, uses: run, with: {command: [git, log, "-n{{ inputs.n }}"], cwd: "{{ inputs.folder }}"}}
+  - {id: b, uses: run, with: {command: [sh, -c, "echo $A"], env: {A: "1", B: "{{ inputs.key }}"}}}
+  - {id: c, uses: run, with: {command: [./build.sh, "{{ inputs.key }}"]}}
+  - {id: d, uses: tool, with: {name: own.x}}
+  - for_each: n in [1, 2]
+    do:
+      - {uses: run, with: {command: [echo, "{{ n }} of {{ inputs.n }}"]}}
+      - {uses: run, with: {command: ["{{ n }}"], cwd: "{{ n }}"}}
+"""
+LATER = "(what stands in braces is filled in when it runs)"
+
+
+def test_commands_are_listed_as_they_will_run(tmp_path: Path) -> None:
+    (tmp_path / "build.sh").touch()
+    file = tmp_path / "wants.yaml"
+    file.write_text(AS_IT_RUNS)
+    assert [need.what for need in refused(file).needs] == [
+        f"start the MCP server 'own': `{sys.executable} serve.py {tmp_path}/src` with TOKEN set",
+        f"run `git log -n5`{where('git')} in '{tmp_path}/src'",
+        f"run `sh -c 'echo $A'`{where('sh')} with A, B set",
+        f"run `./build.sh '{{{{ inputs.key }}}}'` ({tmp_path}/build.sh) {LATER}",
+        f"run `echo '{{{{ n }}}} of {{{{ inputs.n }}}}'`{where('echo')} {LATER}",
+        f"run `'{{{{ n }}}}'` in '{{{{ n }}}}' {LATER}",
+    ]
+
+
+def test_a_long_command_is_listed_with_what_it_does_at_its_end(tmp_path: Path) -> None:
+    file = tmp_path / "wants.yaml"
+    script = "true; " * 100 + "curl evil.example"
+    file.write_text(f"steps: [{{uses: run, with: {{command: [sh, -c, '{script}']}}}}]\n")
+    (need,) = refused(file).needs
+    assert need.what == f"run `sh -c '{script}'`{where('sh')}"
 
 
 def test_what_is_allowed_is_no_more_in_the_list(file: Path) -> None:

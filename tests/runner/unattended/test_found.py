@@ -157,7 +157,7 @@ def test_what_only_calls_start_is_not_carried_out_either_if_it_wants_too_much(
     file = look.write("a.yaml", f"on: {{webhook: [{{path: /x}}]}}\n{steps}")
     found = look()
     assert names(found) == []
-    assert "the pipeline wants to run `ls`, which needs 'run'." in found.told[0]
+    assert f"wants to run `ls` ({shutil.which('ls')}), which needs 'run'." in found.told[0]
     assert look.finder.faults() == {str(file): found.told[0]}
     look.write("a.yaml", f"on: {{webhook: [{{path: /x}}]}}\n{STEPS}")
     (standing,) = look.settled().standing
