@@ -70,7 +70,8 @@ def _cost(report: PlanReport) -> str:
     if report.loads is not None:
         parts.append(console.counted(report.loads, "model load"))
     if report.seconds is not None:
-        parts.append(f"about {console.duration(report.seconds)}")
+        length = console.duration(report.seconds)
+        parts.append(length if length.startswith("under") else f"about {length}")
     if not parts:
         return "How much that costs is not known yet."
     return f"That would take {', '.join(parts)}."

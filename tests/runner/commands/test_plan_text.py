@@ -50,3 +50,9 @@ def test_a_number_of_calls_that_is_a_bound_or_an_estimate_says_so() -> None:
         report = PlanReport("folder-digest", items, calls=9, calls_are=calls_are)
         assert plan_text(report).endswith(f"That would take {calls_are} 9 model calls.")
         assert report.as_json()["calls_are"] == calls_are
+
+
+def test_a_time_too_short_to_be_told_is_not_about_under_it() -> None:
+    items = (PlanItem("each", "a.md", "new"),)
+    report = PlanReport("folder-digest", items, calls=1, seconds=0.01)
+    assert plan_text(report).endswith("That would take 1 model call, under 0.1 s.")
