@@ -8,7 +8,8 @@ from typing import Any
 from . import record
 from .place import folder_of
 
-MOST_KEPT = 100
+MOST_KEPT = 100  # some days of hourly runs that found nothing to do
+_KEYS = {"id", "pipeline", "run", "parameters", "began", "tasks", "percent", "end"}
 
 
 def keep(state_dir: Path, update: dict[str, Any]) -> None:
@@ -16,19 +17,28 @@ def keep(state_dir: Path, update: dict[str, Any]) -> None:
     folder = _folder(state_dir)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     record.write(folder / f"{update['id']}.json", update)
-    for old in sorted(folder.glob("*.json"), key=lambda file: -file.stat().st_mtime)[MOST_KEPT:]:
+    for old in sorted(folder.glob("*.json"), key=_written, reverse=True)[MOST_KEPT:]:
         old.unlink(missing_ok=True)
 
 
 def kept(state_dir: Path) -> list[dict[str, Any]]:
     """Return the runs that were kept and are not shown yet, the oldest first."""
     found = (record.read(file) for file in _folder(state_dir).glob("*.json"))
-    return sorted((one for one in found if one.get("end")), key=lambda one: float(one["began"]))
+    whole = (one for one in found if one.keys() >= _KEYS and one["end"])
+    return sorted(whole, key=lambda one: float(one["began"]))
 
 
 def forget(state_dir: Path, id_: str) -> None:
     """Remove a run that is shown."""
     (_folder(state_dir) / f"{id_}.json").unlink(missing_ok=True)
+
+
+def _written(file: Path) -> float:
+    """Return when a file was written; one that is gone by now counts as old."""
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _folder(state_dir: Path) -> Path:
