@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import astuple
@@ -52,6 +53,7 @@ class _Feed:
         session = journey.session
         self._head = {
             "id": uuid.uuid4().hex,
+            "pid": os.getpid(),
             "pipeline": session.bound.name,
             "run": session.tally.run,
             "parameters": parameters_of(session.bound),

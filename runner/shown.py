@@ -34,6 +34,12 @@ def unfinished(type_: str, name: str, message: str) -> dict[str, Any]:
     return {"state": state, "ended": time.time(), "rows": [], "description": ""}
 
 
+def crashed(pid: int) -> dict[str, Any]:
+    """Return the end of a run whose process is gone."""
+    words = f"Its process {pid} is gone; the same command continues."
+    return unfinished("CRASHED", "Crashed", words)
+
+
 def last_state(report: Report) -> PrefectState:
     """Return the state in which a run ended; items that are newly quarantined make it red.
 

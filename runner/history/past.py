@@ -155,7 +155,7 @@ def status_of(row: RunRow, ledger: Ledger) -> str:
         return row.status
     if row.host not in (None, socket.gethostname()):
         return DIED if ledger.is_shared and _is_silent(row, ledger) else row.status
-    return "running" if row.pid is not None and _is_there(row.pid, row.started) else DIED
+    return "running" if row.pid is not None and is_there(row.pid, row.started) else DIED
 
 
 def _is_silent(row: RunRow, ledger: Ledger) -> bool:
@@ -164,7 +164,7 @@ def _is_silent(row: RunRow, ledger: Ledger) -> bool:
     return row.started < since and not ledger.is_heard_of(row.run, since)
 
 
-def _is_there(pid: int, started: float) -> bool:
+def is_there(pid: int, started: float) -> bool:
     """Tell whether the process is there, and not a later one that was given its number."""
     import psutil
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from paddock.runner.shown import PROGRESS, slug, unfinished
+from paddock.runner.shown import PROGRESS, crashed, slug
 
 from . import unshown
 from .leases import Lease
@@ -60,7 +60,7 @@ class Mirrors:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         mirror.take(update)
-        if mirror.end is not None:
+        if is_new or mirror.end is not None:
             try:
                 unshown.keep(self._state_dir, {**update, "tasks": mirror.tasks})
             except OSError as error:
@@ -75,10 +75,9 @@ class Mirrors:
 
     def crashed(self, lease: Lease) -> None:
         """Show the run of a process that is gone as crashed, unless it told its end."""
-        words = f"Its process {lease.pid} is gone; the same command continues."
         for mirror in self._runs.values():
             if mirror.lease == lease.id and mirror.end is None:
-                end = unfinished("CRASHED", "Crashed", words)
+                end = crashed(lease.pid)
                 self.take({**mirror.head, "tasks": {}, "percent": mirror.percent, "end": end})
 
     async def close(self) -> None:

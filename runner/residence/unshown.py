@@ -1,19 +1,21 @@
-"""Runs that have ended and that Prefect does not show yet, kept as files until it does."""
+"""Runs whose end Prefect does not show yet, kept as files until it does."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from paddock.runner.shown import crashed
+
 from . import record
 from .place import folder_of
 
 MOST_KEPT = 100  # some days of hourly runs that found nothing to do
-_KEYS = {"id", "pipeline", "run", "parameters", "began", "tasks", "percent", "end"}
+_KEYS = {"id", "pid", "pipeline", "run", "parameters", "began", "tasks", "percent", "end"}
 
 
 def keep(state_dir: Path, update: dict[str, Any]) -> None:
-    """Write down how a run ended. Raise OSError where the folder cannot be written."""
+    """Write down that a run began or how it ended. Raise OSError where that cannot be written."""
     folder = _folder(state_dir)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     record.write(folder / f"{update['id']}.json", update)
@@ -22,10 +24,18 @@ def keep(state_dir: Path, update: dict[str, Any]) -> None:
 
 
 def kept(state_dir: Path) -> list[dict[str, Any]]:
-    """Return the runs that were kept and are not shown yet, the oldest first."""
-    found = (record.read(file) for file in _folder(state_dir).glob("*.json"))
-    whole = (one for one in found if one.keys() >= _KEYS and one["end"])
-    return sorted(whole, key=lambda one: float(one["began"]))
+    """Return the runs that have ended and are not shown yet, the oldest first.
+
+    One without an end whose process is gone has crashed, together with the service that knew it.
+    """
+    from paddock.runner.history.past import is_there
+
+    found = [record.read(file) for file in _folder(state_dir).glob("*.json")]
+    whole = [one for one in found if one.keys() >= _KEYS]
+    for one in whole:
+        if one["end"] is None and not is_there(one["pid"], one["began"]):
+            one["end"] = crashed(one["pid"])
+    return sorted((one for one in whole if one["end"]), key=lambda one: float(one["began"]))
 
 
 def forget(state_dir: Path, id_: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -103,8 +105,9 @@ def update(end: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
     """Tell of a run with a step and a chunk."""
     tasks = {"0": ["docs", "COMPLETED", "Completed", "done"], "1": ["each: a", "RUNNING", "R", ""]}
     return {
-        "id": "1f", "lease": "lease", "pipeline": "Ferries", "run": "calm-jay", "parameters": {},
-        "began": time.time(), "tasks": tasks, "percent": 50.0, "end": end, **more,
+        "id": "1f", "pid": os.getpid(), "lease": "lease", "pipeline": "Ferries",
+        "run": "calm-jay", "parameters": {}, "began": time.time(),
+        "tasks": tasks, "percent": 50.0, "end": end, **more,
     }  # fmt: skip
 
 
@@ -218,6 +221,31 @@ def test_a_run_goes_on_with_another_service_where_it_was(show: Callable[..., Non
         await until(lambda: not other.n_ended)
         assert api.data("ferries-progress") == [100.0]
         assert api.of("flow_runs") == {"calm-jay": ("Completed", "2 new")}
+
+    show(scene)
+
+
+def test_a_run_that_died_together_with_its_service_is_crashed(show: Callable[..., None]) -> None:
+    async def scene(api: Api, mirrors: Mirrors, state_dir: Path) -> None:
+        began = time.time()
+        run = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", "input()", stdin=subprocess.PIPE
+        )
+        try:
+            mirrors.take(update(pid=run.pid, began=began + 60))
+            await until(lambda: api.data("ferries-progress"))
+            await mirrors.close()
+            later = Mirrors(cast(PrefectServer, api), state_dir)
+            later.take_kept()
+            assert not later.n_ended  # it runs, and tells of itself
+        finally:
+            run.kill()
+            await run.wait()
+        later.take_kept()
+        await until(lambda: not later.n_ended)
+        words = f"Its process {run.pid} is gone; the same command continues"
+        assert api.of("flow_runs") == {"calm-jay": ("Crashed", words)}
+        await later.close()
 
     show(scene)
 
