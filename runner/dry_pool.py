@@ -26,8 +26,7 @@ from paddock.engine.request import (
     reserved_tokens,
     resolve_sampling,
 )
-from paddock.steps.foreseeing import UNKNOWN
-from paddock.steps.step import NotKnown
+from paddock.steps.step import UNKNOWN, NotKnown
 
 from .calls import LedgerPool, remembered, unpacked
 

@@ -17,10 +17,9 @@ from paddock.engine.errors import EngineError
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Reference
 from paddock.pipelines.inputs import WrongInput
-from paddock.steps.foreseeing import UNKNOWN
 from paddock.steps.pipeline import named as outputs_of
 from paddock.steps.roots import OutsideRoots
-from paddock.steps.step import Foreseen, NotKnown, StepError, StepSkipped, Tools
+from paddock.steps.step import UNKNOWN, Foreseen, NotKnown, StepError, StepSkipped, Tools
 
 from .attempt import StepFailed, is_skipped
 from .binding.bound import BoundBlock, BoundNode, BoundStep

@@ -10,10 +10,7 @@ from paddock.engine.request import Reply, Usage
 from paddock.steps.answers.asking import Asker
 from paddock.steps.answers.structured import Answer
 from paddock.steps.folding import Folder, Messages, Note
-from paddock.steps.step import NotKnown, ReplyForm
-
-UNKNOWN = "\N{REPLACEMENT CHARACTER}"
-"""Stands for what is not known yet: a prompt with it in it is not asked for."""
+from paddock.steps.step import UNKNOWN, NotKnown, ReplyForm
 
 
 @dataclass

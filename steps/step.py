@@ -229,6 +229,10 @@ class ReplyForm(Protocol):
         ...
 
 
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+"""Stands, while planning, for what is not known yet: a prompt that contains it is not asked for."""
+
+
 class NotKnown(Exception):
     """While planning: a call whose reply is not in the ledger. A step catches it in `foresee`."""
 

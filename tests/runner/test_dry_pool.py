@@ -14,7 +14,7 @@ from paddock.runner.dry_pool import Asked, Calls, DryPool
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.observer import Silent
 from paddock.runner.tally import Tally
-from paddock.steps.foreseeing import UNKNOWN
+from paddock.steps.step import UNKNOWN
 from tests.fakes.pool import FakePool
 
 HI = ChatRequest(ModelSpec("m"), (Message("user", "Hi"),))
