@@ -13,7 +13,7 @@ from pathlib import Path
 
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
-from paddock.steps.places import refusal_to_write
+from paddock.steps.places import nearest, refusal_to_write
 
 from .binding.bound import BoundBlock, BoundStep
 from .body import ids
@@ -29,7 +29,7 @@ def refuse_targets(block: BoundBlock, items: BlockWork, scope: Scope, work: Work
     """Compare the files that the items to do would write, and look at their folders.
 
     Raises:
-        PipelineError: two files are the same, or a folder cannot be written.
+        PipelineError: two files are the same, or none of the folders can be written.
     """
     todo = [item for item in items.items if item.verdict.is_work]
     if not todo:
@@ -51,9 +51,12 @@ def refuse_targets(block: BoundBlock, items: BlockWork, scope: Scope, work: Work
                 other = index.owner(items.scope, item.key, written) or item.key
             if other != item.key:
                 raise PipelineError([_same_file(step, item.key, other, index.stored(written))])
-        for folder in folders:
-            if (why := refusal_to_write(Path(folder))) is not None:
-                raise PipelineError([_not_writable(step, folder, why, path, work)])
+        refused = {one: why for one in folders if (why := refusal_to_write(Path(one))) is not None}
+        if not refused or len(refused) < len(folders):
+            continue  # one document's folder stops no other: the step will refuse it
+        folder, why = next(iter(refused.items()))
+        if len(todo) > 1 or nearest(Path(folder)).is_dir():
+            raise PipelineError([_not_writable(step, folder, why, path, work)])
 
 
 def _not_writable(step: BoundStep, folder: str, why: str, path: Value, work: Work) -> Fault:

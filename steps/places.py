@@ -56,9 +56,14 @@ def refusal(what: str, error: OSError) -> StepError:
     return StepError(f"{what}: {why}.", kind="io")
 
 
+def nearest(folder: Path) -> Path:
+    """Return a folder, or the closest one above it that is there; it may turn out to be a file."""
+    return next((one for one in (folder, *folder.parents) if os.path.lexists(one)), folder)
+
+
 def refusal_to_write(folder: Path) -> str | None:
     """Return why no file can be made in a folder, or below one that is not there yet; else None."""
-    there = next((one for one in (folder, *folder.parents) if os.path.lexists(one)), folder)
+    there = nearest(folder)
     if not there.is_dir():
         return f"'{there}' is no folder"
     if os.access(there, os.W_OK | os.X_OK):

@@ -78,5 +78,5 @@ def is_installed() -> bool:
 
 def damaged(what: str, error: Exception) -> Unreadable:
     """Word what a library says of a file that it cannot read."""
-    words = " ".join(str(error).split())[:120]
+    words = " ".join(str(error).split()).replace(" ,", ",")[:120]
     return Unreadable(f"is damaged or not {what} ({type(error).__name__}: {words})")

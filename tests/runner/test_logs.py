@@ -69,7 +69,7 @@ def test_a_run_that_nobody_watches_tells_its_notes_alone(
         observer.began("swift-otter", "news", [])
         observer.item("each", "a.md", "done", None)
         observer.note("waiting for\nanother")
-    assert capsys.readouterr().err == "run swift-otter of news: waiting for\\nanother\n"
+    assert capsys.readouterr().err == "run swift-otter of news: waiting for another\n"
 
 
 def test_a_run_that_a_machine_watches_tells_all(

@@ -92,8 +92,9 @@ def test_an_empty_folder_may_not_be_mounted_so_nothing_is_removed(world: World) 
         assert len(outputs(world)) == 9
         assert "deleted" not in report.counts
         assert list(report.notes) == [
+            "docs: inbox: no file is there.",
             "nothing is left in 'inbox': what was made of what it held is kept, in case "
-            "something is not mounted"
+            "something is not mounted",
         ]
 
 

@@ -188,6 +188,18 @@ def test_a_run_whose_output_cannot_be_written_does_not_begin(
     assert (inbox.parent / "elsewhere" / "good.txt").read_text() == "A letter."
 
 
+def test_a_folder_of_one_document_that_cannot_be_written_stops_no_other(
+    inbox: Path, run: Run
+) -> None:
+    text = PIPELINE.replace('"out/', '"out/{{ doc.stem }}/')
+    (inbox.parent / "pipeline.yaml").write_text(text)
+    (inbox / "other.txt").write_text("Another letter.")
+    (inbox.parent / "out").mkdir()
+    (inbox.parent / "out" / "other").write_text("a file where a folder is to be")
+    status, report, _ = run()
+    assert (status, states(report)) == (3, {"good.txt": "new", "other.txt": "quarantined"})
+
+
 def test_a_run_with_nothing_to_do_needs_not_write(
     inbox: Path, closed: Path, paddock: Paddock
 ) -> None:

@@ -27,7 +27,7 @@ def test_functions_of_other_packages_are_found_and_ours_go_first() -> None:
     assert FUNCTIONS["words"] is not len
     assert {"sorted_by", "grounded", "gone"} <= set(FUNCTIONS)
     assert len(FUNCTIONS) == len(set(FUNCTIONS))
-    assert functions.package("words") == "paddock"
+    assert functions.package("words") == "paddock-llm"
     assert functions.package("nothing") == ""
 
 
