@@ -52,10 +52,16 @@ def test_a_conversation_at_the_terminal(environ: dict[str, str], tmp_path: Path)
     assert "/set parameter num_predict 12" in history.read_text().splitlines()
 
 
+LONG = json.dumps({"type": "string", "minLength": 3000})
+"""A schema that no model can answer within seconds, whatever it would like to say."""
+
+
 def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(
     environ: dict[str, str], live: Live, tmp_path: Path
 ) -> None:
-    with terminal("chat", CHAT, "--plain", environ=environ, cwd=tmp_path) as screen:
+    (tmp_path / "long.json").write_text(LONG)
+    asked = ("chat", CHAT, "--plain", "--format", "long.json")
+    with terminal(*asked, environ=environ, cwd=tmp_path) as screen:
         screen.wait_for(">>> ")
         screen.type("Write a very long story about a horse, a river and a king.\n")
         asked_at = time.monotonic()
@@ -157,8 +163,9 @@ def test_an_answer_matches_a_schema(environ: dict[str, str], tmp_path: Path) -> 
 def test_a_script_that_is_interrupted_ends_at_once(
     environ: dict[str, str], live: Live, tmp_path: Path
 ) -> None:
+    (tmp_path / "long.json").write_text(LONG)
     process = subprocess.Popen(
-        [PADDOCK, "chat", CHAT, "Write a long story about a horse and a river."],
+        [PADDOCK, "chat", CHAT, "Write about a horse and a river.", "--format", "long.json"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         cwd=tmp_path,
