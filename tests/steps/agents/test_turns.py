@@ -187,7 +187,7 @@ def test_a_real_model_calls_a_tool_as_templates_write_calls(tmp_path: Path) -> N
     assert report.status == "completed", report.message
     (call,) = report.returns["calls"]
     assert call["tool"] == "calculator"
-    assert call["result"] not in (None, ""), "a number, or what is wrong with its expression"
+    assert (call["result"] is None) == bool(call["error"]), "what it works out is its own affair"
     assert report.returns["text"].strip()
 
 
