@@ -15,6 +15,7 @@ from .border import BorderReached
 from .observer import ItemState, Silent
 from .report import STATES
 
+Redact = Callable[[str], str]
 MOST_WAITING = 1000  # of 4 or 50 items each; a Prefect that is so far behind does not keep up
 
 
@@ -55,6 +56,8 @@ class Chunk:
     """Names the items; empty for a whole step or block."""
     work: asyncio.Future[PrefectState]
     """Ends with the state to show."""
+    redact: Redact
+    """Keeps secrets out of what is shown of an error."""
 
     @property
     def name(self) -> str:
@@ -70,13 +73,16 @@ class Chunk:
         error = self.work.exception()
         if isinstance(error, BorderReached):
             return PrefectState("CANCELLED", "Cancelled", "left for the next run")
-        return PrefectState("FAILED", "Failed", str(error)) if error else self.work.result()
+        if error is not None:
+            return PrefectState("FAILED", "Failed", self.redact(str(error)))
+        return self.work.result()
 
 
 class Chunks:
     """Implements `paddock.runner.blocks.ChunkRunner`; iterate it to see the chunks begin."""
 
-    def __init__(self) -> None:
+    def __init__(self, redact: Redact) -> None:
+        self._redact = redact
         self._begun: asyncio.Queue[Chunk | None] = asyncio.Queue(MOST_WAITING + 1)
         self.n_unseen = 0
         """Chunks that came faster than they could be shown."""
@@ -88,7 +94,7 @@ class Chunks:
         label = f"{keys[0]} and {len(keys) - 1} more" if keys[1:] else "".join(keys)
         running = asyncio.ensure_future(work())
         if self._begun.qsize() < MOST_WAITING:
-            self._begun.put_nowait(Chunk(block, label, running))
+            self._begun.put_nowait(Chunk(block, self._redact(label), running, self._redact))
         else:
             self.n_unseen += 1
         try:

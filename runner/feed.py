@@ -78,7 +78,8 @@ class _Feed:
         if work.cancelled():
             end = unfinished("CANCELLED", "Cancelled", "interrupted")
         elif (error := work.exception()) is not None:
-            end = unfinished("FAILED", "Failed", str(error))
+            redact = self._journey.session.tally.secrets.redact
+            end = unfinished("FAILED", "Failed", redact(str(error)))
         else:
             end = end_of(work.result())
         await self._update(end)

@@ -27,7 +27,10 @@ class Journey:
     @classmethod
     def begun(cls, session: Session, stop: asyncio.Event, border: Border) -> Journey:
         """Begin an open session's work in a task of its own."""
-        chunks, progress = Chunks(), Progress(watched(session.bound.nodes))
+        chunks, progress = (
+            Chunks(session.tally.secrets.redact),
+            Progress(watched(session.bound.nodes)),
+        )
         session.tally.observer = Several(session.tally.observer, progress)
         work = asyncio.create_task(execute.run(session.work, session.toolbox, chunks, stop, border))
         work.add_done_callback(lambda _: chunks.close())

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paddock.engine.errors import BadRequest
+from paddock.engine.errors import BadRequest, EngineError, ModelUnusable
 from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec
 from paddock.pipelines.errors import PipelineError
-from paddock.runner import run, validate
+from paddock.runner import feed, run, validate, verbs
+from paddock.runner.border import Border
 from paddock.runner.observer import Silent
 from paddock.runner.report import Report
 from paddock.runner.secrets import Withheld
+from paddock.runner.session import opened
+from paddock.runner.work import Options
 from tests.fakes.pool import FakePool
 from tests.runner.world import settings
 
@@ -148,6 +154,50 @@ def test_an_error_that_ends_the_run_is_raised_without_a_secret_and_without_its_c
         ran(folder, Breaking())
     assert str(caught.value) == "what of ***?"
     assert TOKEN not in "".join(traceback.format_exception(caught.value))
+
+
+def shown_of(pipeline: Path, pool: FakePool) -> str:
+    """Carry out a run and return all that the service is told of it, to show it in Prefect."""
+    updates: list[dict[str, Any]] = []
+
+    async def send(update: dict[str, Any]) -> bool:
+        updates.append(update)
+        return False
+
+    async def work() -> None:
+        own = replace(settings(pipeline.parent), allow=frozenset(["secrets", "run"]))
+        own, bound, secrets = verbs.prepare(pipeline, {"pin": "pin-9876"}, own)
+        stop = asyncio.Event()
+        async with opened(
+            bound, own, Silent(), Options(), pool=pool, secrets=secrets, stop=stop
+        ) as session:
+            session.begin()
+            with suppress(EngineError):
+                await feed.run(session, stop, Border(), send)
+
+    asyncio.run(work())
+    assert updates[-1]["end"]["state"]["type"] == "FAILED"
+    return json.dumps(updates)
+
+
+def test_what_prefect_shows_of_a_step_that_fails_has_no_secret(folder: Path) -> None:
+    failing = "{id: top, uses: run, with: {command: [sh, -c, 'exit 4 # {{ secrets.token }}']}}"
+    (folder / "p.yaml").write_text(
+        PIPELINE.split("  - {id: docs")[0] + f"  - {failing}\n  - {{id: docs, uses: files.scan, "
+        'with: {root: "./inbox"}, needs: [top]}\n'
+    )
+    shown = shown_of(folder / "p.yaml", FakePool())
+    assert "`sh -c 'exit 4 # ***'` ended with code 4" in shown
+    assert TOKEN not in shown
+
+
+def test_what_prefect_shows_of_an_error_that_ends_the_run_has_no_secret(folder: Path) -> None:
+    def refuse(request: ChatRequest) -> str:
+        raise ModelUnusable("fake", f"what of {TOKEN} and pin-9876?", "")
+
+    shown = shown_of(folder / "p.yaml", FakePool(answer=refuse))
+    assert "what of *** and ***?" in shown
+    assert TOKEN not in shown
 
 
 @pytest.mark.parametrize(
