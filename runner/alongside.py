@@ -125,7 +125,7 @@ def _import(environ: dict[str, str]) -> Any:
 async def _finish(
     showing: asyncio.Task[None], journey: Journey, shown: _Shown, stop: asyncio.Event
 ) -> None:
-    """Let Prefect take the end, within bounds."""
+    """Wait for Prefect to record the end, within bounds."""
     await asyncio.wait({showing}, timeout=HASTY_S if stop.is_set() else END_S)
     if not showing.done():
         showing.cancel()

@@ -18,7 +18,7 @@ from .build import Build, find_build
 
 
 def _name_folder(build: Build) -> None:
-    """Tell llama_cpp where the libraries are, unless they are its own."""
+    """Point llama_cpp to the libraries, unless they are its own."""
     if build.origin == "llama-cpp-python":
         return
     os.environ["LLAMA_CPP_LIB_PATH"] = str(build.folder)

@@ -181,7 +181,7 @@ class _Crashed(Exception):
 
 
 def _carried_out(wish: Wish, aside: Path, note: Note, book: FallbackBook) -> dict[str, Any]:
-    """Let the process work, after a crash with the next fallback; return what it told at the end.
+    """Run the process, after a crash with the next fallback; return its last message.
 
     Raises:
         TuningRefused, EngineError: as `tune`.

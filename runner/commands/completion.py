@@ -106,7 +106,7 @@ def completion(
 
 
 def is_asked(environ: Mapping[str, str]) -> bool:
-    """Tell whether a shell asks what may come next."""
+    """Return whether a shell asks for completions."""
     return bool(environ.get(ASKED))
 
 

@@ -56,7 +56,7 @@ def pipeline_file(
 
 
 def is_text(text: str) -> bool:
-    """Tell whether the system's bytes could be read: what cannot be is kept as surrogates."""
+    """Return whether a name is UTF-8; bytes that are not were decoded as surrogates."""
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
@@ -113,7 +113,7 @@ def _yaml_files(folder: Path) -> list[Path]:
 
 
 def _has_steps(file: Path) -> bool:
-    """Tell whether a YAML file has `steps` at its top level, also where its YAML is broken."""
+    """Return whether a YAML file has `steps` at its top level, also where its YAML is broken."""
     try:
         with file.open("rb") as stream:
             text = stream.read(_MAX_BYTES).decode("utf-8-sig", "replace")
