@@ -2,18 +2,21 @@
 
 `deletes: prune` of the watch on their folder removes those files, never one that somebody has
 edited or that belongs to another item. A folder that is empty all at once may merely not be
-mounted: then only what the watch itself has found gone, in two looks, is believed.
+mounted: then only what the watch itself has found gone, in two looks, is believed. Nothing below a
+folder that cannot be listed counts as gone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.steps.places import nearest
 from paddock.steps.roots import OutsideRoots
 
 from .binding.bound import BoundBlock, BoundStep
@@ -74,14 +77,17 @@ class Pruning:
     async def _finished(self, run: BlockRun) -> Sequence[Entry]:
         found = None if run.outer else self._watch_of(run)
         renamed = self._renamed(run)
-        deleted: Sequence[Entry] = run.work.deleted
+        deleted: Sequence[Entry] = [
+            entry for entry in run.work.deleted if not self._is_out_of_sight(run, entry)
+        ]
         if found is not None and found[1] == found[0].root / PROCESSING:
             return ()  # documents leave a hot folder when they are done
         doomed = [entry for entry in deleted if entry.key in renamed]
         if self._prunes:
             doomed = [*deleted]
         elif found is not None and found[0].keys.deletes == "prune":
-            doomed += [entry for entry in self._believed(run, *found) if entry not in doomed]
+            believed = self._believed(run, *found)
+            doomed += [one for one in believed if one in deleted and one not in doomed]
             self._tell_doubted(len(deleted) - len(doomed), found[0])
             deleted = doomed
         elif found is None:
@@ -94,8 +100,9 @@ class Pruning:
 
     async def _long_gone(self, run: BlockRun) -> None:
         """Remove what was kept of documents that earlier runs found gone, where that is asked."""
-        if run.work.gone:
-            self._tell(await self._removed(run, run.work.gone), {})
+        gone = [entry for entry in run.work.gone if not self._is_out_of_sight(run, entry)]
+        if gone:
+            self._tell(await self._removed(run, gone), {})
 
     async def _removed(self, run: BlockRun, entries: Sequence[Entry]) -> _Removal:
         removal = _Removal()
@@ -134,16 +141,27 @@ class Pruning:
 
     # --- deciding
 
-    def _watch_of(self, run: BlockRun) -> tuple[BoundWatch, Path] | None:
-        """Give the watch on the folder that a block's items were listed in, and that folder."""
+    def _is_out_of_sight(self, run: BlockRun, entry: Entry) -> bool:
+        """Return whether an item's file may still be there, in a folder that cannot be listed."""
+        folders = ((root / entry.key).parent for root in self._roots(run))
+        return any(not os.access(nearest(folder), os.R_OK | os.X_OK) for folder in folders)
+
+    def _roots(self, run: BlockRun) -> Iterator[Path]:
+        """Yield the folders that a block's items were listed in."""
         for step in self._bound.nodes:
             if not isinstance(step, BoundStep) or step.uses != "files.scan":
                 continue
             if ("steps", step.id) not in {path[:2] for path in run.block.over.references}:
                 continue
             root = self._root(step, run)
+            if root is not None:
+                yield root
+
+    def _watch_of(self, run: BlockRun) -> tuple[BoundWatch, Path] | None:
+        """Give the watch on the folder that a block's items were listed in, and that folder."""
+        for root in self._roots(run):
             for watch in self._bound.watches:
-                if root is not None and root.is_relative_to(watch.root):
+                if root.is_relative_to(watch.root):
                     return watch, root
         return None
 

@@ -143,6 +143,26 @@ def test_a_file_that_is_gone_before_it_is_read_is_no_longer_missed(inbox: Path, 
     assert (status, states(report)["good.txt"], report["counts"]["quarantined"]) == (0, "fresh", 0)
 
 
+@pytest.mark.parametrize("earlier", [(), ("--fail-on=new",)])
+def test_below_a_folder_that_cannot_be_listed_nothing_is_gone(
+    earlier: tuple[str, ...], inbox: Path, run: Run
+) -> None:
+    folder = inbox / "sub"
+    folder.mkdir()
+    (folder / "b.txt").write_text("Another letter.")
+    assert run()[0] == 0
+    folder.chmod(0o000)
+    if earlier:
+        run(*earlier)
+    status, report, _ = run("--prune")
+    assert (status, report["counts"]["deleted"]) == (0, 0)
+    assert (inbox.parent / "out/sub/b.txt").read_text() == "Another letter."
+    folder.chmod(0o755)
+    (folder / "b.txt").unlink()
+    assert run("--prune")[1]["counts"]["deleted"] == 1
+    assert not (inbox.parent / "out/sub/b.txt").exists()
+
+
 # --- folders that cannot be written
 
 
