@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paddock.engine.elsewhere.address import is_here
@@ -21,7 +20,7 @@ from .binding.bound import BoundPlan
 from .body import plans_of, steps_of
 from .reach import as_it_will_run, reached
 from .secrets import place_of
-from .settings import FILE_NAME, Settings
+from .settings import FILE_NAME
 from .values import CONSENTS
 
 if TYPE_CHECKING:
@@ -82,26 +81,6 @@ def _lacking(bound: BoundPlan, allowed: Collection[str]) -> list[Need]:
 def names_of(needs: Collection[Need]) -> str:
     """Give the names by which needs are allowed, as `--allow` takes them."""
     return ",".join(sorted({need.name for need in needs}, key=CONSENTS.index))
-
-
-def refuse_strange_pool(settings: Settings, folder: Path) -> None:
-    """Refuse servers elsewhere that a settings file beside the pipeline names.
-
-    Raises:
-        NotAllowed: it may be as strange as the pipeline itself.
-    """
-    if not names_strange_pool(settings, folder) or "network" in settings.allow:
-        return
-    far = [url for url in settings.pool_urls if not is_here(url)]
-    if far:
-        origin = (settings.origins or {})["pool"]
-        what = f"ask {', '.join(far)} for its models, as {origin} says"
-        raise NotAllowed([Need("network", what)])
-
-
-def names_strange_pool(settings: Settings, folder: Path) -> bool:
-    """Tell whether a settings file beside the pipeline names the servers."""
-    return (settings.origins or {}).get("pool", "").startswith(str(folder / FILE_NAME))
 
 
 def needs(bound: BoundPlan) -> list[Need]:

@@ -32,7 +32,6 @@ from . import model_faults
 from .binding.bound import BoundPlan, BoundPool
 from .body import plans_of, steps_within
 from .calls import Digests
-from .consent import names_strange_pool
 from .secrets import Secrets
 from .settings import Settings
 
@@ -85,7 +84,7 @@ async def opened_pool(
     spread = _Spread(settings.pool_wait_s, is_patient, note)
     async with AsyncExitStack() as stack:
         if home is None and any(not spec.pool for spec in specs):
-            near = _home(bound.roots.base, settings, here, is_plan, spread)
+            near = _home(settings, here, is_plan, spread)
             home = await stack.enter_async_context(near)
         elsewhere = {
             name: await stack.enter_async_context(
@@ -101,16 +100,15 @@ async def opened_pool(
 
 
 @asynccontextmanager
-async def home_pool(folder: Path, settings: Settings, note: Note = print) -> AsyncIterator[Pool]:
-    """Open the pool of models that name no servers, for several runs of pipelines in a folder."""
+async def home_pool(settings: Settings, note: Note = print) -> AsyncIterator[Pool]:
+    """Open the pool of models that name no servers, for several runs."""
     spread = _Spread(settings.pool_wait_s, False, note)
-    async with _home(folder, settings, None, False, spread) as pool:
+    async with _home(settings, None, False, spread) as pool:
         yield pool
 
 
 @asynccontextmanager
 async def _home(
-    folder: Path,
     settings: Settings,
     here: Tenant | None,
     is_plan: bool,
@@ -118,10 +116,7 @@ async def _home(
 ) -> AsyncIterator[Pool]:
     """Open the pool of the models that name none."""
     if settings.pool_urls:
-        # A file beside the pipeline may be a stranger's, and must not have keys sent anywhere.
-        is_strange = names_strange_pool(settings, folder)
-        key = "" if is_strange else settings.pool_key
-        async with spread.over(settings.pool_urls, key) as servers:
+        async with spread.over(settings.pool_urls, settings.pool_key) as servers:
             yield servers
         return
     if is_plan:

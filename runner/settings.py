@@ -2,14 +2,15 @@
 
 Every setting has one name: `keep_alive` in `paddock.toml` is `PADDOCK_KEEP_ALIVE` in the
 environment, and `OLLAMA_KEEP_ALIVE` where Ollama has it too. `paddock.toml` is looked for beside
-the pipeline, then in `~/.config/paddock`. What is read here is passed down as arguments.
+the pipeline, where only the names in `BESIDE_A_PIPELINE` count, then in `~/.config/paddock`. What
+is read here is passed down as arguments.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -159,6 +160,18 @@ NAMES: Mapping[str, _Name] = {
     "llm_library": _Name(values.ignored, "", in_ollama=True),
 }
 
+BESIDE_A_PIPELINE = frozenset((
+    "chat_model", "embed_model", "draft_models", "context_length", "keep_alive", "num_parallel",
+    "max_loaded_models", "max_queue", "max_wait", "pool_wait", "load_timeout", "num_gpu",
+    "main_gpu", "split_mode", "gpu_overhead", "allow_cpu", "num_batch", "num_thread",
+    "flash_attention", "kv_cache_type", "cache_layout", "cache_shelf", "profile_s", "llm_library",
+    "max_attempts", "max_restarts", "keep_runs", "keep_calls", "max_ledger",
+))  # fmt: skip
+"""What a file beside a pipeline may set: which models, how they run, how often a document is
+tried, and how long that folder's history is kept. All else decides where texts and keys go, who is
+let in, what is written elsewhere or what a person agreed to, and a pipeline that arrives from
+elsewhere may bring such a file along. A new setting is refused there until it is listed here."""
+
 _POOL_FIELDS = frozenset(field.name for field in fields(PoolSettings))
 _SERVICE = "service."
 _UNATTENDED = "unattended."
@@ -237,20 +250,36 @@ def _everything(
             # An empty variable counts as none, as Ollama has it.
             if value and (known.in_ollama or prefix == "PADDOCK_"):
                 yield name, prefix + name.upper(), value
-    for file in _files(folder, environ, home):
-        for name, origin, given in _in_file(file):
-            if name == "allow" and file.parent == folder:
-                problem = (
-                    "a file beside a pipeline cannot allow anything: both may be a stranger's."
-                )
-                remedy = f"Write it into {_config(environ, home) / FILE_NAME}, or use `--allow`."
-                raise SettingsError(origin, problem, remedy)
-            yield name, origin, given
+    config = _config(environ, home)
+    for file in _files(folder, config):
+        parsed = _parsed(file)
+        if not _is_same(file.parent, config):
+            _refuse_far_reaching(file, parsed, config)
+        yield from _in_file(file, parsed)
 
 
-def _files(folder: Path | None, environ: Mapping[str, str], home: Path) -> Iterator[Path]:
+def _refuse_far_reaching(file: Path, names: Iterable[str], config: Path) -> None:
+    """Refuse settings that a file beside a pipeline must not have; unknown ones are told later.
+
+    Raises:
+        SettingsError: with the names of all of them.
+    """
+    refused = [name for name in names if name in NAMES and name not in BESIDE_A_PIPELINE]
+    if not refused:
+        return
+    listed = " and ".join(", ".join(f"'{name}'" for name in refused).rsplit(", ", 1))
+    it, variables = "them" if refused[1:] else "it", [f"PADDOCK_{one.upper()}" for one in refused]
+    raise SettingsError(
+        str(file),
+        f"{listed} cannot be set in a file beside a pipeline, which may come from a stranger.",
+        f"Move {it} to {config / FILE_NAME}, or set {' and '.join(variables)}.\n"
+        f"  Beside a pipeline these count: {', '.join(sorted(BESIDE_A_PIPELINE))}.",
+    )
+
+
+def _files(folder: Path | None, config: Path) -> Iterator[Path]:
     """Yield the settings files that there are, the nearest first."""
-    for place in (folder, _config(environ, home)):
+    for place in (folder, config):
         if place is not None and (place / FILE_NAME).is_file():
             yield place / FILE_NAME
 
@@ -259,9 +288,16 @@ def _config(environ: Mapping[str, str], home: Path) -> Path:
     return Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "paddock"
 
 
-def _in_file(file: Path) -> Iterator[tuple[str, str, object]]:
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def _in_file(file: Path, parsed: Mapping[str, Any]) -> Iterator[tuple[str, str, object]]:
     """Yield what one settings file says; its relative folders are relative to it."""
-    for name, value in _parsed(file).items():
+    for name, value in parsed.items():
         if name not in NAMES:
             near = difflib.get_close_matches(name, NAMES, n=1)
             hint = f" Did you mean '{near[0]}'?" if near else ""

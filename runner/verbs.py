@@ -359,7 +359,6 @@ def prepare(
     models: dict[Role, str] = {"chat": settings.chat_model, "embed": settings.embed_model}
     bound = bind(made, inputs or {}, cwd=Path.cwd(), default_models=models)
     consent.refuse(bound, settings.allow.union(allow), is_plan=is_plan)
-    consent.refuse_strange_pool(settings, path.parent)
     inner = [one.pipeline for one in plans_of(bound) if one is not bound]
     environ = os.environ if environ is None else environ
     return settings, bound, resolve(bound.pipeline, environ, bound.inputs, inner)

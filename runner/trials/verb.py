@@ -12,7 +12,6 @@ from pathlib import Path
 from paddock.engine.request import Pool
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.prompt_file import is_prompt_file
-from paddock.runner import consent
 from paddock.runner.border import Border
 from paddock.runner.pools import home_pool
 from paddock.runner.settings import read_settings
@@ -113,13 +112,12 @@ async def _file(
 ) -> Suite:
     folder = file.file.parent
     settings = read_settings(folder, flags=flags)
-    consent.refuse_strange_pool(settings, folder)
     async with AsyncExitStack() as stack:
         opened: list[Pool] = [pool] if pool is not None else []
 
         async def home() -> Pool:
             if not opened:
-                opened.append(await stack.enter_async_context(home_pool(folder, settings)))
+                opened.append(await stack.enter_async_context(home_pool(settings)))
             return opened[0]
 
         how = How(mode, settings, settings.allow, os.environ, stop, home)

@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from paddock.pipelines.errors import PipelineError
 from paddock.runner import plan, run
 from paddock.runner.cli import application
-from paddock.runner.consent import NotAllowed, refuse_strange_pool
-from paddock.runner.settings import read_settings
+from paddock.runner.consent import NotAllowed
 from tests.fakes.pool import FakePool
 from tests.runner.world import settings
 
@@ -198,25 +196,13 @@ def test_the_command_line_allows_by_name(file: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_strange_settings_file_cannot_send_documents_to_another_machine(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text("steps: [{id: a, uses: prompt, with: {template: hello}}]\n")
     (tmp_path / "paddock.toml").write_text('pool = "http://gpu.example:8000"\n')
-    with pytest.raises(PipelineError) as caught:
-        refuse_strange_pool(read_settings(tmp_path, environ={}, home=tmp_path / "me"), tmp_path)
-    origin = f"{tmp_path / 'paddock.toml'}: pool"
-    assert str(caught.value) == (
-        f"the pipeline wants to ask http://gpu.example:8000 for its models, as {origin} says, "
-        "which needs 'network'.\n"
-        '  If you trust it: `--allow network`, or `allow = "network"` in '
-        "~/.config/paddock/paddock.toml."
-    )
-    (tmp_path / "paddock.toml").write_text('pool = "http://127.0.0.1:8000"\n')
-    refuse_strange_pool(read_settings(tmp_path, environ={}, home=tmp_path / "me"), tmp_path)
-
-
-def test_servers_that_the_caller_names_need_no_more_consent(tmp_path: Path) -> None:
-    flags = {"pool": "http://gpu.example:8000/v1"}
-    own = read_settings(tmp_path, flags=flags, environ={}, home=tmp_path / "me")
-    assert own.pool_urls == ("http://gpu.example:8000",)
-    refuse_strange_pool(own, tmp_path)
+    refused = paddock("run", str(file), "--local", "--allow", "network")
+    assert refused.exit_code == 2
+    beside = tmp_path / "paddock.toml"
+    assert refused.stderr.startswith(f"{beside}: 'pool' cannot be set in a file beside a pipeline")
 
 
 def paddock(*arguments: str) -> Result:

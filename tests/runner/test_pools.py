@@ -185,22 +185,6 @@ def test_the_settings_name_servers_for_every_model(
     assert ran(folder, own).calls == 2
 
 
-def test_a_key_of_the_caller_is_not_sent_where_a_file_beside_the_pipeline_says(
-    tmp_path: Path, two: tuple[LlamaServer, LlamaServer]
-) -> None:
-    folder = folder_of(tmp_path, "http://unused:1", n=1)
-    text = (folder / "p.yaml").read_text().replace("    pool:", "    x-pool:")
-    (folder / "p.yaml").write_text(text.replace(MODEL, MODEL.removesuffix(".gguf")))
-    own = replace(
-        settings(folder),
-        pool_urls=(two[1].url,),
-        pool_key=KEY,
-        origins={"pool": f"{folder / 'paddock.toml'}: pool"},
-    )
-    with pytest.raises(ModelFaults, match=r"p\.yaml:5:10: .*: the server asks for a key"):
-        ran(folder, own)
-
-
 def test_whoever_asks_to_end_does_not_wait_for_a_server_that_loads(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "http://unused:1")
 

@@ -81,13 +81,7 @@ def test_objects_are_asked_and_sent_with_the_key(tmp_path: Path) -> None:
     )
 
 
-def test_a_file_of_the_working_folder_sends_no_key_to_a_stranger(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "paddock.toml").write_text('host = "stranger.example"')
-    wanted = read_settings(tmp_path, environ={"PADDOCK_API_KEY": "secret"}, home=tmp_path)
-    assert service._key(wanted) == ""
+def test_the_key_is_shown_to_the_host_that_the_person_names(tmp_path: Path) -> None:
     own = read_settings(
         tmp_path,
         environ={"PADDOCK_API_KEY": "secret", "PADDOCK_HOST": "gpu.example"},
@@ -107,17 +101,3 @@ def test_whoever_may_read_the_services_keys_needs_no_other(tmp_path: Path) -> No
     del environ["PADDOCK_API_KEY"]
     environ["PADDOCK_HOST"] = "gpu.example"
     assert service._key(read_settings(environ=environ, home=tmp_path)) == ""
-
-
-def test_a_stranger_that_is_asked_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(service, "is_near", lambda address: False)
-    with serving(readyz=READY) as server:
-        file = tmp_path / "paddock.toml"
-        file.write_text(f'host = "{server.host}"')
-        client = service.find(read_settings(tmp_path, environ={}, home=tmp_path))
-    assert client is not None
-    with client:
-        assert capsys.readouterr().err == f"Asking http://{server.host}, as {file}: host says.\n"

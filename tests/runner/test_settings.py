@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.settings import PoolSettings, ServiceSettings
-from paddock.runner.settings import NAMES, Settings, SettingsError, read_settings
+from paddock.runner.settings import (
+    BESIDE_A_PIPELINE,
+    NAMES,
+    Settings,
+    SettingsError,
+    read_settings,
+)
 
 
 def read(tmp_path: Path, **environ: str) -> Settings:
@@ -171,9 +177,9 @@ def test_a_variable_that_only_paddock_has_is_not_looked_for_under_ollama(tmp_pat
 
 
 def test_a_folder_in_a_file_is_relative_to_that_file(tmp_path: Path) -> None:
-    toml(tmp_path / "pipeline", 'models = "models"\nhome = "~/state"')
+    toml(tmp_path / ".config/paddock", 'models = "models"\nhome = "~/state"')
     settings = read(tmp_path)
-    assert settings.pool.models_dir == tmp_path / "pipeline/models"
+    assert settings.pool.models_dir == tmp_path / ".config/paddock/models"
     assert settings.state_dir == tmp_path / "state"
 
 
@@ -222,11 +228,44 @@ def test_an_unknown_name_in_a_file_is_told_with_the_nearest_known_one(tmp_path: 
     assert str(caught.value).endswith("Did you mean 'keep_alive'?")
 
 
-def test_a_file_beside_a_pipeline_cannot_allow_anything(tmp_path: Path) -> None:
-    file = toml(tmp_path / "pipeline", 'allow = ["network"]')
+def test_a_file_beside_a_pipeline_sets_nothing_that_reaches_further(tmp_path: Path) -> None:
+    text = 'max_queue = 7\nledger = "postgresql://db.example/x"\nhost = "gpu.example"\n'
+    file = toml(tmp_path / "pipeline", text)
     with pytest.raises(SettingsError) as caught:
         read(tmp_path)
-    assert str(caught.value).startswith(f"{file}: allow: a file beside a pipeline cannot allow")
+    assert str(caught.value) == (
+        f"{file}: 'ledger' and 'host' cannot be set in a file beside a pipeline, which may come "
+        f"from a stranger.\n"
+        f"  Move them to {tmp_path / '.config/paddock/paddock.toml'}, or set PADDOCK_LEDGER and "
+        f"PADDOCK_HOST.\n"
+        f"  Beside a pipeline these count: {', '.join(sorted(BESIDE_A_PIPELINE))}."
+    )
+
+
+@pytest.mark.parametrize("name", sorted(NAMES.keys() - BESIDE_A_PIPELINE))
+def test_a_setting_that_is_not_listed_is_refused_beside_a_pipeline(
+    name: str, tmp_path: Path
+) -> None:
+    toml(tmp_path / "pipeline", f'{name} = "x"')
+    with pytest.raises(SettingsError, match=f"'{name}' cannot be set in a file beside a pipeline"):
+        read(tmp_path)
+
+
+def test_what_sends_texts_opens_doors_or_grants_is_not_among_the_settings_of_a_folder() -> None:
+    far = {"host", "origins", "api_keys", "api_key", "insecure", "trusted_hosts", "pool",
+           "pool_key", "allow", "ledger", "up_host", "work_pool", "smtp", "mail_from", "home",
+           "models", "debug", "nohistory", "keep_tracking", "max_runs"}  # fmt: skip
+    assert not far & BESIDE_A_PIPELINE
+    assert NAMES.keys() >= BESIDE_A_PIPELINE
+
+
+def test_the_persons_own_file_may_set_everything_where_they_stand_in_its_folder(
+    tmp_path: Path,
+) -> None:
+    own = tmp_path / ".config/paddock"
+    toml(own, 'pool = "http://gpu.example:8000"')
+    settings = read_settings(own, environ={}, home=tmp_path)
+    assert settings.pool_urls == ("http://gpu.example:8000",)
 
 
 def test_what_the_person_allows_comes_from_their_own_file_or_the_environment(

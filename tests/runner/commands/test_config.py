@@ -59,7 +59,7 @@ def test_what_has_no_effect_says_so(tmp_path: Path) -> None:
 
 def test_a_machine_gets_an_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "paddock.toml").write_text("max_queue = 7\nrate = 60")
+    (tmp_path / "paddock.toml").write_text("max_queue = 7\nnum_batch = 60")
     settings = json.loads(CliRunner().invoke(application(), ["config", "--json"]).stdout)[
         "settings"
     ]
@@ -67,5 +67,5 @@ def test_a_machine_gets_an_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "value": 7,
         "from": f"{tmp_path / 'paddock.toml'}: max_queue",
     }
-    assert settings["rate"]["value"] == 60
+    assert settings["num_batch"]["value"] == 60
     assert settings["flash_attention"] == {"value": "auto", "from": "default"}

@@ -7,6 +7,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from paddock.runner.history.past import history
 from paddock.runner.history.places import places
 from paddock.runner.ledger.ledger import Ledger
@@ -47,9 +49,9 @@ def test_a_folder_that_no_run_was_in_has_nothing_to_clean(url: str, tmp_path: Pa
 
 
 def test_a_run_of_another_machine_that_gives_no_sign_of_life_has_died(
-    url: str, tmp_path: Path
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "paddock.toml").write_text(f'ledger = "{url}"\n')
+    monkeypatch.setenv("PADDOCK_LEDGER", url)
     ages = {"young": 10.0, "silent": 1_000.0}
 
     async def write() -> None:
@@ -65,10 +67,12 @@ def test_a_run_of_another_machine_that_gives_no_sign_of_life_has_died(
     assert found == {"young": "running", "silent": "died"}
 
 
-def test_the_runs_of_a_shared_ledger_are_listed(url: str, tmp_path: Path) -> None:
+def test_the_runs_of_a_shared_ledger_are_listed(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = World(tmp_path)
     world.documents(1)
     report = ran(world, url)
-    world.write("paddock.toml", f'ledger = "{url}"\n')
+    monkeypatch.setenv("PADDOCK_LEDGER", url)
     found = history(places([tmp_path]), limit=5)
     assert [past.row.run for past in found.runs] == [report.run]
