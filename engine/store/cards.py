@@ -7,20 +7,24 @@ leaves out, and everything about files that lie elsewhere, comes from the GGUF f
 from __future__ import annotations
 
 import datetime
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.errors import ModelBroken
+from paddock.engine.errors import InvalidName, ModelBroken
 from paddock.engine.gguf import TYPE_NAMES, Header, read_arrays
 from paddock.engine.request import Message, ModelFacts
 
+from . import manifests
 from .contents import Config, Contents
 from .found import Finder, Found
 from .layout import Store
+from .manifests import Layer, go_json, make_manifest
 from .modelfile import Command, write_modelfile
+from .names import parse_name
 from .parameters import each, print_parameters
 
 # What is told elsewhere, or is a page of text.
@@ -101,8 +105,8 @@ def describe(finder: Finder, ref: str, *, is_verbose: bool = False) -> Card:
     abilities = _capabilities(finder, header, _template(own, header), found.projector is not None)
     projector = finder.files.header(found.projector) if found.projector else None
     return Card(
-        name=found.name,
-        digest=_digest(finder, found),
+        name=_shown_name(found),
+        digest=_digest(finder, found, header),
         size_bytes=_size(found),
         modified_at=_modified_at(finder.store, found),
         details=_details(own, header),
@@ -137,8 +141,9 @@ def cards(finder: Finder) -> list[Card]:
     """
     listed: dict[str, Card] = {}
     for found in finder.everything():
-        if found.name.lower() not in listed:
-            listed[found.name.lower()] = _row(finder, found)
+        name = _shown_name(found).lower()
+        if name not in listed:
+            listed[name] = _row(finder, found)
     return sorted(listed.values(), key=lambda card: card.modified_at, reverse=True)
 
 
@@ -189,8 +194,8 @@ def _row(finder: Finder, found: Found) -> Card:
     except ModelBroken:
         pass
     return Card(
-        name=found.name,
-        digest=_digest(finder, found),
+        name=_shown_name(found),
+        digest=_digest(finder, found, header),
         size_bytes=_size(found),
         modified_at=_modified_at(finder.store, found),
         details=_details(own, header),
@@ -204,8 +209,39 @@ def _contents(found: Found) -> Contents:
     return found.contents or Contents(found.path)
 
 
-def _digest(finder: Finder, found: Found) -> str:
-    return found.manifest.digest if found.manifest else finder.files.digest(found.path)
+def _shown_name(found: Found) -> str:
+    """Return the name by which every API lists a model: with its tag. Of a file, its path."""
+    try:
+        return parse_name(found.name).short
+    except InvalidName:
+        return found.name
+
+
+def _digest(finder: Finder, found: Found, header: Header | None) -> str:
+    """Return the digest of a model's manifest, hexadecimal.
+
+    A model of an installed package has none, so it is that of the manifest which its copy in the
+    store would have. A file that is named by its path has the digest of its content.
+    """
+    if found.manifest:
+        return found.manifest.digest
+    weights = finder.files.digest(found.path)
+    if header is None or found.origin not in ("package", "bundled"):
+        return weights
+    told = _details(Contents(found.path), header)
+    config = Config(
+        told.format, told.family, told.families, told.parameter_size, told.quantization_level
+    )
+    size_bytes = found.path.stat().st_size
+    layers = [Layer(manifests.MODEL, f"sha256:{weights}", size_bytes, found.name)]
+    if found.params:
+        params = go_json(dict(sorted(found.params.items())))
+        layers.append(_layer_of(manifests.PARAMS, params))
+    return make_manifest(_layer_of(manifests.CONFIG, config.dump(layers)), layers).digest
+
+
+def _layer_of(media_type: str, raw: bytes) -> Layer:
+    return Layer(media_type, f"sha256:{hashlib.sha256(raw).hexdigest()}", len(raw))
 
 
 def _size(found: Found) -> int:

@@ -80,15 +80,11 @@ class Contents:
 
     @property
     def own_template(self) -> str | None:
-        """The template that goes before the file's own; None: the file's own serves.
+        """The template that goes before the file's own; None: the file's own is used.
 
-        A bare `{{ .Prompt }}` is what Ollama writes where it found none, and of a model with a
-        renderer the template is not what prompts are made with.
+        Prompts of a model with a renderer are not made with its template.
         """
-        if self.config.renderer or not self.template:
-            return None
-        is_bare = "".join(self.template.split()) in ("{{.Prompt}}", "{{-.Prompt-}}")
-        return None if is_bare else self.template
+        return None if self.config.renderer else self.template or None
 
 
 def read_contents(blobs: Blobs, manifest: Manifest) -> Contents:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -25,7 +26,7 @@ from .intake import add_files, described
 from .layout import Store
 from .manifests import make_manifest
 from .names import ModelName, parse_name
-from .parameters import KINDS
+from .parameters import KINDS, SETTINGS
 from .progress import Progress, Report
 from .quantising import SOURCES, format_named, quantised
 from .recipe import Recipe
@@ -58,7 +59,7 @@ def create(store: Store, finder: Finder, recipe: Recipe, report: Report) -> Mode
     try:
         _fill(finder, recipe, draft, report)
         config = draft.written(manifests.CONFIG, draft.config.dump(draft.layers))
-        for status in draft.statuses:
+        for status in (*draft.statuses, *_left_out(recipe)):
             report(Progress(status))
         report(Progress("writing manifest"))
         there = store.put_manifest(name, make_manifest(config, draft.layers))
@@ -69,6 +70,19 @@ def create(store: Store, finder: Finder, recipe: Recipe, report: Report) -> Mode
     store.prune([*before, *draft.made], keep=finder.kept())  # what was only a step on the way goes
     report(Progress("success"))
     return there
+
+
+def copy(store: Store, finder: Finder, source: ModelName, destination: ModelName) -> None:
+    """Give a model a second name. A model outside the store gets a copy of its file in it.
+
+    Raises:
+        ModelNotFound: there is no such model here.
+        StoreFull, StoreReadOnly, ModelBroken: nothing was made.
+    """
+    if store.find(source) is not None:
+        store.copy(source, destination)
+    else:
+        create(store, finder, Recipe(destination.full, base=source.full), lambda _: None)
 
 
 def _fill(finder: Finder, recipe: Recipe, draft: Draft, report: Report) -> None:
@@ -204,6 +218,15 @@ def _overlay(draft: Draft, recipe: Recipe) -> None:
         parser=recipe.parser or draft.config.parser,
         requires=recipe.requires.removeprefix("v") or draft.config.requires,
     )
+
+
+def _left_out(recipe: Recipe) -> Iterator[str]:
+    """Yield what is said of parameters that change nothing."""
+    for key in recipe.parameters:
+        if key not in KINDS:
+            yield f"parameter {key!r} is not known and was left out"
+        elif key in SETTINGS:
+            yield f"parameter {key!r} has no effect: it is set by PADDOCK_{SETTINGS[key]}"
 
 
 def _plain(key: str, value: Any) -> Any:

@@ -36,6 +36,13 @@ KINDS: Mapping[str, Kind] = {
     "use_mmap": "boolean",
     "stop": "texts",
 }
+SETTINGS: Mapping[str, str] = {
+    "num_batch": "NUM_BATCH",
+    "num_gpu": "NUM_GPU",
+    "main_gpu": "MAIN_GPU",
+    "num_thread": "NUM_THREAD",
+}
+"""Parameters that are settings of the whole pool here, and their names."""
 OBSOLETE = frozenset(
     {
         "mirostat", "mirostat_tau", "mirostat_eta", "tfs_z", "penalize_newline", "numa", "low_vram",

@@ -11,6 +11,10 @@ from urllib.parse import unquote, urlsplit
 
 DISTRIBUTION = "paddock-llm"
 
+# The release of github.com/ollama/ollama whose API `engine.api.ollama` follows. Clients refuse
+# older versions: VS Code asks for 0.6.4 at least.
+OLLAMA_API = "0.32.15"
+
 
 def own_version() -> str:
     """Return Paddock's version; "0" where it runs from a folder that nothing installed."""

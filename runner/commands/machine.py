@@ -12,6 +12,9 @@ from paddock.runner.display import console
 
 from .exits import DONE, CommandError, guarded
 
+Prefix = Annotated[
+    str, typer.Argument(metavar="[PREFIX]", help="Only models whose names begin so.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 

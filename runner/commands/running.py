@@ -14,7 +14,7 @@ from paddock.runner.display import console
 from . import model_ref
 from .completion import model_names
 from .exits import DONE, guarded
-from .machine import Json
+from .machine import Json, Prefix
 
 if TYPE_CHECKING:
     from paddock.runner.client import Client
@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command("stop")(guarded(stop))
 
 
-def ps(as_json: Json = False) -> int:
+def ps(prefix: Prefix = "", as_json: Json = False) -> int:
     """List the models in memory, how busy they are, and which service holds them.
 
     That is `serve`, and the service in the background that runs share. RUNNING counts requests
@@ -39,7 +39,8 @@ def ps(as_json: Json = False) -> int:
     from paddock.runner.settings import read_settings
 
     held = _held(read_settings(Path.cwd()))
-    models = [row for one in held for row in one.rows]
+    rows = (row for one in held for row in one.rows)
+    models = [row for row in rows if str(row.get("name", "")).lower().startswith(prefix.lower())]
     if as_json:
         n_queued = sum(one.n_queued for one in held)
         console.say_json({"models": models, "queue_depth": n_queued})

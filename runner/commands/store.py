@@ -15,7 +15,7 @@ from paddock.runner.display import console
 
 from .completion import model_names
 from .exits import DONE, FAILED, guarded
-from .machine import Json
+from .machine import Json, Prefix
 
 if TYPE_CHECKING:
     from paddock.engine.models import ModelFinder
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
     app.command("prune")(guarded(prune))
 
 
-def list_(as_json: Json = False) -> int:
+def list_(prefix: Prefix = "", as_json: Json = False) -> int:
     """List the models on this machine."""
     from paddock.runner import service
     from paddock.runner.settings import read_settings
@@ -41,11 +41,14 @@ def list_(as_json: Json = False) -> int:
 
     settings = read_settings(Path.cwd())
     client = service.find(settings)
-    rows = listing.models(settings.pool) if client is None else listing.models_of(client)
+    every = listing.models(settings.pool) if client is None else listing.models_of(client)
+    rows = [row for row in every if row.name.lower().startswith(prefix.lower())]
     if as_json:
         console.say_json({"models": [row.as_json() for row in rows]})
     elif rows:
         console.say(listing.models_table(rows))
+    elif every:
+        console.tell(f"No model's name begins with '{prefix}'. `paddock list` shows all.")
     else:
         console.tell(
             "No model is on this machine. `paddock pull MODEL` brings one; "
@@ -72,10 +75,12 @@ def cp(
         with client:
             client.post("/api/copy", {"source": source, "destination": target})
     else:
-        from paddock.engine.store.layout import Store
+        from paddock.engine.models import ModelFinder
+        from paddock.engine.store.creation import copy
         from paddock.engine.store.names import parse_name
 
-        Store(settings.pool.models_dir).copy(parse_name(source), parse_name(target))
+        finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
+        copy(finder.store, finder, parse_name(source), parse_name(target))
     _told(f"'{source}' is called '{target}', too.", as_json, source=source, copy=target)
     return DONE
 

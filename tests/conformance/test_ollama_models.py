@@ -16,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from paddock.engine.system.distribution import OLLAMA_API, own_version
 from tests.conformance.rows import Row, check, ids
 from tests.live import Live
 
@@ -25,7 +26,8 @@ JSON = {"content-type": "application/json; charset=utf-8"}
 ALIVE = [
     Row("it says so", "GET /", None, 200, "Ollama is running"),
     Row("without a body", "HEAD /", None, 200, ""),
-    Row("a version", "GET /api/version", None, 200, {"version": "0.1.0"}, headers=JSON),
+    Row("a version", "GET /api/version", None, 200,
+        {"version": OLLAMA_API, "paddock": own_version()}, headers=JSON),
     Row("a version", "HEAD /api/version", None, 200, "", headers=JSON),
     Row("a list", "HEAD /api/tags", None, 200, "", headers=JSON),
     Row("no cloud", "GET /api/status", None, 200,
@@ -44,9 +46,18 @@ def test_the_service_says_that_it_is_there(client: httpx.Client, row: Row) -> No
     check(client, row)
 
 
-def test_open_webui_can_read_the_version(client: httpx.Client) -> None:
+def test_clients_that_ask_for_a_least_version_take_ours(client: httpx.Client) -> None:
     version = client.get("/api/version").json()["version"]
-    assert tuple(map(int, re.sub(r"^v|-.*", "", version).split("."))) >= (0, 0, 0)
+    # As Open WebUI reads it; VS Code's provider asks for 0.6.4.
+    assert tuple(map(int, re.sub(r"^v|-.*", "", version).split("."))) >= (0, 6, 4)
+
+
+def test_every_api_lists_the_same_names(client: httpx.Client) -> None:
+    names = {one["name"] for one in client.get("/api/tags").json()["models"]}
+    assert names >= {"smollm2:135m", "all-minilm:latest"}
+    assert {one["id"] for one in client.get("/v1/models").json()["data"]} == names
+    anthropics = client.get("/v1/models", headers={"anthropic-version": "2023-06-01"})
+    assert {one["id"] for one in anthropics.json()["data"]} == names
 
 
 def listed(client: httpx.Client) -> dict[str, dict[str, Any]]:
@@ -109,7 +120,7 @@ def test_continue_can_read_every_line_of_the_parameters(client: httpx.Client) ->
 def test_a_copy_is_a_model_until_it_is_deleted(client: httpx.Client) -> None:
     answer = client.post("/api/copy", json={"source": CHAT, "destination": "twin"})
     assert (answer.status_code, answer.content) == (200, b"")
-    assert "twin:latest" in listed(client)
+    assert listed(client)["twin:latest"]["digest"] == listed(client)[CHAT]["digest"]
     body = {"model": "twin", "prompt": "Hi", "stream": False, "options": {"num_predict": 1}}
     assert client.post("/api/generate", json=body).json()["model"] == "twin"
     check(client, Row("of a copy", "POST /api/copy", {"source": "twin", "destination": "twin:v2"}))
@@ -120,6 +131,25 @@ def test_a_copy_is_a_model_until_it_is_deleted(client: httpx.Client) -> None:
     check(client, Row("it is gone", "POST /api/generate", {"model": "twin", "prompt": "Hi"}, 404,
                       error="model 'twin' not found"))  # fmt: skip
     check(client, Row("but may be let go", "POST /api/show", {"model": "twin"}, 404))
+
+
+def test_a_parameter_that_changes_nothing_is_told(client: httpx.Client) -> None:
+    made = {"model": "odd", "from": CHAT, "parameters": {"num_thread": 2, "glow": 3, "top_k": 4}}
+    with client.stream("POST", "/api/create", json=made) as answer:
+        told = [json.loads(line)["status"] for line in answer.iter_lines()]
+    assert told[-1] == "success"
+    assert [line for line in told if line.startswith("parameter")] == [
+        "parameter 'num_thread' has no effect: it is set by PADDOCK_NUM_THREAD",
+        "parameter 'glow' is not known and was left out",
+    ]
+
+
+def test_a_template_that_is_nothing_but_the_prompt_is_used(client: httpx.Client) -> None:
+    made = {"model": "bare", "from": CHAT, "stream": False, "template": "{{ .Prompt }}"}
+    assert client.post("/api/create", json=made).json() == {"status": "success"}
+    asked = {"model": "bare", "prompt": "Hi there", "stream": False, "_debug_render_only": True}
+    told = client.post("/api/generate", json=asked).json()
+    assert told["_debug_info"]["rendered_template"] == "Hi there"
 
 
 def test_a_blob_is_sent_once_and_is_what_its_digest_says(live: Live, client: httpx.Client) -> None:

@@ -20,9 +20,8 @@ from paddock.engine.api.streaming import dumps, json_response
 from paddock.engine.errors import InvalidName, ModelNotFound
 from paddock.engine.request import Message
 from paddock.engine.store.cards import Card, Details, TensorInfo, cards, describe
-from paddock.engine.store.creation import create as make
+from paddock.engine.store.creation import copy as make_copy
 from paddock.engine.store.names import ModelName, parse_name
-from paddock.engine.store.recipe import Recipe
 
 from .asking import fields_of, missing
 
@@ -134,19 +133,11 @@ async def copy(request: Request) -> Response:
     from_name = _checked(source, f'source "{source}" is invalid')
     to_name = _checked(destination, f'destination "{destination}" is invalid')
     try:
-        await asyncio.to_thread(_copy, service_of(request), from_name, to_name)
+        service = service_of(request)
+        await asyncio.to_thread(make_copy, service.store, service.finder, from_name, to_name)
     except ModelNotFound:
         raise ApiError(404, f'model "{source}" not found') from None
     return Response(status_code=200)
-
-
-def _copy(service: Service, source: ModelName, destination: ModelName) -> None:
-    if service.store.find(source) is not None:
-        service.store.copy(source, destination)
-        return
-    # It lies outside of the store (in an installed package), which then gets a copy of its file.
-    recipe = Recipe(destination.full, base=source.full)
-    make(service.store, service.finder, recipe, lambda _: None)
 
 
 async def delete(request: Request) -> Response:

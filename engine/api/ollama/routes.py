@@ -9,6 +9,7 @@ from starlette.routing import BaseRoute, Route
 from paddock.engine.api.errors import ApiError, guarded
 from paddock.engine.api.service import service_of
 from paddock.engine.api.streaming import json_response
+from paddock.engine.system.distribution import OLLAMA_API
 
 from .blobs import head_blob, post_blob
 from .chat import chat
@@ -51,8 +52,8 @@ async def root(request: Request) -> Response:
 
 
 async def version(request: Request) -> Response:
-    """Tell the version, as three numbers."""
-    return json_response({"version": service_of(request).version})
+    """Return the version of Ollama's API that is implemented, and Paddock's own."""
+    return json_response({"version": OLLAMA_API, "paddock": service_of(request).version})
 
 
 async def status(request: Request) -> Response:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from paddock.engine.store.cards import (
     human_number,
     quantization,
 )
-from paddock.engine.store.creation import create
+from paddock.engine.store.creation import copy, create
 from paddock.engine.store.manifests import CONFIG, LICENSE, MODEL, PARAMS, Layer, make_manifest
 from paddock.engine.store.modelfile import parse_modelfile
 from paddock.engine.store.names import parse_name
@@ -55,7 +55,7 @@ def test_a_packaged_model_is_described_without_a_store(finder: ModelFinder) -> N
     card = describe(finder, "smollm2:135m")
     found = finder.locate("smollm2:135m")
     assert (card.name, card.origin, card.path) == ("smollm2:135m", "package", str(found.path))
-    assert card.digest == hashlib.sha256(found.path.read_bytes()).hexdigest()
+    assert re.fullmatch("[0-9a-f]{64}", card.digest)
     assert card.size_bytes == found.path.stat().st_size
     assert card.details == Details(
         "gguf", "llama", ("llama",), "134.52M", "Q4_1", context_length=8192, embedding_length=576
@@ -70,6 +70,18 @@ def test_a_packaged_model_is_described_without_a_store(finder: ModelFinder) -> N
     assert card.projector_info is None
     assert (card.tensors[0].name, card.tensors[0].shape) == ("token_embd.weight", (576, 49152))
     json.dumps(dict(card.model_info), allow_nan=False)
+
+
+@pytest.mark.parametrize("name", ["smollm2:135m", "all-minilm"])
+def test_a_packaged_model_and_its_copy_have_one_digest(finder: ModelFinder, name: str) -> None:
+    copy(finder.store, finder, parse_name(name), parse_name("twin"))
+    assert describe(finder, "twin").digest == describe(finder, name).digest
+
+
+def test_a_copy_under_the_packaged_name_is_listed_once(finder: ModelFinder) -> None:
+    copy(finder.store, finder, parse_name("all-minilm"), parse_name("all-minilm"))
+    listed = {card.name: card.origin for card in cards(finder)}
+    assert listed == {"all-minilm:latest": "store", "smollm2:135m": "package"}
 
 
 def test_the_vocabulary_is_told_on_request(finder: ModelFinder) -> None:
@@ -194,7 +206,7 @@ def test_the_list_is_newest_first_and_of_equal_names_the_store_goes_first(
     listed = cards(finder)
     stored = [card.name for card in listed if card.origin == "store"]
     assert stored == ["new:latest", "old:latest", "SmolLM2:135m"]
-    assert [card.name for card in listed if card.origin != "store"] == ["all-minilm"]
+    assert [card.name for card in listed if card.origin != "store"] == ["all-minilm:latest"]
     times = [card.modified_at for card in listed]
     assert times == sorted(times, reverse=True)
     assert all(one.tzinfo is not None for one in times)

@@ -55,13 +55,13 @@ def test_a_template_of_2023_and_several_systems_are_read(store: Store) -> None:
     ("contents", "own"),
     [
         (Contents(Path("m")), None),
-        (Contents(Path("m"), template="{{ .Prompt }}"), None),
-        (Contents(Path("m"), template="{{.Prompt}}\n"), None),
+        (Contents(Path("m"), template=""), None),
+        (Contents(Path("m"), template="{{ .Prompt }}"), "{{ .Prompt }}"),
         (Contents(Path("m"), template="{{ .System }}{{ .Prompt }}"), "{{ .System }}{{ .Prompt }}"),
         (Contents(Path("m"), Config(renderer="qwen3-coder"), template="{{ .Messages }}"), None),
     ],
 )
-def test_a_bare_template_and_one_beside_a_renderer_leave_it_to_the_files_own(
+def test_a_template_goes_before_the_files_own_unless_there_is_a_renderer(
     contents: Contents, own: str | None
 ) -> None:
     assert contents.own_template == own

@@ -39,5 +39,5 @@ def test_the_embedded_models_are_listed(tmp_path: Path) -> None:
     names = [
         row.name for row in listing.models(PoolSettings(models_dir=tmp_path, cache_dir=tmp_path))
     ]
-    assert "all-minilm" in names
+    assert "all-minilm:latest" in names
     assert names == sorted(names)
