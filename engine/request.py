@@ -217,8 +217,12 @@ class ChatRequest:
     """Whether a prompt that is too long is shortened, and this told (`prompt_tokens_original`):
     the oldest turns go, never the system's nor the last; of a `prompt`, its middle, and of a last
     turn that is too long alone as well."""
+    shifts: bool | None = None
+    """True: an answer that reaches the end of the context goes on, after half of what came before
+    was dropped (`Usage.shifted_tokens`). False: no text is cut in its middle either, so that
+    `truncates` drops whole turns only. None: texts are cut, and such an answer ends by `length`."""
     n_keep_tokens: int = 4
-    """Of a shortened `prompt`, how many stay at its beginning."""
+    """Of a shortened or shifted prompt, how many stay at its beginning."""
     wants_tokens: bool = False
     """Whether `Reply.tokens` is filled."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -239,6 +243,8 @@ class Usage:
     """Of `drafted_tokens`, those that the model would have said itself."""
     n_preempted: int = 0
     """How often it was put back to make room."""
+    shifted_tokens: int = 0
+    """Dropped from the history while it answered, see `ChatRequest.shifts`."""
     load_s: float = 0.0
     """Waited for the model to be loaded."""
     queue_s: float = 0.0

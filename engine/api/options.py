@@ -1,13 +1,12 @@
 """Ollama's `options`: sampling values, and what is asked of the model itself. Pure.
 
-Unknown ones are ignored, as are those that llama.cpp no longer has. Values that a sampler cannot
-use are brought into its range, as Ollama's does. Source: github.com/ollama/ollama, api/types.go,
-`Options.FromMap` and `DefaultOptions`.
+Unknown ones and those that llama.cpp no longer has change nothing, and are named. Values that a
+sampler cannot use are brought into its range, as Ollama's does. Source: github.com/ollama/ollama,
+api/types.go, `Options.FromMap` and `DefaultOptions`.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import secrets
 from collections.abc import Callable, Mapping
@@ -15,8 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import ApiError
-
-log = logging.getLogger(__name__)
 
 INTEGERS = frozenset(
     ("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep", "seed",
@@ -60,6 +57,8 @@ class Options:
     """Negative: all."""
     drafts: bool | None = None
     """As `paddock.engine.request.ChatRequest.drafts`."""
+    without_effect: tuple[str, ...] = ()
+    """Options that were given and change nothing: not known, obsolete, or a setting here."""
 
 
 def read_options(options: Mapping[str, Any]) -> Options:
@@ -84,6 +83,7 @@ def read_options(options: Mapping[str, Any]) -> Options:
         None if n_ctx is None or n_ctx <= 0 else max(n_ctx, MIN_CTX_TOKENS),
         min(known.get("num_keep", 4), _INT32),
         known["draft_num_predict"] != 0 if "draft_num_predict" in known else None,
+        tuple(name for name in options if name not in _SAMPLERS and name not in _OTHERS),
     )
 
 
@@ -109,7 +109,6 @@ def _typed(name: str, value: Any) -> Any:
         return value
     if name == "stop":
         return _texts(value)
-    log.warning("an invalid option was ignored: %r", name[:100])
     return None
 
 
@@ -158,3 +157,4 @@ _SAMPLERS: Mapping[str, Callable[[Any], Any]] = {
     "num_predict": _num_predict,
     "stop": lambda marks: marks,
 }
+_OTHERS = frozenset({"num_ctx", "num_keep", "draft_num_predict"})

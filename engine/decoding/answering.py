@@ -33,8 +33,10 @@ class Job:
     """Control tokens that the listener wants to read as text."""
     drafts: bool | None = None
     """As `ChatRequest.drafts`."""
-    n_ctx_tokens: int = 0
-    """The longest that prompt and answer may become together."""
+    shift_at: int = 0
+    """So long may prompt and answer become together before the history is shifted; 0: never."""
+    n_keep_tokens: int = 0
+    """At a shift, how many stay at the prompt's beginning."""
     images: tuple[PlacedImage, ...] = ()
     is_open: bool = False
     """`max_tokens` is where the context ends, not what anybody expects."""
@@ -56,6 +58,7 @@ class Answering:
     n_reused: int = 0
     n_drafted: int = 0
     n_accepted: int = 0
+    n_shifted: int = 0
     ended: DoneReason | None = None
 
     def start(self, now: float) -> bool:
@@ -82,7 +85,14 @@ class Answering:
     @property
     def n_left(self) -> int:
         """Tokens that could be guessed: the one after the last guess is said in any case."""
-        return self.job.max_tokens - self.n_answered - 1
+        n_room = self.sequence.max_tokens - len(self.sequence.answer)
+        return min(self.job.max_tokens - self.n_answered, n_room) - 1
+
+    @property
+    def must_shift(self) -> bool:
+        """Whether the context is full and the answer is to go on."""
+        n_tokens = len(self.sequence.prompt) + len(self.sequence.answer)
+        return not self.ended and 0 < self.job.shift_at <= n_tokens
 
     def accept(self, choice: Choice, model: Model, told: Told) -> None:
         """Add a token; `ended` is set where the answer ends."""
@@ -141,6 +151,7 @@ class Answering:
             "drafted_tokens": self.n_drafted,
             "accepted_tokens": self.n_accepted,
             "n_preempted": self.sequence.n_preempted,
+            "shifted_tokens": self.n_shifted,
             "queue_s": self.started_at - self.queued_at,
             "prefill_s": self.first_token_at - self.started_at,
             "decode_s": time.monotonic() - self.first_token_at,

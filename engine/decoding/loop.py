@@ -139,8 +139,10 @@ class Loop:
             self._is_open = False
 
     def _begin(self, job: Job) -> None:
+        n_room = job.shift_at - len(job.prompt) if job.shift_at else job.max_tokens
+        max_tokens = min(job.max_tokens, n_room)
         sequence = Sequence(
-            job.request_id, job.prompt, job.max_tokens, job.priority, is_open=job.is_open
+            job.request_id, job.prompt, max_tokens, job.priority, is_open=job.is_open
         )
         drafter = Drafter(job.prompt) if self._may_draft(job) else None
         self._answers[job.request_id] = Answering(job, sequence, drafter)
@@ -293,6 +295,15 @@ class Loop:
         self._scheduler.reject(piece.sequence, piece.n_drafts - n_accepted)
         if answer.ended:
             self._finish(answer, told)
+        elif answer.must_shift:
+            self._shift(answer)
+
+    def _shift(self, answer: Answering) -> None:
+        job = answer.job
+        n_left = job.max_tokens - answer.n_answered
+        answer.n_shifted += self._scheduler.shift(
+            answer.sequence, job.n_keep_tokens, job.shift_at, n_left
+        )
 
     def _finish(self, answer: Answering, told: Told) -> None:
         answer.finish(told)

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from paddock.engine.dialogue.shortening import without_middle
+
 from .budget import shares
 from .places import Places, Source
 from .prefixes import shared_beginning
@@ -84,7 +86,35 @@ class Scheduler:
         sequence.state = "finished"
 
     def put_back(self, sequence: Sequence) -> None:
-        """Return a running sequence to the queue; what it has said becomes a part of its prompt."""
+        """Return a running sequence to the queue, to make room for others."""
+        self._requeue(sequence)
+        sequence.n_preempted += 1
+        self.n_preempted += 1
+
+    def shift(self, sequence: Sequence, n_keep: int, n_most_tokens: int, max_tokens: int) -> int:
+        """Drop the older half of a full sequence's history, and let it go on.
+
+        What is left is computed again when its turn comes.
+
+        Args:
+            sequence: a running one.
+            n_keep: so many tokens stay at the beginning.
+            n_most_tokens: so long may prompt and answer become together.
+            max_tokens: so many may still be said.
+
+        Returns:
+            How many tokens were dropped.
+        """
+        self._requeue(sequence)
+        n_before = len(sequence.prompt)
+        n_keep = max(0, min(n_keep, n_most_tokens - 1))
+        n_left = n_most_tokens - max((n_most_tokens - n_keep) // 2, 1)
+        sequence.prompt = without_middle(sequence.prompt, n_left, n_keep)
+        sequence.max_tokens = min(max_tokens, n_most_tokens - len(sequence.prompt))
+        return n_before - len(sequence.prompt)
+
+    def _requeue(self, sequence: Sequence) -> None:
+        """Let it wait again; what it has said becomes a part of its prompt."""
         self.running.remove(sequence)
         self.places.put_back(sequence)
         sequence.prompt = np.concatenate([sequence.prompt, np.array(sequence.answer, np.int32)])
@@ -92,8 +122,6 @@ class Scheduler:
         sequence.answer.clear()
         sequence.drafts.clear()
         sequence.seq_id, sequence.n_computed, sequence.state = -1, 0, "waiting"
-        sequence.n_preempted += 1
-        self.n_preempted += 1
         self.waiting.append(sequence)
 
     def next_turn(self, now_s: float = 0.0) -> Turn:

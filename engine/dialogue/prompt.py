@@ -105,7 +105,8 @@ class Prompter:
             BadRequest: the model's template refuses it, or a tool is wanted that there is not.
         """
         limit = None
-        if request.truncates and n_ctx_tokens:
+        is_cut = request.prompt is None or request.shifts is not False
+        if request.truncates and is_cut and n_ctx_tokens:
             limit = limit_of(request, sampling.max_tokens, n_ctx_tokens)
             limit = limit if limit.n_goal > 0 else None
         if request.prompt is not None:
@@ -158,7 +159,7 @@ class Prompter:
         messages, read = request.messages, self._tokeniser
         if n_turns > limit.n_most:
             messages = fewer_turns(messages, limit, count)
-            if count(messages) > limit.n_most:
+            if count(messages) > limit.n_most and request.shifts is not False:
                 messages = shorter_last(messages, limit, count, read.plain, read.text)
         n_room = max(0, limit.n_goal - count(messages))
         before = read.known(request.prompt_tokens)

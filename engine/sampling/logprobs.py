@@ -1,7 +1,7 @@
-"""Log probabilities of chosen tokens: those of the model itself. Pure NumPy.
+"""Log probabilities of chosen tokens. Pure NumPy.
 
-They are taken from the row as the model gave it, before bias, penalties, constraint and
-temperature, as vLLM does: so they can be compared across requests.
+They are taken after bias and, in greedy answers, after penalties: the likeliest token is then the
+one that is chosen. Constraint and temperature come later, so answers can be compared.
 """
 
 from __future__ import annotations

@@ -97,10 +97,11 @@ class Picker:
             row: logits, shape (n_vocab,); llama.cpp's own memory, changed in place.
             batch_index: place of the row's token in the last batch.
         """
+        # After bias and greedy penalties: the likeliest token is then the one that is chosen.
+        self._adjust(row)
         likely = None
         if self._n_logprobs is not None:
             likely = RowLogprobs(row, self._n_logprobs, self._model.piece)
-        self._adjust(row)
         if self._guided is None:
             token = self._pick(context, row, batch_index)
         else:

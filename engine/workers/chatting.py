@@ -18,7 +18,7 @@ from paddock.engine.errors import PromptTooLong
 from paddock.engine.native.context import Context, ContextOptions
 from paddock.engine.native.model import Model
 from paddock.engine.profile.profile import Profile
-from paddock.engine.request import Sampling
+from paddock.engine.request import ChatRequest, Sampling
 from paddock.engine.sampling.constraint import Grammars
 from paddock.engine.sampling.picker import Picker
 
@@ -31,6 +31,9 @@ Send = Callable[[Head], None]
 # What jobs say goes out so often at most. Each frame wakes the pool's process, which takes a core
 # from the threads that compute: with one every 8 ms, one sequence on 2 cores lost a fifth.
 HOLD_S = 0.05
+
+# An answer whose history shifts may be as long as so many contexts, as in Ollama.
+MOST_SHIFTED_CONTEXTS = 10
 
 
 class ChatService:
@@ -82,6 +85,10 @@ class ChatService:
         request, n_ctx_tokens = order.request, min(order.n_ctx_tokens, self._load.n_ctx_tokens)
         prompted = self._prompter.chat(request, _until_whole(order), n_ctx_tokens)
         budget = _budget(prompted, order, n_ctx_tokens)
+        shifts = bool(request.shifts) and not prompted.images
+        if shifts:
+            most, asked = n_ctx_tokens * MOST_SHIFTED_CONTEXTS, order.sampling.max_tokens or 0
+            budget = min(asked, most) if asked > 0 else most
         wish = prompted.constraint
         picker = Picker(
             order.sampling,
@@ -102,11 +109,19 @@ class ChatService:
             picker,
             prompted.listener,
             prompted.shown,
-            False if prompted.images else request.drafts,
+            False if prompted.images or shifts else request.drafts,
             images=prompted.images,
+            shift_at=n_ctx_tokens if shifts else 0,
+            n_keep_tokens=self._n_keep(request, prompted) if shifts else 0,
             is_open=not request.reserves_answer,
             wants_tokens=request.wants_tokens,
         )
+
+    @staticmethod
+    def _n_keep(request: ChatRequest, prompted: Prompted) -> int:
+        """Return how many tokens stay at the beginning of a shifted history."""
+        n = request.n_keep_tokens
+        return len(prompted.tokens) if n < 0 else n + 1  # one for the beginning's own token
 
     def _tell(self, told: Told) -> None:
         for chunk in told.chunks:

@@ -17,8 +17,8 @@ CHAT = "smollm2:135m"
 NDJSON = "application/x-ndjson"
 SHORT = {"num_predict": 6, "seed": 1}
 METRICS = {
-    "total_duration", "prompt_eval_count", "prompt_eval_duration", "eval_count", "eval_duration",
-    "queue_duration", "cached_tokens",
+    "total_duration", "load_duration", "prompt_eval_count", "prompt_eval_duration", "eval_count",
+    "eval_duration", "queue_duration", "cached_tokens",
 }  # fmt: skip
 
 
@@ -155,6 +155,58 @@ def test_log_probabilities_come_with_the_pieces_they_belong_to(client: httpx.Cli
     bare = whole(client, "/api/generate", {**body, "top_logprobs": 0})
     assert "top_logprobs" not in bare["logprobs"][0]
     assert "logprobs" not in whole(client, "/api/generate", {**body, "logprobs": False})
+
+
+def test_greedy_log_probabilities_are_those_of_what_was_chosen(client: httpx.Client) -> None:
+    """The model's own penalty of 1.1 changes which of two tokens is the likelier one."""
+    counting = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 1, 2, 3, 4, 5, 6, 7, 8,"
+    body = {"model": CHAT, "prompt": counting, "logprobs": True, "top_logprobs": 1,
+            "options": {"num_predict": 24, "temperature": 0, "repeat_penalty": 1.5}}  # fmt: skip
+    told = whole(client, "/api/generate", body)["logprobs"]
+    assert all(one["top_logprobs"][0]["token"] == one["token"] for one in told)
+    asked = {"model": CHAT, "messages": [{"role": "user", "content": counting}], "max_tokens": 24,
+             "temperature": 0, "logprobs": True, "top_logprobs": 1}  # fmt: skip
+    (choice,) = client.post("/v1/chat/completions", json=asked).json()["choices"]
+    content = choice["logprobs"]["content"]
+    assert all(one["top_logprobs"][0]["token"] == one["token"] for one in content)
+
+
+SMALL = {"num_ctx": 64, "num_predict": 100, "temperature": 0}
+
+
+def test_a_history_is_shifted_where_that_is_asked_for(client: httpx.Client) -> None:
+    body = {"model": CHAT, "raw": True, "prompt": "One, two, three,", "format": {"type": "array",
+            "items": {"type": "integer"}, "minItems": 40}, "options": SMALL}  # fmt: skip
+    told = whole(client, "/api/generate", {**body, "shift": True})
+    assert told["eval_count"] == 100
+    assert told["shifted_tokens"] >= 30
+    for shift in ({}, {"shift": False}):
+        told = whole(client, "/api/generate", {**body, **shift})
+        assert told["eval_count"] == 64 - told["prompt_eval_count"]
+        assert "shifted_tokens" not in told
+
+
+def test_without_shift_whole_turns_go_and_no_text_is_cut(client: httpx.Client) -> None:
+    old = [{"role": role, "content": "word " * 60} for role in ("user", "assistant")]
+    turns = [*old, {"role": "user", "content": "And now?"}]
+    body = {
+        "model": CHAT,
+        "messages": turns,
+        "shift": False,
+        "options": {**SMALL, "num_predict": 3},
+    }
+    told = whole(client, "/api/chat", body)
+    assert told["truncated"] is True
+    assert told["prompt_tokens_original"] > 120 > told["prompt_eval_count"]
+
+
+def test_options_without_effect_are_named(client: httpx.Client) -> None:
+    options = {"num_thread": 3, "mirostat": 1, "glow": 2, "top_k": 4, "num_predict": 1, "a b": 1}
+    body = {"model": CHAT, "prompt": "Hi", "options": options, "stream": False}
+    said = client.post("/api/generate", json=body).headers["warning"]
+    assert said == '299 paddock "options without effect: glow, mirostat, num_thread"'
+    fine = {**body, "options": {"top_k": 4, "num_predict": 1}}
+    assert "warning" not in client.post("/api/generate", json=fine).headers
 
 
 def test_options_are_heeded_and_unknown_ones_ignored(client: httpx.Client) -> None:

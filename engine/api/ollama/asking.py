@@ -142,7 +142,8 @@ def base_request(asked: Asked, messages: tuple[Message, ...], think: Think | Non
         n_logprobs=n_logprobs if flag_of(body, "logprobs") else None,
         drafts=options.drafts,
         reserves_answer=False,
-        truncates=flag_of(body, "truncate", True) and flag_of(body, "shift", True),
+        truncates=flag_of(body, "truncate", True),
+        shifts=flag_of(body, "shift") if body.get("shift") is not None else None,
         n_keep_tokens=options.n_keep_tokens,
         defaults=defaults(),
     )

@@ -34,11 +34,13 @@ async def embed(request: Request) -> Response:
     if not texts:
         await _load(request, asked)
         return json_response({"model": asked.model, "embeddings": []})
+    found_s = time.monotonic() - asked.began
     reply = await _vectors(request, asked, texts)
-    told: dict[str, Any] = {"total_duration": nanoseconds(time.monotonic() - asked.began)}
-    if reply.usage.load_s:
-        told["load_duration"] = nanoseconds(reply.usage.load_s)
-    told["prompt_eval_count"] = reply.usage.prompt_tokens
+    told: dict[str, Any] = {
+        "total_duration": nanoseconds(time.monotonic() - asked.began),
+        "load_duration": nanoseconds(found_s + reply.usage.load_s),
+        "prompt_eval_count": reply.usage.prompt_tokens,
+    }
     told["queue_duration"] = nanoseconds(reply.usage.queue_s)
     told["cached_tokens"] = reply.usage.prompt_reused_tokens
     n_cut = sum(reply.n_cut_tokens)
@@ -47,7 +49,7 @@ async def embed(request: Request) -> Response:
         told |= {"truncated": True, "prompt_tokens_original": n_original}
     vectors = await asyncio.to_thread(written, reply.vectors)
     raw = b'{"model":%b,"embeddings":%b,%b' % (dumps(asked.model), vectors, dumps(told)[1:])
-    return _json(raw, warning(n_original) if n_cut else None)
+    return _json(raw, warning(asked, n_original if n_cut else None))
 
 
 async def embeddings(request: Request) -> Response:
