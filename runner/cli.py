@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from .commands import completion
+from .commands import completion, like_ollama
 from .commands.exits import INTERRUPTED
 from .commands.helping import reads_well
 from .display import console
@@ -75,16 +75,20 @@ def application(command: str | None = None) -> typer.Typer:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from paddock.engine.system.distribution import own_version
+        from paddock.engine.system.distribution import OLLAMA_API, own_version
 
-        console.say(f"paddock {own_version()}")
+        own = f"paddock {own_version()}"
+        called = like_ollama.is_ollama(sys.argv[0])
+        console.say(f"ollama version is {OLLAMA_API} ({own})" if called else own)
         raise typer.Exit
 
 
 def _root(
     version: Annotated[
         bool,
-        typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version."),
+        typer.Option(
+            "--version", "-V", "-v", callback=_version, is_eager=True, help="Show the version."
+        ),
     ] = False,
 ) -> None:
     """Declarative YAML pipelines for local language models."""
@@ -126,6 +130,7 @@ def main(begun: Callable[[], None] = lambda: None) -> None:
     # 140,000 objects that stay; each 50,000 of them cost 10 ms where they are looked through.
     gc.set_threshold(200_000, 10, 10)
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    sys.argv[1:] = like_ollama.arguments(sys.argv[0], sys.argv[1:])
     try:
         app = application(_command())
         begun()

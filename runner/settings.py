@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,13 @@ class Settings:
     """A PostgreSQL database that several machines share; empty: a file beside each pipeline."""
     unattended: UnattendedSettings = field(default_factory=UnattendedSettings)
     is_debug: bool = False
-    """Show tracebacks."""
+    """Log each request, load and eviction of the service."""
     keeps_no_history: bool = False
     """Whether what was asked in the terminal chat is forgotten with it."""
     origins: Mapping[str, str] | None = None
     """Which setting came from where, for `paddock doctor`; defaults are left out."""
+    without_effect: tuple[str, ...] = ()
+    """Variables of Ollama's that are set and change nothing here."""
 
     def value(self, name: str) -> Any:
         """Give the value of the setting of this name; see `NAMES`."""
@@ -156,15 +158,13 @@ NAMES: Mapping[str, _Name] = {
     "max_ledger": _Name(values.size, "unattended.max_ledger_bytes"),
     "nohistory": _Name(values.flag, "keeps_no_history", in_ollama=True),
     "debug": _Name(values.flag, "is_debug", in_ollama=True),
-    # llama.cpp has what it was built for, and chooses by itself; Ollama has several to choose from.
-    "llm_library": _Name(values.ignored, "", in_ollama=True),
 }
 
 BESIDE_A_PIPELINE = frozenset((
     "chat_model", "embed_model", "draft_models", "context_length", "keep_alive", "num_parallel",
     "max_loaded_models", "max_queue", "max_wait", "pool_wait", "load_timeout", "num_gpu",
     "main_gpu", "split_mode", "gpu_overhead", "allow_cpu", "num_batch", "num_thread",
-    "flash_attention", "kv_cache_type", "cache_layout", "cache_shelf", "profile_s", "llm_library",
+    "flash_attention", "kv_cache_type", "cache_layout", "cache_shelf", "profile_s",
     "max_attempts", "max_restarts", "keep_runs", "keep_calls", "max_ledger",
 ))  # fmt: skip
 """What a file beside a pipeline may set: which models, how they run, how often a document is
@@ -198,7 +198,19 @@ def read_settings(
         if field not in chosen:
             chosen[field] = _value(name, origin, value, home)
             origins[name] = origin
-    return _settings(chosen, origins, home)
+    return replace(_settings(chosen, origins, home), without_effect=_without_effect(environ))
+
+
+def _without_effect(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the variables of Ollama's that are set and that no setting reads."""
+    read = {f"OLLAMA_{name.upper()}" for name, known in NAMES.items() if known.in_ollama}
+    return tuple(
+        sorted(
+            name
+            for name, value in environ.items()
+            if name.startswith("OLLAMA_") and name not in read and value.strip()
+        )
+    )
 
 
 def _home() -> Path:

@@ -104,10 +104,6 @@ def rate(value: object) -> int | None:
     return max(1, round(n * per_minute)) if n else None
 
 
-def ignored(value: object) -> None:
-    """Take anything, to no effect."""
-
-
 def keep_alive(value: object) -> float:
     """Give seconds, -1 for ever.
 

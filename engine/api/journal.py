@@ -5,6 +5,7 @@ Knows no prompt and no answer: neither can reach a log or the status page from h
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import MutableMapping
@@ -13,9 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from paddock.engine.request import DoneReason, Usage
-from paddock.engine.residency.events import Deaf
+from paddock.engine.residency.events import Deaf, Leaving, Refusal
 
 from .http_metrics import HttpMetrics
+
+log = logging.getLogger(__name__)
 
 Fate = Literal["answered", "gone", "failed"]
 """How it ended: with an answer, good or bad; the client left; the service broke."""
@@ -98,7 +101,34 @@ def note_model(name: str) -> None:
 
 
 class JournalEars(Deaf):
-    """Hears from a pool what each request cost; give it as `LocalPool(events=…)`."""
+    """Hears from a pool what each request cost; give it as `LocalPool(events=…)`.
+
+    Logs loads, evictions and deaths at level DEBUG, for `paddock serve --debug`.
+    """
+
+    def loaded(self, model: str, seconds: float) -> None:
+        """Log a load."""
+        log.debug("loaded %s in %.1f s", model, seconds)
+
+    def unloaded(self, model: str, why: Leaving) -> None:
+        """Log that a model has gone."""
+        log.debug("unloaded %s: %s", model, why)
+
+    def died(self, model: str, reason: str) -> None:
+        """Log a worker's end."""
+        log.debug("the worker of %s ended: %s", model, reason)
+
+    def widened(self, model: str, n_ctx_tokens: int) -> None:
+        """Log a longer context."""
+        log.debug("context of %s is now %d tokens", model, n_ctx_tokens)
+
+    def requeued(self, model: str) -> None:
+        """Log a request that is sent again."""
+        log.debug("a request to %s is sent again: its worker ended", model)
+
+    def refused(self, model: str, why: Refusal) -> None:
+        """Log a request that was not taken."""
+        log.debug("a request to %s was refused: %s", model, why)
 
     def answered(self, model: str, reason: DoneReason, usage: Usage, first_s: float) -> None:
         """Note a chat's tokens; one request may have several answers."""

@@ -89,6 +89,8 @@ def chat(
             "--keepalive", "--keep-alive", metavar="TIME", help="How long the model stays."
         ),
     ] = None,
+    pull: Annotated[bool | None, typer.Option("--pull/--no-pull", hidden=True)] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", hidden=True)] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Tell times.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Do not draw Markdown.")] = False,
 ) -> int:
@@ -111,11 +113,39 @@ def chat(
 
     settings = read_settings(Path.cwd())
     with serving(settings, model) as client:
+        if pull is not None:
+            _found(client, model, pull, insecure)
         session = talk.open_session(client, model, **wishes)
         if text is None:
             _converse(client, session, settings, images or [])
             return DONE
         return _ask(client, session, text, images or [])
+
+
+def _found(client: Client, model: str, pulls: bool, is_insecure: bool) -> None:
+    """Look for the model of `run MODEL`; `pulls` brings one that is missing.
+
+    Raises:
+        CommandError: there is none, and no pipeline of that name either.
+    """
+    from paddock.runner.client import ServiceError
+    from paddock.runner.terminal.talk import NOT_FOUND
+
+    try:
+        client.post("/api/show", {"model": model})
+    except ServiceError as error:
+        if error.status != NOT_FOUND:
+            raise
+        if pulls:
+            from .transfers import pull
+
+            if pull(model, insecure=is_insecure) != DONE:
+                raise typer.Exit(INTERRUPTED) from None
+            return
+        raise CommandError(
+            f"There is no pipeline '{model}' and no model of that name here.\n"
+            f"  Name a file or a folder with a pipeline, or bring the model: `paddock pull {model}`"
+        ) from None
 
 
 def _ask(client: Client, session: Session, text: str, images: list[str]) -> int:

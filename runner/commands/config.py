@@ -49,15 +49,15 @@ def config(as_json: Json = False) -> int:
 
 
 def rows(settings: Settings) -> tuple[Row, ...]:
-    """Give every setting in the order of the documentation."""
+    """Return every setting in the order of the documentation, then what has no effect."""
     origins = settings.origins or {}
-    return tuple(_row(name, settings, origins.get(name, DEFAULT)) for name in NAMES)
+    known = (_row(name, settings, origins.get(name, DEFAULT)) for name in NAMES)
+    unread = (Row(name, None, "environment", "has no effect") for name in settings.without_effect)
+    return (*known, *unread)
 
 
 def _row(name: str, settings: Settings, origin: str) -> Row:
     known = NAMES[name]
-    if not known.field:
-        return Row(name, None, origin, "has no effect")
     value = settings.value(name)
     if known.is_secret:
         return Row(name, _HIDDEN if value else None, origin)

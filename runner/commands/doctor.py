@@ -319,8 +319,9 @@ def _how_to_get(role: str, ref: str) -> str:
 
 
 def _origins(settings: Settings) -> Iterator[Finding]:
-    if "llm_library" in (settings.origins or {}):
-        yield Finding("settings", "ok", "LLM_LIBRARY has no effect: llama.cpp is as it was built")
+    if settings.without_effect:
+        told = ", ".join(settings.without_effect)
+        yield Finding("settings", "ok", f"without effect here: {told}")
     if settings.origins:
         told = ", ".join(f"{name} ({origin})" for name, origin in settings.origins.items())
         yield Finding("settings", "ok", told)

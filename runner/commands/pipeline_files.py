@@ -19,14 +19,12 @@ _HAS_STEPS = re.compile(r"^(?:steps|'steps'|\"steps\")[ \t]*:", re.MULTILINE)
 _N_NAMED = 5  # files named in a message
 
 
-def pipeline_file(
-    text: str, command: str, *, may_be_model: bool = False, with_prompts: bool = False
-) -> Path:
+def pipeline_file(text: str, command: str, *, with_prompts: bool = False) -> Path:
     """Return the pipeline that is meant: a file, or the one of a folder.
 
-    In a folder it is `pipeline.yaml`, else the only YAML file with `steps`. `command` is named in
-    what a person may type instead. `may_be_model`: the word is also where others write a model's
-    name. `with_prompts`: the only `.prompt.yml` of a folder without a pipeline counts too.
+    In a folder it is `pipeline.yaml`, else the only YAML file with `steps`. The ending `.yaml` may
+    be left out. `command` is named in what a person may type instead. `with_prompts`: the only
+    `.prompt.yml` of a folder without a pipeline counts too.
 
     Raises:
         CommandError: there is none, or there are several, with what was found.
@@ -43,16 +41,18 @@ def pipeline_file(
         )
     if path.is_dir():
         return _in_folder(path, command, with_prompts=with_prompts)
-    if path.exists():
-        return path
+    if (found := named_file(text)) is not None:
+        return found
     if path.is_symlink():
         raise CommandError(f"'{text}' is a link to what is not there.\n  Mend the link.")
-    if may_be_model and _looks_like_a_model(text):
-        raise CommandError(
-            f"There is no file '{text}'.\n  To talk to a model, `paddock chat {text}` is meant; "
-            "`paddock run` takes a pipeline."
-        )
     raise CommandError(f"There is no file '{text}'.{_near(path)}")
+
+
+def named_file(text: str) -> Path | None:
+    """Return the file or folder of this name, with the ending `.yaml` or `.yml` where it lacks."""
+    path = Path(text)
+    names = (path, path.with_name(f"{path.name}.yaml"), path.with_name(f"{path.name}.yml"))
+    return next((name for name in names[: 3 if path.name else 1] if name.exists()), None)
 
 
 def is_text(text: str) -> bool:
@@ -128,8 +128,8 @@ def _listed(files: Sequence[Path]) -> str:
     return f"{names} and {more} more" if more > 0 else names
 
 
-def _looks_like_a_model(text: str) -> bool:
-    """Tell whether this is `name:tag`, `owner/name` or a bare name rather than a file's."""
+def looks_like_a_model(text: str) -> bool:
+    """Return whether this is `name:tag`, `owner/name` or a bare name rather than a file's."""
     is_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)*(:[\w.-]+)?", text) is not None
     return is_name and not text.startswith((".", "-")) and (":" in text or not Path(text).suffix)
 

@@ -185,6 +185,10 @@ def run(
 
     flags = flags_of(pool, allow) | ({"log_json": True} if log_json else {})
     settings = read_settings(path.parent, flags=flags)
+    if file is not None:
+        from .like_ollama import tell_of_model
+
+        tell_of_model(file, path, settings)
     is_log = settings.service.is_log_json
     reports = Reports(path, junit, summary)
     watching = progress.watching(is_quiet_stdout=as_json, is_log=is_log)
@@ -232,7 +236,7 @@ def _asked(
 
         path = None if file is None else pipeline_file(file, "run")
         return resumed(resume, path, given)
-    return pipeline_file(HERE if file is None else file, "run", may_be_model=True), given
+    return pipeline_file(HERE if file is None else file, "run"), given
 
 
 def flags_of(pool: str | None, allow: str | None) -> dict[str, object]:

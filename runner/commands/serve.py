@@ -50,7 +50,9 @@ def serve(
         str | None,
         typer.Option("--keepalive", "--keep-alive", metavar="TIME", help="How long a model stays."),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Log more.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Log each request, load and eviction.")
+    ] = False,
 ) -> int:
     """Serve models over HTTP: Ollama's API and OpenAI's."""
     from paddock.runner.settings import read_settings
@@ -66,6 +68,8 @@ def serve(
     refuse_open(settings)
     with _door(settings) as door:
         _log(is_debug=settings.is_debug)
+        if settings.is_debug:
+            settings = replace(settings, service=replace(settings.service, access_log=True))
         _run(settings, door)
     return DONE
 
@@ -178,6 +182,6 @@ def _ready(settings: Settings, door: socket.socket) -> None:
     if not service.is_loopback:
         who = "whoever has a key" if service.api_keys_file else "ANYBODY, WITHOUT A KEY"
         console.tell(f"It listens on {real.service.netloc}: {who} may use it.")
-    if "llm_library" in (settings.origins or {}):
-        console.tell("LLM_LIBRARY has no effect: llama.cpp is as it was built.")
+    if settings.without_effect:
+        console.tell(f"Without effect here: {', '.join(settings.without_effect)}.")
     console.tell("Ctrl-C ends it.")

@@ -38,7 +38,9 @@ def up(
         str | None,
         typer.Option(metavar="URL,...", help="Ask these servers in place of this machine's pool."),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Log more.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Log loads and evictions of models, too.")
+    ] = False,
     log_json: Annotated[
         bool, typer.Option("--log-json", help="Log one JSON object a line, runs' items too.")
     ] = False,

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from .entries import too_new, unreadable
 
-VERSION = 4
+VERSION = 3
 """Of the tables; see `tables` for how older ones become this one."""
 
 WAIT_S = 30.0

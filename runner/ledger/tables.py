@@ -198,19 +198,6 @@ holders = Table(
     Column("seen", Float, nullable=False),
 )
 
-attempts = Table(
-    "attempts",
-    METADATA,
-    Column("scope", Text, primary_key=True),
-    Column("key", Text, primary_key=True),
-    Column("run", Text, primary_key=True),
-    Column("hash", Text, nullable=False),
-    Column("at", Float, nullable=False),
-    Column("around_scope", Text),
-    Column("around_key", Text),
-    sqlite_with_rowid=False,
-)
-
 Migration = Callable[[Connection], None]
 
 
@@ -238,12 +225,7 @@ def _to_3(connection: Connection) -> None:
         table.create(connection)
 
 
-def _to_4(connection: Connection) -> None:
-    """Add the attempts: which items each run has begun and not ended."""
-    attempts.create(connection)
-
-
-MIGRATIONS: Mapping[int, Migration] = {1: _to_2, 2: _to_3, 3: _to_4}
+MIGRATIONS: Mapping[int, Migration] = {1: _to_2, 2: _to_3}
 """From which version → what brings it to the next one."""
 
 

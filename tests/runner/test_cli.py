@@ -281,16 +281,6 @@ def test_a_file_that_is_not_there_hides_no_fault_of_another(tmp_path: Path) -> N
     ]
 
 
-def test_a_model_in_place_of_a_pipeline_leads_to_chat() -> None:
-    result = paddock("run", "llama3.2:3b")
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == (
-        "There is no file 'llama3.2:3b'.\n"
-        "  To talk to a model, `paddock chat llama3.2:3b` is meant; "
-        "`paddock run` takes a pipeline.\n"
-    )
-
-
 def test_inputs_are_names_and_values() -> None:
     assert parse_inputs(["a=1", "b=x=y", "c="]) == {"a": "1", "b": "x=y", "c": ""}
 

@@ -153,10 +153,13 @@ def test_no_setting_of_the_service_is_without_a_name() -> None:
     assert own - named == {"host", "port"}  # the address has them
 
 
-def test_ollamas_library_is_accepted_to_no_effect(tmp_path: Path) -> None:
-    settings = read(tmp_path, OLLAMA_LLM_LIBRARY="cuda_v12")
+def test_ollamas_variables_that_nothing_reads_are_known_as_without_effect(tmp_path: Path) -> None:
+    settings = read(
+        tmp_path, OLLAMA_LLM_LIBRARY="cuda_v12", OLLAMA_NEW="1", OLLAMA_EMPTY="", OLLAMA_DEBUG="1"
+    )
     assert settings.pool == read(tmp_path).pool
-    assert settings.origins == {"llm_library": "OLLAMA_LLM_LIBRARY"}
+    assert settings.origins == {"debug": "OLLAMA_DEBUG"}
+    assert settings.without_effect == ("OLLAMA_LLM_LIBRARY", "OLLAMA_NEW")
 
 
 def test_ollamas_zero_means_decide_yourself(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
 
 def test_what_has_no_effect_says_so(tmp_path: Path) -> None:
     told = shown(tmp_path, OLLAMA_LLM_LIBRARY="cuda_v12")
-    assert told["llm_library"] == ("(has no effect)", "OLLAMA_LLM_LIBRARY")
+    assert told["OLLAMA_LLM_LIBRARY"] == ("(has no effect)", "environment")
 
 
 def test_a_machine_gets_an_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
