@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
+from paddock.engine.system import private
+
 from .observer import ItemState, Silent
 
 if TYPE_CHECKING:
@@ -217,5 +219,5 @@ def _opened(out: Path | IO[str]) -> IO[str]:
     """Open a journal's file when it has its first line: a run that never begins has none."""
     if not isinstance(out, Path):
         return out
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return out.open("a", encoding="utf-8")
+    private.folder(out.parent)
+    return private.opened(out, "a")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.request import Usage
+from paddock.engine.system import private
 
 from .made import StepMade, StepSum
 from .observer import ItemState, Observer
@@ -108,9 +109,9 @@ class Tally:
         if self._log is None:
             return
         try:
-            self._log.parent.mkdir(parents=True, exist_ok=True)
+            private.folder(self._log.parent)
             trace = "".join(traceback.format_exception(error))
-            with self._log.open("a", encoding="utf-8") as file:
+            with private.opened(self._log, "a") as file:
                 file.write(self.secrets.redact(f"{where}\n{trace}\n"))
         except OSError as refused:  # the error itself is told all the same
             self.note(f"{self._log}: what happened cannot be written ({refused.strerror}).")

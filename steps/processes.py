@@ -30,6 +30,8 @@ _WORDS_CHARS = 80
 _INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR",
               "TERM", "SYSTEMROOT", "TEMP", "TMP", "PATHEXT", "COMSPEC", "USERPROFILE")  # fmt: skip
 
+_OF_PYTHON = ("VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+
 
 class TooMuch(StepError):
     """A command wrote more than is kept; it was ended."""
@@ -81,6 +83,16 @@ def clean_environ(added: Mapping[str, str], environ: Mapping[str, str]) -> dict[
         if name in _INHERITED or name.startswith("LC_")
     }
     return {**kept, **added}
+
+
+def python_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a Python process that calls functions of others.
+
+    >>> python_environ({"PATH": "/bin", "PYTHONPATH": "lib", "PADDOCK_API_KEY": "x"})["PYTHONPATH"]
+    'lib'
+    """
+    kept = {n: v for n, v in environ.items() if n.startswith("PYTHON") or n in _OF_PYTHON}
+    return clean_environ({**kept, "PYTHONSAFEPATH": "1", "PYTHONIOENCODING": "utf-8"}, environ)
 
 
 def is_there(program: str, cwd: Path, environ: Mapping[str, str]) -> bool:

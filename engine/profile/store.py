@@ -21,6 +21,7 @@ from typing import Any
 from paddock.engine.hardware import read_cpu
 from paddock.engine.native.build import find_build
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system import private
 
 from .profile import Profile, ProfileUnreadable, read
 
@@ -70,8 +71,8 @@ def write_json(file: Path, data: object) -> bool:
     """Write a small file as a whole; return False where its folder cannot be written."""
     aside = file.with_name(f"{file.name}.{os.getpid()}.{time.monotonic_ns()}")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(data), "utf-8")
+        private.folder(file.parent)
+        private.write(aside, json.dumps(data))
         aside.replace(file)
     except OSError:
         with suppress(OSError):

@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from paddock.engine.system import private
 from paddock.engine.workers.load import Load, Taken
 
 
@@ -70,8 +71,8 @@ class SizeBook:
         }
         aside = self._file.with_name(f"{self._file.name}.{os.getpid()}")
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(json.dumps(rows), "utf-8")
+            private.folder(self._file.parent)
+            private.write(aside, json.dumps(rows))
             aside.replace(self._file)
         except OSError:
             with contextlib.suppress(OSError):

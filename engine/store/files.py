@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 
 from paddock.engine.errors import ModelBroken
 from paddock.engine.gguf import Header, read_header
+from paddock.engine.system import private
 
 _K = TypeVar("_K", bound=Hashable)
 _V = TypeVar("_V")
@@ -125,8 +126,8 @@ class _DigestCache:
         """Replace the cache; it is only a cache, so a folder that cannot be written is no fault."""
         aside = self._file.with_name(f"{self._file.name}.{os.getpid()}.{threading.get_ident()}")
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(json.dumps(entries), "utf-8")
+            private.folder(self._file.parent)
+            private.write(aside, json.dumps(entries))
             aside.replace(self._file)
         except OSError:
             aside.unlink(missing_ok=True)

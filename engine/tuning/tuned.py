@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from paddock.engine.system import private
+
 _FOLDER = "tuned"
 VERSION = 1
 
@@ -107,10 +109,10 @@ class TunedBook:
             OSError: the folder cannot be written.
         """
         before = _read(self._file(tuned.original))
-        self.folder.mkdir(parents=True, exist_ok=True)
+        private.folder(self.folder)
         file = self._file(tuned.original)
         aside = file.with_name(f"{file.name}.{os.getpid()}")
-        with aside.open("w", encoding="utf-8") as stream:
+        with private.opened(aside) as stream:
             stream.write(json.dumps(asdict(tuned)))
             stream.flush()
             os.fsync(stream.fileno())

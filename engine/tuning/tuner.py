@@ -24,6 +24,7 @@ from paddock.engine.gguf import BLOCKS, TYPE_NAMES, Header, Tensor, read_header
 from paddock.engine.hardware import read_disk
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system import private
 from paddock.engine.workers.deaths import also, death, has_crashed, without_context
 from paddock.engine.workers.fallback import (
     Fallback,
@@ -113,8 +114,8 @@ def tune(wish: Wish, settings: PoolSettings, note: Note) -> Tuned:
 def _alone(folder: Path, facts: ModelFacts) -> Iterator[None]:
     """Be the only one that makes a copy of this model."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{facts.digest}.lock", timeout=0)
+        private.folder(folder)
+        lock = FileLock(folder / f"{facts.digest}.lock", timeout=0, mode=private.FILE)
         lock.acquire()
     except Timeout:
         text = f"another `paddock tune` is making a copy of '{facts.name}'; wait for it"

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from uuid import uuid4
 
+from paddock.engine.system import private
+
 from .findings import Finding
 
 STATE_FOLDER = ".paddock"
@@ -16,7 +18,7 @@ def look(folder: Path) -> list[Finding]:
     name = f"shared folder {folder}"
     try:
         state = folder / STATE_FOLDER
-        state.mkdir(parents=True, exist_ok=True)
+        private.folder(state)
         _try_out(state)
     except OSError as error:
         words = f"it cannot be used ({error.strerror or error})."
@@ -33,7 +35,7 @@ def _try_out(folder: Path) -> None:
     """
     aside, there = folder / f".try-{uuid4().hex}", folder / f".tried-{uuid4().hex}"
     try:
-        with aside.open("wb") as file:
+        with private.opened(aside, "wb") as file:
             file.write(b"x")
             file.flush()
             os.fsync(file.fileno())

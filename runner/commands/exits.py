@@ -19,6 +19,7 @@ from typing import ParamSpec
 
 import typer
 
+from paddock.engine.system import private
 from paddock.runner.display import console
 
 P = ParamSpec("P")
@@ -129,9 +130,9 @@ def _record(text: str) -> Path | None:
     name = time.strftime("crash-%Y%m%d-%H%M%S") + f"-{os.getpid()}.txt"
     for folder in (home / "crashes", None):
         try:
-            folder = folder or Path(tempfile.mkdtemp(prefix="paddock-"))
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+            folder = private.folder(folder or Path(tempfile.mkdtemp(prefix="paddock-")))
+            with private.opened(folder / name, errors="backslashreplace") as file:
+                file.write(text)
         except OSError:
             continue
         return folder / name

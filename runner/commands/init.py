@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system import private
+
 from .exits import CommandError
 
 PIPELINE = "pipeline.yaml"
@@ -68,8 +70,8 @@ def make(
 def write_schema(folder: Path, schema: Mapping[str, Any]) -> Path:
     """Write the JSON Schema where the first line of a pipeline lets editors look for it."""
     file = folder / SCHEMA
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(schema, indent=1) + "\n", encoding="utf-8")
+    private.folder(file.parent)
+    private.write(file, json.dumps(schema, indent=1) + "\n")
     return file
 
 

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from uuid import UUID, uuid4
 
+from paddock.engine.system import private
+
 from .entries import LedgerError
 
 
@@ -49,7 +51,7 @@ def _made(file: Path) -> str:
     """Make the identity whole or not at all, once, whoever else does so at this moment."""
     aside = file.with_name(f".{file.name}.{uuid4().hex}")
     try:
-        with aside.open("w", encoding="utf-8") as out:
+        with private.opened(aside) as out:
             out.write(f"{uuid4()}\n")
             out.flush()
             os.fsync(out.fileno())

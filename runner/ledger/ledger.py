@@ -17,6 +17,8 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from paddock.engine.system import private
+
 from . import reader, writer
 from .entries import CallRow, Entry, ItemRow, LedgerError, OutputRow, RunRow, unwritable
 from .identity import identity, known_identity
@@ -72,7 +74,8 @@ class Ledger:
         if self.is_shared:
             self._open_shared_to_read()
         elif self.file.exists():
-            self._reader = reader.FileReader(self.file)
+            private.narrow(self.folder)
+            self._reader = reader.FileReader(private.database(self.file))
             if self._reader.is_older():
                 self._reader.close()
                 self._open_to_write()
@@ -95,15 +98,15 @@ class Ledger:
         from filelock import FileLock
 
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            private.folder(self.folder)
             ignore = self.folder / ".gitignore"
             if not ignore.exists():
-                ignore.write_text("*\n", "utf-8")
+                private.write(ignore, "*\n")
             if self.is_shared:
                 self._open_shared_to_write()
                 return
-            with FileLock(self.folder / "ledger.lock"):
-                self._reader = writer.ready(self.file)
+            with FileLock(self.folder / "ledger.lock", mode=private.FILE):
+                self._reader = writer.ready(private.database(self.file))
         except OSError as error:
             why = error.strerror or error
             raise LedgerError(

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from paddock.engine.system import private
+
 from .entries import LedgerError
 
 POLL_S = 0.1
@@ -62,7 +64,7 @@ class Holder:
 
     def write(self, file: Path) -> None:
         """Write it beside the lock."""
-        file.write_text(json.dumps(asdict(self)), "utf-8")
+        private.write(file, json.dumps(asdict(self)))
 
 
 @asynccontextmanager
@@ -82,7 +84,7 @@ async def held(
     Raises:
         Locked: the deadline passed, or `is_over` says that nobody wants to wait any more.
     """
-    lock = FileLock(_made(folder) / f"{name}.lock", thread_local=False)
+    lock = FileLock(private.folder(folder) / f"{name}.lock", mode=private.FILE, thread_local=False)
     who = folder / f"{name}.json"
     await _acquire(lock, who, deadline_s, is_over, note)
     has_died = who.exists()
@@ -122,11 +124,6 @@ async def _acquire(
             return
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def _describe(who: Path) -> str:
     """Tell in words who holds the lock."""
     return str(Holder.read(who) or "another run")
@@ -139,7 +136,9 @@ class FileTurn:
     """
 
     def __init__(self, folder: Path, name: str, run: str) -> None:
-        self._lock = FileLock(_made(folder) / f"{name}.lock", thread_local=False)
+        self._lock = FileLock(
+            private.folder(folder) / f"{name}.lock", mode=private.FILE, thread_local=False
+        )
         self._who = folder / f"{name}.json"
         self._wish = folder / f"{name}.wish"
         self._own = Holder.here(run)
@@ -159,7 +158,7 @@ class FileTurn:
     def ask_to_leave(self) -> None:
         """Ask who has it to make room, if it began before us."""
         if self._seen is not None and self._seen.since < self._own.since:
-            self._wish.touch()
+            self._wish.touch(mode=private.FILE)
 
     def is_lost(self) -> bool:
         """Tell whether somebody newer wants it."""

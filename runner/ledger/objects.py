@@ -6,6 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from paddock.engine.system import private
 from paddock.steps.aside import Aside, sweep
 
 
@@ -22,8 +23,8 @@ class Objects:
         try:
             os.utime(path)  # so that whoever cleans sees that it is wanted again
         except OSError:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            aside = Aside.written(path, value)
+            private.folder(self._folder)
+            aside = Aside.written(path, value, private.FILE)
             try:
                 aside.replace(path)
             finally:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system import private
+
 from .compaction import compact
 from .entries import LedgerError, unreadable, unwritable
 from .identity import known_identity
@@ -78,7 +80,7 @@ def sweep(state: Path, url: str, limits: Limits, *, is_dry: bool = False) -> Swe
     from filelock import FileLock, Timeout
 
     try:
-        with FileLock(state / "clean.lock", timeout=0):
+        with FileLock(state / "clean.lock", timeout=0, mode=private.FILE):
             return _sweep(state, url, limits, is_dry=is_dry)
     except Timeout:
         raise LedgerError(f"{state}: another process cleans this ledger.") from None

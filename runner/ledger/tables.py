@@ -28,6 +28,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DatabaseError
 
+from paddock.engine.system import private
+
 from .entries import too_new, unreadable
 from .reader import VERSION, WAIT_S
 
@@ -307,6 +309,7 @@ def _copy(file: Path, copy: Path) -> None:
     """Copy a ledger that others may be writing to; what lies at `copy` is always a whole one."""
     aside = copy.with_name(f".{copy.name}.part")
     aside.unlink(missing_ok=True)
+    private.database(aside)
     with (
         contextlib.closing(sqlite3.connect(file, timeout=WAIT_S)) as source,
         contextlib.closing(sqlite3.connect(aside)) as target,

@@ -1,4 +1,8 @@
-"""Tell by a command: started without a shell, with the message as JSON on its standard input."""
+"""Notify by a command, without a shell: the message is JSON on its standard input.
+
+It gets the environment that `run` steps get and the names of event, pipeline and run: keys of this
+account (`PADDOCK_API_KEY`, `PADDOCK_LEDGER`) are not for it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ import shlex
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+
+from paddock.steps import processes
 
 from .message import Message
 from .ways import DEADLINE_S, Untold
@@ -53,9 +59,12 @@ async def run(words: Sequence[str], folder: Path, message: Message) -> None:
     Raises:
         Untold: it cannot be started, ended with another status than 0, or took too long.
     """
-    environ = {**os.environ, "PADDOCK_EVENT": message.event}
-    environ |= {"PADDOCK_PIPELINE": _variable(message.data["pipeline"])}
-    environ |= {"PADDOCK_RUN": _variable(message.data["run"])}
+    added = {
+        "PADDOCK_EVENT": message.event,
+        "PADDOCK_PIPELINE": _variable(message.data["pipeline"]),
+        "PADDOCK_RUN": _variable(message.data["run"]),
+    }
+    environ = processes.clean_environ(added, os.environ)
     try:
         process = await asyncio.create_subprocess_exec(
             *words,

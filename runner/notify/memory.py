@@ -14,6 +14,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from paddock.engine.system import private
+
 from .events import Told
 
 HOLD_S = 90.0  # longer than all messages of one run may take
@@ -48,7 +50,7 @@ class Memory:
         text = json.dumps({name: one.as_json() for name, one in self.told.items()})
         aside = self._file.with_name(f".{self._file.name}.{uuid4().hex}")
         try:
-            with aside.open("w", encoding="utf-8") as file:
+            with private.opened(aside) as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
@@ -68,7 +70,7 @@ async def held(folder: Path, name: str) -> AsyncIterator[Memory]:
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(_made(folder) / f"{name}.lock", thread_local=False)
+    lock = FileLock(private.folder(folder) / f"{name}.lock", mode=private.FILE, thread_local=False)
     ends = time.monotonic() + HOLD_S
     while True:
         try:
@@ -84,8 +86,3 @@ async def held(folder: Path, name: str) -> AsyncIterator[Memory]:
         yield memory
     finally:
         lock.release()
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

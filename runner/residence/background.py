@@ -14,9 +14,11 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
+from paddock.engine.system import private
 from paddock.runner.settings import Settings
 
 from . import find, orders
@@ -68,17 +70,23 @@ async def _serve(settings: Settings, *, wants_prefect: bool) -> None:
 async def _until_free(place: Place) -> None:
     """Let one that is ending end; one whose door is open stays."""
     deadline = time.monotonic() + ENDING_S
-    lock = FileLock(place.lock, blocking=False)
+    lock = FileLock(place.lock, mode=private.FILE, blocking=False)
     while time.monotonic() < deadline and find.at(place) is None:
         with suppress(Timeout), lock:
             return
         await asyncio.sleep(LOOK_S / 20)
 
 
+class _PrivateLog(logging.handlers.RotatingFileHandler):
+    """A log that only its owner may read, each rotated file too."""
+
+    def _open(self) -> Any:
+        """Open the file that is written to now."""
+        return private.opened(Path(self.baseFilename), self.mode)
+
+
 def _log_to(file: Path) -> None:
-    handler = logging.handlers.RotatingFileHandler(
-        file, maxBytes=LOG_BYTES, backupCount=N_LOGS, encoding="utf-8"
-    )
+    handler = _PrivateLog(file, maxBytes=LOG_BYTES, backupCount=N_LOGS, encoding="utf-8")
     handler.setFormatter(
         logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
     )

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from paddock.engine.system import private
 from paddock.runner.settings import Settings
 
 from . import find, orders
@@ -52,7 +53,7 @@ async def _started(
     from filelock import FileLock, Timeout
 
     deadline = time.monotonic() + START_S
-    lock = FileLock(place.starting, blocking=False)
+    lock = FileLock(place.starting, mode=private.FILE, blocking=False)
     while time.monotonic() < deadline:
         with suppress(Timeout), lock:
             residence = find.at(place)

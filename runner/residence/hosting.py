@@ -19,6 +19,7 @@ import uvicorn
 from filelock import FileLock, Timeout
 
 from paddock.engine.pool import LocalPool
+from paddock.engine.system import private
 from paddock.engine.system.distribution import own_version
 from paddock.runner.settings import Settings
 
@@ -159,7 +160,7 @@ async def held(
         Taken: another process holds it.
         NoResidence: the socket cannot be made.
     """
-    lock = FileLock(place.lock, blocking=False)
+    lock = FileLock(place.lock, mode=private.FILE, blocking=False)
     try:
         lock.acquire()
     except Timeout:

@@ -13,6 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from paddock.engine.system import private
 from paddock.engine.system.distribution import own_version
 from paddock.runner.settings import Settings
 
@@ -78,12 +79,11 @@ def made(place: Place) -> Place:
     Raises:
         NoResidence: they cannot be made, or are somebody else's.
     """
+    private.narrow(place.folder.parent)
     for folder in {place.folder, place.socket.parent}:
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private.folder(folder)
             stat = folder.stat()
-            if stat.st_uid == os.getuid() and stat.st_mode & 0o077:
-                folder.chmod(0o700)
         except OSError as error:
             raise NoResidence(
                 f"{folder} cannot be used for the local service: {error.strerror}.\n"

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from paddock.engine.system import private
 from paddock.runner.history.tracking import retention
 
 from . import record
@@ -79,7 +80,7 @@ class PrefectServer:
         self._keep_s = keep_s
         """How long it keeps what it knows of runs."""
         self._record = folder / "prefect.server"
-        self._lock = FileLock(folder / "prefect.lock", blocking=False)
+        self._lock = FileLock(folder / "prefect.lock", mode=private.FILE, blocking=False)
         self._log_file = folder / "prefect.log"
         self._wanted = asyncio.Event()
         self._changed = asyncio.Condition()
@@ -187,12 +188,14 @@ class PrefectServer:
 
     @asynccontextmanager
     async def _process(self, port: int) -> AsyncIterator[asyncio.subprocess.Process]:
-        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self._log_file.open("wb") as out:  # of one start: it says little, and that matters
+        private.folder(self._home)
+        # The log is of one start: it says little, and that matters.
+        with private.opened(self._log_file, "wb") as out:
             process = await asyncio.create_subprocess_exec(
                 *COMMAND, HOST, str(port), stdin=asyncio.subprocess.PIPE,
                 env=environment(self._home, port, os.environ, self._keep_s),
                 stdout=out, stderr=out, start_new_session=True, cwd=self._home,
+                umask=private.UMASK,
             )  # fmt: skip
         try:
             yield process

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from paddock.engine.system import private
+
 Kind = Literal["background", "up", "serve", "worker"]
 
 
@@ -34,7 +36,7 @@ class Residence:
 def write(file: Path, value: dict[str, Any]) -> None:
     """Write a record for its owner alone, at once or not at all."""
     half = file.with_name(f".{file.name}.{os.getpid()}")
-    with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+    with private.opened(half) as out:
         json.dump(value, out)
     half.replace(file)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system import private
 from paddock.runner.shown import crashed
 
 from . import record
@@ -17,7 +18,7 @@ _KEYS = {"id", "pid", "pipeline", "run", "parameters", "began", "tasks", "percen
 def keep(state_dir: Path, update: dict[str, Any]) -> None:
     """Write down that a run began or how it ended. Raise OSError where that cannot be written."""
     folder = _folder(state_dir)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private.folder(folder)
     record.write(folder / f"{update['id']}.json", update)
     for old in sorted(folder.glob("*.json"), key=_written, reverse=True)[MOST_KEPT:]:
         old.unlink(missing_ok=True)

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
+from paddock.engine.system import private
+
 MARK = '"""'
 PROMPT, MORE = ">>> ", "... "
 MOST_LINES = 2000
@@ -60,8 +62,8 @@ class Keyboard:
             return
         n_new = self._line.get_current_history_length() - self._n_before
         with contextlib.suppress(OSError):
-            self._history.parent.mkdir(parents=True, exist_ok=True)
-            self._history.touch(mode=0o600)
+            private.folder(self._history.parent)
+            private.opened(self._history, "a").close()
             if n_new > 0:
                 self._line.append_history_file(n_new, self._history)
 

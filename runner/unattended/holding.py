@@ -13,6 +13,8 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from paddock.engine.system import private
+
 _NAME = "up"
 
 
@@ -36,7 +38,9 @@ class Holding:
         if folder in self._locks:
             return
         place = _place(folder, self._state_dir)
-        lock = FileLock(place / f"{_NAME}.lock", blocking=False, thread_local=False)
+        lock = FileLock(
+            place / f"{_NAME}.lock", mode=private.FILE, blocking=False, thread_local=False
+        )
         who = place / f"{_NAME}.json"
         try:
             lock.acquire()
@@ -46,7 +50,7 @@ class Holding:
         self._locks[folder] = lock
         facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
         with suppress(OSError):
-            who.write_text(json.dumps(facts), "utf-8")
+            private.write(who, json.dumps(facts))
 
     def release(self, folder: Path) -> None:
         """Let a folder go."""
@@ -64,18 +68,17 @@ def _place(folder: Path, state_dir: Path) -> Path:
     """Give where the lock lies: beside the pipelines, or where that cannot be written, at home."""
     beside = folder / ".paddock"
     try:
-        beside.mkdir(exist_ok=True)
+        private.folder(beside)
         ignore = beside / ".gitignore"
         if not ignore.exists():
-            ignore.write_text("*\n", "utf-8")
+            private.write(ignore, "*\n")
         if os.access(beside, os.W_OK):
             return beside
     except OSError:
         pass
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     at_home = state_dir / "up" / name
-    at_home.mkdir(parents=True, exist_ok=True)
-    return at_home
+    return private.folder(at_home)
 
 
 def _holder(who: Path) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from paddock.engine.request import EmbedRequest, Message, ModelSpec
+from paddock.engine.system import private
 from paddock.steps.answers.asking import Asker
 from paddock.steps.answers.fitting import most, without_middle
 from paddock.steps.step import StepError
@@ -142,7 +143,7 @@ def recalled(asker: Asker) -> Recalled:
     """Give a memory in a store of the step's own, beside the pipeline's ledger."""
     tools = asker.tools
     name = "".join(char if char.isalnum() else "_" for char in tools.item.step) or "agent"
-    folder = tools.roots.base / ".paddock" / "memory"
+    folder = private.folder(tools.roots.base / ".paddock" / "memory")
     own = f"{tools.item.owner} (memory)"  # rows of its own, which no item of the pipeline has
     item = replace(tools.item, step=f"{tools.item.step} (memory)", owner=own)
     return Recalled(asker, tools.models.resolve(None, "embed"), folder, name, item)

@@ -258,7 +258,7 @@ class _Child:
         try:
             held = await processes.started(
                 _COMMAND,
-                environ={**os.environ, "PYTHONSAFEPATH": "1", "PYTHONIOENCODING": "utf-8"},
+                environ=processes.python_environ(os.environ),
                 limit=child.MOST_BYTES + 1024,
             )
         except OSError as error:

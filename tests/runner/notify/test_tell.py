@@ -160,6 +160,26 @@ def test_a_command_gets_json_and_no_shell_sees_its_words(tmp_path: Path) -> None
     ]  # fmt: skip
 
 
+def test_a_command_gets_the_environment_that_run_steps_get(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PADDOCK_API_KEY", "of ours")
+    monkeypatch.setenv("PADDOCK_LEDGER", "postgresql://me:hush@db.example/x")
+    (tmp_path / "tell.py").write_text(
+        "import json, os\njson.dump(dict(os.environ), open('said.json', 'w'))\n"
+    )
+    pipe = Pipe(tmp_path, f"{{when: [failed], command: [{sys.executable}, tell.py]}}")
+    assert pipe.tell(ended("failed", message="x")) == ()
+    environ = json.loads((tmp_path / "said.json").read_text())
+    ours = {name: value for name, value in environ.items() if name.startswith("PADDOCK_")}
+    assert ours == {
+        "PADDOCK_EVENT": "failed",
+        "PADDOCK_PIPELINE": "digest",
+        "PADDOCK_RUN": "swift-otter",
+    }
+    assert "PATH" in environ
+
+
 def test_a_command_that_fails_says_what_it_said(tmp_path: Path) -> None:
     script = tmp_path / "tell.py"
     script.write_text("import sys; sys.exit('there is no such channel')")

@@ -19,9 +19,11 @@ from tests.residence import Home, at_home, ended, until
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     """Give a home whose service the first run of the first test started."""
+    umask = os.umask(0)  # a careless one: what is the owner's alone may not depend on it
     with at_home(tmp_path_factory.mktemp("residence")) as home:
         home.more(2)
         _, said = home.run()
+        os.umask(umask)
         assert said.count("Started the local service") == 1
         until(lambda: home.told()["prefect"]["state"] == "ready")
         # Before any test kills the service, which has yet to tell Prefect of this run.
@@ -88,6 +90,17 @@ def test_new_quarantine_is_red_and_progress_ends_at_100(home: Home) -> None:
 
 def test_the_run_that_came_before_prefect_is_shown_too(home: Home) -> None:
     assert home.shown(first_run(home)) == "Completed"
+
+
+def test_state_is_the_owners_alone_and_outputs_follow_the_umask(home: Home) -> None:
+    state = [home.state_dir, *home.state_dir.rglob("*")]
+    state += [home.root / ".paddock", *(home.root / ".paddock").rglob("*")]
+    assert {"prefect.db", "service.log", "ledger.sqlite"} <= {path.name for path in state}
+    shown = {str(path): oct(path.lstat().st_mode & 0o777) for path in state}
+    wanted = {str(path): oct(0o700 if path.is_dir() else 0o600) for path in state}
+    assert shown == wanted
+    assert (home.root / "out").stat().st_mode & 0o777 == 0o777
+    assert (home.root / "out/0.txt").stat().st_mode & 0o777 == 0o666
 
 
 def test_nobody_else_can_open_its_door(home: Home) -> None:

@@ -41,6 +41,8 @@ def area(width: float, height: float = 2, *, unit: Literal["m", "km"] = "m") -> 
 
 area.has_effects = False
 
+def keys() -> list: return [name for name in os.environ if "KEY" in name or "LEDGER" in name]
+
 async def older(place: Place, schema: Annotated[int, "How many years."] = 1) -> Place:
     return Place(place.name, place.since.replace(year=place.since.year - schema))
 
@@ -121,6 +123,19 @@ def test_a_function_is_a_tool_by_its_hints_and_its_docstring(folder: Path) -> No
         assert other.schema["properties"]["schema"]["description"] == "How many years."
         place = {"name": "pier", "since": "2020-05-01"}
         assert (await other.do({"place": place})).value == {**place, "since": "2019-05-01"}
+
+    work(do)
+
+
+def test_a_function_gets_no_keys_of_the_environment(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PADDOCK_API_KEY", "of ours")
+    monkeypatch.setenv("PADDOCK_LEDGER", "postgresql://me:hush@db.example/x")
+
+    async def do(hands: Functions) -> None:
+        tool = await hands.tool("tools.py:keys", of(folder, "keys"))
+        assert (await tool.do({})).value == []
 
     work(do)
 

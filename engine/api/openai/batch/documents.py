@@ -12,9 +12,10 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from paddock.engine.store.locks import bring_to_disk, writing
+from paddock.engine.system import private
 
 
 class Documents:
@@ -60,13 +61,12 @@ class Documents:
 
     def aside(self) -> Path:
         """Give the path of a file that is not yet anything."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.folder(self.folder)
         return self.folder / f"{secrets.token_hex(8)}.part"
 
-    def opened(self, path: Path) -> BinaryIO:
+    def opened(self, path: Path) -> IO[bytes]:
         """Open a new file, or an older one for more, that only this user may read."""
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        return os.fdopen(handle, "ab")
+        return private.opened(path, "ab")
 
     def place(self, aside: Path, path: Path) -> None:
         """Give a file that is on the disk its name."""
@@ -80,7 +80,7 @@ class Documents:
                 self.path(document_id, kind).unlink()
 
 
-def settle(file: BinaryIO) -> None:
+def settle(file: IO[bytes]) -> None:
     """Wait until what was written is on the disk."""
     file.flush()
     os.fsync(file.fileno())
@@ -93,8 +93,7 @@ def append(path: Path, data: bytes) -> None:
         EngineError: the disk is full, or cannot be written.
     """
     with writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        with os.fdopen(handle, "ab") as file:
+        private.folder(path.parent)
+        with private.opened(path, "ab") as file:
             file.write(data)
             settle(file)

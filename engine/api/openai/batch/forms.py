@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -36,7 +36,7 @@ class Form:
     size_bytes: int
 
 
-async def read_form(request: Request, into: BinaryIO, name: str = "file") -> Form:
+async def read_form(request: Request, into: IO[bytes], name: str = "file") -> Form:
     """Read a form whose part `name` is a file, and write that file's bytes.
 
     Raises:

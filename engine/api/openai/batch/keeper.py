@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from paddock.engine.api.service import Companion, Service
 from paddock.engine.errors import EngineError
+from paddock.engine.system import private
 
 from .book import BatchBook, BatchFacts, Status, moved
 from .ending import finish
@@ -125,7 +126,7 @@ class Batches:
 
     async def _carry(self, run: _Run) -> None:
         """Carry one batch through, unless another process does."""
-        lock = FileLock(self.book.lock(run.facts.id), thread_local=False)
+        lock = FileLock(self.book.lock(run.facts.id), mode=private.FILE, thread_local=False)
         try:
             lock.acquire(blocking=False)
         except (Timeout, OSError):
