@@ -229,16 +229,21 @@ class NoServer(EngineError):
 
 
 class PromptCut(EngineError):
-    """A server read less of a prompt than it was sent, and said nothing."""
+    """A server read less of a prompt than it was sent, and reported no error."""
 
-    def __init__(self, url: str, n_read_tokens: int, n_sent_tokens: int) -> None:
+    def __init__(
+        self, url: str, n_read_tokens: int, n_sent_tokens: int, *, is_probe: bool = False
+    ) -> None:
         self.url = url
         self.n_read_tokens = n_read_tokens
         self.n_sent_tokens = n_sent_tokens
+        what = f"a prompt of at least {n_sent_tokens}"
+        if is_probe:
+            what = f"a probe of {n_sent_tokens}, which is as long as this prompt may be"
         super().__init__(
-            f"the server at {url} read {n_read_tokens} tokens of a prompt of at least "
-            f"{n_sent_tokens}: it cut the rest without a word. Give the model the `ctx` that the "
-            f"server really has, or raise the server's."
+            f"the server at {url} read {n_read_tokens} tokens of {what}: it cuts what is longer "
+            f"and reports no error. Set the model's `ctx` to what the server really has, or raise "
+            f"the server's context."
         )
 
 

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
     from .residence.tenancy import Tenant
 
+_READ_LIMITS = "servers.json"
+
 Note = Callable[[str], None]
 """Shows a person one line."""
 
@@ -81,7 +83,7 @@ async def opened_pool(
     if given is not None:
         yield await _looked_up(given, specs, stop, bound), given
         return
-    spread = _Spread(settings.pool_wait_s, is_patient, note)
+    spread = _Spread(settings.pool_wait_s, is_patient, note, settings.state_dir)
     async with AsyncExitStack() as stack:
         if home is None and any(not spec.pool for spec in specs):
             near = _home(settings, here, is_plan, spread)
@@ -102,7 +104,7 @@ async def opened_pool(
 @asynccontextmanager
 async def home_pool(settings: Settings, note: Note = print) -> AsyncIterator[Pool]:
     """Open the pool of models that name no servers, for several runs."""
-    spread = _Spread(settings.pool_wait_s, False, note)
+    spread = _Spread(settings.pool_wait_s, False, note, settings.state_dir)
     async with _home(settings, None, False, spread) as pool:
         yield pool
 
@@ -172,14 +174,19 @@ class _Spread:
     wait_s: float
     is_patient: bool
     note: Note
+    state_dir: Path
 
     def over(self, urls: Iterable[str], key: str, tokenizer: Path | None = None) -> SpreadPool:
         from paddock.engine.elsewhere.address import ServerAddress
         from paddock.engine.elsewhere.any_server import AnyServer
         from paddock.engine.elsewhere.spread import SpreadPool
+        from paddock.engine.elsewhere.truncation import ReadLimits
 
+        limits = ReadLimits(self.state_dir / _READ_LIMITS)
         addresses = [ServerAddress(url, key) for url in urls]
-        servers = [AnyServer(one, self.note, tokenizer=tokenizer) for one in addresses]
+        servers = [
+            AnyServer(one, self.note, tokenizer=tokenizer, limits=limits) for one in addresses
+        ]
         return SpreadPool(servers, self.note, reach_s=self.wait_s, is_patient=self.is_patient)
 
 

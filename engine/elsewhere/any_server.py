@@ -13,6 +13,7 @@ from paddock.engine.elsewhere.line import Line
 from paddock.engine.elsewhere.paddock import PaddockServer, is_paddock
 from paddock.engine.elsewhere.server import Note, OpenAIServer
 from paddock.engine.elsewhere.tokenizer import Tokenizer
+from paddock.engine.elsewhere.truncation import ReadLimits
 from paddock.engine.request import (
     ChatRequest,
     Chunk,
@@ -73,6 +74,7 @@ class AnyServer:
         note: Note,
         *,
         tokenizer: Path | None = None,
+        limits: ReadLimits | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.url = address.url
@@ -80,6 +82,7 @@ class AnyServer:
         self._note = note
         self._tokenizer = tokenizer
         """A GGUF file to count with where the server cannot."""
+        self._limits = limits
         self._line = Line(address, transport=transport)
         self._real: Server | None = None
         self._finding = asyncio.Lock()
@@ -135,4 +138,4 @@ class AnyServer:
         if await is_paddock(self._line):
             return PaddockServer(self._address, self._line)
         tokenizer = Tokenizer(self._tokenizer) if self._tokenizer is not None else None
-        return OpenAIServer(self._line, self._note, tokenizer)
+        return OpenAIServer(self._line, self._note, tokenizer, self._limits)

@@ -14,18 +14,18 @@ from typing import Any
 
 from paddock.engine.deadlines import Deadlines
 from paddock.engine.elsewhere.counting import Count, count_chat, count_texts
-from paddock.engine.elsewhere.estimate import least_tokens
+from paddock.engine.elsewhere.estimate import least_tokens, most_tokens
 from paddock.engine.elsewhere.faults import Away
 from paddock.engine.elsewhere.hearing import Hearing
 from paddock.engine.elsewhere.line import Line
 from paddock.engine.elsewhere.looking import Looked, look
 from paddock.engine.elsewhere.telling import chat_body, left_out
 from paddock.engine.elsewhere.tokenizer import Tokenizer
+from paddock.engine.elsewhere.truncation import ReadLimits, Sent, TruncationCheck
 from paddock.engine.errors import (
     BadRequest,
     DeadlineExceeded,
     ModelReplaced,
-    PromptCut,
     PromptTooLong,
     TextTooLong,
 )
@@ -57,11 +57,20 @@ Note = Callable[[str], None]
 class OpenAIServer:
     """Asks one server; every method raises `Away` or `Later` where asking elsewhere helps."""
 
-    def __init__(self, line: Line, note: Note, tokenizer: Tokenizer | None = None) -> None:
+    def __init__(
+        self,
+        line: Line,
+        note: Note,
+        tokenizer: Tokenizer | None = None,
+        limits: ReadLimits | None = None,
+    ) -> None:
         self.url = line.url
         self._line = line
         self._note = note
         self._tokenizer = tokenizer
+        self._truncation = TruncationCheck(
+            line, note, limits or ReadLimits(), can_count=tokenizer is not None
+        )
         self._looked: dict[tuple[str, str, int | None], Looked] = {}
 
     async def aclose(self) -> None:
@@ -129,12 +138,14 @@ class OpenAIServer:
         body = chat_body(
             request, sampling, model=looked.name, kind=looked.kind, n_ctx_tokens=n_ctx_tokens
         )
+        sent = Sent(looked, count, count.n_most, request.total_s)
+        await self._truncation.before(sent)
         hearing = Hearing()
         await self._heard(request, body, hearing, hear)
         if looked.kind == "llama-server" and hearing.model not in ("", looked.name):
             raise ModelReplaced(request.model.ref)  # started anew with another one in between
         usage = hearing.ended()
-        self._check(hearing.has_usage, usage, count.n_least)
+        await self._truncation.after(sent, usage)
         assert hearing.reason is not None
         return Ended(hearing.reason, usage, is_shortened=False)
 
@@ -159,14 +170,6 @@ class OpenAIServer:
         if hearing.reason is None:
             raise Away(f"the answer of {self.url} has no end", was_sent=True)
 
-    def _check(self, has_usage: bool, usage: Usage, n_least: int) -> None:
-        """See that all that was sent was read."""
-        if not has_usage or not usage.prompt_tokens:
-            words = "does not say how much it reads; a prompt that it cuts would go unseen"
-            self._note(f"{self.url} {words}.")
-        elif usage.prompt_tokens < n_least:
-            raise PromptCut(self.url, usage.prompt_tokens, n_least)
-
     async def embed(self, request: EmbedRequest) -> Embedded:
         """Get vectors of length 1.
 
@@ -178,17 +181,21 @@ class OpenAIServer:
             raise BadRequest("a text can only be cut by a pool of this machine")
         pieces = [await self._pieces(request, looked, at) for at in range(len(request.texts))]
         flat = [piece for parts in pieces for piece in parts]
-        vectors, n_tokens = await self._vectors(looked.name, flat, request.total_s)
+        vectors, n_tokens = await self._vectors(looked, flat, request.total_s)
         found = iter(vectors)
         whole = [_mean([(next(found), len(piece)) for piece in parts]) for parts in pieces]
         cut = [_normal(one[: request.dimensions] if request.dimensions else one) for one in whole]
         return Embedded(cut, n_tokens, [len(parts) for parts in pieces], [0] * len(pieces))
 
     async def _vectors(
-        self, model: str, texts: Sequence[str], total_s: float | None
+        self, looked: Looked, texts: Sequence[str], total_s: float | None
     ) -> tuple[list[list[float]], int]:
-        """Give a vector for each text, and how many tokens were read."""
-        body = {"model": model, "input": list(texts), "encoding_format": "float"}
+        """Return a vector for each text, and how many tokens were read."""
+        n_most = [most_tokens(text) for text in texts]
+        count = Count(sum(n_most), sum(map(least_tokens, texts)))
+        sent = Sent(looked, count, max(n_most, default=0), total_s)
+        await self._truncation.before(sent)
+        body = {"model": looked.name, "input": list(texts), "encoding_format": "float"}
         within_s = min(total_s or EMBED_S, EMBED_S)
         told = await self._line.post("/v1/embeddings", body, within_s)
         vectors = _vectors(told.get("data"), len(texts))
@@ -197,7 +204,7 @@ class OpenAIServer:
         usage = told.get("usage")
         n_read = usage.get("prompt_tokens") if isinstance(usage, dict) else None
         n_tokens = n_read if isinstance(n_read, int) else 0
-        self._check(bool(n_tokens), Usage(n_tokens), sum(map(least_tokens, texts)))
+        await self._truncation.after(sent, Usage(n_tokens))
         return vectors, n_tokens
 
     async def _pieces(self, request: EmbedRequest, looked: Looked, at: int) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from .entries import too_new, unreadable
 
-VERSION = 3
+VERSION = 4
 """Of the tables; see `tables` for how older ones become this one."""
 
 WAIT_S = 30.0

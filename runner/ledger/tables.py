@@ -200,6 +200,19 @@ holders = Table(
     Column("seen", Float, nullable=False),
 )
 
+attempts = Table(
+    "attempts",
+    METADATA,
+    Column("scope", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("run", Text, primary_key=True),
+    Column("hash", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("around_scope", Text),
+    Column("around_key", Text),
+    sqlite_with_rowid=False,
+)
+
 Migration = Callable[[Connection], None]
 
 
@@ -227,7 +240,12 @@ def _to_3(connection: Connection) -> None:
         table.create(connection)
 
 
-MIGRATIONS: Mapping[int, Migration] = {1: _to_2, 2: _to_3}
+def _to_4(connection: Connection) -> None:
+    """Add the attempts: which items each run has begun and not ended."""
+    attempts.create(connection)
+
+
+MIGRATIONS: Mapping[int, Migration] = {1: _to_2, 2: _to_3, 3: _to_4}
 """From which version → what brings it to the next one."""
 
 

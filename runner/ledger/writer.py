@@ -29,6 +29,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "specs": ("spec",),
     "stored": ("scope", "path", "key"),
     "watched": ("watch", "path"),
+    "attempts": ("scope", "key", "run"),
 }
 """Each table that is written to, with its primary key as `tables` makes it."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import httpx
@@ -24,10 +24,21 @@ class OpenAIService:
         self.kind = kind
         self.answer = answer
         self.bodies: list[Json] = []
+        self.inputs: list[list[str]] = []
         self.headers: Mapping[str, str] = {}
         self.n_most_tokens = 1 << 30
-        """What is longer is cut without a word."""
+        """What is longer is cut without an error."""
+        self.n_cut_tokens: int | None = None
+        """What is left of a prompt that is cut; None: as much as it may have."""
         self.tells_usage = True
+        self.is_liar = False
+        """It reports what it was sent, not what it read."""
+        self.leaves_out_cached = False
+        """It reports only what it had not read before."""
+        self.n_most_known: int | None = None
+        """What is longer is refused."""
+        self.count: Callable[[str], int] = count
+        self._read: set[str] = set()
         self.refusal: tuple[int, Any, dict[str, str]] | None = None
         """Status, body and headers of every answer to come."""
         self.events: list[bytes] | None = None
@@ -67,7 +78,8 @@ class OpenAIService:
 
     async def _embed(self, request: Request) -> Response:
         texts = (await request.json())["input"]
-        n_tokens = min(sum(map(count, texts)), self.n_most_tokens)
+        self.inputs.append(texts)
+        n_tokens = sum(min(self.count(text), self.n_most_tokens) for text in texts)
         # The last first: their order is told by `index` alone.
         data = [{"index": at, "embedding": [3.0, float(at)]} for at in range(len(texts))][::-1]
         return self._said({"data": data, "usage": {"prompt_tokens": n_tokens}})
@@ -77,10 +89,22 @@ class OpenAIService:
         self.bodies.append(body)
         if self.refusal is not None:
             return self._said({})
-        n_read = sum(count(str(one["content"])) for one in body["messages"])
-        return StreamingResponse(
-            self._events(min(n_read, self.n_most_tokens)), media_type="text/event-stream"
-        )
+        texts = [str(one["content"]) for one in body["messages"]]
+        n_sent = sum(map(self.count, texts))
+        if self.n_most_known is not None and n_sent > self.n_most_known:
+            error = {"message": "too long", "code": "context_length_exceeded"}
+            return JSONResponse({"error": error}, 400)
+        n_read = self._counted(n_sent)
+        if self.leaves_out_cached:
+            n_read = max(1, n_read - sum(self.count(text) for text in texts if text in self._read))
+            self._read.update(texts)
+        return StreamingResponse(self._events(n_read), media_type="text/event-stream")
+
+    def _counted(self, n_sent: int) -> int:
+        """Return how many tokens of a prompt are reported as read."""
+        if self.is_liar or n_sent <= self.n_most_tokens:
+            return n_sent
+        return self.n_most_tokens if self.n_cut_tokens is None else self.n_cut_tokens
 
     async def _events(self, n_read: int) -> AsyncIterator[bytes]:
         if self.events is not None:

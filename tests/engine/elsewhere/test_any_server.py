@@ -140,9 +140,9 @@ async def test_a_prompt_that_a_server_cuts_is_a_failure_also_where_nobody_can_co
         with pytest.raises(PromptCut) as caught:
             await said(server, ChatRequest(M, (Message("user", "the ferry " * 15),)))
     assert str(caught.value) == (
-        "the server at http://far:1 read 20 tokens of a prompt of at least 30: it cut the rest "
-        "without a word. Give the model the `ctx` that the server really has, or raise the "
-        "server's."
+        "the server at http://far:1 read 20 tokens of a prompt of at least 30: it cuts what is "
+        "longer and reports no error. Set the model's `ctx` to what the server really has, or "
+        "raise the server's context."
     )
 
 
