@@ -1,8 +1,9 @@
 """The form of an answer: what stands under `reply.schema`, as JSON Schema or in its short form.
 
 The short form names each field with its type: `{title: str, points: "list[str]", risk:
-"enum[low, high]", score: "float?"}`. Every field is asked for; one with `?` may be null. Mappings
-nest, and a list of one thing is a list of such things. Knows no model and no grammar.
+"enum[low, high]", score: "float?"}`. Every field is asked for; one with `?` may be null. A value of
+`enum` that has a comma stands in quotes. Mappings nest, and a list of one thing is a list of such
+things. Knows no model and no grammar.
 """
 
 from __future__ import annotations
@@ -25,6 +26,13 @@ SCALARS: Mapping[str, str] = {
     "bool": "boolean",
 }
 _HOLDER = re.compile(r"(list|enum)\[(.*)\]\Z", re.DOTALL)
+_DOUBLE, _SINGLE = r'"(?:[^"\\]|\\.)*"', r"'(?:[^']|'')*'"
+_VALUE = re.compile(
+    rf"\s*(?:(?P<double>{_DOUBLE})|(?P<single>{_SINGLE})|(?P<bare>(?!\s*[\"'])[^,]*))\s*(?=,|\Z)",
+    re.DOTALL,
+)
+_CLOSED = re.compile(rf"(?:{_DOUBLE}|{_SINGLE})", re.DOTALL)
+_QUOTED = 'Write for example enum[low, "New York, NY"].'
 _OF_SCHEMAS = ("$ref", "$schema", "$defs", "anyOf", "oneOf", "allOf", "const", "properties")
 _TYPES = frozenset((*SCALARS.values(), "object", "array", "null"))
 
@@ -138,12 +146,46 @@ def _of_word(word: str, path: Path, faults: list[FormFault]) -> Any:
     held = _HOLDER.match(word)
     if held and held[1] == "list":
         return {"type": "array", "items": _of_word(held[2].strip(), path, faults)}
-    values = [value.strip() for value in held[2].split(",")] if held else []
-    if values and all(values):
-        return {"enum": values}
+    if held:
+        values = _values(held[2])
+        if isinstance(values, str):
+            faults.append(FormFault(path, f"'{word}' cannot be read: {values}", _QUOTED))
+            return True
+        if values:
+            return {"enum": values}
     names = (*SCALARS, "list[…]", "enum[…, …]")
     faults.append(FormFault(path, f"'{word}' is not a type", known(word, names)))
     return True
+
+
+def _values(text: str) -> list[str] | str:
+    r"""Read the values of an `enum`, as a flow list of YAML has them; or return what is wrong.
+
+    >>> _values("low, 'it''s high', \"New York, NY\"")
+    ['low', "it's high", 'New York, NY']
+    """
+    values: list[str] = []
+    at = 0
+    while True:
+        found = _VALUE.match(text, at)
+        if found is None:  # only what begins with a quote can fail
+            opened = text[at:].strip()
+            what = "closes nowhere" if _CLOSED.match(opened) is None else "ends before its comma"
+            return f"the quoted value that begins at {opened} {what}"
+        if found["double"] is not None:
+            try:
+                values.append(json.loads(found["double"], strict=False))
+            except ValueError:
+                return f"{found['double']} has an escape that JSON does not know"
+        elif found["single"] is not None:
+            values.append(found["single"][1:-1].replace("''", "'"))
+        elif found["bare"].strip():
+            values.append(found["bare"].strip())
+        else:
+            return [] if not text.strip() else "a value between two commas is empty"
+        if found.end() == len(text):
+            return values
+        at = found.end() + 1
 
 
 def _or_null(schema: Any) -> Any:

@@ -72,6 +72,46 @@ def test_a_wrong_type_is_told_with_its_place() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("word", "values"),
+    [
+        ('enum["New York, NY", "Boston, MA"]', ["New York, NY", "Boston, MA"]),
+        ("enum['< 18', '18-25']", ["< 18", "18-25"]),
+        ("enum['it''s', don't, a\"b]", ["it's", "don't", 'a"b']),
+        ('enum["a \\"b\\"", "\\u00e9", "]", c]', ['a "b"', "é", "]", "c"]),
+        ("enum[ \"a\" , b ,\n'c' ]", ["a", "b", "c"]),
+        ('enum[""]', [""]),
+    ],
+)
+def test_values_of_an_enum_may_stand_in_quotes(word: str, values: list[str]) -> None:
+    assert read({"k": word}, HERE).schema["properties"]["k"] == {"enum": values}
+    assert read({"k": f"list[{word}]"}, HERE).schema["properties"]["k"]["items"] == {"enum": values}
+    assert read({"k": f"{word}?"}, HERE).schema["properties"]["k"] == {"enum": [*values, None]}
+
+
+@pytest.mark.parametrize(
+    ("word", "wrong"),
+    [
+        ('enum["New York, NY]', 'the quoted value that begins at "New York, NY closes nowhere'),
+        ("enum[a, 'b]", "the quoted value that begins at 'b closes nowhere"),
+        ('enum["a" b, c]', 'the quoted value that begins at "a" b, c ends before its comma'),
+        ('enum["a\\q"]', '"a\\q" has an escape that JSON does not know'),
+        ("enum[a,,b]", "a value between two commas is empty"),
+        ("enum[a,]", "a value between two commas is empty"),
+    ],
+)
+def test_values_of_an_enum_that_cannot_be_read_are_a_fault_at_their_place(
+    word: str, wrong: str
+) -> None:
+    assert read({"a": {"k": word}}, HERE).faults == (
+        FormFault(
+            ("a", "k"),
+            f"'{word}' cannot be read: {wrong}",
+            'Write for example enum[low, "New York, NY"].',
+        ),
+    )
+
+
 def test_a_schema_may_stand_in_a_file_or_in_a_text(tmp_path: Path) -> None:
     (tmp_path / "form.json").write_text('{\n\t"type": "object"}', encoding="utf-8")
     (tmp_path / "short.yaml").write_text("title: str\n", encoding="utf-8")

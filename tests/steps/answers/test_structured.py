@@ -82,6 +82,15 @@ def test_what_is_wrong_is_told_to_the_model_which_answers_anew() -> None:
     ]
 
 
+def test_an_answer_that_breaks_its_format_is_repaired_or_refused() -> None:
+    day = {"type": "object", "properties": {"value": {"type": "string", "format": "date"}}}
+    pool = Saying('{"value": "31 Febtember"}', '{"value": "2024-02-29"}')
+    assert ask(pool, Form(day, 1)).output == {"value": "2024-02-29"}
+    assert "- At /value: '31 Febtember' is not a 'date'." in pool.chats[1].messages[-1].content
+    with pytest.raises(StepError, match="At /value: '2023-02-29' is not a 'date'"):
+        ask(Saying('{"value": "2023-02-29"}'), Form(day, 1))
+
+
 def test_after_so_many_repairs_the_step_fails_with_all_that_is_wrong() -> None:
     texts = [f"answer {n}" for n in range(9)]
     form = Form(None, 2, lambda output, text: ["Too short.", "No name."])

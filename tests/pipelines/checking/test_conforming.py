@@ -1,0 +1,83 @@
+"""A value is of its schema, formats included, wherever it comes from."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from llguidance import LLMatcher, LLTokenizer
+
+from paddock.engine.sampling import keywords
+from paddock.engine.sampling.schema import compiled
+from paddock.pipelines.checking.conforming import FORMATS, mismatch
+
+RIGHT = {
+    "date": ["2024-02-29", "2000-02-29", "1999-12-31", "0000-01-01"],
+    "time": ["13:04:28Z", "13:04:28-20:57", "13:04:28.5z", "23:59:60Z", "22:59:60-01:00"],
+    "date-time": ["2024-02-29T13:04:28Z", "2024-02-29t13:04:28.1+01:00", "1998-12-31T23:59:60Z"],
+    "duration": ["P1D", "PT1H", "P1Y2M3DT4H5M6S", "P1W", "P1M", "PT5M", "P1YT1S"],
+    "email": ["a@b.co", "joe@localhost", "a@[127.0.0.1]", "a+b@c.de", "te~st@example.com"],
+    "hostname": ["a.b", "localhost", "a" * 63, "xn--nxasmq6b", "1.2.3.4", "A.B"],
+    "ipv4": ["1.2.3.4", "255.255.255.255"],
+    "ipv6": ["::1", "::", "1:2:3:4:5:6:7:8", "fe80::1"],
+    "uri": ["http://a.b/c?d=e#f", "mailto:a@b.c", "urn:x:y", "http://a/%20", "tel:+1-816", "x:"],
+    "uuid": ["2EB8AA08-AA98-11EA-B4AA-73B441D16380"],
+}
+WRONG = {
+    "date": ["31 Febtember", "2024-02-30", "2024-13-01", "2024-1-1", "20240229", "٢024-01-01"],
+    "time": ["13:04:28", "24:00:00Z", "13:04:28+24:00", "9:04:28Z", "13:04Z", "noon"],
+    "date-time": ["2024-02-29", "2024-02-29 13:04:28Z", "2024-02-30T13:04:28Z", ""],
+    "duration": ["P", "PT", "P1D2H", "1D", "P0.5D", "P1W2D", "P-1D", "PT1H2S", "two days"],
+    "email": ["not-a-mail", "a b@c.de", "a@b@c.de", "a..b@c.de", ".a@b.de", "a@-b.de", "a@b..de"],
+    "hostname": ["-a", "a-.b", "a_b", "a.", "", "a" * 64, "a..b"],
+    "ipv4": ["256.1.1.1", "1.2.3", "01.2.3.4", "1.2.3.4/8"],
+    "ipv6": ["1::2::3", "fe80::1%eth0", "12345::", "1:2:3:4:5:6:7"],
+    "uri": ["a/b", "//a/b", "http://a b", "http://[::1", "http://a/<b>", "1a:b", "http://a:80x/"],
+    "uuid": ["2eb8aa08aa9811eab4aa73b441d16380", "{2eb8aa08-aa98-11ea-b4aa-73b441d16380}"],
+}
+STRICTER = {
+    "date": ["2023-02-29", "1900-02-29"],
+    "time": ["12:00:60Z", "23:59:60-01:00"],
+    "date-time": ["2023-02-29T13:04:28Z"],
+    "hostname": [".".join(["a" * 60] * 5)],
+}
+"""What the grammar allows, and is wrong all the same."""
+
+CASES = [
+    (name, text, group is RIGHT)
+    for group in (RIGHT, WRONG, STRICTER)
+    for name, texts in group.items()
+    for text in texts
+]
+
+
+@pytest.mark.parametrize(("name", "text", "is_right"), CASES)
+def test_a_text_is_of_a_format_or_it_is_not(name: str, text: str, is_right: bool) -> None:
+    wrong = mismatch({"value": text}, {"properties": {"value": {"format": name}}})
+    if is_right:
+        assert wrong is None
+    else:
+        assert wrong is not None
+        assert wrong.startswith(f"At /value: {text!r}"[:150])
+
+
+def test_what_is_not_of_its_format_is_named_with_its_place() -> None:
+    schema = {"items": {"type": "string", "format": "date"}}
+    assert mismatch(["31 Febtember"], schema) == "At /0: '31 Febtember' is not a 'date'."
+
+
+@pytest.mark.parametrize("name", sorted(keywords.FORMATS))
+def test_formats_are_checked_by_the_rules_of_the_grammar(name: str) -> None:
+    grammar, bytes_only = compiled({"type": "string", "format": name}), LLTokenizer("byte")
+    for text in (*RIGHT[name], *WRONG[name]):
+        matcher = LLMatcher(bytes_only, grammar)
+        raw = list(json.dumps(text, ensure_ascii=False).encode())
+        is_allowed = matcher.try_consume_tokens(raw) == len(raw) and matcher.is_accepting()
+        assert is_allowed == FORMATS[name](text), text
+    assert {*FORMATS} == keywords.FORMATS
+
+
+@pytest.mark.parametrize("value", [None, 5, 1.5, True, [], {}])
+def test_a_format_says_nothing_of_what_is_no_text(value: Any) -> None:
+    assert mismatch(value, {"format": "date"}) is None
