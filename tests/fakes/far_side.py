@@ -203,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, seen: Seen, path: str) -> None:
         far = self.far
-        if path == "/token":
+        if path == "/token" and path not in far.redirects:
             return self._give_token(seen)
         is_asking = far.token and path.startswith("/v2/")
         if is_asking and seen.headers.get("authorization") != f"Bearer {far.token}":

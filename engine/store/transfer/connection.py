@@ -1,11 +1,14 @@
 """Speak HTTP with other machines: proxies, trusted hosts, redirects that carry no secrets.
 
 Knows no registries. Redirects are followed here, one by one, so that each host is looked at before
-it is asked: another origin never sees the `Authorization` that was meant for the first one.
+it is asked: another origin never sees the `Authorization` that was meant for the first one, no
+redirect leaves https, and none leads from a public server into a private network or this machine.
 """
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from fnmatch import fnmatchcase
@@ -14,9 +17,11 @@ from typing import Protocol, Self
 
 import httpx
 
+from paddock.engine.store.progress import Progress, Report
 from paddock.engine.system.distribution import own_version
+from paddock.engine.system.hosts import BadHost, is_public, read_host
 
-from .errors import HostNotTrusted, NotEncrypted, ProxyBroken, Refused, TransferError
+from .errors import HostNotTrusted, LeadsInside, NotEncrypted, ProxyBroken, Refused, TransferError
 from .options import TransferOptions
 from .retries import Retries
 
@@ -47,8 +52,11 @@ class Auth(Protocol):
 class Connection:
     """An HTTP client for one pull or push; a context manager."""
 
-    def __init__(self, options: TransferOptions) -> None:
+    def __init__(self, options: TransferOptions, report: Report | None = None) -> None:
+        """Open nothing yet; `report` hears of each other host that a server leads to."""
         self.options = options
+        self._report = report
+        self._reported: set[str] = set()
         self._client: httpx.AsyncClient | None = None
         self._met: set[str] = set()
         """Hosts that have answered, so that not reaching them is worth some patience."""
@@ -93,33 +101,40 @@ class Connection:
         body: Body | None = None,
         auth: Auth | None = None,
         is_verified: bool = True,
+        named_by: httpx.URL | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """Ask once, through redirects and one challenge; gives the answer, its body still to come.
 
         `is_verified`: a digest tells whether the right thing came, so a trusted host may send us
-        on to any other one. Else every host on the way must be trusted.
+        on to any other one. Else every host on the way must be trusted. `named_by`: the server that
+        answered with this address, which then counts as a redirect of it.
 
         Raises:
-            HostNotTrusted, NotEncrypted: nothing was sent there.
+            HostNotTrusted, NotEncrypted, LeadsInside: nothing was sent there.
             httpx.TransportError: for `Retries`.
         """
-        target = address(url)
+        target, before = address(url), named_by
+        told = dict(headers or {})
         was_asked = False
         for n_hop in range(_N_REDIRECTS + 1):
             self.check(target, is_first=n_hop == 0, is_verified=is_verified)
+            if before is not None:
+                await self._check_hop(before, target)
             own = auth if auth is not None and auth.origin == origin(target) else None
-            response = await self._send(method, target, headers or {}, body, own)
+            response = await self._send(method, target, told, body, own)
             try:
                 if response.status_code == 401 and own is not None and not was_asked:
                     was_asked = True
                     await response.aread()
                     if await own.answer(response):
                         await response.aclose()
-                        response = await self._send(method, target, headers or {}, body, own)
+                        response = await self._send(method, target, told, body, own)
                 if not response.has_redirect_location:
                     yield response
                     return
-                target = _next(target, response)
+                before, target = target, _next(target, response)
+                if origin(before) != origin(target):
+                    told.pop("Authorization", None)
             finally:
                 await response.aclose()
         raise Refused(host_of(target), 310, f"more than {_N_REDIRECTS} redirects")
@@ -133,6 +148,7 @@ class Connection:
         content: bytes | None = None,
         auth: Auth | None = None,
         is_verified: bool = False,
+        named_by: httpx.URL | None = None,
     ) -> httpx.Response:
         """Ask for something small, trying again while it may help; gives the answer whole.
 
@@ -146,7 +162,13 @@ class Connection:
 
         async def once() -> httpx.Response:
             async with self.open(
-                method, url, headers=told, body=body, auth=auth, is_verified=is_verified
+                method,
+                url,
+                headers=told,
+                body=body,
+                auth=auth,
+                is_verified=is_verified,
+                named_by=named_by,
             ) as response:
                 await response.aread()
             return response
@@ -197,6 +219,44 @@ class Connection:
             raise NotEncrypted(f"{url.scheme}://{host_of(url)}")
         if (is_first or not is_verified) and not is_trusted(url, self.options.trusted_hosts):
             raise HostNotTrusted(host_of(url), self.options.trusted_hosts)
+
+    async def _check_hop(self, before: httpx.URL, target: httpx.URL) -> None:
+        """Look at where one server sends us before it is asked, and report another host.
+
+        Raises:
+            NotEncrypted: from https to http, which no setting allows.
+            LeadsInside: from a public server to this machine or into a private network.
+        """
+        if before.scheme == "https" and target.scheme == "http":
+            raise NotEncrypted(f"http://{host_of(target)}")
+        if before.host == target.host:
+            return
+        named = bool(self.options.trusted_hosts) and is_trusted(target, self.options.trusted_hosts)
+        if not named and await _is_inside(target) and not await _is_inside(before):
+            raise LeadsInside(host_of(before), host_of(target))
+        if self._report is not None and target.host not in self._reported:
+            self._reported.add(target.host)
+            self._report(Progress(f"{host_of(before)} leads to {host_of(target)}"))
+
+
+async def _is_inside(url: httpx.URL) -> bool:
+    """Return whether a host is this machine's or a private network's, as seen from here.
+
+    A name that leads nowhere from here, as behind a proxy, counts as public.
+    """
+    try:
+        host = read_host(url.host)
+    except BadHost:
+        return False
+    if host.address is not None or host.name == "localhost":
+        return host.address is None or not is_public(host.address)
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host.name, url.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return False
+    addresses = [read_host(str(place[0]).partition("%")[0]).address for *_, place in found]
+    return any(one is not None and not is_public(one) for one in addresses)
 
 
 def address(url: str) -> httpx.URL:

@@ -85,6 +85,18 @@ class NotEncrypted(TransferError):
         )
 
 
+class LeadsInside(TransferError):
+    """A public server names one of a private network, where nothing is to be had for it."""
+
+    def __init__(self, before: str, host: str) -> None:
+        self.before = before
+        self.host = host
+        super().__init__(
+            f"{before} leads to {host}, which is this machine or in a private network. "
+            f"Add it to PADDOCK_TRUSTED_HOSTS if you trust it."
+        )
+
+
 class ProxyBroken(TransferError):
     """The environment names a proxy that cannot be used."""
 

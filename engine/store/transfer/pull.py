@@ -104,7 +104,7 @@ class _Pull:
         if self.options.is_offline:
             await self._be_content(name, report, NotPublished("pull model manifest"))
             return
-        async with Connection(self.options) as connection:
+        async with Connection(self.options, report) as connection:
             registry = Registry(connection, name)
             try:
                 manifest = await registry.manifest()
@@ -135,7 +135,7 @@ class _Pull:
         hub = hub_address(self.options)
         # The hub's address is the owner's own setting, as a local mirror's may be.
         options = replace(self.options, insecure=self.options.insecure or hub.startswith("http://"))
-        async with Connection(options) as connection:
+        async with Connection(options, report) as connection:
             connection.check(address(hub))
             try:
                 listing = await list_files(source.repository, source.revision, options)
@@ -157,7 +157,7 @@ class _Pull:
         if self.options.is_offline:
             await self._be_content(source.name, report, NotPublished(source.url))
             return
-        async with Connection(self.options) as connection:
+        async with Connection(self.options, report) as connection:
             wanted = await look_at(connection, source.url)
             digests = await self._bring(connection, [wanted], report)
         await self._pack(source.name, Parcel(digests[0]), report)

@@ -46,7 +46,7 @@ async def push(
 async def _push(store: Store, name: ModelName, options: TransferOptions, report: Report) -> None:
     report(Progress("retrieving manifest"))
     manifest = await beside(_manifest, store, name)
-    async with Connection(options) as connection:
+    async with Connection(options, report) as connection:
         registry = Registry(connection, name)
         report(Progress("pushing model"))
         for layer in manifest.blobs:

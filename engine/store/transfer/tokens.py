@@ -39,6 +39,7 @@ class Tokens:
         self.header: str | None = None
         self.origin = origin(base)
         self._connection = connection
+        self._base = base
         self._host = host_of(base)
         self._lock = asyncio.Lock()
 
@@ -81,7 +82,9 @@ class Tokens:
             file = options.ollama_key or key_file()
             url, signature = await asyncio.to_thread(signed, url, file) or (url, None)
             headers = {"Authorization": signature} if signature else {}
-        response = await self._connection.read("GET", str(url), headers=headers)
+        response = await self._connection.read(
+            "GET", str(url), headers=headers, named_by=self._base
+        )
         check_answer(response, f"token of {self._host}")
         try:
             told = response.json()

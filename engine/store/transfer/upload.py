@@ -18,7 +18,7 @@ from paddock.engine.store.manifests import Layer
 from paddock.engine.store.progress import Progress, Report
 
 from .answers import check_answer
-from .connection import Body, host_of
+from .connection import Body, address, host_of
 from .disk import beside
 from .errors import Refused
 from .registry import Registry
@@ -117,7 +117,12 @@ class Upload:
             "Content-Range": f"{begin}-{end - 1}",
         }
         async with self._connection.open(
-            "PATCH", place, headers=headers, body=self._piece(begin, end), auth=self._registry.auth
+            "PATCH",
+            place,
+            headers=headers,
+            body=self._piece(begin, end),
+            auth=self._registry.auth,
+            named_by=address(self._registry.base),
         ) as response:
             await response.aread()
         self._accept(response, _FORGOTTEN)
@@ -143,7 +148,11 @@ class Upload:
         url = httpx.URL(place).copy_merge_params({"digest": self._layer.digest})
         headers = {"Content-Type": "application/octet-stream", "Content-Length": "0"}
         async with self._connection.open(
-            "PUT", str(url), headers=headers, auth=self._registry.auth
+            "PUT",
+            str(url),
+            headers=headers,
+            auth=self._registry.auth,
+            named_by=address(self._registry.base),
         ) as response:
             await response.aread()
         self._accept(response, frozenset({404}))

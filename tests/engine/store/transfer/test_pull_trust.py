@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
 from paddock.engine.errors import EngineError, InvalidName
 from paddock.engine.store.layout import Store
 from paddock.engine.store.manifests import MODEL
 from paddock.engine.store.names import parse_name
+from paddock.engine.store.transfer.connection import Connection
 from paddock.engine.store.transfer.errors import (
     HostNotTrusted,
     Interrupted,
+    LeadsInside,
     NotEncrypted,
     NotPublished,
     Refused,
@@ -85,6 +90,77 @@ def test_redirects_in_a_circle_end(far: FarSide, store: Store) -> None:
     far.redirects["/v2/team/mini/manifests/v1"] = "/v2/team/mini/manifests/v1"
     with pytest.raises(Refused, match="more than 10 redirects"):
         pulled(store, named(far))
+
+
+def test_a_redirect_to_another_host_is_reported_once(far: FarSide, store: Store) -> None:
+    far.publish("team/mini", "v1", model=BIG)
+    blob = f"/v2/team/mini/blobs/{digest_of(BIG)}"
+    with far_side() as elsewhere:
+        elsewhere.files["/cdn/blob"] = far.files.pop(blob)
+        far.redirects[blob] = f"{elsewhere.url}/cdn/blob".replace("127.0.0.1", "localhost")
+        told = [line.status for line in pulled(store, named(far))]
+    assert (
+        told.count(f"{far.host} leads to {elsewhere.host.replace('127.0.0.1', 'localhost')}") == 1
+    )
+
+
+PUBLIC = "https://93.184.216.34"
+
+
+def hop(before: str, target: str, **changes: object) -> None:
+    options = replace(QUICK, **changes)  # type: ignore[arg-type]
+    asyncio.run(Connection(options)._check_hop(httpx.URL(before), httpx.URL(target)))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "https://127.0.0.1:5432/", "https://localhost/", "https://169.254.169.254/latest/",
+        "https://10.0.0.7/", "https://[::1]/", "https://[::ffff:127.0.0.1]/", "https://2130706433/",
+        "https://0.0.0.0/",
+    ],
+)  # fmt: skip
+def test_no_redirect_leads_from_a_public_server_inside(target: str) -> None:
+    with pytest.raises(LeadsInside):
+        hop(f"{PUBLIC}/v2/", target)
+
+
+def test_a_name_that_leads_inside_is_no_redirect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lookup(host: str, *_: object, **__: object) -> list[object]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 443))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    with pytest.raises(LeadsInside) as caught:
+        hop(f"{PUBLIC}/v2/", "https://cdn.evil.example/blob")
+    assert str(caught.value) == (
+        "93.184.216.34 leads to cdn.evil.example, which is this machine or in a private network. "
+        "Add it to PADDOCK_TRUSTED_HOSTS if you trust it."
+    )
+    hop(f"{PUBLIC}/v2/", "https://cdn.evil.example/blob", trusted_hosts=("*.evil.example",))
+
+
+def test_no_redirect_leaves_https_even_where_http_is_allowed() -> None:
+    with pytest.raises(NotEncrypted):
+        hop(f"{PUBLIC}/v2/", "http://93.184.216.34/v2/", insecure=True)
+
+
+def test_a_private_registry_may_lead_to_its_own_neighbours() -> None:
+    hop("http://10.0.0.2/v2/", "http://10.0.0.3/blob", insecure=True)
+
+
+def test_a_token_server_that_leads_elsewhere_passes_no_password_on(
+    far: FarSide, store: Store
+) -> None:
+    far.publish("team/mini", "v1", model=BIG)
+    far.token = "secret"
+    with far_side() as elsewhere:
+        elsewhere.token = "secret"
+        query = "service=far&scope=repository:x:pull"
+        far.redirects["/token"] = f"{elsewhere.url}/token?{query}"
+        pulled(store, named(far), credentials={far.host: Credentials("me", "hush")})
+        assert far.asked("/token")[0].headers["authorization"].startswith("Basic ")
+        assert all("authorization" not in one.headers for one in elsewhere.seen)
+        assert elsewhere.seen
 
 
 @pytest.mark.parametrize("place", ["http://[", "ftp://e.org/x", "http://127.0.0.1:99999/x"])
