@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from paddock.engine.system.hosts import is_loopback
+
 CacheType = Literal["f16", "q8_0"]
 Switch = Literal["auto", "on", "off"]
 CacheLayout = Literal["auto", "unified", "split"]
@@ -101,8 +103,7 @@ class ServiceSettings:
     @property
     def is_loopback(self) -> bool:
         """Whether only programs on this machine can reach it."""
-        host = self.host.lower()
-        return host in ("localhost", "::1") or host.startswith("127.")
+        return is_loopback(self.host)
 
     @property
     def netloc(self) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from paddock.engine.elsewhere.address import is_here
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.marks import Mark
@@ -18,7 +17,7 @@ from paddock.steps.own_function import is_function
 
 from .binding.bound import BoundPlan
 from .body import plans_of, steps_of
-from .reach import as_it_will_run, reached
+from .reach import as_it_will_run, far_words, is_far, reached
 from .secrets import place_of
 from .settings import FILE_NAME
 from .values import CONSENTS
@@ -54,28 +53,34 @@ class NotAllowed(PipelineError):
         super().__init__(Fault(words(need.what, need.name), remedy, need.mark) for need in needs)
 
 
-def refuse(bound: BoundPlan, allowed: Collection[str], *, is_plan: bool = False) -> None:
+def refuse(bound: BoundPlan, allowed: Collection[str], own: str, *, is_plan: bool = False) -> None:
     """Refuse a pipeline that wants more than is allowed; a plan does not do what steps want.
+
+    Args:
+        bound: the plan.
+        allowed: the names of what its caller allows.
+        own: the address of Paddock's own service, which needs no consent.
+        is_plan: nothing is run.
 
     Raises:
         NotAllowed: with all that it wants besides.
     """
-    lacking = _lacking(bound, allowed)
+    lacking = _lacking(bound, allowed, own)
     if any(not (is_plan and need.is_of_run) for need in lacking):
-        raise NotAllowed(lacking, names_of(needs(bound)))
+        raise NotAllowed(lacking, names_of(needs(bound, own)))
 
 
-def advice(bound: BoundPlan, allowed: Collection[str]) -> str | None:
+def advice(bound: BoundPlan, allowed: Collection[str], own: str) -> str | None:
     """Say what a run of a planned pipeline will need; None: nothing more than it has."""
-    lacking = _lacking(bound, allowed)
+    lacking = _lacking(bound, allowed, own)
     if not lacking:
         return None
     wants = "; ".join(dict.fromkeys(need.what for need in lacking))
-    return f"A run wants to {wants}. If you trust it: `--allow {names_of(needs(bound))}`."
+    return f"A run wants to {wants}. If you trust it: `--allow {names_of(needs(bound, own))}`."
 
 
-def _lacking(bound: BoundPlan, allowed: Collection[str]) -> list[Need]:
-    return [need for need in needs(bound) if need.name not in allowed]
+def _lacking(bound: BoundPlan, allowed: Collection[str], own: str) -> list[Need]:
+    return [need for need in needs(bound, own) if need.name not in allowed]
 
 
 def names_of(needs: Collection[Need]) -> str:
@@ -83,20 +88,20 @@ def names_of(needs: Collection[Need]) -> str:
     return ",".join(sorted({need.name for need in needs}, key=CONSENTS.index))
 
 
-def needs(bound: BoundPlan) -> list[Need]:
+def needs(bound: BoundPlan, own: str) -> list[Need]:
     """Give all that a pipeline wants besides files and models, in the file's order."""
     found: list[Need] = []
     for plan in plans_of(bound):
-        own = [*_pools(plan), *_secrets(plan), *_functions(plan)]
-        own += [Need(name, what, mark, True) for name, what, mark in reached(plan)]
-        own += _notified(plan) if plan is bound else ()  # nobody is told of a step
-        found += sorted(own, key=lambda need: need.mark.line if need.mark else 0)
+        wanted = [*_pools(plan, own), *_secrets(plan), *_functions(plan)]
+        wanted += [Need(name, what, mark, True) for name, what, mark in reached(plan, own)]
+        wanted += _notified(plan, own) if plan is bound else ()  # a step sends no messages
+        found += sorted(wanted, key=lambda need: need.mark.line if need.mark else 0)
     return list(dict.fromkeys(found))
 
 
-def _pools(bound: BoundPlan) -> Iterator[Need]:
+def _pools(bound: BoundPlan, own: str) -> Iterator[Need]:
     for pool in bound.pools.values():
-        far = [url for url in pool.urls if not is_here(url)]
+        far = [far_words(url) for url in pool.urls if is_far(url, own)]
         if far:
             yield Need("network", f"ask {' and '.join(far)} for a model", pool.mark)
 
@@ -114,7 +119,7 @@ def _functions(bound: BoundPlan) -> Iterator[Need]:
             yield Need("tool", f"call the Python function '{step.uses}'", mark, True)
 
 
-def _notified(bound: BoundPlan) -> Iterator[Need]:
+def _notified(bound: BoundPlan, own: str) -> Iterator[Need]:
     on = bound.pipeline.on
     for at, notify in enumerate(on.notify if on is not None else ()):
         mark = bound.pipeline.mark(_notify_at(bound, at))
@@ -122,8 +127,9 @@ def _notified(bound: BoundPlan) -> Iterator[Need]:
             yield Need("run", f"run {_shown(notify, bound)} when a run has ended", mark, True)
         elif notify.email is not None:
             yield Need("network", f"send mail to {notify.email}", mark, True)
-        elif notify.webhook is not None and not _is_here(notify.webhook):
-            yield Need("network", f"call {notify.webhook} when a run has ended", mark, True)
+        elif notify.webhook is not None and is_far(notify.webhook, own):
+            what = f"call {far_words(notify.webhook)} when a run has ended"
+            yield Need("network", what, mark, True)
 
 
 def _notify_at(bound: BoundPlan, at: int) -> Place:
@@ -135,8 +141,3 @@ def _notify_at(bound: BoundPlan, at: int) -> Place:
 def _shown(notify: Notify, bound: BoundPlan) -> str:
     command = notify.command or ""
     return f"`{command}`" if isinstance(command, str) else as_it_will_run(command, bound)
-
-
-def _is_here(url: str) -> bool:
-    """Tell whether an address is this machine's; one that a template makes may be any."""
-    return "{{" not in url.partition("://")[2].partition("/")[0] and is_here(url)

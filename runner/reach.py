@@ -1,6 +1,9 @@
 """What the steps of a pipeline reach for besides files and models: commands, tools, servers.
 
 Read off the bound plan, before anything runs. Knows no consent and no settings.
+
+Every address but that of Paddock's own service counts as far, the other ports of this machine
+too: databases and other people's programs listen there. What an expression decides is far.
 """
 
 from __future__ import annotations
@@ -11,7 +14,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from paddock.engine.elsewhere.address import is_here
+from paddock.engine.system.hosts import (
+    BadHost,
+    read_authority,
+    read_pattern,
+    written_authority,
+)
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.marks import Mark
 
@@ -26,8 +34,33 @@ Reached = tuple[str, str, Mark]
 """The name by which it is allowed, the end of 'the pipeline wants to …', and where it says so."""
 
 
-def reached(bound: BoundPlan) -> Iterator[Reached]:
-    """Give all that the steps of one pipeline reach for, in the file's order."""
+def is_far(url: str, own: str) -> bool:
+    """Return whether an address may lead anywhere but to Paddock's own service, at `own`.
+
+    >>> [is_far(f"http://localhost:{port}", "http://127.0.0.1:11434") for port in (11434, 5432)]
+    [False, True]
+    """
+    try:
+        found, service = written_authority(url), read_authority(own)
+    except BadHost:
+        return True
+    if found is None or found.has_user or not service.host.is_loopback:
+        return True
+    return not found.host.is_loopback or found.port != service.port
+
+
+def far_words(url: str) -> str:
+    """Return an address as a need names it; one of this machine is called so."""
+    return f"{url} (another program on this machine)" if _is_here(url) else url
+
+
+def reached(bound: BoundPlan, own: str) -> Iterator[Reached]:
+    """Give all that the steps of one pipeline reach for, in the file's order.
+
+    Args:
+        bound: the plan.
+        own: the address of Paddock's own service, which needs no consent.
+    """
     for step in steps_of(bound.nodes):
         if step.uses == "run":
             written = _written(step)
@@ -36,7 +69,7 @@ def reached(bound: BoundPlan) -> Iterator[Reached]:
             shown = as_it_will_run(words, bound, cwd=written.get("cwd"), env=written.get("env"))
             yield "run", f"run {shown}", _mark(step, bound, "command")
         elif has_tools(step.params.step):
-            yield from _tools(step, bound)
+            yield from _tools(step, bound, own)
 
 
 def as_it_will_run(
@@ -98,7 +131,7 @@ def _is_known(path: Sequence[str], bound: BoundPlan) -> bool:
     return path[0] == "python"
 
 
-def _tools(step: BoundStep, bound: BoundPlan) -> Iterator[Reached]:
+def _tools(step: BoundStep, bound: BoundPlan, own: str) -> Iterator[Reached]:
     from paddock.steps.toolbox import naming
 
     for one in naming.wanted(step.uses, _written(step)):
@@ -114,9 +147,19 @@ def _tools(step: BoundStep, bound: BoundPlan) -> Iterator[Reached]:
         elif named.name == "http.get":
             hosts = one.options.get("hosts") or []
             listed = hosts if isinstance(hosts, list) else [hosts]
-            far = [str(host) for host in listed if not is_here(f"http://{host}/")]
+            far = [str(host) for host in listed if not _is_own_pattern(str(host), own)]
             if far:
                 yield "network", f"fetch from {', '.join(far)}", mark
+
+
+def _is_own_pattern(host: str, own: str) -> bool:
+    """Return whether an entry of `hosts` stands for Paddock's own service and nothing else."""
+    try:
+        pattern, service = read_pattern(host), read_authority(own)
+    except BadHost:  # a fault that is told with its place
+        return False
+    is_here = pattern.is_loopback and service.host.is_loopback
+    return is_here and pattern.port == service.port
 
 
 def server_need(name: str, bound: BoundPlan) -> Reached:
@@ -129,8 +172,15 @@ def server_need(name: str, bound: BoundPlan) -> Reached:
         shown = as_it_will_run(words, bound, cwd=texts.get("cwd"), env=texts.get("env"))
         return "mcp", f"start the MCP server '{name}': {shown}", mark
     url = str(texts["url"])
-    is_far = "{{" in url.partition("://")[2].partition("/")[0] or not is_here(url)
-    return "network" if is_far else "mcp", f"ask the MCP server '{name}' at {url}", mark
+    return "mcp" if _is_here(url) else "network", f"ask the MCP server '{name}' at {url}", mark
+
+
+def _is_here(url: str) -> bool:
+    try:
+        found = written_authority(url)
+    except BadHost:
+        return False
+    return found is not None and not found.has_user and found.host.is_loopback
 
 
 def _written(step: BoundStep) -> Mapping[str, Any]:

@@ -10,6 +10,8 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paddock.engine.system.hosts import is_loopback
+
 from .address import Address
 from .client import CONNECT_S, Client, ServiceError
 from .settings import Settings
@@ -89,7 +91,7 @@ def everyone(settings: Settings) -> list[tuple[str, Client]]:
 def is_near(address: Address) -> bool:
     """Tell whether an address is this machine's own."""
     host = address.host.lower()
-    if host in ("localhost", "0.0.0.0", "::", "::1") or host.startswith("127."):
+    if host in ("0.0.0.0", "::") or is_loopback(host):
         return True
     return host == socket.gethostname().lower()
 

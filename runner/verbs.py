@@ -86,7 +86,7 @@ async def plan_async(
 
     settings, bound, secrets = prepare(Path(path), inputs, settings, is_plan=True)
     missing.refuse(bound)
-    wants = consent.advice(bound, settings.allow)
+    wants = consent.advice(bound, settings.allow, settings.address.url)
     more = (*unheeded(bound), *((wants,) if wants else ()))
     async with opened(
         bound,
@@ -358,7 +358,7 @@ def prepare(
     made = plan_of(path, text)
     models: dict[Role, str] = {"chat": settings.chat_model, "embed": settings.embed_model}
     bound = bind(made, inputs or {}, cwd=Path.cwd(), default_models=models)
-    consent.refuse(bound, settings.allow.union(allow), is_plan=is_plan)
+    consent.refuse(bound, settings.allow.union(allow), settings.address.url, is_plan=is_plan)
     inner = [one.pipeline for one in plans_of(bound) if one is not bound]
     environ = os.environ if environ is None else environ
     return settings, bound, resolve(bound.pipeline, environ, bound.inputs, inner)

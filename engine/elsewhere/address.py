@@ -41,46 +41,36 @@ def base_url(text: str) -> str:
     Raises:
         BadAddress: it is none.
     """
-    written = text.strip()
+    from paddock.engine.system.hosts import BadHost, read_authority
+
     try:
-        parts = urlsplit(written)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise BadAddress(f"is no address: {error}", _REMEDY) from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise BadAddress("is no address of a server", _REMEDY)
-    if port == 0 or any(sign.isspace() or not sign.isprintable() for sign in written):
-        raise BadAddress("is no address of a server", _REMEDY)
-    if "@" in parts.netloc:
+        found = read_authority(text)
+    except BadHost:
+        raise BadAddress("is no address of a server", _REMEDY) from None
+    if found.has_user:
         raise BadAddress("has a password in it", "Give the key as `pool.key`, from a secret.")
+    parts = urlsplit(text.strip())
     if parts.query or parts.fragment:
         raise BadAddress("has more than a server's address in it", _REMEDY)
     path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
-    return SplitResult(parts.scheme, _netloc(host, port), path, "", "").geturl()
+    netloc = found.host.written if parts.port is None else f"{found.host.written}:{parts.port}"
+    return SplitResult(found.scheme, netloc, path, "", "").geturl()
 
 
 _REMEDY = "Write it like `http://gpu-1:8000`."
 
 
-def _netloc(host: str, port: int | None) -> str:
-    shown = f"[{host}]" if ":" in host else host
-    return shown if port is None else f"{shown}:{port}"
-
-
 def is_here(url: str) -> bool:
-    """Tell whether an address can only be this machine's own.
+    """Return whether an address can only be this machine's own.
 
     A name that might lead anywhere counts as another machine, whatever it resolves to now.
 
     >>> is_here("http://127.0.0.1:8080"), is_here("http://[::1]:80"), is_here("http://gpu-1:8000")
     (True, True, False)
     """
-    import ipaddress  # 5 ms that `validate` need not pay
+    from paddock.engine.system.hosts import BadHost, read_authority
 
-    host = (urlsplit(url).hostname or "").lower().rstrip(".")
-    if host == "localhost":
-        return True
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
+        return read_authority(url).host.is_loopback
+    except BadHost:
         return False

@@ -82,8 +82,9 @@ def _of_built_in(step: Step, one: Any, pipeline: Pipeline, at: Place) -> Iterato
     yield from _options(one, allowed, pipeline, at)
     if one.name == "http.get" and not one.options.get("hosts"):
         what = "`http.get` asks no server that is not named."
-        remedy = "Name them: `options: {hosts: [example.org]}`."
-        yield Fault(what, remedy, pipeline.mark(at))
+        yield Fault(what, _NAME_HOSTS, pipeline.mark(at))
+    elif one.name == "http.get" and (wrong_hosts := list(_of_hosts(step, one, pipeline))):
+        yield from wrong_hosts
     elif not _has_later(one.options):
         wrong = builtin.faults(one.name, "options", _own(one.options))
         if wrong is not None and set(one.options) <= {*allowed, "timeout"}:
@@ -101,6 +102,28 @@ def _of_built_in(step: Step, one: Any, pipeline: Pipeline, at: Place) -> Iterato
         wrong = builtin.faults(one.name, "arguments", args)
         if wrong is not None:
             yield Fault(f"`args`: {wrong}", "", pipeline.mark((*step.at, "with", "args")))
+
+
+_NAME_HOSTS = "Name them: `options: {hosts: [example.org]}`."
+
+
+def _of_hosts(step: Step, one: Any, pipeline: Pipeline) -> Iterator[Fault]:
+    """Find what is wrong with `hosts`: constants, so that what is reached is known before."""
+    from paddock.engine.system.hosts import BadHost, has_expression, read_pattern
+
+    hosts = one.options["hosts"]
+    entry = one.path[:2] if one.path[0] == "tools" else ()
+    at: Place = (*step.at, "with", *entry, "options", "hosts")
+    if isinstance(hosts, str) and has_expression(hosts):
+        what = "`hosts` is an expression, and what a pipeline reaches is known before it runs."
+        yield Fault(what, _NAME_HOSTS, pipeline.mark(at))
+        return
+    for number, host in enumerate(hosts if isinstance(hosts, list) else ()):
+        try:
+            read_pattern(str(host))
+        except BadHost as error:
+            remedy = "Write a name, `*.name`, an address or a network, with a port or without."
+            yield Fault(f"`hosts`: {error}.", remedy, pipeline.mark((*at, number)))
 
 
 def _options(one: Any, allowed: frozenset[str], pipeline: Pipeline, at: Place) -> Iterator[Fault]:

@@ -54,7 +54,8 @@ HEAD = """\
 # - Tests claim, each in a mapping: exists, absent, check, status; or of a `file:` or an expression
 #   `of:` contains, lacks, equals, regex, schema, similar (with `at_least`), judge.
 # - Filters: {filters}.
-# - Commands, Python functions, MCP servers, other machines and secrets need the caller's consent:
+# - Commands, Python functions, MCP servers, other machines, other ports of this one and secrets
+#   need the caller's consent:
 #   `paddock run FILE --allow run,tool,mcp,network,secrets`. Nothing in the YAML can give it.
 """
 

@@ -166,7 +166,7 @@ def _bound(plan: Plan, file: Path, settings: Settings) -> BoundPlan:
         raise PipelineError([*plan.pipeline.faults, *plan.faults, *missing])
     models: dict[Role, str] = {"chat": settings.chat_model, "embed": settings.embed_model}
     bound = bind(plan, {}, cwd=file.parent, default_models=models)
-    consent.refuse(bound, settings.allow)
+    consent.refuse(bound, settings.allow, settings.address.url)
     return bound
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 
@@ -29,11 +28,6 @@ def taken(address: Address) -> socket.socket:
             f"{address.host}:{address.port} is taken, maybe by another `paddock up`.\n"
             f"  Choose another address: paddock up --listen {address.host}:{address.port + 1}"
         ) from None
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether nobody but this machine reaches an address."""
-    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
 def tell_environment(url: str, settings: Settings) -> None:

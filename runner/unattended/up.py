@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paddock.engine.system.hosts import is_loopback
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.residence.hosting import hosting
 from paddock.runner.residence.lodging import asked
@@ -32,7 +33,7 @@ from .executor import warm
 from .found import Changes, Finder
 from .holding import Held, Holding
 from .standing import Standing
-from .surroundings import UpError, is_loopback, taken, tell_environment
+from .surroundings import UpError, taken, tell_environment
 from .telling import named, told_of
 
 if TYPE_CHECKING:

@@ -2,7 +2,8 @@
 
 A name is resolved once and that very address is asked, so that no name can lead to another one
 between the check and the call. Addresses of this machine and of private networks are asked only
-where they are named themselves. Redirects are followed by the same rules. Knows no step.
+where they are named themselves (`hosts.Pattern`). Redirects are followed by the same rules. Knows
+no step.
 
 Where the environment names a proxy (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, not for those of
 `NO_PROXY`), that one is asked for the name, and what the name leads to is its own business: a name
@@ -12,7 +13,6 @@ that leads into a private network from here is refused all the same.
 from __future__ import annotations
 
 import asyncio
-import fnmatch
 import ipaddress
 import json
 import socket
@@ -21,6 +21,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
+from paddock.engine.system.hosts import (
+    Address,
+    BadHost,
+    Host,
+    Pattern,
+    is_reachable,
+    read_authority,
+    read_pattern,
+)
 from paddock.pipelines.checking.conforming import is_too_deep
 from paddock.steps.step import StepError
 from paddock.steps.toolset import ToolResult
@@ -29,8 +38,6 @@ from .tool import refusal, result_of
 
 if TYPE_CHECKING:
     import httpx
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _CONNECT_S, _READ_S = 10.0, 20.0
 _MOST_REDIRECTS = 5
@@ -80,24 +87,26 @@ async def allowed(url: str, hosts: Sequence[str]) -> Target:
         StepError: there is no such server.
     """
     try:
-        parts = urlsplit(url.strip())
-        host, port = (parts.hostname or "").rstrip("."), parts.port
-    except ValueError:
-        raise NotAllowed(f"'{url[:200]}' is no address.") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise NotAllowed(f"'{url[:200]}' is no address that begins with http:// or https://.")
-    if parts.username is not None:
+        patterns = [read_pattern(one) for one in hosts]
+        found = read_authority(url)
+    except BadHost as error:
+        raise NotAllowed(f"{error}.") from None
+    if found.has_user:
         raise NotAllowed("an address with a user's name in it is not asked.")
-    if not is_named(host, hosts):
-        raise NotAllowed(f"'{host}' may not be asked; allowed: {', '.join(hosts)}.")
-    at = port or (443 if parts.scheme == "https" else 80)
-    proxy = proxy_of(parts.scheme, host, at)
+    host, at = found.host, found.port
+    if not any(one.names(host, at) for one in patterns):
+        raise NotAllowed(f"'{host.name}' may not be asked; allowed: {', '.join(hosts)}.")
+    proxy = proxy_of(found.scheme, host.name, at)
     if proxy is None:
-        address = await _address_of(host, at, hosts)
+        address = await _address_of(host, at, patterns)
     else:
-        address = host
-        await _refuse_private(host, at, hosts)
-    return Target(parts._replace(fragment="").geturl(), host, address, port, proxy)
+        address = host.name
+        await _refuse_private(host, at, patterns)
+    parts = urlsplit(url.strip())
+    port = parts.port
+    netloc = host.written if port is None else f"{host.written}:{port}"
+    url = parts._replace(netloc=netloc, fragment="").geturl()
+    return Target(url, host.name, address, port, proxy)
 
 
 def proxy_of(scheme: str, host: str, port: int) -> str | None:
@@ -116,39 +125,10 @@ def proxy_of(scheme: str, host: str, port: int) -> str | None:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
-def is_named(host: str, hosts: Sequence[str]) -> bool:
-    """Tell whether a host is on the list: by its name, by `*.` before a name, by a network.
-
-    >>> is_named("a.example.org", ["*.example.org"]), is_named("example.org", ["*.example.org"])
-    (True, False)
-    """
-    host = host.lower()
-    found = _address(host)
-    for one in hosts:
-        pattern = one.strip().lower().rstrip(".")
-        if found is not None and _is_within(found, pattern):
-            return True
-        if found is None and (
-            host == pattern or (pattern.startswith("*.") and fnmatch.fnmatchcase(host, pattern))
-        ):
-            return True
-    return False
-
-
-def is_reachable(address: Address, host: str, hosts: Sequence[str]) -> bool:
-    """Tell whether an address may be asked: of the public internet, or named itself."""
-    mapped = getattr(address, "ipv4_mapped", None)
-    address = mapped or address
-    if address.is_global and not address.is_multicast:
-        return True
-    if host == "localhost" and address.is_loopback:
-        return True  # it was on the list by this name
-    return any(_is_within(address, one.strip()) for one in hosts)
-
-
-def _is_within(address: Address, pattern: str) -> bool:
+def _is_within(address: Address, network: str) -> bool:
+    """Return whether `NO_PROXY` names an address by its network, which it may write loosely."""
     try:
-        return address in ipaddress.ip_network(pattern, strict=False)
+        return address in ipaddress.ip_network(network, strict=False)
     except (ValueError, TypeError):
         return False
 
@@ -160,33 +140,33 @@ def _address(host: str) -> Address | None:
         return None
 
 
-async def _address_of(host: str, port: int, hosts: Sequence[str]) -> str:
+async def _address_of(host: Host, port: int, patterns: list[Pattern]) -> str:
     try:
-        found = await _resolved(host, port)
+        found = await _resolved(host.name, port)
     except (OSError, UnicodeError) as error:  # a TimeoutError is an OSError
         raise StepError(
-            f"there is no server '{host}', as far as one can see.", kind="io"
+            f"there is no server '{host.name}', as far as one can see.", kind="io"
         ) from error
     for place in found:
         address = _address(place)
-        if address is not None and is_reachable(address, host, hosts):
+        if address is not None and is_reachable(address, patterns, host):
             return place
-    raise _leads_inside(host)
+    raise _leads_inside(host.name)
 
 
-async def _refuse_private(host: str, port: int, hosts: Sequence[str]) -> None:
+async def _refuse_private(host: Host, port: int, patterns: list[Pattern]) -> None:
     """Refuse a name that leads into a private network, as far as this machine can see.
 
     Raises:
         NotAllowed: one of its addresses does; the proxy may choose any.
     """
     try:
-        found = await _resolved(host, port)
+        found = await _resolved(host.name, port)
     except (OSError, UnicodeError):  # behind a proxy, names of the outside often lead nowhere
         return
     addresses = [address for place in found if (address := _address(place)) is not None]
-    if not all(is_reachable(address, host, hosts) for address in addresses):
-        raise _leads_inside(host)
+    if not all(is_reachable(address, patterns, host) for address in addresses):
+        raise _leads_inside(host.name)
 
 
 async def _resolved(host: str, port: int) -> list[str]:

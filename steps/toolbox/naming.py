@@ -26,6 +26,7 @@ OPTIONS: Mapping[str, frozenset[str]] = {
 """What an author may fix of a built-in tool, besides `timeout`, which any tool has."""
 
 Kind = Literal["built-in", "installed", "function", "server"]
+_EXPRESSION = re.compile(r"\{[{%#]")
 _FUNCTION = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_][A-Za-z0-9_]*)\Z", re.DOTALL)
 
 
@@ -108,7 +109,7 @@ def wanted(uses: str, written: Mapping[str, Any]) -> Iterator[Wanted]:
         yield Wanted(("tools",), tools, is_written=False)
     for index, entry in enumerate(tools if isinstance(tools, list) else ()):
         if isinstance(entry, str):
-            yield Wanted(("tools", index), entry, is_written="{{" not in entry)
+            yield Wanted(("tools", index), entry, is_written=not _EXPRESSION.search(entry))
         elif isinstance(entry, Mapping) and not (uses == "chat" and "parameters" in entry):
             yield from _entry(entry, ("tools", index), ("tools", index))  # others are the author's
 
@@ -119,7 +120,7 @@ def _entry(entry: Mapping[str, Any], at: Path, place: Path) -> Iterator[Wanted]:
     if not words or not all(isinstance(word, str) for word in words):
         return  # told with the parameters
     options = entry.get("options")
-    is_written = not any("{{" in word for word in words)
+    is_written = not any(map(_EXPRESSION.search, words))
     yield Wanted(
         place if name is not None else (*at, "server"),
         name if isinstance(name, str) else "",

@@ -195,6 +195,7 @@ def cluster(n_documents: int, models: str) -> Iterator[Cluster]:
             "PREFECT_API_URL": api_url,
             "PADDOCK_LEDGER": database.make("paddock"),
             "PADDOCK_WORK_POOL": "paddock",
+            "PADDOCK_ALLOW": "network",
             "PADDOCK_DEAD_AFTER": f"{DEAD_AFTER_S:g}s",
         }
         made = Cluster(home, shared, environment)

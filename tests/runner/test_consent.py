@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from paddock.pipelines.errors import PipelineError
 from paddock.runner import plan, run
 from paddock.runner.cli import application
 from paddock.runner.consent import NotAllowed
@@ -47,8 +48,15 @@ REFUSED = """\
        5 |   token: {{file: token.txt}}
          |          ^^^^^^^^^^^^^^^^^
   {remedy}
+{file}:7:39: the pipeline wants to ask http://127.0.0.1:8080 (another program on this machine) for \
+a model, which needs 'network'.
+       7 |   near: {{ref: m, ctx: 4k, pool: {{url: "http://127.0.0.1:8080"}}}}
+         |                                       ^^^^^^^^^^^^^^^^^^^^^^^
+  {remedy}
 {file}:10:17: the pipeline wants to ask http://gpu-1:8000 and http://gpu-2:8000 for a model, which \
 needs 'network'."""
+
+PROGRAM_HERE = " (another program on this machine)"
 
 
 @pytest.fixture
@@ -78,8 +86,10 @@ def test_a_pipeline_that_wants_more_than_it_may_have_is_refused_with_the_list(fi
     assert [(need.name, need.what) for need in error.needs] == [
         ("secrets", "read the environment variable GPU_KEY"),
         ("secrets", "read the file token.txt"),
+        ("network", f"ask http://127.0.0.1:8080{PROGRAM_HERE} for a model"),
         ("network", "ask http://gpu-1:8000 and http://gpu-2:8000 for a model"),
         ("network", "call https://hooks.example/x when a run has ended"),
+        ("network", f"call http://127.0.0.1:9/x{PROGRAM_HERE} when a run has ended"),
         ("run", f"run `notify-send Paddock`{where('notify-send')} when a run has ended"),
         ("network", "send mail to me@example.org"),
     ]
@@ -118,10 +128,82 @@ def test_commands_tools_and_servers_that_steps_use_are_listed_once_each(tmp_path
         ("network", 4, "ask the MCP server 'far' at http://gpu-1/mcp"),
         ("run", 7, "run `git log 1`" + where("git")),
         ("tool", 9, "call the function `tools.py:clean`"),
-        ("network", 17, "fetch from example.org"),
+        ("network", 17, "fetch from example.org, localhost"),
     ]
     assert {need.name for need in refused(file, "mcp", "run", "tool").needs} == {"network"}
     assert not (tmp_path / ".paddock").exists()
+
+
+REACHES = """\
+inputs: {{where: localhost}}
+models: {{m: {{ref: m, pool: {{url: "{url}"}}}}}}
+mcpServers: {{s: {{url: "{server}"}}}}
+on: {{notify: [{{when: [failed], webhook: "{webhook}"}}]}}
+steps:
+  - {{id: a, uses: chat, with: {{model: m, prompt: x}}}}
+  - {{id: b, uses: tool, with: {{name: s.x}}}}
+  - id: c
+    uses: tool
+    with: {{name: http.get, args: {{url: "http://x"}}, options: {{hosts: ["{host}"]}}}}
+"""
+OWN = {
+    "url": "http://localhost:11434",
+    "server": "http://localhost:11434/mcp",
+    "webhook": "http://127.0.0.1:11434/x",
+    "host": "localhost:11434",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("url", "http://127.0.0.1:5432"),
+        ("url", "http://{{{{ inputs.where }}}}:5432"),
+        ("url", "http://0x7f.1:6379"),
+        ("url", "http://[::ffff:127.0.0.1]:6379"),
+        ("url", "http://0.0.0.0:11434"),
+        ("url", "http://localhost.evil.example:11434"),
+        ("url", "http://169.254.169.254"),
+        ("server", "http://localhost{{% if false %}}x{{% endif %}}.evil.example/"),
+        ("server", "http://user@localhost:11434/"),
+        ("server", "http://localhost{{# #}}:11434/"),
+        ("webhook", "http://localhost{{% if false %}}x{{% endif %}}.evil.example:11434/"),
+        ("webhook", "http://localhost:11434@evil.example/"),
+        ("webhook", "http://localhost:5432/"),
+        ("host", "localhost"),
+        ("host", "127.0.0.1"),
+        ("host", "127.0.0.1:5432"),
+        ("host", "0.0.0.0/0"),
+        ("host", "*.localhost:11434"),
+    ],
+)
+def test_all_but_our_own_service_needs_consent_however_it_is_written(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(REACHES.format(**{**OWN, name: text.format()}))
+    assert "network" in {need.name for need in refused(file, "mcp").needs}
+
+
+def test_our_own_service_needs_no_consent(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(REACHES.format(**OWN))
+    assert [need.name for need in refused(file).needs] == ["mcp"]
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.0/0", "{% if false %}@localhost/{% endif %}192.0.2.2", "@localhost/", "[", "{{ x }}"],
+)
+def test_a_host_that_is_none_is_a_fault_for_plan_and_run_with_its_place(
+    tmp_path: Path, host: str
+) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(REACHES.format(**{**OWN, "host": host}))
+    for verb in (plan, run):
+        with pytest.raises(PipelineError) as caught:
+            verb(file, pool=FakePool(), settings=settings(tmp_path))
+        assert "p.yaml:10:" in str(caught.value) and "`hosts`: '" in str(caught.value)
 
 
 AS_IT_RUNS = """\

@@ -85,7 +85,7 @@ def folder_of(tmp_path: Path, *urls: str, ref: str = MODEL, n: int = 4) -> Path:
 
 def ran(folder: Path, own: Settings | None = None, **more: Any) -> Report:
     own = own or settings(folder)
-    own = replace(own, allow=frozenset(["secrets"]))
+    own = replace(own, allow=frozenset(["secrets", "network"]))
     return run(folder / "p.yaml", settings=own, local=True, **more)
 
 
@@ -135,7 +135,7 @@ def test_a_plan_asks_the_servers_what_they_have_and_calls_no_model(
     tmp_path: Path, two: tuple[LlamaServer, LlamaServer]
 ) -> None:
     folder = folder_of(tmp_path, two[1].url)
-    own = replace(settings(folder), allow=frozenset(["secrets"]))
+    own = replace(settings(folder), allow=frozenset(["secrets", "network"]))
     assert states(plan(folder / "p.yaml", settings=own)) == {f"{i}.txt": "new" for i in range(4)}
     folder_of(tmp_path, two[1].url, ref="qwen3")
     with pytest.raises(ModelFaults, match=r"p\.yaml:5:10: the server at .* has no model 'qwen3'"):
@@ -163,7 +163,7 @@ def test_two_services_of_ours_share_the_work_and_are_known_as_this_machine_is(
     here = ModelFinder(tmp_path / "no", tmp_path / "cache").find("smollm2:135m")
     text = (folder / "p.yaml").read_text()
     (folder / "p.yaml").write_text(text.replace("    pool:", "    x-pool:"))
-    own = replace(settings(folder), allow=frozenset(["secrets"]))
+    own = replace(settings(folder), allow=frozenset(["secrets", "network"]))
     assert states(plan(folder / "p.yaml", settings=own)) == {}, here.name
 
 

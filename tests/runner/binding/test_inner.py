@@ -177,7 +177,7 @@ steps: [{uses: chat, with: {prompt: hello}}]
 def test_what_inner_pipelines_reach_for_needs_consent_as_well(tmp_path: Path) -> None:
     outer = "steps: [{id: a, uses: pipeline, with: {file: inner.yaml}}]\n"
     plan = bound(written(tmp_path, outer, inner=SERVED.replace("when: failed", "when: [failed]")))
-    assert [(need.name, need.what) for need in needs(plan)] == [
+    assert [(need.name, need.what) for need in needs(plan, "http://127.0.0.1:11434")] == [
         ("secrets", "read the environment variable INNER_WORD"),
         ("network", "ask http://gpu:1 for a model"),
     ]

@@ -52,6 +52,18 @@ def test_what_is_there_is_no_fault(tmp_path: Path, step: str) -> None:
         ("tool, with: {name: http.get, args: {url: http://x}}",
          "`http.get` asks no server that is not named. "
          "Name them: `options: {hosts: [example.org]}`."),
+        ("tool, with: {name: http.get, args: {url: http://x}, options: {hosts: '{{ inputs.h }}'}}",
+         "`hosts` is an expression, and what a pipeline reaches is known before it runs. "
+         "Name them: `options: {hosts: [example.org]}`."),
+        ("tool, with: {name: http.get, args: {url: http://x}, options: {hosts: ['{% if 1 %}x']}}",
+         "`hosts`: '{% if 1 %}x' is an expression, and hosts are written as they are. "
+         "Write a name, `*.name`, an address or a network, with a port or without."),
+        ("agent, with: {prompt: p, tools: [{name: http.get, options: {hosts: [127.0.0.0/0]}}]}",
+         "`hosts`: '127.0.0.0/0' begins within a network, which is written '0.0.0.0/0'. "
+         "Write a name, `*.name`, an address or a network, with a port or without."),
+        ("tool, with: {name: 'tools{% if 1 %}.py:clean'}",
+         "a tool is named as it is, so that what a pipeline reaches for is known before. "
+         "Use two steps with `if`."),
         ("tool, with: {name: now, options: {root: x}}",
          "the tool 'now' has no option 'root'. Known: 'timeout'."),
         ("tool, with: {name: calculator, args: {expresion: '1'}}",

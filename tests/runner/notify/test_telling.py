@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def ran(world: World, noted: Noted | None = None, **options: Any) -> Report:
             world.file,
             {},
             local=True,
-            settings=settings(world.folder),
+            settings=replace(settings(world.folder), allow=frozenset({"network"})),
             pool=FakePool(),
             observer=noted or Noted(),
             **options,
@@ -98,8 +99,8 @@ def test_a_run_that_was_stopped_tells_nothing(tmp_path: Path) -> None:
             stop = asyncio.Event()
             stop.set()
             return await run_async(
-                world.file, {}, local=True, settings=settings(tmp_path), pool=FakePool(),
-                trigger="watch", stop=stop,
+                world.file, {}, local=True, pool=FakePool(), trigger="watch", stop=stop,
+                settings=replace(settings(tmp_path), allow=frozenset({"network"})),
             )  # fmt: skip
 
         assert asyncio.run(stopped()).status == "interrupted"

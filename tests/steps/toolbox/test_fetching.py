@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 import threading
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import pytest
 
 from paddock.steps.step import StepError
 from paddock.steps.toolbox import fetching
-from paddock.steps.toolbox.fetching import fetched, is_named, is_reachable
+from paddock.steps.toolbox.fetching import fetched
 from paddock.steps.toolset import ToolResult
 
 HERE = ["127.0.0.1"]
@@ -141,41 +140,21 @@ def test_a_name_that_leads_into_a_private_network_is_not_asked(
 
 
 @pytest.mark.parametrize(
-    ("host", "hosts", "expected"),
-    [
-        ("example.org", ["example.org"], True),
-        ("EXAMPLE.org", ["Example.org."], True),
-        ("a.example.org", ["example.org"], False),
-        ("a.b.example.org", ["*.example.org"], True),
-        ("evilexample.org", ["*.example.org"], False),
-        ("10.1.2.3", ["10.0.0.0/8"], True),
-        ("10.1.2.3", ["*"], False),
-        ("::1", ["::1"], True),
-    ],
+    "url",
+    ["http://2130706433:{}/json", "http://0x7f.1:{}/json", "http://[::ffff:127.0.0.1]:{}/json"],
 )
-def test_hosts_are_named_exactly(host: str, hosts: list[str], expected: bool) -> None:
-    assert is_named(host, hosts) is expected
-
-
-@pytest.mark.parametrize(
-    ("address", "host", "expected"),
-    [
-        ("93.184.216.34", "example.org", True),
-        ("127.0.0.1", "localhost", True),
-        ("127.0.0.1", "example.org", False),
-        ("169.254.169.254", "example.org", False),
-        ("192.168.1.1", "example.org", False),
-        ("::ffff:127.0.0.1", "example.org", False),
-        ("fe80::1", "example.org", False),
-        ("fd00::1", "example.org", False),
-        ("0.0.0.0", "example.org", False),
-        ("224.0.0.1", "example.org", False),
-    ],
-)
-def test_addresses_of_private_networks_must_be_named_themselves(
-    address: str, host: str, expected: bool
+def test_an_address_is_the_same_however_it_is_written(
+    url: str, server: ThreadingHTTPServer
 ) -> None:
-    assert is_reachable(ipaddress.ip_address(address), host, [host]) is expected
+    url = url.format(server.server_port)
+    assert fetch(url, ["127.0.0.1"]).value == {"a": [1]}
+    assert "'127.0.0.1' may not be asked" in refused(url, ["example.org"])
+
+
+def test_a_port_of_the_list_is_the_only_one(server: ThreadingHTTPServer) -> None:
+    url = f"http://127.0.0.1:{server.server_port}/json"
+    assert fetch(url, [f"127.0.0.1:{server.server_port}"]).value == {"a": [1]}
+    assert "may not be asked" in refused(url, ["127.0.0.1:1"])
 
 
 @pytest.fixture
