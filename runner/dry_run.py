@@ -440,8 +440,8 @@ def _bound_only(calls: Calls, body: Iterable[BoundNode]) -> Walked:
 
 def _refs(body: Iterable[BoundNode]) -> frozenset[str]:
     """Return the names of the models that steps may ask."""
-    models = (step.model for step in steps_within(body) if step.kind.roles)
-    return frozenset(model.ref for model in models if model is not None)
+    asking = (step for step in steps_within(body) if step.kind.roles)
+    return frozenset(spec.ref for step in asking for spec in step.models)
 
 
 def _reads_only(step: BoundStep) -> bool:

@@ -89,7 +89,7 @@ def of_facts(facts: Mapping[Name, ModelFacts], bound: BoundPlan) -> Iterator[Fau
 def _used(bound: BoundPlan) -> Iterator[tuple[BoundPlan, str]]:
     """Yield the models that steps use, by their aliases, inner pipelines' too."""
     for plan in plans_of(bound):
-        used = {_name(step.model) for step in steps_within(plan.nodes) if step.model is not None}
+        used = {_name(spec) for step in steps_within(plan.nodes) for spec in step.models}
         for alias, spec in plan.models.items():
             if _name(spec) in used:
                 yield plan, alias

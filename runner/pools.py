@@ -191,9 +191,9 @@ class _Spread:
 
 
 def models_of(bound: BoundPlan) -> tuple[ModelSpec, ...]:
-    """Give the models that a plan's steps name, each once."""
-    models = (step.model for step in steps_within(bound.nodes))
-    return tuple({(spec.pool, spec.ref): spec for spec in models if spec is not None}.values())
+    """Return the models that a plan's steps ask, named or not, each once."""
+    models = (spec for step in steps_within(bound.nodes) for spec in step.models)
+    return tuple({(spec.pool, spec.ref): spec for spec in models}.values())
 
 
 async def _looked_up(

@@ -401,7 +401,8 @@ class Work:
                 dict(step.model.params),
                 *([] if step.model.keeps_reasoning else ["drop"]),
             ]
-            parts[f"{step.id}.model"] = part(digest)
+            besides = [await self._digests.of(spec) for spec in step.besides]
+            parts[f"{step.id}.model"] = part([digest, *besides] if besides else digest)
             parts[f"{step.id}.parameters"] = part([parts[f"{step.id}.parameters"], options])
         return parts
 

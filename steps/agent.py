@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -83,6 +83,12 @@ class Agent:
     is_pure: ClassVar[bool] = False
     roles: ClassVar[frozenset[Role]] = frozenset({"chat"})
     takes_reply: ClassVar[bool] = True
+
+    @staticmethod
+    def roles_besides(written: Mapping[str, Any]) -> frozenset[Role]:
+        """Return the role of the model that a memory in a store asks for vectors."""
+        keeps_texts = written.get("memory", "window") not in ("window", "summary")
+        return frozenset({"embed"}) if keeps_texts else frozenset()
 
     def reads(self, params: AgentParams) -> Sequence[str]:
         """Name the files of its functions; what its tools read shows when they are called."""

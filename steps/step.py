@@ -303,7 +303,9 @@ class Step(Protocol[P, O]):
     is_pure: ClassVar[bool]
     """May run while planning: reads at most the file system, calls no model."""
     roles: ClassVar[frozenset[Role]]
-    """The roles of the models that it calls; empty for none."""
+    """The roles of the models that it calls; empty for none. A class whose parameters decide that
+    it asks the default model of another role as well has `roles_besides(written)`, a static method
+    that returns those roles: the run opens their pools before it starts."""
 
     def reads(self, params: P) -> Sequence[str]:
         """Name the files whose content the result depends on, as written in the parameters."""

@@ -250,6 +250,7 @@ class Binder:
             cache=controls.cache,
             returns=step.returns,
             model=self._models.of(step, kind.roles),
+            besides=self._models.besides(step, kind),
             reply=reply,
             references=reads.references(step, names),
             spec=reads.spec(step, reply, servers),

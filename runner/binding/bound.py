@@ -59,6 +59,8 @@ class BoundStep:
     cache: bool = True
     returns: Value | None = None
     model: ModelSpec | None = None
+    besides: tuple[ModelSpec, ...] = ()
+    """Models that it asks besides `model`, such as the embedding model of an agent's memory."""
     reply: BoundReply | None = None
     """What its answer must be."""
     references: frozenset[Reference] = frozenset()
@@ -69,6 +71,11 @@ class BoundStep:
     """What its parameters take that others wrote (see `taint`), dotted: `steps.text.text`."""
     inner: BoundPlan | None = None
     """The pipeline that it runs, if it runs one; its inputs are those that are known by now."""
+
+    @property
+    def models(self) -> tuple[ModelSpec, ...]:
+        """Every model that it asks."""
+        return self.besides if self.model is None else (self.model, *self.besides)
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,14 @@ class Models:
             self._fault(at, what, self._of_roles(roles))
         return spec
 
+    def besides(self, step: Step, kind: type[Any]) -> tuple[ModelSpec, ...]:
+        """Return the models that a step asks besides its own: defaults of their roles."""
+        roles_besides = getattr(kind, "roles_besides", None)
+        roles = roles_besides(step.params.data) if roles_besides is not None else ()
+        return tuple(
+            self.defaults[role] for role in ROLES if role in roles and role in self.defaults
+        )
+
     def _unknown(self, step: Step, written: str, at: Place) -> None:
         what = f"step '{_name(step)}' asks for model '{written}', which is not under `models`"
         if self.by_alias:

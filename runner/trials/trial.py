@@ -314,9 +314,12 @@ async def _pool(
 
 
 def _judges(claims: Iterable[Expect], bound: BoundPlan) -> list[ModelSpec]:
-    """Give the models that claims name."""
+    """Return the models that claims ask: those that they name, else the defaults of their roles."""
+    models = BoundModels(bound.models, bound.defaults, None)
     return [
-        bound.models[c.model] for c in claims if c.model is not None and c.model in bound.models
+        models.resolve(claim.model, "embed" if claim.claim == "similar" else "chat")
+        for claim in claims
+        if claim.claim in WITH_MODEL
     ]
 
 

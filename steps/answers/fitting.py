@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 _CLOSE_ENOUGH = 0.98
+_LEAST_KEPT = 0.9
+"""Of what fits: a beginning does not go back further than that to the end of a word."""
 
 
 async def most(fits: Callable[[int], Awaitable[bool]], n: int) -> int:
@@ -34,15 +36,18 @@ def without_middle(text: str, n_characters: int, mark: str = "\n[…]\n") -> str
 
 
 def head(text: str, n_characters: int) -> str:
-    """Keep the beginning, to the end of a word.
+    """Keep the beginning, to the end of a word where one ends in the last tenth of it.
 
-    >>> head("one two three", 9)
-    'one two'
+    Chinese, a line of JSON or a long address has no space near the end: it is cut at the character.
+
+    >>> head("one two three four five", 20), head("one" * 9, 10)
+    ('one two three four', 'oneoneoneo')
     """
     if n_characters >= len(text):
         return text
     cut = text[:n_characters]
-    if text[n_characters].isspace() or not (words := cut.rsplit(maxsplit=1)):
+    if text[n_characters].isspace():
         return cut.rstrip()
-    at = len(cut) - len(words[-1])
-    return cut[:at].rstrip() if len(words) == 2 and not cut[-1].isspace() else cut.rstrip()
+    least = int(_LEAST_KEPT * n_characters)
+    space = next((at for at in range(n_characters - 1, least - 1, -1) if cut[at].isspace()), None)
+    return cut if space is None else cut[:space].rstrip()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,11 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner import plan, run
 from paddock.runner.model_faults import ModelFaults
 from paddock.runner.observer import Silent
+from paddock.runner.pools import models_of
 from paddock.runner.report import Report
 from paddock.runner.settings import Settings
-from paddock.runner.verbs import run_async
+from paddock.runner.trials.verb import carry_out, read
+from paddock.runner.verbs import prepare, run_async
 from tests.fakes.pool import FakePool
 from tests.live import live_service
 from tests.llama_server import KEY, MODEL, LlamaServer, llama_server
@@ -222,3 +227,111 @@ def test_an_address_that_cannot_be_one_is_a_fault(tmp_path: Path, urls: str, tol
     with pytest.raises(PipelineError) as caught:
         ran(folder, pool=FakePool())
     assert [fault.message for fault in caught.value.faults] == [told]
+
+
+class _Far(BaseHTTPRequestHandler):
+    """An OpenAI server that calls `files.read` three times, then answers."""
+
+    n_turns = 0
+
+    def do_GET(self) -> None:
+        if self.path == "/v1/models":
+            self._send("application/json", b'{"data": [{"id": "m", "object": "model"}]}')
+        else:
+            self.send_error(404)
+
+    def do_POST(self) -> None:
+        if self.path != "/v1/chat/completions":
+            self.send_error(404)
+            return
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        _Far.n_turns += 1
+        says = "It leaves at noon."
+        if body.get("response_format"):
+            says = '{"reason": "It says noon.", "verdict": "yes"}'
+        delta: dict[str, Any] = {"content": says}
+        if body.get("tools") and _Far.n_turns <= 3:
+            called = {
+                "name": body["tools"][0]["function"]["name"],
+                "arguments": '{"path": "a.txt"}',
+            }
+            delta = {"tool_calls": [{"index": 0, "id": "a", "function": called}]}
+        n_words = sum(len(str(one["content"]).split()) for one in body["messages"])
+        usage = {"prompt_tokens": 3 * n_words, "completion_tokens": 5}
+        events = [
+            {"choices": [{"index": 0, "delta": delta, "finish_reason": "stop"}]},
+            {"choices": [], "usage": usage},
+        ]
+        lines = [f"data: {json.dumps(event)}\n\n" for event in events]
+        self._send("text/event-stream", "".join([*lines, "data: [DONE]\n\n"]).encode())
+
+    def _send(self, kind: str, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def far_url() -> Iterator[str]:
+    _Far.n_turns = 0
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Far) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_an_agents_memory_in_a_store_has_its_embedding_model_though_all_others_are_elsewhere(
+    tmp_path: Path, far_url: str
+) -> None:
+    (tmp_path / "a.txt").write_text("The ferry leaves the harbour at noon. " * 120)
+    (tmp_path / "p.yaml").write_text(
+        f"models: {{gpt: {{ref: m, ctx: 1k, pool: {{url: '{far_url}'}}}}}}\n"
+        "steps:\n"
+        "  - id: work\n"
+        "    uses: agent\n"
+        "    with: {prompt: When does it leave, tools: [files.read], memory: store}\n"
+        "returns: {text: steps.work.text}\n"
+    )
+    report = run(tmp_path / "p.yaml", settings=settings(tmp_path), local=True)
+    assert (report.status, report.returns) == ("completed", {"text": "It leaves at noon."})
+    assert any("were put into the store" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("memory", "wanted"),
+    [
+        ("store", ["m", "all-minilm"]),
+        ("window", ["m"]),
+        ("'{{ inputs.kept }}'", ["m", "all-minilm"]),
+    ],
+)
+def test_an_agents_embedding_model_is_among_what_a_run_opens(
+    tmp_path: Path, memory: str, wanted: list[str]
+) -> None:
+    (tmp_path / "p.yaml").write_text(
+        "inputs: {kept: store}\n"
+        "models: {gpt: {ref: m, pool: {url: 'http://127.0.0.1:1'}}}\n"
+        f"steps: [{{uses: agent, with: {{prompt: Hi, tools: [now], memory: {memory}}}}}]\n"
+    )
+    _, bound, _ = prepare(tmp_path / "p.yaml", {}, settings(tmp_path))
+    assert [spec.ref for spec in models_of(bound)] == wanted
+
+
+def test_a_judge_that_a_test_does_not_name_is_asked_where_it_is_served(
+    tmp_path: Path, far_url: str
+) -> None:
+    (tmp_path / "p.yaml").write_text(
+        f"models: {{gpt: {{ref: m, ctx: 1k, pool: {{url: '{far_url}'}}}}}}\n"
+        "steps: [{id: said, uses: prompt, with: {template: It leaves at noon.}}]\n"
+        "returns: {text: steps.said.text}\n"
+        "tests: [{name: time, expect: [{judge: It names a time.}]}]\n"
+    )
+    (suite,) = carry_out([read(tmp_path / "p.yaml")], mode="auto", tell=lambda file, case: None)
+    assert [case.problems for case in suite.cases] == [()]

@@ -1,8 +1,13 @@
 import asyncio
+import json
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paddock.engine.elsewhere.tokenizer import Tokenizer
+from paddock.engine.models import ModelFinder
 from paddock.steps.answers.fitting import head, most
 
 
@@ -16,10 +21,42 @@ def test_the_most_that_fits_is_found_to_within_two_percent(n: int, limit: int) -
     assert found >= 0.98 * min(n, limit) - 1
 
 
-@given(text=st.text(alphabet="ab \n", max_size=40), n=st.integers(0, 45))
-def test_a_beginning_ends_with_a_whole_word(text: str, n: int) -> None:
+@given(text=st.text(alphabet="ab \n", max_size=400), n=st.integers(0, 420))
+def test_a_beginning_ends_with_a_whole_word_if_one_ends_near(text: str, n: int) -> None:
     kept = head(text, n)
     assert text.startswith(kept)
-    assert len(kept) <= max(n, 0)
+    assert len(kept) <= n
     is_cut_word = kept and not text[len(kept) :][:1].isspace() and len(kept) < len(text)
-    assert not is_cut_word or not any(char.isspace() for char in kept.strip())
+    assert not is_cut_word or not any(char.isspace() for char in text[int(0.9 * n) : n])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FACT-AA0 " + "渡轮正午离开港口" * 2500,
+        "渡轮正午离开港口" * 2500,
+        json.dumps([{"name": "ferry", "leaves": "12:00"}] * 900, separators=(",", ":")),
+        "A boat: " + json.dumps([{"a": "b" * 30}] * 900, separators=(",", ":")),
+        "Look at https://ferry.example/" + "a1b2c3-" * 5000,
+        "The ferry leaves the harbour at noon. " * 900,
+    ],
+    ids=["a word and Chinese", "Chinese", "JSON", "words and JSON", "an address", "prose"],
+)
+def test_truncate_reads_what_fits_by_the_models_own_tokens(text: str, tmp_path: Path) -> None:
+    n_fit = 1500
+
+    async def reads() -> int:
+        tokenizer = Tokenizer(ModelFinder(tmp_path, tmp_path).locate("smollm2:135m").path)
+
+        async def count(n: int) -> int:
+            return (await tokenizer.count_texts([head(text, n)]))[0]
+
+        async def fits(n: int) -> bool:
+            return await count(n) <= n_fit
+
+        try:
+            return await count(await most(fits, len(text)))
+        finally:
+            await tokenizer.aclose()
+
+    assert 0.85 * n_fit <= asyncio.run(reads()) <= n_fit
