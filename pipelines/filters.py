@@ -6,15 +6,17 @@ Those of Jinja2 that can make much out of little are here again with a bound.
 from __future__ import annotations
 
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice, pairwise
-from typing import Any
+from typing import Any, NoReturn
 
 from jinja2 import filters, pass_environment, tests
 
 MAX_CHARS = 32 * 1024 * 1024
+MAX_PARSED_CHARS = 4_000_000  # each part of a text costs some 50 bytes
 MAX_WRAP_CHARS = 1_000_000  # textwrap reads about a million characters a second
 
 
@@ -27,10 +29,13 @@ def names(words: str) -> tuple[str, ...]:
     return tuple(words.split())
 
 
+_MOST_LEVELS = 1000
+
+
 _PLAIN = names(
     "abs capitalize count d default dictsort filesizeformat first float int items last "
     "length list lower map max min reject rejectattr reverse select selectattr groupby "
-    "sort string title trim truncate unique upper"
+    "sort string title trim truncate upper"
 )
 _TESTS = names(
     "boolean defined divisibleby eq equalto even false float ge greaterthan gt in "
@@ -168,6 +173,105 @@ def sum_(environment: Any, value: Any, attribute: str | None = None, start: floa
     return total
 
 
+@pass_environment
+def unique(
+    environment: Any, value: Any, case_sensitive: bool = False, attribute: str | None = None
+) -> list[Any]:
+    """Keep the first of equal values: of texts, numbers, lists and mappings alike."""
+    items = list(value)
+    compared = items if attribute is None else _attributes(environment, items, attribute)
+    seen: dict[Any, Any] = {}
+    for item, by in zip(items, compared, strict=True):
+        folded = by.lower() if isinstance(by, str) and not case_sensitive else by
+        is_nested = isinstance(by, list | tuple | dict)
+        seen.setdefault(("", json.dumps(by, sort_keys=True)) if is_nested else folded, item)
+    return list(seen.values())
+
+
+def flatten(value: Any, levels: int | None = None) -> list[Any]:
+    """Make one list of lists within lists; with `levels`, of so many levels of them.
+
+    >>> flatten([1, [2, [3]]]), flatten([1, [2, [3]]], 1)
+    ([1, 2, 3], [1, 2, [3]])
+    """
+    most = _MOST_LEVELS if levels is None else _small("levels", levels)
+    made: list[Any] = []
+    waiting = [iter(_listed("flatten", value))]
+    while waiting:
+        for item in waiting[-1]:
+            if isinstance(item, list | tuple) and len(waiting) <= most:
+                waiting.append(iter(item))
+                break
+            made.append(item)
+        else:
+            waiting.pop()
+    return made
+
+
+def zip_(value: Any, *others: Any) -> list[list[Any]]:
+    """Make pairs of the items of two lists, as many as the shorter has; or of more lists.
+
+    >>> zip_(["a", "b"], [1, 2, 3])
+    [['a', 1], ['b', 2]]
+    """
+    lists = [_listed("zip", one) for one in (value, *others)]
+    return [list(items) for items in zip(*lists, strict=False)]
+
+
+def enumerate_(value: Any, start: int = 0) -> list[list[Any]]:
+    """Make pairs of a number and an item.
+
+    >>> enumerate_(["a", "b"], 1)
+    [[1, 'a'], [2, 'b']]
+    """
+    return [[number, item] for number, item in enumerate(_listed("enumerate", value), start)]
+
+
+def split(value: str, sep: str | None = None, maxsplit: int = -1) -> list[str]:
+    """Cut a text at each `sep`, or at white space.
+
+    >>> split("a, b, c", ", ", 1)
+    ['a', 'b, c']
+    """
+    _bounded(len(_text("split", value)), MAX_PARSED_CHARS)
+    return value.split(sep, maxsplit)
+
+
+def fromjson(value: str) -> Any:
+    """Read a text as JSON.
+
+    >>> fromjson('{"a": [1, null]}')
+    {'a': [1, None]}
+    """
+    _bounded(len(_text("fromjson", value)), MAX_PARSED_CHARS)
+    try:
+        return json.loads(value, parse_constant=_no_number, parse_float=_finite)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"the text is no JSON: {error.msg} ({place})") from error
+
+
+def _finite(written: str) -> float:
+    number = float(written)
+    return number if math.isfinite(number) else _no_number(written)
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"the text is no JSON: it has {name}")
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} takes a text")
+    return value
+
+
+def _listed(name: str, value: Any) -> list[Any]:
+    if isinstance(value, str | dict) or not hasattr(value, "__iter__"):
+        raise TypeError(f"{name} takes a list")
+    return list(value)
+
+
 def _attributes(environment: Any, values: Any, attribute: str) -> Iterator[Any]:
     for value in values:
         for name in str(attribute).split("."):
@@ -186,19 +290,21 @@ def _bounded(n_chars: int, limit: int = MAX_CHARS) -> None:
         raise ValueError(f"the text would have more than {limit:,} characters")
 
 
-_OURS: dict[str, Callable[..., Any]] = {
+OURS: dict[str, Callable[..., Any]] = {
     **{"basename": basename, "slug": slug, "tojson": tojson, "truncate_words": truncate_words},
     **{"batch": batch, "slice": slice_, "sum": sum_, "round": round_, "wordwrap": wordwrap},
     **{"title": title, "urlencode": urlencode, "wordcount": wordcount},
-    **{"indent": indent, "join": join, "replace": replace},
+    **{"indent": indent, "join": join, "replace": replace, "unique": unique},
+    **{"flatten": flatten, "zip": zip_, "enumerate": enumerate_},
+    **{"split": split, "fromjson": fromjson},
 }
-FILTERS: Mapping[str, Callable[..., Any]] = {name: THEIRS[name] for name in _PLAIN} | _OURS
+FILTERS: Mapping[str, Callable[..., Any]] = {name: THEIRS[name] for name in _PLAIN} | OURS
 TESTS: Mapping[str, Callable[..., Any]] = {name: THEIR_TESTS[name] for name in _TESTS}
 TEXT_FILTERS = frozenset(
     names(
         "capitalize count d default length lower replace string title trim truncate "
         "truncate_words upper urlencode wordcount wordwrap indent slug basename tojson int "
-        "float join"
+        "float join split fromjson"
     )
 )
 """Filters that take a text as one thing, and not as a list of its letters."""

@@ -8,6 +8,7 @@ from jinja2 import nodes
 from jinja2.meta import find_undeclared_variables
 
 from .errors import known
+from .misuses import misuses
 from .sandbox import METHODS, environment, reaches
 
 Reference = tuple[str, ...]
@@ -90,3 +91,6 @@ def refusals(tree: nodes.Template) -> Iterator[tuple[str, str, int]]:
             kind, names = "test", list(sandbox.tests)
         if node.name not in names:
             yield f"there is no {kind} '{node.name}'", known(node.name, sorted(names)), node.lineno
+        elif isinstance(node, nodes.Filter):
+            for message, remedy in misuses(node):
+                yield message, remedy, node.lineno

@@ -105,12 +105,17 @@ def content_of(item: Any, attributes: frozenset[str] | None) -> Any:
 
 
 def key_of(item: Any) -> str:
-    """Give an item's stable name where the author names no `key`."""
+    """Return an item's stable name where the author names no `key`: its path, else its content."""
+    return name_of(item) or part(item)
+
+
+def name_of(item: Any) -> str | None:
+    """Return the path of an item that is a file, or describes one."""
     if isinstance(item, Mapping):
         for name in ("relpath", "path"):
             if isinstance(item.get(name), str) and item[name]:
                 return str(item[name])
-    return part(item)
+    return None
 
 
 def stand_in(value: Any) -> Any:

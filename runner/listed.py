@@ -9,7 +9,7 @@ from typing import Any
 from paddock.pipelines.errors import Fault, PipelineError
 
 from .binding.bound import BoundBlock
-from .freshness import key_of
+from .freshness import key_of, name_of
 from .scope import Scope
 
 
@@ -30,33 +30,51 @@ def list_of(block: BoundBlock, scope: Scope) -> Sequence[Any]:
 
 
 def keys_of(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[str]:
-    """Give the items' keys, in the list's order.
+    """Return the items' keys, in the list's order.
+
+    Items without a name of their own go by their content, and equal ones are numbered: a row that
+    changes makes no other one stale.
 
     Raises:
         PipelineError: two items have the same one.
         ExpressionError: the block's `key` failed.
     """
     if block.key is None:
-        keys = [key_of(item) for item in listed]
+        keys = _numbered([key_of(item) for item in listed], listed)
     else:
-        keys = [
-            str(block.key.evaluate(scope.child({block.var: item, "index": index})))
-            for index, item in enumerate(listed)
-        ]
+        keys = [str(block.key.evaluate(scope.child(block.var, item))) for item in listed]
     if len(set(keys)) < len(keys):
         raise PipelineError([_same_key(block, keys, listed)])
     return keys
 
 
+def _numbered(keys: list[str], listed: Sequence[Any]) -> list[str]:
+    """Put `#2`, `#3` … behind the keys of items that are equal to an earlier one."""
+    if len(set(keys)) == len(keys):
+        return keys
+    seen: Counter[str] = Counter()
+    made = []
+    for key, item in zip(keys, listed, strict=True):
+        seen[key] += 1
+        is_again = seen[key] > 1 and name_of(item) is None
+        made.append(f"{key}#{seen[key]}" if is_again else key)
+    return made
+
+
 def _same_key(block: BoundBlock, keys: Sequence[str], listed: Sequence[Any]) -> Fault:
     key = next(key for key, count in Counter(keys).items() if count > 1)
     first, second = [index for index, other in enumerate(keys) if other == key][:2]
-    return Fault(
-        f"two items of block '{block.id}' have the same key '{key}': "
-        f"{_shown(listed[first], first)} and {_shown(listed[second], second)}.",
-        "Give the block a `key` that differs, such as `key: doc.path`.",
-        block.mark,
-    )
+    both = f"{_shown(listed[first], first)} and {_shown(listed[second], second)}."
+    if block.key is not None:
+        what = f"`key: {block.key.source}` gives two items of block '{block.id}' the same key "
+        remedy = "Write one that differs, or leave it out: items that are equal are then numbered."
+        return Fault(f"{what}'{key}': {both}", remedy, block.mark)
+    what = f"two items of block '{block.id}' have the same key '{key}': {both}"
+    if listed[first] == listed[second]:
+        remedy = "They are equal: leave one out, with `| unique` behind the list."
+    else:
+        remedy = "Give the block a `key` that differs, such as `key: doc.path`."
+    return Fault(what, remedy, block.mark)
 
 
 def _shown(item: Any, index: int) -> str:

@@ -121,6 +121,84 @@ def test_a_template_has_loops_conditions_and_macros() -> None:
     assert Template.of(text).bound(SCOPE).render() == "1<a>, 2<b>\n"
 
 
+@pytest.mark.parametrize(
+    ("source", "wanted"),
+    [
+        ("[1, [2, [3, []]]] | flatten", [1, 2, 3]),
+        ("[1, [2, [3]]] | flatten(1)", [1, 2, [3]]),
+        ("[[1], [2]] | map('list') | flatten", [1, 2]),
+        ("['a', 'b'] | zip([1, 2, 3])", [["a", 1], ["b", 2]]),
+        ("['a'] | zip([1], [true])", [["a", 1, True]]),
+        ("['a', 'b'] | enumerate(1)", [[1, "a"], [2, "b"]]),
+        ("'a; b; c' | split('; ', 1)", ["a", "b; c"]),
+        ("' a  b ' | split", ["a", "b"]),
+        ('\'{"a": [1, null, "ü"]}\' | fromjson', {"a": [1, None, "ü"]}),
+        ("[{'a': 1}, {'a': 1}, [2], [2], 3, 3, 'X', 'x'] | unique", [{"a": 1}, [2], 3, "X"]),
+        ("[{'a': [1]}, {'a': [1]}] | unique(attribute='a')", [{"a": [1]}]),
+    ],
+)
+def test_lists_and_texts_are_taken_apart_and_put_together(source: str, wanted: object) -> None:
+    assert Expression.of(source).evaluate({}) == wanted
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("'x' | flatten", "flatten takes a list"),
+        ("{'a': 1} | zip([1])", "zip takes a list"),
+        ("[1] | zip(1)", "zip takes a list"),
+        ("5 | enumerate", "enumerate takes a list"),
+        ("[1] | first | split", "split takes a text"),
+        ("[1] | first | fromjson", "fromjson takes a text"),
+        ("'[1,' | fromjson", "the text is no JSON: Expecting value (line 1, column 4)"),
+        ("'[NaN]' | fromjson", "the text is no JSON: it has NaN"),
+        ("'1e999' | fromjson", "the text is no JSON: it has 1e999"),
+        ("('[' * 90000) | fromjson", "it is nested too deeply"),
+        ("('[],' * 1500000) | fromjson", "the text would have more than 4,000,000 characters"),
+        ("('a' * 5000000) | split('b')", "the text would have more than 4,000,000 characters"),
+        ("('a ' * 1900000) | split", "it makes a list or mapping of more than 1,000,000 values"),
+        ("range(99999) | zip(*[range(99999)] * 9)", "more than 1,000,000 values"),
+    ],
+)
+def test_what_such_a_filter_cannot_do_is_one_sentence(source: str, told: str) -> None:
+    with pytest.raises(ExpressionError) as caught:
+        Expression.of(source).evaluate({})
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (
+            "[[1]] | sum(start=[])",
+            "`start` of `sum` must be a number. `flatten` makes one list of lists.",
+        ),
+        ("[1] | sum(begin=1)", "`sum` takes no `begin`. Known: 'attribute', 'start'."),
+        ("x | truncate_words", "`truncate_words` needs `count`"),
+        ("x | truncate_words('3')", "`count` of `truncate_words` must be a whole number"),
+        ("x | truncate_words(3, count=3)", "`truncate_words` is given `count` twice"),
+        ("x | upper(3)", "`upper` is given more than it takes"),
+        ("x | split(1)", "`sep` of `split` must be a text"),
+        ("[] | fromjson", "`value` of `fromjson` must be a text"),
+        ("x | flatten('all')", "`levels` of `flatten` must be a whole number"),
+        ("x | first(n=1)", "`first` takes no `n`. It takes none."),
+    ],
+)
+def test_a_filter_that_can_only_fail_is_a_fault_before_anything_runs(
+    source: str, told: str
+) -> None:
+    with pytest.raises(ExpressionError) as caught:
+        Expression.of(source)
+    assert str(caught.value) == f"'{source}' is refused: {told}"
+
+
+def test_what_only_a_run_shows_of_a_filters_arguments_is_no_fault() -> None:
+    for source in ("x | truncate_words(n)", "x | sum(start=n)", "x | truncate(9, true, '')",
+                   "x | indent('> ')", "x | join(1)", "x | map('truncate_words', 3) | list",
+                   "x | sum(*args)", "x | indent(4, 1)", "x | round(1, 'floor')"):  # fmt: skip
+        Expression.of(source)
+
+
 def test_our_filters() -> None:
     assert value("{{ 'Où est lieu ?'|slug }}") == "ou-est-lieu"
     assert value("{{ 'one two three'|truncate_words(2) }}") == "one two…"

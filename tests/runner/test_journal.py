@@ -59,7 +59,7 @@ def test_a_run_that_an_error_ends_says_so_in_journal_and_ledger(tmp_path: Path) 
         world.run()
     last = read(tmp_path)[-1]
     assert (last["event"], last["status"]) == ("ended", "failed")
-    assert "two items of block 'each' have the same key '1'" in last["message"]
+    assert "gives two items of block 'each' the same key '1'" in last["message"]
 
 
 def test_a_plan_writes_no_journal(tmp_path: Path) -> None:

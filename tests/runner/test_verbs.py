@@ -273,8 +273,8 @@ def test_two_items_with_the_same_key_are_a_fault_that_names_both(world: World) -
     (fault,) = caught.value.faults
     inbox = world.folder / "inbox"
     assert fault.message == (
-        f"two items of block 'each' have the same key '.txt': number 1 ('{inbox}/0.txt') and "
-        f"number 2 ('{inbox}/1.txt')."
+        f"`key: doc.suffix` gives two items of block 'each' the same key '.txt': number 1 "
+        f"('{inbox}/0.txt') and number 2 ('{inbox}/1.txt')."
     )
     assert not (world.folder / "out").exists()
 

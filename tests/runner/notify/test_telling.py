@@ -78,7 +78,7 @@ def test_a_run_that_an_error_ends_tells_of_it(tmp_path: Path) -> None:
             ran(world, trigger="watch")
     ((event, _),) = told(server)
     assert event == "failed"
-    assert "two items of block 'each' have the same key '1'" in server.got[0]["message"]
+    assert "gives two items of block 'each' the same key '1'" in server.got[0]["message"]
 
 
 def test_a_run_of_some_items_alone_tells_nothing(tmp_path: Path) -> None:
