@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Iterator
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeGuard, Union, get_args, get_origin, get_type_hints
 
 from jinja2 import nodes
 
@@ -26,7 +26,7 @@ def misuses(node: nodes.Filter) -> Iterator[tuple[str, str]]:
     if node.dyn_args is not None or node.dyn_kwargs is not None:
         return  # only a run shows them
     signature = _signature(node.name)
-    given = {one.key: one.value for one in node.kwargs}
+    given: dict[str, Any] = {one.key: one.value for one in node.kwargs if _is_named(one)}
     unknown = [name for name in given if name not in signature.parameters]
     if unknown and not _takes_any(signature):
         names = list(signature.parameters)[1:]
@@ -44,6 +44,11 @@ def misuses(node: nodes.Filter) -> Iterator[tuple[str, str]]:
         if wanted and isinstance(value, nodes.Node) and not _may_be(value, wanted):
             kinds = " or ".join(_KINDS[kind] for kind in _KINDS if kind in wanted)
             yield f"`{name}` of `{node.name}` must be {kinds}", _REMEDIES.get(node.name, "")
+
+
+def _is_named(node: nodes.Node) -> TypeGuard[nodes.Keyword]:
+    """Return whether it is a keyword argument, which Jinja2's types call a pair as well."""
+    return isinstance(node, nodes.Keyword)
 
 
 def _may_be(node: nodes.Node, wanted: frozenset[type]) -> bool:

@@ -273,7 +273,7 @@ class DryRun:
             outputs,
             is_unknown=is_partly_unknown or is_over or foresees or pool.n_unknown > 0,
             seen=seen or Foreseen(pool.n_known + pool.n_unknown, pool.n_known),
-            refs=frozenset(pool.refs),
+            refs=frozenset(pool.refs) or (_refs([step]) if calls.most else frozenset()),
         )
 
     def _tools(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from .ledger.entries import Entry
@@ -24,13 +25,26 @@ READERS = ".readers"
 """A part that is no digest: what reads documents here, a name a line."""
 
 # Parameters that are text for the model or for a file: "prompt" to whoever reads the reason.
-_TEXTS = frozenset(("prompt", "template", "map", "reduce", "system", "instructions", "messages"))
+TEXTS = frozenset(("prompt", "template", "map", "reduce", "system", "instructions", "messages"))
 # What says how to run a step and cannot change its result.
-_NOT_IN_RESULT = frozenset(
+NOT_IN_RESULT = frozenset(
     ("retry", "timeout", "cache", "needs", "max_parallel", "on_error", "id", "mark", "model")
 )
 # A file's attributes that change without its content; its digest stands for them.
 _VOLATILE = frozenset(("path", "modified", "size"))
+
+
+_NO_WORDS: Mapping[str, Sequence[str]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What is known of how an item was done, beside its entry."""
+
+    content: str | None = None
+    """The digest that the item of today would have had then, by what was read of it then."""
+    words: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By a part of its hash: what of it changed since, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +164,14 @@ def spec_parts(step: str, spec: str) -> dict[str, str]:
     given = written.get("with")
     texts, others = {}, {}
     for name, value in given.items() if isinstance(given, dict) else ():
-        if name in _TEXTS:
+        if name in TEXTS:
             texts[name] = value
-        elif name not in _NOT_IN_RESULT:
+        elif name not in NOT_IN_RESULT:
             others[name] = value
     control = {
         name: value
         for name, value in written.items()
-        if name not in _NOT_IN_RESULT and name not in ("with", "do", "for_each")
+        if name not in NOT_IN_RESULT and name not in ("with", "do", "for_each")
     }
     reply = control.pop("reply", None)
     parts = {f"{step}.parameters": part([control, others])}
@@ -174,11 +188,12 @@ def judge(
     hash_: str,
     parts: Mapping[str, str],
     older: Mapping[str, Collection[str]] | None = None,
+    past: Past | None = None,
 ) -> Verdict:
     """Compare an item with its entry; files that it wrote or read are looked at elsewhere.
 
     `older`: by the version of a step, those whose results are as good; None: none is, and neither
-    is what was read before more could be read.
+    is what was read before more could be read. `past` is what is known of how the item was done.
     """
     if entry is None:
         return Verdict("new")
@@ -186,7 +201,7 @@ def judge(
         before = json.loads(entry.parts)
         names = older_for(before, parts, older, is_done=entry.state == "done")
         if names or not different(before, parts):
-            return _difference(names)
+            return _difference(names, before, parts, past or Past())
     if entry.state == "quarantined":
         return Verdict("quarantined", entry.error)
     if entry.state == "failed":
@@ -232,22 +247,49 @@ def _is_as_good(
     return name.endswith(".version") and was in older.get(is_now, ())
 
 
-def _difference(names: Sequence[str]) -> Verdict:
-    if CONTENT in names:
-        return Verdict("changed", "content changed")
-    return Verdict("stale", "; ".join(reasons(names)))
+def _difference(
+    names: Sequence[str], before: Mapping[str, str], now: Mapping[str, str], past: Past
+) -> Verdict:
+    """Name every difference. The content changed only if that differs which was read of it then."""
+    words = reasons((name for name in names if name != CONTENT), before, now, past.words)
+    if CONTENT in names and past.content != before.get(CONTENT):
+        return Verdict("changed", "; ".join(["content changed", *words]))
+    return Verdict("stale", "; ".join(words) or "what it reads of the item changed")
 
 
-def reasons(names: Iterable[str]) -> list[str]:
-    """Say each difference once, in the order: prompt, model, parameters, version, values."""
+def reasons(
+    names: Iterable[str],
+    before: Mapping[str, str],
+    now: Mapping[str, str],
+    words: Mapping[str, Sequence[str]] = _NO_WORDS,
+) -> list[str]:
+    """Say each difference once, in the order: prompt, model, parameters, version, values.
+
+    `words` says, by the part, what of it changed, as far as that is known.
+    """
     found: dict[str, None] = {}
     for name in sorted(names, key=_rank):
         place, _, what = name.rpartition(".")
-        if what in _WHAT and not name.startswith(("inputs.", "steps.")):
-            found[f"{_WHAT[what]} (step '{place}')"] = None
-        else:
+        if name == CONTENT:
+            found["content changed"] = None
+        elif what not in _WHAT or name.startswith(("inputs.", "steps.")):
             found[f"value changed: {name}"] = None
+        elif (came := _came_or_went(place, before, now)) is not None:
+            found[came] = None
+        else:
+            told = words.get(name) or (_WHAT[what],)
+            found.update(dict.fromkeys(f"{one} (step '{place}')" for one in told))
     return list(found)
+
+
+def _came_or_went(place: str, before: Mapping[str, str], now: Mapping[str, str]) -> str | None:
+    """Say of a step that was not there then, or is not there now; a block has no version."""
+    version, parameters = f"{place}.version", f"{place}.parameters"
+    if version not in before and version in now and parameters not in before:
+        return f"step '{place}' is new"
+    if version in before and version not in now and parameters not in now:
+        return f"step '{place}' was removed"
+    return None
 
 
 _WHAT = {

@@ -104,10 +104,11 @@ class Shares:
         """Stop before machines undo one another's work."""
         others = await self._do(self._claims.runs_of_others, self.joined.job)
         if entry.run in others:
-            names = different(json.loads(entry.parts), json.loads(item.parts))
+            before, now = json.loads(entry.parts), json.loads(item.parts)
+            why = "; ".join(reasons(different(before, now), before, now))
             raise LedgerError(
                 f"'{item.key}' was done in this run by another machine (run '{entry.run}'), and "
-                f"this one would do it again: {'; '.join(reasons(names))}. Each would undo what "
+                f"this one would do it again: {why}. Each would undo what "
                 f"the other did. Give both the same model files and the same Paddock; "
                 f"what is done stays done."
             )

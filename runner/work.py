@@ -18,13 +18,14 @@ from paddock.pipelines.expressions import Reference
 from paddock.steps.stores.opened import OpenStores
 
 from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
-from .body import blocks_of, ids, outer_references, steps_of, steps_within
+from .body import blocks_of, ids, outer_references, steps_of, steps_within, written
 from .calls import Digests
 from .evidence import Evidence, held_paths
 from .freshness import (
     CONTENT,
     EDITED_FILE,
     READERS,
+    Past,
     Verdict,
     canonical,
     content_of,
@@ -38,10 +39,12 @@ from .freshness import (
 )
 from .ledger.entries import Entry
 from .ledger.ledger import Ledger
+from .ledger.origins import Origins
 from .ledger.outputs import Index
 from .listed import keys_of, list_of
 from .renames import renamed
 from .scope import Scope
+from .spec_changes import SpecChanges, compared
 from .watch.settled import Settled, is_of_watch
 
 RETURNS = "(returns)"
@@ -219,6 +222,7 @@ class Work:
         job = frozenset() if outer else await self.job_runs()
         if self._settled is not None and not outer:
             await self._settled.read()
+        past = _Pasts(self.ledger, scope_id, block)
         items: list[ItemWork] = []
         held: list[str] = []
         overwrites = _overwrites(block)
@@ -237,7 +241,9 @@ class Work:
                 forced = is_forced and is_asked
                 is_taken = overwrites or (self.options.takes_over and is_asked)
                 edited = None if is_taken else held
-                verdict = self._verdict(scope_id, entry, hash_, parts, edited, is_forced=forced)
+                verdict = self._verdict(
+                    scope_id, entry, hash_, parts, edited, past, item, is_forced=forced
+                )
             if self._settled is not None and verdict.is_work and self._settled.is_left(item):
                 continue  # its watch hands it on when it has come to rest
             if not is_asked and verdict.is_work:
@@ -280,7 +286,8 @@ class Work:
         is_shared = entry is not None and entry.hash == hash_ and entry.run in job
         is_forced = step.id in self.options.force and not is_shared
         held = None if self.options.takes_over else list[str]()
-        verdict = self._verdict(scope_id, entry, hash_, text, held, is_forced=is_forced)
+        past = _Pasts(self.ledger, scope_id, step)
+        verdict = self._verdict(scope_id, entry, hash_, text, held, past, None, is_forced=is_forced)
         if entry is not None and not verdict.is_work and entry.state == "quarantined":
             verdict = Verdict("stale", f"it failed before: {entry.error}")
         return scope_id, ItemWork(0, step.id, None, verdict, hash_, text, entry, is_shared)
@@ -316,6 +323,8 @@ class Work:
         hash_: str,
         parts: str,
         held: list[str] | None,
+        pasts: _Pasts,
+        item: Any,
         *,
         is_forced: bool,
     ) -> Verdict:
@@ -327,7 +336,8 @@ class Work:
             verdict = judge(entry, hash_, {})
         else:
             older = None if self.options.refresh else self.older
-            verdict = judge(entry, hash_, json.loads(parts), older)
+            past = None if entry is None else pasts.of(entry.key, item)
+            verdict = judge(entry, hash_, json.loads(parts), older, past)
         if entry is None or verdict.is_work:
             return verdict
         if is_forced:
@@ -440,6 +450,35 @@ class Work:
             return self.evidence.digest(path)
         except OSError:
             return None
+
+
+class _Pasts:
+    """How the items of a scope were done, read from the ledger when it is first asked for."""
+
+    def __init__(self, ledger: Ledger, scope: str, node: BoundNode) -> None:
+        self._ledger, self._scope, self._node = ledger, scope, node
+        self._specs: Mapping[str, str] | None = None
+        """By key: the digest of the spec by which an item was done."""
+        self._changes: dict[str, SpecChanges | None] = {}
+
+    def of(self, key: str, item: Any) -> Past:
+        """Return what is known of how an item was done; `item` is what it is now."""
+        origins = Origins(self._ledger)
+        if self._specs is None:
+            self._specs = origins.specs_of(self._scope)
+        digest = self._specs.get(key)
+        if digest is None:
+            return Past()
+        if digest not in self._changes:
+            text = origins.spec(digest)
+            now = json.loads(written(self._node))
+            found = None if text is None else compared(json.loads(text), now, self._node.id)
+            self._changes[digest] = found
+        changes = self._changes[digest]
+        if changes is None:
+            return Past()
+        content = part(content_of(item, changes.attributes)) if changes.has_item else None
+        return Past(content, changes.words)
 
 
 def _renamed(item: ItemWork, old: str) -> ItemWork:

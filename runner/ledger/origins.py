@@ -57,6 +57,11 @@ class Origins:
         query = f"select {_MADE} from provenance where scope = :scope"
         return {row.key: row for row in self._rows(query, scope=scope)}
 
+    def specs_of(self, scope: str) -> dict[str, str]:
+        """Return by key the digests of the specs by which the items of a scope were made."""
+        query = "select key, spec from provenance where scope = :scope and spec is not null"
+        return {str(key): str(spec) for key, spec in self._ledger.rows(query, scope=scope)}
+
     def spec(self, digest: str) -> str | None:
         """Give the text of a spec."""
         found = self._ledger.rows("select text from specs where spec = :spec", spec=digest)

@@ -20,6 +20,7 @@ from paddock.runner.body import blocks_of, plans_of, steps_of, written
 from paddock.runner.evidence import LISTED, ROWS, STORE, is_of_a_file
 from paddock.runner.freshness import CONTENT, older_for, reasons
 from paddock.runner.ledger.outputs import sha256_of
+from paddock.runner.spec_changes import compared
 
 from .find import Trace
 from .origin import Change, FileState, ReadFile
@@ -126,7 +127,8 @@ def changed_words(
         was = {name: recorded[name] for name in recorded if _is_looked_at(name, parts)}
         names = older_for(was, parts, older, is_done=entry.state == "done")
         lines = tuple(_differences(before, json.loads(written(node)))) if before else ()
-        said = reasons(names)
+        then = compared(before, json.loads(written(node)), node.id) if before else None
+        said = reasons(names, was, parts, then.words if then is not None else {})
         for number, words in enumerate(said):
             yield Change(words, lines if number == 0 else ())
         return

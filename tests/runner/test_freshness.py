@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import json
 
-from paddock.runner.freshness import Verdict, content_of, judge, key_of, outer_value, spec_parts
+from paddock.runner.freshness import (
+    Past,
+    Verdict,
+    content_of,
+    judge,
+    key_of,
+    outer_value,
+    spec_parts,
+)
 from paddock.runner.ledger.entries import Entry
 
 FILE = {
@@ -41,10 +49,29 @@ def test_the_key_is_relpath_then_path_then_content() -> None:
     assert key_of("a text") == key_of("a text")
 
 
-def test_a_changed_content_goes_before_every_other_reason() -> None:
+def test_a_changed_content_goes_before_every_other_reason_and_all_are_named() -> None:
     before = entry({"content": "1", "sum.prompt": "1"})
     now = {"content": "2", "sum.prompt": "2"}
-    assert judge(before, "other", now) == Verdict("changed", "content changed")
+    wanted = Verdict("changed", "content changed; prompt changed (step 'sum')")
+    assert judge(before, "other", now) == wanted
+    assert judge(before, "other", now, past=Past(content="3")) == wanted
+
+
+def test_what_is_read_of_an_item_may_change_without_its_content() -> None:
+    before = entry({"content": "1", "sum.prompt": "1"})
+    past = Past(content="1")
+    assert judge(before, "other", {"content": "2", "sum.prompt": "2"}, past=past) == Verdict(
+        "stale", "prompt changed (step 'sum')"
+    )
+    assert judge(before, "other", {"content": "2", "sum.prompt": "1"}, past=past) == Verdict(
+        "stale", "what it reads of the item changed"
+    )
+
+
+def test_a_step_that_came_or_went_is_named_once() -> None:
+    before = entry({"content": "1", "a.prompt": "1", "a.parameters": "1", "a.version": "1"})
+    now = {"content": "1", "b.prompt": "1", "b.parameters": "1", "b.version": "1"}
+    assert judge(before, "other", now).why == "step 'a' was removed; step 'b' is new"
 
 
 def test_each_reason_is_named_with_its_step() -> None:

@@ -92,7 +92,7 @@ def test_tools_of_every_kind_work_in_one_run_and_no_secret_is_kept(world: World)
     assert [one["clean"] for one in changed.returns["each"]] == ["Ferry", "Pier"]
     world.edit("args: [", "args: [-B, ")
     stale = plan(world.file, pool=FakePool(), settings=replace(settings(world.folder), allow=ALL))
-    assert {i.why for i in stale.items if i.step == "each"} == {"parameters changed (step 'known')"}
+    assert {i.why for i in stale.items if i.step == "each"} == {"its tools changed (step 'known')"}
 
 
 def test_what_depends_on_its_arguments_alone_is_called_once(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_an_installed_tool_is_called_and_its_version_counts(
         shutil.rmtree(tmp_path / "site" / "brewing-1.0.dist-info")
         install("2.0")
         again = carried_out(world)
-        assert {i.why for i in again.items} == {"parameters changed (step '(tool)')"}
+        assert {i.why for i in again.items} == {"its tools changed (step '(tool)')"}
     finally:
         naming.installed.cache_clear()
         naming.version_of.cache_clear()

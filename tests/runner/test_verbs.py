@@ -86,7 +86,7 @@ def test_a_changed_model_parameter_or_input_is_its_own_reason(world: World) -> N
     world.run()
     assert set(reasons(world.plan({"tone": "merry"})).values()) == {"value changed: inputs.tone"}
     world.edit('({{ inputs.tone }})"}', '({{ inputs.tone }})", params: {temperature: 1}}')
-    assert set(reasons(world.plan()).values()) == {"parameters changed (step 'sum')"}
+    assert set(reasons(world.plan()).values()) == {"`params` changed (step 'sum')"}
     world.edit("params: {temperature: 1}", "model: other")
     world.edit("inputs:", "models: {other: qwen:1b, first: smollm2:135m}\ninputs:")
     assert set(reasons(world.plan()).values()) == {"model changed (step 'sum')"}
