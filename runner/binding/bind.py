@@ -95,6 +95,14 @@ def checked(plan: Plan, within: inner.Found | None = None) -> BoundPlan:
     return bound
 
 
+def folders_of(plan: Plan) -> tuple[Path, ...]:
+    """Return the folders where a pipeline's documents arrive or are written, by its defaults.
+
+    The plan may have faults: what is known of it counts.
+    """
+    return Binder(plan, None, Path.cwd(), {}).bound().folders
+
+
 def plan_of(path: Path, text: str | None = None) -> Plan:
     """Read a file as far as it can be read; `bind` and `check` then tell every fault at once.
 
@@ -201,6 +209,7 @@ class Binder:
             defaults=self._models.defaults,
             returns=pipeline.returns,
             watches=found,
+            folders=watches.folders(),
             budget=_budget(pipeline),
             priority=pipeline.concurrency.priority if pipeline.concurrency else "batch",
         )

@@ -136,6 +136,8 @@ class BoundPlan:
     returns: Value | None = None
     watches: tuple[BoundWatch, ...] = ()
     """The folders whose changes start it."""
+    folders: tuple[Path, ...] = ()
+    """Where documents arrive or are written, as far as it is known before a run."""
     budget: Budget = field(default_factory=Budget)
     given: frozenset[str] = frozenset()
     """The names of the inputs that the caller gave."""

@@ -29,6 +29,8 @@ _WILD = re.compile(r"[*?]+|\[[^]]*\]")
 _BRACES = re.compile(r"\{([^{},]*)[^{}]*\}")
 _PATHS = {"files.write": "path", "embed": "store", "files.move": "to"}
 """Steps that write, and the parameter that says where."""
+_CALLERS = ("tool", "agent", "chat")
+YAML_SUFFIXES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,48 @@ class Watches:
                 self._fault((*at, "path"), what, "Make one of them, with both globs in `include`.")
             found[watch.root] = watch
         return tuple(found.values())
+
+    def folders(self) -> tuple[Path, ...]:
+        """Return the folders where documents arrive or are written, resolved.
+
+        These are watched folders, scanned ones, `dir` inputs, stores, and folders that files are
+        written to. The pipeline's own folder is among them where documents arrive in it.
+        """
+        found: dict[Path, None] = {}
+        for text, base, is_file in self._places():
+            place = _folder_of(text, is_file=is_file)
+            if place is not None:
+                found[_resolved(Path(os.path.normpath(base / place)))] = None
+        return tuple(found)
+
+    def _places(self) -> Iterator[tuple[str, Path, bool]]:
+        """Yield texts of paths with the folder they start from, and whether they name a file."""
+        from paddock.steps.toolbox import naming
+
+        base = self._roots.base
+        for keys in self._pipeline.on.watch if self._pipeline.on else ():
+            yield _known(keys.path, self._scope) or _UNKNOWN, base, False
+        for pipeline, scope, base in self._pipelines():
+            for name, declared in pipeline.inputs.items():
+                value = scope["inputs"].get(name)
+                if declared.type == "dir" and isinstance(value, str):
+                    yield value, base, False
+        for step, scope, base in self._all():
+            given = step.params.data if isinstance(step.params.data, Mapping) else {}
+            roots = [given.get("root")] if step.uses == "files.scan" else []
+            if step.uses in _CALLERS:
+                roots = [one.options.get("root") for one in naming.wanted(step.uses, given)]
+            for root in roots:
+                if isinstance(root, str):
+                    yield _known(root, scope) or _UNKNOWN, base, False
+            written = given.get(_PATHS.get(step.uses, ""))
+            if isinstance(written, str):
+                text = _known(written, scope) or _UNKNOWN
+                yield text, base, step.uses != "embed"
+
+    def _pipelines(self) -> Iterator[tuple[Pipeline, Mapping[str, Any], Path]]:
+        yield self._pipeline, self._scope, self._roots.base
+        yield from self._within
 
     def _watch(self, keys: Watch, at: tuple[str | int, ...]) -> BoundWatch | None:
         text = _known(keys.path, self._scope)
@@ -182,8 +226,7 @@ class Watches:
 
     def _all(self) -> Iterator[tuple[Step, Mapping[str, Any], Path]]:
         """Give every step, those of inner pipelines too, with what is known and where."""
-        own = (self._pipeline, self._scope, self._roots.base)
-        for pipeline, scope, base in (own, *self._within):
+        for pipeline, scope, base in self._pipelines():
             for node in pipeline.nodes():
                 if isinstance(node, Step):
                     yield node, scope, base
@@ -210,6 +253,30 @@ class Watches:
 
     def _fault(self, at: tuple[str | int, ...], message: str, remedy: str) -> None:
         self.faults.append(Fault(message, remedy, self._pipeline.mark(at)))
+
+
+def _folder_of(text: str, *, is_file: bool) -> str | None:
+    """Return the folder that a path leads to, as far as it is known; None: not another folder.
+
+    >>> _folder_of("out/….md", is_file=True), _folder_of("out-…/…", is_file=True)
+    ('out', '.')
+    >>> _folder_of("….md", is_file=True), _folder_of("DIGEST.md", is_file=True)
+    (None, None)
+    """
+    head, unknown, tail = text.partition(_UNKNOWN)
+    if "\0" in text:
+        return None
+    if not unknown and not is_file:
+        return text
+    folder = (head if unknown else text).rpartition("/")[0]
+    if folder or head.startswith("/"):
+        return folder or "/"
+    last = tail.rpartition("/")[2]
+    suffix = os.path.splitext(f"x{last}")[1].lower()  # noqa: PTH122 - the end of a template
+    is_other_kind = bool(suffix) and _UNKNOWN not in last and suffix not in YAML_SUFFIXES
+    if is_file and (not unknown or is_other_kind):
+        return None
+    return "."
 
 
 def _scope_of(inputs: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -4,20 +4,24 @@ Looks again every few seconds rather than waiting to be told: events are lost on
 A file counts once it has stayed the same for a moment, so that one saved half is not taken for
 the whole; one with faults is told once, and what was sound before stays. A folder that is gone as a
 whole takes nothing with it: it may have been unmounted. Runs in a thread; knows no Prefect.
+
+A file in a folder where documents arrive or are written (see `work_folders`) is never a pipeline:
+anybody may be able to put one there. In a pipeline's own folder that rule holds for files that come
+after the pipeline.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.settings import SettingsError, read_settings
 
-from .standing import Standing, read_standing
+from .standing import Standing, looks_meant, read_standing, work_folders
 
 SETTLE_S = 1.0  # editors write in one go, or aside and rename
 TRY_AGAIN_S = 10.0  # what a faulty file lacks may be another file, such as a prompt
@@ -46,6 +50,12 @@ class Changes:
 class _Known:
     stamp: Stamp
     since: float
+    look: int = 0
+    """The number of the look that saw it first."""
+    folders: tuple[Path, ...] = ()
+    """Where its documents arrive or are written, if it is a pipeline."""
+    left_out: str = ""
+    """Why it is no pipeline, in words."""
     standing: Standing | None = None
     read_at: float | None = None
     is_sound: bool = True
@@ -64,24 +74,40 @@ class Finder:
         """Begin with nothing known."""
         self._known: dict[Path, _Known] = {}
         self._said: dict[str, str] = {}
+        self._n_looks = 0
 
     def look(self) -> Changes:
         """Look once. What changed is read when it has settled; the first look waits for nothing."""
         now = self.clock()
-        is_first = not self._known
+        is_first = not self._n_looks
+        self._n_looks += 1
         told: list[str] = []
         seen = dict(self._files(told))
         added: list[Standing] = []
         removed: list[Standing] = []
+        due: dict[Path, str | None] = {}
         for path, stamp in seen.items():
             known = self._known.get(path)
-            if known is None or known.stamp != stamp:
-                old = known.standing if known else None
-                known = self._known[path] = _Known(stamp, now, old)
+            if known is None:
+                known = self._known[path] = _Known(stamp, now, self._n_looks)
+            elif known.stamp != stamp:
+                known.stamp, known.since, known.read_at = stamp, now, None
             known.n_missed = 0
             if self._is_to_be_read(known, now, is_first=is_first):
                 known.read_at = now
-                self._read(path, known, added, removed, told)
+                due[path] = _text_of(path)
+                known.folders = work_folders(path, due[path] or "")
+        left_out = self._left_out(seen)
+        for path in seen:
+            known, words = self._known[path], left_out.get(path, "")
+            was_left_out, known.left_out = bool(known.left_out), words
+            if words:
+                if path in due or not was_left_out:
+                    self._leave_out(path, known, removed, told)
+            elif path in due:
+                self._read(path, due[path], known, added, removed, told)
+            elif was_left_out:
+                known.read_at = None
         self._gone(set(seen), removed)
         return Changes(self._standing(), tuple(added), tuple(removed), tuple(told))
 
@@ -97,9 +123,53 @@ class Finder:
     def _standing(self) -> tuple[Standing, ...]:
         return tuple(known.standing for known in self._known.values() if known.standing)
 
+    def _left_out(self, seen: Iterable[Path]) -> dict[Path, str]:
+        """Return the files that lie in folders of documents, each with the reason in words."""
+        by_folder: dict[Path | tuple[int, int], list[tuple[Path, Path]]] = {}
+        for path, known in self._known.items():
+            running = known.standing.bound if known.standing else None
+            for folder in {*known.folders, *(running.folders if running else ())}:
+                for name in (folder, _identity(folder)):
+                    if name is not None:
+                        by_folder.setdefault(name, []).append((folder, path))
+        if not by_folder:
+            return {}
+        names: dict[Path, tuple[Path | tuple[int, int], ...]] = {}
+
+        def around(path: Path) -> Iterator[tuple[Path, Path]]:
+            for folder in path.parents:
+                if folder not in names:
+                    names[folder] = (folder, *filter(None, (_identity(folder),)))
+                for name in names[folder]:
+                    yield from by_folder.get(name, ())
+
+        found: dict[Path, str] = {}
+        for path in seen:
+            for folder, owner in around(_resolved(path)):
+                is_own = _identity(folder) == _identity(owner.parent)
+                is_earlier = self._known[path].look <= self._known[owner].look
+                if not is_own or not (path == owner or is_earlier):
+                    found[path] = _why_left_out(path, folder, owner, is_own=is_own)
+                    break
+        return found
+
+    def _leave_out(
+        self, path: Path, known: _Known, removed: list[Standing], told: list[str]
+    ) -> None:
+        """Let go of a file in a folder of documents; a person is told of one that is a pipeline."""
+        known.is_sound = True
+        if known.standing is not None:
+            removed.append(known.standing)
+            known.standing = None
+        if looks_meant(_text_of(path) or ""):
+            self._tell(str(path), known.left_out, told)
+        else:
+            self._said.pop(str(path), None)
+
     def _read(
         self,
         path: Path,
+        text: str | None,
         known: _Known,
         added: list[Standing],
         removed: list[Standing],
@@ -108,7 +178,7 @@ class Finder:
         """Read a file that has settled."""
         known.is_sound = False
         try:
-            text = path.read_text("utf-8-sig")
+            text = path.read_text("utf-8-sig") if text is None else text
             settings = read_settings(path.parent, flags=self.flags)
             made = read_standing(path, text, settings, has_stood=known.standing is not None)
         except Exception as error:  # whatever a file has in store, the others must not mind
@@ -188,6 +258,43 @@ def _walk(folder: Path) -> Iterator[tuple[Path, Stamp]]:
                 stamp = _stamp(entry)
                 if stamp is not None and stamp[0] <= MOST_BYTES:
                     yield Path(entry.path), stamp
+
+
+def _text_of(path: Path) -> str | None:
+    """Return a file's text; None: it cannot be read, which is told when it is read again."""
+    try:
+        return path.read_text("utf-8-sig")
+    except (OSError, ValueError):
+        return None
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return path
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return device and inode: a folder has one identity, however its name is written."""
+    try:
+        facts = folder.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
+
+
+def _why_left_out(path: Path, folder: Path, owner: Path, *, is_own: bool) -> str:
+    if is_own:
+        return (
+            f"{path}: is left out: it came into the folder of {owner.name}, where documents of "
+            f"that pipeline arrive.\n"
+            f"  If it is a pipeline, move it into a folder of its own, or start `paddock up` again."
+        )
+    return (
+        f"{path}: is left out: it lies in '{folder}', where documents of {owner} arrive or are "
+        f"written.\n  If it is a pipeline, move it into another folder."
+    )
 
 
 def _stamp(entry: os.DirEntry[str]) -> Stamp | None:

@@ -24,7 +24,7 @@ from paddock.pipelines.tree import Pipeline
 from paddock.pipelines.triggers import Concurrency, Schedule, Webhook
 from paddock.runner import consent
 from paddock.runner.binding import given
-from paddock.runner.binding.bind import bind, check
+from paddock.runner.binding.bind import bind, check, folders_of
 from paddock.runner.binding.bound import BoundPlan
 from paddock.runner.settings import Settings
 from paddock.runner.turns import rendered
@@ -135,7 +135,7 @@ def read_standing(
     Raises:
         PipelineError: it is meant to be one, and has faults.
     """
-    if not has_stood and not all(pattern.search(text) for pattern in _LOOKS_MEANT):
+    if not has_stood and not looks_meant(text):
         return None
     document = source.parse(text, str(file))
     names = document.data.keys() if isinstance(document.data, dict) else set()
@@ -157,6 +157,25 @@ def read_standing(
         return Standing(file, text, plan.pipeline)
     bound = _bound(plan, file, settings)
     return Standing(file, text, plan.pipeline, tuple(map(_timed, on.schedule)), bound)
+
+
+def work_folders(file: Path, text: str) -> tuple[Path, ...]:
+    """Return the folders where the documents of a pipeline arrive or are written.
+
+    It need not stand under `paddock up`: one that is run by hand works in folders too. None where
+    the text is no pipeline, or cannot be read as one.
+    """
+    if not _LOOKS_MEANT[1].search(text):
+        return ()
+    try:
+        return folders_of(plans.examine(model.examine(source.parse(text, str(file)))))
+    except Exception:  # what is wrong with it is shown where it is read as a pipeline
+        return ()
+
+
+def looks_meant(text: str) -> bool:
+    """Return whether a text is meant as a pipeline that starts by itself."""
+    return all(pattern.search(text) for pattern in _LOOKS_MEANT)
 
 
 def _bound(plan: Plan, file: Path, settings: Settings) -> BoundPlan:

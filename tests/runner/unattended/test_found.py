@@ -170,3 +170,108 @@ def test_a_file_nobody_may_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes(b"on: \xff\nsteps: \n")
     (told,) = look().told
     assert told == f"{tmp_path / 'a.yaml'}: is not UTF-8 text.\n  It is not carried out."
+
+
+def inbox(path: str = "./inbox", out: str = "out/{{ doc.relpath }}") -> str:
+    return f"""\
+on: {{watch: [{{path: {path}}}]}}
+steps:
+  - {{id: docs, uses: files.scan, with: {{root: {path}}}}}
+  - for_each: doc in steps.docs.files
+    do: [{{uses: files.write, with: {{path: "{out}", text: x}}}}]
+"""
+
+
+def test_a_file_in_a_folder_of_documents_is_never_a_pipeline_and_is_told_once(
+    tmp_path: Path,
+) -> None:
+    look = Look(tmp_path)
+    look.write("notes/pipeline.yaml", inbox())
+    look.write("notes/other.yaml", HOURLY + STEPS.replace("root: .", "root: docs"))
+    dropped = look.write("notes/inbox/deep/evil.yaml", HOURLY + STEPS)
+    look.write("notes/inbox/config.yaml", "a: 1\n")
+    first = look()
+    assert names(first) == ["other.yaml", "pipeline.yaml"]
+    assert first.told == (
+        f"{dropped}: is left out: it lies in '{tmp_path / 'notes/inbox'}', where documents of "
+        f"{tmp_path / 'notes/pipeline.yaml'} arrive or are written.\n"
+        f"  If it is a pipeline, move it into another folder.",
+    )
+    look.write("notes/inbox/evil.yml", HOURLY + STEPS)
+    look.write("notes/out/evil.yaml", HOURLY + STEPS)
+    assert [len(look().told) for _ in range(6)] == [2, 0, 0, 0, 0, 0]
+    assert names(look()) == ["other.yaml", "pipeline.yaml"]
+    dropped.rename(tmp_path / "notes/moved.yaml")
+    assert names(look.settled()) == ["moved.yaml", "other.yaml", "pipeline.yaml"]
+
+
+def test_links_do_not_lead_out_of_a_folder_of_documents(tmp_path: Path) -> None:
+    look = Look(tmp_path)
+    look.write("real/evil.yaml", HOURLY + STEPS)
+    look.write("a/pipeline.yaml", inbox("./sub/../inbox"))
+    (tmp_path / "a/inbox").symlink_to(tmp_path / "real")
+    look.write("a/linked.yaml", "").unlink()
+    (tmp_path / "a/linked.yaml").symlink_to(tmp_path / "a/inbox/evil.yaml")
+    # The watched folder itself lies outside and is refused, but the link is a document's.
+    assert "evil.yaml" not in names(look()) and "linked.yaml" not in names(look())
+
+
+def test_pipelines_go_when_a_later_one_works_on_their_folder_and_come_back(tmp_path: Path) -> None:
+    look = Look(tmp_path)
+    look.write("a/deep/b.yaml", HOURLY + STEPS)
+    assert names(look()) == ["b.yaml"]
+    by_hand = look.write("a/by-hand.yaml", STEPS.replace("root: .", "root: deep"))
+    found = look.settled()
+    assert (names(found), [one.file.name for one in found.removed]) == ([], ["b.yaml"])
+    by_hand.unlink()
+    for _ in range(GONE_AFTER + 2):
+        look()
+    assert names(look()) == ["b.yaml"]
+
+
+def test_what_comes_into_a_pipelines_own_folder_later_is_a_document_of_it(tmp_path: Path) -> None:
+    look = Look(tmp_path)
+    look.write(
+        "a/own.yaml",
+        inbox(".", out="out/{{ doc.relpath }}").replace(
+            "path: .", 'path: ".", exclude: [/out/]', 1
+        ),
+    )
+    look.write("a/beside.yaml", HOURLY + STEPS.replace("root: .", "root: docs"))
+    assert names(look()) == ["beside.yaml", "own.yaml"]
+    late = look.write("a/late.yaml", HOURLY + STEPS)
+    elsewhere = look.write("b/late.yaml", HOURLY + STEPS)
+    told = look().told
+    found = look()
+    assert [one.file for one in found.standing if one.file.name == "late.yaml"] == [elsewhere]
+    assert told == (
+        f"{late}: is left out: it came into the folder of own.yaml, where documents of that "
+        f"pipeline arrive.\n"
+        f"  If it is a pipeline, move it into a folder of its own, or start `paddock up` again.",
+    )
+
+
+def test_hot_folders_stores_and_dir_inputs_hold_no_pipelines(tmp_path: Path) -> None:
+    look = Look(tmp_path)
+    look.write("p.yaml", """\
+inputs: {to: {type: dir, default: ./sums}}
+on: {watch: [{path: ./hot, claim: move}]}
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./hot/processing}}
+  - for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {uses: embed, with: {texts: ["{{ steps.text.text }}"], store: index.lance}}
+      - {uses: files.move, with: {path: "{{ doc.path }}", mode: copy, to: kept/}}
+""")  # fmt: skip
+    for folder in (
+        "sums",
+        "hot",
+        "hot/processing",
+        "hot/done",
+        "hot/failed",
+        "index.lance",
+        "kept",
+    ):
+        look.write(f"{folder}/evil.yaml", HOURLY + STEPS)
+    assert names(look()) == ["p.yaml"]
