@@ -34,6 +34,10 @@ class BlockRun:
     """Items that other machines hold at the moment."""
     ended: set[int] = field(default_factory=set)
     """The indexes of the items that were done, or failed, in this run."""
+    around: tuple[str, str] | None = None
+    """Scope and key of the item that a nested block belongs to."""
+    is_within_item: bool = False
+    """Its items are parts of an item that the same walk has begun."""
     marks: dict[str, list[Any]] = field(default_factory=dict)
     """What its items depend on, for the item around it."""
     attempts: int = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from .block_run import BlockRun, cut, result_of
 from .body import is_whole
 from .border import Border, BorderReached
 from .chunks import PrefectState
+from .crash_suspects import Deadly, Place, Suspicion, in_words
 from .evidence import marks_of
 from .freshness import held_in_words
 from .groups import start, together
@@ -60,8 +62,11 @@ class Blocks:
         run_chunk: ChunkRunner,
         border: Border,
         inside: Inside | None = None,
+        around: Place | None = None,
     ) -> None:
+        """`around` is the item for which a step runs the pipeline that has these blocks."""
         self._border = border
+        self._around = around
         self._work = work
         self._toolbox = toolbox
         self._tally = toolbox.tally
@@ -87,15 +92,14 @@ class Blocks:
             Stopped: nothing else will succeed; or an item failed, with `on_error: fail`.
             BorderReached: some items were not begun; those that were are finished.
         """
-        run = await self._carried_out(block, scope, keeps_results, outer)
+        run = await self.settle(block, scope, keeps_results=keeps_results, outer=outer)
+        run.around = self._around
+        await self._carried_out(run)
         self.marks.update(run.marks)
         return run.offered()
 
-    async def _carried_out(
-        self, block: BoundBlock, scope: Scope, keeps_results: bool, outer: tuple[str, ...]
-    ) -> BlockRun:
-        run = await self.settle(block, scope, keeps_results=keeps_results, outer=outer)
-        todo = run.todo()
+    async def _carried_out(self, run: BlockRun) -> None:
+        todo, block, outer = run.todo(), run.block, run.outer
         if not outer:
             n_fresh = sum(item.verdict.state in ("fresh", "held") for item in run.work.items)
             self._tally.observer.step(block.id, n_fresh + len(todo), n_fresh)
@@ -112,7 +116,6 @@ class Blocks:
             self.partial.add(block.id)
         self.has_failures = self.has_failures or bool(run.failed)
         self.attempts = max(self.attempts, run.attempts)
-        return run
 
     async def settle(
         self, block: BoundBlock, scope: Scope, *, keeps_results: bool, outer: tuple[str, ...] = ()
@@ -182,10 +185,15 @@ class Blocks:
         """Run the items in chunks; what other machines hold is waited for."""
         shares = self._shares_of(run)
         size = self._chunk_items(run)
+        others, suspects = self._divided(run, todo)
+        if not run.outer:
+            self._note_suspects(suspects)
+        last = [item for item, _ in suspects]
         if shares is None:
-            await self._window(run, list(cut(todo, size)))
+            await self._window(run, list(cut(others, size)))
+            await self._window(run, list(cut(last, 1)), most=1)
             return
-        left, pauses = list(todo), Pauses()
+        left, pauses = [*others, *last], Pauses()
         while left and not self._border.is_closed:
             n_before = len(run.ended)
             run.passed.clear()
@@ -198,6 +206,31 @@ class Blocks:
             if left:
                 self._tally.note(await shares.waits_for(run.work.scope, left))
                 await pauses.wait(has_come=len(run.ended) > n_before)
+
+    def _divided(
+        self, run: BlockRun, items: Sequence[ItemWork]
+    ) -> tuple[list[ItemWork], list[tuple[ItemWork, Suspicion]]]:
+        """Return the items that are no suspects, and those that are, the least suspect first."""
+        others: list[ItemWork] = []
+        suspects: list[tuple[ItemWork, Suspicion]] = []
+        for item in items:
+            known = self._suspicion(run, item)
+            if known is None:
+                others.append(item)
+            else:
+                suspects.append((item, known))
+        return others, sorted(suspects, key=lambda pair: pair[1].n_deaths)
+
+    def _note_suspects(self, suspects: Sequence[tuple[ItemWork, Suspicion]]) -> None:
+        """Say which items are tried once more, alone; those that are given up say so themselves."""
+        most = self._toolbox.options.max_attempts
+        tried = [(item.key, known) for item, known in suspects if known.n_deaths < most]
+        if tried:
+            self._tally.note(in_words(tried))
+
+    def _suspicion(self, run: BlockRun, item: ItemWork) -> Suspicion | None:
+        suspects = self._toolbox.suspects
+        return None if suspects is None else suspects.of(run.work.scope, item)
 
     def _shares_of(self, run: BlockRun) -> Shares | None:
         """Give what divides a block's items; those of nested blocks go with their outer item."""
@@ -236,6 +269,11 @@ class Blocks:
                 self._shared(run, item, entry)
             if not chunk:
                 return
+            if self._toolbox.suspects is not None:  # of machines that died meanwhile
+                keys = [item.key for item in chunk]
+                await self._toolbox.suspects.look(run.work.scope, keys)
+            others, last = self._divided(run, chunk)
+            chunk = [*others, *(item for item, _ in last)]
 
         def over() -> None:
             room.release()
@@ -258,20 +296,45 @@ class Blocks:
 
     async def _item(self, run: BlockRun, item: ItemWork) -> None:
         """Run one item's steps and record how it ended."""
-        shares = self._shares_of(run)
-        if shares is None:
-            await self._steps(run, item)
-            return
-        shares.hold(run.work.scope, item.key)
-        try:
-            await self._steps(run, item)
-            if item.index not in run.ended:
-                await shares.fence()
-        except ClaimLost:
-            run.give_away(item)
-            self._tally.note(f"'{run.shown(item.key)}': another machine took it over meanwhile")
+        known = self._suspicion(run, item)
+        async with self._solitude(run, is_alone=known is not None):
+            shares = self._shares_of(run)
+            if shares is None:
+                await self._attempted(run, item, known)
+                return
+            shares.hold(run.work.scope, item.key)
+            try:
+                await shares.fence()  # a machine that slept may hold no longer what it took
+                await self._attempted(run, item, known)
+                if item.index not in run.ended:
+                    await shares.fence()
+            except ClaimLost:
+                run.give_away(item)
+                self._tally.note(f"'{run.shown(item.key)}': another machine took it over meanwhile")
 
-    async def _steps(self, run: BlockRun, item: ItemWork) -> None:
+    def _solitude(self, run: BlockRun, *, is_alone: bool) -> AbstractAsyncContextManager[None]:
+        """Enter with the items of the whole walk; those of nested blocks are inside with theirs."""
+        if run.is_within_item:
+            return nullcontext()
+        return self._toolbox.solitude.entered(is_alone=is_alone)
+
+    async def _attempted(self, run: BlockRun, item: ItemWork, known: Suspicion | None) -> None:
+        """Run one item's steps, and have the ledger know of it while they run."""
+        suspects = self._toolbox.suspects
+        if suspects is None:
+            await self._steps(run, item, None)
+            return
+        deadly = None
+        if known is not None and known.n_deaths >= self._toolbox.options.max_attempts:
+            deadly = Deadly(run.block.id, known.n_deaths)
+        else:
+            await suspects.begin(run.work.scope, item, run.around)
+        try:
+            await self._steps(run, item, deadly)
+        finally:
+            suspects.end(run.work.scope, item.key)
+
+    async def _steps(self, run: BlockRun, item: ItemWork, deadly: Deadly | None) -> None:
         began = time.monotonic()
         shown = run.shown(item.key)
         self._tally.tell(run.block.id, shown, "running")
@@ -286,8 +349,11 @@ class Blocks:
             attempt=attempt_of(item),
             node=run.block,
             item=item.item,
+            is_deadly=deadly is not None,
         )
         try:
+            if deadly is not None:
+                raise deadly
             scope = await self.body(
                 run.block.body, run.scope.child(run.block.var, item.item), record
             )
@@ -346,8 +412,8 @@ class Blocks:
     ) -> None:
         """Write an item's entry, count it, and wait until the entry stands."""
         was = item.verdict.state if report.state == "held" else None
-        if self._toolbox.shares is not None:
-            await self._toolbox.shares.fence()
+        if self._toolbox.fence is not None:
+            await self._toolbox.fence()
         try:
             await self.items.record(item, record, kept, report.error, result, report.seconds)
         except asyncio.CancelledError:
@@ -386,7 +452,9 @@ class Blocks:
         try:
             if is_block_skipped(block, scope):
                 return None
-            run = await self._carried_out(block, scope, True, record.outer)
+            run = await self.settle(block, scope, keeps_results=True, outer=record.outer)
+            run.around, run.is_within_item = (record.scope, record.key), True
+            await self._carried_out(run)
         except ExpressionError as error:
             raise StepFailed(block.id, str(error)) from error
         record.reads.update(run.marks)

@@ -39,6 +39,9 @@ from .ledger.ledger import Ledger
 from .made import CallMade
 from .tally import Tally
 
+Fence = Callable[[], Awaitable[None]]
+"""Raises `ClaimLost` where another machine has taken over the item that is worked on."""
+
 
 class Digests:
     """The identity of each model that a run names, asked once."""
@@ -91,8 +94,16 @@ class LedgerPool:
     """Implements `paddock.engine.request.Pool` around another one, for one step of one item."""
 
     def __init__(
-        self, pool: Pool, ledger: Ledger, digests: Digests, tally: Tally, caller: Caller
+        self,
+        pool: Pool,
+        ledger: Ledger,
+        digests: Digests,
+        tally: Tally,
+        caller: Caller,
+        fence: Fence | None = None,
     ) -> None:
+        """`fence` is asked before each call of a model."""
+        self._fence = fence
         self._pool = pool
         self._ledger = ledger
         self._digests = digests
@@ -123,6 +134,7 @@ class LedgerPool:
         found = await self.looked_up_vectors(request)
         digest, hash_, row = found.digest, found.hash, found.row
         if row is None:
+            await self._fenced()
             reply = await self._pool.embed(request)
             await self._still(request.model, digest)
             usage = {**asdict(reply.usage), "n_vectors": len(reply.vectors)}
@@ -136,6 +148,10 @@ class LedgerPool:
             self._count(row, began, _usage(row), is_cached=True)
         # Unpacked in both cases: float32 is what is kept, and a second run must see the same.
         return unpacked(row)
+
+    async def _fenced(self) -> None:
+        if self._fence is not None:
+            await self._fence()
 
     async def looked_up(self, request: ChatRequest) -> LookedUpCall:
         """Return the call that asks for an answer, with its row if the ledger has a reply."""
@@ -171,6 +187,7 @@ class LedgerPool:
         ready = getattr(self._pool, "ready", None)
         if ready is not None:  # a pool that is opened when it is first needed
             await ready(request.model)
+        await self._fenced()
         stream = self._pool.chat(request)
         # Who only hears leaves the pool free to begin anew where a worker or a server dies.
         hears = None if tells else getattr(stream, "heard_by", None)

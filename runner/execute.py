@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 from paddock.pipelines.errors import PipelineError
@@ -21,6 +21,7 @@ from .binding.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .blocks import Blocks, ChunkRunner, is_block_skipped
 from .border import Border, BorderReached
 from .chunks import PrefectState, completed, counted, quarantined
+from .crash_suspects import Place
 from .evidence import held_paths, marks_of
 from .freshness import Verdict, held_in_words
 from .groups import together
@@ -63,6 +64,8 @@ async def run(
     try:
         await asyncio.wait({journey, stopped}, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        if toolbox.suspects is not None:
+            toolbox.suspects.stop()  # before what is in flight unwinds, which may be cut short
         stopped.cancel()
         telling.cancel()
         journey.cancel()
@@ -99,8 +102,13 @@ class _Journey:
         run_chunk: ChunkRunner,
         border: Border,
         outer: tuple[str, ...] = (),
+        around: Place | None = None,
     ) -> None:
-        """`outer` are the keys of the items around it, where a step runs it for each of them."""
+        """Take what is to be walked.
+
+        `outer` are the keys of the items around it, where a step runs it for each of them, and
+        `around` is the innermost of those items.
+        """
         self._outer = outer
         self._run_chunk = run_chunk
         self._work = work
@@ -108,7 +116,7 @@ class _Journey:
         self._toolbox = toolbox
         self._tally = toolbox.tally
         self._border = border
-        self.blocks = Blocks(work, toolbox, run_chunk, border, self._inside)
+        self.blocks = Blocks(work, toolbox, run_chunk, border, self._inside, around)
         self.has_left = False
         """Whether something was not begun, or not finished, since the border was closed."""
         secrets = self._tally.secrets.of(self._bound.file)
@@ -199,9 +207,7 @@ class _Journey:
             return await self._model_step(step)
         self._tally.tell(step.id, "", "running")
         scope_id = self._work.scope_id(step.id, self._outer)
-        record = self._record(scope_id, step)
-        async with self._turn(step, scope_id):
-            outputs = await self.blocks.items.step(step, self._scope, record)
+        record, outputs = await self._in_turn(step, scope_id)
         self._keep_marks(record.marks())
         if record.outputs.written:
             self.blocks.items.record_made(record)
@@ -211,15 +217,28 @@ class _Journey:
         self._tally.tell(step.id, "", "skipped" if outputs is None else "done")
         return outputs
 
-    @asynccontextmanager
-    async def _turn(self, step: BoundStep, scope_id: str) -> AsyncIterator[None]:
-        """Let what changes the world be done by one machine after the other."""
+    async def _in_turn(self, step: BoundStep, scope_id: str) -> tuple[ItemRun, Any]:
+        """Run a step; what changes the world is done by one machine after the other."""
         shares = self._toolbox.shares
+        record = self._record(scope_id, step)
         if shares is None or step.kind.is_pure or step.inner is not None:
-            yield
-            return
-        async with shares.turn(scope_id, step.id, self._work.index, self._border):
-            yield
+            return record, await self._beside_others(step, record)
+        while True:
+            try:
+                async with shares.turn(scope_id, step.id, self._work.index, self._border):
+                    return record, await self._beside_others(step, record)
+            except ClaimLost:  # this machine slept, and another one has had the turn
+                record = self._record(scope_id, step)
+
+    async def _beside_others(self, step: BoundStep, record: ItemRun) -> Any:
+        async with self._with_others(step):
+            return await self.blocks.items.step(step, self._scope, record)
+
+    def _with_others(self, step: BoundStep) -> AbstractAsyncContextManager[None]:
+        """Leave an item alone that may end the process; what a pipeline within does so itself."""
+        if step.inner is not None:
+            return nullcontext()
+        return self._toolbox.solitude.entered(is_alone=False)
 
     async def _model_step(self, step: BoundStep) -> Any:
         scope_id, item = await self._work.step(step, self._scope, self._outer)
@@ -259,13 +278,13 @@ class _Journey:
         began = time.monotonic()
         record.attempt = attempt_of(item)
         try:
-            outputs = await self.blocks.items.step(step, self._scope, record)
+            outputs = await self._beside_others(step, record)
         finally:
             self._border.end()
         seconds = time.monotonic() - began
         state = "skipped" if outputs is None else "done"
-        if self._toolbox.shares is not None:
-            await self._toolbox.shares.fence()
+        if self._toolbox.fence is not None:
+            await self._toolbox.fence()
         await self.blocks.items.record(item, record, state, None, outputs, seconds)
         self._keep_marks(record.marks())
         shown = "skipped" if outputs is None else item.verdict.state
@@ -309,7 +328,8 @@ class _Journey:
         ) -> None:
             await self._run_chunk(f"{step.id}.{block}", keys, run)
 
-        walker = _Journey(work, toolbox, run_chunk, self._border, record.outer)
+        around = (record.scope, record.key) if record.outer else None
+        walker = _Journey(work, toolbox, run_chunk, self._border, record.outer, around)
         try:
             returns = await walker.walk()
         except Failed as error:

@@ -15,6 +15,7 @@ from paddock.steps.step import StepError
 from .binding.bound import BoundPlan, BoundStep
 from .binding.inner import given_to
 from .body import names_of
+from .crash_suspects import Solitude
 from .inner_tally import InnerTally
 from .items import ItemRun
 from .tools import Toolbox
@@ -69,6 +70,7 @@ def entered(
         options=options,
         tally=InnerTally(toolbox.tally, step.id, item),
         shares=None if item else toolbox.shares,  # they go with the item around them
+        solitude=Solitude() if item else toolbox.solitude,
     )
     return inner_work, inner_toolbox
 

@@ -57,6 +57,8 @@ class ItemRun:
     """How often in a row it, or an item within it, has failed for a reason that may pass."""
     last: Any = None
     is_last_skipped: bool = False
+    is_deadly: bool = False
+    """It is given up without a try: the process of several runs died of it."""
 
     def marks(self) -> dict[str, list[Any]]:
         """Give what it depends on, for the item around it."""
@@ -99,7 +101,13 @@ class Items:
         """By block or step: the digest of what it says, and that text."""
 
     async def step(self, step: BoundStep, scope: Scope, record: ItemRun) -> Any:
-        """Run one step of an item; gives its outputs, None when it was skipped."""
+        """Run one step of an item; gives its outputs, None when it was skipped.
+
+        Raises:
+            ClaimLost: another machine has taken the item over; the step was not begun.
+        """
+        if self._toolbox.fence is not None:
+            await self._toolbox.fence()
         if step.kind.roles:
             self._tally.tell(record.block, record.shown_key, "running", step.id)
         caller = self._toolbox.caller(record.scope, step, record.shown_key, record.block)
@@ -188,6 +196,10 @@ class Items:
         )
         try:
             ledger.record(record.scope, entry, self._tally.run)
+            if self._toolbox.suspects is not None:  # in one commit with the entry
+                self._toolbox.suspects.end(
+                    record.scope, record.key, is_recorded=True, is_deadly=record.is_deadly
+                )
             record.entry = entry
             record.renamed_from = item.renamed_from
             self.record_made(record)

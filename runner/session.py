@@ -19,6 +19,7 @@ from paddock.steps.stores.opened import OpenStores
 from .binding.bound import BoundPlan
 from .body import watched
 from .border import Border
+from .crash_suspects import CrashSuspects
 from .freshness import canonical
 from .journal import Journal, Lines
 from .ledger.entries import LedgerError
@@ -211,9 +212,14 @@ async def opened(
         stack.push_async_callback(stores.close)
         runs = shares.runs if shares else None
         work = Work(bound, ledger, index, digests, options, runs, stores=stores)
+        suspects = None
+        if not is_plan:
+            suspects = CrashSuspects(ledger, run, settings.unattended.dead_after_s)
+            await suspects.look()
         toolbox = Toolbox(
-            bound, served, ledger, index, digests, tally, options, shares, stores, hands, tape
-        )
+            bound, served, ledger, index, digests, tally, options, shares, stores, hands, tape,
+            shares.fence if shares is not None else None, suspects,
+        )  # fmt: skip
         speeds = _speeds(settings) if is_plan and pool is None else None
         counts_exactly = pool is not None or not settings.pool_urls
         yield Session(bound, work, toolbox, time.time(), speeds, counts_exactly)

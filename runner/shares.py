@@ -142,6 +142,7 @@ class Shares:
                 raise BorderReached
             await pauses.wait()
         try:
+            self.hold(scope, key)
             await self._learn(index, scope, [key])
             yield
         finally:

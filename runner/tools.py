@@ -5,8 +5,8 @@ One `Toolbox` for a run; it makes the `Tools` of each step of each item.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from paddock.steps.stores.opened import OpenStores
 from paddock.steps.toolset import Memo, Toolset
 
 from .binding.bound import BoundPlan, BoundStep
-from .calls import Caller, Digests, LedgerPool
+from .calls import Caller, Digests, Fence, LedgerPool
+from .crash_suspects import CrashSuspects, Solitude
 from .evidence import AWAY, STORE, held_mark
 from .ledger.entries import StoredRow
 from .ledger.ledger import Ledger
@@ -73,7 +74,7 @@ class ItemOutputs:
         tally: Tally,
         scope: str,
         key: str,
-        fence: Callable[[], Awaitable[None]] | None = None,
+        fence: Fence | None = None,
         stores: OpenStores | None = None,
         *,
         takes_over: bool = False,
@@ -181,16 +182,21 @@ class Toolbox:
     """None where no tool may be called, such as while planning."""
     tape: Taping | None = None
     """Where a test is recorded or replayed."""
+    fence: Fence | None = None
+    """Raises where another machine has taken over the item that is worked on; None: none can."""
+    suspects: CrashSuspects | None = None
+    """None where nothing is begun, such as while planning."""
+    solitude: Solitude = field(default_factory=Solitude)
+    """Where an item is alone that may end the process."""
 
     def outputs(self, scope: str, key: str) -> ItemOutputs:
         """Give what notes the files of one item."""
-        fence = None if self.shares is None else self.shares.fence
         return ItemOutputs(
             self.index,
             self.tally,
             scope,
             key,
-            fence,
+            self.fence,
             self.stores,
             takes_over=self.options.takes_over,
         )
@@ -210,7 +216,7 @@ class Toolbox:
         if self.tape is not None:
             memo, toolset = self.tape.memo(memo), self.tape.toolset(toolset)
         return Tools(
-            pool=LedgerPool(self.pool, self.ledger, self.digests, self.tally, caller),
+            pool=LedgerPool(self.pool, self.ledger, self.digests, self.tally, caller, self.fence),
             models=BoundModels(self.bound.models, self.bound.defaults, step.model),
             roots=self.bound.roots,
             outputs=outputs,

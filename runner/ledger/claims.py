@@ -70,6 +70,8 @@ class Claims:
         """Whether others may have taken us for dead at some time; then claims are asked for."""
         self._is_over = threading.Event()
         self._thread: threading.Thread | None = None
+        self._row: dict[str, object] = {}
+        """What is said of this participant each time that it is heard of."""
 
     def join(self, place: str, run: str, job: str = "") -> Joined:
         """Become a participant, and begin to be heard of.
@@ -88,20 +90,19 @@ class Claims:
             values = {"place": place, "dead_s": self._dead_after_s}
             there[:] = connection.execute(written(query), values).fetchall()
             living = [name for name, is_alive in there if is_alive]
-            connection.execute(written(_INSERT), self._row(place, run, _job(job, living, run)))
+            self._row = self._row_of(place, run, _job(job, living, run))
+            connection.execute(written(_INSERT), self._row)
 
         asked_at = _moment()
         self._link.within(look)
         self._heard_at = asked_at
         living = [name for name, is_alive in there if is_alive]
         job = _job(job, living, run)
-        self._thread = threading.Thread(
-            target=self._beat_on, args=(place, run, job), name="claims", daemon=True
-        )
+        self._thread = threading.Thread(target=self._beat_on, name="claims", daemon=True)
         self._thread.start()
         return Joined(job, len(living))
 
-    def _row(self, place: str, run: str, job: str) -> dict[str, object]:
+    def _row_of(self, place: str, run: str, job: str) -> dict[str, object]:
         return {
             "holder": self.holder,
             "host": socket.gethostname(),
@@ -111,17 +112,20 @@ class Claims:
             "job": job,
         }
 
-    def _beat_on(self, place: str, run: str, job: str) -> None:
+    def _beat_on(self) -> None:
         while not self._is_over.wait(self._dead_after_s / BEATS):
             asked_at = _moment()
             try:
-                self._beating.rows(_INSERT, self._row(place, run, job))
+                self._beating.rows(_INSERT, self._row)
             except LedgerError:
                 continue  # whoever claims or records next hears it, and says so
-            # A machine that slept is heard of again at once, but what it held may be others' now.
-            if not self._is_heard(asked_at):
-                self._was_silent = True
-            self._heard_at = asked_at
+            self._heard(asked_at)
+
+    def _heard(self, asked_at: float) -> None:
+        """Note that we were heard of; after too long a silence what we held may be others' now."""
+        if not self._is_heard(asked_at):
+            self._was_silent = True
+        self._heard_at = asked_at
 
     def leave(self) -> None:
         """Let everything go; what was claimed and not finished is anybody's."""
@@ -190,9 +194,17 @@ class Claims:
         return at - self._heard_at < SURE * self._dead_after_s
 
     def holds(self, scope: str, key: str) -> bool:
-        """Ask whether an item is still ours."""
+        """Return whether an item is still ours; from now on others know again that we live.
+
+        Heard of first, and asked then: a machine that has just woken up would otherwise go on with
+        an item that another one takes a moment later.
+        """
         query = "select 1 from claims where scope = :scope and key = :key and holder = :me"
-        return bool(self._link.rows(query, {"scope": scope, "key": key, "me": self.holder}))
+        values = {"scope": scope, "key": key, "me": self.holder}
+        asked_at = _moment()
+        self._link.rows(_INSERT, self._row)
+        self._heard(asked_at)
+        return bool(self._link.rows(query, values))
 
     def holder_of(self, scope: str, keys: Collection[str]) -> str | None:
         """Name in words who holds the first of these items, for whoever waits for it."""
@@ -209,6 +221,9 @@ def _job(given: str, living: Sequence[str], run: str) -> str:
 
 
 def _moment() -> float:
-    """Give seconds of a clock that goes on while the machine sleeps, where there is one."""
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    """Return seconds of a clock that goes on while the machine sleeps, where there is one.
+
+    Linux has one of its own. On macOS the system's monotonic clock does, Python's does not.
+    """
+    clock = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
     return time.monotonic() if clock is None else time.clock_gettime(clock)

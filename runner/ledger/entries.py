@@ -208,6 +208,20 @@ class StoredRow:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """An item that a run has begun; the row is gone when the item has ended in order."""
+
+    scope: str
+    key: str
+    run: str
+    hash: str
+    at: float
+    around_scope: str | None = None
+    """Of the item around it, where its block is nested."""
+    around_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class KeptCall:
     """A call as it was recorded, to be looked at."""
 

@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from paddock.engine.system import private
 
 from . import reader, writer
-from .entries import CallRow, Entry, ItemRow, LedgerError, OutputRow, RunRow, unwritable
+from .entries import (
+    AttemptRow,
+    CallRow,
+    Entry,
+    ItemRow,
+    LedgerError,
+    OutputRow,
+    RunRow,
+    unwritable,
+)
 from .identity import identity, known_identity
 from .objects import Objects
 
@@ -339,6 +348,40 @@ class Ledger:
         )
         rows = self.rows(query, run=run)
         return [ItemRow(row[0], row[1] or "", Entry(*row[2:])) for row in rows]
+
+    # --- attempts
+
+    def attempts_left(
+        self, dead_after_s: float, scope: str = "", keys: Collection[str] = ()
+    ) -> list[AttemptRow]:
+        """Return the attempts of runs that are gone, or those on some items of a scope.
+
+        In a file every run counts as gone: who asks about a scope holds its lock. In PostgreSQL a
+        run is gone that was not heard of for `dead_after_s`.
+        """
+        query = f"select {', '.join(AttemptRow.__slots__)} from attempts where 1 = 1"
+        values: dict[str, Any] = {}
+        if self.is_shared:
+            from .claims import IS_ALIVE
+
+            query += (
+                " and not exists (select 1 from holders "
+                f"where holders.run = attempts.run and {IS_ALIVE})"
+            )
+            values["dead_s"] = dead_after_s
+        if scope:
+            each = ("json_each(:keys)", "json_array_elements_text((:keys)::json)")[self.is_shared]
+            query += f" and scope = :scope and key in (select value from {each})"
+            values |= {"scope": scope, "keys": json.dumps([*keys])}
+        return [AttemptRow(*row) for row in self.rows(query, **values)]
+
+    def record_attempt(self, row: AttemptRow) -> None:
+        """Write that an item is begun; await `durable` to know that it stands."""
+        self.put("attempts", {name: getattr(row, name) for name in AttemptRow.__slots__})
+
+    def drop_attempt(self, row: AttemptRow) -> None:
+        """Take out that an item is begun: it has ended."""
+        self.drop("attempts", {"scope": row.scope, "key": row.key, "run": row.run})
 
     # --- watches
 

@@ -113,6 +113,7 @@ def test_the_items_of_a_dead_one_are_taken_over(url: str, tmp_path: Path) -> Non
         kill(a)
         assert b.claim("s", ["1"]) == {"1"}
         assert not a.holds("s", "1")
+        kill(a)  # asking has told that it lives
         with participant(ledger, "c", DEAD_S) as (c, joined):
             assert joined.n_others == 1
             assert c.bury("place") and not c.bury("place")

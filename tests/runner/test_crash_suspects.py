@@ -1,0 +1,294 @@
+"""A document that kills the run's process stops no other one: suspects run alone, then it is out.
+
+Runs that die are children forked from the test, so that each costs no new interpreter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engine.request import ChatRequest, Reply
+from paddock.runner.border import Border
+from paddock.runner.crash_suspects import CrashSuspects, Solitude
+from paddock.runner.freshness import Verdict
+from paddock.runner.ledger.entries import AttemptRow, Entry
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.verbs import run_async
+from paddock.runner.work import ItemWork
+from tests.fakes.pool import FakePool, echo
+from tests.in_loop import in_loop
+from tests.runner.world import SUMMARIES, World, settings, states
+
+FOUR = SUMMARIES.replace("for_each: doc", "max_parallel: 4\n    for_each: doc")
+DIED = (
+    "the run's process died 3 times while it worked on this (killed, often for lack of memory, "
+    "or crashed); `--retry-failed` tries it again"
+)
+
+NESTED = """\
+name: nested
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    max_parallel: 2
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: lines
+        for_each: line in steps.text.text.splitlines()
+        do:
+          - {id: sum, uses: chat, with: {prompt: "Sum up: {{ line }}"}}
+        returns: steps.sum.text
+      - uses: files.write
+        with: {path: "out/{{ doc.relpath }}", text: "{{ steps.lines.results | join(',') }}"}
+"""
+
+
+def killing(*words: str, log: Path) -> Callable[[ChatRequest], str]:
+    """Return what answers, and kills its own process where one of the words is in the prompt."""
+
+    def answer(request: ChatRequest) -> str:
+        text = request.messages[-1].content
+        if text.startswith("Sum up"):
+            with log.open("a") as file:
+                file.write(f"{text}\n")
+        if any(word in text for word in words):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return echo(request)
+
+    return answer
+
+
+def died(world: World, *words: str, **options: Any) -> int | None:
+    """Run in a process of its own; return the signal that ended it, or None."""
+    log = world.folder / "asked"
+    log.unlink(missing_ok=True)
+    log.touch()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            pool = FakePool(answer=killing(*words, log=log), delay_s=0.05)
+            code = world.run(pool=pool, **options).exit_status()
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+
+
+def asked(world: World) -> list[str]:
+    """Return what the last run asked about, in order."""
+    return (world.folder / "asked").read_text().splitlines()
+
+
+def attempts(world: World) -> list[AttemptRow]:
+    with Ledger(world.folder / ".paddock", is_readonly=True) as ledger:
+        return ledger.attempts_left(60.0)
+
+
+def outputs(world: World) -> set[str]:
+    return {path.name for path in (world.folder / "out").glob("*.txt")}
+
+
+def test_a_document_that_kills_the_run_is_quarantined_and_all_others_are_done(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, FOUR)
+    world.documents(12)
+    assert died(world, "Document 5") == signal.SIGKILL
+    suspects = {row.key for row in attempts(world)}
+    assert "5.txt" in suspects and len(suspects) <= 4
+    assert died(world, "Document 5") == signal.SIGKILL
+    assert outputs(world) == {f"{n}.txt" for n in range(12) if n != 5}
+    assert asked(world)[-1].startswith("Sum up: Document 5,")
+    assert died(world, "Document 5") == signal.SIGKILL
+    assert len(asked(world)) == 1
+    report = world.run()
+    assert states(report) == {"5.txt": "quarantined"}
+    assert [item.error for item in report.items if item.key == "5.txt"] == [DIED]
+    assert (report.status, report.exit_status()) == ("quarantined", 3)
+    assert world.output("DIGEST.md")
+    again = world.run()
+    assert (again.calls, again.exit_status()) == (0, 0)
+
+
+def test_what_is_released_runs_alone_and_is_quarantined_again_after_as_many_deaths(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, FOUR)
+    world.documents(2)
+    for _ in range(3):
+        assert died(world, "Document 1") == signal.SIGKILL
+    assert world.run().exit_status() == 3
+    world.documents(6)
+    for turn in range(3):
+        assert died(world, "Document 1", retry_failed=True) == signal.SIGKILL
+        assert len(asked(world)) == (5 if turn == 0 else 1)
+    assert outputs(world) == {f"{n}.txt" for n in range(6) if n != 1}
+    assert states(world.run(retry_failed=True)) == {"1.txt": "quarantined"}
+
+
+def test_a_document_that_has_changed_is_no_suspect(tmp_path: Path) -> None:
+    world = World(tmp_path, FOUR)
+    world.documents(3)
+    assert died(world, "Document 1") == signal.SIGKILL
+    suspects = {row.key for row in attempts(world)}
+    for key in suspects:
+        world.write(f"inbox/{key}", f"{key}: a harmless one.")
+    report = world.run()
+    assert (report.status, report.notes) == ("completed", ())
+    assert attempts(world) == []
+
+
+def test_two_that_kill_the_run_are_found_among_those_that_do_not(tmp_path: Path) -> None:
+    world = World(tmp_path, FOUR)
+    world.documents(10)
+    n_deaths = 0
+    while died(world, "Document 2", "Document 7") is not None:
+        n_deaths += 1
+        assert n_deaths < 8
+    assert outputs(world) == {f"{n}.txt" for n in range(10) if n not in (2, 7)}
+    assert n_deaths <= 6
+    assert world.run().counts["quarantined"] == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_in_order_leaves_no_suspect(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    world = World(tmp_path, FOUR)
+    world.documents(6)
+    log = tmp_path / "asked"
+    log.touch()
+    child = os.fork()
+    if child == 0:
+        try:
+            world.run(pool=FakePool(answer=killing(log=log), delay_s=30))
+        finally:
+            os._exit(0)
+    deadline = time.monotonic() + 30
+    while len(attempts(world)) < 4 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(child, number)
+    os.waitpid(child, 0)
+    assert attempts(world) == []
+
+
+def test_a_run_that_is_killed_while_it_ends_leaves_no_suspect(tmp_path: Path) -> None:
+    """A service that does not end in time is killed; that is no document's fault."""
+    world = World(tmp_path, FOUR)
+    world.documents(2)
+    stop = asyncio.Event()
+
+    class Stubborn(FakePool):
+        async def answer_to(self, request: ChatRequest) -> Reply:
+            stop.set()
+            try:
+                await asyncio.sleep(30)
+            finally:
+                await asyncio.sleep(0.5)  # what a step does when it is cancelled
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise AssertionError("it was killed")
+
+    child = os.fork()
+    if child == 0:
+        try:
+            coming = run_async(
+                world.file, local=True, pool=Stubborn(), settings=settings(tmp_path), stop=stop
+            )
+            asyncio.run(coming)
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    assert attempts(world) == []
+
+
+def test_a_budget_that_ends_a_run_makes_no_suspect(tmp_path: Path) -> None:
+    world = World(tmp_path, FOUR)
+    world.documents(6)
+    border = Border()
+
+    class Closing(FakePool):
+        async def answer_to(self, request: ChatRequest) -> Reply:
+            border.close("Enough")
+            return await super().answer_to(request)
+
+    coming = run_async(
+        world.file, local=True, pool=Closing(), settings=settings(tmp_path), border=border
+    )
+    assert asyncio.run(coming).status == "budget"
+    assert attempts(world) == []
+
+
+def test_of_an_item_with_items_within_only_the_inner_one_is_quarantined(tmp_path: Path) -> None:
+    world = World(tmp_path, NESTED)
+    world.write("inbox/a.txt", "one\ntwo\nthree")
+    world.write("inbox/b.txt", "four\nfive")
+    for _ in range(3):
+        assert died(world, "two") == signal.SIGKILL
+    report = world.run()
+    quarantined = [item for item in report.items if item.state == "quarantined"]
+    assert [item.step for item in quarantined] == ["lines"]
+    assert quarantined[0].error == DIED
+    assert len(world.output("a.txt").split(",")) == 2
+    assert len(world.output("b.txt").split(",")) == 2
+
+
+def item_of(key: str, hash_: str, entry: Entry | None = None) -> ItemWork:
+    return ItemWork(0, key, None, Verdict("new"), hash_, "{}", entry)
+
+
+@in_loop
+async def test_what_a_run_recorded_before_it_died_is_no_suspect(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        for key in ("a", "b"):
+            ledger.record_attempt(AttemptRow("s", key, "dead", "h", 0.0))
+        await ledger.durable()
+        suspects = CrashSuspects(ledger, "now", 60.0)
+        await suspects.look()
+        entry = Entry("a", "h", "{}", "failed", run="dead")
+        assert suspects.of("s", item_of("a", "h", entry)) is None
+        known = suspects.of("s", item_of("b", "h"))
+        assert known is not None and (known.n_deaths, known.runs) == (1, ("dead",))
+        assert suspects.of("s", item_of("b", "another")) is None
+        assert suspects.of("t", item_of("b", "h")) is None
+
+
+@in_loop
+async def test_one_is_alone_and_the_others_go_on_when_it_is_done() -> None:
+    solitude, inside, most_with_loner = Solitude(), set[str](), 0
+
+    async def stay(name: str, *, is_alone: bool) -> None:
+        nonlocal most_with_loner
+        async with solitude.entered(is_alone=is_alone):
+            inside.add(name)
+            await asyncio.sleep(0.01)
+            if any(one.startswith("alone") for one in inside):
+                most_with_loner = max(most_with_loner, len(inside))
+            inside.remove(name)
+
+    async with asyncio.TaskGroup() as group:
+        for turn in range(6):
+            group.create_task(stay(f"{turn}", is_alone=False))
+            group.create_task(stay(f"alone {turn}", is_alone=True))
+    assert most_with_loner == 1
+
+
+@in_loop
+async def test_who_is_cancelled_while_waiting_to_be_alone_lets_the_others_in() -> None:
+    solitude = Solitude()
+    async with solitude.entered(is_alone=False):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01), solitude.entered(is_alone=True):
+                raise AssertionError("it was not alone")
+    async with asyncio.timeout(5), solitude.entered(is_alone=False):
+        pass
