@@ -109,8 +109,9 @@ class Session:
         head |= {"host": socket.gethostname(), "pid": os.getpid()}
         head |= {"trigger": self.work.options.trigger, "given": self._given()}
         shares = self.toolbox.shares
-        if shares is not None and shares.joined.job != tally.run:
-            head |= {"parent": shares.joined.job}
+        job = shares.joined.job if shares is not None else self.work.options.job
+        if job and job != tally.run:
+            head |= {"parent": job}
         self.work.ledger.record_run({**head, "started": self.began, **row})
 
 
@@ -211,6 +212,11 @@ async def opened(
         stores = OpenStores(bound.roots.base, tally.note)
         stack.push_async_callback(stores.close)
         runs = shares.runs if shares else None
+        if shares is None and options.job:  # it goes on with a run that crashed
+
+            async def runs() -> frozenset[str]:
+                return ledger.runs_of(options.job)
+
         work = Work(bound, ledger, index, digests, options, runs, stores=stores)
         suspects = None
         if not is_plan:

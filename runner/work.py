@@ -76,7 +76,8 @@ class Options:
     trigger: str = "hand"
     """What made it run: `hand`, `schedule`, `watch`, `webhook`."""
     job: str = ""
-    """Names the work that several machines do together; empty: whoever is at it does."""
+    """Names the work that several machines do together, or several runs one after the other since
+    the first ones crashed; empty: whoever is at it does."""
 
 
 @dataclass(frozen=True, slots=True)

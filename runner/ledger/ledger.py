@@ -313,6 +313,17 @@ class Ledger:
         query = "select run from runs where run = :job or parent = :job"
         return frozenset(row[0] for row in self.rows(query, job=job))
 
+    def has_progressed(self, run: str) -> bool:
+        """Return whether a run recorded an item, or died of one that is known by that."""
+        recorded = "select 1 from items where run = :run limit 1"
+        # The items around it were in flight as well.
+        begun = (
+            "select 1 from attempts where run = :run and not exists (select 1 from attempts inner_ "
+            "where inner_.run = attempts.run and inner_.around_scope = attempts.scope "
+            "and inner_.around_key = attempts.key)"
+        )
+        return bool(self.rows(recorded, run=run)) or len(self.rows(begun, run=run)) == 1
+
     def reserve_run(self, run: str, pipeline: str, file: str) -> bool:
         """Take a run's name where other machines may want the same; False where it is taken."""
         rows = self.rows(

@@ -22,6 +22,8 @@ class Ending:
     """What it said: a report's status, or `failed` where an error ended it."""
     stopped: Stopped | None = None
     """Why it was told to stop, if it was."""
+    has_progressed: bool = False
+    """Of a crash: it did something before, or is known to have died of one item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,9 @@ def follow(ending: Ending, now: datetime, *, max_restarts: int) -> Done | GoOn:
         return GoOn(now, ending.attempt, "goes on where `paddock up` was ended")
     if ending.crash is None:
         return Done()
-    once_more = again(ending.attempt, max_restarts)
+    # A run that gets on comes to its end: the ledger bounds how often an item may end it.
+    attempt = 1 if ending.has_progressed else ending.attempt
+    once_more = again(attempt, max_restarts)
     if once_more is None:
         return Done(is_given_up=True)
     words = f"{ending.crash}; start {once_more.attempt} of at most {max_restarts + 1}"

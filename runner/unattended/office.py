@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -43,7 +44,9 @@ class Office:
         max_restarts: int,
         flags: Mapping[str, object],
         given_up: Callable[[Post, str, str], Coroutine[Any, Any, None]],
+        has_progressed: Callable[[Post, str], bool] = lambda post, run: False,
     ) -> None:
+        """`has_progressed` says of a run that crashed whether the next start may get further."""
         self.posts: dict[str, Post] = {}
         """By the pipeline's key."""
         self.jobs: dict[str, Job] = {}
@@ -62,6 +65,7 @@ class Office:
         self._max_runs, self._max_restarts = max_runs, max_restarts
         self._flags = dict(flags)
         self._given_up = given_up
+        self._has_progressed = has_progressed
         self._waiting: dict[str, Ended] = {}
         self._following: set[asyncio.Task[None]] = set()
         self._telling: set[asyncio.Task[None]] = set()
@@ -280,6 +284,10 @@ class Office:
         """Write down how a run ended, and start it again if that is due."""
         shown = await self._board.read(job.tracked.id)
         ending = self._ending(job, end, shown)
+        if ending.crash is not None:
+            run = job.running.run or job.tracked.name
+            got_on = await asyncio.to_thread(self._has_progressed, job.post, run)
+            ending = replace(ending, has_progressed=got_on)
         if shown is not None and shown.phase != "ended":
             await self._show(job, end, ending)
         next_ = follow(ending, datetime.now(UTC), max_restarts=self._max_restarts)
@@ -325,6 +333,8 @@ class Office:
         old = job.tracked
         parameters = {**old.parameters, "attempt": next_.attempt, "parent": old.id}
         parameters["root"] = old.parameters.get("root") or old.id
+        # The ledger knows by it what all starts have done together.
+        parameters["job"] = old.parameters.get("job") or job.running.run or old.name
         made = await self._board.submit(
             job.post.deployment, parameters, key=f"{old.id}{AGAIN}", at=next_.at, words=next_.words
         )

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.hosts import is_loopback
+from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.residence.hosting import hosting
 from paddock.runner.residence.lodging import asked
@@ -37,6 +38,7 @@ from .surroundings import UpError, taken, tell_environment
 from .telling import named, told_of
 
 if TYPE_CHECKING:
+    from .jobs import Post
     from .office import Office
     from .planner import Planner
     from .tracked import Board
@@ -133,6 +135,7 @@ class Up:
                 max_restarts=unattended.max_restarts,
                 flags=self._wishes.flags,
                 given_up=partial(tell_given_up, self._wishes.flags),
+                has_progressed=self._has_progressed,
             )
             self._planner: Planner = Planner(self._board, self._office)
             self._watching: Watching = Watching(
@@ -345,6 +348,14 @@ class Up:
         if words not in self._said:
             self._said.add(words)
             log.warning("%s", words)
+
+    def _has_progressed(self, post: Post, run: str) -> bool:
+        """Return whether a run that crashed did something, or died of one item."""
+        try:
+            with self._open_ledger(post.standing.file.parent, True) as ledger:
+                return ledger.has_progressed(run)
+        except LedgerError:
+            return False
 
     def _open_ledger(self, folder: Path, is_readonly: bool) -> Ledger:
         """Open the ledger of a pipeline's folder."""

@@ -14,20 +14,18 @@ def outcome_of(
     """Read how a run ended; `otherwise` where the ledger does not say, since it was killed.
 
     `run` may be the name of what several machines did together: then they say of each item how it
-    ended, and `otherwise` and `message` of the whole.
+    ended, and `otherwise` and `message` of the whole. Of a run that went on with others that
+    crashed, those say it as well.
 
     Raises:
         LedgerError: the ledger cannot be read.
     """
     row = ledger.run(run)
-    shares = ledger.runs_of(run) if row is None else ()
+    runs = ledger.runs_of(row.parent if row is not None and row.parent else run)
+    status = otherwise
     if row is not None and row.status in get_args(Status):
         status, message = cast(Status, row.status), row.message or ""
-    elif shares and otherwise != "crashed":
-        status = otherwise
-    else:
-        return Outcome(run, otherwise)
-    entries = [item.entry for share in shares or (run,) for item in ledger.items_of(share)]
+    entries = [item.entry for one in runs for item in ledger.items_of(one)]
     failed = {
         entry.key: entry.error or ""
         for entry in entries

@@ -1,8 +1,9 @@
 """Decide which files of a run that did not do all are tried again, and when. Pure.
 
-A file that fails by itself is tried a bounded number of times. A run that fails as a whole says
-nothing about the files (a share that is away, a full disk): it is tried again for as long as it
-takes, ever more seldom. A process that dies may well have died of a file: that is counted.
+A file that fails by itself is tried a bounded number of times; the ledger counts them too, and
+what it has quarantined is not tried again. A run that fails as a whole says nothing about the files
+(a share that is away, a full disk): it is tried again for as long as it takes, ever more seldom.
+Neither does a process that died: which files it worked on, and how often, the ledger knows.
 """
 
 from __future__ import annotations
@@ -103,13 +104,23 @@ class Retries:
         self._n_failed_runs += 1
         again, given_up = [], {}
         for seen in batch.files:
-            is_blamed = outcome.status == "crashed" or seen.relpath in outcome.failed
-            if not is_blamed or self._counted(seen):
+            if self._is_tried_again(outcome, seen):
                 again.append(seen)
             else:
                 given_up[seen.relpath] = self._why(outcome, seen)
         held = self._wait(again, now + self._backoff_s(self._n_failed_runs))
         return Verdict(False, held.held, given_up, held.not_before)
+
+    def _is_tried_again(self, outcome: Outcome, seen: Seen) -> bool:
+        """Count a file that failed; a run that died says nothing of those that did not.
+
+        How often a process has died of a file is counted in the ledger, which quarantines it then.
+        """
+        if seen.relpath not in outcome.failed:
+            return True
+        if outcome.status == "crashed" and seen.relpath not in outcome.again:
+            return False
+        return self._counted(seen)
 
     def _wait(self, files: tuple[Seen, ...] | list[Seen], until: float) -> Verdict:
         for seen in files:

@@ -95,7 +95,7 @@ class Outcome:
     status: Status
     failed: Mapping[str, str] = field(default_factory=dict)
     """Items that failed, key → reason; in a block over files the key is the `relpath`."""
-    again: Collection[str] = ()
+    again: Collection[str] = frozenset()
     """Those of them that failed for a passing reason: the next run tries them again."""
     message: str = ""
     """Why the run as a whole failed."""

@@ -42,7 +42,38 @@ class Wait(Step[WaitParams, WaitOutput]):
         while not Path(params.file).exists():
             await asyncio.sleep(0.02)
         return WaitOutput(text="done")
+
+class DieParams(Params):
+    text: str
+
+class Die(Step[DieParams, WaitOutput]):
+    """Kills its own process where the text has the word poison."""
+    params, output, version = DieParams, WaitOutput, 1
+    is_pure, roles = True, frozenset()
+    def reads(self, params):
+        return ()
+    async def run(self, params, tools):
+        await asyncio.sleep(0.1)
+        if "poison" in params.text:
+            os.kill(os.getpid(), 9)
+        await asyncio.sleep(0.3)
+        return WaitOutput(text="done")
 '''
+DIES = """\
+name: dies
+{on}
+inputs: {{inbox: {{type: dir, default: ./inbox}}}}
+steps:
+  - {{id: docs, uses: files.scan, with: {{root: "{{{{ inputs.inbox }}}}/processing"}}}}
+  - id: each
+    for_each: doc in steps.docs.files
+    max_parallel: 4
+    do:
+      - {{id: text, uses: files.read, with: {{path: "{{{{ doc.path }}}}"}}}}
+      - {{uses: die, with: {{text: "{{{{ steps.text.text }}}}"}}}}
+      - uses: files.write
+        with: {{path: "out/{{{{ doc.relpath }}}}", text: "{{{{ steps.text.text }}}}"}}
+"""
 NOTES = """\
 name: notes
 {on}
@@ -127,6 +158,11 @@ class Desk:
         text = COMMANDS.format(on=on).replace("name: commands", f"name: {name}")
         return self.write(f"{name}/pipeline.yaml", text)
 
+    def dies(self, name: str, on: str) -> Path:
+        """Write a pipeline over a hot folder, whose process dies of a document with poison."""
+        text = DIES.format(on=on).replace("name: dies", f"name: {name}")
+        return self.write(f"{name}/pipeline.yaml", text)
+
     def marks(self, name: str) -> list[int]:
         """Give the processes that began an item, or the commands that were, in order."""
         file = self.folder / name / "begun"
@@ -138,7 +174,9 @@ class Desk:
         facts.mkdir(parents=True, exist_ok=True)
         (plugin / "wait_step.py").write_text(STEP)
         (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: wait-step\nVersion: 1.0\n")
-        (facts / "entry_points.txt").write_text("[paddock.steps]\nwait = wait_step:Wait\n")
+        (facts / "entry_points.txt").write_text(
+            "[paddock.steps]\nwait = wait_step:Wait\ndie = wait_step:Die\n"
+        )
         environ = {name: value for name, value in os.environ.items() if name != "CI"}
         path = (str(plugin), environ.get("PYTHONPATH"))
         environ |= {

@@ -25,6 +25,12 @@ def test_a_run_that_crashed_is_started_again_later_and_later_and_not_for_ever() 
     assert after(Ending(4, died)) == Done(is_given_up=True)
 
 
+def test_a_run_that_gets_on_is_started_again_however_often_it_crashed() -> None:
+    died = "its process was ended by SIGKILL"
+    again = GoOn(NOW + timedelta(seconds=5), 2, f"{died}; start 2 of at most 4")
+    assert after(Ending(4, died, has_progressed=True)) == again
+
+
 def test_a_run_that_said_how_it_ended_is_done() -> None:
     for status in ("completed", "quarantined", "failed", "budget", "interrupted"):
         assert after(Ending(1, status=status)) == Done()

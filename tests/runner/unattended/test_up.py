@@ -158,6 +158,25 @@ def test_a_killed_run_is_started_again_and_a_killed_up_takes_up_what_it_left(des
     assert len(desk.marks("long")) == 4  # a, a, a, b: nothing that was done is done again
 
 
+def test_a_document_that_kills_each_run_ends_in_failed_and_all_others_in_done(desk: Desk) -> None:
+    desk.dies("hot", "on: {watch: [{path: ./inbox, claim: move, settle: 200ms, batch: 1s}]}")
+    inbox = desk.folder / "hot/inbox"
+    for number in range(11):
+        desk.write(f"hot/inbox/{number:02}.txt", f"Letter {number}.")
+    desk.write("hot/inbox/05b.txt", "This one is poison.")
+    desk.start()
+    desk.until(lambda: (inbox / "failed/05b.txt").exists(), within_s=200.0)
+    desk.until(lambda: not [*(inbox / "processing").iterdir()])
+    assert {path.name for path in (inbox / "done").iterdir()} == {f"{n:02}.txt" for n in range(11)}
+    assert {path.name for path in (desk.folder / "hot/out").iterdir()} == {
+        f"{n:02}.txt" for n in range(11)
+    }
+    reason = (inbox / "failed/05b.txt.reason.txt").read_text()
+    assert reason.startswith("the run's process died 3 times while it worked on this")
+    assert desk.said().count("crashed: its process was ended by SIGKILL") == 3
+    assert "is given up" not in desk.said()
+
+
 def test_ended_in_the_middle_it_goes_on_at_the_next_start(desk: Desk) -> None:
     for name in "abc":
         desk.write(f"halted/inbox/{name}.txt", name)

@@ -60,7 +60,8 @@ def test_what_several_machines_did_together_is_told_by_what_each_of_them_recorde
         told = outcome_of(ledger, "inbox-0123", "completed", "1 new, 1 quarantined")
         words = "1 new, 1 quarantined"
         assert told == Outcome("inbox-0123", "completed", of_one.failed, frozenset(), words)
-        assert outcome_of(ledger, "inbox-0123") == Outcome("inbox-0123", "crashed")
+        crashed = outcome_of(ledger, "inbox-0123")
+        assert crashed == Outcome("inbox-0123", "crashed", of_one.failed, frozenset())
 
 
 def test_what_a_run_wrote_below_the_root_and_how_it_ended(tmp_path: Path) -> None:

@@ -62,15 +62,12 @@ def test_a_run_that_fails_as_a_whole_is_tried_again_for_ever_and_ever_more_seldo
     assert waits[-1] == MOST_S
 
 
-def test_a_document_that_a_process_dies_of_is_given_up() -> None:
+def test_a_run_that_died_counts_against_no_document_but_those_that_the_ledger_quarantined() -> None:
     waiting = retries()
-    for _ in range(2):
+    for _ in range(10):
         assert waiting.judge(BATCH, Outcome("r", "crashed"), 0).held == frozenset("ab")
-    verdict = waiting.judge(BATCH, Outcome("r", "crashed"), 0)
-    assert verdict.given_up == {
-        "a": "the run that took it ended as 'crashed'",
-        "b": "the run that took it ended as 'crashed'",
-    }
+    verdict = waiting.judge(BATCH, Outcome("r", "crashed", {"a": "it died of it"}), 0)
+    assert (verdict.held, verdict.given_up) == (frozenset("b"), {"a": "it died of it"})
 
 
 @pytest.mark.parametrize(
