@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from .keys import Keys, Words
 from .quantities import Seconds, Tokens
@@ -21,6 +21,9 @@ _FIELDS: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (
 )
 _PART = re.compile(r"(\*|(\w+)(?:-(\w+))?)(?:/(\d+))?\Z", re.ASCII)
 _TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+_PERCENT = re.compile(r"^([0-9]{1,3})%\Z", re.ASCII)
+MOST_DELETED = 0.5
+"""The share of a folder's files that may be gone at once before a person is asked."""
 _MACROS = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
 
 
@@ -89,6 +92,45 @@ class Schedule(Keys):
     )
 
 
+def _percent(given: Any) -> Any:
+    match = _PERCENT.match(given) if isinstance(given, str) else None
+    if match is None or int(match[1]) > 100:
+        raise ValueError("must be a percentage such as 50%")
+    return int(match[1]) / 100
+
+
+class Deletes(Keys):
+    """What happens to the outputs of files that are gone."""
+
+    prune: bool = Field(False, description="Remove the outputs of a file that is gone.")
+    most: Annotated[
+        float,
+        BeforeValidator(_percent),
+        WithJsonSchema({"type": "string", "pattern": _PERCENT.pattern.replace(r"\Z", "$")}),
+    ] = Field(
+        f"{MOST_DELETED:.0%}",
+        validate_default=True,
+        description="The share of the files that may go at once; above it a person is asked first.",
+        examples=["50%"],
+    )
+
+
+_DELETES = {"keep": {"prune": False}, "prune": {"prune": True}}
+
+
+def _deletes(given: Any) -> Any:
+    """Read `keep` and `prune` as the table that they stand for."""
+    if isinstance(given, str) and given not in _DELETES:
+        raise ValueError("must be keep, prune, or a table such as {prune: true, most: 50%}")
+    return _DELETES[given] if isinstance(given, str) else given
+
+
+def _or_word(schema: dict[str, Any]) -> None:
+    """Tell an editor that a word may stand in place of the table."""
+    table = {"$ref": schema.pop("$ref")} if "$ref" in schema else schema.pop("allOf")[0]
+    schema["anyOf"] = [{"type": "string", "enum": [*_DELETES]}, table]
+
+
 class Watch(Keys):
     """A folder whose changes start the pipeline."""
 
@@ -98,8 +140,11 @@ class Watch(Keys):
     settle: Seconds = Field(2.0, description="How long a file must stay unchanged.")
     batch: Seconds = Field(10.0, description="How long changes are collected into one run.")
     reconcile: Seconds = Field(600.0, description="How often the folder is read as a whole.")
-    deletes: Literal["keep", "prune"] = Field(
-        "keep", description="What happens to the outputs of a file that is gone."
+    deletes: Annotated[Deletes, BeforeValidator(_deletes)] = Field(
+        "keep",
+        validate_default=True,
+        description="What happens to the outputs of a file that is gone.",
+        json_schema_extra=_or_word,
     )
     claim: Literal["none", "move"] = Field(
         "none", description="`move`: a hot folder with processing/, done/ and failed/."

@@ -99,6 +99,7 @@ class Blocks:
         return run.offered()
 
     async def _carried_out(self, run: BlockRun) -> None:
+        await asyncio.to_thread(self._work.sources.keep, run.work.scope, run.work.missing)
         todo, block, outer = run.todo(), run.block, run.outer
         if not outer:
             n_fresh = sum(item.verdict.state in ("fresh", "held") for item in run.work.items)

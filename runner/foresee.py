@@ -204,6 +204,8 @@ class _Foresight:
             self._items.append(PlanItem(block.id, item.key, item.verdict.state, item.verdict.why))
         for entry in run.work.deleted:
             self._items.append(PlanItem(block.id, entry.key, "deleted", "its source is gone"))
+        for doubt in run.work.doubts:
+            self._items.append(PlanItem(block.id, doubt.folder, "missing", doubt.text))
         offered = offered_again(run, self._work.ledger)
         if offered is not None:
             self._known(block, offered)

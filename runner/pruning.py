@@ -1,32 +1,27 @@
 """What becomes of items whose source is gone, and of the files that were made of them.
 
 `deletes: prune` of the watch on their folder removes those files, never one that somebody has
-edited or that belongs to another item. A folder that is empty all at once may merely not be
-mounted: then only what the watch itself has found gone, in two looks, is believed. Nothing below a
-folder that cannot be listed counts as gone.
+edited or that belongs to another item. Which sources are gone is decided in `sources`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from paddock.pipelines.expressions import ExpressionError, Value
-from paddock.steps.places import nearest
 from paddock.steps.roots import OutsideRoots
 
-from .binding.bound import BoundBlock, BoundStep
-from .binding.watches import PROCESSING, BoundWatch
+from .binding.bound import BoundBlock
 from .block_run import BlockRun
 from .evidence import of_items_within
 from .keeping import held_by, keeping_of, rows
 from .ledger.entries import Entry
+from .report import ItemReport
+from .sources import Doubt
 from .tools import Toolbox
-from .watch.spec import UNKNOWN
 from .work import Work
 
 _MOST_NAMES = 3
@@ -65,32 +60,27 @@ class Pruning:
     async def settled(self, run: BlockRun) -> Sequence[Entry]:
         """Do with items whose source is gone what the watch on their folder says.
 
-        Gives those with which nothing more is to be done; the ledger counts them as gone.
+        Return those with which nothing more is to be done; the ledger counts them as gone.
         """
         entries = await self._finished(run) if run.work.deleted else ()
-        await self._long_gone(run)
+        for doubt in (*run.work.doubts, *await self._long_gone(run)):
+            self._tally.note(doubt.text)
+            shown = run.shown(doubt.folder)
+            self._tally.item(ItemReport(run.block.id, shown, "missing", error=doubt.text))
         for entry in entries:
             gone = replace(entry, gone=self._tally.run)
             self._work.ledger.record(run.work.scope, gone, self._tally.run)
         return entries
 
     async def _finished(self, run: BlockRun) -> Sequence[Entry]:
-        found = None if run.outer else self._watch_of(run)
-        renamed = self._renamed(run)
-        deleted: Sequence[Entry] = [
-            entry for entry in run.work.deleted if not self._is_out_of_sight(run, entry)
-        ]
-        if found is not None and found[1] == found[0].root / PROCESSING:
-            return ()  # documents leave a hot folder when they are done
-        doomed = [entry for entry in deleted if entry.key in renamed]
-        if self._prunes:
+        """Remove what was made of deleted items, or name what is left of them."""
+        deleted, renamed = run.work.deleted, self._renamed(run)
+        watched = any(source.watch is not None for source in run.work.missing.sources)
+        if self._prunes or any(source.prunes for source in run.work.missing.sources):
             doomed = [*deleted]
-        elif found is not None and found[0].keys.deletes == "prune":
-            believed = self._believed(run, *found)
-            doomed += [one for one in believed if one in deleted and one not in doomed]
-            self._tell_doubted(len(deleted) - len(doomed), found[0])
-            deleted = doomed
-        elif found is None:
+        else:
+            doomed = [entry for entry in deleted if entry.key in renamed]
+        if not watched:
             kept = [entry for entry in deleted if entry not in doomed]
             left = await asyncio.to_thread(self._left_of, self._made_of(run, kept))
             self._tell_kept([*left, *await self._keeping.left_of(kept)])
@@ -98,11 +88,29 @@ class Pruning:
         self._tell(removal, renamed)
         return [entry for entry in deleted if not self._keeps(entry, removal)]
 
-    async def _long_gone(self, run: BlockRun) -> None:
-        """Remove what was kept of documents that earlier runs found gone, where that is asked."""
-        gone = [entry for entry in run.work.gone if not self._is_out_of_sight(run, entry)]
-        if gone:
-            self._tell(await self._removed(run, gone), {})
+    async def _long_gone(self, run: BlockRun) -> Sequence[Doubt]:
+        """Remove what was kept of documents that earlier runs found gone, where that is asked.
+
+        Return why it is not removed, where a person is asked first.
+        """
+        gone = run.work.gone
+        if not gone:
+            return ()
+        n_left = await self._n_left(run, gone)
+        n_known = len(run.work.items) + n_left
+        doubt = self._work.sources.many(run.work.missing, n_left, n_known, prunes=True)
+        if doubt is not None:
+            return (doubt,)
+        self._tell(await self._removed(run, gone), {})
+        return ()
+
+    async def _n_left(self, run: BlockRun, entries: Sequence[Entry]) -> int:
+        """Return of how many items something is left, a file or rows in a store."""
+        n_left = 0
+        for entry in entries:
+            files = await asyncio.to_thread(self._left_of, self._made_of(run, [entry]))
+            n_left += bool(files or await self._keeping.left_of([entry]))
+        return n_left
 
     async def _removed(self, run: BlockRun, entries: Sequence[Entry]) -> _Removal:
         removal = _Removal()
@@ -138,48 +146,6 @@ class Pruning:
             and (item.index in run.ended or item.verdict.state in ("fresh", "held"))
             and item.index not in failed
         }
-
-    # --- deciding
-
-    def _is_out_of_sight(self, run: BlockRun, entry: Entry) -> bool:
-        """Return whether an item's file may still be there, in a folder that cannot be listed."""
-        folders = ((root / entry.key).parent for root in self._roots(run))
-        return any(not os.access(nearest(folder), os.R_OK | os.X_OK) for folder in folders)
-
-    def _roots(self, run: BlockRun) -> Iterator[Path]:
-        """Yield the folders that a block's items were listed in."""
-        for step in self._bound.nodes:
-            if not isinstance(step, BoundStep) or step.uses != "files.scan":
-                continue
-            if ("steps", step.id) not in {path[:2] for path in run.block.over.references}:
-                continue
-            root = self._root(step, run)
-            if root is not None:
-                yield root
-
-    def _watch_of(self, run: BlockRun) -> tuple[BoundWatch, Path] | None:
-        """Give the watch on the folder that a block's items were listed in, and that folder."""
-        for root in self._roots(run):
-            for watch in self._bound.watches:
-                if root.is_relative_to(watch.root):
-                    return watch, root
-        return None
-
-    def _root(self, step: BoundStep, run: BlockRun) -> Path | None:
-        try:
-            text = Value.of(step.params.value.data["root"]).render(run.scope)
-            return self._bound.roots.resolve(str(text))
-        except (ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
-            return None
-
-    def _believed(self, run: BlockRun, watch: BoundWatch, root: Path) -> Sequence[Entry]:
-        """Give the deleted items whose source surely is gone."""
-        if run.work.items:
-            return run.work.deleted
-        seen = self._work.ledger.watched(watch.name)
-        below = root.relative_to(watch.root).as_posix()
-        prefix = "" if below == "." else f"{below}/"
-        return [one for one in run.work.deleted if seen.get(prefix + one.key) == UNKNOWN]
 
     def _keeps(self, entry: Entry, removal: _Removal) -> bool:
         """Tell whether something of an item could not be removed, and is tried again."""
@@ -244,13 +210,6 @@ class Pruning:
         if left:
             self._tally.note(
                 f"kept, though what they were made of is gone: {_some(left)} (`--prune` removes)"
-            )
-
-    def _tell_doubted(self, n_doubted: int, watch: BoundWatch) -> None:
-        if n_doubted:
-            self._tally.note(
-                f"nothing is left in '{watch.keys.path}': what was made of what it held "
-                f"is kept, in case something is not mounted"
             )
 
 

@@ -14,9 +14,20 @@ if TYPE_CHECKING:
 
 Status = Literal["completed", "failed", "quarantined", "budget", "interrupted"]
 State = Literal[
-    "new", "changed", "stale", "fresh", "held", "skipped", "failed", "quarantined", "deleted"
+    "new",
+    "changed",
+    "stale",
+    "fresh",
+    "held",
+    "skipped",
+    "failed",
+    "quarantined",
+    "deleted",
+    "missing",
 ]
-"""`held`: done, but outputs that somebody edited, or that are not ours, are kept as they are."""
+"""`held`: done, but outputs that somebody edited, or that are not ours, are kept as they are.
+`missing`: a folder whose documents count as deleted only when a person has confirmed it.
+"""
 CallsAre = Literal["exact", "at most", "about"]
 HELD_REMEDY = (
     "To have ours, delete the outputs, set `on_edited: overwrite`, or run again with `--take`."
@@ -25,6 +36,7 @@ FailOn = Literal["new", "any", "never"]
 
 STATES: tuple[State, ...] = (
     "new", "changed", "stale", "fresh", "held", "skipped", "failed", "quarantined", "deleted",
+    "missing",
 )  # fmt: skip
 
 
@@ -37,7 +49,7 @@ class ItemReport:
     state: State
     seconds: float = 0.0
     error: str | None = None
-    """One sentence, for `failed` and `quarantined`."""
+    """One sentence, for `failed`, `quarantined` and `missing`."""
     why: str | None = None
     """What made it `changed` or `stale`, or the outputs for which it is `held`."""
     is_known: bool = False

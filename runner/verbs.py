@@ -115,6 +115,7 @@ def run(
     retry_failed: bool = False,
     refresh: bool = False,
     prune: bool = False,
+    yes: bool = False,
     take: bool = False,
     wait_s: float | None = None,
     pool: Pool | None = None,
@@ -126,8 +127,9 @@ def run(
     which is started if need be; None as the environment says (`CI`, `PREFECT_API_URL`). `wait_s`
     is the longest to wait for another run on the same folders. `refresh` also does again what a
     compatible, older version of a step did; `prune` removes what was made of documents that are
-    gone; `take` replaces outputs that were edited, or are not ours. `notify` tells those whom
-    `on.notify` names how it ended. Ctrl-C ends a run in order.
+    gone; `yes` confirms that documents were deleted, where a person is asked; `take` replaces
+    outputs that were edited, or are not ours. `notify` tells those whom `on.notify` names how it
+    ended. Ctrl-C ends a run in order.
 
     Raises:
         PipelineError: the YAML or an input is wrong.
@@ -156,6 +158,7 @@ def run(
                 retry_failed=retry_failed,
                 refresh=refresh,
                 prune=prune,
+                yes=yes,
                 take=take,
                 wait_s=wait_s,
                 pool=pool,
@@ -180,6 +183,7 @@ async def run_async(
     retry_failed: bool = False,
     refresh: bool = False,
     prune: bool = False,
+    yes: bool = False,
     take: bool = False,
     wait_s: float | None = None,
     pool: Pool | None = None,
@@ -228,6 +232,7 @@ async def run_async(
         retry_failed=retry_failed,
         refresh=refresh,
         prune=prune,
+        is_confirmed=yes,
         takes_over=take,
         no_cache=no_cache,
         trigger=trigger,

@@ -6,6 +6,7 @@ of a block may come out of a step that has run before it.
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import hashlib
 import json
@@ -44,6 +45,7 @@ from .ledger.outputs import Index
 from .listed import keys_of, list_of
 from .renames import renamed
 from .scope import Scope
+from .sources import Doubt, Missing, Sources
 from .spec_changes import SpecChanges, compared
 from .watch.settled import Settled, is_of_watch
 
@@ -65,6 +67,8 @@ class Options:
     retry_failed: bool = False
     prune: bool = False
     """Remove what was made of documents that are gone."""
+    is_confirmed: bool = False
+    """Documents that are missing were deleted, whatever speaks against it."""
     takes_over: bool = False
     """Replace outputs that were edited, or are not ours."""
     refresh: bool = False
@@ -118,11 +122,21 @@ class BlockWork:
 
     scope: str
     items: tuple[ItemWork, ...]
-    deleted: tuple[Entry, ...]
+    missing: Missing
     gone: tuple[Entry, ...]
     """Those that earlier runs found deleted, where they are asked for."""
     held: tuple[str, ...]
     """Stored paths of outputs that are kept as somebody left them."""
+
+    @property
+    def deleted(self) -> tuple[Entry, ...]:
+        """The items whose source is gone."""
+        return self.missing.deleted
+
+    @property
+    def doubts(self) -> tuple[Doubt, ...]:
+        """Why others whose source is missing do not count as deleted."""
+        return self.missing.doubts
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +179,7 @@ class Work:
         """Keys of all items, where only some are asked for."""
         self._settled = Settled(bound, ledger) if is_of_watch(options.trigger) else None
         self._is_only_block = _has_one_block(bound)
+        self.sources = Sources(bound, ledger, index, options.is_confirmed)
 
     # --- scopes
 
@@ -251,17 +266,57 @@ class Work:
                 verdict = NOT_ASKED
             items.append(ItemWork(len(items), key, item, verdict, hash_, parts, entry, is_shared))
         self.index.settle(scope_id, (w.key for w in items if not w.verdict.is_work))
-        present = set(keys)
-        deleted = () if self.options.only else _deleted(entries.values(), present, job)
-        if deleted:
-            items = await self.ledger.ask(self._with_renames, scope_id, items, deleted)
-        return BlockWork(scope_id, tuple(items), deleted, self._gone(entries, keys), tuple(held))
+        missing, gone = Missing(), tuple[Entry, ...]()
+        if not self.options.only:
+            missing = await self._missing(block, scope, scope_id, entries.values(), keys, job)
+            if missing.deleted:
+                items = await self.ledger.ask(self._with_renames, scope_id, items, missing.deleted)
+                missing = self._asked_about(missing, items, entries.values())
+            gone = () if missing.doubts else self._gone(missing, entries.values(), keys)
+        return BlockWork(scope_id, tuple(items), missing, gone, tuple(held))
 
-    def _gone(self, entries: Mapping[str, Entry], keys: Iterable[str]) -> tuple[Entry, ...]:
-        if not self.options.prune or self.options.only:
+    async def _missing(
+        self,
+        block: BoundBlock,
+        scope: Scope,
+        scope_id: str,
+        entries: Collection[Entry],
+        keys: Iterable[str],
+        job: frozenset[str],
+    ) -> Missing:
+        """Return which items were deleted, and in which folders the others were seen."""
+        there = [entry for entry in entries if entry.gone is None or entry.gone in job]
+        present = set(keys)
+        absent = [entry for entry in there if entry.key not in present]
+        decide = self.sources.missing
+        return await asyncio.to_thread(decide, block, scope, scope_id, len(there), absent)
+
+    def _asked_about(
+        self, missing: Missing, items: Iterable[ItemWork], entries: Iterable[Entry]
+    ) -> Missing:
+        """Leave what was deleted as it is, but for renames, where a person is asked about it."""
+        renamed_from = {item.renamed_from for item in items}
+        deleted = tuple(entry for entry in missing.deleted if entry.key in renamed_from)
+        n_deleted = len(missing.deleted) - len(deleted)
+        n_known = sum(entry.gone is None for entry in entries)
+        doubt = self.sources.many(missing, n_deleted, n_known, prunes=self.options.prune)
+        if doubt is None:
+            return missing
+        return replace(missing, deleted=deleted, doubts=(*missing.doubts, doubt))
+
+    def _gone(
+        self, missing: Missing, entries: Iterable[Entry], keys: Iterable[str]
+    ) -> tuple[Entry, ...]:
+        if not self.options.prune:
             return ()
         present = set(keys)
-        return tuple(one for one in entries.values() if one.gone and one.key not in present)
+        return tuple(
+            one
+            for one in entries
+            if one.gone
+            and one.key not in present
+            and not any(source.cannot_list(one.key) for source in missing.sources)
+        )
 
     def _with_renames(
         self, scope: str, items: list[ItemWork], deleted: Sequence[Entry]
@@ -520,11 +575,3 @@ def _known_keys(key: str, keys: Collection[str]) -> str:
 def _older(step: BoundStep) -> frozenset[str]:
     versions: Iterable[int] = getattr(step.kind, "compatible_versions", ())
     return frozenset(part([step.uses, version]) for version in versions)
-
-
-def _deleted(entries: Iterable[Entry], present: set[str], job: frozenset[str]) -> tuple[Entry, ...]:
-    return tuple(
-        entry
-        for entry in entries
-        if entry.key not in present and (entry.gone is None or entry.gone in job)
-    )

@@ -15,9 +15,10 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from .places import MOST_NAME_BYTES
+
 SUFFIX = ".paddock-tmp"
 _PIECE_BYTES = 1 << 20
-_MAX_NAME_BYTES = 255  # of every common file system
 # A file is made and then locked; whoever looks in between must not take it for one that was left.
 _YOUNG_S = 1.0
 _IS_WINDOWS = os.name == "nt"
@@ -190,9 +191,9 @@ def _hidden(name: str) -> str:
     """Name the file aside: hidden from scans, and no longer than `name` needs."""
     tail = f".{secrets.token_hex(4)}{SUFFIX}"
     whole = os.fsencode(name)
-    if len(whole) > _MAX_NAME_BYTES:
+    if len(whole) > MOST_NAME_BYTES:
         return name  # lets the system refuse it in its own words
-    return "." + whole[: _MAX_NAME_BYTES - 1 - len(tail)].decode("utf-8", "ignore") + tail
+    return "." + whole[: MOST_NAME_BYTES - 1 - len(tail)].decode("utf-8", "ignore") + tail
 
 
 def _write_all(handle: int, data: bytes) -> None:

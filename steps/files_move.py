@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from .aside import Aside
-from .places import place, refusal, shown
+from .places import numbered, place, refusal, shown
 from .step import Output, Params, StepError, Tools
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def _names(target: Path) -> Iterator[Path]:
     """Give a name and those that follow it: `a.txt`, `a-1.txt`, `a-2.txt`."""
     yield target
     for number in range(1, _MOST_NAMES):
-        yield target.with_name(f"{target.stem}-{number}{target.suffix}")
+        yield target.with_name(numbered(target.name, f"-{number}"))
 
 
 async def _brought(source: Path, target: Path, digest: str, mode: Mode, tools: Tools) -> None:

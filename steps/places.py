@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from pathlib import Path
 
 from .roots import OutsideRoots, Roots
 from .step import StepError
 
+MOST_NAME_BYTES = 255  # of ext4, xfs, btrfs, tmpfs, APFS and NTFS (there of UTF-16)
+_LONGEST_SUFFIX = 32  # a longer one is no suffix
 _DISK_IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _REASONS = {
     errno.EACCES: "the permissions do not allow it",
@@ -74,6 +77,31 @@ def refusal_to_write(folder: Path) -> str | None:
         return f"'{there}' belongs to '{there.owner()}' and its permissions do not allow it"
     except (OSError, KeyError):  # gone meanwhile, or an owner without a name
         return f"the permissions of '{there}' do not allow it"
+
+
+def numbered(name: str, number: str) -> str:
+    """Return a file name with a number before its suffix, within what a name may be long.
+
+    >>> numbered("a.txt", ".2")
+    'a.2.txt'
+    """
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a text
+    if len(suffix) > _LONGEST_SUFFIX:
+        stem, suffix = name, ""
+    return fitting(stem, f"{number}{suffix}")
+
+
+def fitting(stem: str, ending: str) -> str:
+    """Return a file name of two parts, with the first shortened where a name may not be so long.
+
+    A shortened one has a digest of the whole, so that different names stay different.
+    """
+    whole = stem + ending
+    if len(os.fsencode(whole)) <= MOST_NAME_BYTES:
+        return whole
+    raw = os.fsencode(stem)
+    mark = f"-{hashlib.sha256(raw).hexdigest()[:8]}{ending}"
+    return raw[: MOST_NAME_BYTES - len(os.fsencode(mark))].decode("utf-8", "ignore") + mark
 
 
 def shown(name: str | Path) -> str:

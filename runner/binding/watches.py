@@ -165,7 +165,7 @@ class Watches:
             if _sees(watch, written.path):
                 self._own_output(watch, written, at)
                 break
-        if watch.keys.deletes == "prune":
+        if watch.keys.deletes.prune:
             self._check_moves(at)
         if watch.keys.claim == "move":
             self._check_hot(watch, at)
@@ -200,7 +200,7 @@ class Watches:
                     yield node
 
     def _check_hot(self, watch: BoundWatch, at: tuple[str | int, ...]) -> None:
-        if watch.keys.deletes == "prune":
+        if watch.keys.deletes.prune:
             what = (
                 "with `claim: move` documents leave the folder when they are done, so "
                 "`deletes: prune` would remove all that was made of them."

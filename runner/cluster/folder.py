@@ -47,9 +47,9 @@ def _try_out(folder: Path) -> None:
 
 
 def _how_shared(folder: Path) -> list[Finding]:
-    from paddock.runner.watch.filesystems import file_system_of, mounted
+    from paddock.runner.watch.filesystems import file_system_of
 
-    kind = file_system_of(folder.resolve(), mounted())
+    kind = file_system_of(folder)
     if kind.startswith("nfs"):
         words = f"by {kind}; mount it with lookupcache=positive, so that new files are seen at once"
         return [Finding("file system", "ok", words)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -134,6 +135,9 @@ def run(
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove what was made of documents that are gone.")
     ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Documents that are gone were deleted: do not ask.")
+    ] = False,
     take: Annotated[
         bool, typer.Option("--take", help="Replace outputs that were edited, or are not ours.")
     ] = False,
@@ -191,23 +195,30 @@ def run(
         tell_of_model(file, path, settings)
     is_log = settings.service.is_log_json
     reports = Reports(path, junit, summary)
-    watching = progress.watching(is_quiet_stdout=as_json, is_log=is_log)
-    with reports.even_if_it_fails(), watching as observer:
-        ended = verbs.run(
-            path,
-            inputs=given,
-            settings=settings,
-            observer=observer,
-            local=local or None,
-            only=only or (),
-            force=force or (),
-            no_cache=no_cache,
-            retry_failed=retry_failed,
-            refresh=refresh,
-            prune=prune,
-            take=take,
-            notify=notify,
-        )
+
+    def go(*, is_confirmed: bool) -> Report:
+        watching = progress.watching(is_quiet_stdout=as_json, is_log=is_log)
+        with reports.even_if_it_fails(), watching as observer:
+            return verbs.run(
+                path,
+                inputs=given,
+                settings=settings,
+                observer=observer,
+                local=local or None,
+                only=only or (),
+                force=force or (),
+                no_cache=no_cache,
+                retry_failed=retry_failed,
+                refresh=refresh,
+                prune=prune,
+                yes=is_confirmed,
+                take=take,
+                notify=notify,
+            )
+
+    ended = go(is_confirmed=yes)
+    if prune and not yes and confirmed(ended):
+        ended = go(is_confirmed=True)
     if report is not None and ended.run:
         from paddock.runner.pictures.reported import write_report
 
@@ -243,6 +254,15 @@ def flags_of(pool: str | None, allow: str | None) -> dict[str, object]:
     """Give the settings that were given by hand."""
     given = {"pool": pool, "allow": allow}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def confirmed(ended: Report) -> bool:
+    """Ask a person at a terminal whether documents were deleted, where a run has left that open."""
+    if not any(item.state == "missing" for item in ended.items):
+        return False
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    return typer.confirm("Remove what was made of them?", err=True)
 
 
 def tell_end(report: Report, file: str, *, is_apart: bool) -> None:

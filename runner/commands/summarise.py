@@ -13,9 +13,10 @@ from paddock.runner.display import console
 from .completion import model_names
 from .exits import CommandError, guarded
 from .machine import Json
-from .pipelines import advise, flags_of, tell_end
+from .pipelines import advise, confirmed, flags_of, tell_end
 
 if TYPE_CHECKING:
+    from paddock.runner.report import Report
     from paddock.runner.saved import Wish
 
 
@@ -47,6 +48,9 @@ def summarise(
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove summaries of documents that are gone.")
     ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Documents that are gone were deleted: do not ask.")
+    ] = False,
     take: Annotated[
         bool, typer.Option("--take", help="Replace outputs that were edited, or are not ours.")
     ] = False,
@@ -76,17 +80,24 @@ def summarise(
         console.tell(f"Saved as '{save}'. From now on: paddock run {given}")
         _take_over(wish, file)
     settings = read_settings(file.parent, flags=flags_of(pool, None))
-    with progress.watching(is_quiet_stdout=as_json, is_log=False) as observer:
-        ended = verbs.run(
-            file,
-            inputs=wish.inputs(),
-            settings=settings,
-            observer=observer,
-            local=local or None,
-            retry_failed=retry_failed,
-            prune=prune,
-            take=take,
-        )
+
+    def run(*, is_confirmed: bool) -> Report:
+        with progress.watching(is_quiet_stdout=as_json, is_log=False) as observer:
+            return verbs.run(
+                file,
+                inputs=wish.inputs(),
+                settings=settings,
+                observer=observer,
+                local=local or None,
+                retry_failed=retry_failed,
+                prune=prune,
+                yes=is_confirmed,
+                take=take,
+            )
+
+    ended = run(is_confirmed=yes)
+    if prune and not yes and confirmed(ended):
+        ended = run(is_confirmed=True)
     tell_end(ended, str(file), is_apart=as_json)
     if as_json:
         console.say_json(ended.as_json())

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -418,6 +419,23 @@ class Ledger:
             self.put("watched", {**row, "run": run, "at": at})
         for path in gone:
             self.drop("watched", {"watch": watch, "path": path})
+
+    def roots(self, owner: str, path: str) -> list[str]:
+        """Return which folder each machine saw last at a path, this machine's first.
+
+        `owner` is a watch or a scope.
+        """
+        query = "select host, folder from roots where owner = :owner and path = :path order by at"
+        rows, host = self.rows(query, owner=owner, path=path), socket.gethostname()
+        return [row[1] for row in sorted(rows, key=lambda row: row[0] != host)]
+
+    def record_root(self, owner: str, path: str, folder: str) -> None:
+        """Write which folder this machine sees at a path. Await `durable` to know that it stands.
+
+        Each machine has a row of its own, since another one may mount the same share otherwise.
+        """
+        row = {"owner": owner, "path": path, "host": socket.gethostname()}
+        self.put("roots", {**row, "folder": folder, "at": time.time()})
 
     def rows(self, query: str, **values: Any) -> Sequence[Sequence[Any]]:
         """Answer a portable query with named values (`:name`); nothing where there is no ledger."""

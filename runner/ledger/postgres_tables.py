@@ -25,7 +25,7 @@ from .reader import VERSION
 ADOPTED_ROWS = 1000
 _ADOPTED = (
     "runs", "scopes", "items", "calls", "outputs", "provenance", "specs", "stored", "watched",
-    "attempts",
+    "attempts", "roots",
 )  # fmt: skip
 
 

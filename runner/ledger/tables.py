@@ -178,6 +178,17 @@ watched = Table(
     sqlite_with_rowid=False,
 )
 
+roots = Table(
+    "roots",
+    METADATA,
+    Column("owner", Text, primary_key=True),
+    Column("path", Text, primary_key=True),
+    Column("host", Text, primary_key=True),
+    Column("folder", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 claims = Table(
     "claims",
     METADATA,
@@ -241,8 +252,9 @@ def _to_3(connection: Connection) -> None:
 
 
 def _to_4(connection: Connection) -> None:
-    """Add the attempts: which items each run has begun and not ended."""
-    attempts.create(connection)
+    """Add which items each run has begun and not ended, and which folders documents were in."""
+    for table in (attempts, roots):
+        table.create(connection)
 
 
 MIGRATIONS: Mapping[int, Migration] = {1: _to_2, 2: _to_3, 3: _to_4}

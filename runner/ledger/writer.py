@@ -30,6 +30,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "stored": ("scope", "path", "key"),
     "watched": ("watch", "path"),
     "attempts": ("scope", "key", "run"),
+    "roots": ("owner", "path", "host"),
 }
 """Each table that is written to, with its primary key as `tables` makes it."""
 

@@ -99,8 +99,8 @@ def _failure(report: Report, before: Told, now: float) -> tuple[News, ...]:
 
 
 def quarantined(report: Report) -> list[ItemReport]:
-    """Give the items that are quarantined now, those of earlier runs too."""
-    return [item for item in report.items if item.state == "quarantined"]
+    """Return what waits for a person: quarantined items, old ones too, and missing documents."""
+    return [item for item in report.items if item.state in ("quarantined", "missing")]
 
 
 def failed(report: Report) -> list[ItemReport]:

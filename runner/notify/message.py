@@ -95,17 +95,29 @@ class _Facts:
         if self.one.event == "failed":
             return "it failed"
         if self.one.event == "recovered":
-            left = f"; {_counted(n_all)} still quarantined" if n_all else ""
+            left = f"; {self._waiting('still ')}" if n_all else ""
             return f"it works again{left}"
         added = f", {n_new:,} of them new" if n_new < n_all else ""
-        return f"{_counted(n_all)} quarantined{added}"
+        return f"{self._waiting()}{added}"
+
+    def _waiting(self, still: str = "") -> str:
+        """Write how much waits for a person."""
+        n_missing = sum(item.state == "missing" for item in self.bad)
+        n_quarantined = len(self.bad) - n_missing
+        parts = [f"{_counted(n_quarantined)} {still}quarantined"] if n_quarantined else []
+        if n_missing:
+            what = "a folder are" if n_missing == 1 else f"{n_missing:,} folders are"
+            parts.append(f"documents of {what} {still}missing")
+        return ", ".join(parts)
 
     def _advice(self) -> list[str]:
         advice = []
         if self.report.run:
             folder = self.file.parent
             advice.append(f"Details: paddock logs {self.report.run} {folder}")
-        if self.one.event == "quarantined":
+        if self.one.event == "quarantined" and any(i.state == "missing" for i in self.bad):
+            advice.append(f"If they were deleted: paddock run {self.file} --yes")
+        if self.one.event == "quarantined" and any(i.state != "missing" for i in self.bad):
             advice.append(f"To try them again: paddock run {self.file} --retry-failed")
         return advice
 

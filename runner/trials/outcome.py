@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from paddock.runner.report import Report
+from paddock.runner.report import ItemReport, Report
 
 Source = Literal["live", "record", "replay"]
 FAILED = 4
@@ -129,6 +129,12 @@ def exit_status(suites: Iterable[Suite]) -> int:
     return FAILED if found["failed"] or found["error"] else 0
 
 
+def _skipped(item: ItemReport) -> str | None:
+    if item.state not in ("skipped", "held", "missing"):
+        return None
+    return item.why or item.error or item.state
+
+
 def documents(report: Report, file: str) -> Suite:
     """Give a run as a suite: each document a case, the quarantined ones failures."""
     cases = [
@@ -142,7 +148,7 @@ def documents(report: Report, file: str) -> Suite:
                 else ()
             ),
             is_error=item.state == "failed",
-            skipped=(item.why or item.state) if item.state in ("skipped", "held") else None,
+            skipped=_skipped(item),
             notes=(item.state,),
         )
         for item in report.items

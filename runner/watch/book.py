@@ -7,7 +7,7 @@ since runs, which are other processes, write there too and a watch does so seldo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Protocol
 
 from ..ledger.entries import LedgerError  # noqa: TID252 - the same class in either way of importing
 from ..ledger.ledger import Ledger  # noqa: TID252 - the same class in either way of importing
+from .filesystems import Folder
 from .spec import UNKNOWN, Identity
 
 _EPOCH = ""
@@ -27,6 +28,8 @@ class Known:
 
     done: Mapping[str, Identity] = field(default_factory=dict)
     epoch: int = 0
+    roots: Sequence[Folder] = ()
+    """Which folder lay at the root, as each machine saw it last; this one's first."""
 
 
 class Book(Protocol):
@@ -44,6 +47,10 @@ class Book(Protocol):
         self, run: str, files: Mapping[str, Identity], gone: Iterable[str], epoch: int
     ) -> None:
         """Write which versions have been seen through, and forget those that are gone."""
+        ...
+
+    def record_root(self, folder: Folder) -> None:
+        """Write which folder lies at the root."""
         ...
 
 
@@ -64,8 +71,9 @@ class LedgerBook:
         """Give what is kept."""
         with _answering(), self._opens(True) as ledger:
             rows = ledger.watched(self._watch)
+            roots = tuple(map(Folder.of_text, ledger.roots(self._watch, "")))
         epoch, _ = rows.pop(_EPOCH, (0, 0))
-        return Known(rows, epoch)
+        return Known(rows, epoch, roots)
 
     def owned(self) -> frozenset[str]:
         """Give the absolute paths below the root that the pipeline itself wrote."""
@@ -85,6 +93,13 @@ class LedgerBook:
         """Write which versions have been seen through, and forget those that are gone."""
         with _answering(), self._opens(False) as ledger:
             ledger.record_watched(self._watch, run, {**files, _EPOCH: (epoch, 0)}, gone)
+        if ledger.error is not None:
+            raise ledger.error
+
+    def record_root(self, folder: Folder) -> None:
+        """Write which folder lies at the root."""
+        with _answering(), self._opens(False) as ledger:
+            ledger.record_root(self._watch, "", folder.as_text())
         if ledger.error is not None:
             raise ledger.error
 

@@ -1,61 +1,74 @@
-"""Decide which files are really gone, and not merely out of sight. Pure.
+"""Decide which missing files were deleted, and are not merely out of sight. Pure.
 
-A share that is not mounted looks like an empty folder. So a file counts as gone only when two
-looks at the whole folder, some time apart, missed it, and files were seen in that very folder.
+An unmounted share leaves a folder behind that is empty, or holds what was written there since. So
+files count as deleted only in the folder in which they were seen, and in a watch only when two
+looks at the whole folder, some time apart, missed them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 
-from .listing import Listing
+from .filesystems import Folder
 
 
-@dataclass(frozen=True, slots=True)
-class _Missing:
-    since: float
-    root: tuple[int, int]
+def known_as(now: Folder | None, kept: Iterable[Folder]) -> Folder | None:
+    """Return the folder that was seen before: of several machines' the one that is there now.
+
+    `kept` begins with what this machine saw, if it saw any.
+    """
+    several = list(kept)
+    same = (one for one in several if now is not None and one.identity == now.identity)
+    return next(same, several[0] if several else None)
+
+
+def is_foreign(before: Folder | None, now: Folder, n_absent: int, n_present: int) -> bool:
+    """Return whether this is another folder than the one in which files were seen.
+
+    A folder that has all of them is the same one at another place: nothing can be deleted by that.
+    Where it is not known which folder it was, one file that is there is enough.
+    """
+    if before is None:
+        return n_absent > 0 and n_present == 0
+    return before.identity != now.identity and n_absent > 0
+
+
+def is_most(n_deleted: int, n_known: int, most: float) -> bool:
+    """Return whether so many files are gone at once that a person is asked.
+
+    One file alone is not asked about, unless every deletion is (`most` is 0).
+
+    >>> [is_most(n, n_known, 0.5) for n, n_known in ((1, 1), (2, 3), (5, 10), (6, 10))]
+    [False, True, False, True]
+    """
+    return n_deleted > most * n_known and (n_deleted > 1 or most == 0)
 
 
 class Deletions:
-    """What was missed by the looks so far."""
+    """Files that were missed by the looks so far."""
 
     def __init__(self, settle_s: float) -> None:
         self._settle_s = settle_s
-        self._missing: dict[str, _Missing] = {}
-        self._roots: set[tuple[int, int]] = set()
+        self._missing: dict[str, float] = {}
+        """Path → when a look missed it first."""
 
-    def look(self, listing: Listing, missed: Collection[str], now: float) -> tuple[list[str], bool]:
-        """Take in what a look at the whole has missed.
+    def look(self, missed: Collection[str], now: float) -> list[str]:
+        """Take in what a look at the whole has missed; return the files that are gone."""
+        gone = [
+            relpath
+            for relpath in missed
+            if relpath in self._missing and now - self._missing[relpath] >= self._settle_s
+        ]
+        taken = frozenset(gone)
+        self._missing = {
+            relpath: self._missing.get(relpath, now) for relpath in missed if relpath not in taken
+        }
+        return gone
 
-        Gives the files that are gone, and whether all are missing from a root that never held any.
-        """
-        if listing.files:
-            self._roots.add(listing.root)
-        if listing.root not in self._roots:
-            self._missing.clear()
-            return [], bool(missed)
-        gone = [relpath for relpath in missed if self._is_gone(relpath, listing.root, now)]
-        self._note(missed, gone, listing.root, now)
-        return gone, False
-
-    def _is_gone(self, relpath: str, root: tuple[int, int], now: float) -> bool:
-        known = self._missing.get(relpath)
-        return known is not None and known.root == root and now - known.since >= self._settle_s
-
-    def _note(
-        self, missed: Collection[str], gone: Collection[str], root: tuple[int, int], now: float
-    ) -> None:
-        before, taken = self._missing, frozenset(gone)
-        self._missing = {}
-        for relpath in missed:
-            known = before.get(relpath)
-            if relpath in taken:
-                continue
-            is_old = known is not None and known.root == root
-            self._missing[relpath] = known if is_old and known else _Missing(now, root)
+    def forget(self) -> None:
+        """Begin again: the folder is another one."""
+        self._missing.clear()
 
     def next_at(self) -> float | None:
-        """Tell when a second look can confirm the first."""
-        return min((one.since + self._settle_s for one in self._missing.values()), default=None)
+        """Return when a second look can confirm the first."""
+        return min((since + self._settle_s for since in self._missing.values()), default=None)

@@ -82,6 +82,10 @@ class Ears:
         """Take what was heard."""
         return self._events.take() if self._events is not None else Hints()
 
+    def written(self) -> frozenset[str]:
+        """Return files that were written to and not closed since, as far as the system tells."""
+        return self._events.written() if self._events is not None else frozenset()
+
     async def stop(self) -> None:
         """Listen no more."""
         events, self._events = self._events, None

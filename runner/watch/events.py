@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ class Events:
         self._is_overflow = False
         self._has_told = False
         self._n_events = 0
+        self._written: set[str] = set()
+        self._hears_closes = sys.platform == "linux"  # inotify alone tells of closed files
         self._most_events = _queue_length() // 2
         self._observer: BaseObserver | None = None
         self._emitters: frozenset[EventEmitter] = frozenset()
@@ -113,14 +116,30 @@ class Events:
             self._is_overflow = self._has_told = False
         return hints
 
+    def written(self) -> frozenset[str]:
+        """Return files that were written to and not closed since, as far as is known."""
+        with self._lock:
+            return frozenset(self._written)
+
+    def _note_writer(self, event: FileSystemEvent) -> None:
+        """Note who writes: the system tells of each write, and when a writer has closed a file."""
+        relpath = os.fsdecode(event.src_path).removeprefix(self._prefix).replace(os.sep, "/")
+        if event.event_type == "modified" and not event.is_directory:
+            if len(self._written) < MOST_PATHS and self._hears_closes:
+                self._written.add(relpath)
+        elif event.event_type in ("closed", "moved", "deleted"):
+            self._written.discard(relpath)
+
     def _told(self, event: FileSystemEvent) -> None:
         paths = (os.fsdecode(event.src_path), os.fsdecode(event.dest_path or ""))
         with self._lock:
+            self._note_writer(event)
             self._n_events += 1
             if self._n_events >= self._most_events:
                 # The kernel drops events when its queue is full, and its queue is full only if
                 # at least this many are read after it. So after as many, the whole is looked at.
                 self._n_events, self._is_overflow = 0, True
+                self._written.clear()
             for path in paths:
                 self._add(path)
             is_news = bool(self._relpaths or self._is_overflow) and not self._has_told

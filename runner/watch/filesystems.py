@@ -1,12 +1,16 @@
-"""Tell which file systems do not say what changes on them. The deciding part is pure.
+"""Which file system a folder lies on: whether it reports changes, and whether it is the same one.
 
-On a network share the system reports only what this machine itself does.
+On a network share the system reports only what this machine itself does. An unmounted share leaves
+an ordinary folder behind, so a folder is recognised by more than its path. The deciding parts are
+pure.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _SILENT = frozenset(
@@ -18,8 +22,11 @@ _SILENT = frozenset(
 )  # fmt: skip
 
 
+_INODES_OF_THE_SERVER = frozenset(("nfs", "nfs4", "ceph", "lustre"))
+
+
 def is_silent(file_system: str) -> bool:
-    """Tell whether changes on it must be looked for.
+    """Return whether it does not report what other machines change on it.
 
     >>> [is_silent(name) for name in ("ext4", "nfs4", "fuse.sshfs", "fuseblk", "tmpfs")]
     [False, True, True, False, False]
@@ -29,32 +36,108 @@ def is_silent(file_system: str) -> bool:
     return name in _SILENT or (name.startswith("fuse") and name != "fuseblk")
 
 
-def file_system_of(path: Path, mounts: Iterable[tuple[str, str]]) -> str:
-    """Give the type of the file system that a path lies on; `mounts`: (mount point, type).
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """Which folder lies at a path at the moment."""
 
-    >>> file_system_of(Path("/mnt/a/b"), [("/", "ext4"), ("/mnt/a", "nfs4"), ("/mnt/ab", "cifs")])
+    identity: str
+    """File system and inode; of a network share its type, source and the path below the mount."""
+    mounts: Mapping[str, str] = field(default_factory=dict)
+    """Mount points below it, relative, each with the identity of what is mounted there."""
+
+    def as_text(self) -> str:
+        """Return what the ledger keeps."""
+        return json.dumps({"is": self.identity, "mounts": dict(self.mounts)}, sort_keys=True)
+
+    @classmethod
+    def of_text(cls, text: str) -> Folder:
+        """Read what the ledger keeps."""
+        kept = json.loads(text)
+        return cls(kept["is"], kept["mounts"])
+
+    def lost(self, now: Folder) -> tuple[str, ...]:
+        """Return the mount points below it at which nothing, or something else, is mounted now."""
+        return tuple(at for at, what in self.mounts.items() if now.mounts.get(at) != what)
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One mounted file system."""
+
+    point: str
+    kind: str
+    source: str = ""
+
+    def identity_of(self, path: str) -> str:
+        """Return which folder lies at `path` on this mount. Blocking.
+
+        The number of a device changes with each mount, so the file system's own identifier is used
+        where there is one (ext4 and btrfs derive it from their UUID). Inodes of network shares
+        depend on the client, except where the server sends them.
+
+        Raises:
+            OSError: the path cannot be looked at.
+        """
+        facts = os.stat(path)  # noqa: PTH116 - a text, and in the thread that may hang
+        if not is_silent(self.kind):
+            return f"{os.statvfs(path).f_fsid or facts.st_dev}:{facts.st_ino}"
+        below = os.path.relpath(path, self.point or os.sep)
+        inode = f" {facts.st_ino}" if self.kind in _INODES_OF_THE_SERVER else ""
+        return f"{self.kind} {self.source} {below}{inode}"
+
+
+def folder_at(root: Path) -> Folder:
+    """Return which folder lies at a path. Blocking.
+
+    Raises:
+        OSError: the path cannot be looked at.
+    """
+    path, mounts = os.path.realpath(root), mounted()
+    identity = mount_of(path, mounts).identity_of(path)
+    prefix = path.rstrip(os.sep) + os.sep
+    below: dict[str, str] = {}
+    for mount in mounts:
+        at = mount.point.removeprefix(prefix)
+        if at and at != mount.point and mount.kind != "autofs":
+            try:
+                below[at] = mount.identity_of(mount.point)
+            except OSError:
+                continue  # a mount that does not answer counts as one that is not there
+    return Folder(identity, below)
+
+
+def mount_of(path: str, mounts: Iterable[Mount]) -> Mount:
+    """Return what is mounted at a path.
+
+    >>> mounts = [Mount("/", "ext4"), Mount("/mnt/a", "nfs4"), Mount("/mnt/ab", "cifs")]
+    >>> mount_of("/mnt/a/b", mounts).kind
     'nfs4'
     """
-    best, found = "", ""
-    for point, kind in mounts:
+    best = Mount("", "")
+    for mount in mounts:
         # The later one of two at the same place lies on top.
-        if path.is_relative_to(point) and len(point) >= len(best):
-            best, found = point, kind
-    return found
+        if Path(path).is_relative_to(mount.point) and len(mount.point) >= len(best.point):
+            best = mount
+    return best
 
 
-def mounted() -> list[tuple[str, str]]:
-    """Give (mount point, type) of every file system."""
+def file_system_of(path: Path) -> str:
+    """Return the type of the file system that a path lies on; empty where the system hides it."""
+    return mount_of(os.path.realpath(path), mounted()).kind
+
+
+def mounted() -> list[Mount]:
+    """Return every mounted file system."""
     import psutil
 
     try:
         partitions = psutil.disk_partitions(all=True)
     except (OSError, RuntimeError):
         return []  # a container without /proc: then what the system tells is believed
-    return [(one.mountpoint, one.fstype) for one in partitions]
+    return [Mount(one.mountpoint, one.fstype, one.device) for one in partitions]
 
 
 def needs_polling(root: Path) -> str | None:
-    """Give the name of the file system under a root where it says nothing of changes."""
-    kind = file_system_of(Path(os.path.realpath(root)), mounted())
+    """Return the type of the file system under a root where it does not report changes."""
+    kind = file_system_of(root)
     return kind if is_silent(kind) else None

@@ -1,21 +1,31 @@
 """A hot folder: documents are claimed by a rename and end up in `done/` or `failed/`. Blocking.
 
 Nothing is copied and nothing is replaced: a rename happens wholly or not at all, a name that is
-taken gets a number. What lies in `processing/` after a kill is simply taken up again.
+taken gets a number. What lies in `processing/` after a kill is simply taken up again. A program
+that has a document open keeps writing into it wherever it is moved. So one that is open for
+writing is neither claimed nor finished, and one that has changed since it was claimed is done
+again.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
+import sys
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from paddock.steps.places import fitting, numbered
+
 from .filter import Filter
-from .listing import listed
+from .listing import listed, seen_at
 from .spec import DONE, FAILED, PROCESSING, Seen, WatchSpec
 
 _MOST_NUMBERS = 100_000
+_REASON = ".reason.txt"
+OPEN = "a program still has it open for writing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +35,37 @@ class Moved:
     files: Mapping[str, Seen]
     refused: Mapping[str, str]
     """Path → why; it stays where it is."""
+    changed: Mapping[str, Seen] = field(default_factory=dict)
+    """Files in `processing/` that are other versions than the ones that were claimed."""
 
 
-def claim(spec: WatchSpec, settled: Mapping[str, Seen], before: Collection[str]) -> Moved:
+def claim(
+    spec: WatchSpec,
+    settled: Mapping[str, Seen],
+    before: Collection[str],
+    written: Collection[str] = (),
+) -> Moved:
     """Move what has settled into `processing/`; `before` is what lies there already.
 
-    A file that has changed since it settled, or that is not there any more, is left out.
+    A file that has changed since it settled, that is open for writing, or that is not there any
+    more, is left out. `written` are those that the system reports as open for writing.
     """
     claimed: dict[str, Seen] = {}
     refused: dict[str, str] = {}
+    changed: dict[str, Seen] = {}
     for relpath, seen in settled.items():
         source, target = spec.root / relpath, spec.processing / relpath
         try:
             if relpath in before:
-                claimed[relpath] = seen
+                now = seen_at(str(target), relpath)
+                if now is None or now.is_same(seen):
+                    claimed[relpath] = seen
+                else:
+                    changed[relpath] = now
             elif _is_there(target):
                 refused[relpath] = "a file of that name lies in 'processing' already"
+            elif relpath in written or is_written(source):
+                refused[relpath] = OPEN
             elif _looks_like(source, seen):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source.rename(target)
@@ -48,25 +73,41 @@ def claim(spec: WatchSpec, settled: Mapping[str, Seen], before: Collection[str])
         except OSError as error:
             refused[relpath] = error.strerror or type(error).__name__
     _sweep(spec.root, claimed)
-    return Moved(claimed, refused)
+    return Moved(claimed, refused, changed)
 
 
 def found(spec: WatchSpec, wanted: Filter) -> dict[str, Seen]:
-    """Give what lies in `processing/`: what was being worked on when everything ended."""
+    """Return what lies in `processing/`: what was being worked on when everything ended."""
     try:
         return listed(spec.processing, wanted).files
     except OSError:
         return {}
 
 
-def finish(spec: WatchSpec, relpaths: Iterable[str], failed: Mapping[str, str]) -> Moved:
-    """Move what has been worked on into `done/`, or into `failed/` with the reason beside it."""
+def finish(
+    spec: WatchSpec,
+    relpaths: Iterable[str],
+    failed: Mapping[str, str],
+    claimed: Mapping[str, Seen] | None = None,
+) -> Moved:
+    """Move what has been worked on into `done/`, or into `failed/` with the reason beside it.
+
+    One that is another version than in `claimed`, or open for writing, stays where it is.
+    """
     moved: dict[str, Seen] = {}
     refused: dict[str, str] = {}
+    changed: dict[str, Seen] = {}
     for relpath in relpaths:
         source = spec.processing / relpath
         folder = spec.root / (FAILED if relpath in failed else DONE)
         try:
+            now, before = seen_at(str(source), relpath), (claimed or {}).get(relpath)
+            if is_written(source):
+                refused[relpath] = OPEN
+                continue
+            if now is not None and before is not None and not now.is_same(before):
+                changed[relpath] = now
+                continue
             if _is_there(source):
                 target = _free(folder / relpath)
                 if relpath in failed:
@@ -77,7 +118,33 @@ def finish(spec: WatchSpec, relpaths: Iterable[str], failed: Mapping[str, str]) 
         except OSError as error:
             refused[relpath] = error.strerror or type(error).__name__
     _sweep(spec.processing, moved)
-    return Moved(moved, refused)
+    return Moved(moved, refused, changed)
+
+
+def is_written(path: Path) -> bool:
+    """Return whether a program of this machine has a file open for writing, where that is known.
+
+    Linux grants a read lease only while no one has the file open for writing. Other systems, other
+    users' files and network shares give none: then only a change of the file tells.
+    """
+    if sys.platform != "linux":
+        return False
+    import fcntl
+
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        # A lease that is broken raises SIGIO, which ends a process; SIGURG is ignored.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    finally:
+        os.close(fd)
+    return False
 
 
 def prepare(spec: WatchSpec) -> None:
@@ -107,12 +174,12 @@ def _looks_like(path: Path, seen: Seen) -> bool:
 
 
 def _free(path: Path) -> Path:
-    """Make the folder, and give a name in it that nobody has: `a.txt`, `a.2.txt`, `a.3.txt`."""
+    """Make the folder, and return a name in it that is free: `a.txt`, `a.2.txt`, `a.3.txt`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not _is_there(path):
         return path
     for number in range(2, _MOST_NUMBERS):
-        other = path.with_name(f"{path.stem}.{number}{path.suffix}")
+        other = path.with_name(numbered(path.name, f".{number}"))
         if not _is_there(other):
             return other
     raise FileExistsError(0, f"{_MOST_NUMBERS:,} files have that name")
@@ -120,7 +187,8 @@ def _free(path: Path) -> Path:
 
 def _write_reason(target: Path, reason: str) -> None:
     """Write why beside a failed document; its own folder's name says the rest."""
-    target.with_name(f"{target.name}.reason.txt").write_text(f"{reason}\n", "utf-8")
+    beside = target.with_name(fitting(target.name, _REASON))
+    beside.write_text(f"{reason}\n", "utf-8")
 
 
 def _sweep(root: Path, relpaths: Iterable[str]) -> None:

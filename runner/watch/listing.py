@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .filesystems import Folder, folder_at
 from .filter import Filter
 from .spec import Seen
 
@@ -20,16 +21,21 @@ from .spec import Seen
 class Listing:
     """What lies below a root at a time."""
 
-    root: tuple[int, int]
-    """(st_dev, st_ino) of the root: others mean that it was mounted, unmounted or made anew."""
+    root: Folder
+    """Which folder lay at the root: another one was mounted there, unmounted or made again."""
     files: dict[str, Seen] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     """Folders that could not be read, with a slash at the end."""
     n_folders: int = 0
 
-    def is_known(self, relpath: str) -> bool:
-        """Tell whether the absence of a path from `files` says that it is not there."""
-        return not any(relpath.startswith(folder) for folder in self.unreadable)
+    def is_known(self, relpath: str, before: Folder | None = None) -> bool:
+        """Return whether the absence of a path from `files` says that it is not there.
+
+        `before` is the folder in which it was seen: nothing is known below a mount that is gone.
+        """
+        lost = () if before is None else before.lost(self.root)
+        hidden = (*self.unreadable, *(f"{point}/" for point in lost))
+        return not any(relpath.startswith(folder) for folder in hidden)
 
 
 def listed(root: Path, wanted: Filter) -> Listing:
@@ -38,8 +44,7 @@ def listed(root: Path, wanted: Filter) -> Listing:
     Raises:
         OSError: the root is not there, no folder, or cannot be read.
     """
-    facts = os.stat(root)  # noqa: PTH116 - the one name of it in this module
-    listing = Listing((facts.st_dev, facts.st_ino))
+    listing = Listing(folder_at(root))
     waiting = [(str(root), "")]
     while waiting:
         folder, prefix = waiting.pop()
@@ -65,7 +70,7 @@ def _entries(folder: str, prefix: str, wanted: Filter, listing: Listing) -> list
                 if wanted.wants_folder(relpath):
                     below.append((entry.path, f"{relpath}/"))
             elif wanted.wants_file(relpath):
-                seen = _seen(entry.path, relpath)
+                seen = seen_at(entry.path, relpath)
                 if seen is not None:
                     files[relpath] = seen
     return below
@@ -79,7 +84,7 @@ def looked(root: Path, relpaths: Iterable[str], wanted: Filter) -> dict[str, See
         if _is_folder(path):
             found.update(_below(root, relpath, wanted))
         elif wanted.wants(relpath):
-            found[relpath] = _seen(path, relpath)
+            found[relpath] = seen_at(path, relpath)
         elif not os.path.lexists(path):
             found[relpath] = None
     return found
@@ -96,7 +101,7 @@ def _below(root: Path, relpath: str, wanted: Filter) -> dict[str, Seen]:
     parts = relpath.split("/")
     if not all(wanted.wants_folder("/".join(parts[: end + 1])) for end in range(len(parts))):
         return {}
-    listing = Listing((0, 0))
+    listing = Listing(Folder(""))
     waiting = [(f"{root}{os.sep}{relpath}", f"{relpath}/")]
     while waiting:
         folder, prefix = waiting.pop()
@@ -107,7 +112,8 @@ def _below(root: Path, relpath: str, wanted: Filter) -> dict[str, Seen]:
     return listing.files
 
 
-def _seen(path: str, relpath: str) -> Seen | None:
+def seen_at(path: str, relpath: str) -> Seen | None:
+    """Look at one file. None: it is not there, or no file."""
     try:
         facts = os.stat(path)  # noqa: PTH116 - 100,000 times in a look
     except (OSError, ValueError):

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from . import hot
 from .book import Book, Known
+from .filesystems import Folder
 from .filter import Filter
 from .hand import Hand
 from .listing import Listing, listed, looked
@@ -117,9 +118,11 @@ class Look:
 
     # --- a hot folder
 
-    async def claim(self, settled: Mapping[str, Seen], before: frozenset[str]) -> hot.Moved:
-        """Move what has settled into `processing/`."""
-        return await self.ask(partial(hot.claim, self._spec, settled, before))
+    async def claim(
+        self, settled: Mapping[str, Seen], before: frozenset[str], written: frozenset[str]
+    ) -> hot.Moved:
+        """Move what has settled into `processing/`, but for files that are being written."""
+        return await self.ask(partial(hot.claim, self._spec, settled, before, written))
 
     async def claimed(self) -> dict[str, Seen]:
         """Give what lies in `processing/`; the three folders are made.
@@ -130,9 +133,11 @@ class Look:
         await self.ask(partial(hot.prepare, self._spec))
         return await self.ask(partial(hot.found, self._spec, self.wanted))
 
-    async def finish(self, relpaths: Iterable[str], failed: Mapping[str, str]) -> hot.Moved:
-        """Move what has been worked on out of `processing/`."""
-        return await self.ask(partial(hot.finish, self._spec, list(relpaths), failed))
+    async def finish(
+        self, relpaths: Iterable[str], failed: Mapping[str, str], claimed: Mapping[str, Seen]
+    ) -> hot.Moved:
+        """Move what has been worked on out of `processing/`, as far as it is what was claimed."""
+        return await self.ask(partial(hot.finish, self._spec, list(relpaths), failed, claimed))
 
     # --- the book
 
@@ -149,6 +154,10 @@ class Look:
     ) -> None:
         """Write into the book."""
         await self.ask(partial(self._book.record, run, dict(files), tuple(gone), epoch))
+
+    async def record_root(self, folder: Folder) -> None:
+        """Write into the book which folder lies at the root."""
+        await self.ask(partial(self._book.record_root, folder))
 
 
 def _root(spec: WatchSpec) -> tuple[int, int]:

@@ -6,6 +6,8 @@ import errno
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from .spec import WatchSpec
+
 _NO_ROOM = frozenset((errno.ENOSPC, errno.EMFILE, errno.ENFILE))
 _MOST_NAMES = 3
 
@@ -39,11 +41,13 @@ def away(root: Path, error: OSError) -> str:
     return f"watch '{root}': the folder cannot be read ({why}). It is tried again and again."
 
 
-def unmounted(root: Path, n_files: int) -> str:
-    """Say that an empty folder is not believed."""
+def foreign(spec: WatchSpec, n_absent: int) -> str:
+    """Write that the files missing from another folder do not count as deleted."""
+    what = "file was" if n_absent == 1 else "files were"
     return (
-        f"watch '{root}': none of its {n_files:,} known files is there. Nothing is taken for "
-        f"deleted before a file is seen in it, in case something is not mounted."
+        f"watch '{spec.root}': this is not the folder in which {n_absent:,} missing {what} seen: "
+        f"it was made again, or something is not mounted. Nothing counts as deleted. "
+        f"If it is the right one: `paddock run {spec.file} --yes`."
     )
 
 

@@ -59,6 +59,11 @@ class Retries:
         yield from self._held
         yield from self.claimed
 
+    def changed(self, seen: Seen, until: float) -> None:
+        """Note that a file in `processing/` is another version; it goes out again later."""
+        self.claimed[seen.relpath] = seen
+        self._held[seen.relpath] = _Held(seen, until)
+
     def holds(self, seen: Seen) -> bool:
         """Tell whether this version waits; another version of the file ends that."""
         held = self._held.get(seen.relpath)

@@ -38,8 +38,9 @@ class WatchSpec:
     settle_s: float = 2.0
     batch_s: float = 10.0
     reconcile_s: float = 600.0
-    prunes: bool = False
     is_hot: bool = False
+    file: str = ""
+    """The pipeline's file, as a person names it."""
     ignored: tuple[Path, ...] = ()
     """Files and folders that are never looked at: what the pipeline itself writes."""
 

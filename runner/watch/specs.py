@@ -18,7 +18,7 @@ def specs_of(bound: BoundPlan) -> tuple[WatchSpec, ...]:
             settle_s=watch.keys.settle,
             batch_s=watch.keys.batch,
             reconcile_s=watch.keys.reconcile,
-            prunes=watch.keys.deletes == "prune",
+            file=str(file),
             is_hot=watch.keys.claim == "move",
             ignored=(*watch.own, file),
         )

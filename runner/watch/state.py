@@ -8,10 +8,11 @@ reads may be another version than the one that was seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .deletions import Deletions
+from .deletions import Deletions, is_foreign, known_as
+from .filesystems import Folder
 from .listing import Listing
 from .retries import Retries
 from .settle import Settling
@@ -22,6 +23,9 @@ REFUSED_S = 5.0
 
 MAX_OUT = 2
 """Batches out at a time: one that runs and one that waits; what comes later gathers."""
+
+MOST_CHANGES = 5
+"""Runs that a file of a hot folder may change in; then it is given up, whole as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class State:
         done: Mapping[str, Identity],
         *,
         epoch: int = 0,
+        roots: Sequence[Folder] = (),
         wants: Callable[[str], bool] = lambda relpath: True,
         max_attempts: int = 3,
     ) -> None:
@@ -52,6 +57,10 @@ class State:
         self.done: dict[str, Identity] = dict(done)
         self.epoch = epoch
         """How often something was recorded; kept, so that a try after it is another one."""
+        self.roots = list(roots)
+        """Which folder lay at the root when files were seen in it, as each machine saw it."""
+        self.is_root_new = False
+        """Whether it is another one than the ledger has."""
         self._wants = wants
         self.settling = Settling(spec.settle_s)
         self._deletions = Deletions(spec.settle_s)
@@ -64,11 +73,13 @@ class State:
         """The version of each file that went out last."""
         self._disturbed: set[str] = set()
         self._gone_not_before = 0.0
+        self._n_changes: dict[str, int] = {}
+        """How often each file of a hot folder changed while a run had it."""
 
     # --- what was seen
 
-    def look(self, listing: Listing, now: float) -> bool:
-        """Take in a look at the whole; tell whether the folder looks unmounted."""
+    def look(self, listing: Listing, now: float) -> int:
+        """Take in a look at the whole; return how many files are missing from a foreign folder."""
         self.release(now)
         # Of nearly all of 100,000 files nothing is to be said: they must cost next to nothing.
         done, busy = self.done, self._busy()
@@ -79,21 +90,41 @@ class State:
         for relpath in [one for one in self._ready if one not in listing.files]:
             if not self._is_claimed(relpath):
                 del self._ready[relpath]
-        if self._spec.is_hot:
-            return False
-        missed = self._missed(listing) if now >= self._gone_not_before else []
-        gone, is_unmounted = self._deletions.look(listing, missed, now)
-        for relpath in gone:
+        return 0 if self._spec.is_hot else self._look_for_deleted(listing, now)
+
+    def _look_for_deleted(self, listing: Listing, now: float) -> int:
+        before = known_as(listing.root, self.roots)
+        if before is None or before.identity != listing.root.identity:
+            wanted = [relpath for relpath in self.done if self._wants(relpath)]
+            n_absent = sum(relpath not in listing.files for relpath in wanted)
+            if is_foreign(before, listing.root, n_absent, len(wanted) - n_absent):
+                self._deletions.forget()
+                return n_absent
+        missed = self._missed(listing, before) if now >= self._gone_not_before else []
+        for relpath in self._deletions.look(missed, now):
             self._gone.add(relpath)
             self._gather(now)
-        return is_unmounted
+        self._see_root(listing.root, before)
+        return 0
+
+    def _see_root(self, root: Folder, before: Folder | None) -> None:
+        """Note which folder it is; a mount below it that is gone counts while it hides files."""
+        lost = {} if before is None else {at: before.mounts[at] for at in before.lost(root)}
+        hiding = {
+            at: what
+            for at, what in lost.items()
+            if any(relpath.startswith(f"{at}/") for relpath in self.done)
+        }
+        seen = Folder(root.identity, {**root.mounts, **hiding})
+        if seen != before:
+            self.roots, self.is_root_new = [seen], True
 
     def _busy(self) -> set[str]:
         """Name the files of which more is to be noted than that they are as they were."""
         return {*self._latest, *self._ready, *self._gone, *self.settling, *self._retries}
 
-    def _missed(self, listing: Listing) -> list[str]:
-        """Name the files that should be there and are not to be seen."""
+    def _missed(self, listing: Listing, before: Folder | None) -> list[str]:
+        """Return the files that should be there and are not to be seen."""
         told = {relpath for batch in self._out.values() for relpath in batch.gone}
         return [
             relpath
@@ -102,7 +133,7 @@ class State:
             and relpath not in self._latest
             and relpath not in self._gone
             and relpath not in told
-            and listing.is_known(relpath)
+            and listing.is_known(relpath, before)
             and self._wants(relpath)
         ]
 
@@ -182,9 +213,9 @@ class State:
         """Give what would go into a batch."""
         return dict(self._ready)
 
-    def claimed(self) -> frozenset[str]:
-        """Give what lies in a hot folder's `processing/`."""
-        return frozenset(self._retries.claimed)
+    def claimed(self) -> Mapping[str, Seen]:
+        """Return what lies in a hot folder's `processing/`, as it was claimed."""
+        return dict(self._retries.claimed)
 
     def forget(self, relpath: str) -> None:
         """Leave a file out that turned out to be none of ours, such as an output."""
@@ -247,6 +278,30 @@ class State:
         """Note that files of a hot folder have left `processing/`."""
         for relpath in relpaths:
             self._retries.claimed.pop(relpath, None)
+            self._n_changes.pop(relpath, None)
+
+    def changed(self, files: Mapping[str, Seen], now: float) -> None:
+        """Note that files in `processing/` are other versions than the ones that were claimed.
+
+        They go out again when they have settled.
+        """
+        for seen in files.values():
+            self._retries.changed(seen, now + self._spec.settle_s)
+
+    def changed_in_run(self, files: Mapping[str, Seen], now: float) -> dict[str, str]:
+        """Take in files that changed while a run had them; return those that do not go out again.
+
+        Each comes with the reason.
+        """
+        given_up: dict[str, str] = {}
+        for relpath, seen in files.items():
+            n = self._n_changes[relpath] = self._n_changes.get(relpath, 0) + 1
+            if n < MOST_CHANGES:
+                self.changed({relpath: seen}, now)
+            else:
+                self._retries.claimed[relpath] = seen
+                given_up[relpath] = f"it changed in each of {n} runs that had it"
+        return given_up
 
     def refused(self, batch: Batch, now: float) -> None:
         """Take a batch back that could not be handed on; it goes out again, a little later."""

@@ -77,6 +77,7 @@ class FolderWatch:
         self._stuck: dict[str, str | None] = {}
         self._root: tuple[int, int] | None = None
         self._why_away = "not looked at yet"
+        self._doubt = ""
         self._root_at = self._look_at = self._looked_at = 0.0
         self._took_s = 0.0
         self._n_files = 0
@@ -142,7 +143,7 @@ class FolderWatch:
         return {
             "path": str(self.spec.root),
             "state": "not answering" if self._is_slow else how,
-            "why": self._why_away if self._root is None else None,
+            "why": self._why_away if self._root is None else self._doubt or None,
             "files": self._n_files,
             "is_hot": self.spec.is_hot,
             "seconds_since_look": round(self._clock() - self._looked_at, 1)
@@ -186,6 +187,7 @@ class FolderWatch:
                 self.spec,
                 known.done,
                 epoch=known.epoch,
+                roots=known.roots,
                 wants=self._look.wanted.wants,
                 max_attempts=self._max_attempts,
             )
@@ -277,10 +279,10 @@ class FolderWatch:
         listing = await self._look.whole()
         now = self._looked_at = self._clock()
         self._took_s = now - began
-        if state.look(listing, now):
-            self._notices.tell("empty", notices.unmounted(self.spec.root, len(state.done)))
-        else:
-            self._notices.over("empty")
+        n_absent = state.look(listing, now)
+        if n_absent and await self._confirmed(state):
+            n_absent = state.look(listing, now)
+        await self._tell_foreign(state, n_absent)
         if listing.unreadable:
             text = notices.unreadable(self.spec.root, listing.unreadable)
             self._notices.tell("unreadable", text)
@@ -291,6 +293,32 @@ class FolderWatch:
         reconcile_s = self.spec.reconcile_s
         wait_s = min(POLL_S, reconcile_s) if self._ears.polls else reconcile_s
         self._look_at = now + max(wait_s, BETWEEN_LOOKS_S, self._took_s / POLL_SHARE)
+
+    async def _confirmed(self, state: State) -> bool:
+        """Read again which folder it is: a person may have confirmed it by a run."""
+        try:
+            roots = (await self._look.known()).roots
+        except LedgerError as error:
+            self._notices.tell("ledger", f"watch '{self.spec.root}': {error}")
+            return False
+        is_new = list(roots) != state.roots
+        state.roots = list(roots)
+        return is_new
+
+    async def _tell_foreign(self, state: State, n_absent: int) -> None:
+        self._doubt = ""
+        if n_absent:
+            self._doubt = notices.foreign(self.spec, n_absent)
+            self._notices.tell("foreign", self._doubt)
+            return
+        self._notices.over("foreign")
+        if state.is_root_new:
+            try:
+                await self._look.record_root(state.roots[0])
+            except LedgerError as error:
+                self._notices.tell("ledger", f"watch '{self.spec.root}': {error}")
+            else:
+                state.is_root_new = False
 
     async def _check(self, state: State) -> None:
         """Look again at files whose time to settle is over."""
@@ -332,8 +360,12 @@ class FolderWatch:
 
     async def _claimed(self, state: State) -> Mapping[str, Seen]:
         settled = state.settled()
-        moved = await self._look.claim(settled, state.claimed())
+        written = self._ears.written()
+        moved = await self._look.claim(settled, frozenset(state.claimed()), written)
+        state.changed(moved.changed, self._clock())
         self._tell_stuck(moved.refused)
+        for relpath in moved.files:
+            self._notices.over(relpath)
         if len(moved.files) < len(settled):
             self._look_at = self._clock() + BETWEEN_LOOKS_S  # what is left settles again
         return moved.files
@@ -359,8 +391,14 @@ class FolderWatch:
         if not self._stuck or self._state is None:
             return
         failed = {relpath: why for relpath, why in self._stuck.items() if why is not None}
-        moved = await self._look.finish(self._stuck, failed)
+        moved = await self._look.finish(self._stuck, failed, self._state.claimed())
         self._state.left(moved.files)
+        given_up = self._state.changed_in_run(moved.changed, self._clock())
+        for relpath in moved.changed:
+            if relpath in given_up:
+                self._stuck[relpath] = given_up[relpath]
+            else:
+                del self._stuck[relpath]
         for relpath in moved.files:
             self._stuck.pop(relpath, None)
             self._notices.over(relpath)

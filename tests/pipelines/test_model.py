@@ -294,6 +294,21 @@ def test_an_input_may_be_just_its_default(written: Any, kind: str) -> None:
     assert (declared.type, declared.default, declared.is_required) == (kind, written, False)
 
 
+@pytest.mark.parametrize(
+    ("deletes", "what"),
+    [
+        ("pruned", "'deletes' must be keep, prune, or a table such as {prune: true, most: 50%}; it "
+         "is 'pruned'."),
+        ("{most: 101%}", "'most' must be a percentage such as 50%; it is '101%'."),
+        ("{most: 50}", "'most' must be a percentage such as 50%; it is '50'."),
+        ("{mots: 5%}", "unknown key 'mots'."),
+    ],
+)  # fmt: skip
+def test_what_becomes_of_deleted_files_is_a_word_or_a_table(deletes: str, what: str) -> None:
+    text = f"on: {{watch: {{path: a, deletes: {deletes}}}}}\nsteps: [{{uses: a, with: {{}}}}]"
+    assert faults(text) == [what]
+
+
 def test_models_may_be_just_their_reference() -> None:
     assert read("models: {w: smollm2:135m}\nsteps: [{uses: x}]").models["w"].ref == "smollm2:135m"
 

@@ -51,6 +51,8 @@ def test_it_is_a_schema_of_draft_7(made: dict[str, Any]) -> None:
         "{a: {type: string, maxLength: 3}}}, check: 'words(text) < 3'}}]",
         "steps: [{uses: chat, with: {prompt: x}, reply: {schema: {file: form.json}}}]",
         "steps: [{uses: pipeline, with: {file: parts/a.yaml, inputs: {n: 1}}}]",
+        "{on: {watch: [{path: a, deletes: prune}, {path: b, deletes: {prune: true, most: 5%}}]}, "
+        "steps: [{uses: chat, with: {prompt: x}}]}",
     ],
 )
 def test_it_takes_what_the_language_takes(made: dict[str, Any], text: str) -> None:
@@ -69,6 +71,8 @@ def test_it_takes_what_the_language_takes(made: dict[str, Any], text: str) -> No
         ("steps: [{uses: chat, with: {prompt: {fil: x}}}]", ["steps/0/with/prompt"]),
         ('steps: [{for_each: "a in b", uses: prompt, with: {template: x}}]', ["steps/0"]),
         ("{on: {window: 5}, steps: [{uses: chat, with: {prompt: x}}]}", ["on/window"]),
+        ("{on: {watch: {path: a, deletes: {most: half}}}, steps: [{uses: tool, with: {name: a}}]}",
+         ["on/watch"]),
         ("{mcpServers: {a: {comand: x}}, steps: [{uses: chat, with: {prompt: x}}]}",
          ["mcpServers"]),
         ("steps: [{uses: chat, with: {prompt: x}, reply: {schema: {title: text}}}]",

@@ -232,7 +232,7 @@ def test_a_document_that_fails_later_keeps_its_rows_until_it_goes(world: World) 
     assert len(texts(world)) == 6
     shutil.rmtree(world.folder / "inbox")
     (world.folder / "inbox").mkdir()
-    world.run(prune=True)
+    world.run(prune=True, yes=True)
     assert texts(world) == []
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.watch.spec import UNKNOWN
+from paddock.runner.watch.filesystems import Folder
 from tests.runner.world import World
 
 COPIES = """\
@@ -84,26 +83,154 @@ def test_a_file_that_another_document_writes_now_is_kept(world: World) -> None:
     assert outputs(world) == sorted(ZERO + ONE + TWO)
 
 
-def test_an_empty_folder_may_not_be_mounted_so_nothing_is_removed(world: World) -> None:
-    for path in (world.folder / "inbox").iterdir():
-        path.unlink()
+def unmounted(world: World) -> Path:
+    """Leave the place at which a share was mounted, with a file in it; return the share."""
+    inbox, share = world.folder / "inbox", world.folder / "share"
+    inbox.rename(share)
+    inbox.mkdir()
+    (inbox / "stray.txt").write_text("stray")
+    return share
+
+
+FOREIGN = (
+    "'inbox' is not the folder in which 3 missing documents were seen: it was made again, or "
+    "something is not mounted. Nothing counts as deleted. If it is the right one, run it with "
+    "`--yes`."
+)
+
+
+@pytest.mark.parametrize("prune", [False, True])
+def test_in_another_folder_nothing_counts_as_deleted_however_many_files_it_has(
+    world: World, *, prune: bool
+) -> None:
+    share = unmounted(world)
+    for n in range(5):
+        world.write(f"inbox/other{n}.txt", "other")
+    assert [i.why for i in world.plan().items if i.state == "missing"] == [FOREIGN]
     for _ in range(2):
-        report = world.run()
-        assert len(outputs(world)) == 9
+        report = world.run(prune=prune)
         assert "deleted" not in report.counts
-        assert list(report.notes) == [
-            "docs: inbox: no file is there.",
-            "nothing is left in 'inbox': what was made of what it held is kept, in case "
-            "something is not mounted",
+        assert [(i.key, i.error) for i in report.items if i.state == "missing"] == [
+            ("inbox", FOREIGN)
         ]
-
-
-def test_what_the_watch_itself_has_found_gone_is_believed(world: World) -> None:
+        assert FOREIGN in report.notes
+        assert set(ZERO + ONE + TWO) <= set(outputs(world))
     for path in (world.folder / "inbox").iterdir():
         path.unlink()
-    with Ledger(world.folder / ".paddock") as ledger:
-        ledger.record_watched("pipeline.yaml:inbox", "", {"0.txt": UNKNOWN, "1.txt": (1, 1)})
+    (world.folder / "inbox").rmdir()
+    share.rename(world.folder / "inbox")
+    assert not any(item.state == "missing" for item in world.run(yes=True).items)
+    assert outputs(world) == sorted(ZERO + ONE + TWO)
+
+
+def test_without_a_watch_too_and_a_copy_there_is_no_rename(tmp_path: Path) -> None:
+    world = World(tmp_path, COPIES.replace("on:\n  watch: {path: inbox, deletes: prune}\n", ""))
+    world.documents(3)
     world.run()
+    share = unmounted(world)
+    world.write("inbox/copy.txt", (share / "0.txt").read_text())
+    world.run(prune=True)
+    assert set(ZERO + ONE + TWO) <= set(outputs(world))
+
+
+def test_what_a_person_confirms_is_removed_and_the_folder_is_known_from_then_on(
+    world: World,
+) -> None:
+    unmounted(world)
+    report = world.run(yes=True)
+    assert report.counts["deleted"] == 3
+    assert not set(ZERO + ONE + TWO) & set(outputs(world))
+    world.write("inbox/more.txt", "more")
+    world.run()
+    (world.folder / "inbox/stray.txt").unlink()
+    report = world.run()
+    assert (report.counts["deleted"], report.counts.get("missing", 0)) == (1, 0)
+
+
+def test_a_folder_that_was_made_again_with_all_documents_is_the_same(world: World) -> None:
+    share = unmounted(world)
+    for path in share.iterdir():
+        world.write(f"inbox/{path.name}", path.read_text())
+    world.run()
+    (world.folder / "inbox/0.txt").unlink()
+    assert world.run().counts["deleted"] == 1
+    assert not set(ZERO) & set(outputs(world))
+
+
+@pytest.mark.parametrize(
+    ("deletes", "n_gone", "is_asked"),
+    [
+        ("prune", 2, False),
+        ("prune", 3, True),
+        ("{prune: true}", 3, True),
+        ("{prune: true, most: 80%}", 3, False),
+        ("{prune: true, most: 10%}", 2, True),
+        ("{prune: true, most: 10%}", 1, False),
+        ("{prune: true, most: 0%}", 1, True),
+        ("{prune: true, most: 100%}", 4, False),
+    ],
+)
+def test_a_person_is_asked_before_most_of_the_documents_count_as_deleted(
+    tmp_path: Path, deletes: str, n_gone: int, is_asked: bool
+) -> None:
+    world = World(tmp_path, COPIES.replace("deletes: prune", f"deletes: {deletes}"))
+    world.documents(4)
+    world.run()
+    for n in range(n_gone):
+        (tmp_path / f"inbox/{n}.txt").unlink()
+    report = world.run()
+    assert report.counts.get("missing", 0) == is_asked
+    assert report.counts.get("deleted", 0) == (0 if is_asked else n_gone)
+    assert len(outputs(world)) == (12 if is_asked else 12 - 3 * n_gone)
+    if is_asked:
+        assert (
+            f"{n_gone} of 4 documents of 'inbox' are gone at once, so what was made of them is "
+            "kept. If they were deleted on purpose, run it with `--yes`."
+        ) in report.notes
+        assert world.run(yes=True).counts["deleted"] == n_gone
+        assert len(outputs(world)) == 12 - 3 * n_gone
+
+
+def test_the_only_document_of_a_folder_is_deleted_without_a_question(tmp_path: Path) -> None:
+    world = World(tmp_path, COPIES)
+    world.documents(1)
+    world.run()
+    (tmp_path / "inbox/0.txt").unlink()
+    assert world.run().counts["deleted"] == 1
+    assert outputs(world) == []
+
+
+def test_prune_asks_before_it_removes_what_was_kept_of_most_documents(tmp_path: Path) -> None:
+    world = World(tmp_path, COPIES.replace(", deletes: prune", ""))
+    world.documents(3)
+    world.run()
+    for n in range(2):
+        (tmp_path / f"inbox/{n}.txt").unlink()
+    assert world.run().counts["deleted"] == 2  # nothing is removed, so nothing is asked
+    report = world.run(prune=True)
+    assert len(outputs(world)) == 9
+    assert "run it with `--prune --yes`" in report.notes[0]
+    world.run(prune=True, yes=True)
+    assert outputs(world) == sorted(TWO)
+    assert world.run(prune=True).notes == ()
+
+
+def test_nothing_is_deleted_below_a_mount_that_is_gone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.write("inbox/nas/a.txt", "a")
+    inbox = Folder("1:1", {"nas": "nfs4 nas:/papers . 1"})
+    monkeypatch.setattr("paddock.runner.sources.folder_at", lambda root: inbox)
+    world.run()
+    (world.folder / "inbox/nas/a.txt").unlink()
+    (world.folder / "inbox/0.txt").unlink()
+    inbox = Folder("1:1")
+    for n_deleted in (1, 0):
+        report = world.run()
+        assert report.counts.get("deleted", 0) == n_deleted
+        assert [item.key for item in report.items if item.state == "missing"] == ["inbox/nas"]
+    assert "a.md" in outputs(world)
+    world.run(yes=True)
     assert outputs(world) == sorted(ONE + TWO)
 
 

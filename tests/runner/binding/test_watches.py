@@ -246,7 +246,7 @@ def test_what_a_watch_looks_at(tmp_path: Path) -> None:
             settle_s=5,
             batch_s=60,
             reconcile_s=3600,
-            prunes=True,
+            file=str(tmp_path / "news.yaml"),
             ignored=(tmp_path / "sums/DIGEST.md", tmp_path / "news.yaml"),
         ),
     )

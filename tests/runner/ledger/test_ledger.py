@@ -14,6 +14,7 @@ import pytest
 
 from paddock.runner.ledger.entries import CallRow, Entry, LedgerError, OutputRow
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.reader import VERSION
 from paddock.runner.ledger.writer import KEYS
 
 
@@ -86,7 +87,7 @@ def test_the_ledger_of_a_newer_paddock_is_refused(tmp_path: Path) -> None:
         pass
     assert str(caught.value) == (
         f"{tmp_path / 'ledger.sqlite'}: this ledger was written by a newer Paddock (its version "
-        f"is 9, this one reads 3). Update Paddock, or move that file away to start anew."
+        f"is 9, this one reads 4). Update Paddock, or move that file away to start anew."
     )
 
 
@@ -109,7 +110,7 @@ def test_an_older_ledger_is_migrated_after_a_copy(tmp_path: Path) -> None:
         pass
 
     engine = connect(file)
-    prepare(engine, file, {0: add, 1: add_no_more, 2: add_no_more})
+    prepare(engine, file, dict.fromkeys(range(VERSION), add_no_more) | {0: add})
     prepare(engine, file, {})
     engine.dispose()
     assert (tmp_path / "ledger.sqlite.v0").exists()

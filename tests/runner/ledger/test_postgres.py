@@ -262,7 +262,7 @@ def test_the_ledger_of_a_newer_paddock_is_refused(url: str, tmp_path: Path) -> N
             pass
         assert str(caught.value) == (
             f"{place_of(url)}: this ledger was written by a newer Paddock (its version is 9, "
-            f"this one reads 3). Update Paddock on this machine."
+            f"this one reads 4). Update Paddock on this machine."
         )
 
 

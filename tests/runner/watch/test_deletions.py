@@ -1,47 +1,56 @@
-"""A file counts as gone after two looks at a folder in which files were seen."""
+"""A file counts as gone after two looks at the folder in which it was seen."""
 
 from __future__ import annotations
 
-from paddock.runner.watch.deletions import Deletions
-from paddock.runner.watch.listing import Listing
-from paddock.runner.watch.spec import Seen
+from paddock.runner.watch.deletions import Deletions, is_foreign, is_most, known_as
+from paddock.runner.watch.filesystems import Folder
 
-FULL = Listing((1, 1), {"b": Seen("b", 1, 1)})
-EMPTY = Listing((1, 1))
+SHARE, POINT = Folder("7:1"), Folder("1:9")
 
 
 def test_two_looks_some_time_apart_are_needed() -> None:
     deletions = Deletions(2)
-    assert deletions.look(FULL, ["a"], 0) == ([], False)
+    assert deletions.look(["a"], 0) == []
     assert deletions.next_at() == 2
-    assert deletions.look(FULL, ["a"], 1) == ([], False)
-    assert deletions.look(FULL, ["a"], 2) == (["a"], False)
+    assert deletions.look(["a"], 1) == []
+    assert deletions.look(["a"], 2) == ["a"]
     assert deletions.next_at() is None
 
 
-def test_a_file_that_was_seen_in_between_begins_anew() -> None:
+def test_a_file_that_was_seen_in_between_begins_again() -> None:
     deletions = Deletions(2)
-    deletions.look(FULL, ["a"], 0)
-    deletions.look(FULL, [], 2)
-    assert deletions.look(FULL, ["a"], 4) == ([], False)
+    deletions.look(["a"], 0)
+    deletions.look([], 2)
+    assert deletions.look(["a"], 4) == []
 
 
-def test_an_empty_folder_is_believed_where_files_were_seen() -> None:
+def test_looks_at_another_folder_confirm_nothing() -> None:
     deletions = Deletions(2)
-    deletions.look(FULL, [], 0)
-    assert deletions.look(EMPTY, ["b"], 1) == ([], False)
-    assert deletions.look(EMPTY, ["b"], 3) == (["b"], False)
+    deletions.look(["a"], 0)
+    deletions.forget()
+    assert deletions.look(["a"], 10) == []
 
 
-def test_an_empty_folder_that_is_another_one_is_not_believed() -> None:
-    deletions = Deletions(2)
-    deletions.look(FULL, [], 0)
-    for now, root in ((10, (2, 1)), (100, (2, 1)), (1000, (1, 2))):
-        assert deletions.look(Listing(root), ["b"], now) == ([], True)
-    assert deletions.look(FULL, [], 2000) == ([], False)
+def test_a_folder_that_lacks_files_is_the_same_only_where_it_is_known_to_be() -> None:
+    assert not is_foreign(SHARE, SHARE, n_absent=5, n_present=0)
+    assert is_foreign(SHARE, POINT, n_absent=1, n_present=99)
+    assert not is_foreign(SHARE, POINT, n_absent=0, n_present=5)  # mounted under another number
 
 
-def test_an_empty_folder_at_the_start_is_not_believed() -> None:
-    deletions = Deletions(2)
-    for now in (0, 10, 100):
-        assert deletions.look(EMPTY, ["b"], now) == ([], True)
+def test_where_no_folder_is_known_one_file_that_is_there_is_enough() -> None:
+    assert is_foreign(None, POINT, n_absent=5, n_present=0)
+    assert not is_foreign(None, POINT, n_absent=5, n_present=1)
+    assert not is_foreign(None, POINT, n_absent=0, n_present=0)
+
+
+def test_a_folder_that_any_machine_saw_is_known_else_this_machine_s_counts() -> None:
+    assert known_as(SHARE, [POINT, SHARE]) == SHARE
+    assert known_as(Folder("3:3"), [POINT, SHARE]) == POINT
+    assert known_as(SHARE, []) is None
+
+
+def test_a_person_is_asked_when_more_than_the_share_is_gone_and_never_of_one_file_alone() -> None:
+    assert [n for n in range(11) if is_most(n, 10, 0.5)] == [6, 7, 8, 9, 10]
+    assert not is_most(1, 1, 0.5)
+    assert is_most(1, 1, 0.0)
+    assert not is_most(10, 10, 1.0)

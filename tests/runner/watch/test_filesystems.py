@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from paddock.runner.watch.filesystems import (
+    Folder,
+    Mount,
     file_system_of,
+    folder_at,
     is_silent,
-    mounted,
+    mount_of,
     needs_polling,
 )
 
@@ -29,13 +32,48 @@ def test_a_local_one_does(kind: str) -> None:
 
 
 def test_the_mount_that_lies_on_top_counts() -> None:
-    mounts = [("/", "ext4"), ("/mnt", "tmpfs"), ("/mnt/share", "autofs"), ("/mnt/share", "nfs4")]
-    assert file_system_of(Path("/mnt/share/inbox"), mounts) == "nfs4"
-    assert file_system_of(Path("/mnt/shared"), mounts) == "tmpfs"
-    assert file_system_of(Path("/home"), mounts) == "ext4"
-    assert file_system_of(Path("/home"), []) == ""
+    kinds = [("/", "ext4"), ("/mnt", "tmpfs"), ("/mnt/share", "autofs"), ("/mnt/share", "nfs4")]
+    mounts = [Mount(*one) for one in kinds]
+    assert mount_of("/mnt/share/inbox", mounts).kind == "nfs4"
+    assert mount_of("/mnt/shared", mounts).kind == "tmpfs"
+    assert mount_of("/home", mounts).kind == "ext4"
+    assert mount_of("/home", []).kind == ""
 
 
 def test_this_machine_has_mounts_and_its_temporary_folder_is_local(tmp_path: Path) -> None:
-    assert file_system_of(tmp_path, mounted()) != ""
+    assert file_system_of(tmp_path) != ""
     assert needs_polling(tmp_path) is None
+
+
+def test_a_folder_is_the_same_after_a_rename_and_another_one_after_it_was_made_again(
+    tmp_path: Path,
+) -> None:
+    inbox, away = tmp_path / "inbox", tmp_path / "away"
+    inbox.mkdir()
+    before = folder_at(inbox)
+    inbox.rename(away)
+    inbox.mkdir()
+    assert folder_at(inbox).identity != before.identity
+    inbox.rmdir()
+    away.rename(inbox)
+    (tmp_path / "link").symlink_to(inbox)
+    assert folder_at(inbox) == folder_at(tmp_path / "link") == before
+    assert Folder.of_text(before.as_text()) == before
+
+
+def test_a_network_share_is_known_by_its_source_and_never_by_the_device(tmp_path: Path) -> None:
+    (tmp_path / "inbox").mkdir()
+    path = str(tmp_path / "inbox")
+    share = Mount(str(tmp_path), "cifs", "//nas/papers")
+    assert share.identity_of(path) == "cifs //nas/papers inbox"
+    nfs = Mount(str(tmp_path), "nfs4", "nas:/papers").identity_of(path)
+    assert nfs == f"nfs4 nas:/papers inbox {(tmp_path / 'inbox').stat().st_ino}"
+    local = Mount(str(tmp_path), "ext4", "/dev/sda1").identity_of(path)
+    assert len({share.identity_of(path), nfs, local}) == 3
+
+
+def test_what_is_mounted_below_and_is_not_there_any_more_is_told() -> None:
+    before = Folder("1:1", {"nas": "cifs //nas/papers .", "usb": "7:1"})
+    assert before.lost(Folder("1:1", {"usb": "7:1"})) == ("nas",)
+    assert before.lost(Folder("1:1", {"nas": "cifs //nas/papers .", "usb": "8:1"})) == ("usb",)
+    assert before.lost(before) == ()

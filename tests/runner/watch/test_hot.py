@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+
+import pytest
 
 from paddock.runner.watch import hot
 from paddock.runner.watch.filter import Filter
@@ -93,3 +96,83 @@ def test_a_move_that_the_system_refuses_leaves_the_file_where_it_is(tmp_path: Pa
     assert moved.files == {}
     assert moved.refused == {"sub/a.txt": "File exists"}
     assert (spec.processing / "sub/a.txt").exists()
+
+
+def test_what_was_written_to_after_its_claim_stays_and_is_told_as_it_is_now(tmp_path: Path) -> None:
+    spec = opened(tmp_path)
+    settled = dropped(spec, "a.txt", "begin") | dropped(spec, "b.txt")
+    hot.claim(spec, settled, ())
+    with (spec.processing / "a.txt").open("a") as file:
+        file.write(" and end")
+    for failed in ({}, {"a.txt": "no end", "b.txt": "no end"}):
+        moved = hot.finish(spec, ["a.txt"], failed, settled)
+        assert (moved.files, moved.refused) == ({}, {})
+        assert moved.changed["a.txt"].size == len("begin and end")
+    assert everything(tmp_path) == ["processing/a.txt", "processing/b.txt"]
+    again = hot.claim(spec, moved.changed, ["a.txt"])
+    hot.finish(spec, ["a.txt"], {}, again.files)
+    assert (tmp_path / "done/a.txt").read_text() == "begin and end"
+
+
+def test_what_changes_in_processing_before_it_goes_out_again_settles_again(tmp_path: Path) -> None:
+    spec = opened(tmp_path)
+    settled = dropped(spec, "a.txt", "begin")
+    hot.claim(spec, settled, ())
+    (spec.processing / "a.txt").write_text("begin and end")
+    moved = hot.claim(spec, settled, ["a.txt"])
+    assert (moved.files, list(moved.changed)) == ({}, ["a.txt"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who has a file open")
+def test_a_file_that_is_open_for_writing_is_neither_claimed_nor_finished(tmp_path: Path) -> None:
+    spec = opened(tmp_path)
+    settled = dropped(spec, "a.txt", "begin")
+    with (tmp_path / "a.txt").open("a") as writer:
+        assert hot.claim(spec, settled, ()) == hot.Moved({}, {"a.txt": hot.OPEN})
+        (tmp_path / "a.txt").rename(spec.processing / "a.txt")
+        assert hot.finish(spec, ["a.txt"], {}, settled).refused == {"a.txt": hot.OPEN}
+        writer.write(" and end")
+    assert list(hot.finish(spec, ["a.txt"], {}, settled).changed) == ["a.txt"]
+
+
+def test_a_file_that_others_only_read_is_claimed(tmp_path: Path) -> None:
+    spec = opened(tmp_path)
+    settled = dropped(spec, "a.txt")
+    with (tmp_path / "a.txt").open():
+        assert hot.claim(spec, settled, ()).files == settled
+
+
+def test_what_the_system_reports_as_written_is_not_claimed(tmp_path: Path) -> None:
+    spec = opened(tmp_path)
+    settled = dropped(spec, "a.txt")
+    assert hot.claim(spec, settled, (), ["a.txt"]).refused == {"a.txt": hot.OPEN}
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "漢"])
+def test_names_of_255_bytes_get_numbers_and_reasons_that_fit(tmp_path: Path, letter: str) -> None:
+    spec = opened(tmp_path)
+    room = 255 - len("..txt")
+    filled = letter * (room // len(letter.encode()))
+    filled += "-" * (room - len(filled.encode()))
+    names = [f"{filled}{end}.txt" for end in "ab"]
+    assert {len(name.encode()) for name in names} == {255}
+    for _ in range(3):
+        for name in names:
+            hot.finish(spec, hot.claim(spec, dropped(spec, name), ()).files, {name: f"why {name}"})
+    assert everything(spec.processing) == []
+    failed = [path.name for path in (tmp_path / "failed").iterdir()]
+    assert len(failed) == len(names) * 6
+    assert {name for name in failed if name.endswith(".reason.txt")} == {
+        name for name in failed if "why" in (tmp_path / "failed" / name).read_text()
+    }
+    assert max(len(name.encode()) for name in failed) <= 255
+    assert all(name.endswith(".txt") for name in failed)
+
+
+def test_a_name_without_a_suffix_and_one_that_is_all_suffix_fit_too(tmp_path: Path) -> None:
+    spec = opened(tmp_path)
+    for name in ("y" * 255, "z." + "y" * 253):
+        for _ in range(2):
+            hot.claim(spec, dropped(spec, name), ())
+            assert hot.finish(spec, [name], {}).refused == {}
+    assert len(everything(tmp_path / "done")) == 4

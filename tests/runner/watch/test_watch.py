@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 
 from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.watch import hot
 from paddock.runner.watch.book import Book, Known
+from paddock.runner.watch.filesystems import Folder, Mount, folder_at
 from paddock.runner.watch.spec import Batch, Identity, Outcome, Status, WatchSpec
+from paddock.runner.watch.state import MOST_CHANGES
 from paddock.runner.watch.watch import FolderWatch
 
 DEADLINE_S = 30.0
@@ -26,12 +29,13 @@ class MemoryBook:
 
     done: dict[str, Identity] = field(default_factory=dict)
     epoch: int = 0
+    roots: list[Folder] = field(default_factory=list)
     own: frozenset[str] = frozenset()
     error: LedgerError | None = None
 
     def read(self) -> Known:
         self._fail()
-        return Known(dict(self.done), self.epoch)
+        return Known(dict(self.done), self.epoch, tuple(self.roots))
 
     def owned(self) -> frozenset[str]:
         self._fail()
@@ -43,6 +47,10 @@ class MemoryBook:
         for relpath in gone:
             self.done.pop(relpath, None)
         self.epoch = epoch
+
+    def record_root(self, folder: Folder) -> None:
+        self._fail()
+        self.roots = [folder]
 
     def _fail(self) -> None:
         if self.error is not None:
@@ -267,20 +275,151 @@ def test_a_root_that_is_a_file_is_told(tmp_path: Path) -> None:
     go(main())
 
 
-def test_an_empty_root_at_the_start_is_taken_for_one_that_is_not_mounted(root: Path) -> None:
-    book = MemoryBook({"a.txt": (1, 1), "b.txt": (1, 1)})
+def unmounted(root: Path, share: Path) -> None:
+    """Leave the place at which a share was mounted, with a file in it."""
+    root.rename(share)
+    root.mkdir()
+    (root / "stray.txt").write_text("x")
+
+
+def test_files_missing_from_another_folder_are_not_gone_however_many_others_lie_there(
+    root: Path,
+) -> None:
+    (root / "a.txt").write_text("x")
+    (root / "b.txt").write_text("x")
+    book, share = MemoryBook(), root.with_name("share")
+
+    async def main() -> None:
+        async with Watched(spec(root, file="p.yaml"), book).running() as watched:
+            await watched.until(lambda: len(watched.names) == 2)
+            await watched.until(lambda: book.roots)
+            unmounted(root, share)
+            await watched.until(lambda: "stray.txt" in watched.names)
+            why = (
+                f"watch '{root}': this is not the folder in which 2 missing files were seen: it "
+                f"was made again, or something is not mounted. Nothing counts as deleted. If it "
+                f"is the right one: `paddock run p.yaml --yes`."
+            )
+            await watched.until(lambda: watched.watch.status()["why"] == why)
+            await asyncio.sleep(0.5)
+            assert watched.gone == []
+            assert why in watched.notes
+            shutil.rmtree(root)
+            shutil.move(share, root)
+            await watched.until(lambda: watched.gone == ["stray.txt"])
+            await watched.until(lambda: watched.watch.status()["why"] is None)
+            assert sorted(watched.names) == ["a.txt", "b.txt", "stray.txt"]
+
+    go(main())
+
+
+def test_nothing_is_gone_from_a_foreign_folder_at_the_start_before_a_person_confirms_it(
+    root: Path,
+) -> None:
+    book = MemoryBook({"a.txt": (1, 1), "b.txt": (1, 1)}, roots=[Folder("7:1")])
+    (root / "stray.txt").write_text("x")
 
     async def main() -> None:
         async with Watched(spec(root), book).running() as watched:
-            await watched.until(lambda: watched.notes)
-            assert watched.notes == [
-                f"watch '{root}': none of its 2 known files is there. Nothing is taken for "
-                f"deleted before a file is seen in it, in case something is not mounted."
-            ]
+            await watched.until(lambda: watched.names == ["stray.txt"])
+            await watched.rest()
+            watched.watch.rescan()
             await asyncio.sleep(0.5)
-            assert watched.batches == []
-            (root / "c.txt").write_text("x")
+            assert watched.gone == []
+            book.roots = [folder_at(root)]  # by `paddock run --yes`
+            watched.watch.rescan()
             await watched.until(lambda: watched.gone == ["a.txt", "b.txt"])
+
+    go(main())
+
+
+def test_a_folder_that_has_every_file_is_the_same_one_under_another_number(root: Path) -> None:
+    book = MemoryBook(roots=[Folder("7:1")])
+    (root / "a.txt").write_text("x")
+    (root / "b.txt").write_text("x")
+
+    async def main() -> None:
+        async with Watched(spec(root), book).running() as watched:
+            await watched.until(lambda: len(watched.names) == 2)
+            await watched.rest()
+            book.roots = [Folder("8:1")]  # mounted again
+        async with Watched(spec(root), book).running() as watched:
+            await watched.until(lambda: book.roots == [folder_at(root)])
+            (root / "a.txt").unlink()
+            await watched.until(lambda: watched.gone == ["a.txt"])
+
+    go(main())
+
+
+def test_a_late_writer_loses_no_end_of_a_document_in_a_hot_folder(root: Path) -> None:
+    """It opens the file where a run already has it, so that nothing tells before the end."""
+    read: list[str] = []
+
+    async def main() -> None:
+        watched = Watched(spec(root, is_hot=True), ends=False)
+        async with watched.running():
+            (root / "a.txt").write_text("begin")
+            for n, more in enumerate((" middle", " end", "")):
+                await watched.until(lambda n=n: len(watched.batches) == n + 1)  # type: ignore[misc]
+                claimed = root / "processing/a.txt"
+                read.append(claimed.read_text())
+                with claimed.open("a") as writer:
+                    writer.write(more)
+                await watched.watch.done(watched.batches[n], Outcome(f"run-{n}", "completed"))
+            await watched.until((root / "done/a.txt").exists)
+
+    go(main())
+    assert read == ["begin", "begin middle", "begin middle end"]
+    assert (root / "done/a.txt").read_text() == "begin middle end"
+
+
+def test_a_document_that_a_program_keeps_open_waits_for_its_end(root: Path) -> None:
+    async def main() -> None:
+        async with Watched(spec(root, is_hot=True)).running() as watched:
+            with (root / "a.txt").open("w") as writer:
+                writer.write("begin")
+                writer.flush()
+                why = f"watch '{root}': 'a.txt' cannot be moved ({hot.OPEN}). It is tried again."
+                await watched.until(lambda: why in watched.notes)
+                assert watched.batches == []
+                writer.write(" end")
+            await watched.until((root / "done/a.txt").exists)
+            assert (root / "done/a.txt").read_text() == "begin end"
+            assert len(watched.batches) == 1
+
+    go(main())
+
+
+def test_a_document_that_changes_in_every_run_is_given_up_and_kept(root: Path) -> None:
+    async def main() -> None:
+        watched = Watched(spec(root, is_hot=True), ends=False)
+        async with watched.running():
+            (root / "a.txt").write_text("0")
+            for n in range(MOST_CHANGES):
+                await watched.until(lambda n=n: len(watched.batches) == n + 1)  # type: ignore[misc]
+                with (root / "processing/a.txt").open("a") as writer:
+                    writer.write(str(n + 1))
+                await watched.watch.done(watched.batches[n], Outcome(f"run-{n}", "completed"))
+            await watched.until((root / "failed/a.txt").exists)
+            assert len(watched.batches) == MOST_CHANGES
+
+    go(main())
+    assert (root / "failed/a.txt").read_text() == "012345"
+    why = (root / "failed/a.txt.reason.txt").read_text()
+    assert why == "it changed in each of 5 runs that had it\n"
+
+
+def test_a_file_that_changes_while_a_run_has_it_goes_into_another_run(root: Path) -> None:
+    async def main() -> None:
+        watched = Watched(spec(root), ends=False)
+        async with watched.running():
+            (root / "a.txt").write_text("begin")
+            await watched.until(lambda: watched.batches)
+            with (root / "a.txt").open("a") as writer:
+                writer.write(" and end")
+            await watched.watch.done(watched.batches[0], Outcome("run-0", "completed"))
+            await watched.until(lambda: len(watched.batches) == 2)
+            assert [batch.files[0].size for batch in watched.batches] == [5, 13]
 
     go(main())
 
@@ -435,7 +574,8 @@ def test_where_the_system_takes_no_more_watches_the_folder_is_polled(
 
 def test_a_network_share_is_polled_and_said_so(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "paddock.runner.watch.filesystems.mounted", lambda: [("/", "ext4"), (str(root), "nfs4")]
+        "paddock.runner.watch.filesystems.mounted",
+        lambda: [Mount("/", "ext4"), Mount(str(root), "nfs4")],
     )
     monkeypatch.setattr("paddock.runner.watch.watch.POLL_S", 0.2)
 
