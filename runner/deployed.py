@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,13 +28,14 @@ from . import flow as flows  # sets what Prefect reads when it is imported, so i
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.context import FlowRunContext
+from prefect.context import FlowRunContext, refresh_global_settings_context
 from prefect.exceptions import PrefectException
 from prefect.flow_engine import run_flow
 from prefect.settings import get_current_settings
 
 from .border import Border
 from .observer import Observer, Several, Silent
+from .prefect_auth import CLIENT_VARIABLE, basic, headers_from
 from .report import Report
 from .settings import Settings
 from .signals import stopping
@@ -92,6 +94,8 @@ async def run_pipeline(
 ) -> State[Any]:
     """Run the pipeline that `path` names; the state says how it ended.
 
+    Only within `under`: who carries it out has checked the parameters.
+
     `attempt` counts the starts after crashes, `parent` names the flow run that it goes on with.
     `share` tells apart the flow runs that do `job` together; 0 has the workers do it, where a work
     pool is set and the ledger is one that they share. `root` is the first flow run of all that went
@@ -102,7 +106,12 @@ async def run_pipeline(
     from .logs import run_log
     from .settings import read_settings
 
-    orders = _orders.get(None) or Orders()
+    orders = _orders.get(None)
+    if orders is None:
+        raise RuntimeError(
+            "Nobody checked these parameters. Runs are carried out by `paddock up` and by "
+            "`paddock worker`, not by another worker of Prefect's."
+        )
     named = _Named(orders)
     settings = read_settings(Path(path).parent, flags=orders.flags)
     if not share and settings.unattended.work_pool and settings.ledger_url:
@@ -110,7 +119,7 @@ async def run_pipeline(
             told = Several(named, log)
             made = _job(settings, Path(path), inputs or {}, trigger, root, retry_failed)
             try:
-                orders.report = await _delegated(orders, made, told)
+                orders.report = await _delegated(orders, made, told, settings)
             finally:
                 await named.shown()
         return flows.state_of(orders.report)
@@ -162,10 +171,12 @@ def _job(
     )
 
 
-async def _delegated(orders: Orders, job: Job, told: Observer) -> Report:
+async def _delegated(orders: Orders, job: Job, told: Observer, settings: Settings) -> Report:
     """Have the machines of the work pool do it, and wait for them."""
     from .cluster.delegate import delegated
+    from .signing import signer_for
 
+    signer: Any = await asyncio.to_thread(signer_for, settings.state_dir, settings.ledger_url)
     last = ""
 
     def note(words: str) -> None:
@@ -179,11 +190,15 @@ async def _delegated(orders: Orders, job: Job, told: Observer) -> Report:
             orders.waits(words)
 
     told.began(job.name, job.path.parent.name, ())
-    api_url = str(get_current_settings().api.url)
+    api = get_current_settings().api
+    auth_string = api.auth_string.get_secret_value() if api.auth_string else ""
+    headers = basic(auth_string) if auth_string else headers_from(os.environ)
     border: Any = orders.border  # type checkers see the classes of a closet's imports twice
     report: Any = await delegated(
         job,
-        api_url,
+        str(api.url),
+        signer,
+        headers,
         stop=orders.stop,
         border=border,
         is_passed_on=lambda: orders.is_passed_on,
@@ -192,8 +207,16 @@ async def _delegated(orders: Orders, job: Job, told: Observer) -> Report:
     return cast(Report, report)
 
 
-async def carry_out(flow_run: str) -> str:
-    """Carry out a flow run that waits in Prefect; gives its last state's message, or its error's.
+def authenticate(auth_string: str) -> None:
+    """Have Prefect's client use this, and keep what it uses out of what this process starts."""
+    if auth_string:
+        os.environ[CLIENT_VARIABLE] = auth_string
+        refresh_global_settings_context()
+    os.environ.pop(CLIENT_VARIABLE, None)  # Prefect's settings have it
+
+
+async def carry_out(flow_run: str, parameters: Mapping[str, Any]) -> str:
+    """Carry out a flow run with parameters that were checked; gives its last state's message.
 
     >>> _PREFIX.sub("", "Flow run encountered an exception: LedgerError: the disk is full.")
     'the disk is full.'
@@ -201,7 +224,7 @@ async def carry_out(flow_run: str) -> str:
     async with get_client() as client:
         found = await client.read_flow_run(UUID(flow_run))
     coming: Any = run_flow(
-        run_pipeline, flow_run=found, parameters=dict(found.parameters), return_type="state"
+        run_pipeline, flow_run=found, parameters=dict(parameters), return_type="state"
     )
     return _PREFIX.sub("", str((await coming).message or ""))
 

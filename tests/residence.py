@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from paddock.runner.prefect_auth import own_headers
 from paddock.runner.residence import control, find
 from paddock.runner.residence.place import NoResidence
 from paddock.runner.residence.record import Residence
@@ -96,7 +97,7 @@ class Home:
         """Ask the service's Prefect server."""
         url = self.told()["prefect"]["url"]
         data = json.dumps(body or {}).encode()
-        head = {"Content-Type": "application/json"}
+        head = {"Content-Type": "application/json", **own_headers(self.state_dir)}
         request = urllib.request.Request(f"{url}/{path}", data, head)
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.loads(answer.read())

@@ -21,6 +21,7 @@ import httpx
 
 from paddock.runner.border import Border
 from paddock.runner.report import Report
+from paddock.runner.signing import Signer
 from paddock.runner.tracking import TrackingError
 
 from .shares import Begin, Over, Share, decide
@@ -62,6 +63,8 @@ class _Made:
 async def delegated(
     job: Job,
     api_url: str,
+    signer: Signer,
+    headers: Mapping[str, str],
     *,
     stop: asyncio.Event,
     border: Border | None = None,
@@ -71,13 +74,16 @@ async def delegated(
     """Have a job done and tell how it ended; when `stop` is set, its shares are told to stop.
 
     Unless `is_passed_on` says that somebody else takes the job up soon: then they go on. `note` is
-    told what it waits for, and nothing in words when machines are at work.
+    told what it waits for, and nothing in words when machines are at work. `headers` are those that
+    Prefect's API asks for, as from `prefect_auth`.
 
     Raises:
         TrackingError: Prefect's API cannot be used.
     """
-    async with httpx.AsyncClient(base_url=api_url.rstrip("/"), timeout=ANSWER_S) as api:
-        desk = _Desk(api, job, note)
+    async with httpx.AsyncClient(
+        base_url=api_url.rstrip("/"), headers=dict(headers), timeout=ANSWER_S
+    ) as api:
+        desk = _Desk(api, signer, job, note)
         ending = asyncio.create_task(_asked_to_end(stop, border))
         try:
             over = await desk.carry_out(ending)
@@ -105,8 +111,11 @@ async def _asked_to_end(stop: asyncio.Event, border: Border | None) -> None:
 class _Desk:
     """Asks Prefect for shares and looks what became of them."""
 
-    def __init__(self, api: httpx.AsyncClient, job: Job, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, api: httpx.AsyncClient, signer: Signer, job: Job, note: Callable[[str], None]
+    ) -> None:
         self._api = api
+        self._signer = signer
         self._job = job
         self._note = note
         self._made = _Made()
@@ -136,10 +145,19 @@ class _Desk:
             "limit": MOST_FOUND,
         }
         found = await self._api.post("/flow_runs/filter", json=wanted)
-        shares = [share for run in found.raise_for_status().json() if (share := _found(run))]
+        shares = [
+            share
+            for run in found.raise_for_status().json()
+            if self._is_signed(run) and (share := _found(run))
+        ]
         self._made.shares, self._deployment = shares, deployment
         if shares:
             self._note("its shares are there already; looking after them")
+
+    def _is_signed(self, run: Mapping[str, Any]) -> bool:
+        """Return whether a share was asked for by us: anyone may give a run the job's tag."""
+        parameters, key = run.get("parameters") or {}, str(run.get("idempotency_key") or "")
+        return self._signer.has_signed(parameters, key)
 
     async def carry_out(self, ending: asyncio.Task[None]) -> Over | None:
         """Look after the shares until the job is over; None: asked to end before."""
@@ -191,23 +209,23 @@ class _Desk:
 
     async def _begin(self, begin: Begin) -> None:
         job = self._job
+        key = f"{begin.instead_of}:again" if begin.instead_of else f"{self._own}:{begin.number}"
+        parameters = {
+            "path": str(job.path),
+            "inputs": dict(job.inputs),
+            "trigger": job.trigger,
+            "attempt": begin.attempt,
+            "retry_failed": job.retry_failed,
+            "share": begin.number,
+            "parent": begin.instead_of,
+            "job": job.name,
+        }
         body = {
             "name": f"{job.name} {begin.number}",
-            "parameters": {
-                "path": str(job.path),
-                "inputs": dict(job.inputs),
-                "trigger": job.trigger,
-                "attempt": begin.attempt,
-                "retry_failed": job.retry_failed,
-                "share": begin.number,
-                "parent": begin.instead_of,
-                "job": job.name,
-            },
+            "parameters": self._signer.signed(parameters, key),
             "state": {"type": "SCHEDULED"},
             "tags": [TAG, job.name],
-            "idempotency_key": (
-                f"{begin.instead_of}:again" if begin.instead_of else f"{self._own}:{begin.number}"
-            ),
+            "idempotency_key": key,
         }
         made = await self._post(f"/deployments/{self._deployment}/create_flow_run", body)
         if begin.instead_of:

@@ -5,11 +5,14 @@ By plain HTTP, since importing Prefect takes a second; knows no runs.
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
+
+from paddock.runner.prefect_auth import headers_from
 
 from .findings import Finding
 
@@ -35,8 +38,14 @@ async def look(api_url: str, work_pool: str) -> list[Finding]:
         return [Finding("Prefect", "wrong", words, remedy)]
     url = api_url.rstrip("/")
     try:
-        async with httpx.AsyncClient(base_url=url, timeout=ANSWER_S) as api:
+        async with httpx.AsyncClient(
+            base_url=url, headers=headers_from(os.environ), timeout=ANSWER_S
+        ) as api:
             version = await api.get("/admin/version")
+            if version.status_code == httpx.codes.UNAUTHORIZED:
+                words = f"its API at {url} asks for a password."
+                remedy = "Set PREFECT_API_AUTH_STRING=user:password on every machine."
+                return [Finding("Prefect", "wrong", words, remedy)]
             version.raise_for_status()
             return [
                 Finding("Prefect", "ok", f"version {version.json()} at {url}"),

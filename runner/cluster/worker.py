@@ -81,9 +81,8 @@ def command(settings: Settings, name: str) -> list[str]:
     """Give the command of Prefect's worker."""
     unattended = settings.unattended
     return [
-        sys.executable, "-m", "prefect", "worker", "start", "--type", "process",
-        "--pool", unattended.work_pool, "--name", name, "--limit", str(unattended.max_runs),
-        "--install-policy", "never",
+        sys.executable, "-m", "paddock.runner.cluster.prefect_worker",
+        unattended.work_pool, name, str(unattended.max_runs),
     ]  # fmt: skip
 
 

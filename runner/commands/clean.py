@@ -64,6 +64,7 @@ def _tracked(age_s: float | None, *, is_dry: bool) -> tuple[int, tuple[str, ...]
     Another's server, which PREFECT_API_URL may name, is not ours to clean.
     """
     from paddock.runner.history.tracking import forget
+    from paddock.runner.prefect_auth import own_headers
     from paddock.runner.residence.find import everyone
     from paddock.runner.settings import read_settings
 
@@ -73,7 +74,7 @@ def _tracked(age_s: float | None, *, is_dry: bool) -> tuple[int, tuple[str, ...]
     faults: list[str] = []
     for url in {one.prefect_api_url for one in everyone(settings.state_dir)} - {""}:
         try:
-            n_runs += forget(url, before, is_dry=is_dry)
+            n_runs += forget(url, before, own_headers(settings.state_dir), is_dry=is_dry)
         except OSError as error:
             faults.append(f"{error.filename}: {error.strerror}.")
     return n_runs, tuple(faults)

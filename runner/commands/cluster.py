@@ -82,8 +82,10 @@ def run(
     from paddock.runner.cluster.delegate import Job, delegated
     from paddock.runner.cluster.given import absolute
     from paddock.runner.names import run_name
+    from paddock.runner.prefect_auth import headers_from
     from paddock.runner.settings import read_settings
     from paddock.runner.signals import stopping
+    from paddock.runner.signing import signer_for
 
     from .pipeline_files import pipeline_file
     from .pipelines import parse_inputs
@@ -106,10 +108,14 @@ def run(
         max_restarts=settings.unattended.max_restarts,
     )
 
+    signer = signer_for(settings.state_dir, settings.ledger_url)
+
     async def main() -> Report:
         stop = asyncio.Event()
         with stopping(stop):
-            return await delegated(job, api_url, stop=stop, note=_once(console.tell))
+            headers = headers_from(os.environ)
+            note = _once(console.tell)
+            return await delegated(job, api_url, signer, headers, stop=stop, note=note)
 
     report = asyncio.run(main())
     if as_json:

@@ -49,7 +49,7 @@ def status(as_json: Json = False) -> int:
     if as_json:
         console.say_json({"running": bool(told), "services": told, "serve": apart})
     elif told:
-        console.say("\n\n".join(map(_text, told)))
+        console.say("\n\n".join(_text(one, settings.state_dir) for one in told))
         if apart:
             console.say(
                 f"\n`paddock serve` runs apart from it, at {apart}: `paddock ps` shows both."
@@ -76,15 +76,19 @@ def start(as_json: Json = False) -> int:
     from paddock.runner.residence.lodging import Lodging
     from paddock.runner.settings import read_settings
 
+    settings = read_settings(Path.cwd())
+
     async def ready() -> tuple[Residence, dict[str, Any]]:
-        residence = await ensure(read_settings(Path.cwd()), tell=console.tell)
+        residence = await ensure(settings, tell=console.tell)
         return residence, await Lodging(residence).prefect(150.0)
 
     residence, prefect = asyncio.run(ready())
     if as_json:
         console.say_json({"pid": residence.pid, "prefect": prefect})
     else:
-        console.say(f"The local service runs (process {residence.pid}).{_page(prefect)}")
+        console.say(
+            f"The local service runs (process {residence.pid}).{_page(prefect, settings.state_dir)}"
+        )
     return DONE
 
 
@@ -131,11 +135,11 @@ def logs(
     return DONE
 
 
-def _text(told: dict[str, Any]) -> str:
+def _text(told: dict[str, Any], state_dir: Path) -> str:
     """Write what one service tells."""
     by = "" if told["kind"] == "background" else f", held by `paddock {told['kind']}`"
     head = f"Runs for {console.duration(told['since_s'])} (process {told['pid']}{by})."
-    rows = [head, *_models(told["models"]), *_leases(told), _prefect(told["prefect"])]
+    rows = [head, *_models(told["models"]), *_leases(told), _prefect(told["prefect"], state_dir)]
     if not told["is_ours"]:
         rows.append("It serves another version of Paddock, or other settings than those here.")
     return "\n".join(rows)
@@ -166,15 +170,20 @@ def _leases(told: dict[str, Any]) -> list[str]:
     return [f"Nobody uses it; it ends in {console.duration(left_s)} unless a run comes."]
 
 
-def _prefect(prefect: dict[str, Any]) -> str:
+def _prefect(prefect: dict[str, Any], state_dir: Path) -> str:
     if prefect["state"] == "off":
         return "Prefect: not started."
     if prefect["state"] == "ready":
-        return f"Prefect:{_page(prefect)}"
+        return f"Prefect:{_page(prefect, state_dir)}"
     why = f": {prefect['why']}" if prefect["why"] else ""
     return f"Prefect: {prefect['state']}{why}"
 
 
-def _page(prefect: dict[str, Any]) -> str:
-    url = str(prefect.get("url", "")).removesuffix("/api")
-    return f" Runs are shown at {url}" if prefect.get("state") == "ready" else ""
+def _page(prefect: dict[str, Any], state_dir: Path) -> str:
+    from paddock.runner.prefect_auth import password_file
+
+    if prefect.get("state") != "ready":
+        return ""
+    url = str(prefect["url"]).removesuffix("/api")
+    file = password_file(state_dir)
+    return f" Runs are shown at {url}\n  That page asks for a password: {file} has it."

@@ -31,7 +31,7 @@ def retention(keep_s: float) -> dict[str, str]:
     }
 
 
-def forget(api_url: str, before: float, *, is_dry: bool = False) -> int:
+def forget(api_url: str, before: float, headers: Mapping[str, str], *, is_dry: bool = False) -> int:
     """Remove the runs that ended before a time from our own server; gives how many.
 
     Their logs and artefacts are removed by the server, within a day.
@@ -42,7 +42,12 @@ def forget(api_url: str, before: float, *, is_dry: bool = False) -> int:
     import httpx
 
     try:
-        with httpx.Client(base_url=api_url.rstrip("/"), timeout=TIMEOUT_S) as client:
+        with httpx.Client(
+            base_url=api_url.rstrip("/"),
+            headers=dict(headers),
+            timeout=TIMEOUT_S,
+            trust_env=False,
+        ) as client:
             if is_dry:
                 counted = _answer(client, "POST", "/flow_runs/count", json=_filter(before))
                 return int(counted.raise_for_status().json())

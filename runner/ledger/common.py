@@ -1,16 +1,18 @@
 """What holds for all folders of a database: a schema beside theirs, for runs and not for items.
 
-Whose turn it is in a group (`turns`), and what a job has spent (`spending`). Made where it is first
-wanted; nothing in it outlives what it is about, so it needs no version.
+Whose turn it is in a group (`turns`), what a job has spent (`spending`), and the key that signs
+runs in Prefect's queue. Made where it is first wanted; the key apart, nothing in it outlives what
+it is about, so it needs no version.
 """
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
-from .postgres import Link
+from .postgres import OPEN_S, Link, server
 
-_MADE = "select to_regclass('paddock_runs.spent') is not null"
+_MADE = "select to_regclass('paddock_runs.keys') is not null"
 
 _STATEMENTS = (
     "create schema if not exists paddock_runs",
@@ -23,7 +25,9 @@ _STATEMENTS = (
     "job text not null, run text not null, began float8 not null, at float8 not null, "
     "tokens bigint not null default 0, n_ended bigint not null default 0, "
     "n_in_flight bigint not null default 0, primary key (job, run))",
+    "create table if not exists paddock_runs.keys (name text primary key, value text not null)",
 )
+_SIGNING = "signing"
 
 
 def prepare(link: Link) -> None:
@@ -41,3 +45,24 @@ def prepare(link: Link) -> None:
             connection.execute(statement)
 
     link.within(make)
+
+
+def signing_key(url: str) -> str:
+    """Return the key that signs runs in Prefect's queue, one for a database. Blocks.
+
+    Raises:
+        LedgerError: the server cannot be reached, or gives no rights.
+    """
+    link = Link(server(url, ""), retry_s=OPEN_S)
+    try:
+        prepare(link)
+        made = {"name": _SIGNING, "value": secrets.token_urlsafe(32)}
+        link.rows(
+            "insert into paddock_runs.keys (name, value) values (:name, :value) "
+            "on conflict (name) do nothing",
+            made,
+        )
+        found = link.rows("select value from paddock_runs.keys where name = :name", made)
+        return str(found[0][0])
+    finally:
+        link.close()

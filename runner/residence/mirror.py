@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from paddock.runner.prefect_auth import own_headers
 from paddock.runner.shown import PROGRESS, crashed, slug
 
 from . import unshown
@@ -103,12 +104,15 @@ class Mirrors:
                 async with (
                     self._room,
                     httpx.AsyncClient(
-                        base_url=told.url, timeout=ANSWER_S, trust_env=False
+                        base_url=told.url,
+                        headers=own_headers(self._state_dir),
+                        timeout=ANSWER_S,
+                        trust_env=False,
                     ) as client,
                 ):
                     await mirror.show(_Api(client))
                 n_refused = 0
-            except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
+            except (httpx.HTTPError, OSError, KeyError, TypeError, ValueError) as error:
                 is_refused = n_refused >= len(PAUSES_S) and not _is_passing(error)
                 if is_refused or mirror.is_given_up:
                     log.warning("Prefect does not show run %s: %s", mirror.head["run"], error)

@@ -23,10 +23,12 @@ from filelock import FileLock, Timeout
 
 from paddock.engine.system import private
 from paddock.runner.history.tracking import retention
+from paddock.runner.prefect_auth import SERVER_VARIABLE, own_auth_string
 
 from . import record
 
 HOST = "127.0.0.1"
+BACKLOG = 2048
 COMMAND = (sys.executable, "-m", "paddock.runner.residence.prefect_process")
 START_S = 120.0  # a new database: 12 s, on a machine with much else to do
 LOOK_S = 2.0
@@ -76,6 +78,7 @@ class PrefectServer:
     """One server, wanted or not. Use it as `async with PrefectServer(…) as server`."""
 
     def __init__(self, state_dir: Path, folder: Path, keep_s: float) -> None:
+        self._state_dir = state_dir
         self._home = state_dir / "prefect"
         self._keep_s = keep_s
         """How long it keeps what it knows of runs."""
@@ -86,6 +89,8 @@ class PrefectServer:
         self._changed = asyncio.Condition()
         self._told = Told("off", "")
         self._port: int | None = None
+        self._door: socket.socket | None = None
+        """The listening socket of our own server; held until this ends."""
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> PrefectServer:
@@ -98,6 +103,7 @@ class PrefectServer:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
+        self._close()
 
     @property
     def told(self) -> Told:
@@ -142,20 +148,27 @@ class PrefectServer:
             await asyncio.sleep(PAUSES_S[min(n_falls, len(PAUSES_S)) - 1] if n_falls else 0)
 
     async def _look_on(self) -> None:
-        """Tell of the server that somebody else runs."""
+        """Tell of the server that another process of this user runs."""
+        self._close()
         known = record.read(self._record)
         port = known.get("port")
         if isinstance(port, int):
             self._told = Told(self._told.state, _url(port), known.get("pid"))
-            is_there = await _answers(port)
+            is_there = _is_own_listener(port) and await _answers(port)
             await self._say("ready" if is_there else "starting", known.get("pid"))
         await asyncio.sleep(LOOK_S / 4 if self._told.state != "ready" else LOOK_S)
 
     async def _run(self) -> None:
         """Start it and watch it until it ends."""
-        port = self._chosen()
+        try:
+            auth_string = own_auth_string(self._state_dir)
+            door = self._open(self._chosen())
+        except OSError as error:
+            await self._say("failing", None, str(error))
+            return
+        port = int(door.getsockname()[1])
         self._told = Told("starting", _url(port))
-        async with self._process(port) as process:
+        async with self._process(door, port, auth_string) as process:
             record.write(self._record, {"port": port, "pid": process.pid})
             ended = asyncio.create_task(process.wait())
             try:
@@ -172,7 +185,13 @@ class PrefectServer:
         """Return when it has ended, or has not answered for too long."""
         n_silent, deadline = 0, time.monotonic() + START_S
         while not ended.done():
-            if await _answers(port):
+            asked = asyncio.create_task(_answers(port))
+            either: set[asyncio.Future[Any]] = {asked, ended}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                asked.cancel()
+                return
+            if asked.result():
                 n_silent = 0
                 if self._told.state != "ready":
                     await self._say("ready", process.pid)
@@ -187,15 +206,17 @@ class PrefectServer:
             await asyncio.wait({ended}, timeout=pause_s)
 
     @asynccontextmanager
-    async def _process(self, port: int) -> AsyncIterator[asyncio.subprocess.Process]:
+    async def _process(
+        self, door: socket.socket, port: int, auth_string: str
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
         private.folder(self._home)
         # The log is of one start: it says little, and that matters.
         with private.opened(self._log_file, "wb") as out:
             process = await asyncio.create_subprocess_exec(
-                *COMMAND, HOST, str(port), stdin=asyncio.subprocess.PIPE,
-                env=environment(self._home, port, os.environ, self._keep_s),
-                stdout=out, stderr=out, start_new_session=True, cwd=self._home,
-                umask=private.UMASK,
+                *COMMAND, str(door.fileno()), stdin=asyncio.subprocess.PIPE,
+                env=environment(self._home, port, os.environ, self._keep_s, auth_string),
+                pass_fds=(door.fileno(),), stdout=out, stderr=out, start_new_session=True,
+                cwd=self._home, umask=private.UMASK,
             )  # fmt: skip
         try:
             yield process
@@ -203,24 +224,28 @@ class PrefectServer:
             await _ended(process)
 
     def _chosen(self) -> int:
-        """Choose the port that it had before, if that is free, so that its address stays."""
+        """Choose the port that it had before, so that its address stays; else take a free one."""
         known = record.read(self._record).get("port")
-        if isinstance(known, int) and (_is_free(known) or self._lock_is_taken()):
+        if self._door is None and isinstance(known, int):
             self._port = known
-        elif self._port is None or not _is_free(self._port):
-            with socket.socket() as free:
-                free.bind((HOST, 0))
-                self._port = int(free.getsockname()[1])
+        elif self._port is None:
+            self._open(None)
+        assert self._port is not None
         return self._port
 
-    def _lock_is_taken(self) -> bool:
-        if self._lock.is_locked:
-            return False
-        try:
-            with self._lock:
-                return False
-        except Timeout:
-            return True
+    def _open(self, port: int | None) -> socket.socket:
+        """Listen at this port, or at another one where that is not free."""
+        if self._door is None:
+            self._door = _listening(port or 0) or _listening(0)
+        if self._door is None:
+            raise OSError(None, f"no port of {HOST} is free")
+        self._port = int(self._door.getsockname()[1])
+        return self._door
+
+    def _close(self) -> None:
+        if self._door is not None:
+            self._door.close()
+            self._door = None
 
     def _last_words(self) -> str:
         with suppress(OSError):
@@ -229,7 +254,9 @@ class PrefectServer:
         return ""
 
 
-def environment(home: Path, port: int, environ: Mapping[str, str], keep_s: float) -> dict[str, str]:
+def environment(
+    home: Path, port: int, environ: Mapping[str, str], keep_s: float, auth_string: str
+) -> dict[str, str]:
     """Give the server's environment: ours but for the client's settings, and what is tuned."""
     kept = {
         name: value
@@ -241,6 +268,7 @@ def environment(home: Path, port: int, environ: Mapping[str, str], keep_s: float
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": _url(port),
         "PREFECT_UI_API_URL": _url(port),
+        SERVER_VARIABLE: auth_string,
         # Pages of other origins must not read it, or start runs.
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",
     }
@@ -251,14 +279,37 @@ def _url(port: int) -> str:
     return f"http://{HOST}:{port}/api"
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
+def _listening(port: int) -> socket.socket | None:
+    """Return a socket that listens at this port; None: another one does.
+
+    It listens at once, since two sockets that do not may share a port.
+    """
+    door = socket.socket()
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        door.bind((HOST, port))
+        door.listen(BACKLOG)
+    except OSError:
+        door.close()
+        return None
+    return door
+
+
+def _is_own_listener(port: int) -> bool:
+    """Return whether this user listens at a port; True where the system does not tell (not Linux).
+
+    When a server has ended, another user may listen at its port and would be sent the password.
+    """
+    address = int.from_bytes(socket.inet_aton(HOST), sys.byteorder)
+    try:
+        rows = Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]
+    except OSError:
+        return True
+    found = (row.split() for row in rows)
+    return any(
+        row[1] == f"{address:08X}:{port:04X}" and row[3] == "0A" and int(row[7]) == os.getuid()
+        for row in found
+    )
 
 
 async def _answers(port: int) -> bool:

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from typing import Any
 
 from paddock.runner import deployed
 from paddock.runner.deployed import Orders
@@ -29,12 +30,14 @@ class Task:
     """One run to carry out."""
 
     flow_run: str
-    path: str
-    """The pipeline's file. Not as the flow run's parameters have it: whoever reaches Prefect's API
-    could have another folder worked in."""
+    parameters: Mapping[str, Any]
+    """As they were checked. The flow run's own are not read again: who reaches Prefect's API may
+    have changed them since."""
     text: str
     flags: Mapping[str, object] = field(default_factory=dict)
     """Settings given by hand; the rest is read when the run begins, what it may reach too."""
+    auth_string: str = field(default="", repr=False)
+    """What our own Prefect server asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +89,13 @@ def carry_out(task: Task, link: Connection) -> None:
 async def _carried_out(task: Task, link: Connection) -> None:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(FILE_THREADS))
+    deployed.authenticate(task.auth_string)
     orders = Orders(text=task.text, flags=dict(task.flags))
     orders.began = lambda run: _send(link, Began(run))
     orders.waits = lambda words: _send(link, Waits(words))
     with deployed.under(orders), _listening(link, orders):
         try:
-            words = await deployed.carry_out(task.flow_run)
+            words = await deployed.carry_out(task.flow_run, task.parameters)
         except Exception as error:  # whatever ends a run is told, and ends no one else
             words = str(error) or type(error).__name__
     _send(link, Ended(orders.report, "" if orders.report else words))

@@ -16,7 +16,9 @@ from typing import Any
 
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.report import Report
+from paddock.runner.signing import Signer
 
+from .admission import Refused, admitted
 from .child import Task
 from .dispatch import Active, Close, Due, Hold, Rule, Skip, Start, dispatch
 from .endings import Done, Ending, GoOn, Stopped, follow
@@ -39,14 +41,20 @@ class Office:
     def __init__(
         self,
         board: Board,
+        signer: Signer,
         *,
         max_runs: int,
         max_restarts: int,
         flags: Mapping[str, object],
         given_up: Callable[[Post, str, str], Coroutine[Any, Any, None]],
         has_progressed: Callable[[Post, str], bool] = lambda post, run: False,
+        auth_string: str = "",
     ) -> None:
-        """`has_progressed` says of a run that crashed whether the next start may get further."""
+        """Take what it works with; it starts nothing yet.
+
+        `has_progressed` says of a run that crashed whether the next start may get further,
+        `auth_string` is of our own Prefect server; it is empty where the server is another's.
+        """
         self.posts: dict[str, Post] = {}
         """By the pipeline's key."""
         self.jobs: dict[str, Job] = {}
@@ -62,6 +70,8 @@ class Office:
         """Somebody deleted a deployment of ours: they have to be made anew."""
         self.executor = Executor(self._began)
         self._board = board
+        self._signer = signer
+        self._auth_string = auth_string
         self._max_runs, self._max_restarts = max_runs, max_restarts
         self._flags = dict(flags)
         self._given_up = given_up
@@ -124,18 +134,38 @@ class Office:
         await self._pay()
         by_id = {post.deployment: post for post in self.posts.values()}
         ours = set(self.jobs)  # one that ends while this is read is none that somebody left
-        runs = await self._board.open_runs(by_id)
+        found = await self._board.open_runs(by_id)
+        runs = [run for one in found if (run := await self._admitted(one, by_id)) is not None]
         for run in runs:
             if run.phase in ("running", "cancelling") and run.id not in (ours | self.jobs.keys()):
                 await self._found(run, by_id[run.deployment])
             elif run.phase == "cancelling" and run.id in self.jobs:
                 self.stop_job(self.jobs[run.id], "cancelled", "it was cancelled in Prefect")
         self.queue = [run for run in runs if run.phase == "waiting" and run.id not in self.jobs]
-        if len(runs) < MOST_READ:
-            await self._hear_of({run.id for run in runs}, by_id)
+        if len(found) < MOST_READ:
+            await self._hear_of({run.id for run in found}, by_id)
         if self.is_stopping:
             return
         await self._decide(by_id)
+
+    async def _admitted(self, run: Tracked, by_id: Mapping[str, Post]) -> Tracked | None:
+        """Return a run with the parameters that count; None: it was refused."""
+        if run.id in self.jobs:
+            return run
+        post = by_id[run.deployment]
+        try:
+            parameters = admitted(
+                run.parameters, run.key, post.standing, self._signer,
+                is_own_server=bool(self._auth_string),
+            )  # fmt: skip
+        except Refused as error:
+            name = post.standing.pipeline.name
+            log.warning("%s: run '%s' of Prefect is refused: %s", name, run.name, error)
+            await self._board.failed(run.id, f"Refused: {error}")
+            await self._tell(run.id, None, "failed", None)
+            return None
+        process = self._signer.process(run.id, run.process)
+        return replace(run, parameters=parameters, process=process)
 
     async def _hear_of(self, open_: Collection[str], by_id: Mapping[str, Post]) -> None:
         """Tell of runs that ended without having begun: somebody cancelled or deleted them."""
@@ -192,7 +222,7 @@ class Office:
     async def _start(self, run: Tracked, post: Post, group: str) -> None:
         """Start a run, and show who carries it out."""
         await self._board.claim(run.id)
-        task = Task(run.id, str(post.standing.file), post.standing.text, self._flags)
+        task = Task(run.id, run.parameters, post.standing.text, self._flags, self._auth_string)
         try:
             running = await self.executor.start(task)
         except OSError as error:

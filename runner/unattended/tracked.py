@@ -45,10 +45,15 @@ from prefect.states import (
     Scheduled,
 )
 
+from paddock.runner.signing import Signer
+
+from .admission import deployed_parameters
+
 ENTRYPOINT = "paddock.runner.deployed.run_pipeline"
 TAG = "paddock"
 ANSWER_S = 30.0  # a server on a busy machine took 8 s at worst
 PAGE, MOST_READ = 200, 1_000
+MOST_NAME_LETTERS = 200
 HELD = "AwaitingConcurrencySlot"
 AGAIN = ":again"
 """After a run's id: the key of the one that goes on with it."""
@@ -85,17 +90,24 @@ class Tracked:
     is_claimed: bool = False
     """Somebody has begun to start it."""
     process: str = ""
-    """`host:pid:since` of who carries it out."""
+    """`host:pid:since:signature` of the process that carries it out."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    key: str = ""
+    """Its idempotency key, which no other run of its flow has."""
     end: End = ""
     """How it ended, as a report or a watch has it; empty while it has not."""
 
 
 class Board:
-    """Prefect's API, asked for what `up` needs. One for a process; lives in its loop."""
+    """Prefect's API, asked for what `up` needs. One for a process; lives in its loop.
 
-    def __init__(self, client: PrefectClient) -> None:
+    What it returns of a run is what Prefect has, which a stranger may have written; `admission`
+    decides what of it counts.
+    """
+
+    def __init__(self, client: PrefectClient, signer: Signer) -> None:
         self._client = client
+        self._signer = signer
         self._flows: dict[str, UUID] = {}
 
     async def deploy(
@@ -110,7 +122,7 @@ class Board:
                 deployment_name(file),
                 version=version,
                 description=description,
-                parameters={"path": file, "inputs": {}, "trigger": "Prefect"},
+                parameters=deployed_parameters(file),
                 tags=[TAG],
                 entrypoint=ENTRYPOINT,
                 enforce_parameter_schema=False,
@@ -133,7 +145,7 @@ class Board:
         at: datetime,
         words: str,
     ) -> Tracked:
-        """Put a run into the queue, or give the one that has this key already.
+        """Sign a run and put it into the queue, or give the one that has this key already.
 
         Raises:
             Gone: there is no such deployment.
@@ -144,7 +156,7 @@ class Board:
         async with _asking():
             made = await self._client.create_flow_run_from_deployment(
                 UUID(deployment),
-                parameters=dict(parameters),
+                parameters=self._signer.signed(parameters, key),
                 state=Scheduled(scheduled_time=at, message=words),
                 idempotency_key=key,
                 tags=[TAG, *trigger],
@@ -227,9 +239,10 @@ class Board:
         await self._state(run, Pending(message="starts"))
 
     async def started(self, run: str, process: str) -> None:
-        """Write down who carries it out."""
+        """Write down which process carries it out, signed: it may be told to end by its number."""
+        signed = self._signer.signed_process(run, process)
         async with _asking():
-            await self._client.update_flow_run(UUID(run), infrastructure_pid=process)
+            await self._client.update_flow_run(UUID(run), infrastructure_pid=signed)
 
     async def hold(self, run: str, words: str, until: datetime | None) -> None:
         """Show why a run waits."""
@@ -263,13 +276,13 @@ class Board:
 
 
 @asynccontextmanager
-async def board(api_url: str) -> AsyncIterator[Board]:
-    """Open Prefect's API at this address."""
+async def board(api_url: str, signer: Signer, auth_string: str = "") -> AsyncIterator[Board]:
+    """Open Prefect's API at this address; `auth_string`: of our own server."""
     api = get_current_settings().api
-    key = api.key.get_secret_value() if api.key else None
-    auth = api.auth_string.get_secret_value() if api.auth_string else None
-    async with PrefectClient(api_url, api_key=key, auth_string=auth) as client:
-        yield Board(client)
+    key = api.key.get_secret_value() if api.key and not auth_string else None
+    theirs = api.auth_string.get_secret_value() if api.auth_string else None
+    async with PrefectClient(api_url, api_key=key, auth_string=auth_string or theirs) as client:
+        yield Board(client, signer)
 
 
 def deployment_name(file: str) -> str:
@@ -331,7 +344,7 @@ def _tracked(run: FlowRun) -> Tracked:
     at = run.expected_start_time or run.created or datetime.now(UTC)
     return Tracked(
         id=str(run.id),
-        name=run.name or "",
+        name="".join(filter(str.isprintable, run.name or ""))[:MOST_NAME_LETTERS],
         deployment=str(run.deployment_id or ""),
         phase=_PHASES.get(kind, "ended"),
         shown=f"{run.state_name}: {run.state.message or ''}" if run.state else "",
@@ -341,5 +354,6 @@ def _tracked(run: FlowRun) -> Tracked:
         is_claimed=kind == StateType.PENDING,
         process=run.infrastructure_pid or "",
         parameters=dict(run.parameters or {}),
+        key=run.idempotency_key or "",
         end=_end(kind, run.state_name or ""),
     )

@@ -23,11 +23,13 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.system.hosts import is_loopback
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.prefect_auth import own_auth_string, password_file
 from paddock.runner.residence.hosting import hosting
 from paddock.runner.residence.lodging import asked
 from paddock.runner.residence.place import NoResidence
 from paddock.runner.session import STATE_FOLDER
 from paddock.runner.settings import Settings
+from paddock.runner.signing import Signer, signer_for
 
 from . import health, systemd
 from .executor import warm
@@ -84,6 +86,8 @@ class Up:
         self._wanted: dict[str, Standing] = {}
         self._round_at = time.monotonic()
         self._is_prefect_there: bool | None = None
+        self._is_ours = False
+        """Whether the Prefect server is this machine's own."""
         self._has_changed = True
         self._said: set[str] = set()
         self._in_place: Callable[[], None] | None = None
@@ -120,6 +124,7 @@ class Up:
         """Open pool, Prefect, queue and doors; close them in bounded time."""
         async with AsyncExitStack() as stack:
             url = await self._unless_stopped(self._reached(stack))
+            signer, auth_string = await asyncio.to_thread(self._keys, is_own_server=self._is_ours)
             from .giving_up import tell_given_up
             from .office import Office
             from .planner import Planner
@@ -128,14 +133,16 @@ class Up:
             from .watching import Watching
 
             unattended = self._settings.unattended
-            self._board: Board = await stack.enter_async_context(board(url))
+            self._board: Board = await stack.enter_async_context(board(url, signer, auth_string))
             self._office: Office = Office(
                 self._board,
+                signer,
                 max_runs=unattended.max_runs,
                 max_restarts=unattended.max_restarts,
                 flags=self._wishes.flags,
                 given_up=partial(tell_given_up, self._wishes.flags),
                 has_progressed=self._has_progressed,
+                auth_string=auth_string,
             )
             self._planner: Planner = Planner(self._board, self._office)
             self._watching: Watching = Watching(
@@ -152,6 +159,19 @@ class Up:
             stack.push_async_callback(self._closed)
             await stack.enter_async_context(health.serving(app, door))
             yield
+
+    def _keys(self, *, is_own_server: bool) -> tuple[Signer, str]:
+        """Return what signs runs, and what our own Prefect server asks for. Blocks.
+
+        Raises:
+            UpError: they cannot be had.
+        """
+        settings = self._settings
+        try:
+            signer = signer_for(settings.state_dir, settings.ledger_url)
+            return signer, own_auth_string(settings.state_dir) if is_own_server else ""
+        except (LedgerError, OSError) as error:
+            raise UpError(f"Runs cannot be signed: {error}") from None
 
     async def _closed(self) -> None:
         """End what is at work, in the time that is given."""
@@ -188,10 +208,10 @@ class Up:
         here = hosting(self._settings, wants_prefect=not url)
         try:
             self._residence = await stack.enter_async_context(here)
-            is_ours, url = not url, url or self._residence.prefect_api_url
+            self._is_ours, url = not url, url or self._residence.prefect_api_url
             tell_environment(url, self._settings)
             await warm()  # which takes as long as Prefect's server
-            return await self._prefect() if is_ours else url
+            return await self._prefect() if self._is_ours else url
         except NoResidence as error:
             raise UpError(str(error)) from None
 
@@ -386,9 +406,11 @@ class Up:
         host, port = door.getsockname()[:2]
         what = named([one.pipeline.name for one in self._wanted.values()])
         api = os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
+        password = password_file(self._settings.state_dir) if self._is_ours else None
+        asks = f"\n  That page asks for a password: {password} has it." if password else ""
         return (
             f"Paddock looks after {what}.\n"
-            f"  http://{host}:{port}/status tells how it is; {api} shows the runs."
+            f"  http://{host}:{port}/status tells how it is; {api} shows the runs.{asks}"
         )
 
     def _in_short(self) -> str:

@@ -13,13 +13,12 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.triggers import Webhook
 
 from . import signatures
@@ -157,27 +156,13 @@ class Webhooks:
 def mapped(hook: Hook, payload: Any) -> dict[str, Any]:
     """Fill in the inputs from a payload.
 
-    A caller from elsewhere may name folders within the pipeline's own alone: what a person opens by
-    `-i folder=` no stranger opens by a call.
-
     Raises:
-        PipelineError: an input is missing or wrong.
+        PipelineError: an input is missing or wrong, or names a folder elsewhere.
     """
     one, written = hook.standing, hook.webhook.inputs
     index = one.webhooks.index(hook.webhook)
     at = ("on", "webhook", index, "inputs")
-    filled = one.rendered(written, {"payload": payload, "inputs": {}}, at)
-    values = one.inputs(filled)
-    base = one.file.parent.resolve()
-    faults = [
-        Fault(f"input '{name}' leads outside the pipeline's folder.", "")
-        for name in filled
-        if one.pipeline.inputs[name].type in ("dir", "path")
-        and not Path(values[name]).resolve().is_relative_to(base)
-    ]
-    if faults:
-        raise PipelineError(faults)
-    return {name: values[name] for name in filled}
+    return one.inputs_from_elsewhere(one.rendered(written, {"payload": payload, "inputs": {}}, at))
 
 
 class _Bad(Exception):

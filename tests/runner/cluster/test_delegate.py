@@ -13,8 +13,10 @@ import pytest
 
 from paddock.runner.cluster.delegate import TAG, Job, delegated
 from paddock.runner.report import Report
+from paddock.runner.signing import Signer
 
 WITHIN_S = 60.0
+SIGNER = Signer(b"the key of these tests")
 
 
 class Workers:
@@ -67,6 +69,8 @@ def begun(
     coming = delegated(
         workers.job,
         workers.url,
+        SIGNER,
+        {},
         stop=stop,
         is_passed_on=lambda: is_passed_on,
         note=workers.notes.append,

@@ -81,12 +81,12 @@ def is_there(api: str, run: str) -> bool:
 
 def test_runs_that_ended_long_ago_are_forgotten_and_no_others(prefect_api: str) -> None:
     over, running = made(prefect_api, "over", "COMPLETED"), made(prefect_api, "running", None)
-    assert forget(prefect_api, time.time() - 3600) == 0
+    assert forget(prefect_api, time.time() - 3600, {}) == 0
     assert is_there(prefect_api, over)
     soon = time.time() + 60
-    n_would = forget(prefect_api, soon, is_dry=True)
+    n_would = forget(prefect_api, soon, {}, is_dry=True)
     assert n_would >= 1 and is_there(prefect_api, over)
-    assert forget(prefect_api, soon) == n_would
+    assert forget(prefect_api, soon, {}) == n_would
     assert not is_there(prefect_api, over)
     assert is_there(prefect_api, running)
 
@@ -98,7 +98,7 @@ def test_a_server_whose_database_is_busy_is_asked_again(monkeypatch: pytest.Monk
             server.table["/api/flow_runs/count"] = (200, b"7")
 
         monkeypatch.setattr("paddock.runner.history.tracking.time.sleep", ready_now)
-        assert forget(f"http://{server.host}/api", 0.0, is_dry=True) == 7
+        assert forget(f"http://{server.host}/api", 0.0, {}, is_dry=True) == 7
         assert len(server.seen) == 2
 
 
@@ -106,10 +106,10 @@ def test_a_server_that_stays_busy_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(tracking, "BUSY_WAIT_S", 0.0)
     with serving(api__flow_runs__filter=(503, b"{}")) as server:
         with pytest.raises(OSError, match=r"Prefect's server does not answer .*503"):
-            forget(f"http://{server.host}/api", 0.0)
+            forget(f"http://{server.host}/api", 0.0, {})
         assert len(server.seen) == tracking.BUSY_TRIES
 
 
 def test_a_server_that_does_not_answer_is_named() -> None:
     with pytest.raises(OSError, match="Prefect's server does not answer"):
-        forget("http://127.0.0.1:1/api", 0.0)
+        forget("http://127.0.0.1:1/api", 0.0, {})

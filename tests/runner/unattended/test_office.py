@@ -18,7 +18,7 @@ from prefect.states import Cancelled, Completed, Failed, Running
 from paddock.runner.unattended.executor import mark_of
 from paddock.runner.unattended.jobs import Job
 from paddock.runner.unattended.tracked import Tracked, board
-from tests.runner.unattended.test_planner import office_of, put, standing
+from tests.runner.unattended.test_planner import SIGNER, office_of, put, standing
 
 BUDGET: State[Any] = Completed(name="Budget", message="It was asked to stop at an item's border.")
 
@@ -37,7 +37,7 @@ def test_a_run_taken_over_goes_on_where_it_had_stopped_at_a_border(
                 run.kill()
 
     async def taken_over(pid: int) -> None:
-        async with board(prefect_api) as asked, PrefectClient(prefect_api) as client:
+        async with board(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
             office, ends = office_of(asked), list[str]()
             post = await put(asked, office, standing(tmp_path, '{cron: "0 6 * * *"}'))
 
@@ -79,7 +79,7 @@ def test_a_run_that_ends_while_the_queue_is_read_is_not_taken_for_a_crashed_one(
                 run.kill()
 
     async def told_late(run: subprocess.Popen[bytes]) -> None:
-        async with board(prefect_api) as asked, PrefectClient(prefect_api) as client:
+        async with board(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
             office = office_of(asked)
             post = await put(asked, office, standing(tmp_path, '{cron: "0 6 * * *"}'))
             first = await office.submit(post, "watch inbox", f"{tmp_path}")
@@ -110,7 +110,7 @@ def test_who_submitted_a_run_hears_that_somebody_cancelled_or_deleted_it(
     tmp_path: Path, prefect_api: str
 ) -> None:
     async def main() -> None:
-        async with board(prefect_api) as asked, PrefectClient(prefect_api) as client:
+        async with board(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
             office, ends = office_of(asked), dict[str, str]()
             post = await put(asked, office, standing(tmp_path, '{cron: "0 6 * * *"}'))
             tomorrow = datetime.now(UTC) + timedelta(days=1)

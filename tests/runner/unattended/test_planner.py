@@ -8,6 +8,7 @@ from pathlib import Path
 
 from paddock.engine.settings import PoolSettings
 from paddock.runner.settings import Settings
+from paddock.runner.signing import Signer
 from paddock.runner.unattended.jobs import Post
 from paddock.runner.unattended.office import Office
 from paddock.runner.unattended.planner import Planner
@@ -15,6 +16,7 @@ from paddock.runner.unattended.standing import Standing, read_standing
 from paddock.runner.unattended.tracked import Board, Tracked, board
 
 NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
+SIGNER = Signer(b"the key of these tests")
 STEPS = "steps: [{id: docs, uses: files.scan, with: {root: .}}]\n"
 
 
@@ -35,7 +37,7 @@ def office_of(asked: Board) -> Office:
     async def given_up(post: Post, run: str, words: str) -> None:
         raise AssertionError(words)
 
-    return Office(asked, max_runs=1, max_restarts=1, flags={}, given_up=given_up)
+    return Office(asked, SIGNER, max_runs=1, max_restarts=1, flags={}, given_up=given_up)
 
 
 def hours(runs: list[Tracked]) -> list[int]:
@@ -46,7 +48,7 @@ def test_the_next_three_are_in_the_queue_once_and_what_was_missed_is_added(
     tmp_path: Path, prefect_api: str
 ) -> None:
     async def main() -> None:
-        async with board(prefect_api) as asked:
+        async with board(prefect_api, SIGNER) as asked:
             office = office_of(asked)
             every = '{cron: "0 * * * *", timezone: UTC, catch_up: all}'
             post = await put(asked, office, standing(tmp_path, every))
@@ -72,7 +74,7 @@ def test_the_next_three_are_in_the_queue_once_and_what_was_missed_is_added(
 
 def test_a_clock_that_jumps_loses_no_run_and_stops_none(tmp_path: Path, prefect_api: str) -> None:
     async def main() -> None:
-        async with board(prefect_api) as asked:
+        async with board(prefect_api, SIGNER) as asked:
             office = office_of(asked)
             every = '{cron: "0 * * * *", timezone: UTC, catch_up: all}'
             post = await put(asked, office, standing(tmp_path, every))
@@ -94,7 +96,7 @@ def test_a_clock_that_jumps_loses_no_run_and_stops_none(tmp_path: Path, prefect_
 
 def test_a_pipeline_that_is_new_has_missed_nothing(tmp_path: Path, prefect_api: str) -> None:
     async def main() -> None:
-        async with board(prefect_api) as asked:
+        async with board(prefect_api, SIGNER) as asked:
             office = office_of(asked)
             post = await put(asked, office, standing(tmp_path, '{cron: "0 6 * * *"}'))
             await Planner(asked, office).plan(NOW)
