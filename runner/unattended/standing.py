@@ -105,20 +105,18 @@ class Standing:
     def inputs_from_elsewhere(self, given_inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of inputs that a caller from elsewhere has given, and of no others.
 
-        Such a caller names folders within the pipeline's own alone, or the default: what a person
-        opens by `-i folder=` no stranger opens by a call.
+        Such a caller names folders within the pipeline's own alone: what a person opens by
+        `-i folder=` no stranger opens by a call.
 
         Raises:
             PipelineError: one is missing, unknown, of the wrong kind, or leads elsewhere.
         """
         values, declared = self.inputs(given_inputs), self.pipeline.inputs
-        defaults = self.inputs({}) if self.bound is not None else {}
         base = self.file.parent.resolve()
         faults = [
             Fault(f"input '{name}' leads outside the pipeline's folder.", "")
             for name in given_inputs
             if declared[name].type in ("dir", "path")
-            and values[name] != defaults.get(name)
             and not Path(values[name]).resolve().is_relative_to(base)
         ]
         if faults:

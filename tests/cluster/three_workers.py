@@ -43,6 +43,9 @@ ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 240.0
 DEAD_AFTER_S = 6.0
 RECORDED_S = 2.0
+PASSWORD = "team:of Prefect's API"
+
+REFUSED = "Failed: Refused: it was not put into the queue by"
 
 PIPELINE = """\
 name: letters
@@ -193,6 +196,7 @@ def cluster(n_documents: int, models: str) -> Iterator[Cluster]:
             (shared / "inbox" / f"{number:04}.txt").write_text(f"Letter {number:04}.")
         environment = os.environ | {
             "PREFECT_API_URL": api_url,
+            "PREFECT_API_AUTH_STRING": PASSWORD,
             "PADDOCK_LEDGER": database.make("paddock"),
             "PADDOCK_WORK_POOL": "paddock",
             "PADDOCK_ALLOW": "network",
@@ -220,6 +224,7 @@ def prefect(home: Path, database: Postgres) -> Iterator[str]:
     url = database.make("prefect").replace("postgresql://", "postgresql+asyncpg://")
     environment = os.environ | TUNED | {
         "PREFECT_HOME": str(home / "prefect"), "PREFECT_API_DATABASE_CONNECTION_URL": url,
+        "PREFECT_SERVER_API_AUTH_STRING": PASSWORD,
     }  # fmt: skip
     with (home / "prefect.log").open("wb") as log:
         server = subprocess.Popen(
@@ -312,7 +317,60 @@ def prove(n_documents: int, n_workers: int, mishap: Mishap, *, delay_s: float = 
                 made.join("another")
         status = job.wait(WAIT_S)
         seconds = time.monotonic() - began
-        return _proof(made, models, n_documents, n_killed, in_flight, status, seconds)
+        proof = _proof(made, models, n_documents, n_killed, in_flight, status, seconds)
+        proof.wrong.extend(carried_out_for_strangers(made))
+        return proof
+
+
+def carried_out_for_strangers(made: Cluster) -> list[str]:
+    """Ask for runs as one who reaches Prefect's API; return what machines should not have done."""
+    mark, code = made.home / "mark", made.home / "code.py"
+    code.write_text(
+        f"from prefect import flow\nopen({str(mark)!r}, 'w')\n@flow\ndef mine(): pass\n"
+    )
+    user, password = PASSWORD.split(":")
+    wishes: dict[str, dict[str, Any]] = {
+        "a command": {"job_variables": {"command": f"touch {mark}"}},
+        "code": {"entrypoint": f"{code}:mine"},
+        "a path": {"parameters": {"path": str(made.shared / "pipeline.yaml")}},
+        "a step before": {
+            "pull_steps": [
+                {"prefect.deployments.steps.run_shell_script": {"script": f"touch {mark}"}}
+            ]
+        },
+    }
+    with httpx.Client(
+        base_url=made.environment["PREFECT_API_URL"], auth=(user, password), timeout=30
+    ) as api:
+
+        def made_by(path: str, body: dict[str, Any]) -> dict[str, Any]:
+            return dict(api.post(path, json=body).raise_for_status().json())
+
+        flow = made_by("/flows/", {"name": "paddock-shares"})["id"]
+        runs: dict[str, str] = {}
+        for name, wish in wishes.items():
+            about = {"name": name, "flow_id": flow, "work_pool_name": "paddock"}
+            deployment = made_by(
+                "/deployments/",
+                about | {"entrypoint": "paddock.runner.deployed.run_pipeline"} | wish,
+            )["id"]
+            run = made_by(
+                f"/deployments/{deployment}/create_flow_run", {"state": {"type": "SCHEDULED"}}
+            )
+            runs[name] = run["id"]
+
+        def state(run: str) -> dict[str, Any]:
+            return dict(api.get(f"/flow_runs/{run}").raise_for_status().json()["state"])
+
+        def is_over(run: str) -> bool:
+            return state(run)["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+        until(lambda: all(map(is_over, runs.values())), "the end of strangers' runs")
+        said = {
+            name: f"{state(run)['name']}: {state(run)['message']}" for name, run in runs.items()
+        }
+    wrong = [f"{name}: {words}" for name, words in said.items() if REFUSED not in words]
+    return [*wrong, *(["a stranger's code ran"] if mark.exists() else [])]
 
 
 def _busiest(made: Cluster) -> str:

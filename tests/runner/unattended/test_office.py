@@ -13,11 +13,13 @@ from uuid import UUID
 import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State
-from prefect.states import Cancelled, Completed, Failed, Running
+from prefect.states import Cancelled, Cancelling, Completed, Failed, Running, Scheduled
 
+from paddock.runner.unattended.admission import deployed_parameters
 from paddock.runner.unattended.executor import mark_of
-from paddock.runner.unattended.jobs import Job
-from paddock.runner.unattended.tracked import Tracked, board
+from paddock.runner.unattended.jobs import Job, Post
+from paddock.runner.unattended.office import Office
+from paddock.runner.unattended.tracked import Board, Tracked, board
 from tests.runner.unattended.test_planner import SIGNER, office_of, put, standing
 
 BUDGET: State[Any] = Completed(name="Budget", message="It was asked to stop at an item's border.")
@@ -138,5 +140,111 @@ def test_who_submitted_a_run_hears_that_somebody_cancelled_or_deleted_it(
             await put(asked, office, post.standing)
             await office.round()
             assert ends.keys() == {"cancelled", "deleted", "left"}
+
+    asyncio.run(main())
+
+
+async def deployed(asked: Board, folder: Path, **office: Any) -> tuple[Office, Post]:
+    made = office_of(asked, **office)
+    return made, await put(asked, made, standing(folder, '{cron: "0 6 * * *"}'))
+
+
+def tomorrow() -> datetime:
+    return datetime.now(UTC) + timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        {"path": "/tmp/mine/p.yaml"}, {"inputs": {"root": "/etc"}}, {"retry_failed": True},
+        {"trigger": "watch inbox", "signature": "0" * 64},
+    ],
+)  # fmt: skip
+def test_a_run_of_a_strangers_making_is_refused_and_says_why(
+    tmp_path: Path, prefect_api: str, caplog: pytest.LogCaptureFixture, theirs: dict[str, Any]
+) -> None:
+    async def main() -> None:
+        async with board(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+            office, post = await deployed(asked, tmp_path)
+            made = await client.create_flow_run_from_deployment(
+                UUID(post.deployment), parameters=theirs, name="mine\nall well"
+            )
+            await office.round()
+            assert (office.queue, office.jobs) == ([], {})
+            state = (await client.read_flow_run(made.id)).state
+            assert state is not None
+            assert state.is_failed()
+            assert str(state.message).startswith("Refused: ")
+            assert "run 'mineall well' of Prefect is refused: " in caplog.text
+
+    asyncio.run(main())
+
+
+def test_a_run_that_a_stranger_changed_or_copied_is_refused(
+    tmp_path: Path, prefect_api: str
+) -> None:
+    async def main() -> None:
+        async with board(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+            office, post = await deployed(asked, tmp_path)
+            first = await office.submit(post, "watch inbox", f"{tmp_path}1", at=tomorrow())
+            second = await office.submit(post, "watch inbox", f"{tmp_path}2", at=tomorrow())
+            await office.round()
+            assert {run.id for run in office.queue} == {first.id, second.id}
+            changed = dict(first.parameters) | {"inputs": {"root": "/etc"}}
+            await client._client.patch(f"/flow_runs/{first.id}", json={"parameters": changed})
+            copied = await client.create_flow_run_from_deployment(
+                UUID(post.deployment), parameters=dict(second.parameters)
+            )
+            await office.round()
+            assert {run.id for run in office.queue} == {second.id}
+            for refused in (UUID(first.id), copied.id):
+                state = (await client.read_flow_run(refused)).state
+                assert state is not None
+                assert state.is_failed()
+
+    asyncio.run(main())
+
+
+def test_a_run_that_prefect_itself_starts_has_the_deployments_parameters_and_waits_its_turn(
+    tmp_path: Path, prefect_api: str
+) -> None:
+    async def main() -> None:
+        async with board(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+            office, post = await deployed(asked, tmp_path)
+            made = await client.create_flow_run_from_deployment(
+                UUID(post.deployment), state=Scheduled(scheduled_time=tomorrow())
+            )
+            await office.round()
+            assert [run.id for run in office.queue] == [str(made.id)]
+            assert dict(office.queue[0].parameters) == deployed_parameters(post.standing.key)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("auth_string", ["", "paddock:ours"])
+def test_no_process_is_ended_that_a_stranger_names(
+    tmp_path: Path, prefect_api: str, auth_string: str
+) -> None:
+    async def main() -> None:
+        with subprocess.Popen(["sleep", "600"]) as victim:  # noqa: ASYNC220 - must live on
+            try:
+                await named(victim)
+                assert victim.poll() is None
+            finally:
+                victim.kill()
+
+    async def named(victim: subprocess.Popen[bytes]) -> None:
+        async with board(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+            office, post = await deployed(asked, tmp_path, auth_string=auth_string)
+            ours = await office.submit(post, "watch inbox", f"{tmp_path}{auth_string}")
+            theirs = await client.create_flow_run_from_deployment(UUID(post.deployment))
+            for run in (UUID(ours.id), theirs.id):
+                mark = mark_of(victim.pid)
+                await client.update_flow_run(run, infrastructure_pid=mark)
+                await client.set_flow_run_state(run, Cancelling(), force=True)
+            await office.round()
+            assert not any(job.is_adopted for job in office.jobs.values())
+            await office.stop(20.0)
+            office.abandon()
 
     asyncio.run(main())

@@ -33,11 +33,14 @@ async def put(asked: Board, office: Office, one: Standing) -> Post:
     return post
 
 
-def office_of(asked: Board) -> Office:
+def office_of(asked: Board, auth_string: str = "") -> Office:
     async def given_up(post: Post, run: str, words: str) -> None:
         raise AssertionError(words)
 
-    return Office(asked, SIGNER, max_runs=1, max_restarts=1, flags={}, given_up=given_up)
+    return Office(
+        asked, SIGNER, max_runs=1, max_restarts=1, flags={}, given_up=given_up,
+        auth_string=auth_string,
+    )  # fmt: skip
 
 
 def hours(runs: list[Tracked]) -> list[int]:
