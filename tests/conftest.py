@@ -33,7 +33,7 @@ LONGEST = (
     "engine/test_pool.py", "soak/test_soak.py", "benchmarks/test_benchmarks.py",
     "engine/decoding/test_loop.py", "cluster/test_three_workers.py", "engine/test_pool_lost.py",
     "runner/test_shares.py", "engine/test_requests.py", "engine/api/test_status_page.py",
-    "engine/api/test_under_load.py", "runner/test_killed.py",
+    "engine/api/test_under_load.py", "runner/test_killed.py", "runner/test_strangers.py",
 )  # fmt: skip
 
 # Files whose tests ask one Prefect server run in one process, which starts it once: a start takes

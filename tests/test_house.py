@@ -23,7 +23,7 @@ MOST_LINES = 800
 JOURNEYS = {
     "test_interruptions.py", "test_under_load.py", "test_client.py", "test_killed.py",
     "test_trouble.py", "test_model_replaced.py", "test_documents.py", "test_again.py",
-    "test_unreadable.py",
+    "test_unreadable.py", "test_strangers.py",
 }  # fmt: skip
 
 # Who may import what is not ours: one module knows each outside thing.

@@ -192,7 +192,8 @@ class Desk:
                  *options],
                 cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
-        self.until(lambda: self.said().count("Paddock looks after") > n_before)
+        # A Prefect server of its own takes 12 s on a machine that does nothing else.
+        self.until(lambda: self.said().count("Paddock looks after") > n_before, 180.0)
 
     def signal(self, number: signal.Signals) -> int:
         """Send `paddock up` a signal, and give its exit status."""

@@ -1,0 +1,321 @@
+"""What a second user of the machine can do while `paddock up` runs: nothing that counts.
+
+`up` runs with a Prefect server of its own. Where the tests run as root, a process with another
+user's number tries; where not, what any process can try over the network is tried all the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from paddock.runner.prefect_auth import own_headers, password_file
+from tests.browser import browser, needs_browser
+from tests.runner.unattended.desk import Desk
+
+SECOND_USER = 54321
+NOTES = """\
+name: notes
+on: {schedule: [{cron: "0 6 1 1 *"}]}
+inputs: {inbox: {type: dir, default: ./inbox}, greeting: {type: str, default: Seen}}
+steps:
+  - {id: docs, uses: files.scan, with: {root: "{{ inputs.inbox }}"}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - uses: files.write
+        with: {path: "out/{{ doc.relpath }}", text: "{{ inputs.greeting }}: {{ steps.text.text }}"}
+"""
+THEIRS = """\
+name: theirs
+steps: [{uses: files.write, with: {path: out/mark, text: done}}]
+"""
+
+pytestmark = pytest.mark.timeout(280)
+
+
+@pytest.fixture(scope="module")
+def desk() -> Iterator[Desk]:
+    """Run `up` in a folder that every user can enter, with state as Paddock itself makes it."""
+    root = Path(tempfile.mkdtemp(prefix="paddock-strangers-"))
+    root.chmod(0o755)
+    folder = root / "pipes"
+    folder.mkdir()
+    desk = Desk(folder)
+    try:
+        desk.write("notes/pipeline.yaml", NOTES)
+        desk.write("notes/inbox/a.txt", "ferry")
+        (root / "theirs").mkdir()
+        (root / "theirs/pipeline.yaml").write_text(THEIRS)
+        desk.start()
+        yield desk
+    finally:
+        desk.stop()
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def home(desk: Desk) -> Path:
+    return desk.folder.parent / "home"
+
+
+def api(desk: Desk) -> str:
+    return str(desk.get()["prefect"])
+
+
+def asked(desk: Desk, path: str, body: dict[str, Any], **headers: str) -> httpx.Response:
+    with httpx.Client(trust_env=False, timeout=30) as client:
+        return client.post(f"{api(desk)}{path}", json=body, headers=headers)
+
+
+def as_owner(desk: Desk, path: str, body: dict[str, Any]) -> Any:
+    return asked(desk, path, body, **own_headers(home(desk))).raise_for_status().json()
+
+
+def started(desk: Desk, **parameters: Any) -> tuple[str, str]:
+    """Start a run as on Prefect's page; return the last state's name and its message."""
+    wanted = {"deployments": {"tags": {"all_": ["paddock"]}}}
+    (deployment,) = as_owner(desk, "/deployments/filter", wanted)
+    path = f"/deployments/{deployment['id']}/create_flow_run"
+    made = as_owner(desk, path, {"parameters": parameters, "state": {"type": "SCHEDULED"}})
+
+    def ended() -> tuple[str, str] | None:
+        (run,) = as_owner(desk, "/flow_runs/filter", {"flow_runs": {"id": {"any_": [made["id"]]}}})
+        state = run["state"]
+        is_over = state["type"] in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
+        return (state["name"], state["message"] or "") if is_over else None
+
+    return desk.until(ended)  # type: ignore[return-value]
+
+
+def test_prefects_api_asks_for_a_password(desk: Desk) -> None:
+    run = {"flow_id": "00000000-0000-0000-0000-000000000000", "parameters": {}}
+    for path, body in (("/flow_runs/", run), ("/flow_runs/filter", {}), ("/admin/settings", {})):
+        assert asked(desk, path, body).status_code == 401
+        guess = httpx.BasicAuth("paddock", "guess")._auth_header
+        assert asked(desk, path, body, Authorization=guess).status_code == 401
+    assert as_owner(desk, "/flow_runs/filter", {}) != []
+
+
+def test_pages_of_other_origins_and_names_that_point_here_are_refused(desk: Desk) -> None:
+    owner = own_headers(home(desk))
+    for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
+        answer = asked(desk, "/flow_runs/filter", {}, **owner, **headers)
+        assert (answer.status_code, list(answer.json())) == (403, ["exception_message"])
+    page = api(desk).removesuffix("/api")
+    assert asked(desk, "/flow_runs/filter", {}, **owner, Origin=page).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["events/in", "events/out", "logs/out"])
+def test_web_sockets_are_refused_to_pages_of_others_and_without_the_password(
+    desk: Desk, path: str
+) -> None:
+    from websockets.exceptions import ConnectionClosed, InvalidStatus
+    from websockets.sync.client import connect
+
+    url = f"{api(desk).replace('http', 'ws', 1)}/{path}"
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(url, additional_headers={"Origin": "http://evil.example"}, proxy=None)
+    for wish in ({"type": "auth"}, {"type": "auth", "token": "guess"}):
+        with (
+            connect(url, subprotocols=["prefect"], proxy=None) as door,  # type: ignore[list-item]
+            pytest.raises(ConnectionClosed),
+        ):
+            door.send(json.dumps(wish))
+            door.recv(timeout=10)
+
+
+def test_a_run_of_prefects_page_has_its_inputs_checked_and_never_another_path(desk: Desk) -> None:
+    theirs = str(desk.folder.parent / "theirs/pipeline.yaml")
+    name, message = started(desk, path=theirs)
+    assert (name, message) == (
+        "Failed", "Refused: its path is not that of the deployed pipeline.",
+    )  # fmt: skip
+    name, message = started(desk, inputs={"inbox": "/etc"})
+    assert name == "Failed"
+    assert message == "Refused: input 'inbox' leads outside the pipeline's folder."
+    assert started(desk, inputs={"greeting": "Found"})[0] == "Completed"
+    assert desk.output("notes", "a.txt") == "Found: ferry"
+    assert not (desk.folder.parent / "theirs/out").exists()
+    assert "run '" in desk.said()
+    assert "of Prefect is refused: its path is not that of the deployed pipeline." in desk.said()
+
+
+def test_the_password_is_in_no_command_line_no_log_and_no_ledger(desk: Desk) -> None:
+    started(desk)
+    password = password_file(home(desk)).read_text().strip()
+    secret = password.partition(":")[2].encode()
+    assert desk.process is not None
+    up = psutil.Process(desk.process.pid)
+    for process in (up, *up.children(recursive=True)):
+        assert secret not in " ".join(process.cmdline()).encode()
+    for place in (desk.folder.parent, *desk.folder.parent.rglob("*")):
+        if place.is_file() and place != password_file(home(desk)):
+            assert secret not in place.read_bytes(), place
+    assert f"That page asks for a password: {password_file(home(desk))} has it." in desk.said()
+
+
+def test_only_those_who_need_it_have_the_password_in_their_environment(desk: Desk) -> None:
+    assert desk.process is not None
+    up = psutil.Process(desk.process.pid)
+    secret = password_file(home(desk)).read_text().partition(":")[2].strip()
+    told = [
+        process.cmdline()
+        for process in (up, *up.children(recursive=True))
+        if secret in "".join(process.environ().values())
+    ]
+    assert len(told) == 1
+    assert "paddock.runner.residence.prefect_process" in told[0]
+
+
+@pytest.mark.skipif(
+    os.getuid() != 0, reason="a second user was NOT tried: only root can be another user"
+)
+def test_a_second_user_reads_no_state_and_opens_no_socket(desk: Desk) -> None:
+    said = as_second_user(
+        """
+        found = []
+        for place in places:
+            for folder, folders, files in os.walk(place):
+                for name in files:
+                    try:
+                        open(os.path.join(folder, name), 'rb').close()
+                        found.append(os.path.join(folder, name))
+                    except OSError:
+                        pass
+        for path in sockets:
+            try:
+                socket.socket(socket.AF_UNIX).connect(path)
+                found.append(path)
+            except OSError:
+                pass
+        print(found)
+        """,
+        places=[str(home(desk))],
+        sockets=[*map(str, home(desk).rglob("*.sock")), *unix_sockets(desk)],
+    )
+    assert said == "[]\n"
+
+
+@pytest.mark.skipif(
+    os.getuid() != 0, reason="a second user was NOT tried: only root can be another user"
+)
+def test_a_second_user_starts_nothing_at_any_port(desk: Desk) -> None:
+    """All ports of `up` and its processes, with each request that could start a run."""
+    assert desk.process is not None
+    up = psutil.Process(desk.process.pid)
+    ports = sorted(
+        {
+            link.laddr.port
+            for process in (up, *up.children(recursive=True))
+            for link in process.net_connections("tcp")
+            if link.status == "LISTEN"
+        }
+    )
+    said = as_second_user(
+        """
+        for port in ports:
+            for path in ('/run', '/runs', '/api/flow_runs/', '/api/deployments/filter', '/notes',
+                         '/paddock/residence/stop', '/paddock/residence/mirror', '/api/generate'):
+                call = http.client.HTTPConnection('127.0.0.1', port, timeout=10)
+                try:
+                    call.request('POST', path, '{}', {'Content-Type': 'application/json'})
+                    print(call.getresponse().status)
+                except (OSError, http.client.HTTPException):
+                    print(0)
+        """,
+        ports=ports,
+    )
+    assert len(ports) >= 2
+    assert set(said.split()) <= {"0", "401", "403", "404", "405"}
+
+
+@pytest.mark.skipif(
+    os.getuid() != 0, reason="a second user was NOT tried: only root can be another user"
+)
+def test_a_second_user_cannot_listen_where_prefect_is_started_again(desk: Desk) -> None:
+    """A server of theirs would be sent the password."""
+    address, pid = api(desk), prefect(desk).pid
+    prefect(desk).kill()
+    port = int(address.removesuffix("/api").rpartition(":")[2])
+    said = as_second_user(
+        """
+        for _ in range(200):
+            door = socket.socket()
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            try:
+                door.bind(('127.0.0.1', port))
+                door.listen()
+                print('listens')
+            except OSError:
+                time.sleep(0.005)
+        """,
+        port=port,
+    )
+    assert said == ""
+    desk.until(lambda: prefect(desk).pid != pid and as_owner(desk, "/flow_runs/filter", {}))
+    assert api(desk) == address
+
+
+@needs_browser
+def test_prefects_page_takes_the_password(desk: Desk) -> None:
+    password = password_file(home(desk)).read_text().strip()
+    with browser() as chromium:
+        page = chromium.page(api(desk).removesuffix("/api"))
+        page.wait("!!document.querySelector('input')")
+        page.ask("document.querySelector('input').focus()")
+        page.type(password)
+        page.ask("document.querySelector('form button').click()")
+        page.wait("location.pathname.endsWith('/dashboard')")
+        page.wait("document.body.innerText.includes('Deployments')")
+
+
+def prefect(desk: Desk) -> psutil.Process:
+    """Return the process of the Prefect server that `up` runs."""
+    assert desk.process is not None
+
+    def found() -> psutil.Process | None:
+        for process in psutil.Process(desk.process.pid).children() if desk.process else ():
+            if "paddock.runner.residence.prefect_process" in process.cmdline():
+                return process
+        return None
+
+    return desk.until(found)  # type: ignore[return-value]
+
+
+def unix_sockets(desk: Desk) -> list[str]:
+    """Return the Unix sockets of `up` and of what it started."""
+    assert desk.process is not None
+    up = psutil.Process(desk.process.pid)
+    return [
+        str(link.laddr)
+        for process in (up, *up.children(recursive=True))
+        for link in process.net_connections("unix")
+        if link.laddr
+    ]
+
+
+def as_second_user(code: str, **names: Any) -> str:
+    """Run code as another user of the machine, with these names; return what it printed."""
+    import textwrap
+
+    given = "".join(f"{name} = {value!r}\n" for name, value in names.items())
+    head = "import http.client, os, socket, time\n"
+    done = subprocess.run(
+        ["/usr/bin/env", "python3", "-I", "-c", head + given + textwrap.dedent(code)],
+        user=SECOND_USER, group=SECOND_USER, extra_groups=[], cwd="/", env={"PATH": os.defpath},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
