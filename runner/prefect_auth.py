@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from paddock.engine.system import private
+
 USER = "paddock"
 CLIENT_VARIABLE = "PREFECT_API_AUTH_STRING"
 SERVER_VARIABLE = "PREFECT_SERVER_API_AUTH_STRING"
@@ -73,9 +75,9 @@ def kept_secret(file: Path, *, prefix: str = "") -> str:
     """
     if found := _read(file):
         return found
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private.folder(file.parent)
     draft = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, private.FILE)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as out:
             out.write(f"{prefix}{secrets.token_urlsafe(_SECRET_BYTES)}\n")
@@ -101,5 +103,5 @@ def _read(file: Path) -> str:
         if facts.st_uid != os.getuid():
             raise PermissionError(None, "the file belongs to another user", str(file))
         if facts.st_mode & 0o077:
-            os.fchmod(found.fileno(), 0o600)
+            os.fchmod(found.fileno(), private.FILE)
         return found.read().strip()

@@ -43,7 +43,8 @@ ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 240.0
 DEAD_AFTER_S = 6.0
 RECORDED_S = 2.0
-PASSWORD = "team:of Prefect's API"
+AUTH = ("team", "of Prefect's API")
+PASSWORD = ":".join(AUTH)
 
 REFUSED = "Failed: Refused: it was not put into the queue by"
 
@@ -328,7 +329,6 @@ def carried_out_for_strangers(made: Cluster) -> list[str]:
     code.write_text(
         f"from prefect import flow\nopen({str(mark)!r}, 'w')\n@flow\ndef mine(): pass\n"
     )
-    user, password = PASSWORD.split(":")
     wishes: dict[str, dict[str, Any]] = {
         "a command": {"job_variables": {"command": f"touch {mark}"}},
         "code": {"entrypoint": f"{code}:mine"},
@@ -339,9 +339,7 @@ def carried_out_for_strangers(made: Cluster) -> list[str]:
             ]
         },
     }
-    with httpx.Client(
-        base_url=made.environment["PREFECT_API_URL"], auth=(user, password), timeout=30
-    ) as api:
+    with httpx.Client(base_url=made.environment["PREFECT_API_URL"], auth=AUTH, timeout=30) as api:
 
         def made_by(path: str, body: dict[str, Any]) -> dict[str, Any]:
             return dict(api.post(path, json=body).raise_for_status().json())

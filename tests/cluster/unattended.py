@@ -24,7 +24,15 @@ import httpx
 import psutil
 import psycopg
 
-from tests.cluster.three_workers import PIPELINE, Cluster, Counting, cluster, kill_all, until
+from tests.cluster.three_workers import (
+    AUTH,
+    PIPELINE,
+    Cluster,
+    Counting,
+    cluster,
+    kill_all,
+    until,
+)
 
 BOOKED_S = 10.0
 ON = """\
@@ -252,10 +260,10 @@ def _cancelled(desk: Desk, n: int, say: Any) -> None:
     api = desk.made.environment["PREFECT_API_URL"]
     state = {"state": {"type": "CANCELLING"}, "force": False}
     url = f"{api}/flow_runs/{job['flow_run']}/set_state"
-    httpx.post(url, json=state, timeout=30).raise_for_status()
+    httpx.post(url, json=state, timeout=30, auth=AUTH).raise_for_status()
     # The machines hear of it one after the other, some seconds later: until then they go on.
     desk.until(desk.is_idle, "cancelled")
-    said = httpx.get(f"{api}/flow_runs/{job['flow_run']}", timeout=30).json()["state"]
+    said = httpx.get(f"{api}/flow_runs/{job['flow_run']}", timeout=30, auth=AUTH).json()["state"]
     say(f"cancelled: {said['name']}: {said['message']}")
     desk.settled("a run was cancelled")
 
@@ -278,13 +286,13 @@ def _looked_at(desk: Desk, say: Any) -> None:
     if twice - desk.in_flight:
         desk.wrong.append(f"asked twice: {sorted(twice - desk.in_flight)}")
     api = desk.made.environment["PREFECT_API_URL"]
-    found = httpx.post(f"{api}/deployments/filter", json={}, timeout=30).json()
+    found = httpx.post(f"{api}/deployments/filter", json={}, timeout=30, auth=AUTH).json()
     names = sorted((one["tags"][0], one["name"].partition(" ")[0]) for one in found)
     if names != sorted(
         (tag, name) for tag in ("paddock", "paddock-share") for name in (LETTERS, HOT)
     ):
         desk.wrong.append(f"deployments: {names}")
-    runs = httpx.post(f"{api}/flow_runs/filter", json={"limit": 200}, timeout=30).json()
+    runs = httpx.post(f"{api}/flow_runs/filter", json={"limit": 200}, timeout=30, auth=AUTH).json()
     for run in sorted(runs, key=lambda one: str(one["created"])):
         state, facts = run["state"] or {}, run["parameters"]
         kept = {key: facts[key] for key in ("trigger", "share", "attempt") if facts.get(key)}
