@@ -33,6 +33,7 @@ ONLY_IN = {
     "prefect": {
         "runner/flow.py",
         "runner/deployed.py",
+        "runner/prefect_worker.py",
         "runner/unattended/tracked.py",
         "runner/residence/prefect_process.py",
         "runner/cluster/",

@@ -81,7 +81,7 @@ def command(settings: Settings, name: str) -> list[str]:
     """Give the command of Prefect's worker."""
     unattended = settings.unattended
     return [
-        sys.executable, "-m", "paddock.runner.cluster.prefect_worker",
+        sys.executable, "-m", "paddock.runner.prefect_worker",
         unattended.work_pool, name, str(unattended.max_runs),
     ]  # fmt: skip
 

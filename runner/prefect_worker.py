@@ -33,14 +33,14 @@ from prefect.states import Failed
 from prefect.utilities.processutils import setup_signal_handlers_worker
 from prefect.workers import process
 
-from paddock.runner.settings import read_settings
-from paddock.runner.signing import SIGNATURE, signer_for
+from .settings import read_settings
+from .signing import SIGNATURE, signer_for
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
     from prefect.flows import Flow
 
-MODULE = "paddock.runner.cluster.prefect_worker"
+MODULE = "paddock.runner.prefect_worker"
 REFUSED = (
     "Refused: it was not put into the queue by `paddock up` or `paddock cluster run`, or its "
     "parameters were changed since. Machines whose runs are refused use another ledger."
