@@ -41,6 +41,7 @@ GROUPS = {
     "serve": ("serve",),
     "service": ("service",),
     "up": ("up",),
+    "allow": ("allow",),
     "cluster": ("cluster",),
     "worker": ("worker",),
     "running": ("ps", "stop"),

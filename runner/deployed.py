@@ -55,6 +55,8 @@ class Orders:
     """The pipeline's text, where it was read before; else the file is."""
     flags: dict[str, object] = field(default_factory=dict)
     """Settings given by hand."""
+    agreed: frozenset[str] | None = None
+    """What a person agreed to for the pipeline's file; None: all that is allowed."""
     border: Border = field(default_factory=Border)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     began: Callable[[str], None] | None = None
@@ -136,6 +138,7 @@ async def run_pipeline(
                 trigger=trigger,
                 job=job,
                 text=orders.text,
+                agreed=orders.agreed,
             )
         except TOLD as error:
             if not share:

@@ -6,7 +6,7 @@ Imports what it needs when it needs it: `validate` opens no ledger, nobody here 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,6 +193,7 @@ async def run_async(
     trigger: str = "hand",
     job: str = "",
     text: str | None = None,
+    agreed: Collection[str] | None = None,
     notify: bool | None = None,
     environ: Mapping[str, str] | None = None,
     tape: Taping | None = None,
@@ -202,7 +203,8 @@ async def run_async(
 
     A closed `border` lets items in flight finish and begins no new one. `allow` is what the
     pipeline may reach besides what the settings allow; `trigger` is what made it run; `job` names
-    what several machines do together; `text` is the file's, where it was read before. Inside a
+    what several machines do together; `text` is the file's, where it was read before. `agreed` is
+    what a person agreed to for this file (see `asks`), None: all that is allowed. Inside a
     Prefect flow run it is that run's. `notify` says whether those are told whom `on.notify` names;
     None: unless it runs by hand. `environ` is where secrets are read; None: the process's own.
     `tape` stands before tools where a test runs, which keeps to no group (`keeps_turn`).
@@ -222,6 +224,10 @@ async def run_async(
     from .work import Options
 
     settings, bound, secrets = prepare(Path(path), inputs, settings, text, allow, environ)
+    if agreed is not None:
+        from . import asks
+
+        asks.refuse_unagreed(bound, settings.address.url, agreed, Path(path))
     if tape is None:  # a replayed test calls none of it
         missing.refuse(bound)
     force = frozenset(force)

@@ -18,7 +18,7 @@ SECTIONS = {
         "init", "validate", "plan", "run", "test", "summarise", "graph", "why", "runs", "logs",
         "clean",
     ),
-    "Unattended, on one machine or several": ("up", "service", "worker", "cluster"),
+    "Unattended, on one machine or several": ("up", "allow", "service", "worker", "cluster"),
     "Models": (
         "chat", "embed", "batch", "list", "show", "pull", "push", "create", "cp", "rm", "tune",
         "check", "prune", "serve", "ps", "stop",

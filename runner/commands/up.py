@@ -79,6 +79,7 @@ def _run(places: list[Path], settings: Settings, flags: dict[str, object]) -> in
     import asyncio
     import os
     import signal
+    import sys
 
     from paddock.runner import logs
     from paddock.runner.unattended.up import Up, Wishes
@@ -86,7 +87,7 @@ def _run(places: list[Path], settings: Settings, flags: dict[str, object]) -> in
     tell = logs.teller(settings)
     # These are ours alone: settings beside a pipeline hold for its runs.
     own = {name: value for name, value in flags.items() if name in _OF_RUNS}
-    wishes = Wishes(places, settings, own, tell)
+    wishes = Wishes(places, settings, own, tell, is_attended=sys.stdin.isatty())
 
     async def main() -> None:
         one = Up(wishes)

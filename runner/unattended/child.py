@@ -38,6 +38,8 @@ class Task:
     """Settings given by hand; the rest is read when the run begins, what it may reach too."""
     auth_string: str = field(default="", repr=False)
     """What our own Prefect server asks for."""
+    agreed: frozenset[str] = frozenset()
+    """What a person agreed to for the file: code that changed since is not run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ async def _carried_out(task: Task, link: Connection) -> None:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(FILE_THREADS))
     deployed.authenticate(task.auth_string)
-    orders = Orders(text=task.text, flags=dict(task.flags))
+    orders = Orders(text=task.text, flags=dict(task.flags), agreed=task.agreed)
     orders.began = lambda run: _send(link, Began(run))
     orders.waits = lambda words: _send(link, Waits(words))
     with deployed.under(orders), _listening(link, orders):

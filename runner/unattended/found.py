@@ -6,7 +6,7 @@ the whole; one with faults is told once, and what was sound before stays. A fold
 whole takes nothing with it: it may have been unmounted. Runs in a thread; knows no Prefect.
 
 A file in a folder where documents arrive or are written (see `work_folders`) is never a pipeline:
-anybody may be able to put one there. In a pipeline's own folder that rule holds for files that come
+others may be able to put one there. In a pipeline's own folder that rule holds for files that come
 after the pipeline.
 """
 
@@ -15,12 +15,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.settings import SettingsError, read_settings
 
+from .consents import Consents
 from .standing import Standing, looks_meant, read_standing, work_folders
 
 SETTLE_S = 1.0  # editors write in one go, or aside and rename
@@ -64,11 +66,18 @@ class _Known:
 
 @dataclass
 class Finder:
-    """Looks for pipelines. `flags` are settings given by hand."""
+    """Looks for pipelines. `flags` are settings given by hand.
+
+    `consents` keeps what a person agreed to for each file. All files that are there are agreed to
+    when something is allowed that was not before, and at the first look where the person who
+    starts this is there (`is_attended`).
+    """
 
     folders: Sequence[Path]
     flags: dict[str, object] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
+    consents: Consents | None = None
+    is_attended: bool = False
 
     def __post_init__(self) -> None:
         """Begin with nothing known."""
@@ -82,6 +91,8 @@ class Finder:
         is_first = not self._n_looks
         self._n_looks += 1
         told: list[str] = []
+        allowed = self._allowed()
+        agrees = self._agrees(allowed, is_first=is_first)
         seen = dict(self._files(told))
         added: list[Standing] = []
         removed: list[Standing] = []
@@ -93,7 +104,7 @@ class Finder:
             elif known.stamp != stamp:
                 known.stamp, known.since, known.read_at = stamp, now, None
             known.n_missed = 0
-            if self._is_to_be_read(known, now, is_first=is_first):
+            if self._is_to_be_read(known, now, at_once=is_first or agrees):
                 known.read_at = now
                 due[path] = _text_of(path)
                 known.folders = work_folders(path, due[path] or "")
@@ -105,20 +116,37 @@ class Finder:
                 if path in due or not was_left_out:
                     self._leave_out(path, known, removed, told)
             elif path in due:
-                self._read(path, due[path], known, added, removed, told)
+                self._read(path, due[path], known, added, removed, told, agrees=agrees)
             elif was_left_out:
                 known.read_at = None
         self._gone(set(seen), removed)
+        if self.consents is not None and allowed is not None:
+            with suppress(OSError):  # the next look agrees again, which changes nothing
+                self.consents.note(self.folders, allowed)
         return Changes(self._standing(), tuple(added), tuple(removed), tuple(told))
 
     def faults(self) -> dict[str, str]:
         """Give what is wrong now: by file or folder, in words."""
         return dict(self._said)
 
-    def _is_to_be_read(self, known: _Known, now: float, *, is_first: bool) -> bool:
+    def _allowed(self) -> frozenset[str] | None:
+        """Return what pipelines may reach by what a person says now; None: it cannot be read."""
+        try:
+            return read_settings(flags=self.flags).allow
+        except SettingsError:  # shown with each file
+            return None
+
+    def _agrees(self, allowed: frozenset[str] | None, *, is_first: bool) -> bool:
+        """Return whether a person agrees now to what all the files that are there ask for."""
+        if self.consents is None or not allowed:
+            return False
+        is_asked_for = is_first and self.is_attended
+        return is_asked_for or self.consents.is_wider(self.folders, allowed)
+
+    def _is_to_be_read(self, known: _Known, now: float, *, at_once: bool) -> bool:
         if known.read_at is None:
-            return is_first or now - known.since >= SETTLE_S
-        return not known.is_sound and now - known.read_at >= TRY_AGAIN_S
+            return at_once or now - known.since >= SETTLE_S
+        return not known.is_sound and (at_once or now - known.read_at >= TRY_AGAIN_S)
 
     def _standing(self) -> tuple[Standing, ...]:
         return tuple(known.standing for known in self._known.values() if known.standing)
@@ -174,13 +202,18 @@ class Finder:
         added: list[Standing],
         removed: list[Standing],
         told: list[str],
+        *,
+        agrees: bool,
     ) -> None:
         """Read a file that has settled."""
         known.is_sound = False
         try:
             text = path.read_text("utf-8-sig") if text is None else text
             settings = read_settings(path.parent, flags=self.flags)
-            made = read_standing(path, text, settings, has_stood=known.standing is not None)
+            made = read_standing(
+                path, text, settings, has_stood=known.standing is not None,
+                consents=self.consents, agrees=agrees,
+            )  # fmt: skip
         except Exception as error:  # whatever a file has in store, the others must not mind
             kept = " What it said before goes on." if known.standing else ""
             self._tell(str(path), f"{_words(path, error)}\n  It is not carried out.{kept}", told)

@@ -222,7 +222,10 @@ class Office:
     async def _start(self, run: Tracked, post: Post, group: str) -> None:
         """Start a run, and show who carries it out."""
         await self._board.claim(run.id)
-        task = Task(run.id, run.parameters, post.standing.text, self._flags, self._auth_string)
+        standing = post.standing
+        task = Task(
+            run.id, run.parameters, standing.text, self._flags, self._auth_string, standing.agreed
+        )
         try:
             running = await self.executor.start(task)
         except OSError as error:

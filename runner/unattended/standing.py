@@ -22,13 +22,14 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.plan import Plan
 from paddock.pipelines.tree import Pipeline
 from paddock.pipelines.triggers import Concurrency, Schedule, Webhook
-from paddock.runner import consent
+from paddock.runner import asks, consent
 from paddock.runner.binding import given
-from paddock.runner.binding.bind import bind, check, folders_of
+from paddock.runner.binding.bind import bind, check, checked, folders_of
 from paddock.runner.binding.bound import BoundPlan
 from paddock.runner.settings import Settings
 from paddock.runner.turns import rendered
 
+from .consents import Consents
 from .dispatch import Rule
 from .schedules import Timed
 from .windows import Window
@@ -49,6 +50,8 @@ class Standing:
     schedules: tuple[Timed, ...] = ()
     bound: BoundPlan | None = field(default=None, repr=False, compare=False)
     """With every input's default; None where webhooks alone start it, and have to give some."""
+    agreed: frozenset[str] = frozenset()
+    """What a person has agreed to for its file: digests as `runner.asks` makes them."""
 
     @property
     def key(self) -> str:
@@ -147,11 +150,23 @@ class Standing:
 
 
 def read_standing(
-    file: Path, text: str, settings: Settings, *, has_stood: bool = False
+    file: Path,
+    text: str,
+    settings: Settings,
+    *,
+    has_stood: bool = False,
+    consents: Consents | None = None,
+    agrees: bool = False,
 ) -> Standing | None:
     """Read a file's text; None: nothing starts it by itself, or it is no pipeline.
 
-    `has_stood`: it was a pipeline before, so that one without `steps` is saved by half.
+    Args:
+        file: where it is.
+        text: what it holds.
+        settings: those of its folder.
+        has_stood: it was a pipeline before, so that one without `steps` is saved by half.
+        consents: what a person has agreed to for each file; None: all that is allowed.
+        agrees: a person agrees now to what each file asks for, as far as it is allowed.
 
     Raises:
         PipelineError: it is meant to be one, and has faults.
@@ -174,10 +189,33 @@ def read_standing(
     if stored:
         raise PipelineError([*plan.pipeline.faults, *plan.faults, *stored])
     if not (on.schedule or on.watch) and any(_missing(plan.pipeline)):
-        check(plan)
-        return Standing(file, text, plan.pipeline)
+        whole = checked(plan)
+        if consents is not None:
+            consent.refuse(whole, settings.allow, settings.address.url)
+        agreed = _agreed(whole, file, settings, consents, agrees=agrees)
+        return Standing(file, text, plan.pipeline, agreed=agreed)
     bound = _bound(plan, file, settings)
-    return Standing(file, text, plan.pipeline, tuple(map(_timed, on.schedule)), bound)
+    agreed = _agreed(bound, file, settings, consents, agrees=agrees)
+    return Standing(file, text, plan.pipeline, tuple(map(_timed, on.schedule)), bound, agreed)
+
+
+def _agreed(
+    bound: BoundPlan, file: Path, settings: Settings, consents: Consents | None, *, agrees: bool
+) -> frozenset[str]:
+    """Return what a person has agreed to for a file.
+
+    Raises:
+        NotAgreed: it asks for more.
+    """
+    own = settings.address.url
+    asked = asks.asks_of(bound, own)
+    if consents is None or not asked:
+        return asked
+    if agrees:
+        consents.agree(file, asked)
+    agreed = consents.agreed(file)
+    asks.refuse_unagreed(bound, own, agreed, file)
+    return agreed
 
 
 def work_folders(file: Path, text: str) -> tuple[Path, ...]:

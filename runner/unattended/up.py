@@ -32,6 +32,7 @@ from paddock.runner.settings import Settings
 from paddock.runner.signing import Signer, signer_for
 
 from . import health, systemd
+from .consents import Consents
 from .executor import warm
 from .found import Changes, Finder
 from .holding import Held, Holding
@@ -71,6 +72,8 @@ class Wishes:
     flags: dict[str, object] = field(default_factory=dict)
     ready: Callable[[str], None] = lambda text: None
     """Told once, when everything is in place."""
+    is_attended: bool = False
+    """Whether a person started it and is there: what is allowed holds for all that they see."""
 
 
 class Up:
@@ -81,7 +84,12 @@ class Up:
         self.reload = asyncio.Event()
         self._wishes = wishes
         self._settings = wishes.settings
-        self._finder = Finder([folder.absolute() for folder in wishes.folders], wishes.flags)
+        self._finder = Finder(
+            [folder.absolute() for folder in wishes.folders],
+            wishes.flags,
+            consents=Consents(wishes.settings.state_dir),
+            is_attended=wishes.is_attended,
+        )
         self._holding = Holding(wishes.settings.state_dir)
         self._wanted: dict[str, Standing] = {}
         self._round_at = time.monotonic()

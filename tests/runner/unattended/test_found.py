@@ -5,6 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+from paddock.runner.cli import application
+from paddock.runner.unattended.consents import Consents
 from paddock.runner.unattended.found import GONE_AFTER, Changes, Finder
 
 STEPS = "steps: [{id: docs, uses: files.scan, with: {root: .}}]\n"
@@ -275,3 +280,81 @@ steps:
     ):
         look.write(f"{folder}/evil.yaml", HOURLY + STEPS)
     assert names(look()) == ["p.yaml"]
+
+
+RUNS = HOURLY + "steps: [{id: a, uses: run, with: {command: [ls]}}]\n"
+
+
+class Agreed(Look):
+    """A folder under `paddock up --allow run`."""
+
+    def __init__(self, folder: Path, allow: str = "run", *, is_attended: bool = False) -> None:
+        super().__init__(folder / "pipelines")
+        self.folder.mkdir(exist_ok=True)
+        self.consents = Consents(folder / "home")
+        self.finder = Finder(
+            [self.folder], {"allow": allow}, lambda: self.now, self.consents, is_attended
+        )
+
+
+def test_what_is_there_when_up_is_allowed_something_is_agreed_to_and_later_files_are_not(
+    tmp_path: Path,
+) -> None:
+    look = Agreed(tmp_path)
+    look.write("a.yaml", RUNS)
+    assert names(look()) == ["a.yaml"]
+    late = look.write("late.yaml", RUNS)
+    found = look.settled()
+    assert names(found) == ["a.yaml"]
+    assert found.told == (
+        f"{late}:2:44: the pipeline wants to run `ls` ({shutil.which('ls')}), and this file "
+        f"has no consent for that.\n"
+        f"       2 | steps: [{{id: a, uses: run, with: {{command: [ls]}}}}]\n"
+        f"         |                                            ^^^^\n"
+        f"  If you trust it: `paddock allow '{late}'`.\n"
+        f"  It is not carried out.",
+    )
+    # A start without a person, such as after a crash, agrees to nothing more.
+    assert names(Agreed(tmp_path)()) == ["a.yaml"]
+    assert names(Agreed(tmp_path, "run,network")()) == ["a.yaml", "late.yaml"]
+
+
+def test_a_person_at_a_terminal_agrees_to_what_is_there(tmp_path: Path) -> None:
+    Agreed(tmp_path)()
+    look = Agreed(tmp_path)
+    look.write("late.yaml", RUNS)
+    assert names(look()) == []
+    assert names(Agreed(tmp_path, is_attended=True)()) == ["late.yaml"]
+
+
+def test_a_file_that_asks_for_something_else_keeps_its_old_form_until_a_person_agrees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
+    look = Agreed(tmp_path)
+    file = look.write("a.yaml", RUNS)
+    look()
+    look.write("a.yaml", "description: Another.\n" + RUNS)
+    assert look.settled().standing[0].pipeline.description == "Another."
+    changed = RUNS.replace("[ls]", "[rm]")
+    look.write("a.yaml", changed)
+    found = look.settled()
+    assert found.standing[0].text != changed
+    assert found.told[0].endswith("\n  It is not carried out. What it said before goes on.")
+    done = CliRunner().invoke(application(), ["allow", str(file)])
+    assert done.exit_code == 0
+    assert done.stdout.startswith(f"{file} may, where `run` is allowed:\n  run `rm`")
+    for _ in range(6):
+        look()
+    assert look().standing[0].text == changed
+
+
+def test_consents_are_the_owners_alone_and_survive_a_broken_file(tmp_path: Path) -> None:
+    look = Agreed(tmp_path)
+    look.write("a.yaml", RUNS)
+    look()
+    (kept,) = (tmp_path / "home").rglob("consents.json")
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert kept.parent.stat().st_mode & 0o777 == 0o700
+    kept.write_text("{")
+    assert look.consents.agreed(look.folder / "a.yaml") == frozenset()

@@ -1,0 +1,138 @@
+"""What a pipeline asks consent for: what changes it, and what does not."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.asks import asks_of
+from paddock.runner.binding.bind import checked, plan_of
+from paddock.runner.verbs import run_async
+from tests.fakes.pool import FakePool
+from tests.runner.world import settings
+
+OWN = "http://127.0.0.1:11434"
+PIPELINE = """\
+inputs: {tone: plain, depth: "3", where: {type: dir, default: ./docs}}
+secrets: {key: {env: THE_KEY}}
+mcpServers: {files: {command: ./serve.sh, args: ["{{ inputs.where }}"]}}
+on:
+  notify: [{when: [failed], command: [./tell.sh]}]
+steps:
+  - {id: log, uses: run, with: {command: [git, log, "-n", "{{ inputs.depth }}"]}}
+  - {id: say, uses: chat, with: {prompt: "In a {{ inputs.tone }} tone: {{ steps.log.stdout }}"}}
+  - {id: clean, uses: "./tools.py:clean", with: {text: "{{ steps.say.text }}"}}
+  - {id: page, uses: tool, with: {name: http.get, args: {url: "{{ steps.say.text }}"},
+            options: {hosts: [a.example]}}}
+  - {id: more, uses: tool, with: {name: files.list, args: {}}}
+"""
+FILES = {
+    "tools.py": "import beside\ndef clean(text: str) -> str: return beside.CLEAN",
+    "beside.py": "import deep.er\nCLEAN = 1",
+    "deep/er.py": "",
+    "other.py": "",
+    "serve.sh": "#!/bin/sh",
+    "tell.sh": "#!/bin/sh",
+}
+
+
+def write(folder: Path, **changes: str) -> Path:
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    file = folder / "p.yaml"
+    file.write_text(PIPELINE)
+    return file
+
+
+def asked(file: Path) -> frozenset[str]:
+    return asks_of(checked(plan_of(file)), OWN)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('log, "-n"', 'show, "-n"'),
+        ('depth: "3"', 'depth: "300"'),
+        ("default: ./docs", "default: ./private"),
+        ("hosts: [a.example]", "hosts: [a.example, b.example]"),
+        ("env: THE_KEY", "env: ANOTHER_KEY"),
+        ("command: ./serve.sh", "command: /bin/sh"),
+        ("[./tell.sh]", "[./tell.sh, '-v']"),
+        ("command: [git", "env: {PATH: ./bin}, command: [git"),
+        ("command: [git", "stdin: rm, command: [git"),
+        ("tools.py:clean", "other/../tools.py:clean"),
+    ],
+)
+def test_another_command_host_server_or_secret_asks_again(
+    old: str, new: str, tmp_path: Path
+) -> None:
+    file = write(tmp_path)
+    (tmp_path / "other").mkdir()
+    before = asked(file)
+    assert PIPELINE.count(old) == 1
+    file.write_text(PIPELINE.replace(old, new))
+    assert not asked(file) <= before
+
+
+@pytest.mark.parametrize("name", ["tools.py", "beside.py", "deep/er.py", "serve.sh", "tell.sh"])
+def test_code_that_changed_asks_again(name: str, tmp_path: Path) -> None:
+    file = write(tmp_path)
+    before = asked(file)
+    with (tmp_path / name).open("a") as code:
+        code.write("\n# another")
+    assert not asked(file) <= before
+
+
+def test_prompts_and_what_is_not_run_ask_nothing_new_and_less_is_agreed_to(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    before = asked(file)
+    (tmp_path / "other.py").write_text("changed")
+    file.write_text(PIPELINE.replace("In a ", "With a ").replace("tone: plain", "tone: dry"))
+    assert asked(file) == before
+    file.write_text(PIPELINE.replace("  - {id: more", "  # - {id: more"))
+    assert asked(file) < before
+    file.write_text("steps: [{id: a, uses: prompt, with: {template: x}}]\n")
+    assert asked(file) == frozenset()
+
+
+def test_what_an_inner_pipeline_is_given_counts(tmp_path: Path) -> None:
+    outer = "steps: [{id: a, uses: pipeline, with: {file: inner.yaml, inputs: {what: ls}}}]\n"
+    (tmp_path / "inner.yaml").write_text(
+        "inputs: {what: str}\nsteps: [{id: a, uses: run, with: {command: ['{{ inputs.what }}']}}]\n"
+    )
+    file = tmp_path / "p.yaml"
+    file.write_text(outer)
+    before = asked(file)
+    file.write_text(outer.replace("ls", "rm"))
+    assert not asked(file) <= before
+
+
+def test_a_run_refuses_code_that_changed_since_it_was_agreed_to(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text("steps: [{id: a, uses: './f.py:one', with: {}}]\nreturns: steps.a.result\n")
+    code = tmp_path / "f.py"
+    code.write_text("def one() -> int: return 1")
+    agreed = asked(file)
+    allowed = replace(settings(tmp_path), allow=frozenset(["tool"]))
+
+    def ran() -> object:
+        return asyncio.run(
+            run_async(file, settings=allowed, local=True, pool=FakePool(), agreed=agreed)
+        ).returns
+
+    assert ran() == 1
+    code.write_text("def one() -> int: return 2")
+    with pytest.raises(PipelineError) as caught:
+        ran()
+    assert str(caught.value) == (
+        f"{file}:1:23: the pipeline wants to call the Python function './f.py:one', and this "
+        f"file has no consent for that.\n"
+        f"       1 | steps: [{{id: a, uses: './f.py:one', with: {{}}}}]\n"
+        f"         |                       ^^^^^^^^^^^^\n"
+        f"  If you trust it: `paddock allow '{file}'`."
+    )
