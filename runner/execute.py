@@ -208,6 +208,8 @@ class _Journey:
         self._tally.tell(step.id, "", "running")
         scope_id = self._work.scope_id(step.id, self._outer)
         record, outputs = await self._in_turn(step, scope_id)
+        if outputs is not None and step.inner is None and not is_reading(step):
+            self._tally.acted(step.id)
         self._keep_marks(record.marks())
         if record.outputs.written:
             self.blocks.items.record_made(record)
@@ -350,6 +352,11 @@ class _Journey:
         if walker.blocks.partial:
             self.blocks.partial.add(step.id)
         return returns
+
+
+def is_reading(step: BoundStep) -> bool:
+    """Return whether a step changes nothing, but for files that are told by themselves."""
+    return step.kind.is_pure or step.uses in ("files.read", "files.write", "search")
 
 
 def _state_of(node: BoundNode, outputs: Any) -> PrefectState:

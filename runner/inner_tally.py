@@ -64,6 +64,15 @@ class InnerTally(Tally):
         """Keep the name of a file that was made or changed."""
         self._outer.wrote(path)
 
+    def removed(self, n: int) -> None:
+        """Count outputs that were removed."""
+        self._outer.removed(n)
+
+    def acted(self, step: str) -> None:
+        """Keep that a step outside of blocks may have changed something."""
+        if self._item is None:
+            self._outer.acted(f"{self._step}.{step}")
+
     def unexpected(self, where: str, error: BaseException) -> None:
         """Keep the traceback of an error that nobody foresaw."""
         self._outer.unexpected(f"{self._step}: {where}", error)

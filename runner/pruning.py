@@ -192,6 +192,7 @@ class Pruning:
 
     def _tell(self, removal: _Removal, renamed: Mapping[str, str]) -> None:
         note = self._tally.note
+        self._tally.removed(len(removal.removed) + sum(removal.rows.values()))
         if renamed:
             pairs = [f"{old} → {new}" for old, new in renamed.items()]
             note(f"renamed, so what was made of them goes by the new name: {_some(pairs)}")

@@ -86,6 +86,10 @@ class Report:
     notes: tuple[str, ...] = ()
     written: tuple[str, ...] = ()
     """Files that were made or changed, absolute, in the order of writing."""
+    n_removed: int = 0
+    """Files and rows that were removed, since what they were made of is gone."""
+    acted: tuple[str, ...] = ()
+    """Steps outside of blocks that may have changed something else: commands, functions, moves."""
     message: str | None = None
     """Why the run as a whole failed or stopped, one sentence."""
     log: str | None = None
@@ -109,6 +113,10 @@ class Report:
             quarantined = [item for item in quarantined if not item.is_known]
         return 3 if quarantined else 0
 
+    def done_in_words(self) -> str:
+        """Say what the run did of which no item tells."""
+        return done_in_words(self.status, len(self.written), self.n_removed, len(self.acted))
+
     def as_json(self) -> dict[str, Any]:
         """Give the keys that machines read; `message` only when the run stopped early."""
         answer = {
@@ -127,6 +135,23 @@ class Report:
             "returns": self.returns,
         }
         return answer if self.message is None else {**answer, "message": self.message}
+
+
+def done_in_words(status: str, n_written: int, n_removed: int, n_acted: int) -> str:
+    """Say what a run did of which no item tells; empty where it only came not far.
+
+    >>> done_in_words("completed", 2, 0, 1), done_in_words("completed", 0, 0, 0)
+    ('2 files written, 1 step done', 'nothing to do')
+    >>> done_in_words("failed", 0, 0, 0)
+    ''
+    """
+    parts = [
+        (n_written, "file written", "files written"),
+        (n_removed, "output removed", "outputs removed"),
+        (n_acted, "step done", "steps done"),
+    ]
+    told = ", ".join(f"{n:,} {one if n == 1 else many}" for n, one, many in parts if n)
+    return told or ("nothing to do" if status in ("completed", "quarantined") else "")
 
 
 _STATUS_CODES = {"failed": 1, "budget": 5, "interrupted": 130}

@@ -79,6 +79,7 @@ class Session:
         """Note how the run ended."""
         summary = {name: value for name, value in report.as_json().items() if name != "items"}
         summary["steps"] = report.steps
+        summary["done"] = [len(report.written), report.n_removed, len(report.acted)]
         summary["returns"] = None  # may be large, and may hold what the author wants kept nowhere
         row: dict[str, Any] = {"ended": time.time(), "status": report.status}
         row["summary"] = json.dumps(summary)

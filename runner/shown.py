@@ -47,7 +47,7 @@ def last_state(report: Report) -> PrefectState:
     PrefectState(type='COMPLETED', name='Completed', message='2 fresh')
     """
     # Where other machines did the work, they counted, and the message says so.
-    words = counted(report.counts) or report.message or "nothing to do"
+    words = counted(report.counts) or report.message or report.done_in_words() or report.status
     if report.status == "failed":
         return PrefectState("FAILED", "Failed", report.message or words)
     if report.status == "interrupted":

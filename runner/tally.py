@@ -51,6 +51,8 @@ class Tally:
         self._steps: dict[str, StepSum] = {}
         self._notes: dict[str, None] = {}
         self._written: dict[str, None] = {}
+        self._n_removed = 0
+        self._acted: dict[str, None] = {}
 
     @property
     def n_tokens(self) -> int:
@@ -104,6 +106,14 @@ class Tally:
         """Keep the name of a file that was made or changed."""
         self._written[path] = None
 
+    def removed(self, n: int) -> None:
+        """Count outputs that were removed."""
+        self._n_removed += n
+
+    def acted(self, step: str) -> None:
+        """Keep that a step outside of blocks may have changed something."""
+        self._acted[step] = None
+
     def unexpected(self, where: str, error: BaseException) -> None:
         """Keep the traceback of an error that nobody foresaw in the run's log."""
         if self._log is None:
@@ -150,6 +160,8 @@ class Tally:
             returns=self.secrets.redacted(returns),
             notes=tuple(self._notes),
             written=tuple(self._written),
+            n_removed=self._n_removed,
+            acted=tuple(self._acted),
             message=message and self.secrets.redact(message),
             log=str(self._log) if self._has_log else None,
             steps=self._by_step(),

@@ -121,7 +121,7 @@ def _watch_table(look: Any) -> None:
 
 def _watch_lines(look: Any, *, as_json: bool) -> None:
     """Write a line when a run begins and when it ends; those that ended before are not told."""
-    from .history_text import counts
+    from .history_text import done
 
     seen: dict[tuple[Path, str], str] = {}
     said: set[str] = set()
@@ -141,14 +141,11 @@ def _watch_lines(look: Any, *, as_json: bool) -> None:
             if as_json:
                 console.say_json(past.as_json())
             else:
-                after = f": {counts(_counts(past))}" if past.summary else ""
+                words = done(past)
+                after = f": {words}" if words else ""
                 console.say(f"{past.row.run} of {past.row.pipeline} {past.status}{after}")
         is_first = False
         time.sleep(EVERY_S)
-
-
-def _counts(past: Past) -> dict[str, int]:
-    return dict(past.summary.get("counts") or {})
 
 
 def logs(

@@ -9,6 +9,7 @@ from typing import Any
 from paddock.runner.display import console
 from paddock.runner.history.past import Past
 from paddock.runner.ledger.entries import ItemRow
+from paddock.runner.report import done_in_words
 
 HEAD = ("RUN", "PIPELINE", "STATUS", "STARTED", "TOOK", "ITEMS", "BY", "")
 _DONE = ("new", "changed", "stale")
@@ -30,7 +31,7 @@ def _row(past: Past, progress: str, now: float, host: str) -> tuple[str, ...]:
         past.status,
         console.ago(now - row.started),
         took(past, now),
-        progress or (counts(past.summary.get("counts") or {}) if past.summary else ""),
+        progress or done(past),
         by,
         _short(past.message or "" if past.status not in ("completed", "quarantined") else ""),
     )
@@ -43,6 +44,16 @@ def took(past: Past, now: float) -> str:
     return console.duration(past.row.ended - past.row.started) if past.row.ended else ""
 
 
+def done(past: Past) -> str:
+    """Write what a run did; empty where that is not known, or nothing was done."""
+    summary = past.summary
+    if not summary:
+        return ""
+    n_written, n_removed, n_acted = summary.get("done") or (0, 0, 0)
+    told = counts(summary.get("counts") or {})
+    return told or done_in_words(past.status, n_written, n_removed, n_acted)
+
+
 def counts(counted: Mapping[str, Any]) -> str:
     """Write what became of the items.
 
@@ -52,7 +63,7 @@ def counts(counted: Mapping[str, Any]) -> str:
     done = sum(int(counted.get(state) or 0) for state in _DONE)
     others = ((state, int(counted.get(state) or 0)) for state in counted if state not in _DONE)
     parts = [("done", done), *others]
-    return ", ".join(f"{n:,} {state}" for state, n in parts if n) or "nothing to do"
+    return ", ".join(f"{n:,} {state}" for state, n in parts if n)
 
 
 def head(past: Past, now: float) -> str:
@@ -68,7 +79,7 @@ def head(past: Past, now: float) -> str:
     ]
     if summary:
         calls = console.counted(int(summary.get("calls") or 0), "model call")
-        lines.append(f"  {counts(summary.get('counts') or {})}; {calls}")
+        lines.append("  " + "; ".join(part for part in (done(past), calls) if part))
     if past.message:
         lines.append(f"  {console.message(past.message)}")
     return "\n".join(console.clean(line) for line in lines)

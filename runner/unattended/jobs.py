@@ -87,7 +87,7 @@ def tell_end(job: Job, end: End, ending: Ending, next_: Done | GoOn) -> None:
     elif end.report is not None:
         counts = ", ".join(f"{n} {state}" for state, n in end.report.counts.items() if n)
         is_told = end.report.message and not counts  # by the machines that did it, say
-        words = counts or ("" if is_told else "nothing to do")
+        words = counts or ("" if is_told else end.report.done_in_words())
         message = f": {end.report.message}" if end.report.message else ""
         what = f"{end.report.status}{f' ({words})' if words else ''}{message}"
     else:

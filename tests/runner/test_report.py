@@ -1,0 +1,76 @@
+"""What a run is said to have done: "nothing to do" only where nothing was done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from paddock.runner import run
+from paddock.runner.commands.history_text import done
+from paddock.runner.history.past import history
+from paddock.runner.history.places import places
+from paddock.runner.report import Report
+from paddock.runner.shown import last_state
+from tests.fakes.pool import FakePool
+from tests.runner.world import World, settings
+
+ONE_FILE = """\
+name: one
+steps:
+  - {id: note, uses: files.write, with: {path: out/note.txt, text: Hello.}}
+"""
+COPIES = """\
+name: copies
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - uses: files.write
+        with: {path: "out/{{ doc.relpath }}", text: "{{ steps.text.text }}"}
+"""
+OUTSIDE = """\
+name: outside
+steps:
+  - {id: told, uses: run, with: {command: [touch, told]}}
+"""
+
+
+def said(world: World, report: Report) -> tuple[str, str]:
+    """Return how Prefect shows the end of a run, and how the list of runs does."""
+    latest = history(places([world.folder]), limit=1).runs[0]
+    return last_state(report).message, done(latest)
+
+
+def test_a_file_that_is_written_outside_of_blocks_is_told(tmp_path: Path) -> None:
+    world = World(tmp_path, ONE_FILE)
+    assert said(world, world.run()) == ("1 file written", "1 file written")
+    assert said(world, world.run()) == ("nothing to do", "nothing to do")
+
+
+def test_a_command_that_was_run_is_told(tmp_path: Path) -> None:
+    world = World(tmp_path, OUTSIDE)
+    allowed = replace(settings(tmp_path), allow=frozenset({"run"}))
+    report = run(world.file, pool=FakePool(), settings=allowed, local=True)
+    assert (tmp_path / "told").exists()
+    assert said(world, report) == ("1 step done", "1 step done")
+
+
+def test_outputs_that_were_removed_are_told(tmp_path: Path) -> None:
+    world = World(tmp_path, COPIES)
+    world.documents(2)
+    world.write("keep/.keep", "")
+    world.run()
+    for number in range(2):
+        (tmp_path / f"inbox/{number}.txt").unlink()
+    assert said(world, world.run())[0] == "2 deleted"
+    assert said(world, world.run(prune=True)) == ("2 outputs removed", "2 outputs removed")
+    assert said(world, world.run(prune=True)) == ("nothing to do", "nothing to do")
+
+
+def test_a_run_that_failed_or_was_stopped_is_not_said_to_have_had_nothing_to_do() -> None:
+    for status in ("failed", "interrupted", "budget"):
+        report = Report("r", "p", status, {})
+        assert report.done_in_words() == ""
+        assert last_state(report).message == status
