@@ -23,6 +23,7 @@ from paddock.engine.gotemplate.meter import DEADLINE_S, MAX_ALL_CHARS, MAX_CHARS
 MAX_VALUES = 1_000_000  # of one list or mapping, those within it counted too
 MAX_WIDTH = 10_000  # of what is filled up with spaces
 MAX_BITS = 4096  # of a whole number
+MAX_WRAP_CHARS = 100_000  # `wordwrap(1)` of a word takes 0.1 s for so many, and 13 s for a million
 
 _WIDTH = re.compile(r"\d{4,}|\*|\{[^{}]*\{")
 """In a format: a width that is large, or that is told elsewhere."""
@@ -153,6 +154,8 @@ class Sandbox(SandboxedEnvironment):
         """Refuse what would make too much of a text."""
         if name in _FILLING:
             _check_widths(others)
+            if name == "wordwrap" and len(text) > MAX_WRAP_CHARS:
+                raise TooMuch(f"it wraps a text of more than {MAX_WRAP_CHARS:,} characters")
         elif name in ("format", "format_map"):
             _check_format(text)
         elif name == "join" and len(text) > MAX_WIDTH:

@@ -37,6 +37,7 @@ BIG = "{% set ns = namespace(x='ab') %}{% for _ in range(60) %}"
         ("{{ 'x' | indent(1000000000) }}", "widths above 10,000 are not possible here"),
         ("{{ {'a': 1} | tojson(indent=1000000000) }}",
          "widths above 10,000 are not possible here"),
+        ("{{ ('x' * 1000000) | wordwrap(1) }}", "it wraps a text of more than 100,000 characters"),
         ("{{ '%1000000000d' % 1 }}", "large widths in a format are not possible here"),
         ("{{ '%*d' % (1000000000, 1) }}", "large widths in a format are not possible here"),
         ("{{ '%1000000000d' | format(1) }}", "large widths in a format are not possible here"),
