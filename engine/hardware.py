@@ -11,9 +11,9 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 GpuKind = Literal["cuda", "rocm", "metal"]
@@ -131,24 +131,62 @@ def _usable_processors(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     return max(1, n_usable)
 
 
-def read_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> Memory:
-    """Read total and free memory, the smaller of the machine's and the container's."""
+def read_memory(
+    cgroup: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> Memory:
+    """Read total and free memory: the machine's, or less where a container or a scope has less."""
     import psutil
 
     seen = psutil.virtual_memory()
     total, free = int(seen.total), int(seen.available)
-    limit = _text_of(cgroup / "memory.max").strip()
-    if limit.isdigit() and int(limit) < total:
-        total = int(limit)
-        free = min(free, total - _used_bytes(cgroup))
+    for folder, files in _memory_groups(cgroup, _text_of(own)):
+        limit = _text_of(folder / files.limit).strip()
+        if limit.isdigit() and int(limit) < seen.total:
+            total = min(total, int(limit))
+            free = min(free, int(limit) - _used_bytes(folder, files))
     return Memory(total, max(0, free))
 
 
-def _used_bytes(cgroup: Path) -> int:
-    """Tell what a container uses, without the file cache that the kernel gives back."""
-    used = _text_of(cgroup / "memory.current").strip()
-    stat = dict(line.split() for line in _text_of(cgroup / "memory.stat").splitlines())
-    cached = sum(int(stat.get(name, 0)) for name in ("inactive_file", "active_file"))
+@dataclass(frozen=True, slots=True)
+class _MemoryFiles:
+    """What the files of a control group are called."""
+
+    limit: str
+    used: str
+    cached: tuple[str, str]
+    """Lines of `memory.stat`."""
+
+
+_V1 = _MemoryFiles(
+    "memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")
+)
+_V2 = _MemoryFiles("memory.max", "memory.current", ("inactive_file", "active_file"))
+
+
+def _memory_groups(cgroup: Path, own: str) -> Iterator[tuple[Path, _MemoryFiles]]:
+    """Yield the control groups that bound this process, each with those around it.
+
+    `own` is the text of /proc/self/cgroup: `0::/a/b` in version 2, `4:memory:/a/b` in version 1. A
+    container may see its own group at the top, whatever the text says.
+    """
+    places = {"": PurePosixPath("/"), "memory": PurePosixPath("/")}
+    for line in own.splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        name = "memory" if "memory" in controllers.split(",") else controllers
+        if name in places:
+            places[name] = PurePosixPath(path)
+    for name, files in (("", _V2), ("memory", _V1)):
+        top, place = cgroup / name, places[name]
+        for around in (place, *place.parents):
+            yield top / str(around).lstrip("/"), files
+
+
+def _used_bytes(folder: Path, files: _MemoryFiles) -> int:
+    """Return what a control group uses, without the file cache that the kernel gives back."""
+    used = _text_of(folder / files.used).strip()
+    stat = dict(line.split() for line in _text_of(folder / "memory.stat").splitlines())
+    cached = sum(int(stat.get(name, 0)) for name in files.cached)
     return (int(used) if used.isdigit() else 0) - cached
 
 

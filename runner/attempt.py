@@ -28,6 +28,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.steps.roots import OutsideRoots
 from paddock.steps.step import StepError, StepSkipped, Tools
+from paddock.steps.time_limits import time_limit
 
 from .binding.bound import BoundStep
 from .binding.parameters import BindError
@@ -155,7 +156,7 @@ async def _once(
     # A model's time counts from when the pool takes the request, so the pool enforces it.
     limit_s = None if step.kind.roles else step.timeout.total_s
     try:
-        async with asyncio.timeout(limit_s):
+        async with time_limit(limit_s):
             output = await kind.run(params, tools)
     except TimeoutError as error:
         if limit_s is None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.request import Pool
+from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from paddock.steps.stores.opened import OpenStores
 
 from .binding.bound import BoundPlan
@@ -210,6 +211,8 @@ async def opened(
             )
         )
         hands = None if is_plan else await stack.enter_async_context(opened_hands(tally))
+        readers = ReaderPool(ReaderLimits(settings.read_timeout_s, settings.read_memory_bytes))
+        stack.push_async_callback(asyncio.to_thread, readers.close)
         stores = OpenStores(bound.roots.base, tally.note)
         stack.push_async_callback(stores.close)
         runs = shares.runs if shares else None
@@ -225,7 +228,7 @@ async def opened(
             await suspects.look()
         toolbox = Toolbox(
             bound, served, ledger, index, digests, tally, options, shares, stores, hands, tape,
-            shares.fence if shares is not None else None, suspects,
+            shares.fence if shares is not None else None, suspects, readers=readers,
         )  # fmt: skip
         speeds = _speeds(settings) if is_plan and pool is None else None
         counts_exactly = pool is not None or not settings.pool_urls

@@ -59,6 +59,10 @@ class Settings:
     """What pipelines may reach besides files and models: `network`, `run`, `secrets` and so on."""
     ledger_url: str = field(default="", repr=False)
     """A PostgreSQL database that several machines share; empty: a file beside each pipeline."""
+    read_timeout_s: float = 120.0
+    """So long a document may take for each of its pages or parts."""
+    read_memory_bytes: int | None = None
+    """What reading one document may take; None: what this machine has room for."""
     unattended: UnattendedSettings = field(default_factory=UnattendedSettings)
     is_debug: bool = False
     """Log each request, load and eviction of the service."""
@@ -143,6 +147,8 @@ NAMES: Mapping[str, _Name] = {
     "pool_wait": _Name(values.seconds, "pool_wait_s"),
     "allow": _Name(values.consents, "allow"),
     "ledger": _Name(values.text, "ledger_url", is_secret=True),
+    "read_timeout": _Name(values.seconds, "read_timeout_s"),
+    "read_memory": _Name(values.size, "read_memory_bytes"),
     "service_idle": _Name(values.seconds, "unattended.service_idle_s"),
     "up_host": _Name(partial(address, port=UP_PORT), "unattended.address", flag="listen"),
     "work_pool": _Name(values.text, "unattended.work_pool"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.request import ModelSpec, Pool, Role
-from paddock.steps.step import NoStores, NoToolset, StepError, Tools
+from paddock.steps.step import NoStores, NoToolset, Readers, StepError, Tools
 from paddock.steps.storage import ItemName
 from paddock.steps.stores.opened import OpenStores
 from paddock.steps.toolset import Memo, Toolset
@@ -188,6 +188,8 @@ class Toolbox:
     """None where nothing is begun, such as while planning."""
     solitude: Solitude = field(default_factory=Solitude)
     """Where an item is alone that may end the process."""
+    readers: Readers | None = None
+    """The processes in which documents are read."""
 
     def outputs(self, scope: str, key: str) -> ItemOutputs:
         """Give what notes the files of one item."""
@@ -212,7 +214,7 @@ class Toolbox:
         memo: Memo = LedgerMemo(self.ledger, self.tally, caller)
         toolset: Toolset = NoToolset()
         if self.hands is not None:
-            toolset = ItemToolset(self.bound, self.hands, memo)
+            toolset = ItemToolset(self.bound, self.hands, memo, self.readers)
         if self.tape is not None:
             memo, toolset = self.tape.memo(memo), self.tape.toolset(toolset)
         return Tools(
@@ -229,4 +231,5 @@ class Toolbox:
             untrusted=step.untrusted,
             toolset=toolset,
             memo=memo,
+            readers=self.readers,
         )

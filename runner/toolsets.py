@@ -17,7 +17,8 @@ from paddock.pipelines.errors import known
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.quantities import seconds
 from paddock.steps.places import place
-from paddock.steps.step import StepError
+from paddock.steps.step import Readers, StepError
+from paddock.steps.time_limits import time_limit
 from paddock.steps.toolset import BoundTool, Memo, ToolResult
 
 from .binding.bound import BoundPlan
@@ -75,10 +76,11 @@ async def opened_hands(tally: Tally) -> AsyncIterator[Hands]:
 class ItemToolset:
     """Implements `paddock.steps.toolset.Toolset` for one step of one item."""
 
-    def __init__(self, bound: BoundPlan, hands: Hands, memo: Memo) -> None:
+    def __init__(self, bound: BoundPlan, hands: Hands, memo: Memo, readers: Readers | None) -> None:
         self._bound = bound
         self._hands = hands
         self._memo = memo
+        self._readers = readers
 
     async def tool(
         self, name: str, server: str | None = None, options: Mapping[str, Any] | None = None
@@ -118,7 +120,7 @@ class ItemToolset:
         if named.kind == "built-in":
             from paddock.steps.toolbox import builtin
 
-            return builtin.bound(name, options, self._bound.roots)
+            return builtin.bound(name, options, self._bound.roots, self._readers)
         if options:
             raise StepError(f"the tool '{name}' has no option '{next(iter(options))}'.")
         if named.kind == "server":
@@ -212,7 +214,7 @@ async def _in_time(tool: Tool, args: Mapping[str, Any]) -> ToolResult:
 
 async def _within_time(tool: Tool, args: Mapping[str, Any]) -> ToolResult:
     try:
-        async with asyncio.timeout(tool.timeout_s):
+        async with time_limit(tool.timeout_s):
             return await tool.do(args)
     except TimeoutError:
         of = f" of the MCP server '{tool.server}'" if tool.server else ""

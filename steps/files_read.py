@@ -10,7 +10,6 @@ from pydantic import Field, field_validator
 from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.readers import plugins
 from paddock.steps.readers.kinds import MEDIA_TYPES
-from paddock.steps.readers.pages import Page
 
 from .places import place, shown
 from .step import Output, Params, StepSkipped, Tools
@@ -74,6 +73,13 @@ class FilesReadParams(Params):
         return value
 
 
+class Page(Output):
+    """The text of one page; a document without pages has one."""
+
+    number: int
+    text: str
+
+
 class FilesReadOutput(Output):
     """Outputs of `files.read`."""
 
@@ -119,6 +125,7 @@ class FilesRead:
         path = place(tools.roots, params.path)
         document = await documents.load(
             path,
+            readers=tools.readers,
             kind=None if params.type == "auto" else params.type,
             encoding=params.encoding,
             max_bytes=params.max_bytes,

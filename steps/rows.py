@@ -17,6 +17,7 @@ FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", 
 """What is written, by the end of the file's name."""
 
 _MOST_ROWS = 1_000_000
+_MOST_PARTS = 2_000_000  # objects and lists of JSON, which take 64 to 232 bytes each
 _DELIMITERS = (",", ";", "\t", "|")
 _SAMPLE_ROWS = 50
 _HALF, _HALF_ESCAPED = re.compile("[\ud800-\udfff]"), re.compile(r"\\u[dD][89a-fA-F]")
@@ -94,7 +95,7 @@ def _from_csv(text: str, delimiter: str, columns: Sequence[str] | None, has_head
     else:
         names, body, wanted = list(columns or ()), lines, None
         names = names or [f"column_{n}" for n in range(1, len(lines[0][1]) + 1)]
-    return _picked(list(_named(names, body)), names, wanted)
+    return _picked(list(_named(names, body, max(len(text), _MOST_ROWS))), names, wanted)
 
 
 def _cells(
@@ -119,9 +120,13 @@ def _cells(
         if row and not (len(row) == 1 and not row[0].strip()):
             n += 1
             if n > n_most:
-                raise NoRows(f"has more than {_MOST_ROWS:,} rows, which are not read at once")
+                raise _too_many()
             yield begins, row
         begins = reader.line_num + 1 + n_before
+
+
+def _too_many() -> NoRows:
+    return NoRows(f"has more than {_MOST_ROWS:,} rows, which are not read at once")
 
 
 def _delimiter(text: str) -> str:
@@ -153,7 +158,14 @@ def _header(cells: Sequence[str]) -> list[str]:
     return names
 
 
-def _named(names: Sequence[str], body: Sequence[tuple[int, list[str]]]) -> Iterator[dict[str, Any]]:
+def _named(
+    names: Sequence[str], body: Sequence[tuple[int, list[str]]], most_cells: int
+) -> Iterator[dict[str, Any]]:
+    """Yield rows by name, short ones filled up: to no more cells than such a text could hold."""
+    if len(names) * len(body) > most_cells:
+        n = len(names) * len(body)
+        what = f"has {len(body):,} rows of {len(names):,} columns, most of them empty"
+        raise NoRows(f"{what}: {n:,} cells", "Name the columns that are there.")
     for line, cells in body:
         if len(cells) > len(names):
             remedy = "Quote the cells that have the delimiter in them."
@@ -164,9 +176,13 @@ def _named(names: Sequence[str], body: Sequence[tuple[int, list[str]]]) -> Itera
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
+    n = 0
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
+        n += 1
+        if n > _MOST_ROWS:
+            raise _too_many()
         try:
             row = _value(line)
         except json.JSONDecodeError as error:
@@ -189,6 +205,8 @@ def _list(text: str) -> Iterator[dict[str, Any]]:
         raise NoRows(f"is no valid JSON: {_why_not(error)}") from error
     if not isinstance(rows, list):
         raise NoRows("holds no list of rows", "Read a JSON file of another form with `files.read`.")
+    if len(rows) > _MOST_ROWS:
+        raise _too_many()
     for index, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise NoRows(f"holds a list whose element {index} is no object `{{…}}`")
@@ -196,11 +214,13 @@ def _list(text: str) -> Iterator[dict[str, Any]]:
 
 
 class _Impossible(ValueError):
-    """A number that JSON cannot have."""
+    """What JSON cannot have, or has far too much of."""
 
 
 def _value(text: str) -> Any:
     """Read a value of JSON; half a character, which no text can have, becomes U+FFFD."""
+    if len(text) > _MOST_PARTS and text.count("{") + text.count("[") > _MOST_PARTS:
+        raise _Impossible(f"it has more than {_MOST_PARTS:,} objects and lists")
     value = json.loads(text, parse_constant=_constant, parse_float=_float)
     if not _HALF_ESCAPED.search(text):
         return value

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from paddock.pipelines.quantities import Tokens
-from paddock.steps.readers.pages import Page, joined, starts
+from paddock.steps.files_read import Page
+from paddock.steps.readers.pages import joined, starts
 
 from .step import Output, Params, Tools
 

@@ -6,7 +6,7 @@ Knows no runner and no Prefect. A step of one's own is registered under the entr
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
@@ -18,6 +18,9 @@ from .storage import EmbedModel, ItemName, Store, Stores
 from .toolset import BoundTool, Memo, NoMemo, Toolset
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from threading import Event
+
     from paddock.engine.request import ModelSpec, Pool, Priority, Role
 
 
@@ -249,6 +252,16 @@ class Foreseen:
     n_known: int
 
 
+class Readers(Protocol):
+    """Reads documents in processes of their own: `paddock.steps.readers.reader_pool`."""
+
+    def submit(
+        self, request: Any, is_unwanted: Event | None = None, begun: Callable[[], None] = ...
+    ) -> Future[Any]:
+        """Read a document as soon as a process is free; `begun` is called when it is."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Tools:
     """What a step may use besides its parameters."""
@@ -277,6 +290,8 @@ class Tools:
     """Vector stores on the disk."""
     item: ItemName = field(default_factory=ItemName)
     """For whom the step works."""
+    readers: Readers | None = None
+    """The processes in which documents are read; None: one is started for each document."""
     untrusted: tuple[str, ...] = ()
     """What its parameters were filled in with that others wrote, such as `steps.text.text`:
     documents, what tools and commands gave, and all that was made of these."""

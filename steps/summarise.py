@@ -196,7 +196,7 @@ async def _material(params: SummariseParams, tools: Tools) -> _Material:
     text, pages = params.text or "", tuple[str, ...]()
     if params.file is not None:
         path = place(tools.roots, params.file)
-        document = await documents.load(path, max_bytes=DEFAULT_MAX_BYTES)
+        document = await documents.load(path, readers=tools.readers, max_bytes=DEFAULT_MAX_BYTES)
         for note in document.notes:
             tools.log.note(note)
         documents.refuse_empty(document, path)

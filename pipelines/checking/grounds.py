@@ -10,7 +10,7 @@ from .meanings import said_in, stock_of
 
 # What numbers an answer and says nothing: list markers, citations, pages.
 _MARKERS = re.compile(
-    r"^\s*\d{1,3}[.)]\s|\[(?:p\.\s?)?\d+(?:\s?[,;\u2013-]\s?\d+)*\]", re.MULTILINE
+    r"^[^\S\n]*\d{1,3}[.)]\s|\[(?:p\.\s?)?\d+(?:\s?[,;\u2013-]\s?\d+)*\]", re.MULTILINE
 )
 _CITED = re.compile(r"\[(\d+(?:\s?[,;\u2013-]\s?\d+)*)\]")
 _MOST_CITED = 1000

@@ -8,7 +8,9 @@ from typing import Any
 from .leaves import text_of
 
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+(?:['\u2019.,:/@-]\w+)*")
-_SENTENCE = re.compile(r"[.!?…]+[\"'\u201d\u2019»)\]]*(?=\s|$)|[\u3002\uff01\uff1f]+|\n{2,}")
+_SENTENCE = re.compile(
+    r"(?<![.!?…])[.!?…]+[\"'\u201d\u2019»)\]]*(?=\s|$)|[\u3002\uff01\uff1f]+|\n{2,}"
+)
 
 
 def words(value: Any, least: int | None = None, most: int | None = None) -> int | str | None:

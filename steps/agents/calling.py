@@ -18,6 +18,7 @@ from pydantic import Field
 from paddock.engine.request import ToolCall
 from paddock.steps.places import place
 from paddock.steps.step import Output, StepError, Tools
+from paddock.steps.time_limits import time_limit
 from paddock.steps.toolset import BoundTool, ToolResult
 
 from .offering import Offer
@@ -210,7 +211,7 @@ class _SaidNo(Exception):
 async def _within_time(tool: BoundTool, arguments: Mapping[str, Any]) -> ToolResult:
     """Call a tool; that it is late or cannot be run is a result as well: the model goes on."""
     try:
-        async with asyncio.timeout(tool.timeout_s + _GRACE_S):
+        async with time_limit(tool.timeout_s + _GRACE_S):
             return await tool.call(dict(arguments))
     except TimeoutError:
         return ToolResult(f"It gave no result within {tool.timeout_s:g} s.", is_error=True)

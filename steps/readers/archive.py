@@ -15,7 +15,12 @@ MOST_BYTES = 512 * 1024 * 1024  # of a whole document, unpacked; a bomb of 40 KB
 MOST_MARKUP_BYTES = 64 * 1024 * 1024
 _MARKUP = (".xml", ".rels", ".opf", ".ncx", ".xhtml", ".html", ".htm")
 AS_PDF = "Save it as PDF, whose pictures are read with the extra 'paddock-llm[ocr]'."
+_BOMBS = {
+    "amplification factor": "has entities that unfold to far more than the file holds",
+    "Excessive depth": "is nested too deeply",
+}
 _MOST_ENTRIES = 20_000
+_PIECE_BYTES = 1024 * 1024
 _ENCRYPTED = 0x1
 
 
@@ -23,12 +28,14 @@ def opened(file: BinaryIO, what: str, streamed: tuple[str, ...] = ()) -> zipfile
     """Open an archive whose entries are few, small enough and not encrypted.
 
     `what` names the kind in errors: "a Word document"; `streamed` are the beginnings of names of
-    markup that is never read whole. An entry never unpacks to more than it says of itself; so it
-    is enough to add up what they say.
+    markup that is never read whole. An entry never yields more than it says of itself; so it is
+    enough to add up what they say, once Python inflates by pieces and stops there.
 
     Raises:
         Unreadable: with the reason.
     """
+    # A whole entry would be inflated at once, and cut to its declared size only then.
+    zipfile.ZipExtFile.MAX_N = _PIECE_BYTES
     try:
         archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
@@ -78,5 +85,8 @@ def is_installed() -> bool:
 
 def damaged(what: str, error: Exception) -> Unreadable:
     """Word what a library says of a file that it cannot read."""
+    for word, meant in _BOMBS.items():
+        if word in str(error):
+            return Unreadable(f"is not read: its XML {meant}")
     words = " ".join(str(error).split()).replace(" ,", ",")[:120]
     return Unreadable(f"is damaged or not {what} ({type(error).__name__}: {words})")

@@ -3,92 +3,92 @@
 from __future__ import annotations
 
 import asyncio
-import stat
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from concurrent.futures import Future
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
-from typing import BinaryIO, Literal
+from typing import Any, Literal
 
 from paddock.steps.places import refusal, shown
-from paddock.steps.step import StepError
+from paddock.steps.step import Readers, StepError
+from paddock.steps.time_limits import not_counted
 
-from . import archive, plain, plugins
-from . import ocr as ocr_
-from .kinds import HEAD_BYTES, MEDIA_TYPES, NotADocument, is_parsed, kind_of, named_type
-from .reader import Abandoned, Document, ReadsFile, Unreadable
+from . import archive, ocr, plugins, reading
+from .reader import Document, Unreadable
+from .reader_pool import Missing, ReaderPool, Request, SystemRefused
 
-_MOST_AT_ONCE = 4  # documents that are parsed; each may need some hundred MB
-_SLOW_FROM_BYTES = 256 * 1024
+_MOST_PAGE_BYTES = 64 * 1024 * 1024
 
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """How to read. Implements `paddock.steps.readers.reader.Wish`."""
-
-    kind: str | None = None
-    """None finds it out by content and name."""
-    encoding: str = "auto"
-    ocr: bool = True
-    is_unwanted: Event = field(default_factory=Event)
-
-    def check(self) -> None:
-        """Go on, or not.
-
-        Raises:
-            Abandoned: nobody waits for this document any more.
-        """
-        if self.is_unwanted.is_set():
-            raise Abandoned
-
-    def within(self, kind: str, file: BinaryIO) -> Document:
-        """Read a document of another kind that lies within this one.
-
-        Raises:
-            Unreadable: it cannot be read; the reason says why.
-        """
-        return _reader_of(kind)(file, self)
+__all__ = ["Document", "installed", "load", "page_text", "read", "refuse_empty"]
 
 
 async def load(
     path: Path,
     *,
+    readers: Readers | None,
     kind: str | None = None,
     encoding: str = "auto",
     max_bytes: int,
     ocr: bool = True,
 ) -> Document:
-    """Read a document, in a thread where that pays.
+    """Read a document: small texts here, all others in a process of `readers`.
+
+    `readers` None starts a process for this document alone.
 
     Raises:
         StepError: with the reason.
     """
-    wishes = Wishes(kind, encoding, ocr)
-    work = partial(_read, path, wishes, max_bytes)
-    if not is_slow(path, kind):
-        return work()
+    name = f"'{shown(path.name)}'"
     try:
-        return await asyncio.get_running_loop().run_in_executor(_threads(), work)
-    except asyncio.CancelledError:
-        wishes.is_unwanted.set()  # a thread cannot be cancelled; it ends at its next page
-        raise
+        small = reading.read_small(path, reading.Wishes(kind, encoding, ocr), max_bytes)
+        request = Request(path, kind, encoding, ocr, max_bytes)
+        found = small or await _in_process(request, readers)
+    except (OSError, Unreadable) as error:
+        raise _in_words(name, error) from error
+    return _named(found, path, name)
 
 
-def read(
-    path: Path, *, kind: str | None = None, encoding: str = "auto", max_bytes: int, ocr: bool = True
-) -> Document:
-    """Read a document; `kind` None finds it out by content and name.
+async def page_text(html: str, readers: Readers | None) -> str:
+    """Return what a reader sees of a page that was fetched, as Markdown.
 
     Raises:
         StepError: with the reason.
     """
-    return _read(path, Wishes(kind, encoding, ocr), max_bytes)
+    data = html.encode("utf-8", "replace")
+    request = Request(None, "html", "utf-8", False, _MOST_PAGE_BYTES, data)
+    try:
+        return (await _in_process(request, readers)).text
+    except (OSError, Unreadable) as error:
+        raise _in_words("the page", error) from error
+
+
+def read(path: Path, *, max_bytes: int) -> Document:
+    """Read a document in a process of its own, and wait for it.
+
+    Raises:
+        StepError: with the reason.
+    """
+    with closing(ReaderPool()) as readers:
+        return wait_for(readers.submit(Request(path, None, "auto", True, max_bytes)), path)
+
+
+def wait_for(job: Future[Document], path: Path) -> Document:
+    """Wait for a document that is being read.
+
+    Raises:
+        StepError: with the reason.
+    """
+    name = f"'{shown(path.name)}'"
+    try:
+        return _named(job.result(), path, name)
+    except (OSError, Unreadable) as error:
+        raise _in_words(name, error) from error
 
 
 def installed() -> tuple[str, ...]:
     """Name what else than this version decides a text: extras, plug-ins and their versions."""
-    extras = {"documents": archive.is_installed(), "ocr": ocr_.is_installed()}
+    extras = {"documents": archive.is_installed(), "ocr": ocr.is_installed()}
     return (*(name for name, is_there in extras.items() if is_there), *plugins.versions())
 
 
@@ -102,120 +102,49 @@ def refuse_empty(document: Document, path: Path) -> None:
         raise StepError(f"'{shown(path.name)}' {document.why_empty}.")
 
 
-def is_slow(path: Path, kind: str | None) -> bool:
-    """Tell whether reading may take long enough to be worth a thread (0.1 ms by itself)."""
-    if kind not in (None, *plain.KINDS) or (kind is None and is_parsed(path)):
-        return True
-    if kind is None and _plugin(path):
-        return True
+async def _in_process(request: Request, readers: Readers | None) -> Document:
+    """Wait for a process that is free, then for the document; only the latter takes its time."""
+    if readers is None:
+        own = ReaderPool()
+        try:
+            return await _in_process(request, own)
+        finally:
+            await asyncio.to_thread(own.close)
+    loop, is_begun, is_unwanted = asyncio.get_running_loop(), asyncio.Event(), Event()
+
+    def begun() -> None:
+        with suppress(RuntimeError):  # the loop has been closed
+            loop.call_soon_threadsafe(is_begun.set)
+
+    ended: asyncio.Future[Document] = asyncio.wrap_future(
+        readers.submit(request, is_unwanted, begun)
+    )
+    start = asyncio.ensure_future(is_begun.wait())
     try:
-        return path.stat().st_size > _SLOW_FROM_BYTES
-    except OSError:
-        return False
+        with not_counted():
+            waited: set[asyncio.Future[Any]] = {start, ended}
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        return await ended
+    finally:
+        is_unwanted.set()  # a thread cannot be cancelled: it kills the process, and ends
+        start.cancel()
+        ended.cancel()
 
 
-@cache
-def _threads() -> ThreadPoolExecutor:
-    """Give threads of our own: a scan of 500 pages must not keep the others' files waiting."""
-    return ThreadPoolExecutor(_MOST_AT_ONCE, thread_name_prefix="paddock-reader")
-
-
-def _read(path: Path, wishes: Wishes, max_bytes: int) -> Document:
-    """Read a document and put its name before what is said of it."""
-    name = f"'{shown(path.name)}'"
-    try:
-        size_bytes = _size_of_file(path, name)
-        if size_bytes > max_bytes:
-            raise StepError(
-                f"{name} has {size_bytes:,} bytes, and `max_bytes` allows {max_bytes:,}.",
-                remedy="Raise `max_bytes` to read it.",
-            )
-        found = _by_kind(path, wishes)
-    except OSError as error:
-        raise refusal(f"{name} cannot be read", error) from error
-    except NotADocument as error:
-        raise StepError(f"{name} is {error}.", remedy=error.remedy) from error
-    except Unreadable as error:
-        # An extra that is missing is a part of the item's hash (`installed`); what a plug-in
-        # lacks is not, so the item must not be given up.
-        lacks = isinstance(error, plugins.BrokenReader) and error.is_missing
-        kind: Literal["missing", "other"] = "missing" if lacks else "other"
-        raise StepError(f"{name} {error}.", remedy=error.remedy, kind=kind) from error
+def _named(found: Document, path: Path, name: str) -> Document:
+    """Put the document's name before what is said of it."""
     notes = tuple(f"{name}{note if note[:1] == ':' else f' {note}'}." for note in found.notes)
     return replace(found, title=found.title or path.stem, notes=notes)
 
 
-def _by_kind(path: Path, wishes: Wishes) -> Document:
-    plugin = wishes.kind or _plugin(path)
-    if plugin and plugin not in MEDIA_TYPES:
-        return _by_plugin(path, plugin)
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
-        if not head:  # which is no PDF, nor anything else
-            return Document(("",), "", MEDIA_TYPES.get(wishes.kind or "", named_type(path)))
-        kind = wishes.kind or kind_of(path, head)
-        if kind in plain.KINDS:
-            is_named = wishes.kind is not None
-            return plain.read(head + file.read(), kind, wishes.encoding, is_named=is_named)
-        file.seek(0)
-        return _reader_of(kind)(file, wishes)
-
-
-def _plugin(path: Path) -> str:
-    """Tell which plug-in reads a file; what we read ourselves is ours."""
-    suffix = path.suffix.lower()
-    if is_parsed(path) or suffix in plain.SUFFIXES or not plugins.names():
-        return ""
-    return plugins.by_suffix(suffix)
-
-
-def _by_plugin(path: Path, name: str) -> Document:
-    """Let a plug-in read; what it gives is looked at, for it is not ours."""
-    kind = plugins.load(name)
-    try:
-        document = kind().read(path)
-    except (Unreadable, OSError):
-        raise
-    except Exception as error:  # a plug-in may raise anything; it is told with its name
-        why = f"{type(error).__name__}: {error}"
-        is_missing = isinstance(error, ModuleNotFoundError)
-        raise plugins.BrokenReader(name, why, is_missing=is_missing) from error
-    if not isinstance(document, Document):
-        raise plugins.BrokenReader(name, "it gives no `Document`")
-    return replace(document, media_type=document.media_type or kind.media_type)
-
-
-def _reader_of(kind: str) -> ReadsFile:
-    """Give what reads a kind that is not plain text; its library is imported when it reads.
-
-    Raises:
-        Unreadable: nothing reads it.
-    """
-    match kind:
-        case "pdf":
-            from .pdf import read
-        case "docx":
-            from .docx_text import read
-        case "pptx":
-            from .pptx_text import read
-        case "xlsx":
-            from .xlsx_text import read
-        case "eml":
-            from .eml_text import read
-        case "epub":
-            from .epub_text import read
-        case "image":
-            from .image_text import read
-        case _:
-            raise Unreadable(f"is of a kind that nothing reads: `{kind}`")
-    return read
-
-
-def _size_of_file(path: Path, name: str) -> int:
-    """Give the size of a regular file; a pipe would make us wait for ever."""
-    facts = path.stat()
-    if stat.S_ISDIR(facts.st_mode):
-        raise StepError(f"{name} is a folder, not a document.")
-    if not stat.S_ISREG(facts.st_mode):
-        raise StepError(f"{name} is a device or a pipe, not a document.")
-    return facts.st_size
+def _in_words(name: str, error: OSError | Unreadable) -> StepError:
+    if isinstance(error, OSError):
+        return refusal(f"{name} cannot be read", error)
+    # An extra that is missing is a part of the item's hash (`installed`); what a plug-in lacks is
+    # not, so the item must not be given up. What a document takes is the same at the next try.
+    kind: Literal["missing", "io", "other"] = "other"
+    if isinstance(error, Missing):
+        kind = "missing"
+    elif isinstance(error, SystemRefused):
+        kind = "io"
+    return StepError(f"{name} {error}.", remedy=error.remedy, kind=kind)

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from . import archive, grid
 from .kinds import MEDIA_TYPES
-from .reader import Abandoned, Document, Unreadable, Wish
+from .reader import Document, Unreadable, Wish
 
 _WHAT = "a Word document"
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
@@ -47,7 +47,7 @@ def read(file: BinaryIO, wish: Wish) -> Document:
         top, bottom = _margins(document, lines)
         title = (document.core_properties.title or "").strip()
         relations = list(document.part.rels.values())
-    except (Unreadable, Abandoned, MemoryError):
+    except (Unreadable, MemoryError, RecursionError):
         raise
     except Exception as error:  # the library meets broken XML in hundreds of ways
         raise archive.damaged(_WHAT, error) from error

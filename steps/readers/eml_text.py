@@ -140,7 +140,7 @@ def _header(message: MIMEPart, name: str) -> str:
     """Give a header on one line; one that cannot be parsed as it stands."""
     try:
         return _plain(str(message.get(name, "")))
-    except (ValueError, IndexError, TypeError, AttributeError):  # bugs of the parser on rubbish
+    except (ValueError, IndexError, TypeError, AttributeError, RecursionError):  # on rubbish
         return ""
 
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from . import archive, plain
 from .kinds import MEDIA_TYPES
-from .reader import Abandoned, Document, Unreadable, Wish
+from .reader import Document, Unreadable, Wish
 
 _WHAT = "an electronic book"
 _CONTAINER = "META-INF/container.xml"
@@ -36,7 +36,7 @@ def read(file: BinaryIO, wish: Wish) -> Document:
                 text = _chapter(book, posixpath.normpath(posixpath.join(folder, name)))
                 if text:
                     pages.append(text)
-        except (Unreadable, Abandoned, MemoryError):
+        except (Unreadable, MemoryError, RecursionError):
             raise
         except Exception as error:  # archives and XML break in hundreds of ways
             raise archive.damaged(_WHAT, error) from error

@@ -1,21 +1,12 @@
-"""The pages of a document, and how they make one text."""
+"""The pages of a document, and how they make one text. Imports nothing: reader processes do."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
-from paddock.steps.step import Output
-
 PAGE_BREAK = "\n\n"
 """Stands between two pages in a document's text; offsets into the text count it."""
-
-
-class Page(Output):
-    """The text of one page; a document without pages has one."""
-
-    number: int
-    text: str
 
 
 def joined(texts: Iterable[str]) -> str:
@@ -24,6 +15,6 @@ def joined(texts: Iterable[str]) -> str:
 
 
 def starts(pages: Sequence[str]) -> list[int]:
-    """Give each page's offset in the joined text."""
+    """Return each page's offset in the joined text."""
     lengths = [len(page) + len(PAGE_BREAK) for page in pages]
     return list(accumulate(lengths[:-1], initial=0)) if pages else []

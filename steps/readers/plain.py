@@ -13,7 +13,7 @@ KINDS = frozenset(("txt", "md", "html", "csv", "json"))
 _HTML = (".html", ".htm", ".xhtml")
 _TEXTS = (".txt", ".text", ".md", ".markdown", ".mdown")
 SUFFIXES = frozenset((*_TEXTS, *_HTML, ".csv", ".tsv", ".json"))
-_HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
+_HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*)$", re.MULTILINE)
 _MAX_TITLE_CHARACTERS = 200
 
 
@@ -31,7 +31,7 @@ def read(data: bytes, kind: str, encoding: str = "auto", *, is_named: bool = Fal
         text, title = _html(text)
     elif kind == "md":
         heading = _HEADING.search(text)
-        title = heading[1][:_MAX_TITLE_CHARACTERS] if heading else ""
+        title = heading[1].rstrip(" \t#")[:_MAX_TITLE_CHARACTERS] if heading else ""
     elif kind == "json" and (fault := _json_fault(text)):
         if is_named:
             raise Unreadable(f"is no valid JSON: {fault}")

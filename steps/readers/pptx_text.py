@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from . import archive, grid
 from .kinds import MEDIA_TYPES
-from .reader import Abandoned, Document, Unreadable, Wish
+from .reader import Document, Unreadable, Wish
 
 _WHAT = "a presentation"
 _TEXT = "{http://schemas.openxmlformats.org/drawingml/2006/main}t"
@@ -39,7 +39,7 @@ def read(file: BinaryIO, wish: Wish) -> Document:
             for relation in slide.part.rels.values()
         )
         title = (presentation.core_properties.title or "").strip()
-    except (Unreadable, Abandoned, MemoryError):
+    except (Unreadable, MemoryError, RecursionError):
         raise
     except Exception as error:  # the library meets broken XML in hundreds of ways
         raise archive.damaged(_WHAT, error) from error

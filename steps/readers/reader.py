@@ -6,6 +6,7 @@ name is the kind, which `files.read` takes as its `type`. Knows no step and no k
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Protocol
@@ -58,7 +59,9 @@ class Reader(Protocol):
     """Part of the items' key: a higher one makes what was read before stale."""
 
     def read(self, path: Path) -> Document:
-        """Read it, in a thread.
+        """Read it, in a process of its own with bounds on time and memory.
+
+        That process has the environment of commands: no keys, no secrets of the run.
 
         Raises:
             Unreadable: it cannot be read; the reason says why.
@@ -68,19 +71,16 @@ class Reader(Protocol):
 
 
 class Wish(Protocol):
-    """What a reader may ask of whoever lets it read."""
+    """What a reader may ask of its caller."""
 
     @property
     def ocr(self) -> bool:
         """Whether pictures of text are to be read."""
         ...
 
-    def check(self) -> None:
-        """Go on, or not.
-
-        Raises:
-            Abandoned: nobody waits for this document any more.
-        """
+    @property
+    def check(self) -> Callable[[], None]:
+        """Report that a page or part is done: the time for the next one begins."""
         ...
 
     def within(self, kind: str, file: BinaryIO) -> Document:
@@ -90,10 +90,6 @@ class Wish(Protocol):
             Unreadable: it cannot be read; the reason says why.
         """
         ...
-
-
-class Abandoned(Exception):
-    """Whoever wanted this document has gone."""
 
 
 class ReadsFile(Protocol):

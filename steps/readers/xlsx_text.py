@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from . import archive, grid
 from .kinds import MEDIA_TYPES
-from .reader import Abandoned, Document, Unreadable, Wish
+from .reader import Document, Unreadable, Wish
 
 _WHAT = "a spreadsheet"
 _MOST_CELLS = 2_000_000
@@ -35,7 +35,7 @@ def read(file: BinaryIO, wish: Wish) -> Document:
             values = _workbook(openpyxl, file, wants_values=True)
             formulas = _workbook(openpyxl, file, wants_values=False)
             return _document(values, formulas, wish)
-    except (Unreadable, Abandoned, MemoryError):
+    except (Unreadable, MemoryError, RecursionError):
         raise
     except Exception as error:  # the library meets broken XML in hundreds of ways
         raise archive.damaged(_WHAT, error) from error

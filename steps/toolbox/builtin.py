@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.roots import Roots
-from paddock.steps.step import StepError
+from paddock.steps.step import Readers, StepError
 from paddock.steps.toolset import ToolResult
 
 from . import calculator
-from .tool import Tool, refusal, result_of
+from .tool import Tool, Within, refusal, result_of
 
 
 class Arguments(BaseModel):
@@ -84,7 +84,7 @@ class NoOptions(Arguments):
     """Of tools of which nothing can be fixed."""
 
 
-Do = Callable[[Any, Any, Roots], Awaitable[ToolResult]]
+Do = Callable[[Any, Any, Within], Awaitable[ToolResult]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Builtin:
     timeout_s: float = 30.0
 
 
-async def _calculate(given: CalculatorArguments, options: NoOptions, roots: Roots) -> ToolResult:
+async def _calculate(given: CalculatorArguments, options: NoOptions, within: Within) -> ToolResult:
     import asyncio
 
     try:
@@ -111,7 +111,7 @@ async def _calculate(given: CalculatorArguments, options: NoOptions, roots: Root
     return result_of(plain, calculator.in_digits(value))
 
 
-async def _now(given: NowArguments, options: NoOptions, roots: Roots) -> ToolResult:
+async def _now(given: NowArguments, options: NoOptions, within: Within) -> ToolResult:
     try:
         zone = ZoneInfo(given.timezone) if given.timezone else None
     except (KeyError, ValueError, OSError):
@@ -121,22 +121,22 @@ async def _now(given: NowArguments, options: NoOptions, roots: Roots) -> ToolRes
     return result_of(text, f"{moment:%A}, {text}")
 
 
-async def _fetch(given: FetchArguments, options: FetchOptions, roots: Roots) -> ToolResult:
+async def _fetch(given: FetchArguments, options: FetchOptions, within: Within) -> ToolResult:
     from .fetching import fetched
 
-    return await fetched(given.url, options.hosts, options.max_bytes)
+    return await fetched(given.url, options.hosts, options.max_bytes, within.readers)
 
 
-async def _search(given: SearchArguments, options: FolderOptions, roots: Roots) -> ToolResult:
+async def _search(given: SearchArguments, options: FolderOptions, within: Within) -> ToolResult:
     from . import folder
 
-    return await folder.searched(roots, options.root, given.query, given.pattern, most=given.limit)
+    return await folder.searched(within, options.root, given.query, given.pattern, most=given.limit)
 
 
-async def _read(given: ReadArguments, options: FolderOptions, roots: Roots) -> ToolResult:
+async def _read(given: ReadArguments, options: FolderOptions, within: Within) -> ToolResult:
     from . import folder
 
-    return await folder.read(roots, options.root, given.path, given.offset, given.limit)
+    return await folder.read(within, options.root, given.path, given.offset, given.limit)
 
 
 TOOLS: Mapping[str, Builtin] = {
@@ -159,7 +159,9 @@ TOOLS: Mapping[str, Builtin] = {
 }  # fmt: skip
 
 
-def bound(name: str, options: Mapping[str, Any], roots: Roots) -> Tool:
+def bound(
+    name: str, options: Mapping[str, Any], roots: Roots, readers: Readers | None = None
+) -> Tool:
     """Give a built-in tool with what its author has fixed.
 
     Raises:
@@ -174,7 +176,7 @@ def bound(name: str, options: Mapping[str, Any], roots: Roots) -> Tool:
         given = _checked(tool.arguments, args)
         if isinstance(given, str):
             return refusal(given)
-        return await tool.do(given, fixed, roots)
+        return await tool.do(given, fixed, Within(roots, readers))
 
     return Tool(
         name=name,

@@ -31,7 +31,7 @@ from paddock.engine.system.hosts import (
     read_pattern,
 )
 from paddock.pipelines.checking.conforming import is_too_deep
-from paddock.steps.step import StepError
+from paddock.steps.step import Readers, StepError
 from paddock.steps.toolset import ToolResult
 
 from .tool import refusal, result_of
@@ -62,7 +62,9 @@ class Target:
     proxy: str | None = None
 
 
-async def fetched(url: str, hosts: Sequence[str], max_bytes: int) -> ToolResult:
+async def fetched(
+    url: str, hosts: Sequence[str], max_bytes: int, readers: Readers | None = None
+) -> ToolResult:
     """Get what stands at an address.
 
     Raises:
@@ -70,7 +72,7 @@ async def fetched(url: str, hosts: Sequence[str], max_bytes: int) -> ToolResult:
     """
     try:
         for _ in range(_MOST_REDIRECTS + 1):
-            answer = await _asked(await allowed(url, hosts), max_bytes)
+            answer = await _asked(await allowed(url, hosts), max_bytes, readers)
             if isinstance(answer, ToolResult):
                 return answer
             url = urljoin(url, answer)
@@ -183,7 +185,7 @@ def _leads_inside(host: str) -> NotAllowed:
     )
 
 
-async def _asked(target: Target, max_bytes: int) -> ToolResult | str:
+async def _asked(target: Target, max_bytes: int, readers: Readers | None) -> ToolResult | str:
     """Ask once; gives the result, or where it is to be asked next."""
     import httpx
 
@@ -201,7 +203,8 @@ async def _asked(target: Target, max_bytes: int) -> ToolResult | str:
             if answer.status_code in _REDIRECTS and "location" in answer.headers:
                 return str(answer.headers["location"])
             body = await _body(answer, max_bytes)
-            return await asyncio.to_thread(_result, target.url, answer, body)
+            result = await asyncio.to_thread(_result, target.url, answer, body)
+            return await _page(result, readers) if _kind(answer) == "text/html" else result
     except _TooMuch:
         return refusal(f"'{target.url}' has more than {max_bytes:,} bytes.")
     except httpx.HTTPError as error:
@@ -241,7 +244,7 @@ async def _body(answer: httpx.Response, max_bytes: int) -> bytes:
 
 
 def _result(url: str, answer: httpx.Response, body: bytes) -> ToolResult:
-    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = _kind(answer)
     try:
         text = body.decode(answer.charset_encoding or "utf-8", "replace")
     except LookupError:
@@ -257,8 +260,25 @@ def _result(url: str, answer: httpx.Response, body: bytes) -> ToolResult:
     return result_of(*_told(kind, text))
 
 
+async def _page(result: ToolResult, readers: Readers | None) -> ToolResult:
+    """Return what a reader sees of a page; one that cannot be parsed as it was sent."""
+    from paddock.steps.readers import documents
+
+    if result.is_error:
+        return result
+    try:
+        text = await documents.page_text(str(result.value), readers)
+    except StepError:
+        return result
+    return result_of(text, text)
+
+
+def _kind(answer: httpx.Response) -> str:
+    return str(answer.headers.get("content-type", "").partition(";")[0].strip().lower())
+
+
 def _told(kind: str, text: str) -> tuple[Any, str]:
-    """Give data and text: JSON is data, a page is what a reader sees of it."""
+    """Return data and text: JSON is data."""
     if kind.endswith("json"):
         try:
             data = json.loads(text)
@@ -267,11 +287,4 @@ def _told(kind: str, text: str) -> tuple[Any, str]:
         if is_too_deep(data):
             return text, text
         return (data, text) if isinstance(data, Mapping | list) else (data, str(data))
-    if kind == "text/html":
-        from paddock.steps.readers import html_text
-
-        try:
-            text, _ = html_text.read(text)
-        except html_text.UnreadableHtml:  # then as it was sent
-            return text, text
     return text, text

@@ -9,10 +9,10 @@ from typing import Any
 
 from paddock.steps.places import place, shown
 from paddock.steps.roots import OutsideRoots, Roots
-from paddock.steps.step import StepError
+from paddock.steps.step import Readers, StepError
 from paddock.steps.toolset import ToolResult
 
-from .tool import refusal, result_of
+from .tool import Within, refusal, result_of
 
 _MOST_BYTES = 16 * 1024 * 1024
 _SEARCHED_BYTES = 2 * 1024 * 1024
@@ -21,7 +21,7 @@ _MOST_SEARCHED = 1_000
 _LINE_CHARS = 300
 
 
-async def read(roots: Roots, root: str, path: str, offset: int, limit: int) -> ToolResult:
+async def read(within: Within, root: str, path: str, offset: int, limit: int) -> ToolResult:
     """Give a part of a document's text.
 
     Raises:
@@ -29,10 +29,12 @@ async def read(roots: Roots, root: str, path: str, offset: int, limit: int) -> T
     """
     from paddock.steps.readers import documents
 
-    folder = place(roots, root)
+    folder = place(within.roots, root)
     try:
         file = _within(folder, path)
-        document = await documents.load(file, encoding="auto", max_bytes=_MOST_BYTES, ocr=False)
+        document = await documents.load(
+            file, readers=within.readers, max_bytes=_MOST_BYTES, ocr=False
+        )
     except (OutsideRoots, OSError, RuntimeError, ValueError):
         return refusal(f"'{shown(path)[:200]}' is no document in this folder.")
     except StepError as error:
@@ -47,7 +49,7 @@ async def read(roots: Roots, root: str, path: str, offset: int, limit: int) -> T
     return result_of(value, part + more)
 
 
-async def searched(roots: Roots, root: str, query: str, pattern: str, *, most: int) -> ToolResult:
+async def searched(within: Within, root: str, query: str, pattern: str, *, most: int) -> ToolResult:
     """List documents whose names match, with the lines that hold the words asked for.
 
     Raises:
@@ -55,7 +57,7 @@ async def searched(roots: Roots, root: str, query: str, pattern: str, *, most: i
     """
     from paddock.steps.globs import BadPattern, Globs
 
-    folder = place(roots, root)
+    folder = place(within.roots, root)
     try:
         globs = Globs.of([pattern])
     except BadPattern as error:
@@ -68,7 +70,9 @@ async def searched(roots: Roots, root: str, query: str, pattern: str, *, most: i
         for relpath, size in found[:_MOST_SEARCHED]:
             if len(hits) >= most:
                 break
-            hits += await _lines(folder, relpath, size, query, most - len(hits))
+            hits += await _lines(
+                within.readers, folder / relpath, relpath, size, query, most - len(hits)
+            )
     if not hits:
         return result_of([], "Nothing was found.")
     return result_of(hits, "\n".join(map(_told, hits)))
@@ -97,7 +101,7 @@ def _files(folder: Path, globs: Any) -> list[tuple[str, int]]:
 
 
 async def _lines(
-    folder: Path, relpath: str, size: int, query: str, most: int
+    readers: Readers | None, file: Path, relpath: str, size: int, query: str, most: int
 ) -> list[dict[str, Any]]:
     """Give the lines of a document that hold every word, in any case."""
     from paddock.steps.readers import documents
@@ -105,9 +109,7 @@ async def _lines(
     if size > _SEARCHED_BYTES:
         return []
     try:
-        document = await documents.load(
-            folder / relpath, encoding="auto", max_bytes=_SEARCHED_BYTES, ocr=False
-        )
+        document = await documents.load(file, readers=readers, max_bytes=_SEARCHED_BYTES, ocr=False)
     except StepError:
         return []  # an image, a broken file: it holds no words that could be found
     return list(_hits(document.text, relpath, query, most))

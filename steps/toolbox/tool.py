@@ -8,11 +8,22 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from paddock.steps.roots import Roots
+from paddock.steps.step import Readers
 from paddock.steps.toolset import ToolResult
 
 MOST_CHARACTERS = 1_000_000
 """Of a result: what is more helps no model, and would fill the ledger."""
 DEFAULT_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """What a built-in tool may reach besides its arguments."""
+
+    roots: Roots
+    readers: Readers | None = None
+    """None: a process is started for each document."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,28 @@ def test_a_containers_limit_is_the_memory_there_is(tmp_path: Path) -> None:
     assert hardware.read_memory(tmp_path) == hardware.Memory(64 * mib, 32 * mib)
 
 
+@pytest.mark.parametrize(
+    ("own", "folder", "limit", "used"),
+    [
+        ("0::/user/run.scope\n", "user/run.scope", "memory.max", "memory.current"),
+        ("0::/user/run.scope/inner\n", "user/run.scope", "memory.max", "memory.current"),
+        ("5:cpu:/\n4:memory:/box\n0::/\n", "memory/box",
+         "memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ("4:memory:/docker/1f\n", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ],
+)  # fmt: skip
+def test_a_scopes_limit_counts_as_a_containers(
+    tmp_path: Path, own: str, folder: str, limit: str, used: str
+) -> None:
+    mib = 1024**2
+    (tmp_path / "cgroup" / folder).mkdir(parents=True)
+    (tmp_path / "cgroup" / folder / limit).write_text(f"{64 * mib}\n")
+    (tmp_path / "cgroup" / folder / used).write_text(f"{48 * mib}\n")
+    (tmp_path / "own").write_text(own)
+    found = hardware.read_memory(tmp_path / "cgroup", tmp_path / "own")
+    assert found == hardware.Memory(64 * mib, 16 * mib)
+
+
 def test_the_disk_of_a_folder_that_is_not_there_yet_is_that_of_its_parent(tmp_path: Path) -> None:
     disk = hardware.read_disk(tmp_path / "not" / "yet")
     assert disk.path == tmp_path / "not" / "yet"

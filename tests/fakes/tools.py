@@ -11,6 +11,7 @@ from paddock.steps.step import NoStores, StepError, Tools
 from paddock.steps.storage import ItemName, Stores
 
 from .pool import FakePool
+from .readers import HereReaders
 
 
 @dataclass
@@ -114,4 +115,5 @@ def tools(
         log=FakeLog(),
         stores=stores or NoStores(),
         item=item or ItemName(),
+        readers=HereReaders(),
     )

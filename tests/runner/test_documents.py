@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from paddock.engine.request import ChatRequest
+from paddock.runner import run
 from paddock.steps.readers import ocr
+from tests.fakes import hostile
 from tests.fakes.office import scan, xlsx
 from tests.fakes.pdf import pdf
 from tests.fakes.pool import FakePool
+from tests.fakes.readers import HereReaders
 
-from .world import World, reasons, states
+from .world import World, reasons, settings, states
 
 CITED = """\
 steps:
@@ -67,6 +71,7 @@ def test_a_new_extra_makes_old_only_what_could_not_be_read(
     (tmp_path / "inbox").mkdir()
     (tmp_path / "inbox" / "a.xlsx").write_bytes(xlsx({"A": [["Item"], ["Slates"]]}))
     (tmp_path / "inbox" / "b.png").write_bytes(scan("Roof"))
+    monkeypatch.setattr("paddock.runner.session.ReaderPool", HereReaders)
     monkeypatch.setattr(ocr, "is_installed", lambda: False)
     report = world.run()
     assert {one.key: one.error for one in report.items if one.error} == {
@@ -93,3 +98,26 @@ def test_rows_are_items_and_only_a_new_one_costs_a_call(tmp_path: Path) -> None:
     assert (states(report), report.calls) == ({"Edsger": "new"}, 1)
     names = [line.split(",")[0] for line in world.output("words.csv").splitlines()]
     assert names == ["name", "Edsger", "Ada", "Grace"]
+
+
+def test_bad_documents_fail_alone_and_are_not_tried_again(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    (tmp_path / "inbox").mkdir()
+    for name in ("bad1.pdf", "bad2.pdf", "bad3.pdf", "bad4.pdf"):
+        (tmp_path / "inbox" / name).write_bytes(hostile.inflating_pdf())
+    (tmp_path / "inbox" / "mail.eml").write_bytes(hostile.nested_mail())
+    for name in ("good1.pdf", "good2.pdf"):
+        (tmp_path / "inbox" / name).write_bytes(pdf([f"Text of {name}"]))
+    world.edit('path: "{{ doc.path }}"}', 'path: "{{ doc.path }}"}, retry: {times: 3, backoff: 0s}')
+    bounds = replace(settings(tmp_path), read_memory_bytes=256 * 1024**2)
+    report = run(world.file, pool=FakePool(), settings=bounds, local=True)
+    too_large = "is not read: it needs more than 256 MiB of memory."
+    remedy = "Raise the setting `read_memory` to read it."
+    assert {one.key: one.error for one in report.items if one.error} == {
+        **{f"bad{n}.pdf": f"step 'text': 'bad{n}.pdf' {too_large} {remedy}" for n in range(1, 5)},
+        "mail.eml": "step 'text': 'mail.eml' is nested too deeply to be read.",
+    }
+    assert "Text of good1.pdf" in world.output("good1.pdf")
+    assert "Text of good2.pdf" in world.output("good2.pdf")
+    again = run(world.file, pool=FakePool(), settings=bounds, local=True)
+    assert not [one for one in again.items if one.state == "new"]

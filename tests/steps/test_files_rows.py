@@ -183,6 +183,28 @@ def test_the_row_that_names_the_columns_is_none_of_the_most_rows(
     assert refused(read, "a.csv", "1\n2\n3\n4\n", header=False) == too_many
 
 
+def test_json_and_jsonl_have_as_many_rows_and_parts_at_most(
+    read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "_MOST_ROWS", 3)
+    too_many = "has more than 3 rows, which are not read at once."
+    assert refused(read, "a.jsonl", "{}\n" * 4) == f"'a.jsonl' {too_many}"
+    assert refused(read, "a.json", "[{}, {}, {}, {}]") == f"'a.json' {too_many}"
+    monkeypatch.setattr(rows, "_MOST_PARTS", 20)
+    assert refused(read, "a.json", f"[{'[],' * 30}1]") == (
+        "'a.json' is no valid JSON: it has more than 20 objects and lists."
+    )
+
+
+def test_a_small_table_is_not_filled_up_to_a_huge_one(read: Read) -> None:
+    """A header of 60,000 names and as many rows of one cell: 0.6 MB, and 3.6 billion cells."""
+    header = ",".join(f"c{number}" for number in range(60_000))
+    assert refused(read, "a.csv", header + "\n1" * 60_000) == (
+        "'a.csv' has 60,000 rows of 60,000 columns, most of them empty: 3,600,000,000 cells. "
+        "Name the columns that are there."
+    )
+
+
 @pytest.mark.timeout(20)
 def test_a_table_of_very_many_columns_is_read_at_once(read: Read) -> None:
     names = [f"c{number}" for number in range(60_000)]

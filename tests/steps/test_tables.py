@@ -44,3 +44,12 @@ def test_csv_is_a_table_whose_rows_may_have_several_lines(delimiter: str) -> Non
 )
 def test_what_only_has_commas_is_no_csv(text: str) -> None:
     assert find(text) == []
+
+
+@pytest.mark.timeout(20)
+def test_a_name_of_many_letters_is_looked_at_once() -> None:
+    """A search that begins again at each letter takes hours."""
+    name = "a" * 100_000
+    assert find(f"{name},b\nc,d\ne,f\n") == [
+        Table((0, len(name) + 2), ((len(name) + 3, len(name) + 6), (len(name) + 7, len(name) + 10)))
+    ]

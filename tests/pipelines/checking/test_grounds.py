@@ -7,6 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddock.pipelines.checking.grounds import cites, grounded, quotes
+from paddock.pipelines.checking.measures import sentences
+
+
+@pytest.mark.timeout(20)
+def test_an_answer_of_many_line_ends_or_dots_is_checked_in_no_time() -> None:
+    assert grounded("\n" * 200_000 + "x", source="") is None
+    assert sentences("." * 200_000 + "x") == 1
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from paddock.steps.readers.documents import read
 from paddock.steps.step import StepError
 from tests.fakes.office import docx, eml, epub, pptx, xlsx
+from tests.fakes.readers import read_here
 
 WHOLE = {
     "a.docx": docx("# Offer", "- one", [["a", "b"], ["c", "d"]]),
@@ -26,7 +26,7 @@ def test_whatever_is_broken_in_a_document_it_is_read_or_refused_in_words(
     for _ in range(25):
         (tmp_path / name).write_bytes(_broken(WHOLE[name], chance))
         try:
-            assert read(tmp_path / name, max_bytes=1 << 20).pages
+            assert read_here(tmp_path / name).pages
         except StepError as error:
             assert error.reason.startswith(f"'{name}' ")
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from paddock.steps.readers.documents import Wishes
 from paddock.steps.readers.docx_text import read
 from paddock.steps.readers.reader import Document, Unreadable
+from paddock.steps.readers.reading import Wishes
 from tests.fakes.office import docx, zipped
 
 W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'

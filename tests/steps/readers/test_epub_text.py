@@ -2,9 +2,9 @@ from io import BytesIO
 
 import pytest
 
-from paddock.steps.readers.documents import Wishes
 from paddock.steps.readers.epub_text import read
 from paddock.steps.readers.reader import Document, Unreadable
+from paddock.steps.readers.reading import Wishes
 from tests.fakes.office import epub, zipped
 
 PROTECTED = (

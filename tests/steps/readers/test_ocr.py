@@ -1,5 +1,3 @@
-import asyncio
-import threading
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -7,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from paddock.steps.readers import ocr, pdf_text
-from paddock.steps.readers.documents import Wishes, load, read
+from paddock.steps.readers.reading import Wishes
 from paddock.steps.step import StepError
 from tests.fakes.office import eml, scan, scanned_pdf
+from tests.fakes.readers import read_here
 
 INVOICE = ("INVOICE No. 2024-117", "Total due 2,120.50 EUR")
 
@@ -27,22 +26,20 @@ Placed = Callable[[str, bytes], Path]
 
 
 def test_scanned_pages_and_pictures_are_read(placed: Placed) -> None:
-    found = read(placed("a.pdf", scanned_pdf(INVOICE, ["Second page"])), max_bytes=1 << 20)
+    found = read_here(placed("a.pdf", scanned_pdf(INVOICE, ["Second page"])))
     assert found.pages == ("INVOICE No. 2024-117\nTotal due 2,120.50 EUR", "Second page")
     assert found.notes == ("'a.pdf': pages 1-2 read from a picture by OCR.",)
-    picture = read(placed("a.png", scan(INVOICE[0])), max_bytes=1 << 20)
+    picture = read_here(placed("a.png", scan(INVOICE[0])))
     assert (picture.text, picture.media_type) == (INVOICE[0], "image/png")
     mail = eml("See the scan.", attachments={"scan.png": scan(INVOICE[1])})
-    assert read(placed("a.eml", mail), max_bytes=1 << 20).pages[1] == (
-        "# scan.png\n\nTotal due 2,120.50 EUR"
-    )
+    assert read_here(placed("a.eml", mail)).pages[1] == ("# scan.png\n\nTotal due 2,120.50 EUR")
 
 
 def test_a_picture_without_text_is_empty_and_says_why(
     placed: Placed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ocr, "read", lambda _: "")
-    found = read(placed("a.png", scan(size=(60, 60))), max_bytes=1 << 20)
+    found = read_here(placed("a.png", scan(size=(60, 60))))
     assert (found.is_empty, found.why_empty, found.notes) == (
         True, "shows nothing that OCR can read", (),
     )  # fmt: skip
@@ -53,7 +50,7 @@ def test_a_picture_that_would_fill_the_memory_is_refused(
 ) -> None:
     monkeypatch.setattr("paddock.steps.readers.image_text._MOST_PIXELS", 1_000)
     with pytest.raises(StepError, match=r"has 60 x 60 pixels, and at most 0 million are read"):
-        read(placed("a.png", scan(size=(60, 60))), max_bytes=1 << 20)
+        read_here(placed("a.png", scan(size=(60, 60))))
 
 
 def test_a_picture_is_not_read_where_that_is_off_or_not_installed(
@@ -61,39 +58,13 @@ def test_a_picture_is_not_read_where_that_is_off_or_not_installed(
 ) -> None:
     path = placed("a.png", scan("x"))
     with pytest.raises(StepError, match=r"^'a\.png' is a picture, and `ocr` is off\.$"):
-        read(path, max_bytes=1 << 20, ocr=False)
+        read_here(path, ocr=False)
     monkeypatch.setattr(ocr, "is_installed", lambda: False)
     with pytest.raises(StepError) as caught:
-        read(path, max_bytes=1 << 20)
+        read_here(path)
     assert str(caught.value) == (
         "'a.png' is a picture. To read it install the extra: pip install 'paddock-llm[ocr]'."
     )
-
-
-def test_reading_ends_at_the_next_page_when_nobody_waits(
-    placed: Placed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[int] = []
-    begun, go_on = threading.Event(), threading.Event()
-
-    def slowly(_: object) -> str:
-        seen.append(1)
-        begun.set()
-        assert go_on.wait(20)
-        return "text"
-
-    async def cancelled() -> None:
-        task = asyncio.create_task(load(path, max_bytes=1 << 20))
-        await asyncio.to_thread(begun.wait, 20)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        go_on.set()
-
-    monkeypatch.setattr(ocr, "read", slowly)
-    path = placed("a.pdf", scanned_pdf(["one"], ["two"], ["three"]))
-    asyncio.run(cancelled())
-    assert seen == [1]
 
 
 def test_a_huge_page_is_drawn_within_bounds() -> None:
@@ -114,4 +85,4 @@ def test_a_strip_that_no_letter_fits_into_is_not_looked_at(
     """A rule across a page, say: the library would take a minute over it."""
     monkeypatch.setattr(ocr, "_engine", lambda: pytest.fail("it is looked at"))
     for size in ((2000, 3), (3, 2000)):
-        assert read(placed("a.png", scan(size=size)), max_bytes=1 << 20).is_empty
+        assert read_here(placed("a.png", scan(size=size))).is_empty

@@ -1,9 +1,9 @@
 from io import BytesIO
 from typing import Any
 
-from paddock.steps.readers.documents import Wishes
 from paddock.steps.readers.pptx_text import read
 from paddock.steps.readers.reader import Document
+from paddock.steps.readers.reading import Wishes
 from tests.fakes.office import pptx
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from paddock.steps.readers import xlsx_text
-from paddock.steps.readers.documents import Wishes
 from paddock.steps.readers.reader import Document, Unreadable
+from paddock.steps.readers.reading import Wishes
 from tests.fakes.office import xlsx
 
 

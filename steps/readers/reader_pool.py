@@ -1,0 +1,411 @@
+"""Documents are read in processes of their own, so that none of them can take the run with it.
+
+A process is started when it is first needed, reads one document after the other, and is killed and
+replaced where a document takes too much time or memory: only that document fails. Each is started
+by `guard`, so that none outlives Paddock, with the environment of commands and none of the run's
+files. Its time begins when it begins to read: documents that wait for a place lose none of theirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from threading import Event, Lock
+from time import monotonic
+from typing import Any
+
+from paddock.engine.hardware import read_cpu, read_memory
+from paddock.steps.guard import GRACE_S, guarded
+from paddock.steps.processes import clean_environ
+
+from .reader import Document, Unreadable
+from .reader_process import (
+    FAILURE,
+    HEADER,
+    NO_ROOM,
+    PROGRESS,
+    REQUEST,
+    frame,
+)  # fmt: skip
+
+MOST_PROCESSES = 4
+_MIB = 1024**2
+_USUAL_BYTES = 1024 * _MIB  # OCR takes 700 MB; on a machine with room each process gets twice this
+_LEAST_BYTES = 256 * _MIB
+_START_S = 60.0
+_PARTS = 30
+"""A document may take as long as so many of its pages at their slowest: an hour by default."""
+_CPU_SHARE = 4.0  # OCR works with two threads; this limit is for a run that has been stopped
+_LOOK_S = 0.05  # memory grows by 50 to 100 MB in that time
+_PIECE_BYTES = 1024**2
+_MOST_BYTES_A_CHARACTER = 4
+_MOST_META_BYTES = 16 * _MIB
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderLimits:
+    """What reading one document may take; the settings `read_timeout` and `read_memory`."""
+
+    timeout_s: float = 120.0
+    """For each page or part; 0: as long as it takes."""
+    memory_bytes: int | None = None
+    """None: what this machine, or its container, has room for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One document to be read: a file, or `data` where `path` is None."""
+
+    path: Path | None
+    kind: str | None
+    encoding: str
+    ocr: bool
+    max_bytes: int
+    data: bytes = b""
+
+
+class Abandoned(Exception):
+    """Nothing waits for this document any more."""
+
+
+class Missing(Unreadable):
+    """This machine lacks a package that a plug-in reads with."""
+
+
+class SystemRefused(Unreadable):
+    """The operating system ended a reader that was within its limits; another try may succeed."""
+
+
+def processes_for(total_bytes: int, n_cores: int, wanted_bytes: int | None) -> tuple[int, int]:
+    """Return how many processes read at once, and the memory of each: half of all at most.
+
+    >>> gib = 1024**3
+    >>> [(n, each // 2**20) for n, each in (processes_for(t * gib, 8, None) for t in (1, 2, 4, 16))]
+    [(1, 512), (1, 1024), (2, 1024), (4, 2048)]
+    """
+    budget = total_bytes // 2
+    n = max(1, min(MOST_PROCESSES, max(2, n_cores), budget // (wanted_bytes or _USUAL_BYTES)))
+    return n, wanted_bytes or max(_LEAST_BYTES, min(2 * _USUAL_BYTES, budget // n))
+
+
+class ReaderPool:
+    """The reader processes of one run. Any thread may use it; `close` ends them."""
+
+    def __init__(self, limits: ReaderLimits | None = None) -> None:
+        self._limits = limits or ReaderLimits()
+        self._idle: list[_Reader] = []
+        self._lock = Lock()
+        self._is_closed = Event()
+
+    def submit(
+        self,
+        request: Request,
+        is_unwanted: Event | None = None,
+        begun: Callable[[], None] = lambda: None,
+    ) -> Future[Document]:
+        """Read a document as soon as a process is free; `begun` is called when it is.
+
+        The future raises Unreadable with the reason, OSError where the system refuses, Abandoned
+        once `is_unwanted` is set.
+        """
+        return self._threads.submit(self._read, request, is_unwanted or Event(), begun)
+
+    def close(self) -> None:
+        """End the processes; what is being read is abandoned."""
+        self._is_closed.set()
+        if "_threads" in self.__dict__:
+            self._threads.shutdown(wait=True, cancel_futures=True)
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for reader in idle:
+            reader.end()
+
+    @cached_property
+    def _shares(self) -> tuple[int, int]:
+        total, n_cores = read_memory().total_bytes, read_cpu().n_usable
+        return processes_for(total, n_cores, self._limits.memory_bytes)
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        """One thread for each process: it waits for the answer and watches time and memory."""
+        return ThreadPoolExecutor(self._shares[0], thread_name_prefix="paddock-reader")
+
+    def _read(self, request: Request, is_unwanted: Event, begun: Callable[[], None]) -> Document:
+        begun()
+        bounds = _Bounds(
+            self._limits.timeout_s or math.inf,
+            self._shares[1],
+            lambda: is_unwanted.is_set() or self._is_closed.is_set(),
+        )
+        with self._lock:
+            used = self._idle.pop() if self._idle else None
+        if used is not None:
+            with contextlib.suppress(_Ended):  # what an earlier document left there may be why
+                return self._read_by(used, request, bounds)
+        try:
+            return self._read_by(_Reader(bounds), request, bounds)
+        except _Ended as error:
+            raise bounds.ended(error.code) from None
+
+    def _read_by(self, reader: _Reader, request: Request, bounds: _Bounds) -> Document:
+        """Read in one process, which others use afterwards if it is well."""
+        is_well = False
+        try:
+            found = reader.read(request, bounds)
+            is_well = True
+        finally:
+            if is_well:
+                self._idle_again(reader)
+            else:
+                reader.end()
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _idle_again(self, reader: _Reader) -> None:
+        with self._lock:
+            if not self._is_closed.is_set():
+                self._idle.append(reader)
+                return
+        reader.end()
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    timeout_s: float
+    memory_bytes: int
+    is_unwanted: Callable[[], bool]
+
+    @property
+    def total_s(self) -> float:
+        return self.timeout_s * _PARTS
+
+    def too_slow(self, *, is_part: bool) -> Unreadable:
+        if is_part:
+            why = f"takes more than {self.timeout_s:,g} s for one of its pages or parts"
+        else:
+            why = f"takes more than {self.total_s:,g} s"
+        return Unreadable(f"is not read: it {why}", "Raise the setting `read_timeout` to read it.")
+
+    def too_large(self) -> Unreadable:
+        return Unreadable(
+            f"is not read: it needs more than {self.memory_bytes // _MIB:,} MiB of memory",
+            "Raise the setting `read_memory` to read it.",
+        )
+
+    def ended(self, code: int | None) -> Unreadable:
+        """Word how a process ended that was not killed by us."""
+        if code is None:
+            return self.too_large()
+        if code == -signal.SIGKILL:
+            return SystemRefused(
+                "is not read: the system ended its reader, as it does where memory runs out",
+                "Free memory, or set `read_memory` lower.",
+            )
+        if code == -signal.SIGXCPU:
+            return self.too_slow(is_part=False)
+        if code < 0:
+            with contextlib.suppress(ValueError):
+                how = signal.Signals(-code).name
+                room = f"{self.memory_bytes // _MIB:,} MiB"
+                return Unreadable(
+                    f"is not read: it is damaged, or needs more than {room} of memory; its reader "
+                    f"crashed ({how})",
+                    "Save it in another program, or raise the setting `read_memory`.",
+                )
+        return Unreadable(f"is not read: its reader ended with code {code}")
+
+
+class _Ended(Exception):
+    """The process ended by itself, with this code; None: it had no memory left."""
+
+    def __init__(self, code: int | None) -> None:
+        self.code = code
+
+
+class _Reader:
+    """One process. One thread at a time uses it."""
+
+    def __init__(self, bounds: _Bounds) -> None:
+        """Start it.
+
+        Raises:
+            OSError: Python cannot be started.
+        """
+        import psutil
+
+        self._line, theirs = socket.socketpair()
+        command = [sys.executable, "-m", f"{__package__}.reader_process", str(bounds.memory_bytes)]
+        with theirs:
+            self._process = subprocess.Popen(
+                guarded(command, theirs.fileno()),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env=_environ(),
+                start_new_session=True,
+                pass_fds=(theirs.fileno(),),
+                bufsize=0,
+            )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._in, False)
+        self._watched: psutil.Process | None = None
+        self._received = bytearray()
+        try:
+            _, ready, _ = self._frame(b"", bounds, monotonic() + _START_S)
+            with contextlib.suppress(psutil.Error):
+                self._watched = psutil.Process(int(ready["pid"]))
+        except BaseException as error:
+            self.end()
+            if isinstance(error, _Ended | Unreadable):
+                why = "is not read: no process to read it can be started"
+                raise SystemRefused(why, "Free memory, or run fewer programs.") from error
+            raise
+
+    def read(self, request: Request, bounds: _Bounds) -> Document | OSError | Unreadable:
+        """Read one document, or return why it cannot be read.
+
+        Raises:
+            Unreadable: it took too much time or memory; the process must be ended.
+            _Ended: the process has ended.
+            Abandoned: nothing waits for it.
+        """
+        asked = {
+            "path": None if request.path is None else str(request.path),
+            "kind": request.kind,
+            "encoding": request.encoding,
+            "ocr": request.ocr,
+            "max_bytes": request.max_bytes,
+            "cpu_s": None if math.isinf(bounds.total_s) else bounds.total_s * _CPU_SHARE,
+        }
+        sent, most = frame(REQUEST, asked, request.data), request.max_bytes
+        ends = monotonic() + bounds.total_s
+        kind = PROGRESS
+        while kind == PROGRESS:
+            kind, meta, data = self._frame(sent, bounds, ends, _MOST_BYTES_A_CHARACTER * most)
+            sent = b""
+        if kind != FAILURE:
+            return _document(meta, data)
+        if meta["why"] == NO_ROOM:
+            raise _Ended(None)
+        if "errno" in meta:
+            return OSError(meta["errno"], meta["why"])
+        return (Missing if meta["is_missing"] else Unreadable)(meta["why"], meta["remedy"])
+
+    def _frame(
+        self, sent: bytes, bounds: _Bounds, ends: float, most_bytes: int = 0
+    ) -> tuple[bytes, dict[str, Any], memoryview]:
+        """Send what is to be sent, and wait for one frame within the bounds."""
+        slow = min(monotonic() + bounds.timeout_s, ends)
+        left = memoryview(sent)
+        while (found := self._taken(bounds, most_bytes)) is None:
+            left = self._exchange(left)
+            if bounds.is_unwanted():
+                raise Abandoned
+            if monotonic() > slow:
+                raise bounds.too_slow(is_part=slow < ends)
+            if self._used_bytes() > bounds.memory_bytes:
+                raise bounds.too_large()
+        return found
+
+    def _taken(
+        self, bounds: _Bounds, most_bytes: int
+    ) -> tuple[bytes, dict[str, Any], memoryview] | None:
+        """Take one frame from what was received; None: it is not whole yet."""
+        if len(self._received) < HEADER.size:
+            return None
+        kind, n_meta, n_data = HEADER.unpack_from(self._received)
+        if n_meta > _MOST_META_BYTES or n_data > most_bytes:
+            raise bounds.too_large()  # it never sends so much by itself
+        begins, ends = HEADER.size + n_meta, HEADER.size + n_meta + n_data
+        if len(self._received) < ends:
+            return None
+        found, self._received = memoryview(self._received), self._received[ends:]
+        return kind, json.loads(bytes(found[HEADER.size : begins])), found[begins:ends]
+
+    def _exchange(self, left: memoryview) -> memoryview:
+        """Wait a moment for bytes in either direction; return what is still to be sent.
+
+        Raises:
+            _Ended: the process has ended.
+        """
+        wanted = [self._in] if left else []
+        can_read, can_write, _ = select.select([self._out], wanted, [], _LOOK_S)
+        if can_write:
+            with contextlib.suppress(BrokenPipeError, BlockingIOError):
+                left = left[os.write(self._in, left[:_PIECE_BYTES]) :]
+        if can_read:
+            piece = os.read(self._out, _PIECE_BYTES)
+            if not piece:
+                raise _Ended(self._code())
+            self._received += piece
+        return left
+
+    def _used_bytes(self) -> int:
+        import psutil
+
+        with contextlib.suppress(psutil.Error):
+            return 0 if self._watched is None else int(self._watched.memory_info().rss)
+        return 0
+
+    def _code(self) -> int:
+        """Return with which code the process has ended, that of a signal negative."""
+        try:
+            return self._process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            return 0
+
+    def end(self) -> None:
+        """Kill it at once: it holds nothing that must be put in order."""
+        import psutil
+
+        with contextlib.suppress(psutil.Error):
+            if self._watched is not None:
+                self._watched.kill()  # so that the guard sees its end, and leaves no zombie
+        self._line.close()
+        try:
+            self._process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+
+def _environ() -> dict[str, str]:
+    python = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
+    return clean_environ({**python, "PYTHONSAFEPATH": "1"}, os.environ)
+
+
+def _document(meta: Mapping[str, Any], data: memoryview) -> Document:
+    return Document(
+        tuple(_texts(meta["sizes"], data)),
+        str(meta["title"]),
+        str(meta["media_type"]),
+        tuple(map(str, meta["notes"])),
+        str(meta["why_empty"]),
+    )
+
+
+def _texts(sizes: list[int], data: memoryview) -> Iterator[str]:
+    at = 0
+    for size in sizes:
+        yield str(data[at : at + size], "utf-8", "surrogatepass")
+        at += size

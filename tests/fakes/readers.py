@@ -1,0 +1,39 @@
+"""Documents read in the test's own process, where a test can look into the reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from threading import Event
+
+from paddock.steps.readers import documents, reading
+from paddock.steps.readers.reader import Document, Unreadable
+from paddock.steps.readers.reader_pool import ReaderPool, Request
+
+
+class HereReaders(ReaderPool):
+    """A pool without processes: it reads at once."""
+
+    def submit(
+        self,
+        request: Request,
+        is_unwanted: Event | None = None,
+        begun: Callable[[], None] = lambda: None,
+    ) -> Future[Document]:
+        found: Future[Document] = Future()
+        wishes = reading.Wishes(request.kind, request.encoding, request.ocr)
+        try:
+            if request.path is None:
+                found.set_result(reading.read_bytes(request.data, wishes, request.max_bytes))
+            else:
+                found.set_result(reading.read(request.path, wishes, request.max_bytes))
+        except (OSError, Unreadable) as error:
+            found.set_exception(error)
+        return found
+
+
+def read_here(path: Path, *, max_bytes: int = 1 << 20, ocr: bool = True) -> Document:
+    """Read a document with the words that a step gives to its failures."""
+    request = Request(path, None, "auto", ocr, max_bytes)
+    return documents.wait_for(HereReaders().submit(request), path)

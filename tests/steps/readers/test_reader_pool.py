@@ -1,0 +1,300 @@
+"""Reader processes: hostile documents fail alone, in words, and nothing of them is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from threading import Event
+from time import monotonic, sleep
+
+import psutil
+import pytest
+
+from paddock.steps.readers import documents, reading
+from paddock.steps.readers.reader import Document
+from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool, Request
+from paddock.steps.step import StepError
+from paddock.steps.time_limits import time_limit
+from tests.fakes import hostile
+from tests.fakes.office import docx
+from tests.fakes.pdf import pdf
+
+MIB = 1024**2
+MEMORY = "needs more than 256 MiB of memory. Raise the setting `read_memory` to read it."
+
+Pool = Callable[..., ReaderPool]
+
+
+@pytest.fixture
+def opened() -> Iterator[Pool]:
+    made: list[ReaderPool] = []
+
+    def open_(timeout_s: float = 120.0, memory_mib: int = 256) -> ReaderPool:
+        made.append(ReaderPool(ReaderLimits(timeout_s, memory_mib * MIB)))
+        return made[-1]
+
+    yield open_
+    for pool in made:
+        pool.close()
+
+
+async def read(
+    path: Path, readers: ReaderPool, data: bytes | None = None, *, max_bytes: int = 64 * MIB
+) -> str:
+    """Read a document; return its text, or what a person reads of the failure."""
+    if data is not None:
+        path.write_bytes(data)  # noqa: ASYNC240 - nothing else happens in this loop
+    try:
+        return (await documents.load(path, readers=readers, max_bytes=max_bytes)).text
+    except StepError as error:
+        assert error.kind == "other"  # the same bytes fail again: no other try
+        return str(error)
+
+
+def children() -> list[psutil.Process]:
+    """Return the reader processes of this process, and the guards that stand by them."""
+    return psutil.Process().children(recursive=True)
+
+
+def reader_processes() -> list[psutil.Process]:
+    return [one for one in children() if one.cmdline()[1:2] == ["-m"]]
+
+
+def peak_mib() -> int:
+    """Return the most memory that this process had since the last call."""
+    [line] = [one for one in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in one]
+    Path("/proc/self/clear_refs").write_text("5")
+    return int(line.split()[1]) // 1024
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    ends = monotonic() + 30
+    while not is_so():
+        assert monotonic() < ends, "it does not come about"
+        sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("inflating.pdf", hostile.inflating_pdf, f"'inflating.pdf' is not read: it {MEMORY}"),
+        ("draws.pdf", hostile.drawing_pdf, f"'draws.pdf' is not read: it {MEMORY}"),
+        ("liar.docx", hostile.lying_docx,
+         "'liar.docx' is damaged or not a Word document (BadZipFile: Bad CRC-32 for file "
+         "'word/document.xml')."),
+        ("laughs.docx", hostile.laughing_docx,
+         "'laughs.docx' is not read: its XML has entities that unfold to far more than the file "
+         "holds."),
+        ("deep.docx", hostile.deep_docx,
+         "'deep.docx' is not read: its XML is nested too deeply."),
+        ("nestmp.eml", hostile.nested_mail, "'nestmp.eml' is nested too deeply to be read."),
+        ("many.json", lambda: b"[" + b"{}," * 9_000_000 + b"1]",
+         f"'many.json' is not read: it {MEMORY}"),
+        ("text.docx", lambda: docx("word " * 40_000),
+         "'text.docx' has 199,999 characters of text, and `max_bytes` allows 100,000. "
+         "Raise `max_bytes` to read it."),
+    ],
+)  # fmt: skip
+def test_a_hostile_document_fails_in_words_and_a_good_one_is_read_after_it(
+    tmp_path: Path, opened: Pool, name: str, data: Callable[[], bytes], said: str
+) -> None:
+    async def both() -> tuple[str, str]:
+        pool = opened()
+        most = 100_000 if name == "text.docx" else 64 * MIB
+        bad = await read(tmp_path / name, pool, max_bytes=most)
+        return bad, await read(tmp_path / "good.pdf", pool, pdf(["Good"]))
+
+    (tmp_path / name).write_bytes(data())
+    peak_mib()  # what making it took
+    peak_before = peak_mib()
+    assert asyncio.run(both()) == (said, "Good")
+    assert peak_mib() - peak_before < 64
+
+
+def test_four_bad_pdfs_at_once_do_not_harm_their_neighbours(tmp_path: Path, opened: Pool) -> None:
+    async def all_() -> list[str]:
+        pool, bad = opened(), hostile.inflating_pdf()
+        names = [f"bad{n}.pdf" for n in range(4)]
+        good = [f"good{n}.pdf" for n in range(3)]
+        return await asyncio.gather(
+            *(read(tmp_path / name, pool, bad) for name in names),
+            *(read(tmp_path / name, pool, pdf([name])) for name in good),
+        )
+
+    said = asyncio.run(all_())
+    assert said[:4] == [f"'bad{n}.pdf' is not read: it {MEMORY}" for n in range(4)]
+    assert said[4:] == ["good0.pdf", "good1.pdf", "good2.pdf"]
+
+
+def test_a_page_that_does_not_end_is_ended_and_the_next_is_read(
+    tmp_path: Path, opened: Pool
+) -> None:
+    async def both() -> tuple[str, str]:
+        pool = opened(timeout_s=2.0)
+        await read(tmp_path / "warm.html", pool, b"<p>x</p>")  # its libraries are imported
+        bad = await read(tmp_path / "bad.html", pool, hostile.endless_html())
+        return bad, await read(tmp_path / "good.pdf", opened(), pdf(["Good"]))
+
+    assert asyncio.run(both()) == (
+        "'bad.html' is not read: it takes more than 2 s for one of its pages or parts. "
+        "Raise the setting `read_timeout` to read it.",
+        "Good",
+    )
+
+
+def test_the_time_in_which_a_document_waits_for_a_reader_is_not_its_own(tmp_path: Path) -> None:
+    class Busy(ReaderPool):
+        def submit(
+            self,
+            request: Request,
+            is_unwanted: Event | None = None,
+            begun: Callable[[], None] = lambda: None,
+        ) -> Future[Document]:
+            job: Future[Document] = Future()
+
+            def free() -> None:
+                begun()
+                job.set_result(Document(("Good",)))
+
+            asyncio.get_running_loop().call_later(0.5, free)
+            return job
+
+    async def waited() -> str:
+        async with time_limit(0.2):
+            return await read(tmp_path / "a.pdf", Busy(), pdf(["x"]))
+
+    assert asyncio.run(waited()) == "Good"
+
+
+def test_a_reader_has_no_secrets_no_open_files_and_is_the_first_that_the_system_ends(
+    tmp_path: Path, opened: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    with (tmp_path / "ledger.sqlite").open("wb") as ledger:
+        os.set_inheritable(ledger.fileno(), True)
+        assert asyncio.run(read(tmp_path / "a.pdf", opened(), pdf(["x"]))) == "x"
+        [reader] = reader_processes()[-1:]
+        place = Path(f"/proc/{reader.pid}")
+        assert b"hunter2" not in (place / "environ").read_bytes()
+        assert (place / "oom_score_adj").read_text().strip() == "1000"
+        files = [str(one.readlink()) for one in (place / "fd").iterdir()]
+    kinds = sorted({one.partition(":")[0] for one in files})
+    assert kinds == ["/dev/null", "pipe"]
+    assert str(tmp_path) not in json.dumps(files)
+
+
+def test_one_process_reads_many_documents(tmp_path: Path, opened: Pool) -> None:
+    async def one_after_the_other() -> set[int]:
+        pool = opened()
+        seen = set()
+        for n in range(5):
+            assert await read(tmp_path / "a.pdf", pool, pdf([str(n)])) == str(n)
+            seen |= {one.pid for one in reader_processes()}
+        return seen
+
+    assert len(asyncio.run(one_after_the_other())) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
+def test_a_reader_that_dies_fails_its_document_alone(
+    tmp_path: Path, opened: Pool, number: signal.Signals
+) -> None:
+    async def killed() -> StepError:
+        pool = opened()
+        (tmp_path / "bad.html").write_bytes(hostile.endless_html())
+        task = asyncio.create_task(
+            documents.load(tmp_path / "bad.html", readers=pool, max_bytes=MIB)
+        )
+        await asyncio.to_thread(until, lambda: bool(reader_processes()))
+        await asyncio.to_thread(until, lambda: reader_processes()[0].cpu_times().user > 0.5)
+        reader_processes()[0].send_signal(number)
+        with pytest.raises(StepError) as caught:
+            await task
+        assert await read(tmp_path / "good.pdf", pool, pdf(["Good"])) == "Good"
+        return caught.value
+
+    error = asyncio.run(killed())
+    if number == signal.SIGKILL:  # not by us: the system's want of memory, which may pass
+        assert (error.kind, error.reason) == (
+            "io",
+            "'bad.html' is not read: the system ended its reader, as it does where memory runs "
+            "out.",
+        )
+    else:
+        assert (error.kind, error.reason) == (
+            "other",
+            "'bad.html' is not read: it is damaged, or needs more than 256 MiB of memory; its "
+            "reader crashed (SIGSEGV).",
+        )
+
+
+def test_a_reader_that_went_idle_is_replaced(tmp_path: Path, opened: Pool) -> None:
+    pool = opened()
+    assert asyncio.run(read(tmp_path / "a.pdf", pool, pdf(["one"]))) == "one"
+    reader_processes()[0].kill()
+    assert asyncio.run(read(tmp_path / "a.pdf", pool, pdf(["two"]))) == "two"
+
+
+def test_who_stops_waiting_ends_the_reader(tmp_path: Path, opened: Pool) -> None:
+    async def cancelled() -> None:
+        task = asyncio.create_task(read(tmp_path / "a.html", pool, hostile.endless_html()))
+        await asyncio.to_thread(until, lambda: bool(reader_processes()))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.to_thread(until, lambda: not children())
+
+    pool = opened()
+    asyncio.run(cancelled())
+
+
+RUN = """
+import sys
+from pathlib import Path
+from paddock.steps.readers.reader_pool import ReaderPool, Request
+job = ReaderPool().submit(Request(Path(sys.argv[1]), "html", "auto", False, 1 << 30))
+print("begun", flush=True)
+job.result()
+"""
+
+
+def test_a_reader_does_not_outlive_a_run_that_is_killed(tmp_path: Path) -> None:
+    page = tmp_path / "a.html"
+    page.write_bytes(hostile.endless_html())
+    with subprocess.Popen([sys.executable, "-c", RUN, str(page)]) as run:
+        run_ = psutil.Process(run.pid)
+        until(lambda: len(run_.children(recursive=True)) == 2)
+        started = run_.children(recursive=True)
+        run.kill()
+        run.wait()
+        until(lambda: not any(one.is_running() and one.status() != "zombie" for one in started))
+
+
+def test_a_small_text_is_read_without_a_process(tmp_path: Path) -> None:
+    wishes = reading.Wishes()
+    for name, text in (("a.txt", "Hi"), ("a.md", "# Hi"), ("a.csv", "a,b"), ("a.json", "{}")):
+        (tmp_path / name).write_text(text)
+        found = reading.read_small(tmp_path / name, wishes, MIB)
+        assert found is not None
+        assert found.text == text
+    (tmp_path / "large.txt").write_text("x" * (reading.SMALL_BYTES + 1))
+    (tmp_path / "a.html").write_text("<p>x")
+    for name in ("large.txt", "a.html"):
+        assert reading.read_small(tmp_path / name, wishes, MIB) is None
+    (tmp_path / "hidden.txt").write_bytes(pdf(["x"]))
+    assert reading.read_small(tmp_path / "hidden.txt", wishes, MIB) is None
+
+
+def test_a_heading_of_many_marks_is_found_in_no_time(tmp_path: Path) -> None:
+    """A search that begins again at each of them takes hours for these 200 KB."""
+    (tmp_path / "a.md").write_text("# " + "# " * 100_000 + "x")
+    found = reading.read_small(tmp_path / "a.md", reading.Wishes(), MIB)
+    assert found is not None
+    assert len(found.title) == 200
