@@ -152,6 +152,13 @@ def test_the_password_is_asked_for_and_never_written_down() -> None:
         assert said.startswith("${DB_PASSWORD:?"), found.group()
 
 
+def test_prefects_server_asks_for_the_password_that_all_machines_have() -> None:
+    asked = service("prefect")["environment"]["PREFECT_SERVER_API_AUTH_STRING"]
+    assert asked.startswith("paddock:${PREFECT_PASSWORD:?")
+    for name in ("prepare", "up", "worker", "worker-gpu"):
+        assert service(name)["environment"]["PREFECT_API_AUTH_STRING"] == asked
+
+
 def test_machines_share_one_ledger_one_server_and_one_folder() -> None:
     wanted = ("PREFECT_API_URL", "PADDOCK_LEDGER", "PADDOCK_WORK_POOL")
     users = [service(name) for name in ("prepare", "up", "worker", "worker-gpu")]

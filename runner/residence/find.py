@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -35,7 +36,12 @@ def everyone(state_dir: Path) -> list[Residence]:
 
 
 def is_open(path: Path) -> bool:
-    """Tell whether somebody listens there."""
+    """Return whether a process of this user listens there."""
+    try:
+        if path.lstat().st_uid != os.getuid():  # it may lie in the system's temporary folder
+            return False
+    except OSError:
+        return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
         door.settimeout(KNOCK_S)
         try:

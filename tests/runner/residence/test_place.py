@@ -96,6 +96,20 @@ def test_a_record_without_anybody_behind_its_socket_is_nobodys(tmp_path: Path) -
         assert find.everyone(tmp_path) == [residence]
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="NOT tried: only root can make another user's socket")
+def test_a_socket_of_another_user_is_not_ours(tmp_path: Path) -> None:
+    """It may lie in the system's temporary folder, where anyone can make one that is gone."""
+    where = made(place_of(settings(tmp_path)))
+    record.write(where.record, record.as_record(Residence(tmp_path, where.socket, "", "1", 1)))
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(where.socket))
+        door.listen()
+        assert find.find(settings(tmp_path)) is not None
+        os.chown(where.socket, 54321, 54321)
+        assert find.find(settings(tmp_path)) is None
+        assert find.everyone(tmp_path) == []
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"pid": "x"}'])
 def test_a_record_that_is_none_is_nobodys(tmp_path: Path, text: str) -> None:
     where = made(place_of(settings(tmp_path)))
