@@ -18,6 +18,9 @@ BASE = frozenset(("inputs", "steps"))
 STEP = frozenset(("secrets",))
 """Names that a step's own parameters and its `if` see besides: what they give is kept nowhere."""
 
+LOOP = frozenset(("loop",))
+"""Names that stand in a block besides its item: where that stands in the list, as in Jinja."""
+
 ANSWER = frozenset(("output", "text"))
 """Names that a `check` of an answer sees besides: its value by the schema, and what was said."""
 
@@ -139,7 +142,7 @@ class Graph:
                 self._resolve(Use(at, ("steps", step_id), names), level, node)
             if isinstance(node, Block):
                 body = _Level({inner.id: inner for inner in node.body}, node.id, level)
-                inside = names | {node.var}
+                inside = names | {node.var} | LOOP
                 self._level(body, inside)
                 if node.returns is not None:
                     for use in _uses(node.returns, (*node.at, "returns"), inside):
@@ -242,8 +245,9 @@ def _uses_of(node: Node, names: frozenset[str], own: frozenset[str]) -> Iterator
         yield from _reads(node.if_.references, (*node.at, "if"), own)
     if isinstance(node, Block):
         yield from _reads(node.over.references, (*node.at, "for_each"), names)
-        if node.key is not None:
-            yield from _reads(node.key.references, (*node.at, "key"), names | {node.var})
+        for name, one in (("where", node.where), ("key", node.key)):
+            if one is not None:
+                yield from _reads(one.references, (*node.at, name), names | {node.var})
         return
     for path, references in node.params.places().items():
         at = (*node.at, "with", *path)

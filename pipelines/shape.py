@@ -95,6 +95,11 @@ class StepKeys(Controls):
         None, description="`NAME in EXPRESSION`: runs `do` once for each.", examples=["doc in …"]
     )
     do: list[Any] | None = Field(None, description="The steps that run for each item.")
+    where: str | bool | None = Field(
+        None,
+        description="A bare expression over an item: `do` runs only for those for which it holds.",
+        examples=["doc.size > 0"],
+    )
     key: str | None = Field(None, description="A bare expression: the item's stable name.")
     returns: Any = Field(None, description="Bare expressions: what the step gives instead.")
     reply: ReplyKeys | None = Field(

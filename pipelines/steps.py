@@ -17,7 +17,7 @@ from .texts import read as read_file
 from .tree import Block, Node, Reply, Step
 
 _FOR_EACH = re.compile(r"\s*(\S+)\s+in\s+(\S.*)\Z", re.DOTALL)
-_OF_BLOCKS = ("do", "key", "max_parallel", "on_error")
+_OF_BLOCKS = ("do", "where", "key", "max_parallel", "on_error")
 _TAKEN = frozenset(
     ("inputs", "steps", "loop", "self", "true", "false", "none", "range", "dict", "namespace")
 )
@@ -169,6 +169,7 @@ class Steps:
             over=over,
             body=self.read(data.get("do"), (*at, "do"), (*names, var)),
             has_own_id=has_own,
+            where=checks.expression(data.get("where"), (*at, "where")),
             key=key,
             max_parallel=keys.max_parallel if keys else None,
             on_error=keys.on_error if keys else None,

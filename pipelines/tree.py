@@ -67,6 +67,8 @@ class Block:
     over: Expression
     body: tuple[Node, ...]
     has_own_id: bool = True
+    where: Expression | None = None
+    """Which items of the list it is done for; None: all."""
     key: Expression | None = None
     max_parallel: int | None = None
     on_error: OnError | None = None

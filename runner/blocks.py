@@ -355,9 +355,7 @@ class Blocks:
         try:
             if deadly is not None:
                 raise deadly
-            scope = await self.body(
-                run.block.body, run.scope.child(run.block.var, item.item), record
-            )
+            scope = await self.body(run.block.body, item.seen(run.block, run.scope), record)
             # Now as well as when it is known: a second run must see the same.
             result = self._tally.secrets.redacted(result_of(run.block, scope, record.last))
         except BorderReached:  # in a block within: its finished items spare their work later

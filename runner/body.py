@@ -85,10 +85,10 @@ def outer_references(block: BoundBlock) -> frozenset[Reference]:
     for nested in blocks_of(block.body):
         variables.add(nested.var)
         found.update(nested.over.references)
+        found.update(nested.where.references if nested.where else ())
+    outside = (path for path in found if path[0] not in variables and path[0] != "loop")
     return frozenset(
-        path
-        for path in found
-        if path[0] not in variables and not (path[0] == "steps" and path[1:2] and path[1] in inner)
+        path for path in outside if not (path[0] == "steps" and path[1:2] and path[1] in inner)
     )
 
 

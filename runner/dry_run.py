@@ -118,7 +118,7 @@ class DryRun:
         calls, refs = Calls(), set[str]()
         results = list(run.results)
         for item in run.todo():
-            scope = run.scope.child(run.block.var, item.item)
+            scope = item.seen(run.block, run.scope)
             at = place.item(run, item.key)
             walked = await self._in_time(run, scope, at, unknown, refs)
             if walked is not None:

@@ -29,6 +29,7 @@ from .inside import Inside
 from .items import ItemRun, attempt_of
 from .keeping import keeping_of
 from .ledger.entries import Entry, LedgerError
+from .pruning import Pruning
 from .report import ItemReport, Report, State
 from .scope import Scope
 from .shares import ClaimLost, shared_state
@@ -213,9 +214,13 @@ class _Journey:
         self._keep_marks(record.marks())
         if record.outputs.written:
             self.blocks.items.record_made(record)
-        if held := held_paths(record.outputs.searched):
+        held = held_paths(record.outputs.searched)
+        if held:
             why = held_in_words(held)
             self._tally.item(ItemReport(step.id, self._key(step), "held", why=why))
+        if outputs is not None:
+            now = (*record.outputs.written, *held)
+            await Pruning(self._work, self._toolbox).former_of_step(scope_id, step.id, now)
         self._tally.tell(step.id, "", "skipped" if outputs is None else "done")
         return outputs
 

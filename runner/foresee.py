@@ -27,6 +27,7 @@ from .body import steps_of, steps_within
 from .border import Border
 from .dry_pool import NO_CALLS, Calls
 from .dry_run import MOST_S, DryRun, ItemEnds, Place, Walked, not_walked
+from .former_outputs import in_words, of_block
 from .freshness import held_in_words
 from .inside import entered
 from .items import ItemRun
@@ -40,6 +41,9 @@ from .speed import workload
 
 if TYPE_CHECKING:
     from paddock.engine.profile.choice import Workload
+
+
+LEFT_OUT = "left out by `where`"
 
 
 @dataclass
@@ -206,6 +210,15 @@ class _Foresight:
             self._items.append(PlanItem(block.id, entry.key, "deleted", "its source is gone"))
         for doubt in run.work.doubts:
             self._items.append(PlanItem(block.id, doubt.folder, "missing", doubt.text))
+        dropped = {entry.key for entry in run.work.dropped}
+        for key in sorted(run.work.left_out):
+            state: State = "deleted" if key in dropped else "skipped"
+            self._items.append(PlanItem(block.id, key, state, LEFT_OUT))
+        settled = [item.entry for item in run.work.items if not item.verdict.is_work and item.entry]
+        index = self._work.index
+        former = await asyncio.to_thread(of_block, index, block, run.work.scope, settled)
+        if former:
+            self._session.tally.note(in_words(former))
         offered = offered_again(run, self._work.ledger)
         if offered is not None:
             self._known(block, offered)

@@ -17,6 +17,8 @@ from .ledger.entries import Entry
 from .report import State
 
 CONTENT = "content"
+LOOP = "loop"
+"""A part that items have which read where they stand in their block's list."""
 PART_CHARS = 16
 LOST_FILE, LOST_ROWS = "output is missing: ", "its rows are missing in the store: "
 EDITED_FILE, KEPT_NO_MORE = "output was edited: ", "output is not edited any more: "
@@ -272,6 +274,9 @@ def reasons(
         place, _, what = name.rpartition(".")
         if name == CONTENT:
             found["content changed"] = None
+        elif name == LOOP:
+            if name in before and name in now:  # else only what it says of its place did
+                found["its place in the list changed"] = None
         elif what not in _WHAT or name.startswith(("inputs.", "steps.")):
             found[f"value changed: {name}"] = None
         elif (came := _came_or_went(place, before, now)) is not None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.expressions import ExpressionError
 
 from .binding.bound import BoundBlock
 from .freshness import key_of, name_of
@@ -29,6 +30,43 @@ def list_of(block: BoundBlock, scope: Scope) -> Sequence[Any]:
     raise PipelineError([Fault(what, "Name a list, such as `steps.docs.files`.", block.mark)])
 
 
+def chosen_of(
+    block: BoundBlock, scope: Scope, listed: Sequence[Any]
+) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Return the items for which a block's `where` holds, and those that it leaves out.
+
+    Raises:
+        ExpressionError: it failed for an item.
+    """
+    if block.where is None:
+        return listed, ()
+    chosen: list[Any] = []
+    left: list[Any] = []
+    for number, item in enumerate(listed):
+        try:
+            holds = block.where.evaluate(scope.child(block.var, item))
+        except ExpressionError as error:
+            message = f"`where` of block '{block.id}', {_shown(item, number)}: {error.message}"
+            raise ExpressionError(message, error.remedy) from error
+        (chosen if holds else left).append(item)
+    return chosen, left
+
+
+def loop_of(number: int, length: int) -> dict[str, Any]:
+    """Return what an item's steps see as `loop`: its place in the list, as in Jinja.
+
+    >>> loop_of(0, 2)
+    {'index': 1, 'index0': 0, 'first': True, 'last': False, 'length': 2}
+    """
+    return {
+        "index": number + 1,
+        "index0": number,
+        "first": number == 0,
+        "last": number + 1 == length,
+        "length": length,
+    }
+
+
 def keys_of(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[str]:
     """Return the items' keys, in the list's order.
 
@@ -39,13 +77,17 @@ def keys_of(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[str]
         PipelineError: two items have the same one.
         ExpressionError: the block's `key` failed.
     """
-    if block.key is None:
-        keys = _numbered([key_of(item) for item in listed], listed)
-    else:
-        keys = [str(block.key.evaluate(scope.child(block.var, item))) for item in listed]
+    keys = written_keys(block, scope, listed)
     if len(set(keys)) < len(keys):
         raise PipelineError([_same_key(block, keys, listed)])
     return keys
+
+
+def written_keys(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[str]:
+    """Return the items' keys as they come out, also where two are the same."""
+    if block.key is None:
+        return _numbered([key_of(item) for item in listed], listed)
+    return [str(block.key.evaluate(scope.child(block.var, item))) for item in listed]
 
 
 def _numbered(keys: list[str], listed: Sequence[Any]) -> list[str]:

@@ -14,9 +14,11 @@ from pathlib import Path
 
 from paddock.steps.roots import OutsideRoots
 
+from . import former_outputs
 from .binding.bound import BoundBlock
 from .block_run import BlockRun
 from .evidence import of_items_within
+from .former_outputs import Former
 from .keeping import held_by, keeping_of, rows
 from .ledger.entries import Entry
 from .report import ItemReport
@@ -25,6 +27,7 @@ from .tools import Toolbox
 from .work import Work
 
 _MOST_NAMES = 3
+_GONE = "what they were made of is gone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +65,17 @@ class Pruning:
 
         Return those with which nothing more is to be done; the ledger counts them as gone.
         """
-        entries = await self._finished(run) if run.work.deleted else ()
+        entries: list[Entry] = []
+        if run.work.deleted:
+            entries += await self._finished(run)
+        if run.work.dropped:
+            entries += await self._left_out(run)
         for doubt in (*run.work.doubts, *await self._long_gone(run)):
             self._tally.note(doubt.text)
             shown = run.shown(doubt.folder)
             self._tally.item(ItemReport(run.block.id, shown, "missing", error=doubt.text))
+        if not run.outer:
+            await self._former_of_block(run)
         for entry in entries:
             gone = replace(entry, gone=self._tally.run)
             self._work.ledger.record(run.work.scope, gone, self._tally.run)
@@ -87,6 +96,51 @@ class Pruning:
         removal = await self._removed(run, doomed)
         self._tell(removal, renamed)
         return [entry for entry in deleted if not self._keeps(entry, removal)]
+
+    async def _left_out(self, run: BlockRun) -> Sequence[Entry]:
+        """Do with items that `where` leaves out now what the caller says: no watch removes them."""
+        entries = run.work.dropped
+        why = "`where` leaves out what they were made of"
+        if not self._prunes:
+            left = await asyncio.to_thread(self._left_of, self._made_of(run, entries))
+            self._tell_kept([*left, *await self._keeping.left_of(entries)], why)
+            return entries
+        removal = await self._removed(run, entries)
+        self._tell(removal, {}, why)
+        return [entry for entry in entries if not self._keeps(entry, removal)]
+
+    async def _former_of_block(self, run: BlockRun) -> None:
+        """Remove what done items left at former paths, or say that it is there."""
+        ledger, scope = self._work.ledger, run.work.scope
+        entries = await ledger.ask(ledger.entries, scope)
+        present = [entries[item.key] for item in run.work.items if item.key in entries]
+        former = await asyncio.to_thread(
+            former_outputs.of_block, self._work.index, run.block, scope, present
+        )
+        is_watched = any(source.prunes for source in run.work.missing.sources)
+        # A step that writes nothing any more may be at fault: then a person decides.
+        writes = {entry.key for entry in present if former_outputs.paths_now(entry)}
+        await self.former(former, prunes=is_watched and all(one.key in writes for one in former))
+
+    async def former_of_step(self, scope: str, key: str, now: Iterable[str]) -> None:
+        """Do so with what a top-level step left; `now` are the paths that it writes today."""
+        now = set(now)
+        index = self._work.index
+        rows = [(scope, key, row.path) for row in index.rows_of(scope, key) if row.path not in now]
+        if rows:
+            await self.former(await asyncio.to_thread(former_outputs.left_of, index, rows, now))
+
+    async def former(self, former: Sequence[Former], *, prunes: bool = False) -> None:
+        """Remove files at former paths where that is asked, else say that they are there."""
+        if not former:
+            return
+        if not (prunes or self._prunes):
+            self._tally.note(former_outputs.in_words(former))
+            return
+        removal = _Removal()
+        made = [_Made(one.scope, one.key, one.stored) for one in former]
+        await asyncio.to_thread(self._remove_all, made, removal)
+        self._tell(removal, {}, "they are written elsewhere now")
 
     async def _long_gone(self, run: BlockRun) -> Sequence[Doubt]:
         """Remove what was kept of documents that earlier runs found gone, where that is asked.
@@ -190,28 +244,27 @@ class Pruning:
         else:
             removal.removed.append(stored)
 
-    def _tell(self, removal: _Removal, renamed: Mapping[str, str]) -> None:
+    def _tell(self, removal: _Removal, renamed: Mapping[str, str], why: str = _GONE) -> None:
         note = self._tally.note
         self._tally.removed(len(removal.removed) + sum(removal.rows.values()))
         if renamed:
             pairs = [f"{old} → {new}" for old, new in renamed.items()]
             note(f"renamed, so what was made of them goes by the new name: {_some(pairs)}")
         if removal.removed:
-            note(f"removed, since what they were made of is gone: {_some(removal.removed)}")
+            note(f"removed, since {why}: {_some(removal.removed)}")
         for store, n_rows in removal.rows.items():
             if n_rows:
-                note(f"removed, since what they were made of is gone: {rows(n_rows)} of '{store}'")
+                note(f"removed, since {why}: {rows(n_rows)} of '{store}'")
+        kept = "its source is gone" if why == _GONE else why
         if removal.edited:
-            note(f"edited by hand, and kept though its source is gone: {_some(removal.edited)}")
-        for stored, why in removal.refused.items():
-            note(f"'{stored}' cannot be removed ({why}), though its source is gone")
+            note(f"edited by hand, and kept though {kept}: {_some(removal.edited)}")
+        for stored, fault in removal.refused.items():
+            note(f"'{stored}' cannot be removed ({fault}), though {kept}")
 
-    def _tell_kept(self, left: Sequence[str]) -> None:
+    def _tell_kept(self, left: Sequence[str], why: str = _GONE) -> None:
         """Say what is left of documents that are gone, where nobody has decided about it."""
         if left:
-            self._tally.note(
-                f"kept, though what they were made of is gone: {_some(left)} (`--prune` removes)"
-            )
+            self._tally.note(f"kept, though {why}: {_some(left)} (`--prune` removes)")
 
 
 def _own_blocks(block: BoundBlock) -> Iterable[BoundBlock]:

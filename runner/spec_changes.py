@@ -92,10 +92,10 @@ def _references(spec: Spec, block: str) -> Iterator[Reference]:
     """Yield what was read within a block; what cannot be compiled any more is left out."""
     for name, one in _of(spec, "blocks").items():
         yield from _bare(one.get("key"))
-        yield from _bare(one.get("where"))
         yield from _value(one.get("returns"), bare=True)
         if name != block:
             yield from _bare(str(one.get("for_each", "")).partition(" in ")[2])
+            yield from _bare(one.get("where"))
             yield from _bare(one.get("if"))
     for one in _of(spec, "steps").values():
         yield from _value(one.get("with"))

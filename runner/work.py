@@ -25,6 +25,7 @@ from .evidence import Evidence, held_paths
 from .freshness import (
     CONTENT,
     EDITED_FILE,
+    LOOP,
     READERS,
     Past,
     Verdict,
@@ -42,7 +43,7 @@ from .ledger.entries import Entry
 from .ledger.ledger import Ledger
 from .ledger.origins import Origins
 from .ledger.outputs import Index
-from .listed import keys_of, list_of
+from .listed import chosen_of, keys_of, list_of, loop_of, written_keys
 from .renames import renamed
 from .scope import Scope
 from .sources import Doubt, Missing, Sources
@@ -95,10 +96,16 @@ class ItemWork:
     hash: str
     parts: str
     entry: Entry | None
+    place: tuple[int, int] = (0, 1)
+    """Where it stands in its block's list, from 0, and how long that is."""
     is_shared: bool = False
     """Whether another machine has done it in this very job: it counts as done now."""
     renamed_from: str | None = None
     """The key of a deleted item with the same content."""
+
+    def seen(self, block: BoundBlock, scope: Scope) -> Scope:
+        """Return the scope of the item, in which its steps run."""
+        return scope.child({block.var: self.item, "loop": loop_of(*self.place)})
 
     @property
     def attempts(self) -> int:
@@ -127,6 +134,10 @@ class BlockWork:
     """Those that earlier runs found deleted, where they are asked for."""
     held: tuple[str, ...]
     """Stored paths of outputs that are kept as somebody left them."""
+    left_out: frozenset[str] = frozenset()
+    """The keys of what stands in the list, and for which `where` does not hold."""
+    dropped: tuple[Entry, ...] = ()
+    """What was done of them, before `where` left them out."""
 
     @property
     def deleted(self) -> tuple[Entry, ...]:
@@ -228,7 +239,7 @@ class Work:
                 was asked for.
         """
         scope_id = self.scope_id(block.id, outer)
-        listed = list_of(block, scope)
+        listed, left = chosen_of(block, scope, list_of(block, scope))
         keys = keys_of(block, scope, listed)
         if self.options.only and not outer:
             self._note_keys(keys)
@@ -243,9 +254,14 @@ class Work:
         held: list[str] = []
         overwrites = _overwrites(block)
         is_forced = not self.options.force.isdisjoint({block.id, *ids(block.body)})
-        for key, item in zip(keys, listed, strict=True):
+        for number, (key, item) in enumerate(zip(keys, listed, strict=True)):
             content = part(content_of(item, block.item_attributes))
-            parts = f'{{"{CONTENT}":"{content}",{base[1:]}'
+            place = (number, len(listed))
+            read = ""
+            if block.loop_attributes:
+                loop = loop_of(*place)
+                read = f'"{LOOP}":"{part({one: loop[one] for one in block.loop_attributes})}",'
+            parts = f'{{"{CONTENT}":"{content}",{read}{base[1:]}'
             hash_ = hashlib.sha256(parts.encode()).hexdigest()
             entry = entries.get(key)
             is_shared = entry is not None and entry.hash == hash_ and entry.run in job
@@ -264,29 +280,33 @@ class Work:
                 continue  # its watch hands it on when it has come to rest
             if not is_asked and verdict.is_work:
                 verdict = NOT_ASKED
-            items.append(ItemWork(len(items), key, item, verdict, hash_, parts, entry, is_shared))
+            items.append(
+                ItemWork(len(items), key, item, verdict, hash_, parts, entry, place, is_shared)
+            )
         self.index.settle(scope_id, (w.key for w in items if not w.verdict.is_work))
         missing, gone = Missing(), tuple[Entry, ...]()
+        left_out = frozenset(written_keys(block, scope, left)).difference(keys)
+        there = [entry for entry in entries.values() if entry.gone is None or entry.gone in job]
         if not self.options.only:
-            missing = await self._missing(block, scope, scope_id, entries.values(), keys, job)
+            missing = await self._missing(block, scope, scope_id, there, left_out.union(keys))
             if missing.deleted:
                 items = await self.ledger.ask(self._with_renames, scope_id, items, missing.deleted)
                 missing = self._asked_about(missing, items, entries.values())
             gone = () if missing.doubts else self._gone(missing, entries.values(), keys)
-        return BlockWork(scope_id, tuple(items), missing, gone, tuple(held))
+        dropped = () if self.options.only else (one for one in there if one.key in left_out)
+        return BlockWork(
+            scope_id, tuple(items), missing, gone, tuple(held), left_out, tuple(dropped)
+        )
 
     async def _missing(
         self,
         block: BoundBlock,
         scope: Scope,
         scope_id: str,
-        entries: Collection[Entry],
-        keys: Iterable[str],
-        job: frozenset[str],
+        there: Sequence[Entry],
+        present: Collection[str],
     ) -> Missing:
         """Return which items were deleted, and in which folders the others were seen."""
-        there = [entry for entry in entries if entry.gone is None or entry.gone in job]
-        present = set(keys)
         absent = [entry for entry in there if entry.key not in present]
         decide = self.sources.missing
         return await asyncio.to_thread(decide, block, scope, scope_id, len(there), absent)
@@ -346,7 +366,8 @@ class Work:
         verdict = self._verdict(scope_id, entry, hash_, text, held, past, None, is_forced=is_forced)
         if entry is not None and not verdict.is_work and entry.state == "quarantined":
             verdict = Verdict("stale", f"it failed before: {entry.error}")
-        return scope_id, ItemWork(0, step.id, None, verdict, hash_, text, entry, is_shared)
+        item = ItemWork(0, step.id, None, verdict, hash_, text, entry, is_shared=is_shared)
+        return scope_id, item
 
     async def job_runs(self) -> frozenset[str]:
         """Give the runs with which other machines do this job, and this one's own."""
@@ -445,6 +466,7 @@ class Work:
         for inner in blocks_of(block.body):
             spec = json.loads(inner.spec)
             kept = {name: spec.get(name) for name in ("for_each", "key", "if", "returns")}
+            kept |= {"where": spec["where"]} if "where" in spec else {}
             parts[f"{inner.id}.parameters"] = part(kept)
         parts.update(self._outer_parts(outer_references(block), scope))
         return parts

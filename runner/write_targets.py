@@ -39,7 +39,7 @@ def refuse_targets(block: BoundBlock, items: BlockWork, scope: Scope, work: Work
         taken: dict[str, str] = {}
         folders: dict[str, None] = {}
         for item in todo:
-            written = _written(path, scope.child(block.var, item.item), index)
+            written = _written(path, item.seen(block, scope), index)
             if written is None:
                 continue
             if step.uses == "embed":

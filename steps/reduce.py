@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -46,6 +46,11 @@ class ReduceParams(Params):
         description="Groups first: a field of the items, or an expression over `item`.",
         examples=["kind", "{{ item.date[:4] }}"],
     )
+    fold: Literal["all", "groups"] = Field(
+        default="all",
+        description="What becomes of the groups of `by`: they are folded into one by the same "
+        "prompt, or `groups` stops there, and `output` has the answer of each by its key.",
+    )
     fanin: int = Field(default=8, ge=2, le=256, description="How many are folded at once, at most.")
     params: SamplingParams = Field(
         default=SamplingParams(), description="How answers are sampled; deterministic by default."
@@ -55,6 +60,14 @@ class ReduceParams(Params):
         description="What happens to an item that does not fit into a prompt of its own: an "
         "error, it is folded in parts, or only its beginning is read, and it is said so.",
     )
+
+    @classmethod
+    def faults(cls, given: Collection[str]) -> tuple[str, ...]:
+        """Refuse `fold` where there are no groups."""
+        faults = super().faults(given)
+        if "fold" in given and "by" not in given:
+            faults += ("`fold` says what becomes of the groups: it needs `by`.",)
+        return faults
 
 
 class Group(Output):
@@ -70,7 +83,11 @@ class ReduceOutput(Output):
     """Outputs of `reduce`."""
 
     text: str
-    output: Any = Field(default=None, description="The value of `reply.schema`: null without one.")
+    output: Any = Field(
+        default=None,
+        description="The value of `reply.schema`: null without one. With `fold: groups` a mapping "
+        "of each group's key to its value, or to its text without a schema.",
+    )
     groups: list[Group] = Field(
         description="The groups, in the order in which they first occur; empty without `by`. "
         "`text` is made of their texts."
@@ -127,9 +144,12 @@ async def _reduced(params: ReduceParams, tools: Tools, folder: MakeFolder) -> Re
     asker = Asker(tools, tools.models.resolve(params.model, "chat"), params.params.given())
     work = _Work(params, asker, folder)
     if params.by is None:
-        folded, groups = await work.fold(notes, None), list[Group]()
+        folded: Folded | None = await work.fold(notes, None)
+        groups, n_levels = list[Group](), 0
     else:
-        folded, groups = await work.fold_groups(notes, params.by)
+        folded, groups, n_levels = await work.fold_groups(notes, params.by)
+    if folded is None:
+        return _by_group(groups, n_levels, asker.usage())
     return ReduceOutput(
         text=folded.answer.text,
         output=folded.answer.output,
@@ -156,10 +176,15 @@ class _Work:
         fit = await fitting(notes, self.asker, messages, self.params.on_overflow)
         return await self.folder(self.asker, messages, self.params.fanin).fold(fit)
 
-    async def fold_groups(self, notes: Sequence[Note], by: Template) -> tuple[Folded, list[Group]]:
-        """Fold each group, then what came of them; a single group is all there is."""
+    async def fold_groups(
+        self, notes: Sequence[Note], by: Template
+    ) -> tuple[Folded | None, list[Group], int]:
+        """Fold each group, then what came of them; a single group is all there is.
+
+        Return the answer to all (None where `fold` stops at the groups), the groups, and how deep
+        their deepest tree was.
+        """
         from paddock.steps.condense import together
-        from paddock.steps.folding import Note
 
         found: dict[str, list[Note]] = {}
         for number, note in enumerate(notes, 1):
@@ -178,19 +203,47 @@ class _Work:
             )
             for key, folded in each.items()
         ]
+        deepest = max(folded.n_levels for folded in each.values())
+        if self.params.fold == "groups":
+            return None, made, deepest
         if len(made) == 1:
-            return next(iter(each.values())), made
+            return next(iter(each.values())), made, deepest
+        whole = await self._fold_all(made)
+        return replace(whole, n_levels=whole.n_levels + deepest), made, deepest
+
+    async def _fold_all(self, groups: Sequence[Group]) -> Folded:
+        """Fold the answers to the groups by the prompt that made them."""
+        from paddock.steps.folding import Note
+
         texts = [
             Note(
                 name=group.key,
                 text=f"{group.key}:\n{group.text}",
                 value={"group": group.key, "text": group.text, "output": group.output},
             )
-            for group in made
+            for group in groups
         ]
-        whole = await self.fold(texts, None)
-        deepest = max(folded.n_levels for folded in each.values())
-        return replace(whole, n_levels=whole.n_levels + deepest), made
+        try:
+            return await self.fold(texts, None)
+        except StepError as error:
+            if not isinstance(error.__cause__, ExpressionError):
+                raise
+            raise StepError(
+                f"{error} The groups are folded into one by the same prompt, and its `items` are "
+                f"then the `group`, `text` and `output` of each.",
+                remedy="Write `fold: groups` to stop before that.",
+            ) from error
+
+
+def _by_group(groups: list[Group], n_levels: int, usage: UsageOutput) -> ReduceOutput:
+    has_schema = any(group.output is not None for group in groups)
+    return ReduceOutput(
+        text=BETWEEN.join(f"{group.key}:\n{group.text}" for group in groups),
+        output={group.key: group.output if has_schema else group.text for group in groups},
+        groups=groups,
+        levels=n_levels,
+        usage=usage,
+    )
 
 
 def _note(item: Any) -> Note:

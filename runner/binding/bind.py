@@ -12,7 +12,7 @@ from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import Fault, PipelineError, known
 from paddock.pipelines.expressions import Reference
 from paddock.pipelines.keys import OnError
-from paddock.pipelines.plan import BASE, Plan
+from paddock.pipelines.plan import BASE, LOOP, Plan
 from paddock.pipelines.shape import Retry as RetryKeys
 from paddock.pipelines.shape import Timeout as TimeoutKeys
 from paddock.pipelines.tree import Block, Node, Pipeline
@@ -241,7 +241,9 @@ class Binder:
         self._params[step.at] = parameters
         reply = replies.bound(step, self._base)
         servers = self._servers_of(step)
-        self._answers[step.id] = replies.fields(reply) if step.returns is None else None
+        # What stops at the groups has an answer for each of them, by keys that only a run shows.
+        is_answer = step.returns is None and step.params.data.get("fold", "all") == "all"
+        self._answers[step.id] = replies.fields(reply) if is_answer else None
         within = self._inner.bound(step, cache=controls.cache) if step.uses == inner.USES else None
         if within is not None and step.returns is None:
             self._outputs[step.id] = inner.outputs_of(within)
@@ -269,7 +271,7 @@ class Binder:
     def _block(self, block: Block, names: frozenset[str], controls: _Controls) -> BoundBlock:
         defaults = self._pipeline.defaults
         self._outputs[block.id] = BLOCK_OUTPUTS
-        body = tuple(self._nodes(block.body, names | {block.var}, controls))
+        body = tuple(self._nodes(block.body, names | {block.var} | LOOP, controls))
         inside = frozenset(reads.all_references(block))
         return BoundBlock(
             id=block.id,
@@ -277,6 +279,7 @@ class Binder:
             var=block.var,
             over=block.over,
             body=body,
+            where=block.where,
             key=block.key,
             max_parallel=block.max_parallel or defaults.max_parallel,
             on_error=block.on_error or defaults.on_error or "quarantine",
@@ -285,6 +288,7 @@ class Binder:
             returns=block.returns,
             references=reads.outside(block, inside, names),
             item_attributes=reads.attributes(block.var, inside),
+            loop_attributes=reads.loop_attributes(block),
             spec=reads.block_spec(block),
         )
 
@@ -326,6 +330,8 @@ class Binder:
             reference = use.reference
             if reference[0] == "steps":
                 self._check_output(use.at, reference)
+            elif reference[0] == "loop" and "loop" in use.names:
+                self._check_loop(use.at, reference)
             elif use.is_open and reference[0] not in use.names and "with" in use.at:
                 self._check_name(use.at, reference[0], use.names)
 
@@ -340,6 +346,11 @@ class Binder:
         if answer is not None and len(reference) > 3 and reference[3] not in answer:
             what = f"the answer of step '{reference[1]}' has no field '{reference[3]}'"
             self._fault(at, what, known(reference[3], answer))
+
+    def _check_loop(self, at: tuple[str | int, ...], reference: Reference) -> None:
+        if len(reference) > 1 and reference[1] not in reads.LOOP_ATTRIBUTES:
+            what = f"`loop` of a block has no '{reference[1]}'"
+            self._fault(at, what, known(reference[1], reads.LOOP_ATTRIBUTES))
 
     def _check_name(self, at: tuple[str | int, ...], name: str, names: frozenset[str]) -> None:
         split = at.index("with")

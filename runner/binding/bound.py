@@ -87,6 +87,8 @@ class BoundBlock:
     var: str
     over: Expression
     body: tuple[BoundNode, ...]
+    where: Expression | None = None
+    """Which items of the list it is done for; None: all."""
     key: Expression | None = None
     max_parallel: int | None = None
     on_error: OnError = "quarantine"
@@ -96,6 +98,8 @@ class BoundBlock:
     references: frozenset[Reference] = frozenset()
     item_attributes: frozenset[str] | None = None
     """The attributes of the loop variable that are read; None: the whole item is used."""
+    loop_attributes: frozenset[str] = frozenset()
+    """The attributes of `loop` that are read: an item whose place changes is then done again."""
     spec: str = ""
 
 

@@ -40,10 +40,29 @@ def all_references(block: Block) -> Iterator[Reference]:
     for node in block.body:
         if isinstance(node, Block):
             yield from node.over.references
+            yield from node.where.references if node.where else ()
             yield from node.if_.references if node.if_ else ()
             yield from all_references(node)
         else:
             yield from _of_step(node)
+
+
+LOOP_ATTRIBUTES = ("index", "index0", "first", "last", "length")
+
+
+def loop_attributes(block: Block) -> frozenset[str]:
+    """Name what is read of a block's own `loop`; within a nested block that is the nested one's."""
+    found = set(block.returns.references if block.returns else ())
+    for node in block.body:
+        if isinstance(node, Block):
+            of_list = (node.over, node.where, node.key, node.if_)
+            found.update(path for one in of_list if one is not None for path in one.references)
+        else:
+            found.update(_of_step(node))
+    read = [path for path in found if path[0] == "loop"]
+    if any(len(path) == 1 for path in read):
+        return frozenset(LOOP_ATTRIBUTES)
+    return frozenset(path[1] for path in read)
 
 
 def outside(
@@ -53,6 +72,8 @@ def outside(
     own = {("steps", node_id) for node_id in _ids(block)}
     read = {one for one in inside if one[0] in names and one[:2] not in own}
     read |= block.over.references | (block.if_.references if block.if_ else frozenset())
+    if block.where is not None:
+        read |= {path for path in block.where.references if path[0] != block.var}
     return frozenset(read)
 
 
@@ -98,6 +119,8 @@ def block_spec(block: Block) -> str:
         "if": block.if_.source if block.if_ else None,
         "returns": block.returns.data if block.returns else None,
     }
+    if block.where is not None:  # what a block without one says is as it was before there was any
+        written["where"] = block.where.source
     return _canonical(written)
 
 

@@ -25,11 +25,12 @@ HEAD = """\
 #   `with`. ids match [a-z][a-z0-9_]*, are unique in the file, and may be left out where nobody
 #   refers to them.
 # - Jinja2 in a sandbox. Text under `with`: "{{ steps.x.y }}", in quotes. A text that is exactly
-#   one {{ }} keeps the value's type (list, number). `if`, `for_each`, `key`, `check`, `returns`
-#   take a bare expression WITHOUT braces. `steps.x.y` alone under `with` is a fault.
+#   one {{ }} keeps the value's type (list, number). `if`, `for_each`, `where`, `key`, `check`,
+#   `returns` take a bare expression WITHOUT braces. `steps.x.y` alone under `with` is a fault.
 # - Order follows from references. A step runs as soon as what it reads is there; `needs` is for
 #   what no reference shows.
 # - A list is worked on by `for_each: NAME in EXPRESSION` with `do:`, never by a loop in a template.
+#   `where: EXPRESSION` leaves items out; `loop` has index (from 1), index0, first, last, length.
 #   Inside `do`, `steps.…` sees the item's own steps and those outside the block. A block `b` offers
 #   steps.b.results (in order), .counts, .changed, .failed.
 # - Paths are relative to this file and must stay in its folder, or under a `dir` or `path` input.
@@ -42,9 +43,9 @@ HEAD = """\
 #   `with: *c`.
 # - Top level: pipeline name description inputs models mcpServers defaults on concurrency budget
 #   secrets steps returns tests; only `steps` is needed. Control keys of a step: id uses with needs
-#   if retry timeout cache reply returns; of a block: id for_each do key max_parallel on_error needs
-#   if retry timeout cache returns. `retry.on`: timeout worker busy io check. `timeout`: total or
-#   idle. `cache`: auto or off. Durations 30s 5m 2h, sizes 64MiB, contexts 16k.
+#   if retry timeout cache reply returns; of a block: id for_each where do key max_parallel
+#   on_error needs if retry timeout cache returns. `retry.on`: timeout worker busy io check.
+#   `timeout`: total or idle. `cache`: auto or off. Durations 30s 5m 2h, sizes 64MiB, contexts 16k.
 # - `params` of a model or a step: temperature top_p top_k min_p repeat_penalty presence_penalty
 #   frequency_penalty seed stop max_tokens. An answer that ends at its limit is an error unless
 #   `max_tokens` is set. A step without `model` takes the only one of its role.

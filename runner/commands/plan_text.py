@@ -19,9 +19,8 @@ def plan_text(report: PlanReport) -> str:
     n_to_do = sum(item.state in _WORK for item in report.items)
     head = f"{report.pipeline}: nothing to do"
     if n_to_do:
-        head = (
-            f"{report.pipeline}: {n_to_do:,} of {console.counted(len(report.items), 'item')} to do"
-        )
+        n_items = sum(item.state != "skipped" for item in report.items)
+        head = f"{report.pipeline}: {n_to_do:,} of {console.counted(n_items, 'item')} to do"
     elif report.has_work:
         head = f"{report.pipeline}: what there is to do shows only during the run"
     lines = [console.clean(head), *_groups(report)]

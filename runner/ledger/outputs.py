@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +36,7 @@ class Index:
         self._prefix = f"{base}{os.sep}"
         self._rows: dict[tuple[str, str], OutputRow] = {}
         self._by_path: dict[str, list[str]] = {}
+        self._by_item: dict[tuple[str, str], dict[str, None]] = {}
         self._claims: dict[str, tuple[str, str]] = {}
         self._fresh: dict[str, frozenset[str]] = {}
         for row in ledger.outputs():
@@ -122,6 +123,13 @@ class Index:
         is_of_item = row is not None and (row.key, row.sha256) == (key, sha256)
         return is_of_item and self.condition(scope, stored) == "same"
 
+    def rows_of(self, scope: str, key: str) -> Iterator[OutputRow]:
+        """Yield what an item wrote, at whatever time, and no other item of its scope has since."""
+        for path in self._by_item.get((scope, key), ()):
+            row = self._rows[scope, path]
+            if row.key == key:
+                yield row
+
     def is_only_of(self, scope: str, key: str, stored: str) -> bool:
         """Tell whether a file was written by this item and, as far as is known, no other one."""
         row = self._rows.get((scope, stored))
@@ -159,4 +167,5 @@ class Index:
     def _keep(self, row: OutputRow) -> None:
         if (row.scope, row.path) not in self._rows:
             self._by_path.setdefault(row.path, []).append(row.scope)
+        self._by_item.setdefault((row.scope, row.key), {})[row.path] = None
         self._rows[row.scope, row.path] = row

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.errors import EngineError
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.calls import Digests
+from paddock.runner.former_outputs import paths_now
 from paddock.runner.freshness import canonical
 from paddock.runner.history.places import STATE_FOLDER, Place, places
 from paddock.runner.ledger.entries import LedgerError
@@ -144,6 +145,11 @@ class _Case:
         source, reads = since.source_of(trace, base), since.reads_of(trace, base)
         spec = spec_of(self._origins, trace)
         changes = list(self._of_file("its document", source)) if source is not None else []
+        if entry is not None and entry.state == "done" and trace.n_rows is None:
+            now = paths_now(entry)
+            if trace.path not in now:
+                others = ", ".join(sorted(now)) or "no file"
+                changes.append(Change(f"it is no output any more: its item writes {others} now"))
         since_, notes = self._changes(trace, spec)
         changes += since_
         made_of = _made_of(spec)

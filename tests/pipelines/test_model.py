@@ -117,8 +117,9 @@ def test_an_unknown_key_reads_as_people_expect() -> None:
         "news.yaml:2:22: unknown key 'fro_each'.\n"
         "       2 |   - {id: a, uses: x, fro_each: b}\n"
         "         |                      ^^^^^^^^\n"
-        "  Known: 'id', 'uses', 'with', 'needs', 'if', 'for_each', 'do', 'key', 'returns', "
-        "'reply', 'retry', 'timeout', 'cache', 'max_parallel', 'on_error'. Did you mean 'for_each'?"
+        "  Known: 'id', 'uses', 'with', 'needs', 'if', 'for_each', 'do', 'where', 'key', "
+        "'returns', 'reply', 'retry', 'timeout', 'cache', 'max_parallel', 'on_error'. Did you mean "
+        "'for_each'?"
     )
 
 

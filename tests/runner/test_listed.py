@@ -1,4 +1,4 @@
-"""The keys of items that the author does not name: rows that are equal, and rows that change."""
+"""What a block's list is: keys that the author does not name, `where`, and `loop`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from paddock.pipelines.errors import PipelineError
-from tests.runner.world import World, states
+from paddock.runner.commands.plan_text import plan_text
+from tests.runner.world import World, reasons, states
 
 ROWS = """\
 steps:
@@ -76,3 +77,163 @@ def test_a_file_that_is_listed_twice_is_left_out_by_unique(tmp_path: Path) -> No
     assert fault.remedy == "They are equal: leave one out, with `| unique` behind the list."
     world.edit("steps.docs.files + steps.docs.files", "(steps.docs.files * 2) | unique")
     assert world.run().counts == {"new": 2}
+
+
+CHOSEN = """\
+inputs: {least: {type: int, default: 0}}
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    where: doc.stem | int >= inputs.least
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.text.text }}"}}
+    returns: doc.stem
+returns: {stems: steps.each.results}
+"""
+
+
+def outputs(world: World) -> list[str]:
+    return sorted(path.name for path in (world.folder / "out").iterdir())
+
+
+def test_where_leaves_items_out_before_anything_is_done_with_them(tmp_path: Path) -> None:
+    world = World(tmp_path, CHOSEN)
+    world.documents(4)
+    plan = world.plan({"least": 2})
+    assert states(plan) == {"0.txt": "skipped", "1.txt": "skipped", "2.txt": "new", "3.txt": "new"}
+    assert plan_text(plan).splitlines()[:3] == [
+        f"{tmp_path.name}: 2 of 2 items to do",
+        "  each  new          2.txt, 3.txt",
+        "        skipped      0.txt, 1.txt  (left out by `where`)",
+    ]
+    report = world.run({"least": 2})
+    assert (report.counts, report.returns) == ({"new": 2}, {"stems": ["2", "3"]})
+    assert outputs(world) == ["2.txt", "3.txt"]
+
+
+def test_what_where_no_longer_takes_is_kept_and_told_and_removed_by_prune(tmp_path: Path) -> None:
+    world = World(tmp_path, CHOSEN)
+    world.documents(3)
+    world.run()
+    world.edit("doc.stem | int >= inputs.least", "doc.stem | int > inputs.least")
+    assert reasons(world.plan()) == {"0.txt": "left out by `where`"}
+    assert states(world.plan()) == {"0.txt": "deleted"}, "and no other one is stale"
+    report = world.run()
+    assert (report.counts["deleted"], report.counts["fresh"]) == (1, 2)
+    assert report.notes == (
+        "kept, though `where` leaves out what they were made of: out/0.txt (`--prune` removes)",
+    )
+    assert outputs(world) == ["0.txt", "1.txt", "2.txt"]
+    assert not world.plan().has_work
+    world.run(prune=True)
+    assert outputs(world) == ["1.txt", "2.txt"]
+    world.edit("doc.stem | int > inputs.least", "doc.stem | int >= inputs.least")
+    assert world.run().counts == {"stale": 1, "fresh": 2}
+    assert outputs(world) == ["0.txt", "1.txt", "2.txt"]
+
+
+def test_no_watch_removes_what_where_leaves_out(tmp_path: Path) -> None:
+    world = World(tmp_path, "on: {watch: {path: inbox, deletes: prune}}\n" + CHOSEN)
+    world.documents(3)
+    world.run()
+    world.edit(">= inputs", "> inputs")
+    world.run()
+    assert outputs(world) == ["0.txt", "1.txt", "2.txt"]
+
+
+def test_a_where_that_fails_names_the_item(tmp_path: Path) -> None:
+    world = World(tmp_path, CHOSEN.replace("doc.stem | int", "(doc.stem + 1)"))
+    world.documents(2)
+    report = world.run()
+    assert report.status == "failed"
+    assert "`where` of block 'each', number 1 ('" in str(report.message)
+
+
+def test_where_of_a_nested_block_counts_for_the_item_around_it(tmp_path: Path) -> None:
+    world = World(
+        tmp_path,
+        "inputs: {odd: true, rows: {type: json, default: [{id: a, n: [1, 2, 3]}]}}\n"
+        "steps:\n"
+        "  - id: outer\n"
+        "    for_each: row in inputs.rows\n"
+        "    key: row.id\n"
+        "    do:\n"
+        "      - id: inner\n"
+        "        for_each: n in row.n\n"
+        "        where: n is odd or not inputs.odd\n"
+        "        do: [{uses: prompt, with: {template: '{{ n }}'}}]\n"
+        "        returns: n\n"
+        "    returns: steps.inner.results\n"
+        "returns: {all: steps.outer.results}\n",
+    )
+    assert world.run().returns == {"all": [[1, 3]]}
+    assert world.run({"odd": False}).returns == {"all": [[1, 2, 3]]}
+    world.edit("n is odd", "n is even")
+    assert set(reasons(world.plan({"odd": False}), "outer").values()) == {
+        "`where` changed (step 'inner')"
+    }
+    assert world.run().returns == {"all": [[2]]}
+
+
+LOOP = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    where: doc.stem != '9'
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: told, uses: prompt, with: {template: "{{ loop.index }} of {{ loop.length }}"}}
+      - id: within
+        for_each: part in [1, 2]
+        do: [{uses: prompt, with: {template: "{{ loop.index0 }}{{ loop.last }}"}}]
+    returns: [steps.told.text, "steps.within.results | map(attribute='text') | list"]
+returns: {told: steps.each.results}
+"""
+
+
+def test_loop_is_the_place_in_the_list_as_in_jinja(tmp_path: Path) -> None:
+    world = World(tmp_path, LOOP)
+    world.documents(2)
+    world.write("inbox/9.txt", "Left out.")
+    within = ["0False", "1True"]
+    assert world.run().returns == {"told": [["1 of 2", within], ["2 of 2", within]]}
+
+
+def test_an_item_is_done_again_where_its_place_changes_and_it_reads_it(tmp_path: Path) -> None:
+    world = World(tmp_path, LOOP.replace(" of {{ loop.length }}", ""))
+    for name in ("b", "d"):
+        world.write(f"inbox/{name}.txt", name)
+    world.run()
+    world.write("inbox/c.txt", "c")
+    assert reasons(world.plan()) == {"c.txt": None, "d.txt": "its place in the list changed"}
+    world.run()
+    world.edit("{{ loop.index }}", "Hi")
+    world.run()
+    world.write("inbox/a.txt", "a")
+    assert states(world.plan()) == {"a.txt": "new"}, "who reads no place does not mind"
+
+
+def test_what_loop_and_where_cannot_mean_is_a_fault_with_its_place(tmp_path: Path) -> None:
+    world = World(
+        tmp_path,
+        LOOP.replace("loop.index0", "loop.previtem").replace("doc.stem != '9'", "dok.stem")
+        + "tests: []\n",
+    )
+    with pytest.raises(PipelineError) as caught:
+        world.plan()
+    assert sorted(fault.message for fault in caught.value.faults) == [
+        "'dok' is not known here.",
+        "`loop` of a block has no 'previtem'.",
+    ]
+    world = World(
+        tmp_path, "steps: [{uses: prompt, where: 'true', with: {template: '{{ loop.index }}'}}]\n"
+    )
+    with pytest.raises(PipelineError) as caught:
+        world.plan()
+    assert sorted(fault.message for fault in caught.value.faults) == [
+        "'loop' is not known here.",
+        "`where` belongs to `for_each`.",
+    ]

@@ -144,6 +144,43 @@ def test_groups_are_folded_first_and_then_what_came_of_them() -> None:
     assert pool.chats[-1].messages[-1].content == "Fold: a:\n1 3 + b:\n2"
 
 
+def test_folding_stops_at_the_groups_where_that_is_asked() -> None:
+    pool = FakePool(answer=gathering)
+    over = [{"kind": "ab"[n % 2], "year": n, "says": f"number {n}"} for n in range(4)]
+    prompt = Template.of("{{ items[0].year }} of {{ group }}: {{ notes | join(' + ') }}")
+    out = reduce(pool, over=over, by=Template.of("kind"), prompt=prompt, fold="groups")
+    assert len(pool.chats) == 2
+    assert out.output == {group.key: group.text for group in out.groups}
+    assert [group.key for group in out.groups] == ["a", "b"]
+    assert out.text == "\n\n".join(f"{group.key}:\n{group.text}" for group in out.groups)
+    assert out.levels == 1
+    form = FakeForm(schema={"type": "object"})
+    pool = FakePool(answer=lambda request: json.dumps({"n": len(request.messages)}))
+    out = reduce(pool, over=over, by=Template.of("kind"), form=form, fold="groups")
+    assert out.output == {"a": {"n": 1}, "b": {"n": 1}}
+
+
+def test_a_prompt_that_only_fits_the_items_says_how_to_stop_at_the_groups() -> None:
+    over = [{"kind": "ab"[n % 2], "year": n} for n in range(4)]
+    prompt = Template.of("{{ items[0].year }}: {{ notes | join }}")
+    with pytest.raises(StepError) as caught:
+        reduce(FakePool(), over=over, by=Template.of("kind"), prompt=prompt)
+    assert str(caught.value) == (
+        "`prompt` cannot be rendered: there is no 'year' here (in '{{ items[0].year }}: "
+        "{{ notes | join }}'). "
+        "Known: 'group', 'text', 'output'. The groups are folded into one by the same prompt, and "
+        "its `items` are then the `group`, `text` and `output` of each. Write `fold: groups` to "
+        "stop before that."
+    )
+
+
+def test_there_is_nothing_to_stop_at_without_groups() -> None:
+    with pytest.raises(
+        ValueError, match=r"`fold` says what becomes of the groups: it needs `by`\."
+    ):
+        ReduceParams(over=[1], prompt=Template.of("Hi"), fold="groups")
+
+
 def test_groups_may_be_named_by_an_expression_and_a_single_one_is_all() -> None:
     pool = FakePool(answer=gathering)
     over = [{"day": "2024-05-03", "n": 1}, {"day": "2024-05-09", "n": 2}]

@@ -1,0 +1,137 @@
+"""What an item wrote at a path that it has no more: told, removed when asked, never another's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paddock.runner.provenance.why import why
+from tests.runner.world import World
+
+COPIES = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: page, uses: files.write, with: {path: "out/{{ doc.relpath }}.md", text: "{{ steps.text.text }}"}}
+      - id: parts
+        for_each: n in [1, 2]
+        do:
+          - {uses: files.write, with: {path: "parts/{{ doc.relpath }}-{{ n }}", text: "Part {{ n }}"}}
+  - {id: index, uses: files.write, with: {path: INDEX, text: "{{ steps.docs.files | length }} of them"}}
+"""  # noqa: E501 - as it is written
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path, COPIES)
+    world.documents(2)
+    report = world.run()
+    assert (report.status, report.notes) == ("completed", ())
+    return world
+
+
+def files(world: World) -> list[str]:
+    found = [*world.folder.glob("out/*"), *world.folder.glob("parts/*"), *world.folder.glob("I*")]
+    return sorted(path.relative_to(world.folder).as_posix() for path in found)
+
+
+def test_outputs_of_a_changed_path_are_told_until_prune_removes_them(world: World) -> None:
+    world.edit("out/{{ doc.relpath }}.md", "out/{{ doc.stem }}.md")
+    told = (
+        "2 outputs at former paths remain: out/0.txt.md, out/1.txt.md; "
+        "`paddock run --prune` removes them"
+    )
+    assert world.run().notes == (told,)
+    assert world.plan().remarks == (told,)
+    assert not world.plan().has_work
+    assert world.run().notes == (told,)
+    assert world.run(prune=True).notes == (
+        "removed, since they are written elsewhere now: out/0.txt.md, out/1.txt.md",
+    )
+    assert files(world)[:3] == ["INDEX", "out/0.md", "out/1.md"]
+    assert len(files(world)) == 7
+    assert world.run().notes == world.plan().remarks == ()
+
+
+def test_what_somebody_edited_there_is_kept_and_said_so(world: World) -> None:
+    world.write("out/0.txt.md", "My own words.")
+    world.edit("out/{{ doc.relpath }}.md", "out/{{ doc.stem }}.md")
+    (note,) = world.run().notes
+    assert note.endswith("removes them, but for the 1 that was edited")
+    assert world.run(prune=True).notes == (
+        "removed, since they are written elsewhere now: out/1.txt.md",
+        "edited by hand, and kept though they are written elsewhere now: out/0.txt.md",
+    )
+    assert world.run().notes == ("1 output at a former path remains, edited by hand: out/0.txt.md",)
+
+
+def test_items_within_items_and_steps_of_their_own_are_looked_at_too(world: World) -> None:
+    world.edit("parts/{{ doc.relpath }}-{{ n }}", "parts/{{ n }}-{{ doc.relpath }}")
+    world.edit("INDEX", "INDEX.txt")
+    notes = world.run().notes
+    assert [note.partition(":")[0] for note in sorted(notes)] == [
+        "1 output at a former path remains",
+        "4 outputs at former paths remain",
+    ]
+    world.run(prune=True)
+    assert [name for name in files(world) if name.startswith(("p", "I"))] == [
+        "INDEX.txt", "parts/1-0.txt", "parts/1-1.txt", "parts/2-0.txt", "parts/2-1.txt",
+    ]  # fmt: skip
+
+
+def test_a_former_path_that_another_item_or_another_pipeline_writes_now_stays(
+    world: World,
+) -> None:
+    world.edit("out/{{ doc.relpath }}.md", "out/{{ 1 - doc.stem | int }}.txt.md")
+    assert world.run(prune=True).notes == ()
+    other = World(world.folder, COPIES)
+    assert files(world)[1:3] == ["out/0.txt.md", "out/1.txt.md"]
+    theirs = "{path: out/0.txt.md, on_edited: overwrite, text: Theirs}"
+    other.write("other.yaml", f"steps: [{{uses: files.write, with: {theirs}}}]\n")
+    world.edit("out/{{ 1 - doc.stem | int }}.txt.md", "out/{{ doc.stem }}.md")
+    _run_other(other)
+    notes = world.run(prune=True).notes
+    assert notes == ("removed, since they are written elsewhere now: out/1.txt.md",)
+    assert world.output("0.txt.md") == "Theirs"
+
+
+def _run_other(world: World) -> None:
+    from paddock.runner import run
+    from tests.fakes.pool import FakePool
+    from tests.runner.world import settings
+
+    run(world.folder / "other.yaml", pool=FakePool(), settings=settings(world.folder), local=True)
+
+
+def test_names_that_mean_the_same_file_are_one(world: World) -> None:
+    (world.folder / "here").symlink_to(world.folder / "out")
+    world.edit("out/{{ doc.relpath }}.md", "here/{{ doc.relpath }}.md")
+    world.run(prune=True)
+    assert files(world)[1:3] == ["out/0.txt.md", "out/1.txt.md"]
+
+
+def test_a_step_that_writes_no_more_leaves_what_it_wrote_to_a_person(tmp_path: Path) -> None:
+    world = World(tmp_path, "on: {watch: {path: inbox, deletes: prune}}\n" + COPIES)
+    world.documents(2)
+    world.run()
+    world.edit("out/{{ doc.relpath }}.md", "out/{{ doc.stem }}.md")
+    assert world.run().notes == (
+        "removed, since they are written elsewhere now: out/0.txt.md, out/1.txt.md",
+    )
+    start, end = world.text.index("      - {id: page"), world.text.index("  - {id: index")
+    world.edit(world.text[start:end], "")
+    (note,) = world.run().notes
+    assert note.startswith("2 outputs at former paths remain: out/0.md, out/1.md;")
+
+
+def test_why_says_that_a_file_is_no_output_any_more(world: World) -> None:
+    world.edit("out/{{ doc.relpath }}.md", "out/{{ doc.stem }}.md")
+    world.run()
+    (origin,) = why(world.folder / "out/0.txt.md", [world.folder]).origins
+    assert origin.changes[0].what == (
+        "it is no output any more: its item writes out/0.md, parts/0.txt-1, parts/0.txt-2 now"
+    )
