@@ -11,6 +11,7 @@ import asyncio
 import base64
 import binascii
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -25,6 +26,9 @@ THREAD_BYTES = 256 * 1024
 
 MOST_LEVELS = 128
 """Of lists and objects in one another; schemas and tools have a dozen."""
+
+_HUGE = re.compile(r"[0-9]{309}|[eE]\+?[0-9]{3}")
+"""What a number beyond the range of a double has in it."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _KINDS = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list",
@@ -96,7 +100,7 @@ def parse(text: str) -> Any:
         ApiError: 400, with what is wrong.
     """
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, parse_constant=_no_constant, **_number_checks(text))
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise ApiError(400, f"malformed JSON: {error.msg} ({where})") from None
@@ -129,6 +133,25 @@ def _check_depth(value: Any) -> None:
 
 def _too_deep() -> ApiError:
     return ApiError(400, "malformed JSON: it is nested too deeply")
+
+
+def _number_checks(text: str) -> dict[str, Any]:
+    """Return hooks that refuse numbers beyond a double's range, as Go's decoder does.
+
+    They cost a call for each number, so only a text that may hold such a number gets them.
+    """
+    if _HUGE.search(text) is None:
+        return {}
+
+    def finite(digits: str, kind: type[int | float]) -> int | float:
+        if not math.isfinite(float(digits)):
+            raise ValueError(f"{digits[:20]}… is too large a number")
+        return kind(digits)
+
+    return {
+        "parse_float": lambda one: finite(one, float),
+        "parse_int": lambda one: finite(one, int),
+    }
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -8,6 +8,7 @@ for a part of that page. The name in the `Host` header gives it away. As Ollama'
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Callable
 
@@ -24,6 +25,7 @@ _OWN_ENDINGS = (".localhost", ".local", ".internal")
 _PRIVATE = tuple(
     ipaddress.ip_network(net) for net in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 )
+_HOST = re.compile(r"(?:\[(?P<bracketed>[0-9A-Fa-f:.]+)\]|(?P<name>[^:\[\]@/\\]*))(?::[0-9]{1,5})?")
 _PRIVATE_6 = ipaddress.ip_network("fc00::/7")
 
 
@@ -69,9 +71,10 @@ def is_own(host: str, own_name: str, is_of_an_interface: Callable[[Address], boo
 
 
 def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host if host.count(":") > 1 else host.partition(":")[0]
+    found = _HOST.fullmatch(host)
+    if found is None:
+        return host if _address(host) is not None else "?"  # IPv6 without brackets, or no host
+    return found["bracketed"] or found["name"] or ""
 
 
 def _address(name: str) -> Address | None:

@@ -23,6 +23,11 @@ _ALWAYS = (
     "safari-extension://*", "safari-web-extension://*",
 )  # fmt: skip
 
+# What browsers send: a scheme, a host, a port. Without this, `*` for a port would match
+# `localhost:80@evil.example`, which is no origin.
+_ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://([^\s/@:?#\\\[\]]*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.IGNORECASE
+)
 _METHODS = "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"
 _STAINLESS = (
     "Arch", "Async", "Custom-Poll-Interval", "Helper-Method", "Lang", "Os", "Package-Version",
@@ -56,8 +61,13 @@ class Origins:
         (True, True)
         >>> origins.allows("https://example.com.evil.example"), origins.allows("null")
         (False, False)
+        >>> origins.allows("http://localhost:80@evil.example")
+        False
         """
-        return self.is_any or any(one.fullmatch(origin) for one in self._patterns)
+        if self.is_any:
+            return True
+        is_origin = _ORIGIN.fullmatch(origin) is not None
+        return is_origin and any(one.fullmatch(origin) for one in self._patterns)
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from paddock.engine.api.bodies import (
     number_of,
     object_of,
     objects_of,
+    parse,
     parse_object,
     text_of,
     texts_of,
@@ -97,3 +99,18 @@ def test_base64_is_read_with_and_without_its_padding() -> None:
     for text in ("!!", "a", "é", "aGk=aGk="):
         with pytest.raises(ApiError, match="illegal base64 data"):
             decode_base64(text, "images")
+
+
+@pytest.mark.parametrize(
+    "number", ["1" + "0" * 400, "-1" + "0" * 400, "1e999", "-1E+400", "1" * 310]
+)
+def test_a_number_beyond_a_double_is_refused_in_plain_words(number: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        parse(f'{{"num_ctx": {number}}}')
+    assert caught.value.status == 400
+    assert caught.value.message == f"malformed JSON: {number[:20]}… is too large a number"
+
+
+@pytest.mark.parametrize("text", ["1e300", "-1.5E+30", "1e-999", '"1e999"', "9" * 300])
+def test_a_number_within_a_double_is_read(text: str) -> None:
+    assert parse(text) == json.loads(text)

@@ -21,7 +21,8 @@ STRANGERS = [
     "evil.example", "evil.example:11434", "localhost.evil.example", "127.0.0.1.evil.example",
     "evillocalhost", "8.8.8.8", "172.32.0.1", "192.169.0.1", "100.64.0.1", "169.254.1.1",
     "[2001:db8::1]:80", "localhost.", "local", "127.1", "0x7f.0.0.1", "2130706433", "den.example",
-    "a b", "localhost@evil.example", "1.1.1.1:127.0.0.1",
+    "a b", "localhost@evil.example", "1.1.1.1:127.0.0.1", "localhost:80@evil.example",
+    "evil.example:80@a.localhost", "[::1]evil.example", "localhost:80:80", "[::1", "localhost:x",
 ]  # fmt: skip
 
 

@@ -18,6 +18,10 @@ NEVER = [
     "null", "https://evil.example", "http://localhost.evil.example", "http://localhost:80/x",
     "https://127.0.0.1.evil.example", "http://evil.example/http://localhost", "localhost",
     "http://192.168.1.5", "ftp://localhost", "http://localhost:80\nhttp://evil.example",
+    "http://localhost:80@evil.example", "http://localhost:@evil.example", "http://localhost.",
+    "http://localhost:80:80", "http://user@localhost", "http://localhost:3000.evil.example",
+    "http://localhost:", "http://localhost:123456", "http://localhost:80?x", "http://localhost:80#x",
+    "app://x@evil.example", "http://localhost\\.evil.example", "http://[::1]evil.example",
 ]  # fmt: skip
 
 
@@ -53,6 +57,8 @@ def test_a_page_that_may_not_ask_is_answered_by_403_before_anything_is_done() ->
         ("https://*.example", "https://a.b.example", "https://example"),
         ("https://*.example", "https://a.example", "https://a.example.evil.org"),
         ("http://box:*", "http://box:8080", "http://box"),
+        ("http://box:*", "http://box:80", "http://box:80@evil.example"),
+        ("https://*.example", "https://a.example", "https://evil.org:80@a.example"),
         ("myapp://*", "myapp://anything", "yourapp://anything"),
         ("*", "https://whoever.example", ""),
         (" https://chat.example ", "https://chat.example", "https://chat.example.org"),
