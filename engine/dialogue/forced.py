@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paddock.engine.request import Constraint, Tool
-from paddock.engine.sampling.constraint import schema_of
+from paddock.engine.sampling.constraint import parsed
 from paddock.engine.sampling.schema import embedded
 
 from .calls import CallForm, Hole, Lit, ParamForm
@@ -147,7 +147,7 @@ def after_analysis(constraint: Constraint, specials: Mapping[str, int]) -> Const
 def _asked(grammar: Grammar, constraint: Constraint) -> str:
     if constraint.kind in ("json", "json_schema"):
         # By the rules of an answer without reasoning: compact, and nothing passed over.
-        told = json.dumps(embedded(schema_of(constraint)), ensure_ascii=False)
+        told = json.dumps(embedded(parsed(constraint)), ensure_ascii=False)
         return grammar.rule(f"%json {told}")
     if constraint.kind == "regex":
         return "/" + re.sub(r"(?<!\\)/", r"\\/", constraint.source) + "/"

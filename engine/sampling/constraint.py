@@ -1,7 +1,8 @@
 """Hold an answer to a JSON Schema, a regular expression or a Lark grammar, by llguidance.
 
-Grammars are compiled in the thread that reads requests; the owner thread gets a matcher that
-stands at the beginning. llguidance is imported with the first constraint: it takes 50 ms.
+A new constraint is tried in a process of its own first (`trial`), then compiled in a thread beside
+the one that reads requests; the owner thread gets a matcher that stands at the beginning. What
+llguidance says about its inside never reaches a client. It is imported when needed: 50 ms.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -18,19 +20,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddock.engine.errors import BadRequest
-from paddock.engine.native.model import Model
-from paddock.engine.native.vocabulary import raw_vocabulary
 from paddock.engine.request import Constraint
 
 from . import schema
 from .masks import MaskMaker, Masks
 from .spelling import END, N_NAMED, Spelling, byte_tokeniser, named, number_of
+from .trial import Trials, name_of
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
+    from paddock.engine.native.model import Model
+
 OF_ANY_JSON = 64
 """Bytes: a token of 16 braces opens 16 objects, and the name of a property adds a value."""
+MOST_PROBLEMS = 20
+"""Of a schema that are told."""
 MOST_GRAMMARS = 64
 """Compiled grammars that are kept: jobs ask with the same one again and again."""
 
@@ -40,6 +45,8 @@ class Vocabulary:
 
     def __init__(self, model: Model) -> None:
         from llguidance import LLTokenizer
+
+        from paddock.engine.native.vocabulary import raw_vocabulary
 
         raw = raw_vocabulary(model)
         self.ends = model.ending_tokens()
@@ -191,44 +198,114 @@ class Matcher:
 
 
 class Grammars:
-    """Compiles constraints for one model. Used by one thread alone, which reads the requests."""
+    """Compiles constraints for one model. Any thread may ask."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
+        self._trials = Trials()
         self._vocabulary: Vocabulary | None = None
-        self._compiled: OrderedDict[Constraint, Matcher] = OrderedDict()
+        self._vocabulary_lock = threading.Lock()
+        self._compiled: OrderedDict[Constraint, Matcher | BadRequest] = OrderedDict()
+        self._lock = threading.Lock()
+        """Of what is compiled; never held while something is compiled."""
 
-    def matcher(self, constraint: Constraint) -> Matcher:
-        """Give a matcher that stands at the beginning.
+    def known(self, constraint: Constraint) -> Matcher | None:
+        """Return a matcher at the beginning of a constraint that was compiled before.
 
         Raises:
-            BadRequest: an answer cannot be held to this.
+            BadRequest: it was refused before.
         """
-        known = self._compiled.get(constraint)
-        if known is None:
-            known = self._compile(constraint)
-            self._compiled[constraint] = known
+        with self._lock:
+            known = self._compiled.get(constraint)
+            if known is None:
+                return None
+            self._compiled.move_to_end(constraint)
+            if isinstance(known, BadRequest):
+                raise BadRequest(str(known))
+            return known.copy()
+
+    def matcher(self, constraint: Constraint, asked: Constraint | None = None) -> Matcher:
+        """Return a matcher that stands at the beginning.
+
+        Args:
+            constraint: what the answer must match.
+            asked: what a client asked for, where `constraint` is made of it.
+
+        Raises:
+            BadRequest: an answer cannot be held to this, or it costs too much to compile.
+        """
+        found = self.known(constraint)
+        if found is not None:
+            return found
+        made: Matcher | BadRequest
+        try:
+            if asked is not None and asked != constraint:
+                self._trials.check(asked)
+            self._trials.check(constraint)
+            made = self._compile(constraint)
+        except BadRequest as error:
+            made = error
+        with self._lock:
+            self._compiled[constraint] = made
             if len(self._compiled) > MOST_GRAMMARS:
                 self._compiled.popitem(last=False)
-        self._compiled.move_to_end(constraint)
-        return known.copy()
+        if isinstance(made, BadRequest):
+            raise made
+        with self._lock:
+            return made.copy()
+
+    def close(self) -> None:
+        """End the process of trials."""
+        self._trials.close()
 
     def _compile(self, constraint: Constraint) -> Matcher:
+        """Compile what passed its trial."""
         from llguidance import LLMatcher
 
-        if self._vocabulary is None:
-            self._vocabulary = Vocabulary(self._model)
-        grammar = _grammar(constraint, self._vocabulary.tokeniser)
-        inner = LLMatcher(self._vocabulary.tokeniser, grammar, log_level=0)
+        with self._vocabulary_lock:
+            if self._vocabulary is None:
+                self._vocabulary = Vocabulary(self._model)
+        vocabulary = self._vocabulary
+        inner = LLMatcher(vocabulary.tokeniser, _grammar(constraint), log_level=0)
         if inner.is_error():
-            raise BadRequest(f"{_NAMES[constraint.kind]} cannot be used: {inner.get_error()}")
+            raise _refused(constraint, inner.get_error())
         numbers = _numbers(constraint)
         spelling = _spelling(_renumbered(constraint, numbers))
-        matcher = Matcher(inner, spelling, self._vocabulary, _heft(constraint))
+        matcher = Matcher(inner, spelling, vocabulary, _heft(constraint))
         matcher.named = {named(place): number for place, number in enumerate(numbers)}
         if constraint.kind == "lark":
             matcher.marks = (*matcher.named, *_spelled_out(constraint.source))
         return matcher
+
+
+def refusal_of(constraint: Constraint) -> str:
+    """Return why an answer cannot be held to a constraint; empty: it can, as far as bytes tell.
+
+    Control tokens that a Lark grammar names are not among the bytes, so that its errors are left
+    to the model's own vocabulary. Runs in the process of trials.
+    """
+    from llguidance import LLMatcher
+
+    try:
+        if constraint.kind == "json_schema":
+            schema_of(constraint)
+        renumbered = _renumbered(constraint, _numbers(constraint))
+        inner = LLMatcher(byte_tokeniser(), _grammar(renumbered), log_level=0)
+        if inner.is_error() and constraint.kind != "lark":
+            raise _refused(constraint, inner.get_error())
+        inner.compute_bitmask()
+    except BadRequest as error:
+        return str(error)
+    return ""
+
+
+def warm_up() -> None:
+    """Load what each trial needs."""
+    refusal_of(Constraint("json"))
+
+
+def _refused(constraint: Constraint, why: str) -> BadRequest:
+    return BadRequest(f"{name_of(constraint)} cannot be used: {schema.plain_words(why)}")
 
 
 def _spelling(constraint: Constraint) -> Spelling:
@@ -239,11 +316,11 @@ def _spelling(constraint: Constraint) -> Spelling:
     """
     from llguidance import LLMatcher
 
-    try:
-        grammar = _grammar(constraint, byte_tokeniser())
-    except BadRequest:
-        grammar = LLMatcher.grammar_from_regex("(?s:.*)")
-    return Spelling(LLMatcher(byte_tokeniser(), grammar, log_level=0))
+    inner = LLMatcher(byte_tokeniser(), _grammar(constraint), log_level=0)
+    if inner.is_error():
+        anything = LLMatcher.grammar_from_regex("(?s:.*)")
+        inner = LLMatcher(byte_tokeniser(), anything, log_level=0)
+    return Spelling(inner)
 
 
 def _heft(constraint: Constraint) -> int | None:
@@ -252,14 +329,6 @@ def _heft(constraint: Constraint) -> int | None:
     if constraint.kind == "json_schema":
         return OF_ANY_JSON + schema.heft(json.loads(constraint.source))
     return None
-
-
-_NAMES = {
-    "json": "JSON",
-    "json_schema": "the JSON Schema",
-    "regex": "the regular expression",
-    "lark": "the Lark grammar",
-}
 
 
 def _spelled_out(source: str) -> Iterable[bytes]:
@@ -297,24 +366,31 @@ def _renumbered(constraint: Constraint, numbers: list[int]) -> Constraint:
     return replace(constraint, source=_BY_NUMBER.sub(renumbered, constraint.source))
 
 
-def _grammar(constraint: Constraint, tokeniser: LLTokenizer) -> str:
-    """Write a constraint as llguidance takes it; tokens by number are those of a tokeniser.
-
-    Raises:
-        BadRequest: in plain words.
-    """
+def _grammar(constraint: Constraint) -> str:
+    """Write a constraint as llguidance takes it."""
     from llguidance import LLMatcher
 
     if constraint.kind in ("json", "json_schema"):
-        return schema.compiled(schema_of(constraint))
+        return schema.compiled(parsed(constraint))
     if constraint.kind == "regex":
-        grammar = LLMatcher.grammar_from_regex(constraint.source)
-    else:
-        grammar = LLMatcher.grammar_from_lark(constraint.source)
-    why = schema.refusal_of(grammar, tokeniser, minds_warnings=False)
-    if why is not None:
-        raise BadRequest(f"{_NAMES[constraint.kind]} cannot be used: {why.strip()}")
-    return grammar
+        return LLMatcher.grammar_from_regex(constraint.source)
+    return LLMatcher.grammar_from_lark(constraint.source)
+
+
+def parsed(constraint: Constraint) -> Any:
+    """Return the JSON Schema of a `json` or `json_schema` constraint, unchecked.
+
+    Raises:
+        BadRequest: it is no JSON.
+    """
+    if constraint.kind == "json":
+        return {"type": "object"}
+    try:
+        return json.loads(constraint.source)
+    except json.JSONDecodeError as error:
+        raise BadRequest(f"the JSON Schema is not JSON: {error}") from None
+    except (ValueError, RecursionError):
+        raise BadRequest("the JSON Schema is nested too deeply") from None
 
 
 def schema_of(constraint: Constraint) -> Any:
@@ -323,14 +399,9 @@ def schema_of(constraint: Constraint) -> Any:
     Raises:
         BadRequest: an answer cannot be held to it, with every place.
     """
-    if constraint.kind == "json":
-        return {"type": "object"}
-    try:
-        value = json.loads(constraint.source)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the JSON Schema is not JSON: {error}") from None
+    value = parsed(constraint)
     problems = schema.check(value)
     if problems:
-        told = "\n".join(f"  {problem}" for problem in problems)
+        told = "\n".join(f"  {problem}" for problem in problems[:MOST_PROBLEMS])
         raise BadRequest(f"an answer cannot be held to the JSON Schema:\n{told}")
     return value

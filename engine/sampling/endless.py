@@ -22,17 +22,22 @@ def endless(schema: Any) -> Path | None:
     True
     """
     nodes = _nodes(schema, ())
+    nodes.reverse()  # what is held or named mostly stands behind what holds it: one turn does
     ending: set[int] = set()
     is_growing = True
+    left = nodes
     while is_growing:  # each turn finds what ends by what is known to end
-        found = {
-            id(node) for _, node in nodes if id(node) not in ending and _ends(node, schema, ending)
-        }
-        ending |= found
-        is_growing = bool(found)
+        still_open = []
+        for path, node in left:
+            if _ends(node, schema, ending):
+                ending.add(id(node))
+            else:
+                still_open.append((path, node))
+        is_growing = len(still_open) < len(left)
+        left = still_open
     if not isinstance(schema, dict) or id(schema) in ending:
         return None
-    refs = (path for path, node in nodes if "$ref" in node and id(node) not in ending)
+    refs = (path for path, node in reversed(nodes) if "$ref" in node and id(node) not in ending)
     return next(refs, None)
 
 
@@ -54,8 +59,8 @@ def _ends(node: Mapping[str, Any], root: Any, ending: set[int]) -> bool:
     if "enum" in node or "const" in node:
         return True
     if "$ref" in node:
-        target = _target(root, str(node["$ref"]))
-        if target is not None and not is_known(target):
+        named = target(root, str(node["$ref"]))
+        if named is not None and not is_known(named):
             return False
     if not all(map(is_known, _listed(node, "allOf"))):
         return False
@@ -94,7 +99,7 @@ def _listed(node: Mapping[str, Any], name: str) -> list[Any]:
     return held if isinstance(held, list) else []
 
 
-def _target(root: Any, ref: str) -> Any:
+def target(root: Any, ref: str) -> Any:
     """Follow a `$ref` within a schema; None where it leads elsewhere, which is told before."""
     node = root
     for part in ref.lstrip("#").split("/")[1:]:

@@ -13,13 +13,19 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from . import keywords
-from .endless import endless
+from .endless import endless, target
 from .keywords import Path
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
 
 MAX_DEPTH = 64
+MOST_NODES = 20_000
+"""Schemas within a schema."""
+MOST_LEVELS = 500
+"""Within each other, `$ref`s followed. Near 3,000 llguidance's stack and the process end."""
+MOST_WORDS = 300
+"""Characters of llguidance's own words that are told."""
 COMPACT = {
     "item_separator": ",",
     "key_separator": ":",
@@ -59,7 +65,7 @@ def check(schema: Any) -> tuple[Problem, ...]:
         json.dumps(schema, allow_nan=False)
     except (ValueError, TypeError, RecursionError):
         return (Problem((), "the schema holds what JSON cannot write", "Remove it."),)
-    problems = tuple(_of_node(schema, (), schema))
+    problems = tuple(_of_size(schema)) or tuple(_of_node(schema, (), schema))
     if problems:
         return problems
     circle = endless(schema)
@@ -124,6 +130,28 @@ def refusal_of(
 # What can be seen without compiling
 
 
+def _of_size(schema: Any) -> Iterator[Problem]:
+    """Refuse what llguidance, or walks here that go into themselves, would not come back from."""
+    n_nodes, seen = 0, set[int]()
+    waiting: list[tuple[Any, int]] = [(schema, 1)]
+    while waiting:
+        node, level = waiting.pop()
+        if not isinstance(node, dict) or id(node) in seen:
+            continue
+        seen.add(id(node))
+        n_nodes += 1
+        if n_nodes > MOST_NODES:
+            yield Problem((), f"the schema has more than {MOST_NODES:,} schemas within it")
+            return
+        if level > MOST_LEVELS:
+            what = f"the schema goes through more than {MOST_LEVELS} levels, each `$ref` followed"
+            yield Problem((), what)
+            return
+        waiting += [(child, level + 1) for _, child in keywords.children(node)]
+        if isinstance(node.get("$ref"), str):
+            waiting.append((target(schema, node["$ref"]), level + 1))
+
+
 def _of_node(schema: Any, path: Path, root: Any) -> Iterator[Problem]:
     if isinstance(schema, bool):
         return
@@ -157,7 +185,7 @@ def _of_keyword(schema: Mapping[str, Any], keyword: str, path: Path) -> Iterator
         why = refusal_of(compiled({"type": "string", "pattern": value}))
         if why is not None:
             yield Problem(
-                at, f"the pattern cannot be used: {_last_line(why)}", "Write it otherwise."
+                at, f"the pattern cannot be used: {plain_words(why)}", "Write it otherwise."
             )
     elif keyword not in keywords.KEPT | keywords.NOTES and not keyword.startswith("x-"):
         near = get_close_matches(keyword, keywords.KEPT, n=1, cutoff=0.7)
@@ -243,7 +271,20 @@ def _plain(why: str) -> tuple[str, str]:
         return f"there is no type '{why.removeprefix('Invalid type: ')}'", f"Known: {known}."
     if why.startswith("Pointer '"):
         return f"a `$ref` leads nowhere: {why[:1].lower()}{why[1:]}", "Add it under `$defs`."
-    return _last_line(why).rstrip("."), ""
+    return plain_words(why), ""
+
+
+def plain_words(why: str) -> str:
+    """Return llguidance's words as a client may read them: short, and nothing of its inside."""
+    if _INSIDE.search(why):
+        return "it is too large or too complex"
+    line = _last_line(why).rstrip(".")
+    return line if len(line) <= MOST_WORDS else f"{line[: MOST_WORDS - 1]}…"
+
+
+_INSIDE = re.compile(
+    r"panic|backtrace|RUST_|fuel|too (?:big|large|many|complex)|limit|unable to det", re.IGNORECASE
+)
 
 
 def _last_line(why: str) -> str:

@@ -1,8 +1,15 @@
-"""Chats inside a worker: orders in from the reading thread, answers out of the owner thread."""
+"""Chats inside a worker: orders in from the reading thread, answers out of the owner thread.
+
+A constraint that is new is compiled in a thread of its own: neither answers nor other requests
+wait for it.
+"""
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +21,12 @@ from paddock.engine.decoding.loop import Cancel, Close, Loop, Widen
 from paddock.engine.decoding.seeing import text_of
 from paddock.engine.decoding.told import Told
 from paddock.engine.dialogue.prompt import Prompted, Prompter, answer_budget
-from paddock.engine.errors import PromptTooLong
+from paddock.engine.errors import BadRequest, EngineError, PromptTooLong
 from paddock.engine.native.context import Context, ContextOptions
 from paddock.engine.native.model import Model
 from paddock.engine.profile.profile import Profile
-from paddock.engine.request import ChatRequest, Sampling
-from paddock.engine.sampling.constraint import Grammars
+from paddock.engine.request import ChatRequest, Constraint, Sampling
+from paddock.engine.sampling.constraint import Grammars, Matcher
 from paddock.engine.sampling.picker import Picker
 
 from . import wire
@@ -31,6 +38,13 @@ Send = Callable[[Head], None]
 # What jobs say goes out so often at most. Each frame wakes the pool's process, which takes a core
 # from the threads that compute: with one every 8 ms, one sequence on 2 cores lost a fifth.
 HOLD_S = 0.05
+
+N_COMPILERS = 2
+COMPILER_STACK_BYTES = 16 * 1024 * 1024
+"""More than where a constraint was tried: what passed there cannot end a worker."""
+
+_Wish = tuple[Constraint, Constraint | None]
+"""What an answer must match, and what the request asked for, of which that was made."""
 
 # An answer whose history shifts may be as long as so many contexts, as in Ollama.
 MOST_SHIFTED_CONTEXTS = 10
@@ -47,6 +61,11 @@ class ChatService:
         self._grammars = Grammars(model)
         self._load = load
         self._send = send
+        self._compiling: dict[_Wish, list[tuple[int, wire.Order, Prompted]]] = {}
+        """Who waits for which constraint to be compiled."""
+        self._compiling_lock = threading.Lock()
+        self._wishes: queue.SimpleQueue[_Wish] = queue.SimpleQueue()
+        self._has_compilers = False
         self._held: list[tuple[float, Head]] = []
         """What jobs have said since the last frame, and when."""
         cache = KvCache(model, _wishes(load), profile)
@@ -72,29 +91,110 @@ class ChatService:
             EngineError: it cannot be served; nothing was queued.
         """
         if head["op"] == "cancel":
-            self._loop.post(Cancel(head["id"]))
+            if not self._leave(head["id"]):
+                self._loop.post(Cancel(head["id"]))
         elif head["op"] == "widen":
             n_ctx_tokens = max(head["n_ctx_tokens"], self._load.n_ctx_tokens)
             self._load = replace(self._load, n_ctx_tokens=n_ctx_tokens)
             self._loop.post(Widen(head["id"], head["n_ctx_tokens"], head["n_cells"]))
         else:
-            self._loop.post(self._job(head["id"], wire.read_order(head, body)))
+            self._take_chat(head["id"], wire.read_order(head, body))
 
-    def _job(self, request_id: int, order: wire.Order) -> Job:
-        """Render, tokenise and count a request."""
+    def _take_chat(self, request_id: int, order: wire.Order) -> None:
+        """Render and tokenise a request; post it, or let it wait for its constraint."""
+        n_ctx_tokens = min(order.n_ctx_tokens, self._load.n_ctx_tokens)
+        prompted = self._prompter.chat(order.request, _until_whole(order), n_ctx_tokens)
+        _budget(prompted, order, n_ctx_tokens)  # too long is said before anything is compiled
+        if prompted.constraint is None:
+            self._loop.post(self._job(request_id, order, prompted, None))
+            return
+        matcher = self._grammars.known(prompted.constraint)
+        if matcher is not None:
+            self._loop.post(self._job(request_id, order, prompted, matcher))
+        else:
+            self._compile_for(request_id, order, prompted, prompted.constraint)
+
+    # Constraints that are new
+
+    def _compile_for(
+        self, request_id: int, order: wire.Order, prompted: Prompted, constraint: Constraint
+    ) -> None:
+        """Let a request wait until its constraint is compiled."""
+        wish = (constraint, order.request.constraint)
+        with self._compiling_lock:
+            waiting = self._compiling.get(wish)
+            if waiting is not None:
+                waiting.append((request_id, order, prompted))
+                return
+            self._compiling[wish] = [(request_id, order, prompted)]
+        self._start_compilers()
+        self._wishes.put(wish)
+
+    def _start_compilers(self) -> None:
+        if self._has_compilers:
+            return
+        self._has_compilers = True
+        usual_bytes = threading.stack_size(COMPILER_STACK_BYTES)
+        try:
+            for number in range(N_COMPILERS):
+                name = f"compiler {number}"
+                threading.Thread(target=self._compile_all, name=name, daemon=True).start()
+        finally:
+            threading.stack_size(usual_bytes)
+
+    def _compile_all(self) -> None:
+        """Compile what is wished for, in a thread of its own, until the process ends."""
+        while True:
+            wish = self._wishes.get()
+            made: Matcher | EngineError
+            try:
+                made = self._grammars.matcher(*wish)
+            except EngineError as error:
+                made = error
+            except BaseException:  # a panic of Rust, too: its requests must not wait for ever
+                traceback.print_exc()
+                made = BadRequest("the schema or grammar cannot be used")
+            self._end_wish(wish, made)
+            self._send({"event": "compiled"})
+
+    def _end_wish(self, wish: _Wish, made: Matcher | EngineError) -> None:
+        with self._compiling_lock:  # nobody leaves between here and the loop
+            for request_id, order, prompted in self._compiling.pop(wish):
+                if isinstance(made, EngineError):
+                    self._send(wire.pack_refusal(request_id, made))
+                    continue
+                try:
+                    job = self._job(request_id, order, prompted, made.copy())
+                except EngineError as error:
+                    self._send(wire.pack_refusal(request_id, error))
+                else:
+                    self._loop.post(job)
+
+    def _leave(self, request_id: int) -> bool:
+        """Forget a request that waits for its constraint; False: it does not."""
+        with self._compiling_lock:
+            for waiting in self._compiling.values():
+                for one in waiting:
+                    if one[0] == request_id:
+                        waiting.remove(one)
+                        return True
+        return False
+
+    def _job(
+        self, request_id: int, order: wire.Order, prompted: Prompted, matcher: Matcher | None
+    ) -> Job:
+        """Count a request's tokens and make ready how its answer is chosen."""
         request, n_ctx_tokens = order.request, min(order.n_ctx_tokens, self._load.n_ctx_tokens)
-        prompted = self._prompter.chat(request, _until_whole(order), n_ctx_tokens)
         budget = _budget(prompted, order, n_ctx_tokens)
         shifts = bool(request.shifts) and not prompted.images
         if shifts:
             most, asked = n_ctx_tokens * MOST_SHIFTED_CONTEXTS, order.sampling.max_tokens or 0
             budget = min(asked, most) if asked > 0 else most
-        wish = prompted.constraint
         picker = Picker(
             order.sampling,
             text_of(prompted.tokens),
             self._model,
-            matcher=self._grammars.matcher(wish) if wish is not None else None,
+            matcher=matcher,
             max_tokens=budget,
             n_logprobs=request.n_logprobs,
         )

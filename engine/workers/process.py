@@ -296,6 +296,9 @@ class WorkerProcess:
             for turn in head["turns"]:
                 self._hear_turn(turn)
             return
+        if event == "compiled":  # requests that wait for their schemas make no steps meanwhile
+            self.last_turn_at = _now()
+            return
         ticket = self._tickets.get(head["id"])
         if ticket is None:
             return

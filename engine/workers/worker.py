@@ -150,10 +150,11 @@ def _read_beside(
                     take(head, body)
             except EngineError as error:
                 sender.send(wire.pack_refusal(head["id"], error))
-            except Exception as error:
-                # One request that nobody foresaw must not take the others with it.
+            except Exception:
+                # One request that was not foreseen must not take the others with it. What went
+                # wrong is for the log; a client has no use for our inside.
                 traceback.print_exc()
-                refusal = BadRequest(f"the worker cannot take this request: {error!r}")
+                refusal = BadRequest("the model cannot take this request; the log says why")
                 sender.send(wire.pack_refusal(head["id"], refusal))
         # The pool is gone: nobody is left to finish for, and the owner may be deep in a decode.
         os._exit(0)

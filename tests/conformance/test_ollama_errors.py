@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -283,3 +285,50 @@ def test_no_worker_died_of_any_of_them(live: Live, client: httpx.Client) -> None
                                                 "options": {"num_predict": 3}})  # fmt: skip
     assert answer.json()["response"]
     assert live.call(deaths()) == 0
+
+
+HOSTILE = {
+    "allOf": [
+        {
+            "anyOf": [
+                {
+                    "type": "object",
+                    "properties": {f"k{i}{j}": {"type": "string"}},
+                    "required": [f"k{i}{j}"],
+                }
+                for j in range(4)
+            ]
+        }
+        for i in range(6)
+    ]
+}
+
+
+def test_nobody_waits_for_a_hostile_schema(live: Live, client: httpx.Client) -> None:
+    ended: list[str] = []
+    body = {"model": CHAT, "prompt": "Hi", "stream": False, "options": {"num_predict": 1}}
+    client.post("/api/generate", json=body)
+
+    def ask_hostile() -> None:
+        with live.client() as other:
+            answer = other.post("/api/generate", json={**body, "format": HOSTILE})
+        ended.append(f"{answer.status_code} {answer.json()['error']}")
+
+    hostile = threading.Thread(target=ask_hostile)
+    hostile.start()
+    time.sleep(0.2)
+    assert client.post("/api/generate", json=body).json()["done"]
+    ended.append("plain")
+    hostile.join()
+    assert ended == [
+        "plain",
+        "400 the JSON Schema cannot be used: it is too large or too complex",
+    ]
+
+
+def test_who_leaves_while_a_schema_is_compiled_leaves_nothing_behind(live: Live) -> None:
+    schema = {**HOSTILE, "title": "another one"}
+    body = {"model": CHAT, "prompt": "Hi", "format": schema, "stream": False}
+    with live.client() as client, pytest.raises(httpx.ReadTimeout):
+        client.post("/api/generate", json=body, timeout=0.2)
+    assert live.n_users_within(10) == 0

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 
-from paddock.engine.decoding.answering import Job
 from paddock.engine.workers import wire, worker
 from paddock.engine.workers.chatting import ChatService
 
-_job = ChatService._job
+_take_chat = ChatService._take_chat
 
 
-def _dying(self: ChatService, request_id: int, order: wire.Order) -> Job:
+def _dying(self: ChatService, request_id: int, order: wire.Order) -> None:
     if any("POISON" in message.content for message in order.request.messages):
         os.abort()
-    return _job(self, request_id, order)
+    _take_chat(self, request_id, order)
 
 
 if __name__ == "__main__":
-    ChatService._job = _dying  # type: ignore[method-assign]
+    ChatService._take_chat = _dying  # type: ignore[method-assign]
     worker.main()
     os._exit(0)
