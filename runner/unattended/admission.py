@@ -39,16 +39,19 @@ def admitted(
     file = str(standing.file)
     if parameters.get("path") != file:
         raise Refused("its path is not that of the deployed pipeline.")
+    plain = {name: value for name, value in parameters.items() if name != SIGNATURE}
     if signer.has_signed(parameters, run_key):
-        return {name: value for name, value in parameters.items() if name != SIGNATURE}
+        return plain
     deployed = deployed_parameters(file)
+    # What a run of a schedule has, too: those that were planned under another key are not lost.
+    triggers = (deployed["trigger"], *(timed.key for timed in standing.schedules))
+    if plain in [deployed | {"trigger": trigger} for trigger in triggers]:
+        return plain
     if not is_own_server:
-        if parameters != deployed:
-            raise Refused(
-                "Paddock did not put it into the queue, and on a Prefect server that others use it "
-                "may have no parameters but those of the deployment."
-            )
-        return deployed
+        raise Refused(
+            "Paddock did not put it into the queue, and on a Prefect server that others use it "
+            "may have no parameters but those of the deployment."
+        )
     inputs = parameters.get("inputs") or {}
     if not isinstance(inputs, Mapping):
         raise Refused("its inputs are not an object with names.")

@@ -68,7 +68,7 @@ def test_a_path_of_its_own_is_refused_signed_or_not(letters: Standing, is_own_se
     "more",
     [
         {"inputs": {"style": "long"}}, {"retry_failed": True}, {"share": 1}, {"job": "x"},
-        {"trigger": "watch inbox"}, {"signature": "0"},
+        {"trigger": "watch inbox"}, {"trigger": "schedule 0 7 * * *", "signature": "0"},
     ],
 )  # fmt: skip
 def test_on_a_server_of_others_only_the_deployments_own_parameters_count(
@@ -77,6 +77,17 @@ def test_on_a_server_of_others_only_the_deployments_own_parameters_count(
     deployed = deployed_parameters(letters.key)
     assert admitted(deployed, "", letters, SIGNER, is_own_server=False) == deployed
     assert refused(letters, deployed | more, is_own_server=False) == OTHERS
+
+
+@pytest.mark.parametrize("is_own_server", [True, False])
+def test_a_run_of_a_schedule_is_not_lost_with_the_key_that_signed_it(
+    letters: Standing, is_own_server: bool
+) -> None:
+    (timed,) = letters.schedules
+    planned = deployed_parameters(letters.key) | {"trigger": timed.key}
+    for parameters in (planned, Signer(b"an earlier key").signed(planned, "key")):
+        found = admitted(parameters, "key", letters, SIGNER, is_own_server=is_own_server)
+        assert found == planned
 
 
 def test_what_is_started_on_our_own_page_has_its_inputs_checked(letters: Standing) -> None:
