@@ -8,10 +8,10 @@ read; functions with the modules that they import from the same folder; scripts 
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,12 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Value
 from paddock.steps import own_function
 
+from . import own_files
 from .binding.bound import BoundPlan, BoundStep
 from .binding.inner import USES
 from .binding.tooling import has_tools
 from .body import plans_of, steps_of
 from .consent import Need, needs
-
-_SCRIPTS = (".py", ".sh", ".bash", ".zsh", ".js", ".mjs", ".ts", ".rb", ".pl", ".php", ".lua", ".r",
-            ".awk", ".jq", ".sql", ".ps1", ".bat", ".cmd", ".jar")  # fmt: skip
-_MOST_MODULES = 200
 
 
 class NotAgreed(PipelineError):
@@ -115,15 +112,16 @@ def _defaults(written: Any, plan: BoundPlan) -> dict[str, Any]:
 
 
 def _scripts(words: Collection[Any], plan: BoundPlan) -> dict[str, str]:
-    """Return digests of the programs and scripts in the pipeline's folders that a command names."""
-    found: dict[str, str] = {}
-    for word in map(str, words):
-        file = named_file(word, plan.roots.base)
-        if file is not None and file.is_relative_to(plan.roots.base):
-            content = _content(file)
-            if file.suffix.lower() in _SCRIPTS or content[:2] in (b"#!", b"\x7fE"):
-                found[word] = hashlib.sha256(content).hexdigest()
-    return found
+    """Return digests of the programs and scripts in the pipeline's folder that a command names."""
+    base = plan.roots.base
+    return _digests(own_files.scripts(words, base), base)
+
+
+def _digests(files: Iterable[Path], base: Path) -> dict[str, str]:
+    return {
+        os.path.relpath(one, base): hashlib.sha256(own_files.content(one)).hexdigest()
+        for one in files
+    }
 
 
 def _code(name: str, base: Path) -> dict[str, str]:
@@ -132,59 +130,4 @@ def _code(name: str, base: Path) -> dict[str, str]:
     if found is None:
         return {}
     file = (base / found["file"]).resolve()
-    return {str(one.relative_to(file.parent)): hashlib.sha256(_content(one)).hexdigest()
-            for one in modules_of(file)}  # fmt: skip
-
-
-def named_file(word: str, base: Path) -> Path | None:
-    """Return the file that a word of a command names, if there is one."""
-    try:
-        file = (base / word).resolve()
-        return file if file.is_file() else None
-    except (OSError, ValueError, RuntimeError):  # too long, a zero byte, a circle of links
-        return None
-
-
-def modules_of(file: Path) -> list[Path]:
-    """Return a Python file and all that it imports from its own folder, by name."""
-    found, waiting = {file: None}, [file]
-    while waiting and len(found) < _MOST_MODULES:
-        for module in _imported(waiting.pop(), file.parent):
-            if module not in found:
-                found[module] = None
-                waiting.append(module)
-    return sorted(found)
-
-
-def _imported(file: Path, folder: Path) -> Iterator[Path]:
-    try:
-        tree = ast.parse(_content(file))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return
-    for node in ast.walk(tree):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [node.module or ""] + [f"{node.module or ''}.{one.name}" for one in node.names]
-        at = file.parent if isinstance(node, ast.ImportFrom) and node.level else folder
-        for name in names:
-            yield from _files_of(name.strip("."), at)
-
-
-def _files_of(name: str, folder: Path) -> Iterator[Path]:
-    """Yield the files of a module's name: itself, and the packages around it."""
-    at = folder
-    for part in filter(None, name.split(".")):
-        if (at / f"{part}.py").is_file():
-            yield at / f"{part}.py"
-        at = at / part
-        if (at / "__init__.py").is_file():
-            yield at / "__init__.py"
-
-
-def _content(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError:
-        return b""
+    return _digests(own_files.modules_of(file), file.parent)

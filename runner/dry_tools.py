@@ -50,6 +50,10 @@ class DryOutputs:
         """Return the digests that were written to this path."""
         return await self.real.known_sha256(path)
 
+    def check_target(self, path: Path, *, is_new: bool = True) -> None:
+        """Check it as a run does."""
+        self.real.check_target(path, is_new=is_new)
+
     async def intend(self, path: Path, sha256: str) -> None:
         """Note nothing."""
 

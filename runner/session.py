@@ -18,7 +18,7 @@ from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from paddock.steps.stores.opened import OpenStores
 
 from .binding.bound import BoundPlan
-from .body import watched
+from .body import plans_of, watched
 from .border import Border
 from .crash_suspects import CrashSuspects
 from .freshness import canonical
@@ -30,6 +30,7 @@ from .ledger.outputs import Index
 from .leftovers import sweep
 from .names import run_name
 from .observer import Observer, Several
+from .own_files import OwnFiles
 from .pools import opened_pool
 from .report import Report
 from .secrets import Secrets
@@ -229,6 +230,9 @@ async def opened(
         toolbox = Toolbox(
             bound, served, ledger, index, digests, tally, options, shares, stores, hands, tape,
             shares.fence if shares is not None else None, suspects, readers=readers,
+            own=OwnFiles.of(
+                ((one.pipeline, one.roots.base) for one in plans_of(bound)), bound.folders
+            ),
         )  # fmt: skip
         speeds = _speeds(settings) if is_plan and pool is None else None
         counts_exactly = pool is not None or not settings.pool_urls

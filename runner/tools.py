@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.request import ModelSpec, Pool, Role
+from paddock.steps.places import shown
 from paddock.steps.step import NoStores, NoToolset, Readers, StepError, Tools
 from paddock.steps.storage import ItemName
 from paddock.steps.stores.opened import OpenStores
@@ -25,6 +26,7 @@ from .ledger.ledger import Ledger
 from .ledger.origins import Origins
 from .ledger.outputs import Index
 from .memo import LedgerMemo
+from .own_files import OwnFiles
 from .shares import Shares
 from .tally import Tally
 from .taping import Taping
@@ -78,8 +80,10 @@ class ItemOutputs:
         stores: OpenStores | None = None,
         *,
         takes_over: bool = False,
+        own: OwnFiles | None = None,
     ) -> None:
         self._takes_over = takes_over
+        self._own = own
         self._index = index
         self._stores = stores
         self._fence = fence
@@ -110,8 +114,20 @@ class ItemOutputs:
         """Tell the digests that we wrote, or were about to write, to this path."""
         return self._index.known_sha256(path)
 
+    def check_target(self, path: Path, *, is_new: bool = True) -> None:
+        """Check that a step may write, move or remove a file.
+
+        Raises:
+            StepError: it is Paddock's own, a part of the pipeline, or could run as one.
+        """
+        refusal = self._own.refusal(path, is_new=is_new) if self._own is not None else None
+        if refusal is not None:
+            name = shown(self._index.stored(path))
+            raise StepError(f"no step may write '{name}': it {refusal.why}.", remedy=refusal.remedy)
+
     async def intend(self, path: Path, sha256: str) -> None:
         """Note durably what is about to be renamed to `path`."""
+        self.check_target(path)
         if self._fence is not None:
             await self._fence()
         self._index.claim(self._scope, self._key, path)
@@ -142,6 +158,7 @@ class ItemOutputs:
 
     async def keeps_rows(self, store: Path) -> None:
         """Note that rows are about to be kept in a store."""
+        self.check_target(store)
         if self._fence is not None:
             await self._fence()
         self.kept[store] = None
@@ -190,6 +207,8 @@ class Toolbox:
     """Where an item is alone that may end the process."""
     readers: Readers | None = None
     """The processes in which documents are read."""
+    own: OwnFiles | None = None
+    """What no step may write; None where nothing is written, such as in a test of a part."""
 
     def outputs(self, scope: str, key: str) -> ItemOutputs:
         """Give what notes the files of one item."""
@@ -201,6 +220,7 @@ class Toolbox:
             self.fence,
             self.stores,
             takes_over=self.options.takes_over,
+            own=self.own,
         )
 
     def caller(self, scope: str, step: BoundStep, key: str, block: str | None) -> Caller:

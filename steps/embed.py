@@ -94,6 +94,7 @@ async def _into_store(
     model = tools.models.resolve(params.model, "embed")
     facts = await tools.pool.facts(model)
     path = tools.roots.resolve(written)
+    tools.outputs.check_target(path)
     store = await tools.stores.open(path, params.dimensions, EmbedModel(model.ref, facts.identity))
     # Where parts of a text are embedded, what a part is depends on the context, too.
     made = f"split {facts.n_ctx_tokens}" if params.on_overflow == "split" else ""

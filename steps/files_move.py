@@ -82,6 +82,8 @@ class FilesMove:
         import asyncio
 
         source = place(tools.roots, params.path)
+        if params.mode != "copy":
+            tools.outputs.check_target(source, is_new=False)
         if params.mode == "delete":
             await asyncio.to_thread(_delete, source)
             await tools.outputs.brings_away(source)
@@ -89,6 +91,7 @@ class FilesMove:
         if params.to is None:
             raise StepError("`to` is missing.", remedy=f"`mode: {params.mode}` needs it.")
         target = _target(source, params.to, tools)
+        tools.outputs.check_target(target)
         digest = await asyncio.to_thread(_digest_of, source)
         if source == target and digest is not None:
             return FilesMoveOutput(path=str(source))

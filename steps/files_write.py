@@ -96,6 +96,7 @@ def _target(text: str, tools: Tools) -> Path:
     path = place(tools.roots, text)
     if text.endswith(("/", os.sep)):
         raise StepError(f"'{shown(text)}' names a folder; `path` must name a file.")
+    tools.outputs.check_target(path)
     return path
 
 

@@ -113,6 +113,14 @@ class Outputs(Protocol):
         """Tell the digests that we wrote, or were about to write, to this path."""
         ...
 
+    def check_target(self, path: Path, *, is_new: bool = True) -> None:
+        """Check that a step may write, move or remove a file; `is_new`: it will be there then.
+
+        Raises:
+            StepError: it is Paddock's own, a part of the pipeline, or could run as one.
+        """
+        ...
+
     async def intend(self, path: Path, sha256: str) -> None:
         """Note durably what is about to be renamed to `path`.
 

@@ -17,6 +17,7 @@ from paddock.pipelines.shape import Retry as RetryKeys
 from paddock.pipelines.shape import Timeout as TimeoutKeys
 from paddock.pipelines.tree import Block, Node, Pipeline
 from paddock.pipelines.tree import Step as WrittenStep
+from paddock.runner import own_files
 from paddock.runner.budget import Budget
 from paddock.steps import own_function, registry
 from paddock.steps.step import Step
@@ -189,6 +190,7 @@ class Binder:
         # What starts a pipeline does not count where a step of another one does.
         found = () if self._within.files else watches.bound()
         self._own += [*watches.faults, *schedules.faults(pipeline), *orders.faults(self._plan)]
+        self._own += self._refused_targets(watches)
         if pipeline.tests:  # few files have some, and their functions take time to import
             from . import claims
 
@@ -213,6 +215,16 @@ class Binder:
             budget=_budget(pipeline),
             priority=pipeline.concurrency.priority if pipeline.concurrency else "batch",
         )
+
+    def _refused_targets(self, watches: Watches) -> Iterable[Fault]:
+        """Tell which steps would write what no step may, as far as their paths are known."""
+        own = own_files.OwnFiles.of([(self._pipeline, self._base)], watches.folders())
+        for one in watches.written():
+            refusal = own.refusal(one.path, is_new=one.is_new)
+            if refusal is not None:
+                what = f"step '{one.step.id}' may not write '{one.text}': it {refusal.why}."
+                mark = self._pipeline.mark((*one.step.at, "with", one.param))
+                yield Fault(what, refusal.remedy, mark)
 
     def _nodes(
         self, nodes: Iterable[Node], names: frozenset[str], controls: _Controls

@@ -53,6 +53,10 @@ class Written:
     step: Step
     text: str
     path: Path
+    param: str
+    """The parameter that says so."""
+    is_new: bool = True
+    """Whether something is there afterwards."""
 
 
 class Watches:
@@ -238,18 +242,30 @@ class Watches:
                 text = _known(step.params.data.get("root"), scope)
                 yield text if text is None or _UNKNOWN in text else str(base / text)
 
+    def written(self) -> Iterator[Written]:
+        """Yield what this pipeline's own steps write, move or remove, as far as it is known."""
+        own = {id(node) for node in self._pipeline.nodes()}
+        yield from (one for one in self._written() if id(one.step) in own)
+        for step, scope, base in self._all():
+            given = step.params.data
+            if id(step) in own and step.uses == "files.move" and given.get("mode") != "copy":
+                text = _known(given.get("path"), scope)
+                if text is not None and _UNKNOWN not in text and "\0" not in text:
+                    path = _resolved(Path(os.path.normpath(base / text)))
+                    yield Written(step, text, path, "path", is_new=False)
+
     def _written(self) -> Iterator[Written]:
         """Give where steps write, as far as it is known at least by its beginning."""
         for step, scope, base in self._all():
             if step.uses not in _PATHS:
                 continue
-            given = step.params.data
-            text = _known(given.get(_PATHS[step.uses]), scope) if given else None
+            given, param = step.params.data, _PATHS[step.uses]
+            text = _known(given.get(param), scope) if given else None
             if text is not None and not text.startswith(_UNKNOWN) and "\0" not in text:
                 path = _resolved(Path(os.path.normpath(base / text)))
                 if step.uses == "files.move" and (text.endswith(("/", os.sep)) or path.is_dir()):
                     path /= _UNKNOWN  # a folder gets the file under its own name
-                yield Written(step, text, path)
+                yield Written(step, text, path, param)
 
     def _fault(self, at: tuple[str | int, ...], message: str, remedy: str) -> None:
         self.faults.append(Fault(message, remedy, self._pipeline.mark(at)))

@@ -38,6 +38,9 @@ class FakeOutputs:
     async def known_sha256(self, path: Path) -> frozenset[str]:
         return frozenset(self.known.get(path, ()))
 
+    def check_target(self, path: Path, *, is_new: bool = True) -> None:
+        return
+
     async def intend(self, path: Path, sha256: str) -> None:
         self.events.append(("intend", path))
         if path in self.intended:

@@ -1,0 +1,166 @@
+"""What no step may write: found before a run where the path is known, else when it is written."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.binding.bind import checked, plan_of
+from paddock.runner.body import plans_of
+from paddock.runner.own_files import OwnFiles
+from paddock.runner.report import Report
+from paddock.runner.verbs import run_async
+from tests.fakes.pool import FakePool
+from tests.runner.world import settings
+
+PARTS = {
+    "prompts/say.md": "Say x",
+    "schema.json": '{"type": "object"}',
+    "inner.yaml": "steps: [{id: a, uses: prompt, with: {template: {file: inner.md}}}]\n",
+    "inner.md": "x",
+    "lib/tools.py": "import helper\ndef clean(text: str) -> str: return text",
+    "lib/helper.py": "",
+    "serve.sh": "#!/bin/sh",
+    "build.py": "",
+    "notes.txt": "a document",
+}
+PIPELINE = """\
+mcpServers: {files: {command: ./serve.sh}}
+steps:
+  - {id: say, uses: chat, with: {prompt: {file: prompts/say.md}},
+     reply: {schema: {file: schema.json}}}
+  - {id: inner, uses: pipeline, with: {file: inner.yaml}}
+  - {id: clean, uses: "lib/tools.py:clean", with: {text: x}}
+  - {id: build, uses: run, with: {command: [python3, build.py, notes.txt]}}
+  - {id: out, uses: files.write, with: {path: "out/{{ steps.say.text }}", text: x}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, text in {"p.yaml": PIPELINE, **PARTS}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def own(folder: Path) -> OwnFiles:
+    bound = checked(plan_of(folder / "p.yaml"))
+    return OwnFiles.of(((one.pipeline, one.roots.base) for one in plans_of(bound)), bound.folders)
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        *((name, "is a part of the pipeline itself") for name in (
+            "p.yaml", "P.YAML", "inner.yaml", "inner.md", "prompts/say.md", "schema.json",
+            "lib/tools.py", "lib/helper.py", "serve.sh", "build.py", "hard-link.txt",
+        )),
+        *((name, "lies in '.paddock', where Paddock keeps its own state") for name in (
+            ".paddock/ledger.sqlite", ".PADDOCK/x", "out/.paddock/runs/x.log",
+        )),
+        *((name, "is a settings file of Paddock") for name in ("paddock.toml", "out/Paddock.toml")),
+        *((name, "could be taken for a pipeline by `paddock up`") for name in (
+            "new.yaml", "new.YML", "elsewhere/new.yaml",
+        )),
+        *((name, "lies where the pipeline's functions import from") for name in (
+            "lib/json.py", "lib/new/deep.py", "lib/json.so",
+        )),
+        *((name, None) for name in (
+            "notes.txt", "new.md", "out/new.yaml", "out/deep/new.yml", "out/new.py", "new.py",
+        )),
+    ],
+)  # fmt: skip
+def test_what_may_be_written(path: str, why: str | None, folder: Path) -> None:
+    os.link(folder / "p.yaml", folder / "hard-link.txt")
+    refusal = own(folder).refusal(folder / path)
+    assert (refusal and refusal.why) == why
+
+
+def test_a_path_that_is_known_is_refused_before_a_run(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    paths = [
+        "p.yaml",
+        "sub/../.paddock/{{ inputs.x }}",
+        "./paddock.toml",
+        "evil.yaml",
+        "out/a.yaml",
+    ]
+    steps = [f'  - {{uses: files.write, with: {{path: "{path}", text: x}}}}' for path in paths]
+    steps += ["  - {uses: files.move, with: {path: p.yaml, mode: delete}}"]
+    steps += ["  - {uses: embed, with: {texts: [x], store: .paddock/x.lance}}"]
+    file.write_text("inputs: {x: a}\nsteps:\n" + "\n".join(steps) + "\n")
+    with pytest.raises(PipelineError) as caught:
+        checked(plan_of(file))
+    told = [(fault.mark.line, fault.message) for fault in caught.value.faults if fault.mark]
+    assert [line for line, _ in told] == [3, 4, 5, 6, 8, 9]
+    assert str(PipelineError([caught.value.faults[3]])) == (
+        f"{file}:6:38: step '(files.write)#4' may not write 'evil.yaml': it could be "
+        f"taken for a pipeline by `paddock up`.\n"
+        f'       6 |   - {{uses: files.write, with: {{path: "evil.yaml", text: x}}}}\n'
+        f"         |                                      ^^^^^^^^^^^\n"
+        f"  Write YAML into a folder that the step's path names, as in 'out/x.yaml'."
+    )
+
+
+def ran(folder: Path, step: str, files: Mapping[str, str] = {}) -> Report:
+    """Run a step whose paths only a document says."""
+    (folder / "names").mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    file = folder / "p.yaml"
+    file.write_text(f"""\
+steps:
+  - {{id: docs, uses: files.scan, with: {{root: names}}}}
+  - for_each: doc in steps.docs.files
+    do:
+      - {{id: name, uses: files.read, with: {{path: "{{{{ doc.path }}}}"}}}}
+      - {step}
+""")
+    own_settings = replace(settings(folder), allow=frozenset())
+    return asyncio.run(run_async(file, settings=own_settings, local=True, pool=FakePool()))
+
+
+WRITE = '{uses: files.write, with: {path: "{{ steps.name.text }}", text: x, on_edited: overwrite}}'
+
+
+def test_a_path_that_a_document_says_is_refused_when_it_is_written(tmp_path: Path) -> None:
+    names = [
+        "p.yaml",
+        "new.yaml",
+        ".paddock/ledger.sqlite",
+        "paddock.toml",
+        "link/p.yaml",
+        "fine.md",
+    ]
+    (tmp_path / "link").symlink_to(tmp_path)
+    report = ran(tmp_path, WRITE, {f"names/{at}.txt": name for at, name in enumerate(names)})
+    told = {item.key: item.error for item in report.items}
+    assert told["0.txt"] == (
+        "step '(files.write)': no step may write 'p.yaml': it is a part of the pipeline itself. "
+        "Write to another path."
+    )
+    assert [key for key, error in told.items() if error is None] == ["5.txt"]
+    assert "steps:" in (tmp_path / "p.yaml").read_text()
+    assert not (tmp_path / "new.yaml").exists() and not (tmp_path / "paddock.toml").exists()
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        '{uses: files.move, with: {path: "{{ steps.name.text }}", to: gone/, mode: move}}',
+        '{uses: files.move, with: {path: "{{ steps.name.text }}", mode: delete}}',
+        '{uses: files.move, with: {path: a.txt, to: "{{ steps.name.text }}", on_exists: replace}}',
+    ],
+)
+def test_a_pipeline_is_neither_moved_nor_removed_nor_replaced(step: str, tmp_path: Path) -> None:
+    report = ran(tmp_path, step, {"names/0.txt": "p.yaml", "a.txt": "on: x"})
+    assert report.items[0].error is not None
+    assert "it is a part of the pipeline itself" in report.items[0].error
+    assert "steps:" in (tmp_path / "p.yaml").read_text()
