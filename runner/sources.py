@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from paddock.pipelines.expressions import ExpressionError, Value
-from paddock.pipelines.triggers import MOST_DELETED
 from paddock.steps.places import nearest
 from paddock.steps.roots import OutsideRoots
 
@@ -55,7 +54,11 @@ class Source:
     @property
     def most(self) -> float:
         """The share of its documents that may go at once without a question."""
-        return MOST_DELETED if self.watch is None else self.watch.keys.deletes.most
+        if self.watch is not None:
+            return self.watch.keys.deletes.most
+        from paddock.pipelines.triggers import MOST_DELETED  # models that a plan does without
+
+        return MOST_DELETED
 
     def cannot_list(self, key: str) -> bool:
         """Return whether an item's file lay in a folder that cannot be listed now."""

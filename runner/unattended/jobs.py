@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from .endings import Done, Ending, GoOn, Stopped
 from .executor import End, Running
+from .schedules import missed
 from .standing import Standing
 
 if TYPE_CHECKING:
@@ -76,6 +78,20 @@ def at_once(running: Running) -> None:
 def by_force(running: Running) -> None:
     """End a run's process, and what it started."""
     running.kill()
+
+
+def is_superseded(job: Job, now: datetime) -> bool:
+    """Return whether a later run of the same schedule does what is left of this one.
+
+    Of missed runs `catch_up: latest` wants one, and one that was interrupted before is such a run.
+    """
+    if job.post.standing.rule.on_conflict == "skip":  # then the later one was left out
+        return False
+    trigger = job.tracked.parameters.get("trigger")
+    schedules = (one for one in job.post.standing.schedules if one.key == trigger)
+    return any(
+        one.catch_up == "latest" and bool(missed(one, job.tracked.at, now)) for one in schedules
+    )
 
 
 def tell_end(job: Job, end: End, ending: Ending, next_: Done | GoOn) -> None:

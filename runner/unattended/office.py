@@ -23,8 +23,10 @@ from .child import Task
 from .dispatch import Active, Close, Due, Hold, Rule, Skip, Start, dispatch
 from .endings import Done, Ending, GoOn, Stopped, follow
 from .executor import End, Executor, Running, is_elsewhere
-from .jobs import Job, Post, at_once, brought_to_end, by_force, tell_end
+from .jobs import Job, Post, at_once, brought_to_end, by_force, is_superseded, tell_end
 from .tracked import AGAIN, HELD, MOST_READ, Board, Gone, Tracked, TrackedError
+
+MOST_QUEUED = 1_000
 
 log = logging.getLogger("paddock.up")
 
@@ -64,6 +66,8 @@ class Office:
         self.is_stopping = False
         self.wants_rest = False
         """A window has closed: what is in memory may go."""
+        self.missing: dict[str, tuple[str, ...]] = {}
+        """By pipeline: why its last run did not take missing documents for deleted."""
         self.lacks_deployments = False
         """Somebody deleted a deployment of ours: they have to be made anew."""
         self.executor = Executor(self._began)
@@ -117,9 +121,9 @@ class Office:
             self.wake.set()
         return made
 
-    def n_waiting(self, post: Post) -> int:
-        """Return how many runs of a pipeline waited in the last round."""
-        return sum(run.deployment == post.deployment for run in self.queue)
+    def is_full(self, post: Post) -> bool:
+        """Tell whether a pipeline has as many runs waiting as it may."""
+        return sum(run.deployment == post.deployment for run in self.queue) >= MOST_QUEUED
 
     # --- one round
 
@@ -321,10 +325,16 @@ class Office:
             ending = replace(ending, has_progressed=got_on)
         if shown is not None and shown.phase != "ended":
             await self._show(job, end, ending)
-        next_ = follow(ending, datetime.now(UTC), max_restarts=self._max_restarts)
+        now = datetime.now(UTC)
+        next_ = follow(ending, now, max_restarts=self._max_restarts)
+        if isinstance(next_, GoOn) and is_superseded(job, now):
+            next_ = Done()
         if isinstance(next_, GoOn):
             await self._again(job, next_)
         self.jobs.pop(job.tracked.id, None)
+        if end.report is not None:
+            missing = (item.error or "" for item in end.report.items if item.state == "missing")
+            self.missing[job.post.standing.key] = tuple(missing)
         self.wants_rest = self.wants_rest or job.stopped == "window"
         tell_end(job, end, ending, next_)
         if isinstance(next_, Done):

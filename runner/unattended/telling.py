@@ -37,7 +37,7 @@ def told_of(office: Office, planner: Planner, watching: Watching) -> dict[str, A
     names = {post.deployment: post.standing.pipeline.name for post in office.posts.values()}
     not_let_in = [job for job in office.jobs.values() if job.running.waits_for]
     return {
-        "pipelines": [_about(post, planner, watching) for post in office.posts.values()],
+        "pipelines": [_about(post, office, planner, watching) for post in office.posts.values()],
         "running": [job.as_json() for job in office.jobs.values() if job not in not_let_in],
         "waiting": len(not_let_in) + len(office.queue),
         "queue": [
@@ -61,7 +61,7 @@ def _queued(run: Tracked, names: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _about(post: Post, planner: Planner, watching: Watching) -> dict[str, Any]:
+def _about(post: Post, office: Office, planner: Planner, watching: Watching) -> dict[str, Any]:
     standing, now = post.standing, datetime.now(UTC)
     window = standing.window
     return {
@@ -71,5 +71,6 @@ def _about(post: Post, planner: Planner, watching: Watching) -> dict[str, Any]:
         "window": str(window) if window else None,
         "is_open": window.is_open(now) if window else True,
         "watches": watching.status(standing.key),
+        "missing": office.missing.get(standing.key, ()),
         "webhooks": [one.path for one in standing.webhooks],
     }

@@ -19,6 +19,7 @@ from paddock.runner.unattended.admission import deployed_parameters
 from paddock.runner.unattended.executor import mark_of
 from paddock.runner.unattended.jobs import Job, Post
 from paddock.runner.unattended.office import Office
+from paddock.runner.unattended.planner import Planner
 from paddock.runner.unattended.tracked import Board, Tracked, board
 from tests.runner.unattended.test_planner import SIGNER, office_of, put, standing
 
@@ -66,6 +67,46 @@ def test_a_run_taken_over_goes_on_where_it_had_stopped_at_a_border(
             # Who submitted it and asks again, as a watch at the next start, hears of the later one.
             again = await office_of(asked).submit(post, "watch inbox", f"{tmp_path}")
             assert again.id == second.id
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("more", "n_missed", "n_again"),
+    [("", 1, 0), (", catch_up: all", 6, 1), (", catch_up: none", 0, 1)],
+)
+def test_of_what_was_missed_the_latest_runs_once_also_where_one_was_under_way_before(
+    tmp_path: Path, prefect_api: str, more: str, n_missed: int, n_again: int
+) -> None:
+    async def main() -> None:
+        async with board(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+            office = office_of(asked, max_runs=0)
+            every = f'{{cron: "0 * * * *", timezone: UTC{more}}}'
+            post = await put(asked, office, standing(tmp_path, every))
+            now = datetime.now(UTC).replace(minute=30, second=0, microsecond=0)
+            (timed,) = post.standing.schedules
+            at = now.replace(minute=0) - timedelta(hours=6)
+            await Planner(asked, office).plan(at - timedelta(minutes=30))
+            first = await office.submit(
+                post, timed.key, f"{post.deployment}:{timed.key}:{at.isoformat()}", at=at
+            )
+            with subprocess.Popen(["sleep", "600"]) as run:  # noqa: ASYNC220
+                await asked.started(first.id, mark_of(run.pid))
+                await client.set_flow_run_state(UUID(first.id), Running(), force=True)
+                run.kill()  # with the whole machine, which comes back six hours later
+            for _ in range(3):  # `paddock up` is started again and again meanwhile
+                office = office_of(asked, max_runs=0)
+                await put(asked, office, post.standing)
+                await Planner(asked, office).plan(now)
+                await office.round()
+                while office.jobs:  # noqa: ASYNC110 - its end is seen to meanwhile
+                    await asyncio.sleep(0.05)
+                await office.round()
+            there = await asked.open_runs([post.deployment])
+            assert sum("parent" in one.parameters for one in there) == n_again
+            assert (
+                sum(one.at <= now and "parent" not in one.parameters for one in there) == n_missed
+            )
 
     asyncio.run(main())
 

@@ -33,12 +33,12 @@ async def put(asked: Board, office: Office, one: Standing) -> Post:
     return post
 
 
-def office_of(asked: Board, auth_string: str = "") -> Office:
+def office_of(asked: Board, auth_string: str = "", max_runs: int = 1) -> Office:
     async def given_up(post: Post, run: str, words: str) -> None:
         raise AssertionError(words)
 
     return Office(
-        asked, SIGNER, max_runs=1, max_restarts=1, flags={}, given_up=given_up,
+        asked, SIGNER, max_runs=max_runs, max_restarts=1, flags={}, given_up=given_up,
         auth_string=auth_string,
     )  # fmt: skip
 

@@ -18,6 +18,15 @@ from tests.runner.unattended.test_planner import standing
 AT = datetime(2026, 11, 21, 6, tzinfo=UTC)
 
 
+def test_what_a_person_has_to_confirm_stands_with_the_pipeline(tmp_path: Path) -> None:
+    post = Post(standing(tmp_path, '{cron: "0 6 * * *"}'), "deployment")
+    missing = {post.standing.key: ("'inbox' is not the folder …",)}
+    office = SimpleNamespace(posts={"p": post}, jobs={}, queue=[], missing=missing)
+    others = SimpleNamespace(next_times=lambda key, now: [], status=lambda key: [])
+    told = told_of(cast(Any, office), cast(Any, others), cast(Any, others))
+    assert told["pipelines"][0]["missing"] == ("'inbox' is not the folder …",)
+
+
 def test_a_run_that_has_not_been_let_in_waits_and_does_not_run(tmp_path: Path) -> None:
     async def main() -> dict[str, Any]:
         post = Post(standing(tmp_path, '{cron: "0 6 * * *"}'), "deployment")
