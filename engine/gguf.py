@@ -70,6 +70,14 @@ _LENGTH = struct.Struct("<Q")
 # Longer arrays are the vocabulary's, or of one number for each layer: not kept.
 _SHORT_ITEMS = 5
 
+# A file may come from anywhere, and a count of a few bytes asks for work on all that is behind it.
+# The largest real models have some 2,000 tensors, 100 values and vocabularies of 300,000.
+MOST_TENSORS = 65_536
+MOST_VALUES = 16_384
+MOST_NAME_BYTES = 65_535  # the format's own limit of a key
+MOST_TEXT_BYTES = 64 * 1024 * 1024  # of all values; a tokenizer as JSON has 20 MiB
+MOST_ITEMS = 8_000_000  # of all arrays whose items must be looked at one by one
+
 _FOREIGN = {
     b"lmgg": "an old GGML file; llama.cpp reads only GGUF. Convert it or take a newer one",
     b"fmgg": "an old GGMF file; llama.cpp reads only GGUF. Convert it or take a newer one",
@@ -147,12 +155,18 @@ class _Short(Exception):
     pass
 
 
+class _Excessive(Exception):
+    """What has too much of something, as the end of a sentence."""
+
+
 class _Reader:
     """A cursor over the mapped file."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self.data = data
         self.at = 0
+        self._text_bytes = 0
+        self._n_items = 0
 
     def take(self, n_bytes: int) -> bytes:
         if n_bytes < 0 or self.at + n_bytes > len(self.data):
@@ -164,8 +178,24 @@ class _Reader:
     def number(self, form: str) -> int:
         return int(struct.unpack(form, self.take(struct.calcsize(form)))[0])
 
+    def name(self) -> str:
+        """Read a key, or a tensor's name."""
+        n_bytes = self.number("<Q")
+        if n_bytes > MOST_NAME_BYTES:
+            raise _Excessive(f"a name of {n_bytes:,} bytes")
+        return self.take(n_bytes).decode("utf-8", errors="replace")
+
     def string(self) -> str:
-        return self.take(self.number("<Q")).decode("utf-8", errors="replace")
+        n_bytes = self.number("<Q")
+        self._text_bytes += n_bytes
+        if self._text_bytes > MOST_TEXT_BYTES:
+            raise _Excessive(f"texts of more than {MOST_TEXT_BYTES // 2**20} MiB")
+        return self.take(n_bytes).decode("utf-8", errors="replace")
+
+    def _count(self, n_items: int) -> None:
+        self._n_items += n_items
+        if self._n_items > MOST_ITEMS:
+            raise _Excessive(f"arrays of more than {MOST_ITEMS:,} items")
 
     def value(self, kind: int) -> Scalar:
         if kind == _STRING:
@@ -178,8 +208,10 @@ class _Reader:
         """Walk over an array; gives its length."""
         kind, n_items = self.number("<I"), self.number("<Q")
         if kind == _STRING:
+            self._count(n_items)
             self._skip_strings(n_items)
         elif kind == _ARRAY:
+            self._count(n_items)
             for _ in range(n_items):
                 self.skip_array()
         else:
@@ -193,6 +225,7 @@ class _Reader:
             self.at -= 12
             self.skip_array()
             return ()
+        self._count(n_items)
         if kind == _STRING:
             return tuple(self.string() for _ in range(n_items))
         form = _SCALARS[kind]
@@ -292,6 +325,8 @@ def _parse(path: Path, data: mmap.mmap) -> Header:
         ) from None
     except RecursionError:
         raise ModelBroken(str(path), "the file is corrupt: arrays within arrays") from None
+    except _Excessive as error:
+        raise ModelBroken(str(path), f"the file is corrupt: its header has {error}") from None
     except KeyError as error:
         raise ModelBroken(
             str(path), f"the file is corrupt: unknown value type {error} near byte {reader.at}"
@@ -303,14 +338,16 @@ def _read(path: Path, reader: _Reader) -> Header:
     if version not in (2, 3):
         raise ModelBroken(str(path), f"GGUF version {version} is not one that is known (2 and 3)")
     n_tensors, n_values = reader.number("<Q"), reader.number("<Q")
-    if n_tensors > 1_000_000 or n_values > 1_000_000:
-        raise ModelBroken(str(path), "the file is corrupt: its header counts are not plausible")
+    if n_tensors > MOST_TENSORS:
+        raise _Excessive(f"{n_tensors:,} tensors, and {MOST_TENSORS:,} are the most")
+    if n_values > MOST_VALUES:
+        raise _Excessive(f"{n_values:,} values, and {MOST_VALUES:,} are the most")
     values: dict[str, Scalar] = {}
     lengths: dict[str, int] = {}
     arrays: dict[str, tuple[Scalar, ...]] = {}
     filling = None
     for _ in range(n_values):
-        key, kind = reader.string(), reader.number("<I")
+        key, kind = reader.name(), reader.number("<I")
         if kind != _ARRAY:
             values[key] = reader.value(kind)
             continue
@@ -358,19 +395,21 @@ def read_arrays(path: Path) -> dict[str, tuple[Scalar, ...]]:
             reader.at = 16
             arrays = {}
             for _ in range(reader.number("<Q")):
-                key, kind = reader.string(), reader.number("<I")
+                key, kind = reader.name(), reader.number("<I")
                 if kind == _ARRAY:
                     arrays[key] = reader.array()
                 else:
                     reader.value(kind)
             return arrays
-    except (_Short, KeyError, ValueError, OSError) as error:
-        raise ModelBroken(str(path), f"its header cannot be read: {error!r}") from error
+    except _Excessive as error:
+        raise ModelBroken(str(path), f"the file is corrupt: its header has {error}") from None
+    except (_Short, KeyError, ValueError, OSError, RecursionError) as error:
+        raise ModelBroken(str(path), "its header cannot be read") from error
 
 
 def _tensor(path: Path, reader: _Reader) -> Tensor:
     """Read a tensor's description."""
-    name, n_axes = reader.string(), reader.number("<I")
+    name, n_axes = reader.name(), reader.number("<I")
     if n_axes > 8:
         raise ModelBroken(str(path), f"the file is corrupt: tensor '{name}' has {n_axes} axes")
     axes = tuple(reader.number("<Q") for _ in range(n_axes))

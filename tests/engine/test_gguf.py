@@ -116,7 +116,8 @@ def test_a_file_that_ends_in_its_header_is_named(tmp_path: Path) -> None:
         ),
         (
             b"GGUF" + struct.pack("<IQQ", 3, 2**60, 0),
-            "the file is corrupt: its header counts are not plausible",
+            "the file is corrupt: its header has 1,152,921,504,606,846,976 tensors, and 65,536 are "
+            "the most",
         ),
     ],
 )
@@ -136,3 +137,46 @@ def test_damage_anywhere_never_raises_anything_else(tmp_path: Path, data: st.Dat
         read_header(path)
     except ModelBroken as error:
         assert error.why
+
+
+def text(n_bytes: int) -> bytes:
+    return struct.pack("<Q", n_bytes)
+
+
+def header(n_tensors: int, n_values: int, rest: bytes = b"") -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", 3, n_tensors, n_values) + rest
+
+
+def array(kind: int, n_items: int) -> bytes:
+    return text(1) + b"a" + struct.pack("<IIQ", 9, kind, n_items)
+
+
+_NO_TENSOR = text(0) + struct.pack("<IIQ", 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (header(700_000, 0, _NO_TENSOR * 700_000), "700,000 tensors, and 65,536 are the most"),
+        (header(2**63, 0), "9,223,372,036,854,775,808 tensors, and 65,536 are the most"),
+        (header(0, 700_000), "700,000 values, and 16,384 are the most"),
+        (header(0, 1, text(2**60)), "a name of 1,152,921,504,606,846,976 bytes"),
+        (header(0, 1, text(1) + b"a" + struct.pack("<I", 8) + text(2**30)),
+         "texts of more than 64 MiB"),
+        (header(0, 1, array(8, 2**40)), "arrays of more than 8,000,000 items"),
+        (header(0, 1, array(9, 2**40)), "arrays of more than 8,000,000 items"),
+        (header(1, 0, text(2**20) + b"a" * 2**20), "a name of 1,048,576 bytes"),
+    ],
+)  # fmt: skip
+def test_counts_that_no_model_has_are_refused_before_anything_is_read(
+    tmp_path: Path, content: bytes, why: str
+) -> None:
+    told = fault(tmp_path / "m.gguf", content + b"\0" * 32)
+    assert told == f"the file is corrupt: its header has {why}"
+
+
+def test_arrays_that_no_model_has_are_not_read_on_request(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(header(0, 1, array(0, 9_000_000)) + b"\0" * 9_000_032)
+    with pytest.raises(ModelBroken, match="arrays of more than 8,000,000 items"):
+        read_arrays(path)
