@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from types import NoneType
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
+from tests.conformance import fuzz_routes
 from tests.live import Live
 
 CHAT, VECTORS = "smollm2:135m", "all-minilm"
@@ -128,3 +130,10 @@ def test_the_service_and_its_workers_live_on(live: Live, client: httpx.Client) -
     assert live.n_users_within(5) == 0
     body = {"model": CHAT, "prompt": "Hi", "stream": False, "options": {"num_predict": 2}}
     assert client.post("/api/generate", json=body).json()["done"]
+
+
+def test_every_route_answers_odd_requests_within_its_own_words(live: Live, tmp_path: Path) -> None:
+    # The same for minutes: `python -m tests.conformance.fuzz_routes --minutes 10`.
+    tally = fuzz_routes.fuzz(live, tmp_path, seed=12, seconds=60, most=100, n_clients=2)
+    assert tally.wrong == []
+    assert tally.n > 200
