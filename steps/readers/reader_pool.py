@@ -197,12 +197,12 @@ class _Bounds:
             why = f"takes more than {self.timeout_s:,g} s for one of its pages or parts"
         else:
             why = f"takes more than {self.total_s:,g} s"
-        return Unreadable(f"is not read: it {why}", "Raise the setting `read_timeout` to read it.")
+        return Unreadable(f"is not read: it {why}", "Raise PADDOCK_READ_TIMEOUT to read it.")
 
     def too_large(self) -> Unreadable:
         return Unreadable(
             f"is not read: it needs more than {self.memory_bytes // _MIB:,} MiB of memory",
-            "Raise the setting `read_memory` to read it.",
+            "Raise PADDOCK_READ_MEMORY to read it.",
         )
 
     def ended(self, code: int | None) -> Unreadable:
@@ -212,7 +212,7 @@ class _Bounds:
         if code == -signal.SIGKILL:
             return SystemRefused(
                 "is not read: the system ended its reader, as it does where memory runs out",
-                "Free memory, or set `read_memory` lower.",
+                "Free memory, or set PADDOCK_READ_MEMORY lower.",
             )
         if code == -signal.SIGXCPU:
             return self.too_slow(is_part=False)
@@ -223,7 +223,7 @@ class _Bounds:
                 return Unreadable(
                     f"is not read: it is damaged, or needs more than {room} of memory; its reader "
                     f"crashed ({how})",
-                    "Save it in another program, or raise the setting `read_memory`.",
+                    "Save it in another program, or raise PADDOCK_READ_MEMORY.",
                 )
         return Unreadable(f"is not read: its reader ended with code {code}")
 

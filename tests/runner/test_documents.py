@@ -112,7 +112,7 @@ def test_bad_documents_fail_alone_and_are_not_tried_again(tmp_path: Path) -> Non
     bounds = replace(settings(tmp_path), read_memory_bytes=256 * 1024**2)
     report = run(world.file, pool=FakePool(), settings=bounds, local=True)
     too_large = "is not read: it needs more than 256 MiB of memory."
-    remedy = "Raise the setting `read_memory` to read it."
+    remedy = "Raise PADDOCK_READ_MEMORY to read it."
     assert {one.key: one.error for one in report.items if one.error} == {
         **{f"bad{n}.pdf": f"step 'text': 'bad{n}.pdf' {too_large} {remedy}" for n in range(1, 5)},
         "mail.eml": "step 'text': 'mail.eml' is nested too deeply to be read.",

@@ -147,6 +147,14 @@ def test_every_setting_of_the_service_can_be_set(tmp_path: Path) -> None:
     assert "secret" not in repr(settings)
 
 
+def test_what_reading_a_document_may_take_can_be_set(tmp_path: Path) -> None:
+    settings = read(tmp_path)
+    assert (settings.read_timeout_s, settings.read_memory_bytes) == (120.0, None)
+    settings = read(tmp_path, PADDOCK_READ_TIMEOUT="5m", PADDOCK_READ_MEMORY="512MiB")
+    assert (settings.read_timeout_s, settings.read_memory_bytes) == (300.0, 512 * 1024**2)
+    assert BESIDE_A_PIPELINE.isdisjoint({"read_timeout", "read_memory"})
+
+
 def test_no_setting_of_the_service_is_without_a_name() -> None:
     named = {name.field.removeprefix("service.") for name in NAMES.values()}
     own = {field.name for field in fields(ServiceSettings)}

@@ -27,7 +27,7 @@ from tests.fakes.office import docx
 from tests.fakes.pdf import pdf
 
 MIB = 1024**2
-MEMORY = "needs more than 256 MiB of memory. Raise the setting `read_memory` to read it."
+MEMORY = "needs more than 256 MiB of memory. Raise PADDOCK_READ_MEMORY to read it."
 
 Pool = Callable[..., ReaderPool]
 
@@ -144,7 +144,7 @@ def test_a_page_that_does_not_end_is_ended_and_the_next_is_read(
 
     assert asyncio.run(both()) == (
         "'bad.html' is not read: it takes more than 2 s for one of its pages or parts. "
-        "Raise the setting `read_timeout` to read it.",
+        "Raise PADDOCK_READ_TIMEOUT to read it.",
         "Good",
     )
 
