@@ -17,12 +17,26 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 # Deadlines are looked at so often; they end so much late at most.
 _LOOK_S = 1.0
 
+# So many connections of one server may be without a request. One more closes the one that has been
+# so for longest: whoever opens connections and says nothing shuts nobody out. A process may have
+# 1,024 files on most systems.
+MOST_IDLE = 512
+
 
 class PatientProtocol(H11Protocol):
     """Speaks HTTP/1.1 as long as the other side goes on."""
 
-    def __init__(self, *args: Any, header_s: float, idle_s: float, **more: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        header_s: float,
+        idle_s: float,
+        idle: dict[PatientProtocol, None],
+        **more: Any,
+    ) -> None:
+        """`idle`: the server's connections without a request, the longest idle first."""
         super().__init__(*args, **more)
+        self._idle = idle
         self._header_s = header_s
         self._idle_s = idle_s
         self._quiet_since: float | None = None
@@ -36,11 +50,23 @@ class PatientProtocol(H11Protocol):
         """Begin to watch."""
         super().connection_made(transport)
         self._quiet_since = self.loop.time()
+        self._note_idle()
         self._plan()
+
+    def _note_idle(self) -> None:
+        """Keep the list of idle connections, and close the first of too many."""
+        self._idle.pop(self, None)
+        if not self._is_serving:
+            self._idle[self] = None
+        if len(self._idle) > MOST_IDLE:
+            first = next(iter(self._idle))
+            del self._idle[first]
+            first.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Take what came; a request that is not whole yet is due within its deadline."""
         super().data_received(data)
+        self._note_idle()
         if self._is_serving:
             self._quiet_since = None
         elif self._quiet_since is None:
@@ -50,7 +76,13 @@ class PatientProtocol(H11Protocol):
         """Stop watching."""
         if self._look is not None:
             self._look.cancel()
+        self._idle.pop(self, None)
         super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """Note that it waits for its next request."""
+        super().on_response_complete()
+        self._note_idle()
 
     @property
     def _is_serving(self) -> bool:
@@ -86,5 +118,6 @@ def _is_over(since: float | None, limit_s: float, now: float) -> bool:
 
 def protocol(*, header_s: float, idle_s: float) -> type[asyncio.Protocol] | HTTPProtocolType:
     """Give what uvicorn's `http` takes; a deadline of 0 is none."""
-    made: Any = functools.partial(PatientProtocol, header_s=header_s, idle_s=idle_s)
+    idle: dict[PatientProtocol, None] = {}
+    made: Any = functools.partial(PatientProtocol, header_s=header_s, idle_s=idle_s, idle=idle)
     return made  # type: ignore[no-any-return]

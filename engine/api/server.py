@@ -15,11 +15,13 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from paddock.engine.api.app import make_app
 from paddock.engine.api.connections import protocol
 from paddock.engine.api.service import Companion, Service
 from paddock.engine.errors import EngineError
+from paddock.engine.settings import ServiceSettings
 
 BACKLOG = 2048
 
@@ -85,10 +87,34 @@ def _is_ollama(host: str, port: int) -> bool:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, whose signals are ours to handle; companions live as long as it."""
+    """uvicorn's server, whose signals are ours to handle; companions live as long as it.
 
-    def __init__(self, config: uvicorn.Config, companions: Sequence[Companion]) -> None:
-        super().__init__(config)
+    Each of our HTTP services is one: the same deadlines and bounds hold at every door.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: ServiceSettings,
+        *,
+        stop_s: float,
+        companions: Sequence[Companion] = (),
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=protocol(header_s=settings.header_timeout_s, idle_s=settings.idle_timeout_s),
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                ws="none",
+                server_header=False,
+                proxy_headers=False,  # who asks is decided by the connection, not by its claims
+                timeout_keep_alive=int(settings.idle_timeout_s),
+                timeout_graceful_shutdown=max(1, round(stop_s)),
+                h11_max_incomplete_event_size=64 * 1024,
+            )
+        )
         self._companions = companions
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -111,24 +137,8 @@ class Server(uvicorn.Server):
 
 def make_server(service: Service) -> Server:
     """Set uvicorn up for the service."""
-    settings = service.settings
-    app = make_app(service)
-    return Server(
-        uvicorn.Config(
-            app,
-            http=protocol(header_s=settings.header_timeout_s, idle_s=settings.idle_timeout_s),
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            ws="none",
-            server_header=False,
-            proxy_headers=False,  # who asks is decided by the connection, not by what it claims
-            timeout_keep_alive=int(settings.idle_timeout_s),
-            timeout_graceful_shutdown=max(1, round(settings.stop_timeout_s)),
-            h11_max_incomplete_event_size=64 * 1024,
-        ),
-        app.state.companions,
-    )
+    settings, app = service.settings, make_app(service)
+    return Server(app, settings, stop_s=settings.stop_timeout_s, companions=app.state.companions)
 
 
 async def serve(

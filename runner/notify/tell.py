@@ -62,6 +62,7 @@ async def tell_of(
     if on is None or not on.notify:
         return ()
     bell = _Bell(bound, report, settings, secrets)
+    was_told = False
     folder = bound.roots.base / STATE_FOLDER / FOLDER
     try:
         async with held(folder, held_name(bound)) as memory:
@@ -69,12 +70,15 @@ async def tell_of(
             if not memory.is_known and previous_status in ("failed", "quarantined"):
                 first = Told(bad=previous_status)
             told = {name_of(way): memory.told.get(name_of(way), first) for way in on.notify}
+            was_told = True
             ends = await asyncio.gather(*(bell.tell(way, told[name_of(way)]) for way in on.notify))
             after = {name_of(way): end for way, end in zip(on.notify, ends, strict=True)}
             if after != memory.told:
                 memory.told = after
                 memory.write()
     except OSError as error:
+        if not was_told:  # better twice than never: a full disk is news itself
+            await asyncio.gather(*(bell.tell(way, Told()) for way in on.notify))
         why = error.strerror or error
         return (*bell.faults, f"what was told cannot be remembered: {folder}: {why}.")
     return tuple(bell.faults)

@@ -1,4 +1,4 @@
-"""Tell whoever wants to know of a run that crashed once too often: it could not do so itself."""
+"""Send the notifications of what no run can tell itself: a crash too many, a broken ledger."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ log = logging.getLogger("paddock.up")
 
 
 async def tell_given_up(flags: Mapping[str, object], post: Post, run: str, words: str) -> None:
-    """Tell those whom `on.notify` names; `flags` are settings given by hand."""
+    """Tell those whom `on.notify` names of a run; `flags` are settings given by hand."""
+    log.error("%s: run %s is given up: %s", post.standing.pipeline.name, run, words)
+    await tell_trouble(flags, post, words, run)
+
+
+async def tell_trouble(flags: Mapping[str, object], post: Post, words: str, run: str = "") -> None:
+    """Tell those whom `on.notify` names that runs of a pipeline fail, and why."""
     bound, name = post.standing.bound, post.standing.pipeline.name
-    log.error("%s: run %s is given up: %s", name, run, words)
     if bound is None:
         return
     settings = read_settings(post.standing.file.parent, flags=flags)

@@ -7,26 +7,36 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from paddock.engine.api.hosts import is_own
+from paddock.engine.api.keys import KeyRing, given_keys, read_keys
+from paddock.engine.api.server import Server
+from paddock.engine.settings import ServiceSettings
 
 STOP_S = 3
 Answer = Callable[[Request], Awaitable[Response]]
 
 
 def make_app(
-    ready: Callable[[], Mapping[str, bool]], status: Callable[[], Mapping[str, Any]], hooks: Answer
+    ready: Callable[[], Mapping[str, bool]],
+    status: Callable[[], Mapping[str, Any]],
+    hooks: Answer,
+    reader: Reader | None = None,
 ) -> Starlette:
-    """Put the routes together; what is none of them may be a webhook."""
+    """Put the routes together; what is none of them may be a webhook.
+
+    `reader` decides who may read `/status`, which names folders, documents and faults.
+    """
+    reader = reader or Reader()
 
     async def healthz(request: Request) -> Response:
         return JSONResponse({"ok": True})
@@ -37,8 +47,8 @@ def make_app(
                             200 if all(parts.values()) else 503)  # fmt: skip
 
     async def told(request: Request) -> Response:
-        if not is_asked_by_own_name(request):
-            return JSONResponse({"error": "ask by 'localhost' or by this machine's address."}, 403)
+        if (refusal := reader.refusal(request)) is not None:
+            return refusal
         return JSONResponse(dict(status()))
 
     get = ["GET", "HEAD"]
@@ -52,6 +62,40 @@ def make_app(
     )
 
 
+class Reader:
+    """Decides who may read how everything is.
+
+    On this machine's own address whoever asks by its name; where other machines reach the address,
+    whoever has one of the service's API keys.
+    """
+
+    def __init__(self, *, is_open: bool = False, keys: Path | None = None) -> None:
+        """`is_open`: other machines reach the address. `keys`: the file of API keys.
+
+        Raises:
+            KeysBroken: the file cannot be used.
+        """
+        self._needs_key = is_open
+        self._ring = None
+        if is_open and keys is not None:
+            read_keys(keys)
+            self._ring = KeyRing(keys)
+
+    def refusal(self, request: Request) -> Response | None:
+        """Return why a request is refused; None: it may read."""
+        if not is_asked_by_own_name(request):
+            return JSONResponse({"error": "ask by 'localhost' or by this machine's address."}, 403)
+        if not self._needs_key:
+            return None
+        if self._ring is None:
+            words = "other machines reach this address: set `api_keys` to a file of keys."
+            return JSONResponse({"error": words}, 403)
+        if any(self._ring.find(key) for key in given_keys(request.headers)):
+            return None
+        words = "an API key is needed: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'."
+        return JSONResponse({"error": words}, 401, {"WWW-Authenticate": 'Bearer realm="paddock"'})
+
+
 def is_asked_by_own_name(request: Request) -> bool:
     """Tell whether a call names this machine: a page of another name does not (DNS rebinding)."""
     return is_own(request.headers.get("host", ""), socket.gethostname().lower(), _is_near)
@@ -62,27 +106,14 @@ def _is_near(address: object) -> bool:
 
 
 @asynccontextmanager
-async def serving(app: Starlette, door: socket.socket) -> AsyncIterator[None]:
+async def serving(
+    app: Starlette, door: socket.socket, settings: ServiceSettings
+) -> AsyncIterator[None]:
     """Answer at this socket for as long as this lasts."""
-    server = _Server(
-        uvicorn.Config(
-            app, lifespan="off", log_config=None, access_log=False, ws="none", server_header=False,
-            timeout_graceful_shutdown=STOP_S, timeout_keep_alive=15, limit_concurrency=256,
-            h11_max_incomplete_event_size=64 * 1024, proxy_headers=False,
-        )
-    )  # fmt: skip
+    server = Server(app, settings, stop_s=STOP_S)
     task = asyncio.create_task(server.serve(sockets=[door]))
     try:
         yield
     finally:
         server.should_exit = True
         await asyncio.wait({task}, timeout=STOP_S + 1)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's server, without its handling of signals: those are the process's."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone."""
-        yield

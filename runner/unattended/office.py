@@ -26,8 +26,6 @@ from .executor import End, Executor, Running, is_elsewhere
 from .jobs import Job, Post, at_once, brought_to_end, by_force, is_superseded, tell_end
 from .tracked import AGAIN, HELD, MOST_READ, Board, Gone, Tracked, TrackedError
 
-MOST_QUEUED = 1_000
-
 log = logging.getLogger("paddock.up")
 
 
@@ -121,9 +119,9 @@ class Office:
             self.wake.set()
         return made
 
-    def is_full(self, post: Post) -> bool:
-        """Tell whether a pipeline has as many runs waiting as it may."""
-        return sum(run.deployment == post.deployment for run in self.queue) >= MOST_QUEUED
+    def n_waiting(self, post: Post) -> int:
+        """Return how many runs of a pipeline waited in the last round."""
+        return sum(run.deployment == post.deployment for run in self.queue)
 
     # --- one round
 

@@ -17,9 +17,13 @@ from .jobs import Post
 from .office import Office
 from .planner import Planner
 from .standing import Standing
-from .tracked import Board, TrackedError
+from .tracked import Board
 from .watching import Watching
+from .webhook_queue import Accepted, Answer, WebhookQueue
 from .webhooks import Call, Full, Webhooks, table
+
+MOST_HANDED_OVER = 50
+"""Runs of a pipeline that wait in Prefect, at which its webhook calls stay in their own table."""
 
 
 class Posting:
@@ -34,6 +38,7 @@ class Posting:
         holding: Holding,
         say: Callable[[str], None],
         *,
+        calls: WebhookQueue,
         is_open: bool,
     ) -> None:
         """`is_open`: other machines reach the address at which webhooks are called."""
@@ -44,6 +49,7 @@ class Posting:
         self._watching = watching
         self._holding = holding
         self._say = say
+        self._calls = calls
         self._is_open = is_open
 
     async def bring_about(self, wanted: Mapping[str, Standing], *, is_anew: bool = False) -> None:
@@ -97,23 +103,50 @@ class Posting:
             if await asyncio.to_thread(_is_gone, Path(file), folders):
                 await self._board.undeploy(id_)
 
-    async def _called(self, call: Call) -> tuple[str, bool]:
-        """Put a webhook's call into the queue."""
-        post = self._office.posts.get(call.standing.key)
-        if post is None or self._office.is_stopping:
+    async def _called(self, call: Call) -> Answer:
+        """Write a webhook's call down.
+
+        Raises:
+            Full: no more of this pipeline now.
+            QueueBroken: it cannot be written.
+        """
+        key = call.standing.key
+        if key not in self._office.posts or self._office.is_stopping:
             raise Full("the pipeline is not in service at the moment.")
-        if self._office.is_full(post):
-            raise Full("too many runs of this pipeline wait already.")
-        key, at = f"{post.deployment}:{call.key}", datetime.now(UTC)
-        words = "called by its webhook"
-        try:
-            made = await self._office.submit(
-                post, call.trigger, key, inputs=call.inputs, at=at, words=words
-            )
-        except TrackedError:
-            raise Full("the queue cannot be reached for a moment.") from None
-        self._office.wake.set()
-        return made.id, made.at != at
+        if self._calls.is_full(key):
+            raise Full("too many calls of this pipeline wait already.")
+        return await self._calls.put(Accepted(f"{key}:{call.key}", key, call.trigger, call.inputs))
+
+    async def hand_over(self) -> None:
+        """Let Prefect have calls that were written down, the oldest first.
+
+        Each becomes a flow run by the call's own key, so one that is handed over again after a
+        crash is the same run. Prefect gets a few at a time: with hundreds of waiting runs each of
+        its answers takes seconds.
+
+        Raises:
+            TrackedError: Prefect is away; another call does the rest.
+            QueueBroken: the table cannot be read or written.
+        """
+        self._calls.arrived.clear()
+        for key in [key for key, n in self._calls.waiting.items() if n > 0]:
+            post = self._office.posts.get(key)
+            if post is None:  # its file may come back
+                continue
+            n_free = MOST_HANDED_OVER - self._office.n_waiting(post)
+            for call in await self._calls.oldest(key, n_free) if n_free > 0 else ():
+                made = await self._office.submit(
+                    post,
+                    call.trigger,
+                    f"{post.deployment}:{call.id}",
+                    inputs=call.inputs,
+                    at=datetime.fromtimestamp(call.received_at, UTC),
+                    words="called by its webhook",
+                )
+                await self._calls.queued(call, made.id)
+                if made.phase == "waiting":
+                    self._office.queue.append(made)
+                self._office.wake.set()
 
     def _secret(self, standing: Standing, webhook: Webhook) -> str | None:
         """Give a webhook's secret, filled in.

@@ -39,9 +39,11 @@ from .holding import Held, Holding
 from .standing import Standing
 from .surroundings import UpError, taken, tell_environment
 from .telling import named, told_of
+from .webhook_queue import QueueBroken, WebhookQueue
 
 if TYPE_CHECKING:
     from .jobs import Post
+    from .ledgers import LedgerHealth
     from .office import Office
     from .planner import Planner
     from .tracked import Board
@@ -91,6 +93,7 @@ class Up:
             is_attended=wishes.is_attended,
         )
         self._holding = Holding(wishes.settings.state_dir)
+        self._calls = WebhookQueue(wishes.settings.state_dir)
         self._wanted: dict[str, Standing] = {}
         self._round_at = time.monotonic()
         self._is_prefect_there: bool | None = None
@@ -133,7 +136,8 @@ class Up:
         async with AsyncExitStack() as stack:
             url = await self._unless_stopped(self._reached(stack))
             signer, auth_string = await asyncio.to_thread(self._keys, is_own_server=self._is_ours)
-            from .giving_up import tell_given_up
+            from .giving_up import tell_given_up, tell_trouble
+            from .ledgers import LedgerHealth
             from .office import Office
             from .planner import Planner
             from .posting import Posting
@@ -156,16 +160,23 @@ class Up:
             self._watching: Watching = Watching(
                 self._office, self._open_ledger, unattended.max_attempts
             )
+            self._ledgers: LedgerHealth = LedgerHealth(
+                self._open_ledger, partial(tell_trouble, self._wishes.flags)
+            )
             self._posting = Posting(
                 self._board, self._office, self._planner, self._watching, self._holding,
-                self._say, is_open=not is_loopback(door.getsockname()[0]),
+                self._say, calls=self._calls, is_open=not is_loopback(door.getsockname()[0]),
             )  # fmt: skip
+            stack.push_async_callback(self._calls.close)
+            await self._calls.open()
             hooks = self._posting.hooks
-            app = health.make_app(self._ready, self.status, hooks.answer)
+            is_open = not is_loopback(door.getsockname()[0])
+            reader = health.Reader(is_open=is_open, keys=self._settings.service.api_keys_file)
+            app = health.make_app(self._ready, self.status, hooks.answer, reader)
             with contextlib.suppress(TrackedError):
                 await self._posting.forget_gone(self._wishes.folders)
             stack.push_async_callback(self._closed)
-            await stack.enter_async_context(health.serving(app, door))
+            await stack.enter_async_context(health.serving(app, door, self._settings.service))
             yield
 
     def _keys(self, *, is_own_server: bool) -> tuple[Signer, str]:
@@ -249,9 +260,11 @@ class Up:
             asyncio.create_task(act())
             for act in (
                 self._keep_queue,
+                self._keep_calls,
                 self._keep_looking,
                 self._keep_beating,
                 self._keep_tidy,
+                self._keep_ledgers,
             )
         ]
         stopped = asyncio.create_task(self.stop.wait())
@@ -283,6 +296,8 @@ class Up:
                 await self._once()
                 self._prefect_is_there(None)
                 self._tell_ready()
+                if self._calls.waiting.total():  # runs have begun, so more can be handed over
+                    self._calls.arrived.set()
             except TrackedError as error:
                 self._office.lacks_deployments |= isinstance(error, Gone)
                 self._prefect_is_there(error)
@@ -293,6 +308,21 @@ class Up:
             self._round_at = time.monotonic()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._office.wake.wait(), self._pause_s())
+
+    async def _keep_calls(self) -> None:
+        """Hand the calls of webhooks over to Prefect as it takes them."""
+        from .tracked import TrackedError
+
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._calls.arrived.wait(), IDLE_S)
+            try:
+                await self._posting.hand_over()
+            except TrackedError:  # told by the round that keeps the queue
+                await asyncio.sleep(AWAY_S)
+            except QueueBroken as error:
+                self._say(str(error))
+                await asyncio.sleep(AWAY_S)
 
     def _pause_s(self) -> float:
         """Give how long to wait for the next round, if nothing happens."""
@@ -327,6 +357,14 @@ class Up:
             await asyncio.sleep(min(every_s or 10.0, 10.0))
             if time.monotonic() - self._round_at < STUCK_S:
                 systemd.notify(f"WATCHDOG=1\nSTATUS={self._in_short()}")
+
+    async def _keep_ledgers(self) -> None:
+        """Look regularly whether runs can read and write their ledgers."""
+        from .ledgers import LOOK_S as every_s
+
+        while True:
+            await self._ledgers.look(list(self._office.posts.values()))
+            await asyncio.sleep(every_s if self._office.posts else BUSY_S)
 
     async def _keep_tidy(self) -> None:
         """Once a day, let go of what nobody needs any more."""
@@ -396,6 +434,8 @@ class Up:
         return {
             "prefect": bool(self._is_prefect_there),
             "running": time.monotonic() - self._round_at < STUCK_S and not self.stop.is_set(),
+            "ledgers": not self._ledgers.faults,
+            "webhooks": not self._calls.fault,
         }
 
     def status(self) -> dict[str, Any]:
@@ -406,7 +446,12 @@ class Up:
             "folders": [str(folder) for folder in self._wishes.folders],
             "prefect": os.environ.get("PREFECT_API_URL", ""),
             "is_prefect_there": bool(self._is_prefect_there),
-            "faults": self._finder.faults(),
+            "faults": {
+                **self._finder.faults(),
+                **{str(folder): words for folder, words in self._ledgers.faults.items()},
+                **({"webhooks": self._calls.fault} if self._calls.fault else {}),
+            },
+            "calls_waiting": self._calls.waiting.total(),
             **told,
         }
 

@@ -1,7 +1,8 @@
-"""A call from elsewhere becomes a run: checked, bounded, mapped to inputs, put into the queue.
+"""A call from elsewhere becomes a run: checked, bounded, mapped to inputs, written down.
 
-Knows no Prefect: `submit` does the queueing. A secret stands in the pipeline's file or in
-`secrets`; a webhook without one is served on this machine's own address alone.
+Knows no Prefect: `accept` writes the call down, and it is answered at once. A secret stands in the
+pipeline's file or in `secrets`; a webhook without one is served on this machine's own address
+alone.
 """
 
 from __future__ import annotations
@@ -25,8 +26,12 @@ from . import signatures
 from .health import is_asked_by_own_name
 from .signatures import Refused
 from .standing import Standing
+from .webhook_queue import Answer, QueueBroken
 
-MOST_BYTES = 1 << 20
+MOST_BYTES = 1 << 19
+"""Of a body, and of the inputs that it is mapped to: Prefect takes no larger parameters."""
+_OTHER_BYTES = 4096
+"""What Prefect is told of a run besides its inputs."""
 BODY_S = 20.0
 RESERVED = ("/healthz", "/readyz", "/status")
 _KEYS = ("x-idempotency-key", "idempotency-key", "x-github-delivery")
@@ -47,8 +52,8 @@ class Call:
     """The same call twice has the same one."""
 
 
-Submit = Callable[[Call], Awaitable[tuple[str, bool]]]
-"""Puts a call into the queue; gives the run's id, and whether it was there already."""
+Accept = Callable[[Call], Awaitable[Answer]]
+"""Writes a call down: raises `Full`, `QueueBroken`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +91,18 @@ def table(
 class Webhooks:
     """Answers calls. `hooks` is replaced whenever files change."""
 
-    def __init__(self, submit: Submit, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, accept: Accept, clock: Callable[[], float] = time.time) -> None:
         self.hooks: Mapping[str, Hook] = {}
-        self._submit = submit
+        self._accept = accept
         self._clock = clock
         self._signed: dict[str, tuple[float, str]] = {}
         """Signature → until when it could be believed, and the key that its call had."""
 
     async def answer(self, request: Request) -> Response:
-        """Answer one call: 202 with the run, or why not."""
+        """Answer one call: 202 when it is written down, or why not.
+
+        A call that came before is answered by 200, with its flow run once there is one.
+        """
         hook = self.hooks.get(request.url.path)
         if hook is None:
             return _no(404, "there is no webhook of this path.")
@@ -108,17 +116,24 @@ class Webhooks:
         try:
             body = await _body(request)
             call = self._call(hook, request.headers, body)
-            run, is_known = await self._submit(call)
+            answer = await self._accept(call)
         except _Bad as error:
             return _no(error.status, str(error))
         except PipelineError as error:
             return _no(422, "\n".join(fault.message for fault in error.faults))
         except Full as error:
             return _no(429, str(error), {"Retry-After": "60"})
+        except QueueBroken:  # its words name a file of this machine
+            return _no(503, "calls cannot be written down at the moment.", {"Retry-After": "60"})
         except ClientDisconnect:
             return Response(status_code=499)
-        answer = {"run": run, "pipeline": hook.standing.pipeline.name, "is_known": is_known}
-        return JSONResponse(answer, 200 if is_known else 202)
+        told = {
+            "call": call.key.removeprefix("webhook:"),
+            "pipeline": hook.standing.pipeline.name,
+            "is_known": answer.is_known,
+            "run": answer.run,
+        }
+        return JSONResponse(told, 200 if answer.is_known else 202)
 
     def _call(self, hook: Hook, headers: Mapping[str, str], body: bytes) -> Call:
         """Check a call and map it.
@@ -135,9 +150,14 @@ class Webhooks:
                 raise _Bad(401, str(error)) from None
         try:
             payload = json.loads(body)
+            json.dumps(payload, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise _Bad(400, "the body has half of a surrogate pair in a text.") from None
         except (ValueError, RecursionError):
             raise _Bad(400, "the body is not JSON.") from None
         inputs = mapped(hook, payload)
+        if len(json.dumps(inputs)) > MOST_BYTES - _OTHER_BYTES:
+            raise _Bad(413, "the inputs that it is mapped to are larger than 508 KiB.")
         key = next((headers[name] for name in _KEYS if headers.get(name)), None)
         if signed is not None:
             key = self._first_key(signed, key)
@@ -179,7 +199,7 @@ async def _body(request: Request) -> bytes:
             async for piece in request.stream():
                 body += piece
                 if len(body) > MOST_BYTES:
-                    raise _Bad(413, "the body is larger than 1 MiB.")
+                    raise _Bad(413, "the body is larger than 512 KiB.")
     except TimeoutError:
         raise _Bad(408, f"the body did not come within {BODY_S:g} s.") from None
     return bytes(body)

@@ -7,13 +7,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
+from paddock.engine.api import connections
 from paddock.engine.api.connections import protocol
 
 HEADER_S, IDLE_S = 0.4, 0.6
@@ -39,12 +40,12 @@ class Application:
 
 
 @contextmanager
-def served() -> Iterator[tuple[int, Application]]:
+def served(header_s: float = HEADER_S) -> Iterator[tuple[int, Application]]:
     app = Application()
     door = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         app,
-        http=protocol(header_s=HEADER_S, idle_s=IDLE_S),
+        http=protocol(header_s=header_s, idle_s=IDLE_S),
         lifespan="off",
         log_config=None,
         ws="none",
@@ -150,3 +151,17 @@ def test_a_connection_serves_one_request_after_another(service: tuple[int, Appli
                 got += wire.recv(65536)
             assert b"done" in got
             time.sleep(0.2)
+
+
+def test_who_opens_connections_and_says_nothing_shuts_nobody_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, "MOST_IDLE", 8)
+    with served(header_s=60.0) as (port, _), ExitStack() as stack:
+        silent = [stack.enter_context(call(port)) for _ in range(12)]
+        asking = stack.enter_context(call(port))
+        asking.sendall(REQUEST)
+        assert b"200 OK" in asking.recv(4096)
+        assert until_closed(silent[0])[0] == b""
+        silent[-1].sendall(REQUEST)
+        assert b"200 OK" in silent[-1].recv(4096)

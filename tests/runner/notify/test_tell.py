@@ -62,6 +62,15 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ways, "FIRST_WAIT_S", 0.01)
 
 
+def test_a_folder_that_cannot_be_written_keeps_nobody_from_being_told(tmp_path: Path) -> None:
+    (tmp_path / ".paddock").write_text("a file where the state should be")
+    with hook() as server:
+        pipe = Pipe(tmp_path, f"{{when: [failed], webhook: '{server.url}'}}")
+        (words,) = pipe.tell(ended("failed", message="the ledger cannot be written"))
+    assert words.startswith("what was told cannot be remembered: ")
+    assert [got["message"] for got in server.got] == ["the ledger cannot be written"]
+
+
 def test_a_webhook_gets_what_it_asked_for_as_json_and_once(tmp_path: Path) -> None:
     with hook() as server:
         pipe = Pipe(tmp_path, f"{{when: [quarantined, recovered], webhook: '{server.url}'}}")

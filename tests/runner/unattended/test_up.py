@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,11 @@ def is_at_work(pid: int) -> bool:
         return False
 
 
-def called(desk: Desk, name: str, **more: Any) -> str:
-    """Call a pipeline's webhook, and give the flow run."""
+def called(desk: Desk, name: str, **more: Any) -> None:
+    """Call a pipeline's webhook."""
     body = json.dumps(more).encode()
     status, answer = desk.post(f"/{name}", body, signed(body))
-    assert status == 202, answer
-    return str(answer["run"])
+    assert (status, answer["is_known"], answer["run"]) == (202, False, None), answer
 
 
 def test_files_that_come_schedules_and_calls_start_runs_and_changed_files_are_picked_up(
@@ -92,7 +92,8 @@ def test_files_that_come_schedules_and_calls_start_runs_and_changed_files_are_pi
     assert [one["state"] for one in status["queue"] if one["pipeline"] == "timed"] == [
         "Scheduled: planned by its schedule"
     ] * 3
-    assert desk.get("/readyz") == {"ready": True, "prefect": True, "running": True}
+    parts = ("ready", "prefect", "running", "ledgers", "webhooks")
+    assert desk.get("/readyz") == dict.fromkeys(parts, True)
 
     # A file that is changed, one that is mended, one that is saved half.
     desk.notes("seen", f"{WATCH}\ndescription: Changed.")
@@ -282,6 +283,36 @@ def test_a_server_that_is_not_there_is_told_once(tmp_path: Path) -> None:
     desk.until(lambda: words in desk.said(), within_s=120)
     assert desk.signal(signal.SIGTERM) == 0
     assert desk.said().count(words) == 1
+
+
+def test_a_burst_of_calls_is_taken_at_once_none_is_lost_and_none_is_run_twice(desk: Desk) -> None:
+    group = "concurrency: {group: 'burst', on_conflict: skip}"
+    desk.write("burst/inbox/a.txt", "a")
+    desk.waits("burst", f"{HOOK % 'burst'}\n{group}")
+    desk.start()
+
+    def call(number: int) -> int:
+        body = json.dumps({"n": number}).encode()
+        headers = {**signed(body), "X-GitHub-Delivery": str(number)}
+        return desk.post("/burst", body, headers)[0]
+
+    with ThreadPoolExecutor(40) as threads:
+        told = list(threads.map(call, [*range(30), *range(10)]))
+    assert sorted(told) == [200] * 10 + [202] * 30
+    desk.until(lambda: desk.get()["calls_waiting"] == 0, within_s=180)
+    desk.until(lambda: [run["state_name"] for run in flow_runs(desk.api, "burst")].count("Skipped")
+               == 29, within_s=180)  # fmt: skip
+    assert len(desk.marks("burst")) == 1
+    assert len(flow_runs(desk.api, "burst")) == 30
+
+    # What was accepted while `up` was about to be killed is run by the next one.
+    desk.write("burst/go", "")
+    desk.until(lambda: not desk.get()["running"])
+    assert call(100) == 202
+    desk.signal(signal.SIGKILL)
+    desk.start()
+    desk.until(lambda: len(flow_runs(desk.api, "burst")) == 31)
+    assert call(100) == 200
 
 
 def test_a_group_lets_one_at_a_time_and_a_newer_run_may_take_its_place(desk: Desk) -> None:

@@ -12,9 +12,10 @@ import pytest
 
 from paddock.engine.settings import PoolSettings
 from paddock.runner.settings import Settings
-from paddock.runner.unattended.health import make_app
+from paddock.runner.unattended.health import Reader, make_app
 from paddock.runner.unattended.signatures import OWN, sign
 from paddock.runner.unattended.standing import Standing, read_standing
+from paddock.runner.unattended.webhook_queue import Accepted, Answer, WebhookQueue
 from paddock.runner.unattended.webhooks import MOST_BYTES, Call, Full, Webhooks, table
 
 NOW = 1_000_000
@@ -35,21 +36,23 @@ class Door:
     """The address with one pipeline's webhooks."""
 
     def __init__(self, folder: Path, text: str = PIPELINE) -> None:
-        self.calls: dict[str, Call] = {}
+        self.queue = WebhookQueue(folder / "state")
         self.is_full = False
         made = read_standing(folder / "digest.yaml", text, Settings(PoolSettings(), folder))
         assert made is not None
         self.standing: Standing = made
-        self.webhooks = Webhooks(self.submit, clock=lambda: NOW)
+        self.webhooks = Webhooks(self.accept, clock=lambda: NOW)
         self.webhooks.hooks, self.told = table([made], lambda one, hook: hook.secret)
         self.app = make_app(lambda: {"prefect": True}, lambda: {"pid": 1}, self.webhooks.answer)
 
-    async def submit(self, call: Call) -> tuple[str, bool]:
+    async def accept(self, call: Call) -> Answer:
         if self.is_full:
-            raise Full("too many runs of this pipeline wait already.")
-        is_known = call.key in self.calls
-        self.calls[call.key] = call
-        return call.key, is_known
+            raise Full("too many calls of this pipeline wait already.")
+        return await self.queue.put(Accepted(call.key, "digest", call.trigger, call.inputs))
+
+    @property
+    def calls(self) -> list[Accepted]:
+        return asyncio.run(self.queue.oldest("digest", 100))
 
     def post(self, path: str, body: bytes, **headers: str) -> tuple[int, Any]:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -85,7 +88,8 @@ def test_a_call_becomes_a_run_with_inputs_from_its_payload(door: Door, tmp_path:
     body = body_of(folder="inbox")
     status, answer = door.post("/digest", body, **signed(body))
     assert (status, answer["pipeline"], answer["is_known"]) == (202, "digest", False)
-    (call,) = door.calls.values()
+    (call,) = door.calls
+    assert answer["call"] == call.id.removeprefix("webhook:")
     assert call.trigger == "webhook /digest"
     assert call.inputs == {"folder": str(tmp_path / "inbox"), "tone": "plain"}
 
@@ -129,7 +133,7 @@ def test_inputs_that_a_pipeline_does_not_take_are_refused(
 ) -> None:
     body = body_of(**payload)
     seen, answer = door.post("/digest", body, **signed(body))
-    assert (seen, door.calls) == (status, {})
+    assert (seen, door.calls) == (status, [])
     assert answer["error"].startswith(words.split("'payload'")[0])
 
 
@@ -140,13 +144,18 @@ def test_what_is_no_call_is_refused_before_anything_is_done(door: Door) -> None:
     assert door.post("/digest", b"{", **signed(b"{"))[0] == 400
     deep = b"[" * 100_000
     assert door.post("/digest", deep, **signed(deep))[0] == 400
-    large = b" " * (MOST_BYTES + 1)
-    assert door.post("/digest", large, **signed(large))[0] == 413
+    for large in (b" " * (MOST_BYTES + 1), body_of(folder="inbox", tone="x" * 600_000)):
+        assert door.post("/digest", large, **signed(large))[0] == 413
+    half = b'{"folder": "inbox", "tone": "\\ud83d"}'
+    assert door.post("/digest", half, **signed(half)) == (
+        400,
+        {"error": "the body has half of a surrogate pair in a text."},
+    )
     assert door.ask("GET", "/digest")[0] == 405
     assert door.ask("POST", "/digest", good)[0] == 415
     assert door.post("/elsewhere", good)[0] == 404
     assert door.post("/open", good, host="evil.example")[0] == 403  # a page of another name
-    assert door.calls == {}
+    assert door.calls == []
     spelled = {"content-type": "Application/JSON; charset=utf-8"}
     assert door.ask("POST", "/open", good, spelled)[0] == 422  # only the input is missing
 
@@ -156,7 +165,7 @@ def test_when_the_queue_is_full_the_caller_is_asked_to_come_again(door: Door) ->
     body = body_of(folder="inbox")
     assert door.post("/digest", body, **signed(body)) == (
         429,
-        {"error": "too many runs of this pipeline wait already."},
+        {"error": "too many calls of this pipeline wait already."},
     )
 
 
@@ -165,6 +174,55 @@ def test_health_and_status_are_told_and_no_page_of_another_name_reads_them(door:
     assert door.ask("GET", "/readyz") == (200, {"ready": True, "prefect": True})
     assert door.ask("GET", "/status") == (200, {"pid": 1})
     assert door.ask("GET", "/status", headers={"host": "evil.example"})[0] == 403
+
+
+def test_on_a_wider_address_the_status_needs_a_key(door: Door, tmp_path: Path) -> None:
+    def asked(reader: Reader, **headers: str) -> int:
+        door.app = make_app(lambda: {}, lambda: {"pid": 1}, door.webhooks.answer, reader)
+        return door.ask("GET", "/status", headers=headers)[0]
+
+    keys = tmp_path / "keys"
+    keys.write_text("open-sesame\n")
+    assert asked(Reader(is_open=True)) == 403
+    assert asked(Reader(is_open=True, keys=keys)) == 401
+    assert asked(Reader(is_open=True, keys=keys), **{"x-api-key": "open-says-me"}) == 401
+    assert asked(Reader(is_open=True, keys=keys), authorization="Bearer open-sesame") == 200
+    assert asked(Reader(is_open=False, keys=keys)) == 200
+
+
+def test_a_thousand_calls_at_once_are_all_on_the_disk_and_none_twice(tmp_path: Path) -> None:
+    async def main() -> None:
+        queue = WebhookQueue(tmp_path)
+        await queue.open()
+        calls = [Accepted(f"k{n}", "p", "webhook /x", {"n": n}) for n in range(1_000)]
+        told = await asyncio.gather(*(queue.put(call) for call in [*calls, *calls[:100]]))
+        assert sum(one.is_known for one in told) == 100
+        (first, *_) = await queue.oldest("p", 5)
+        await queue.queued(first, "flow-run")
+        assert (await queue.put(first)).run == "flow-run"
+        await queue.close()
+        again = WebhookQueue(tmp_path)
+        await again.open()
+        assert again.waiting == {"p": 999}
+        assert again.arrived.is_set()
+        left = await again.oldest("p", 2_000)
+        assert sorted(one.inputs["n"] for one in left) == list(range(1, 1_000))
+        await again.close()
+
+    asyncio.run(main())
+    assert (tmp_path / "webhooks.sqlite").stat().st_mode & 0o077 == 0
+
+
+def test_a_call_that_cannot_be_written_down_is_not_accepted(door: Door, tmp_path: Path) -> None:
+    body = body_of(folder="inbox")
+    state = tmp_path / "state"
+    state.write_text("a file where the folder should be")
+    status, answer = door.post("/digest", body, **signed(body))
+    assert (status, answer) == (503, {"error": "calls cannot be written down at the moment."})
+    assert "webhook calls cannot be written down" in door.queue.fault
+    state.unlink()
+    assert door.post("/digest", body, **signed(body))[0] in (200, 202)
+    assert door.queue.fault == ""
 
 
 def test_a_path_that_is_taken_is_told(door: Door) -> None:
