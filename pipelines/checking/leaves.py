@@ -7,24 +7,24 @@ from typing import Any
 
 MOST_CHARS = 8_000_000
 """More than this of one value is not read: a check must not hold up a run."""
+_MOST_WHOLE = 1e15
 
 
-def leaves(value: Any) -> Iterator[str]:
-    """Give every text and number in nested data, as text.
+def leaves(value: Any, *, with_texts: bool = True, with_numbers: bool = True) -> Iterator[str]:
+    """Yield every text and number in nested data, as text.
 
     >>> list(leaves({"a": ["x", 2], "b": None, "c": True}))
     ['x', '2']
     """
-    if isinstance(value, Mapping):
-        for held in value.values():
-            yield from leaves(held)
-    elif isinstance(value, list | tuple):
-        for held in value:
-            yield from leaves(held)
+    if isinstance(value, Mapping | list | tuple):
+        for held in value.values() if isinstance(value, Mapping) else value:
+            yield from leaves(held, with_texts=with_texts, with_numbers=with_numbers)
     elif isinstance(value, str):
-        yield value
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield f"{value:g}" if isinstance(value, float) else str(value)
+        if with_texts:
+            yield value
+    elif isinstance(value, int | float) and not isinstance(value, bool) and with_numbers:
+        is_whole = isinstance(value, float) and value.is_integer() and abs(value) < _MOST_WHOLE
+        yield str(int(value)) if is_whole else str(value)
 
 
 def text_of(value: Any) -> str:

@@ -71,14 +71,14 @@ def test_an_answer_that_stays_wrong_quarantines_its_document_and_its_replies_are
     tmp_path: Path,
 ) -> None:
     here = world(tmp_path, 2)
-    bad = "one two three four five six"
+    bad = "a ferry with some old boats"
     report = here.run(pool=saying(lambda asked: bad if "0" in asked.messages[0].content else "ok"))
     assert report.status == "quarantined"
     [item] = [item for item in report.items if item.error]
     assert item.error == (
         "step 'sum': the answer does not pass its checks, also after it was told so. This must be "
         "true: words(output.gist) <= inputs.most (words is 6; inputs.most is 5). "
-        'It was: {"gist":"one two three four five six"} '
+        'It was: {"gist":"a ferry with some old boats"} '
         "Loosen `check`, raise `repair`, or ask a larger model."
     )
     # What was said is known, so that a looser check needs no call.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -70,17 +74,119 @@ def test_a_number_may_be_off_by_a_share_if_wished() -> None:
     assert grounded("about 1200", "1234", within=0.05) is None
 
 
+def cases() -> Iterator[tuple[str, str, str, bool]]:
+    """Yield kind, answer, source and verdict of each decided case."""
+    kind = ""
+    for line in Path(__file__).with_name("grounded_cases.txt").read_text("utf-8").splitlines():
+        if line.startswith("#"):
+            kind = line.strip("# ")
+            continue
+        for mark, sign in (("\\n", "\n"), ("\\u00a0", "\u00a0"), ("\\u202f", "\u202f")):
+            line = line.replace(mark, sign)
+        verdict, answer, source = line.split("|")
+        yield kind, answer, source, {"yes": True, "no": False}[verdict]
+
+
+CASES = list(cases())
+
+
+def test_the_table_has_cases_of_every_kind_in_both_directions() -> None:
+    assert len(CASES) >= 300
+    verdicts = {(kind, is_grounded) for kind, _, _, is_grounded in CASES}
+    assert verdicts == {(kind, one) for kind, _ in verdicts for one in (True, False)}
+
+
+@pytest.mark.parametrize(("kind", "answer", "source", "is_grounded"), CASES)
+def test_every_decided_case_is_held(kind: str, answer: str, source: str, is_grounded: bool) -> None:
+    assert (grounded(answer, source) is None) == is_grounded
+
+
+def test_numbers_of_fields_are_looked_for_as_written_out() -> None:
+    assert grounded({"total": 1234567.5}, "1.234.567,50 €") is None
+    assert grounded({"total": 1234567.5}, "1.234.570 €") is not None
+    assert grounded({"n": 1e6}, "one million") is None
+    assert grounded(["1. Bread", "2. Milk"], "bread and milk") is None
+    assert grounded({"day": "24. Mai", "who": "Ann"}, "3. Mai, Ann") == (
+        "This does not stand in the source: 24. Mai. Say only what it says."
+    )
+
+
+def test_missing_numbers_are_named_in_the_answer_s_order_with_their_units() -> None:
+    assert grounded("Fourteen of 50 % on 4 May, -5 °C", "nothing") == (
+        "This does not stand in the source: Fourteen, 50 %, 4 May, -5 °C. Say only what it says."
+    )
+
+
+def test_what_repeats_is_grounded_in_itself() -> None:
+    for text in (
+        "1",
+        "1 ",
+        "1,",
+        "1.",
+        "1/",
+        "1:",
+        "-",
+        "one ",
+        "May ",
+        "a-1",
+        "三",
+        "1e9 ",
+        "[1]",
+    ):
+        assert grounded(text * 2000, text * 2000) is None
+
+
 @settings(max_examples=60)
 @given(text=st.text("0123456789.,: /-ampJunMrz$k\n[]", max_size=60))
 def test_every_text_is_grounded_in_itself(text: str) -> None:
     assert grounded(text, text) is None
 
 
-def test_quotations_mind_neither_case_nor_spaces() -> None:
-    assert quotes({"a": "“Ferry  AT nine.”"}, "The ferry at\nnine, again") is None
-    assert quotes("ferry at ten", "The ferry at nine") == (
-        'This does not stand in the source word by word: "ferry at ten".'
-    )
+@pytest.mark.parametrize(
+    ("answer", "source"),
+    [
+        ({"a": "“Ferry  AT nine.”"}, "The ferry at\nnine, again"),
+        ("the ferry's bell", "The ferry\u2019s bell"),
+        ("nine \u2013 or ten", "nine - or ten"),
+        ("cafe\u0301", "the café"),
+        ("\u00abthe bell\u00bb", "“the bell”"),
+        ("a\u00a0boat", "a boat"),
+        ("the \ufb01rst o\ufb03ce", "The first office"),
+        ("Fäh\u00adre", "Fähre"),
+        ("an example", "an exam-\nple"),
+        ("well-known", "well-\nknown"),
+        ("and so on…", "And so on..."),
+        ("“No,” he said", "'No,' he said"),
+        ("到达岛上", "中午到达岛上。"),
+        ({"n": 1200, "text": "boats"}, "1,200 boats"),
+        ("1,200", "1,200 boats"),
+        ([], "boats"),
+        (None, "boats"),
+    ],
+)
+def test_quotations_mind_no_typography(answer: Any, source: str) -> None:
+    assert quotes(answer, source) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "source", "missing"),
+    [
+        ("ferry at ten", "The ferry at nine", '"ferry at ten"'),
+        ("ine", "nine", '"ine"'),
+        ("nin", "nine", '"nin"'),
+        ("200 boats", "1,200 boats", '"200 boats"'),
+        ("costs 3", "costs 3.5", '"costs 3"'),
+        ("", "nine", '""'),
+        (" “” ", "nine", '"“”"'),
+        ({"n": 1300, "text": "boats"}, "1,200 boats", "1300"),
+        (["nine", "a\u00a0goat"], "nine boats", '"a goat"'),
+    ],
+)
+def test_quotations_that_do_not_stand_there_are_named(
+    answer: Any, source: str, missing: str
+) -> None:
+    told = f"This does not stand in the source word by word: {missing}."
+    assert quotes(answer, source) == told
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,496 @@
+"""Numbers that are spelled out, in English, German, French, Spanish, Italian and Dutch.
+
+Tables of words up to 999 are generated, since German, Dutch and Italian write them as one word; a
+small grammar puts hundreds and scales together. Words that mean something else in most texts
+(articles, `once`, `due`) are marked, so that a reader of an answer does not ask for them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, TypeAlias
+
+Language: TypeAlias = Literal["en", "de", "fr", "es", "it", "nl"]
+Role: TypeAlias = Literal["number", "hundred", "scale", "ordinal", "and", "twenty", "dozen"]
+
+_TEENS: Mapping[Language, str] = {
+    "en": "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen",
+    "de": "null ein zwei drei vier fünf sechs sieben acht neun zehn elf zwölf dreizehn vierzehn "
+    "fünfzehn sechzehn siebzehn achtzehn neunzehn",
+    "fr": "zéro un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze "
+    "seize dix-sept dix-huit dix-neuf",
+    "es": "cero un dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince "
+    "dieciséis diecisiete dieciocho diecinueve",
+    "it": "zero un due tre quattro cinque sei sette otto nove dieci undici dodici tredici "
+    "quattordici quindici sedici diciassette diciotto diciannove",
+    "nl": "nul een twee drie vier vijf zes zeven acht negen tien elf twaalf dertien veertien "
+    "vijftien zestien zeventien achttien negentien",
+}
+_TENS: Mapping[Language, str] = {
+    "en": "twenty thirty forty fifty sixty seventy eighty ninety",
+    "de": "zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig",
+    "fr": "vingt trente quarante cinquante soixante septante huitante nonante",
+    "es": "veinte treinta cuarenta cincuenta sesenta setenta ochenta noventa",
+    "it": "venti trenta quaranta cinquanta sessanta settanta ottanta novanta",
+    "nl": "twintig dertig veertig vijftig zestig zeventig tachtig negentig",
+}
+_SPANISH_HUNDREDS = (
+    "cien doscientos trescientos cuatrocientos quinientos seiscientos setecientos ochocientos "
+    "novecientos"
+)
+_MORE_WORDS: Mapping[Language, Mapping[str, int]] = {
+    "en": {"fourty": 40},
+    "de": {
+        "eine": 1, "einen": 1, "einem": 1, "einer": 1, "eines": 1, "eins": 1, "zwo": 2,
+        "dreissig": 30, "fuenf": 5, "zwoelf": 12, "fuenfzehn": 15, "fuenfzig": 50,
+    },
+    "fr": {"une": 1, "octante": 80, "zero": 0},
+    "es": {
+        "uno": 1, "una": 1, "ciento": 100, "veintiún": 21, "veintiuna": 21, "dieciseis": 16,
+        "veintidos": 22, "veintitres": 23, "veintiseis": 26,
+    },
+    "it": {"uno": 1, "una": 1, "ventitre": 23, "trentatre": 33},
+    "nl": {"één": 1},
+}  # fmt: skip
+_SCALES: Mapping[Language, Mapping[str, tuple[float, ...]]] = {
+    "en": {
+        "thousand": (1e3,), "million": (1e6,), "millions": (1e6,), "thousands": (1e3,),
+        "billion": (1e9, 1e12), "billions": (1e9,), "trillion": (1e12,), "lakh": (1e5,),
+        "lakhs": (1e5,), "crore": (1e7,), "crores": (1e7,), "bn": (1e9,), "mn": (1e6,),
+        "mln": (1e6,),
+    },
+    "de": {
+        "tausend": (1e3,), "tsd": (1e3,), "million": (1e6,), "millionen": (1e6,), "mio": (1e6,),
+        "milliarde": (1e9,), "milliarden": (1e9,), "mrd": (1e9,), "billion": (1e9, 1e12),
+        "billionen": (1e12,),
+    },
+    "fr": {
+        "mille": (1e3,), "million": (1e6,), "millions": (1e6,), "milliard": (1e9,),
+        "milliards": (1e9,), "billion": (1e9, 1e12), "md": (1e9,), "mds": (1e9,),
+    },
+    "es": {
+        "mil": (1e3,), "millón": (1e6,), "millon": (1e6,), "millones": (1e6,), "billón": (1e12,),
+        "billones": (1e12,),
+    },
+    "it": {
+        "mille": (1e3,), "mila": (1e3,), "milione": (1e6,), "milioni": (1e6,),
+        "miliardo": (1e9,), "miliardi": (1e9,), "mln": (1e6,), "mld": (1e9,),
+    },
+    "nl": {
+        "duizend": (1e3,), "miljoen": (1e6,), "miljard": (1e9,), "mln": (1e6,), "mld": (1e9,),
+    },
+}  # fmt: skip
+_AND: Mapping[Language, str] = {
+    "en": "and", "de": "und", "fr": "et", "es": "y", "it": "e", "nl": "en"
+}  # fmt: skip
+_ORDINALS: Mapping[Language, str] = {
+    "en": "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth "
+    "thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth",
+    "de": "erst zweit dritt viert fünft sechst siebt acht neunt zehnt elft zwölft dreizehnt "
+    "vierzehnt fünfzehnt sechzehnt siebzehnt achtzehnt neunzehnt",
+    "fr": "premier deuxième troisième quatrième cinquième sixième septième huitième neuvième "
+    "dixième onzième douzième treizième quatorzième quinzième seizième",
+    "es": "primero segundo tercero cuarto quinto sexto séptimo octavo noveno décimo",
+    "it": "primo secondo terzo quarto quinto sesto settimo ottavo nono decimo undicesimo "
+    "dodicesimo tredicesimo quattordicesimo quindicesimo",
+    "nl": "eerste tweede derde vierde vijfde zesde zevende achtste negende tiende elfde twaalfde "
+    "dertiende veertiende vijftiende",
+}
+
+
+def _set_of(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+# Articles, pronouns and what orders sentences: seldom meant as a number.
+_NEVER_SURE = _set_of(
+    "neuf one ein eine einen einem einer eines eins un une uno una een één null nul zero zéro cero "
+    "thousand thousands million millions billion billions hundreds dozens cents "
+    "first second erste erster erstes ersten erstem premier première primero primera primo prima "
+    "segundo segunda secondo seconda eerste tweede cuarto cuarta cuartos cuartas quarto quarta "
+    "quarti quarte zweite zweiter zweites zweiten zweitem vierte tercio décimo"
+)
+# What is a number in one language and something else in the others.
+_ONLY_IN: Mapping[str, frozenset[Language]] = {
+    "once": frozenset(("es",)), "due": frozenset(("it",)), "cent": frozenset(("fr",)),
+    "elf": frozenset(("de", "nl")), "sei": frozenset(("it",)), "otto": frozenset(("it",)),
+    "sept": frozenset(("fr",)), "mila": frozenset(("it",)),
+    "mil": frozenset(("es",)), "mille": frozenset(("fr", "it")), "acht": frozenset(("de", "nl")),
+    "achte": frozenset(("de",)), "achten": frozenset(("de",)), "achter": frozenset(("de",)),
+    "achtes": frozenset(("de",)), "nove": frozenset(("it",)), "cien": frozenset(("es",)),
+    "sette": frozenset(("it",)), "dix": frozenset(("fr",)), "venti": frozenset(("it",)),
+}  # fmt: skip
+_LONGEST_CHARS = 60
+_GUESSED_CHARS = 4000
+_LETTERS = re.compile(r"[^\W\d_]+")
+_JOIN = re.compile(r"\s{1,2}|-|\u2010|\u2011")
+_PER = frozenset(("per", "pour", "por", "pro"))
+_COMMON: Mapping[Language, frozenset[str]] = {
+    "en": _set_of("the of and to is was were are for with that it this by from has have"),
+    "de": _set_of("der die das und ist war sind für mit dass von den dem nicht auf zu wir"),
+    "fr": _set_of("le les des et est sont était pour avec que du dans pas sur au aux ont"),
+    "es": _set_of("el los las y es son era para con que del en no por se al fue hay"),
+    "it": _set_of("il gli di e è sono era per con che del della nel non alla dei ha"),
+    "nl": _set_of("het de een en is was zijn voor met dat van niet op te aan heeft wij"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What a word is in a language."""
+
+    role: Role
+    values: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Spelled:
+    """A number in words: where it stands, and what it may be."""
+
+    start: int
+    end: int
+    values: frozenset[float]
+    is_ordinal: bool
+    is_sure: bool
+    """It can be nothing but a number in this text."""
+
+
+def spelled_in(text: str) -> Iterator[Spelled]:
+    """Yield the numbers in words, each as long as it can be read.
+
+    >>> [sorted(one.values) for one in spelled_in("Fourteen of one hundred and five")]
+    [[14.0], [105.0]]
+    """
+    table = _table()
+    words = [
+        (found.start(), found.end(), word)
+        for found in _LETTERS.finditer(text)
+        if (word := found[0].casefold()) in table or _joined(word)
+    ]
+    if not words:
+        return
+    languages = languages_of(text)
+    at = 0
+    while at < len(words):
+        best: tuple[int, tuple[float, ...], Language, bool] | None = None
+        for language in _meanings(words[at][2]):
+            n_words, values, is_ordinal = _read(text, words, at, language)
+            # Where several languages read as much, the text's own one comes first.
+            if n_words and (
+                best is None
+                or n_words > best[0]
+                or (n_words == best[0] and language in languages and best[2] not in languages)
+            ):
+                best = n_words, values, language, is_ordinal
+        if best is None:
+            at += 1
+            continue
+        n_words, values, language, is_ordinal = best
+        start, end = words[at][0], words[at + n_words - 1][1]
+        is_sure = n_words > 1 or _is_sure(words[at][2], languages)
+        is_sure = is_sure or _ONE_BEFORE.search(text, max(0, start - 4), start) is not None
+        is_sure = is_sure and not (is_ordinal and _is_share(text, start, end))
+        yield Spelled(start, end, frozenset(values), is_ordinal, is_sure)
+        at += n_words
+
+
+def _is_sure(word: str, languages: frozenset[Language]) -> bool:
+    only_in = _ONLY_IN.get(word)
+    if only_in is not None:
+        return bool(languages) and languages <= only_in
+    return word not in _NEVER_SURE
+
+
+def languages_of(text: str) -> frozenset[Language]:
+    """Guess the languages of a text by its most common words; none where nothing speaks for one."""
+    counts = dict.fromkeys(_COMMON, 0)
+    for found in _LETTERS.finditer(text, 0, _GUESSED_CHARS):
+        word = found[0].casefold()
+        for language, words in _COMMON.items():
+            counts[language] += word in words
+    most = max(counts.values())
+    return frozenset(one for one, n in counts.items() if most > 1 and n * 2 > most)
+
+
+def scale_at(text: str, at: int) -> tuple[int, tuple[float, ...]]:
+    """Return where a scale (`million`, `Tsd.`) ends that follows digits, and what it may be."""
+    found = _SCALE.match(text, at)
+    if found is None:
+        return at, (1.0,)
+    return found.end(), tuple(sorted({value for _, value in _scales()[found[1].casefold()]}))
+
+
+def _read(
+    text: str, words: list[tuple[int, int, str]], at: int, language: Language
+) -> tuple[int, tuple[float, ...], bool]:
+    """Read one number of a language: how many words it has, and its values; 0: none."""
+    total, current, n_read = 0.0, 0.0, 0
+    factors: tuple[float, ...] = (1.0,)
+    last_scale = float("inf")
+    is_open = False  # something of the current group was read
+    here = at
+    while here < len(words):
+        start, _, name = words[here]
+        word = _meanings(name).get(language)
+        if word is None or (here > at and not _JOIN.fullmatch(text, words[here - 1][1], start)):
+            break
+        if word.role == "and":
+            if here == at or not (is_open or total):
+                break
+            here += 1
+            continue
+        if word.role == "ordinal":
+            value = word.values[0]
+            if is_open and not _follows(current, value, language):
+                break
+            return here - at + 1, (total + current + value,), True
+        if word.role == "number":
+            value = word.values[0]
+            if is_open and not _follows(current, value, language):
+                break
+            before = _meanings(words[here - 1][2]).get(language) if here > at else None
+            if before is not None and before.role == "and" and language in ("de", "nl"):
+                break
+            if before is not None and before.role == "and" and language == "en" and current % 100:
+                break
+            current, is_open = current + value, True
+        elif word.role == "twenty":  # quatre-vingt, and vingt by itself
+            if is_open and current % 100 == 4:
+                current += 76
+            elif not is_open or current % 100 == 0:
+                current, is_open = current + 20, True
+            else:
+                break
+        elif word.role == "hundred":
+            if current >= 100 or (name in ("cent", "cents") and _is_per(text, start)):
+                break
+            current, is_open = (current or 1) * 100, True
+        elif word.role == "dozen":
+            current, is_open = (current or 1) * 12, True
+            return here - at + 1, (total + current,), False
+        else:
+            scale = word.values[0]
+            if scale >= last_scale and not (language == "es" and scale == 1e6):
+                break
+            if language == "es" and scale == 1e6 and total:  # doscientos mil millones
+                total = (total + current) * scale
+            else:
+                total += (current or 1) * scale
+            if len(word.values) > 1 and not n_read:
+                factors = tuple(value / scale for value in word.values)
+            current, is_open, last_scale = 0.0, False, scale
+        here += 1
+        n_read = here - at
+    value = total + current
+    return n_read, tuple(value * factor for factor in factors), False
+
+
+def _follows(current: float, value: float, language: Language) -> bool:
+    """Tell whether a number may come after what was read: units after tens, both after hundreds."""
+    rest = current % 100
+    if rest == 0:
+        return value < 100 and current >= 100
+    if rest == 10 and language == "fr":
+        return 7 <= value <= 9
+    if rest in (60, 80) and 10 <= value < 20:  # soixante-dix, quatre-vingt-douze
+        return True
+    return rest >= 20 and rest % 10 == 0 and 0 < value < 10
+
+
+def _is_per(text: str, at: int) -> bool:
+    before = _LETTERS.findall(text[max(0, at - 8) : at])
+    return bool(before) and before[-1].casefold() in _PER
+
+
+_ONE_BEFORE = re.compile(r"\ba[^\S\n]\Z", re.IGNORECASE)
+_SHARE_BEFORE = re.compile(r"\b(?:a|an|one|two|ein|zwei|un|une|deux)[\s-]+\Z", re.IGNORECASE)
+_SHARE_AFTER = re.compile(
+    r"s\b|[^\S\n]*(?![^\S\n]|[^\W\d_]|-[^\W\d_])|\s+(?:of|part\w*|person\w*)\b|-part|\s*,",
+    re.IGNORECASE,
+)
+
+
+def _is_share(text: str, start: int, end: int) -> bool:
+    """Tell an ordinal that is a share (`a third of`), a party, or orders sentences or items."""
+    return bool(
+        _SHARE_BEFORE.search(text, max(0, start - 8), start) or _SHARE_AFTER.match(text, end)
+    )
+
+
+_JOINED = (
+    re.compile(r"(.*?)(tausend|duizend|mila|mille)(?:und)?(.*)"),
+    re.compile(r"(.*?)(hundert|honderd)(?:und)?(.*)"),
+)
+_JOINED_SCALES: Mapping[str, tuple[Language, float]] = {
+    "tausend": ("de", 1e3), "duizend": ("nl", 1e3), "mila": ("it", 1e3), "mille": ("it", 1e3),
+    "hundert": ("de", 1e2), "honderd": ("nl", 1e2),
+}  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def _joined(word: str) -> Mapping[Language, Word]:
+    """Read thousands and years that are one word: `zweitausendvierundzwanzig`, `duemila`."""
+    if len(word) > _LONGEST_CHARS:
+        return {}
+    found = _JOINED[0].fullmatch(word) or _JOINED[1].fullmatch(word)
+    if found is None or not (found[1] or found[3]):
+        return {}
+    language, scale = _JOINED_SCALES[found[2]]
+    parts = []
+    for part, empty in ((found[1], 1.0), (found[3], 0.0)):
+        meant = _table().get(part, {}).get(language)
+        if part and (meant is None or meant.role != "number" or meant.values[0] >= 1000):
+            return {}
+        parts.append(meant.values[0] if part and meant else empty)
+    if scale == 1e2 and not 11 <= parts[0] <= 19:
+        return {}
+    return {language: Word("number", (parts[0] * scale + parts[1],))}
+
+
+def _meanings(word: str) -> Mapping[Language, Word]:
+    return _table().get(word) or _joined(word)
+
+
+@lru_cache(maxsize=1)
+def _table() -> Mapping[str, Mapping[Language, Word]]:
+    """Return what each word is in each language that has it."""
+    table: dict[str, dict[Language, Word]] = {}
+
+    def add(language: Language, word: str, role: Role, *values: float) -> None:
+        table.setdefault(word, {}).setdefault(language, Word(role, values))
+
+    for language in _TEENS:
+        for word, value in _below_a_thousand(language):
+            add(language, word, "number", value)
+        for word, value in _MORE_WORDS[language].items():
+            add(language, word, "number", value)
+        for word, scales in _SCALES[language].items():
+            if len(word) > 3 or word == "mil":
+                add(language, word, "scale", *scales)
+        for word, value in _ordinals(language):
+            add(language, word, "ordinal", value)
+        add(language, _AND[language], "and")
+    for word in ("hundred", "hundreds"):
+        add("en", word, "hundred")
+    for word in ("cent", "cents"):
+        add("fr", word, "hundred")
+    for word in ("vingt", "vingts"):
+        table.setdefault(word, {})["fr"] = Word("twenty")
+    for word in ("dozen", "dozens"):
+        add("en", word, "dozen")
+    add("de", "dutzend", "dozen")
+    add("fr", "douzaine", "dozen")
+    add("es", "docena", "dozen")
+    add("it", "dozzina", "dozen")
+    add("nl", "dozijn", "dozen")
+    return table
+
+
+def _below_a_thousand(language: Language) -> Iterator[tuple[str, float]]:
+    """Yield the numbers that are one word."""
+    teens, tens = _TEENS[language].split(), _TENS[language].split()
+    for at, word in enumerate(teens):
+        if "-" not in word:
+            yield word, float(at)
+    for n, word in enumerate(tens, 2):
+        yield word, 10.0 * n
+    if language == "es":
+        yield from zip(_SPANISH_HUNDREDS.split(), (100.0 * n for n in range(1, 10)), strict=True)
+        for n, word in enumerate(_SPANISH_HUNDREDS.split()[1:], 2):
+            yield f"{word[:-2]}as", 100.0 * n
+        names = "veintiuno veintidós veintitrés veinticuatro veinticinco veintiséis veintisiete"
+        for at, word in enumerate(f"{names} veintiocho veintinueve".split(), 21):
+            yield word, float(at)
+    elif language in ("de", "nl", "it"):
+        small = dict(_joined_below_hundred(language, teens, tens))
+        yield from small.items()
+        hundred = {"de": "hundert", "nl": "honderd", "it": "cento"}[language]
+        for n in range(1, 10):
+            heads = [f"{teens[n]}{hundred}"] + ([hundred] if n == 1 else [])
+            for head in heads:
+                yield head, 100.0 * n
+                for word, value in small.items():
+                    yield f"{head}{word}", 100.0 * n + value
+                    if language == "de":
+                        yield f"{head}und{word}", 100.0 * n + value
+                    elif language == "it" and word.startswith(("otto", "uno")):
+                        yield f"{head[:-1]}{word}", 100.0 * n + value
+
+
+def _joined_below_hundred(
+    language: Language, teens: list[str], tens: list[str]
+) -> Iterator[tuple[str, float]]:
+    for at in range(1, 20):
+        yield teens[at], float(at)
+    if language == "de":
+        yield "eins", 1.0
+    if language == "it":
+        yield "uno", 1.0
+    for n, ten in enumerate(tens, 2):
+        yield ten, 10.0 * n
+        for unit in range(1, 10):
+            value = 10.0 * n + unit
+            if language == "de":
+                yield f"{teens[unit]}und{ten}", value
+            elif language == "nl":
+                link = "ën" if teens[unit].endswith("e") else "en"
+                yield f"{teens[unit]}{link}{ten}", value
+            elif unit in (1, 8):
+                yield f"{ten[:-1]}{'uno' if unit == 1 else 'otto'}", value
+                if unit == 1:
+                    yield f"{ten[:-1]}un", value
+            else:
+                yield f"{ten}{'tré' if unit == 3 else teens[unit]}", value
+                yield f"{ten}{teens[unit]}", value
+
+
+def _ordinals(language: Language) -> Iterator[tuple[str, float]]:
+    tens = _TENS[language].split()
+    for at, word in enumerate(_ORDINALS[language].split(), 1):
+        yield from ((form, float(at)) for form in _forms(language, word))
+    for n, ten in enumerate(tens, 2):
+        stem = {
+            "en": f"{ten[:-1]}ieth", "de": f"{ten}st", "nl": f"{ten}ste", "it": f"{ten[:-1]}esimo",
+            "fr": f"{ten.removesuffix('e')}ième",
+        }.get(language)  # fmt: skip
+        if stem:
+            yield from ((form, 10.0 * n) for form in _forms(language, stem))
+        if language in ("de", "nl"):
+            teens = _TEENS[language].split()
+            for unit in range(1, 10):
+                link = "und" if language == "de" else "ën" if teens[unit].endswith("e") else "en"
+                joined = f"{teens[unit]}{link}{stem}"
+                yield from ((form, 10.0 * n + unit) for form in _forms(language, joined))
+
+
+def _forms(language: Language, word: str) -> Iterator[str]:
+    """Yield an ordinal with its endings."""
+    if language == "de":
+        yield from (f"{word}{ending}" for ending in ("e", "en", "er", "es", "em"))
+    elif language in ("es", "it"):
+        yield from (f"{word[:-1]}{ending}" for ending in "oaie" + ("s" if language == "es" else ""))
+        if word in ("tercero", "primero"):
+            yield word[:-1]
+    else:
+        yield word
+        if word == "premier":
+            yield "première"
+
+
+@lru_cache(maxsize=1)
+def _scales() -> Mapping[str, list[tuple[Language, float]]]:
+    scales: dict[str, list[tuple[Language, float]]] = {}
+    for language, names in _SCALES.items():
+        for word, values in names.items():
+            scales.setdefault(word, []).extend((language, value) for value in values)
+    return scales
+
+
+_SCALE = re.compile(
+    rf"[^\S\n]?\n?(?:de[^\S\n])?({'|'.join(sorted(_scales(), key=len, reverse=True))})\b\.?",
+    re.IGNORECASE,
+)

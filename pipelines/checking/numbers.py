@@ -1,0 +1,371 @@
+"""The numbers in a text, each as a whole value, with its sign, thousands, decimals, scale and unit.
+
+`1.234` may be one thousand and more, or one and a bit: a number has every value that it may be
+meant to have, and no part of it counts by itself. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from .number_words import scale_at, spelled_in
+from .units import CURRENCIES, NONE, PERCENT, Unit, units_after, units_before
+
+_SPACES = "\u00a0\u202f\u2009"
+_GROUPS = "'\u2019" + _SPACES + " "
+_LETTER = r"[^\W\d_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
+_CODE = re.compile(
+    r"(?<![^\W_])v?[0-9]+(?:\.[0-9]+){2,}(?![0-9])"
+    r"|(?<![^\W_])v[0-9]+(?:\.[0-9]+)+(?![0-9])"
+    rf"|(?<![^\W_]){_LETTER}{{1,12}}[-\u2010\u2011]?[0-9]+(?:[-./]?[A-Za-z0-9]+)*"
+    r"|(?<![0-9.,:])[0-9]{1,3}:[0-9]{1,3}(?::[0-9]{1,3})*(?![0-9])",
+    re.IGNORECASE,
+)
+_PREFIX = re.compile(rf"{_LETTER}+")
+_SPACED_CODE = re.compile(rf"(?<![^\W_])({_LETTER}{{1,12}})\.?[^\S\n]([0-9]+)(?![^\W_])")
+_THOUSANDS = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})+")
+_BODY = re.compile(
+    rf"(?<![^\W_\u3040-\u9fff\uac00-\ud7af])(?:"
+    rf"(?<![0-9])[1-9][0-9]{{0,2}}(?:(?P<group>[.,{_GROUPS}])[0-9]{{3}})(?:(?P=group)[0-9]{{3}})*(?![0-9])"
+    r"(?:[.,][0-9]+(?![0-9]))?"
+    r"|[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}(?![0-9])(?:\.[0-9]+)?"  # lakhs and crores
+    r"|(?<![0-9])[0-9]+(?:[.,][0-9]+)?|(?<![0-9])\.[0-9]+)(?:[eE][+-]?[0-9]{1,2}(?![^\W_]))?"
+)
+_SHORT_SCALES = {"k": 1e3, "K": 1e3, "M": 1e6, "m": 1e6, "B": 1e9, "b": 1e9, "T": 1e12}
+_SHORT_SCALE = re.compile(r"[^\S\n]?([kKmMbBT])(?![^\W_])")
+_VULGAR = re.compile(r"(?:(?<![0-9])([0-9]{1,4})[^\S\n]?)?([½¼¾⅓⅔⅛⅜⅝⅞⅕⅖⅗⅘⅙⅚])")
+_FRACTION = re.compile(
+    r"(?<![0-9/.,])(?:([0-9]{1,2})[^\S\n])?([0-9]{1,2})[/\u2044]([0-9]{1,3})(?![0-9/])"
+)
+_HAN_SCALES = {
+    "十": 10,
+    "百": 100,
+    "千": 1000,
+    "万": 10_000,
+    "萬": 10_000,
+    "亿": 10**8,
+    "億": 10**8,
+}
+_HAN_DIGITS = {sign: value for value, sign in enumerate("零一二三四五六七八九")}
+_HAN_DIGITS |= {"\u3007": 0, "两": 2, "兩": 2}
+_HAN = re.compile(r"(百分之)?([零〇一二两兩三四五六七八九十百千万萬亿億]+)")
+_HAN_AFTER = re.compile(r"[^\S\n]?([十百千万萬亿億]+)")
+_HAN_MEASURES = "个個人名天年月日次家艘只隻条條岁歲元块塊倍位本台米公斤小分钟号"
+_PERCENT_BEFORE = re.compile(r"百分之\Z")
+_MINUS = re.compile(
+    r"(?:^|(?<=[\s(\[{:=~≈<>|/\"'“«]))[-\u2212\u2013]\Z|(?<=[$€£])[-\u2212]\Z", re.M
+)
+_CURRENCY_BEFORE = re.compile(r"(?:\b[A-Z]{2,3}|[A-Z]{0,2}[$€£¥₹₩₽]|\bRs)\.?[^\S\n]?\Z")
+_MINUS_WORD = re.compile(r"\b(?:minus|moins|menos|meno|min|negative)[^\S\n]\Z", re.IGNORECASE)
+_LESS = re.compile(
+    r"\b(?:f[ea]ll(?:en|ing|s)?|dropp?\w*|decreas\w*|declin\w*|los[est]\w*|lower\w*|down|below|minus"
+    r"|negative|reduc\w*|shr[aiu]nk\w*|cut|deficit\w*|slipp?\w*|cheaper|less|fewer|under|discount"
+    r"|gesunken|sank|sinkt|fiel|fallen|gefallen|rückgang\w*|verlust\w*|weniger|verringert\w*"
+    r"|gesenkt|negativ\w*|unter|baisse\w*|recul\w*|chut\w*|perte\w*|perdu\w*|moins|diminu\w*|réduit\w*"
+    r"|réduction\w*|négati\w*|baj[aoó]\w*|caíd\w*|cay\w*|pérdida\w*|menos|descen\w*|redu[cj]\w*"
+    r"|negativ\w*|cal[aoò]\w*|cadut\w*|perdit\w*|meno|ridott\w*|riduzion\w*|diminui\w*"
+    r"|gedaald\w*|daling\w*|daald\w*|verlies|minder|onder|下降|减少|降低|跌)(?!\w)",
+    re.IGNORECASE,
+)
+_SENTENCE = re.compile(r"[.!?;\n]\s")
+_HALF = re.compile(
+    r"\b(?:half|halved|halb|halbe[nrs]?|hälfte|moitié|demi|demie|mitad|medi[oa]|metà|mezz[oa]|helft"
+    r"|halve)\b",
+    re.IGNORECASE,
+)
+_TWICE = re.compile(
+    r"\b(?:twice|both|pair|couple|zweimal|beide[nr]?|paar|tweemaal)\b", re.IGNORECASE
+)
+_THRICE = re.compile(r"\b(?:thrice|dreimal|driemaal)\b", re.IGNORECASE)
+_ORDINAL_MARK = re.compile(r"(?:st|nd|rd|th|er|ère|e|º|ª|de|ste)(?!\w)|\.(?!\d)")
+_ORDINAL_BEFORE = re.compile(r"\b(?:am|vom|zum|der|dem|den|bis)[^\S\n]\Z", re.IGNORECASE)
+_LESS_BEFORE, _LESS_AFTER = 60, 30
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A value that a number may be meant to have, and its unit."""
+
+    value: float
+    unit: Unit = NONE
+
+    @property
+    def base(self) -> float:
+        """The value in the base unit of its dimension."""
+        return rounded(self.value * self.unit.factor)
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number as it stands in a text."""
+
+    text: str
+    start: int
+    end: int
+    readings: frozenset[Reading]
+    sign: int = 1
+    """1 or -1; 0: the words around it allow both."""
+    code: str = ""
+    """A version, a number plate, a score: then it must stand in the source as it is."""
+    parts: tuple[str, ...] = ()
+    """Numbers in columns that a space divides: what it is if it is no group of thousands."""
+    is_ordinal: bool = False
+    is_sure: bool = True
+    """It can be nothing but a number."""
+
+
+def rounded(value: float) -> float:
+    """Return a value as it is compared: 12 digits, so that factors do not count."""
+    return float(f"{value:.12g}")
+
+
+def with_ascii_digits(text: str) -> str:
+    r"""Write other scripts' digits as 0 to 9.
+
+    >>> with_ascii_digits("\u0661\uff12")
+    '12'
+    """
+    if text.isascii():
+        return text
+    return re.sub(r"(?![0-9])\d", lambda found: str(unicodedata.decimal(found[0])), text)
+
+
+def numbers_in(text: str) -> Iterator[Number]:
+    """Yield the numbers of a text: codes, digits, words, each as a whole.
+
+    >>> [(one.text, sorted(r.value for r in one.readings)) for one in numbers_in("1,200 of 3 m")]
+    [('1,200', [1.2, 1200.0]), ('3 m', [3.0, 3000000.0])]
+    """
+    taken = list(text)
+    for found in _CODE.finditer(text):
+        code = _code(found[0])
+        if code is not None:
+            yield Number(found[0], *found.span(), _readings_of_code(found[0]), code=code)
+            taken[found.start() : found.end()] = " " * len(found[0])
+        elif prefix := _PREFIX.match(found[0]):
+            taken[found.start() : found.start() + prefix.end()] = " " * prefix.end()
+    less = [found.start() for found in _LESS.finditer(text)]
+    rest = "".join(taken)
+    for found in _FRACTION.finditer(rest):
+        if int(found[3]):
+            value = int(found[1] or 0) + int(found[2]) / int(found[3])
+            readings = frozenset((Reading(rounded(value)),))
+            yield Number(found[0], *found.span(), readings, code=found[0].replace("\u2044", "/"))
+            taken[found.start() : found.end()] = " " * len(found[0])
+    rest = "".join(taken)
+    for found in _VULGAR.finditer(rest):
+        value = int(found[1] or 0) + unicodedata.numeric(found[2])
+        yield _number(text, found.start(), found.end(), (value,), less)
+        taken[found.start() : found.end()] = " " * len(found[0])
+    rest = "".join(taken)
+    for found in _BODY.finditer(rest):
+        number = _of_digits(text, found, less)
+        yield number
+        taken[found.start() : number.end] = " " * (number.end - found.start())
+    rest = "".join(taken)
+    for spelled in spelled_in(rest):
+        end = spelled.end
+        if spelled.is_ordinal:
+            readings = frozenset(map(Reading, spelled.values))
+            words = text[spelled.start : end]
+            yield Number(
+                words, spelled.start, end, readings, 0, is_ordinal=True, is_sure=spelled.is_sure
+            )
+        else:
+            number = _number(text, spelled.start, end, tuple(spelled.values), less)
+            yield Number(
+                number.text, number.start, number.end, number.readings, number.sign,
+                is_sure=spelled.is_sure,
+            )  # fmt: skip
+    yield from _in_han(rest)
+
+
+def loose_readings(text: str) -> Iterator[Reading]:
+    """Yield what a source may mean besides, and an answer need not say so: halves and pairs."""
+    if _HALF.search(text):
+        yield from (Reading(0.5), Reading(50.0, PERCENT))
+    yield from (Reading(2.0) for _ in _TWICE.finditer(text))
+    yield from (Reading(3.0) for _ in _THRICE.finditer(text))
+
+
+def loose_codes(text: str) -> Iterator[str]:
+    """Yield codes that a space divides, such as `Section 5`."""
+    yield from (f"{found[1]}{found[2]}".casefold() for found in _SPACED_CODE.finditer(text))
+
+
+def _code(text: str) -> str | None:
+    """Write a code as it is compared; None: it is a number with a currency, or with thousands."""
+    prefix = _PREFIX.match(text)
+    if prefix is not None and prefix[0].upper() in (*CURRENCIES, "RS", "US"):
+        return None
+    if _THOUSANDS.fullmatch(text):
+        return None
+    return re.sub(r"[-\u2010\u2011\s]", "", text).casefold().removeprefix("v")
+
+
+def _readings_of_code(text: str) -> frozenset[Reading]:
+    """Return what `INV-10025` and `mid-24` may be besides, but not `GPT-4`; and `v2.3` as 2.3."""
+    found = re.fullmatch(
+        rf"{_LETTER}+[-\u2010\u2011]([0-9]{{3,}})|[a-z]+[-\u2010\u2011]([0-9]+)|v([0-9]+\.[0-9]+)",
+        text,
+    )
+    if found is None:
+        return frozenset()
+    return frozenset((Reading(rounded(float(found[1] or found[2] or found[3]))),))
+
+
+def _of_digits(text: str, found: re.Match[str], less: Sequence[int]) -> Number:
+    body = found[0]
+    parts: tuple[str, ...] = ()
+    if found["group"] == " " and _is_in_columns(text, found.start(), found.end()):
+        parts = tuple(body.split(" "))
+    return _number(text, found.start(), found.end(), tuple(values(body)), less, parts)
+
+
+def _number(
+    text: str,
+    start: int,
+    end: int,
+    found: tuple[float, ...],
+    less: Sequence[int],
+    parts: tuple[str, ...] = (),
+) -> Number:
+    """Add scale, unit and sign to a number's values; `less` is where words of loss stand."""
+    prefix = units_before(text, start)
+    readings: set[Reading] = set()
+    after_scale, scales = scale_at(text, end)
+    han = _HAN_AFTER.match(text, end)
+    if after_scale == end and han is not None:
+        after_scale, scales = han.end(), (_han_value("一" + han[1]),)
+    short = _SHORT_SCALE.match(text, end)
+    plain, plain_end = units_after(text, end)
+    if after_scale > end:
+        units, last = units_after(text, after_scale)
+        last = max(last, after_scale)
+        plain = ()
+    else:
+        units, last = plain, plain_end
+    if _PERCENT_BEFORE.search(text, max(0, start - 3), start):
+        units = (PERCENT,)
+    for value in found:
+        for scale in scales:
+            readings |= {
+                Reading(rounded(value * scale), unit) for unit in prefix or units or (NONE,)
+            }
+        if short is not None and after_scale == end:
+            last = max(last, short.end())
+            scaled = rounded(value * _SHORT_SCALES[short[1]])
+            readings |= {Reading(scaled, unit) for unit in prefix or (NONE,)}
+            if prefix or short[1] in "kKMBT":
+                readings -= {Reading(rounded(value), unit) for unit in prefix or (NONE,)}
+    sign, first = _sign(text, start, last, less)
+    return Number(
+        text[first:last].strip(), first, last, frozenset(readings), sign, parts=parts,
+        is_ordinal=_is_ordinal(text, start, end),
+    )  # fmt: skip
+
+
+def _is_ordinal(text: str, start: int, end: int) -> bool:
+    """Tell `the 3rd` and `am 3.` from a number."""
+    mark = _ORDINAL_MARK.match(text, end)
+    if mark is None:
+        return False
+    return mark[0] != "." or _ORDINAL_BEFORE.search(text, max(0, start - 5), start) is not None
+
+
+def _sign(text: str, start: int, end: int, less: Sequence[int]) -> tuple[int, int]:
+    """Return the sign of a number, and where it begins with it."""
+    currency = _CURRENCY_BEFORE.search(text, max(0, start - 6), start)
+    first = currency.start() if currency is not None else start
+    for place in (start, first):
+        if _MINUS.search(text, max(0, place - 2), place):
+            return -1, place - 1
+    word = _MINUS_WORD.search(text, max(0, first - 12), first)
+    if word is not None:
+        return -1, word.start()
+    for at in less[bisect_left(less, start - _LESS_BEFORE) :]:
+        if at >= end + _LESS_AFTER:
+            break
+        between = text[at:start] if at < start else text[end:at]
+        if not _SENTENCE.search(between):
+            return 0, first
+    return 1, first
+
+
+def _is_in_columns(text: str, start: int, end: int) -> bool:
+    """Tell whether numbers that a space divides stand in a row of numbers and nothing else."""
+    first = text.rfind("\n", 0, start) + 1
+    last = text.find("\n", end)
+    line = text[first : last if last >= 0 else len(text)]
+    return len(line) < 500 and not any(sign.isalpha() for sign in line)
+
+
+def values(text: str) -> Iterator[float]:
+    """Yield what digits may be: points and commas group thousands, or begin the fraction.
+
+    >>> list(values("1.234")), list(values("1,20,000")), list(values("1 234,5"))
+    ([1234.0, 1.234], [120000.0], [1234.5])
+    """
+    mantissa, _, exponent = text.replace("E", "e").partition("e")
+    power = 10.0 ** int(exponent or 0)
+    plain = re.sub(rf"[{_GROUPS}]", "", mantissa)
+    parts = re.split(r"[.,]", plain)
+    marks = re.findall(r"[.,]", plain)
+    if not marks:
+        yield rounded(float(plain) * power)
+        return
+    is_grouped = all(len(part) == 3 for part in parts[1:]) and parts[0] not in ("", "0")
+    is_lakh = len(parts) > 2 and len(parts[-1]) == 3 and {*marks} == {","}
+    if is_lakh or (is_grouped and len({*marks}) == 1):
+        yield rounded(float("".join(parts)) * power)
+        if is_lakh or parts[-1] == "000":
+            return  # 42,000 is not 42
+    if marks[-1] not in marks[:-1]:
+        yield rounded(float(f"{''.join(parts[:-1]) or '0'}.{parts[-1]}") * power)
+
+
+def _in_han(text: str) -> Iterator[Number]:
+    """Yield numbers that are written with Chinese numerals; single ones are part of many words."""
+    for found in _HAN.finditer(text):
+        signs, end = found[2], found.end()
+        digits = [sign for sign in signs if sign in _HAN_DIGITS]
+        before = text[found.start() - 1 : found.start()]
+        if not (digits or signs[0] == "十") or before.isdecimal():
+            continue
+        after = text[end : end + 1]
+        if len(signs) == 1:
+            is_sure = signs not in "一〇零" and after in _HAN_MEASURES and bool(after)
+            is_sure = is_sure and not (signs == "十" and after == "分")
+        else:
+            is_sure = bool(digits)
+        unit = PERCENT if found[1] else NONE
+        reading = Reading(_han_value(signs), unit)
+        yield Number(found[0], *found.span(), frozenset((reading,)), 0, is_sure=is_sure)
+
+
+def _han_value(signs: str) -> float:
+    """Read Chinese numerals, by place or digit by digit.
+
+    >>> _han_value("三百"), _han_value("二〇二四"), _han_value("一亿二千万")
+    (300.0, 2024.0, 120000000.0)
+    """
+    if len(signs) > 1 and all(sign in _HAN_DIGITS for sign in signs):
+        return float("".join(str(_HAN_DIGITS[sign]) for sign in signs))
+    total, section, digit = 0, 0, 0
+    for sign in signs:
+        if sign in _HAN_DIGITS:
+            digit = _HAN_DIGITS[sign]
+            continue
+        scale = _HAN_SCALES[sign]
+        if scale >= 10_000:
+            group = section + digit
+            total = (total + group) * scale if scale == 10**8 else total + (group or 1) * scale
+            section = 0
+        else:
+            section += (digit or 1) * scale
+        digit = 0
+    return float(total + section + digit)
