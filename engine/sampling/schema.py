@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -89,7 +89,9 @@ def compiled(schema: Any) -> str:
 
 def embedded(schema: Any) -> dict[str, Any]:
     """Write a sound schema as it may stand in a Lark grammar's `%json`: with the same rules."""
-    ready = _ready(schema, closes=not _intersects(schema))
+    opened: set[int] = set()
+    _open_intersecting(schema, schema, opened)
+    ready = _ready(schema, opened)
     whole = ready if isinstance(ready, dict) else {"allOf": [ready]}
     return {**whole, "x-guidance": COMPACT}
 
@@ -296,20 +298,24 @@ def _last_line(why: str) -> str:
 # What llguidance gets to see
 
 
-def _ready(schema: Any, *, closes: bool) -> Any:
-    """Leave out what binds nothing and llguidance would stumble over, and close objects."""
+def _ready(schema: Any, opened: Collection[int]) -> Any:
+    """Leave out what binds nothing and llguidance would stumble over, and close objects.
+
+    `opened` are the objects, by identity, that stay open.
+    """
     if not isinstance(schema, dict):
         return schema
     ready = {name: value for name, value in schema.items() if not _is_left_out(name)}
     for name in keywords.OF_NAMES:
         if isinstance(ready.get(name), dict):
             held = ready[name].items()
-            ready[name] = {key: _ready(child, closes=closes) for key, child in held}
+            ready[name] = {key: _ready(child, opened) for key, child in held}
     for name in (*keywords.OF_LISTS, *keywords.OF_ONE):
         if isinstance(ready.get(name), list):
-            ready[name] = [_ready(child, closes=closes) for child in ready[name]]
+            ready[name] = [_ready(child, opened) for child in ready[name]]
         elif name in keywords.OF_ONE and name in ready:
-            ready[name] = _ready(ready[name], closes=closes)
+            ready[name] = _ready(ready[name], opened)
+    closes = id(schema) not in opened
     if closes and "properties" in ready and not {"patternProperties", "enum", "const"} & set(ready):
         ready = {"type": "object", **ready}
         ready.setdefault("additionalProperties", False)
@@ -323,12 +329,33 @@ def _is_left_out(keyword: str) -> bool:
 _NOISE = keywords.NOTES - {"$schema", "$id", "id", "$anchor"}  # those decide what a `$ref` means
 
 
-def _intersects(schema: Any) -> bool:
-    """Tell whether objects are described in several places at once, so that none may be closed."""
+def _open_intersecting(schema: Any, root: Any, opened: set[int]) -> None:
+    """Collect the objects that are described in several places at once: none may be closed.
+
+    All below such a place is among them, and what it refers to: two descriptions of an object may
+    both speak of one property. Everything else can be closed.
+    """
     if not isinstance(schema, dict):
-        return False
+        return
+    if _intersects(schema):
+        _open_all(schema, root, opened)
+    for _, child in keywords.children(schema):
+        _open_intersecting(child, root, opened)
+
+
+def _open_all(schema: Any, root: Any, opened: set[int]) -> None:
+    if not isinstance(schema, dict) or id(schema) in opened:
+        return
+    opened.add(id(schema))
+    for _, child in keywords.children(schema):
+        _open_all(child, root, opened)
+    if "$ref" in schema:
+        _open_all(target(root, str(schema["$ref"])), root, opened)
+
+
+def _intersects(schema: Mapping[str, Any]) -> bool:
+    """Tell whether one object is described here and in what is applied here, or twice there."""
     applied = [name for name in ("allOf", "anyOf", "oneOf", "$ref") if name in schema]
     own = [name for name in ("properties", "required", "additionalProperties") if name in schema]
-    if len(applied) + bool(own) > 1 or "allOf" in schema:
-        return bool(applied)
-    return any(_intersects(child) for _, child in keywords.children(schema))
+    n_described = len(applied) + bool(own)
+    return bool(applied) and (n_described > 1 or len(schema.get("allOf") or ()) > 1)

@@ -309,7 +309,7 @@ class Binder:
         if not tooling.has_tools(step):
             return None
         self._own += tooling.faults(step, self._pipeline, self._base)
-        return tooling.spec_of(step, self._pipeline)
+        return tooling.spec_of(step, self._pipeline, self._base)
 
     def _kind(self, step: WrittenStep) -> type[Step[Any, Any]] | None:
         """Load the step's class."""

@@ -13,7 +13,9 @@ from typing import Any
 
 from paddock.pipelines.errors import Fault, known
 from paddock.pipelines.expressions import Path as Place
+from paddock.pipelines.servers import Server
 from paddock.pipelines.tree import Pipeline, Step
+from paddock.runner.ledger.outputs import sha256_of
 
 _CALLERS = ("tool", "agent", "chat")
 """Steps that name tools."""
@@ -24,18 +26,42 @@ def has_tools(step: Step) -> bool:
     return step.uses == "tool" or (step.uses in _CALLERS and bool(step.params.data.get("tools")))
 
 
-def spec_of(step: Step, pipeline: Pipeline) -> Any:
-    """Write down what of MCP servers and of packages decides a step's result; None: nothing."""
+def spec_of(step: Step, pipeline: Pipeline, base: Path) -> Any:
+    """Write down what of MCP servers and of packages decides a step's result; None: nothing.
+
+    A server's own files count as a function's do: those beside the pipeline that its command names.
+    """
     from paddock.steps.toolbox import naming
 
     found: dict[str, Any] = {}
     for one in naming.wanted(step.uses, step.params.data):
         named = naming.named(one.name, one.server, pipeline.servers)
         if named is not None and named.server is not None:
-            found[named.server] = pipeline.servers[named.server].texts.data
+            server = pipeline.servers[named.server]
+            found[named.server] = server.texts.data
+            if files := dict(_files_of(server, base)):
+                found[f"files of {named.server}"] = files
         elif named is not None and named.kind == "installed":
             found[f"tool {named.name}"] = naming.version_of(named.name)
     return found or None
+
+
+def _files_of(server: Server, base: Path) -> Iterator[tuple[str, str]]:
+    """Yield the files in the pipeline's folder that start a server, each with its digest."""
+    texts = server.texts.data
+    if not server.is_command:
+        return
+    words = [texts["command"], *texts.get("args", ())]
+    inside = base.resolve()
+    for word in words:
+        if not isinstance(word, str) or "{{" in word or not word or word.startswith("-"):
+            continue
+        try:
+            path = (base / texts.get("cwd", ".") / word).resolve()
+            if path.is_relative_to(inside) and path.is_file():
+                yield word, sha256_of(path)
+        except (OSError, ValueError, TypeError):
+            continue
 
 
 def faults(step: Step, pipeline: Pipeline, base: Path) -> Iterator[Fault]:

@@ -14,13 +14,14 @@ from typing import Any
 
 from paddock.pipelines import prompt_file, source
 from paddock.pipelines.errors import Fault, PipelineError
-from paddock.pipelines.prompt_file import Evaluator, PromptFile, literal
+from paddock.pipelines.prompt_file import Evaluator, PromptFile, StringEvaluator, literal
 from paddock.runner.binding.bind import check, plan_of
 
 from .subjects import TestFile, tested
 
 SIMILAR = 0.5
 """From which cosine on an answer is near the expected one; theirs passes from two stars of five."""
+_NAMES = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
 CASSETTES = "cassettes"
 """Where replies are recorded, beside the file."""
 QUALITIES: Mapping[str, str] = {
@@ -70,6 +71,7 @@ def _lacking(found: PromptFile, document: source.Document) -> Iterator[Fault]:
                 remedy = "Take letters, digits and `_` alone, in the messages as well."
                 yield Fault(what, remedy, document.key_mark(("testData", index, name)))
     for index, one in enumerate(found.evaluators):
+        yield from _lacking_in_string(found, index, one, document)
         if one.llm is not None and len({choice.choice for choice in one.llm.choices}) < 2:
             mark = document.mark(("evaluators", index, "llm", "choices"))
             what = "a judge that can only say one thing decides nothing."
@@ -79,6 +81,21 @@ def _lacking(found: PromptFile, document: source.Document) -> Iterator[Fault]:
             names = ", ".join(f"'github/{known}'" for known in ("similarity", *QUALITIES))
             mark = document.mark(("evaluators", index, "uses"))
             yield Fault(f"there is no evaluator '{one.uses}'.", f"Known: {names}.", mark)
+
+
+def _lacking_in_string(
+    found: PromptFile, index: int, one: Evaluator, document: source.Document
+) -> Iterator[Fault]:
+    """Say which names a string evaluator reads that some row of the data does not have."""
+    written = {} if one.string is None else one.string.model_dump(by_alias=True, exclude_none=True)
+    for key, text in written.items():
+        for name in dict.fromkeys(_NAMES.findall(text)):
+            rows = [n for n, row in enumerate(found.test_data, 1) if name not in row]
+            if rows:
+                what = f"`{key}` reads '{name}', which row {rows[0]} of `testData` does not have."
+                remedy = f"Add `{name}: …` to each row, or write the words themselves."
+                mark = document.mark(("evaluators", index, "string", key))
+                yield Fault(what, remedy, mark)
 
 
 def _pipeline(found: PromptFile, file: Path) -> dict[str, Any]:
@@ -131,7 +148,7 @@ def _literal(value: Any) -> Any:
 
 def _claims(one: Evaluator, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if one.string is not None:
-        told = one.string
+        told = one.string.model_copy(update=_with_row(one.string, row))
         if told.equals:
             yield {"equals": _literal(told.equals)}
         if told.contains:
@@ -154,6 +171,15 @@ def _claims(one: Evaluator, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"judge": _literal(_quality(one.uses, row))}
 
 
+def _with_row(told: StringEvaluator, row: Mapping[str, Any]) -> dict[str, str]:
+    """Return an evaluator's texts with a row's values in them."""
+    return {
+        name: _NAMES.sub(lambda found: _text(row.get(found[1], "")), text)
+        for name, text in told.model_dump().items()
+        if isinstance(text, str)
+    }
+
+
 def _quality(uses: str, row: Mapping[str, Any]) -> str:
     words = QUALITIES[uses.removeprefix("github/")]
     given = {"input": row.get("input", ""), "context": row.get("context", row.get("input", ""))}
@@ -162,7 +188,7 @@ def _quality(uses: str, row: Mapping[str, Any]) -> str:
 
 def _filled(prompt: str, row: Mapping[str, Any]) -> str:
     """Put a row's values into a judge's prompt; the answer comes in when there is one."""
-    parts = re.split(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}", prompt)
+    parts = _NAMES.split(prompt)
     made = [_literal(parts[0])]
     for name, text in zip(parts[1::2], parts[2::2], strict=True):
         value = "{{ text }}" if name == "completion" else _literal(_text(row.get(name, "")))

@@ -114,6 +114,31 @@ def test_objects_that_name_their_properties_are_closed_unless_others_describe_th
     assert [option["additionalProperties"] for option in both["anyOf"]] == [False, False]
 
 
+def test_an_object_is_closed_though_another_is_described_in_several_places() -> None:
+    def grammar(schema: Any) -> Any:
+        return json.loads(compiled(schema))["grammars"][0]["json_schema"]
+
+    named = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+    more = {"type": "object", "properties": {"b": {"type": "string"}}}
+    schema = {
+        "type": "object",
+        "properties": {
+            "plain": named,
+            "wrapped": {"allOf": [{"$ref": "#/$defs/alone"}], "description": "As Pydantic does."},
+            "both": {"allOf": [{"$ref": "#/$defs/one"}, more]},
+        },
+        "$defs": {"alone": named, "one": {**named, "properties": {"a": named}}},
+    }
+    made = grammar(json.loads(json.dumps(schema)))
+    assert made["additionalProperties"] is False
+    assert made["properties"]["plain"]["additionalProperties"] is False
+    assert made["$defs"]["alone"]["additionalProperties"] is False
+    assert "additionalProperties" not in made["$defs"]["one"], "what else describes it may add"
+    assert "additionalProperties" not in made["$defs"]["one"]["properties"]["a"]
+    assert "additionalProperties" not in made["properties"]["both"]["allOf"][1]
+    assert check(made) == ()
+
+
 def test_the_heft_counts_what_is_asked_for_repeatedly() -> None:
     assert heft({"type": "string", "minLength": 500}) > 500
     assert heft({"type": "array", "minItems": 100, "items": {"type": "string"}}) > 1_000

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.binding.bind import check, plan_of
+from paddock.runner.binding.bind import check, checked, plan_of
 
 SERVERS = "mcpServers: {files: {command: npx}, web: {url: http://x/mcp}}\n"
 
@@ -87,3 +87,23 @@ def test_without_servers_one_is_told_how_to_name_them(tmp_path: Path) -> None:
     assert faults(tmp_path, "tool, with: {name: x, server: web}", servers="") == [
         "there is no MCP server 'web'. Name it under `mcpServers`."
     ]
+
+
+def test_a_servers_own_file_beside_the_pipeline_counts_as_a_functions_does(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(
+        "mcpServers: {own: {command: '{{ python }}', args: [server.py, --quiet]}}\n"
+        "steps: [{id: a, uses: tool, with: {name: add, server: own}}]\n"
+    )
+
+    def spec() -> str:
+        (step,) = checked(plan_of(tmp_path / "p.yaml")).nodes
+        return step.spec
+
+    before = spec()
+    (tmp_path / "server.py").write_text("print(1)")
+    there = spec()
+    (tmp_path / "server.py").write_text("print(2)")
+    edited = spec()
+    (tmp_path / "README.md").write_text("Another file.")
+    assert len({before, there, edited}) == 3
+    assert spec() == edited

@@ -142,3 +142,23 @@ evaluators: [{name: near, uses: github/similarity}]
 """)
     suite = tried(file, pool=FakePool(answer=lambda request: '{"a": [1, true]}'))
     assert [case.word for case in suite.cases] == ["passed"]
+
+
+def test_a_string_evaluator_reads_the_row_of_its_test(tmp_path: Path) -> None:
+    file = tmp_path / "s.prompt.yml"
+    file.write_text("""\
+messages: [{role: user, content: "Sum up {{input}}"}]
+testData: [{input: bees, expected: "Bees {hum}."}, {input: a ferry, expected: A ferry.}]
+evaluators:
+  - {name: is, string: {equals: "{{expected}}"}}
+  - {name: has, string: {contains: "{{ input }}", endsWith: "{{expected}}"}}
+""")
+    suite = tried(file, pool=FakePool(answer=lambda request: "Bees {hum}."))
+    assert [case.word for case in suite.cases] == ["passed", "failed"]
+    assert '`contains(text, "a ferry")`' in problems(suite.cases[1])[1]
+    file.write_text(file.read_text().replace("{{ input }}", "{{ inputs }}"))
+    with pytest.raises(PipelineError) as caught:
+        verb.read(file)
+    assert [fault.message for fault in caught.value.faults] == [
+        "`contains` reads 'inputs', which row 1 of `testData` does not have."
+    ]
