@@ -15,7 +15,7 @@ from jinja2.parser import Parser
 from jinja2.runtime import Undefined
 
 from .meter import Refused
-from .references import Reference, chain_of, references, refusals
+from .references import Reference, chain_of, element_reads, references, refusals
 from .sandbox import NotThere, count_turns, environment
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -48,6 +48,8 @@ class Compiled:
     tree: nodes.Template
     references: frozenset[Reference]
     is_expression: bool
+    elements: frozenset[Reference] = frozenset()
+    """What it reads of the items of lists (see `element_reads`)."""
     chain: Reference | None = None
     """The path, where the expression is nothing but one."""
 
@@ -165,10 +167,13 @@ def _finish(source: str, found: nodes.Expr | nodes.Template, *, is_bare: bool) -
     for message, remedy, line in refusals(tree):
         shown = _shown(source, line)
         raise ExpressionError(f"'{shown}' is refused: {message}", remedy, line=line)
-    read = references(tree if lone is None else lone)
+    whole = tree if lone is None else lone
+    read = references(whole)
+    # Only the results of blocks have fields that are known before a run; most texts read none.
+    elements = element_reads(whole) if "results" in source else frozenset[Reference]()
     chain = chain_of(lone) if lone is not None else None
     count_turns(tree)
-    return Compiled(source, tree, read, lone is not None, chain)
+    return Compiled(source, tree, read, lone is not None, elements, chain)
 
 
 def _lone(source: str, found: nodes.Node) -> nodes.Expr | None:

@@ -45,6 +45,11 @@ class Expression:
         return self._compiled.references
 
     @property
+    def reads(self) -> frozenset[Reference]:
+        """The paths that it reads, and what it reads of the items of lists there."""
+        return self._compiled.references | self._compiled.elements
+
+    @property
     def tree(self) -> nodes.Template:
         """Its parsed form, for those who look into it; never to be changed."""
         return self._compiled.tree
@@ -100,6 +105,10 @@ class Value:
     def places(self) -> Mapping[Path, frozenset[Reference]]:
         """Tell which path within the value reads what."""
         return {path: made.references for path, made in self._places.items()}
+
+    def reads(self) -> Mapping[Path, frozenset[Reference]]:
+        """Tell the same, with what is read of the items of lists."""
+        return {path: made.references | made.elements for path, made in self._places.items()}
 
     def template(self, name: str) -> Template:
         """Give the text under a key as a template, without compiling it again.
@@ -201,6 +210,11 @@ class Template:
     def references(self) -> frozenset[Reference]:
         """The paths that it reads."""
         return self._compiled.references
+
+    @property
+    def reads(self) -> frozenset[Reference]:
+        """The paths that it reads, and what it reads of the items of lists there."""
+        return self._compiled.references | self._compiled.elements
 
     def bound(self, scope: Mapping[str, Any]) -> Template:
         """Give the same template over this scope."""

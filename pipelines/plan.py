@@ -242,19 +242,19 @@ class Graph:
 def _uses_of(node: Node, names: frozenset[str], own: frozenset[str]) -> Iterator[Use]:
     """Give what a node's own keys read, `own` names under `with` and `if`; bodies give theirs."""
     if node.if_ is not None:
-        yield from _reads(node.if_.references, (*node.at, "if"), own)
+        yield from _reads(node.if_.reads, (*node.at, "if"), own)
     if isinstance(node, Block):
-        yield from _reads(node.over.references, (*node.at, "for_each"), names)
+        yield from _reads(node.over.reads, (*node.at, "for_each"), names)
         for name, one in (("where", node.where), ("key", node.key)):
             if one is not None:
-                yield from _reads(one.references, (*node.at, name), names | {node.var})
+                yield from _reads(one.reads, (*node.at, name), names | {node.var})
         return
-    for path, references in node.params.places().items():
+    for path, references in node.params.reads().items():
         at = (*node.at, "with", *path)
         yield from _reads(references, at, own, is_open=len(path) == 1)
     for name, template in node.files.items():
         at = (*node.at, "with", name, "file")
-        yield from _reads(template.references, at, own, is_open=True)
+        yield from _reads(template.reads, at, own, is_open=True)
     if node.returns is not None:
         for use in _uses(node.returns, (*node.at, "returns"), names):
             if use.reference[:2] != ("steps", node.id):
@@ -265,7 +265,7 @@ def _uses_of(node: Node, names: frozenset[str], own: frozenset[str]) -> Iterator
 
 
 def _uses(value: Value, at: Path, names: frozenset[str]) -> Iterator[Use]:
-    for path, references in value.places().items():
+    for path, references in value.reads().items():
         yield from _reads(references, (*at, *path), names)
 
 

@@ -70,6 +70,71 @@ def chain_of(node: nodes.Node) -> Reference | None:
     return (node.name, *reversed(parts)) if node.ctx == "load" else None
 
 
+ELEMENT = "[]"
+"""Stands in a path for the items of a list: ("steps", "each", "results", "[]", "kind")."""
+_WITH_ATTRIBUTE = ("map", "sort", "sum", "min", "max", "unique", "join", "groupby")
+_FIRST_IS_ATTRIBUTE = ("groupby", "selectattr", "rejectattr")
+
+
+def element_reads(tree: nodes.Template | nodes.Expr) -> frozenset[Reference]:
+    """List what is read of the items of lists that steps give: by number, filter or loop."""
+    return frozenset(path for path in _element_reads(tree) if path[0] == "steps")
+
+
+def _element_reads(tree: nodes.Template | nodes.Expr) -> Iterator[Reference]:
+    for read in [tree, *tree.find_all((nodes.Getattr, nodes.Getitem))]:
+        if isinstance(read, nodes.Getattr | nodes.Getitem):
+            path, name = _list_of(read.node), _name_read(read)
+            if path is not None and name is not None and name not in _METHODS:
+                yield (*path, ELEMENT, name)
+    for filter_ in [tree, *tree.find_all(nodes.Filter)]:
+        if isinstance(filter_, nodes.Filter) and filter_.node is not None:
+            path, name = chain_of(filter_.node), _attribute_of(filter_)
+            if path is not None and name:
+                yield (*path, ELEMENT, name.split(".")[0])
+    for loop in tree.find_all(nodes.For):
+        path = chain_of(loop.iter)
+        if path is not None and isinstance(loop.target, nodes.Name):
+            yield from ((*path, ELEMENT, name) for name in _read_in(loop, loop.target.name))
+
+
+def _list_of(node: nodes.Node) -> Reference | None:
+    """Return the path of the list of which a node is one item: `a.b[0]`, `a.b | first`."""
+    if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
+        return chain_of(node.node) if type(node.arg.value) is int else None
+    if isinstance(node, nodes.Filter) and node.name in ("first", "last") and node.node is not None:
+        return chain_of(node.node)
+    return None
+
+
+def _name_read(node: nodes.Getattr | nodes.Getitem) -> str | None:
+    if isinstance(node, nodes.Getattr):
+        return node.attr
+    is_text = isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str)
+    return node.arg.value if is_text and isinstance(node.arg, nodes.Const) else None
+
+
+def _attribute_of(node: nodes.Filter) -> str | None:
+    given = [one.value for one in node.kwargs if one.key == "attribute"]
+    given += node.args[:1] if node.name in _FIRST_IS_ATTRIBUTE else []
+    if node.name not in (*_WITH_ATTRIBUTE, *_FIRST_IS_ATTRIBUTE) or not given:
+        return None
+    first = given[0]
+    is_text = isinstance(first, nodes.Const) and isinstance(first.value, str)
+    return first.value if is_text and isinstance(first, nodes.Const) else None
+
+
+def _read_in(loop: nodes.For, var: str) -> Iterator[str]:
+    """Yield the fields of a loop's variable that its body reads; none if the body sets its name."""
+    body = nodes.Template(loop.body, lineno=loop.lineno)
+    if any(name.name == var and name.ctx != "load" for name in body.find_all(nodes.Name)):
+        return
+    for read in body.find_all(nodes.Getattr):
+        is_of_var = isinstance(read.node, nodes.Name) and read.node.name == var
+        if is_of_var and read.attr not in _METHODS:
+            yield read.attr
+
+
 def refusals(tree: nodes.Template) -> Iterator[tuple[str, str, int]]:
     """Tell what the template may not contain: sentence, remedy and line of each."""
     sandbox = environment()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from paddock.pipelines.errors import Fault, PipelineError, known
 from paddock.pipelines.expressions import Reference
 from paddock.pipelines.keys import OnError
 from paddock.pipelines.plan import BASE, LOOP, Plan
+from paddock.pipelines.references import ELEMENT
+from paddock.pipelines.sandbox import METHODS
 from paddock.pipelines.shape import Retry as RetryKeys
 from paddock.pipelines.shape import Timeout as TimeoutKeys
 from paddock.pipelines.tree import Block, Node, Pipeline
@@ -47,6 +50,7 @@ __all__ = [
     "plan_of",
 ]
 
+_RESULTS = re.compile(r"steps\.([a-z][a-z0-9_]*)\.results")
 BLOCK_OUTPUTS = ("results", "counts", "changed", "failed")
 
 
@@ -156,6 +160,10 @@ class Binder:
         self._outputs: dict[str, tuple[str, ...] | None] = {}
         self._answers: dict[str, tuple[str, ...] | None] = {}
         """The fields of each step's answer, where its schema tells them."""
+        self._items: dict[str, tuple[str, ...] | None] = {}
+        """The fields of each block's results, where they are written down."""
+        self._over_results: list[tuple[tuple[str | int, ...], str, str]] = []
+        """Blocks that go over another one's results: their places, variables, and that other."""
         self._params: dict[tuple[str | int, ...], Parameters] = {}
         self._own: list[Fault] = []
         self._said: set[tuple[tuple[str | int, ...], str]] = set()
@@ -284,6 +292,10 @@ class Binder:
         defaults = self._pipeline.defaults
         self._outputs[block.id] = BLOCK_OUTPUTS
         body = tuple(self._nodes(block.body, names | {block.var} | LOOP, controls))
+        self._items[block.id] = self._fields_of(block)
+        over = _RESULTS.fullmatch(block.over.source.strip())
+        if over is not None:
+            self._over_results.append((block.at, block.var, over[1]))
         inside = frozenset(reads.all_references(block))
         return BoundBlock(
             id=block.id,
@@ -303,6 +315,14 @@ class Binder:
             loop_attributes=reads.loop_attributes(block),
             spec=reads.block_spec(block),
         )
+
+    def _fields_of(self, block: Block) -> tuple[str, ...] | None:
+        """Name the fields of what a block gives for each item; None where only a run shows it."""
+        if block.returns is None:
+            last = block.body[-1].id if block.body else ""
+            return self._outputs.get(last)
+        written = block.returns.data
+        return tuple(written) if isinstance(written, dict) else None
 
     def _servers_of(self, step: WrittenStep) -> Any:
         """Check the tools that a step names; gives what of the MCP servers decides its result."""
@@ -344,12 +364,16 @@ class Binder:
                 self._check_output(use.at, reference)
             elif reference[0] == "loop" and "loop" in use.names:
                 self._check_loop(use.at, reference)
+            elif len(reference) > 1 and (over := self._goes_over(use.at, reference[0])) is not None:
+                self._check_item(use.at, over, reference[1])
             elif use.is_open and reference[0] not in use.names and "with" in use.at:
                 self._check_name(use.at, reference[0], use.names)
 
     def _check_output(self, at: tuple[str | int, ...], reference: Reference) -> None:
         if len(reference) < 3 or reference[2] == "skipped":
             return
+        if reference[2:4] == ("results", ELEMENT):
+            self._check_item(at, reference[1], reference[4])
         outputs = self._outputs.get(reference[1])
         if outputs is not None and reference[2] not in outputs:
             what = f"step '{reference[1]}' has no output '{reference[2]}'"
@@ -358,6 +382,17 @@ class Binder:
         if answer is not None and len(reference) > 3 and reference[3] not in answer:
             what = f"the answer of step '{reference[1]}' has no field '{reference[3]}'"
             self._fault(at, what, known(reference[3], answer))
+
+    def _goes_over(self, at: tuple[str | int, ...], name: str) -> str | None:
+        """Return the block whose results a loop variable stands for, at a place of the file."""
+        over = ((place, block) for place, var, block in self._over_results if var == name)
+        return next((block for place, block in over if at[: len(place)] == place), None)
+
+    def _check_item(self, at: tuple[str | int, ...], block: str, field: str) -> None:
+        fields = self._items.get(block)
+        if fields is not None and field not in (*fields, *METHODS[dict]):
+            what = f"the results of '{block}' have no field '{field}'"
+            self._fault(at, what, known(field, fields))
 
     def _check_loop(self, at: tuple[str | int, ...], reference: Reference) -> None:
         if len(reference) > 1 and reference[1] not in reads.LOOP_ATTRIBUTES:

@@ -404,3 +404,50 @@ steps: [{uses: prompt, with: {template: x}}]
     assert made.priority == "interactive"
     plain = bound("steps: [{uses: prompt, with: {template: x}}]", tmp_path)
     assert (plain.budget, plain.priority) == (Budget(), "batch")
+
+
+RESULTS = """\
+steps:
+  - id: each
+    for_each: n in [1, 2]
+    do: [{id: said, uses: prompt, with: {template: "{{ n }}"}}]
+    RETURNS
+  - id: more
+    for_each: one in steps.each.results
+    do: [{uses: prompt, with: {template: "{{ one.FIELD }}"}}]
+  - id: page
+    uses: prompt
+    with:
+      template: |
+        {% for r in steps.each.results %}{{ r.FIELD }}{{ loop.index }}
+        {%- for s in r.FIELD %}{{ s.more }}{% endfor %}{% endfor %}
+        {{ steps.each.results[0].FIELD }} {{ (steps.each.results | last)['FIELD'] }}
+returns: {all: "steps.each.results | map(attribute='FIELD') | list", n: steps.each.results | length}
+"""
+
+
+@pytest.mark.parametrize(
+    ("returns", "field", "n_faults"),
+    [
+        ("returns: {kind: n, text: steps.said.text}", "kind", 0),
+        ("returns: {kind: n, text: steps.said.text}", "kinnd", 3),
+        ("", "text", 0),
+        ("", "texts", 3),
+        ("returns: n", "real", 0),
+    ],
+)
+def test_what_is_read_of_a_blocks_results_is_checked(
+    tmp_path: Path, returns: str, field: str, n_faults: int
+) -> None:
+    text = RESULTS.replace("RETURNS", returns or "on_error: fail").replace("FIELD", field)
+    (tmp_path / "p.yaml").write_text(text)
+    try:
+        check(plan_of(tmp_path / "p.yaml"))
+    except PipelineError as error:
+        told = [f"{one.message} {one.remedy}" for one in error.faults]
+        known = "Known: 'kind', 'text'." if returns else "Known: 'text'."
+        near = " Did you mean 'kind'?" if returns else " Did you mean 'text'?"
+        assert set(told) == {f"the results of 'each' have no field '{field}'. {known}{near}"}
+        assert len(told) == n_faults
+    else:
+        assert n_faults == 0
