@@ -64,9 +64,12 @@ def test_outputs_that_were_removed_are_told(tmp_path: Path) -> None:
     world.run()
     for number in range(2):
         (tmp_path / f"inbox/{number}.txt").unlink()
-    assert said(world, world.run())[0] == "2 deleted"
-    assert said(world, world.run(prune=True)) == ("2 outputs removed", "2 outputs removed")
-    assert said(world, world.run(prune=True)) == ("nothing to do", "nothing to do")
+    assert said(world, world.run(yes=True))[0] == "2 deleted"
+    assert said(world, world.run(prune=True, yes=True)) == (
+        "2 outputs removed",
+        "2 outputs removed",
+    )
+    assert said(world, world.run(prune=True, yes=True)) == ("nothing to do", "nothing to do")
 
 
 def test_a_run_that_failed_or_was_stopped_is_not_said_to_have_had_nothing_to_do() -> None:

@@ -43,6 +43,8 @@ calls = os.open(folder / "calls", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 def answer(request):
     text = request.messages[-1].content
     os.write(calls, (" ".join(text.split()[:4]) + "\\n").encode())
+    if options.get("dies") and options["dies"] in text:
+        os.kill(os.getpid(), 9)
     if options.get("fails") and options["fails"] in text:
         raise WorkerLost("m", "it was lost")
     return echo(request)
@@ -210,6 +212,25 @@ def test_what_failed_on_one_machine_is_quarantined_for_all(machines: Machines) -
     assert reports[0]["counts"] == reports[1]["counts"]
     errors = [[i["error"] for i in r["items"] if i["key"] == "7.txt"] for r in reports]
     assert errors[0] == errors[1] and errors[0]
+
+
+def test_a_document_that_kills_every_machine_is_quarantined_and_the_others_are_done(
+    machines: Machines,
+) -> None:
+    options: dict[str, Any] = {"delay_s": 0.02, "dead_after_s": 1.5, "dies": "Document 7,"}
+    (machines.world.folder / "go").touch()
+    for _ in range(3):
+        doomed = machines.start(**options)
+        doomed.communicate(timeout=WAIT_S)
+        assert doomed.returncode == -signal.SIGKILL
+        machines.running.remove(doomed)
+    report = machines.report(machines.start(**options))
+    assert report["status"] == "quarantined"
+    bad = [item for item in report["items"] if item["state"] == "quarantined"]
+    assert [item["key"] for item in bad] == ["7.txt"]
+    assert bad[0]["error"].startswith("the run's process died 3 times while it worked on this")
+    assert len(outputs(machines.world)) == N_DOCUMENTS  # and the digest
+    assert Counter(machines.calls())["Sum up: Document 7,"] == 3
 
 
 def test_a_machine_that_is_stopped_lets_its_items_go_at_once(machines: Machines) -> None:
