@@ -247,6 +247,7 @@ def test_a_machine_that_is_stopped_lets_its_items_go_at_once(machines: Machines)
 def test_a_machine_that_slept_writes_nothing_of_what_another_has_taken_over(
     machines: Machines, tmp_path: Path
 ) -> None:
+    machines.world.edit("{id: sum, uses: chat,", "{id: sum, uses: chat, cache: off,")
     sleeper = machines.start(delay_s=1.5, dead_after_s=2.0)
     machines.go(sleeper)
     machines.until(lambda: len(machines.calls()) > 3)
