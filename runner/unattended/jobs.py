@@ -44,7 +44,7 @@ class Job:
 
     @property
     def attempt(self) -> int:
-        """The how-manieth start this is."""
+        """Which start this is since the run last got on, the first being 1."""
         return int(self.tracked.parameters.get("attempt") or 1)
 
     def as_json(self) -> dict[str, Any]:
