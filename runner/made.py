@@ -40,7 +40,7 @@ class CallMade:
             kind,
             is_known,
             round(began, 3),
-            round(time.time() - began, 4),
+            round(max(0.0, time.time() - began), 4),  # the clock may have been set meanwhile
             usage.prompt_tokens,
             usage.prompt_reused_tokens,
             usage.completion_tokens,
@@ -61,10 +61,11 @@ class StepMade:
     calls: list[CallMade] = field(default_factory=list)
     state: Literal["done", "skipped", "failed"] = "done"
     """Known while the run goes on; afterwards the item's entry tells how that ended."""
+    _since: float = field(default_factory=time.monotonic, repr=False, compare=False)
 
     def end(self) -> None:
-        """Note how long it took."""
-        self.seconds = time.time() - self.began
+        """Note how long it took, by a clock that nobody sets."""
+        self.seconds = time.monotonic() - self._since
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -25,6 +26,8 @@ from .endings import Done, Ending, GoOn, Stopped, follow
 from .executor import End, Executor, Running, is_elsewhere
 from .jobs import Job, Post, at_once, brought_to_end, by_force, is_superseded, tell_end
 from .tracked import AGAIN, HELD, MOST_READ, Board, Gone, Tracked, TrackedError
+
+ABANDON_S = 0.3  # a commit takes some milliseconds
 
 log = logging.getLogger("paddock.up")
 
@@ -404,6 +407,9 @@ class Office:
                     act(job.running)
 
     def abandon(self) -> None:
-        """End every process by force, at once."""
+        """End every process by force, after a moment to note that no item is the reason."""
+        for job in self.jobs.values():
+            at_once(job.running)
+        time.sleep(ABANDON_S if self.jobs else 0)
         for job in self.jobs.values():
             by_force(job.running)

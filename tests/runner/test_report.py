@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from paddock.runner import run
 from paddock.runner.commands.history_text import done
 from paddock.runner.history.past import history
 from paddock.runner.history.places import places
+from paddock.runner.made import StepMade
 from paddock.runner.report import Report
 from paddock.runner.shown import last_state
 from tests.fakes.pool import FakePool
@@ -77,3 +81,12 @@ def test_a_run_that_failed_or_was_stopped_is_not_said_to_have_had_nothing_to_do(
         report = Report("r", "p", status, {})
         assert report.done_in_words() == ""
         assert last_state(report).message == status
+
+
+def test_a_step_takes_no_negative_time_when_the_clock_is_set_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = StepMade("a", "chat", 1, None)
+    monkeypatch.setattr(time, "time", lambda: made.began - 3600.0)
+    made.end()
+    assert made.seconds >= 0

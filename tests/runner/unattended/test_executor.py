@@ -9,8 +9,9 @@ import sys
 import time
 
 import psutil
+import pytest
 
-from paddock.runner.unattended.executor import Running
+from paddock.runner.unattended.executor import Running, is_alive, mark_of
 
 STARTS = """
 import subprocess, time
@@ -44,3 +45,17 @@ def is_there(process: psutil.Process) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells it so")
+def test_a_process_is_known_again_after_the_machines_clock_was_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            mark = mark_of(process.pid)
+            monkeypatch.setattr(psutil.Process, "create_time", lambda self: 1.0)
+            assert is_alive(mark)
+        finally:
+            process.kill()
+    assert not is_alive(mark)
