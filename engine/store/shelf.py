@@ -45,7 +45,7 @@ class Shelf:
         """Give every name and its file; what cannot be a name is none."""
         seen: set[str] = set()
         for folder in (self._newer, self._folder):
-            for path in folder.glob("*/*/*/*"):
+            for path in _below(folder, 4):
                 name = _name(path)
                 if name is not None and name.key not in seen and path.is_file():
                     seen.add(name.key)
@@ -128,7 +128,7 @@ class Shelf:
             StoreReadOnly: it cannot be.
         """
         for folder in (self._newer, self._folder):
-            for path in list(folder.glob("*/*/*/*")):
+            for path in list(_below(folder, 4)):
                 there = _name(path)
                 if there is not None and there.key == name.key:
                     with writing(self._root):
@@ -180,6 +180,22 @@ def _named(raw: bytes) -> set[str]:
 
 def _digest(raw: bytes) -> str:
     return f"sha256:{hashlib.sha256(raw).hexdigest()}"
+
+
+def _below(folder: Path, depth: int) -> Iterator[Path]:
+    """Yield what lies so many levels below a folder.
+
+    Not `glob`: in Python 3.11 it raises where a folder goes meanwhile, as when a model is deleted.
+    """
+    try:
+        held = list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return
+    for path in held:
+        if depth == 1:
+            yield path
+        else:
+            yield from _below(path, depth - 1)
 
 
 def _drop_empty(folder: Path, top: Path) -> None:

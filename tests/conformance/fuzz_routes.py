@@ -33,7 +33,8 @@ from tests.live import CHAT, VECTORS, Live, live_service
 
 ANSWER_S = 90.0
 OLLAMAS_500 = re.compile(
-    r'option \\?".+" must be of |invalid format: |template|unknown type|cannot be reached: '
+    r'option \\?".+" must be of |invalid format: |template|unknown type|cannot be reached: |'
+    r"trusted hosts "
 )
 INSIDE = re.compile(r"Traceback|panicked|panic:|backtrace|internal server error|\.rs:")
 ROUTES_OF_UP = (("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/status"), ("POST", "/digest"),

@@ -47,6 +47,16 @@ def shorts(store: Store) -> list[str]:
     return [name.short for name in store.names()]
 
 
+def test_names_are_listed_though_a_model_goes_meanwhile(store: Store) -> None:
+    both = {"one:9/x/made", "two:9/x/made"}
+    for name in both:
+        put(store, name, b"{}", b"model")
+    listed = store._shelf.all()
+    first = next(listed)[0].short.removesuffix(":latest")
+    store.delete(parse_name(*(both - {first})))
+    assert list(listed) == []
+
+
 def test_an_empty_folder_and_none_at_all_are_an_empty_store(store: Store) -> None:
     assert store.names() == []
     assert store.manifest(parse_name("a")) is None
