@@ -10,6 +10,7 @@ import hashlib
 import os
 import random
 import time
+import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,9 @@ NAMES = (
     "{n}", "{n} with spaces", "-{n}", "été {n}", "{n} 日本", "{n}'s \"own\"", "{n} {{ braces }}",
     "{n}%20&#x;", "deep/er/{n}", "{n}" + "x" * 150,
 )  # fmt: skip
+POISON = "-poison"
+"""In a name: the process that works on it dies. `mark.py` knows it too."""
+LONG_S = 3.5  # three times what the watches wait for a file to settle
 WORDS = ("ferry", "noon", "nobody", "pier", "knows", "whether", "it", "will", "come", "back")
 
 
@@ -54,6 +58,12 @@ class Arrivals:
         self._random = random.Random(seed)
         self._n = 0
         self.by_way: dict[str, int] = {}
+
+    async def bad(self, way: Way, folder: Folder) -> None:
+        """Let one of the worst arrive."""
+        await folder.is_there.wait()
+        await way(self, folder)
+        self.by_way[way.__name__] = self.by_way.get(way.__name__, 0) + 1
 
     async def one(self) -> None:
         """Let one file arrive, or change, or go."""
@@ -112,9 +122,7 @@ async def in_pieces(all_: Arrivals, folder: Folder) -> None:
     with _room(folder.root / name).open("wb", buffering=0) as file:
         for start in range(0, len(content), 1 + len(content) // 4):
             file.write(content[start : start + 1 + len(content) // 4])
-            # A hot folder takes what looks settled, and a writer that goes on writes to what was
-            # taken: there it must be quick.
-            await all_.pause(0.2 if folder.is_taken else 1.5)
+            await all_.pause(1.5)
     folder.settled(name, content)
 
 
@@ -124,6 +132,7 @@ async def by_part_name(all_: Arrivals, folder: Folder) -> None:
     part = _room(folder.root / f"{name}.part")
     part.write_bytes(content[:20])
     await all_.pause(1.0)
+    await folder.is_there.wait()
     part.write_bytes(content)
     part.replace(folder.root / name)
     folder.settled(name, content)
@@ -158,6 +167,72 @@ async def broken(all_: Arrivals, folder: Folder) -> None:
     folder.settled(name, content, is_broken=True)
 
 
+async def kept_open(all_: Arrivals, folder: Folder) -> None:
+    """Write the beginning, and the end when it looks settled: the file stays open for so long."""
+    name, content = all_.name(), all_.content(folder)
+    with _room(folder.root / name).open("wb", buffering=0) as file:
+        file.write(content[:10])
+        await asyncio.sleep(LONG_S)
+        file.write(content[10:])
+    folder.settled(name, content)
+
+
+async def late(all_: Arrivals, folder: Folder) -> None:
+    """Add the end to a document that a hot folder has taken already, and a run may have read."""
+    name, content = all_.name(), all_.content(folder)
+    file = _room(folder.root / name)
+    file.write_bytes(content[:10])
+    if folder.is_taken:  # elsewhere others could pick it before it is whole
+        folder.settled(name, content[:10])
+    claimed = folder.root / "processing" / name
+    for _ in range(400):
+        await asyncio.sleep(0.05)
+        try:
+            end = (claimed if folder.is_taken else file).open("r+b", buffering=0)
+        except FileNotFoundError:
+            continue
+        with end:
+            if folder.is_taken and not claimed.exists():  # it is done: that is too late
+                return
+            end.seek(0, os.SEEK_END)
+            await all_.pause(1.0)
+            end.write(content[10:])
+        folder.settled(name, content)
+        return
+
+
+async def poison(all_: Arrivals, folder: Folder) -> None:
+    """Bring what kills the process of the run that works on it."""
+    name, content = all_.name(f"{POISON}.txt"), all_.content(folder)
+    _room(folder.root / name).write_bytes(content)
+    folder.settled(name, content, is_broken=True)
+
+
+async def bomb(all_: Arrivals, folder: Folder) -> None:
+    """Bring a small PDF whose one page is 300 MB when it is read."""
+    name, content = all_.name(".pdf"), inflating_pdf(all_._n)
+    _room(folder.root / name).write_bytes(content)
+    folder.settled(name, content, is_broken=True)
+
+
+def inflating_pdf(mark: int) -> bytes:
+    """Return a PDF that is larger in memory by a thousand times."""
+    packer = zlib.compressobj(9)
+    shown = b"(A ferry at noon.) Tj " * 5000
+    pieces = [packer.compress(b"BT /F1 12 Tf "), *(packer.compress(shown) for _ in range(2800))]
+    stream = b"".join([*pieces, packer.compress(b"ET"), packer.flush()])
+    objects = (
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R "
+        b"/Resources << /Font << /F1 5 0 R >> >> >>",
+        b"<< /Filter /FlateDecode /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream),
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    )
+    body = b"".join(b"%d 0 obj\n%s\nendobj\n" % (n, one) for n, one in enumerate(objects, 1))
+    return b"%%PDF-1.4\n%%%d\n%s" % (mark, body) + b"trailer << /Root 1 0 R /Size 6 >>\n%%EOF\n"
+
+
 async def rewritten(all_: Arrivals, folder: Folder) -> None:
     """Write another version into a file that may be under way."""
     name = all_.pick(folder)
@@ -179,6 +254,9 @@ async def appended(all_: Arrivals, folder: Folder) -> None:
             end.write(all_.content(folder))
         folder.settled(name, file.read_bytes())
         await all_.pause(0.6)
+        await folder.is_there.wait()
+        if name not in folder.known:  # another hand has taken it away meanwhile
+            return
 
 
 async def touched(all_: Arrivals, folder: Folder) -> None:
@@ -236,7 +314,9 @@ async def litter(all_: Arrivals, folder: Folder) -> None:
         place.symlink_to("nowhere")
 
 
-GENTLE: tuple[Way, ...] = (at_once, in_pieces, by_part_name, moved_in, with_an_old_time, broken)
+GENTLE: tuple[Way, ...] = (
+    at_once, in_pieces, by_part_name, moved_in, with_an_old_time, broken, kept_open, late,
+)  # fmt: skip
 ROUGH: tuple[Way, ...] = (
     rewritten, appended, touched, deleted, moved_within, a_folder_of_them, litter,
 )  # fmt: skip

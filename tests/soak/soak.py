@@ -1,5 +1,8 @@
 """Twenty bad minutes: files arrive, processes are killed, models are swapped, under `paddock up`.
 
+Documents kill the runs that work on them or fill their memory, a share comes and goes, programs
+write into what is taken already, and webhooks are called many at a time.
+
 python tests/soak/soak.py [--minutes 20] [--seed 1] [--keep]
 
 Prints one table; status 0 if nothing was lost and nothing done twice.
@@ -10,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import random
 import shutil
 import sys
@@ -20,15 +24,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
+
 HOUSE = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(HOUSE))
 
-from tests.soak.arrivals import Arrivals  # noqa: E402
-from tests.soak.judge import Verdict, table, verdict  # noqa: E402
+from tests.soak.arrivals import Arrivals, bomb, poison  # noqa: E402
+from tests.soak.judge import Arrival, Verdict, table, verdict  # noqa: E402
 from tests.soak.killer import Killer  # noqa: E402
-from tests.soak.world import World  # noqa: E402
+from tests.soak.world import CALLS, World  # noqa: E402
 
 LATE_S = 30.0
+AWAY_S = 8.0  # long enough that what lies there meanwhile settles and a run takes it
+CALL_TRIES = 120
 # How often which of them dies.
 VICTIMS = {"run": 5, "model's worker": 3, "Prefect's server": 1, "up": 1}
 
@@ -45,11 +53,33 @@ class Plan:
     seed: int = 1
     surely: tuple[str, ...] = ("run", "model's worker", "Prefect's server", "up")
     """Who is killed once each, before chance decides."""
+    poisons: int = 8
+    """How many documents kill the run that works on them, and how many PDFs fill the memory."""
+    burst: int = 40
+    """How many webhooks are called at once, now and then."""
     mishaps: bool = True
     """Whether a root goes away, a YAML is half saved, and commands are run by hand."""
     weights: Mapping[str, int] = field(
         default_factory=lambda: {"texts": 20, "drop": 6, "notes": 3, "letters": 1}
     )
+
+
+@dataclass
+class Calls:
+    """What was answered to webhooks, and the calls that were accepted."""
+
+    answers: Counter[str] = field(default_factory=Counter)
+    accepted: dict[str, float] = field(default_factory=dict)
+    """Call → when it was accepted."""
+    seconds: list[float] = field(default_factory=list)
+    """How long each accepted one took to be answered."""
+
+    @property
+    def words(self) -> str:
+        """The answers by their status, and the slowest."""
+        counted = ", ".join(f"{n} {what}" for what, n in sorted(self.answers.items()))
+        slowest = f"; the slowest {max(self.seconds):.2f} s" if self.seconds else ""
+        return f"{counted or 'none'}{slowest}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +96,13 @@ async def soak(world: World, plan: Plan) -> Told:
     """Let it all happen, wait until it is quiet, judge."""
     arrivals = Arrivals([(world.folders[name], n) for name, n in plan.weights.items()], plan.seed)
     killer = Killer(world.state_dir, plan.seed)
-    ended, by_hand = asyncio.Event(), Counter[int]()
+    ended, by_hand, calls = asyncio.Event(), Counter[int](), Calls()
     supervisor = asyncio.create_task(world.supervise(ended))
     try:
         await world.until_ready()
         before = world.memory_mb()
-        await _bad_times(world, plan, arrivals, killer, by_hand)
-        said = await _quiet(world, plan, killer)
+        await _bad_times(world, plan, arrivals, killer, by_hand, calls)
+        said = await _quiet(world, plan, killer, calls)
         after = world.memory_mb()
         ended.set()
         await supervisor
@@ -85,6 +115,9 @@ async def soak(world: World, plan: Plan) -> Told:
         "killed": killer.words,
         "starts of `paddock up`": str(world.n_starts),
         "run by hand meanwhile, by exit status": _counted(by_hand),
+        "arrived, by way": _counted_words(arrivals.by_way),
+        "runs that died of a document": str(len(world.died())),
+        "webhooks called at once, by answer": calls.words,
         "ticks of the clock that ran": str(sum(one.path == "tick" for one in world.marks())),
         "memory of `up` alone, at the start and at the end": _both(before, after, "up"),
         "memory of all that it holds, at the start and at the end": _both(before, after, "all"),
@@ -96,12 +129,19 @@ async def soak(world: World, plan: Plan) -> Told:
 
 
 async def _bad_times(
-    world: World, plan: Plan, arrivals: Arrivals, killer: Killer, by_hand: Counter[int]
+    world: World,
+    plan: Plan,
+    arrivals: Arrivals,
+    killer: Killer,
+    by_hand: Counter[int],
+    calls: Calls,
 ) -> None:
     async with asyncio.TaskGroup() as group:
         end = time.monotonic() + plan.arrive_s
         group.create_task(_arrive(plan, arrivals, end))
         group.create_task(_kill(plan, killer, end))
+        group.create_task(_poison(world, plan, arrivals))
+        group.create_task(_bursts(world, plan, calls))
         if plan.mishaps:
             group.create_task(_root_goes_away(world, plan, end))
             group.create_task(_half_saved(world, plan, end))
@@ -135,16 +175,61 @@ async def _kill(plan: Plan, killer: Killer, end: float) -> None:
             surely = surely[1:] + surely[:1]  # another one first
 
 
+async def _poison(world: World, plan: Plan, arrivals: Arrivals) -> None:
+    """Bring what kills a run, or fills its memory, among the others."""
+    for n in range(2 * plan.poisons):
+        await asyncio.sleep(plan.arrive_s / (2 * plan.poisons + 1))
+        folder = world.folders["drop" if n % 4 > 1 else "texts"]
+        await arrivals.bad(poison if n % 2 else bomb, folder)
+
+
+async def _bursts(world: World, plan: Plan, calls: Calls) -> None:
+    """Call a webhook many times at once, four times in all; one in ten calls comes twice."""
+    for burst in range(4 if plan.burst else 0):
+        await asyncio.sleep(plan.arrive_s / 5)
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+            names = [f"{plan.seed}-{burst}-{n}" for n in range(plan.burst)]
+            twice = names[::10]
+            await asyncio.gather(*(_call(world, client, one, calls) for one in names + twice))
+
+
+async def _call(world: World, client: httpx.AsyncClient, name: str, calls: Calls) -> None:
+    """Call until it is accepted, as callers do; the key makes the same call one run."""
+    url = f"http://127.0.0.1:{world.port}/{CALLS}"
+    for _ in range(CALL_TRIES):
+        began = time.monotonic()
+        try:
+            answer = await client.post(url, json={"call": name}, headers={"Idempotency-Key": name})
+        except httpx.HTTPError:  # `paddock up` was killed
+            calls.answers["without an answer"] += 1
+        else:
+            calls.answers[f"with {answer.status_code}"] += 1
+            if answer.status_code in (200, 202):
+                calls.seconds.append(time.monotonic() - began)
+                calls.accepted.setdefault(name, time.time())
+                return
+        await asyncio.sleep(1)
+
+
 async def _root_goes_away(world: World, plan: Plan, end: float) -> None:
-    """Take a watched folder away and bring it back, as a network does; nothing in it is gone."""
+    """Take a watched folder away and bring it back, as a network does; nothing in it is gone.
+
+    What lies there meanwhile is empty, or has a few files in it, or is not there.
+    """
     folder = world.folders["texts"]
-    while time.monotonic() + plan.arrive_s / 4 < end:
+    for n in itertools.count():
+        if time.monotonic() + plan.arrive_s / 4 >= end:
+            return
         await asyncio.sleep(plan.arrive_s / 4)
         folder.is_there.clear()
         away = folder.root.with_name("away")
         folder.root.rename(away)
-        await asyncio.sleep(3)
-        if folder.root.exists():  # somebody made it again
+        if n % 3 < 2:  # the place at which the share was mounted
+            folder.root.mkdir()
+            for stray in range(3 * (n % 3 == 0)):
+                (folder.root / f"stray-{n}-{stray}.txt").write_text(f"stray {n} {stray}")
+        await asyncio.sleep(min(AWAY_S, plan.arrive_s / 3))
+        if folder.root.exists():
             shutil.rmtree(folder.root)
         away.rename(folder.root)
         folder.is_there.set()
@@ -179,20 +264,26 @@ async def _run_by_hand(world: World, plan: Plan, end: float, by_hand: Counter[in
             by_hand[-1] += 1
 
 
-async def _quiet(world: World, plan: Plan, killer: Killer) -> Verdict:
+async def _quiet(world: World, plan: Plan, killer: Killer, calls: Calls) -> Verdict:
     """Wait until all is done, or until it should have been."""
     until = time.monotonic() + plan.quiet_s
     while True:
-        said = await asyncio.to_thread(_judged, world, killer)
+        said = await asyncio.to_thread(_judged, world, killer, calls)
         if not said.lost or time.monotonic() > until:
             return said
         await asyncio.sleep(1)
 
 
-def _judged(world: World, killer: Killer) -> Verdict:
+def _judged(world: World, killer: Killer, calls: Calls) -> Verdict:
     arrived = [one for folder in world.folders.values() for one in folder.known.values()]
+    arrived += [Arrival(CALLS, name, name, at) for name, at in calls.accepted.items()]
     marks = [one for one in world.marks() if one.path != "tick"]
-    return verdict(arrived, marks, killer.kills, world.outputs(), world.quarantined())
+    kills = [*killer.kills, *world.died()]
+    return verdict(arrived, marks, kills, world.outputs(), world.quarantined())
+
+
+def _counted_words(counter: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {way.replace('_', ' ')}" for way, n in sorted(counter.items())) or "none"
 
 
 def _counted(counter: Counter[int]) -> str:
@@ -213,6 +304,8 @@ def main() -> None:
     )
     parser.add_argument("--files-per-s", type=float, default=4.0)
     parser.add_argument("--kill-every-s", type=float, default=20.0)
+    parser.add_argument("--poisons", type=int, default=8)
+    parser.add_argument("--burst", type=int, default=40)
     parser.add_argument(
         "--quiet-s", type=float, default=300.0, help="the most that it may take then"
     )
@@ -221,7 +314,8 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="leave the folder there")
     args = parser.parse_args()
     home = (args.home or Path(tempfile.mkdtemp(prefix="paddock-soak-"))).resolve()
-    plan = Plan(60 * args.minutes, args.files_per_s, args.kill_every_s, args.quiet_s, args.seed)
+    plan = Plan(60 * args.minutes, args.files_per_s, args.kill_every_s, args.quiet_s, args.seed,
+                poisons=args.poisons, burst=args.burst)  # fmt: skip
     try:
         told = asyncio.run(soak(World(home), plan))
     finally:

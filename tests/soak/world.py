@@ -14,13 +14,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 
 from tests.benchmarks.processes import free_port
 from tests.soak.arrivals import Folder
-from tests.soak.judge import Mark
+from tests.soak.judge import Kill, Mark
 from tests.soak.killer import processes, roles
 
 HERE = Path(__file__).parent
@@ -36,7 +37,7 @@ name: {name}
 inputs:
   folder: {{type: dir, default: ./{folder}}}
 on:
-  watch: [{{path: "{{{{ inputs.folder }}}}", settle: 1s, batch: 2s, reconcile: {reconcile}{claim}}}]
+  watch: [{{path: "{{{{ inputs.folder }}}}", settle: 1s, batch: 2s, reconcile: {reconcile}{more}}}]
 defaults: {{retry: {{times: 2, on: [timeout, worker]}}}}
 steps:
   - {{id: docs, uses: files.scan, with: {{root: {root}}}}}
@@ -48,6 +49,7 @@ steps:
         uses: soak.mark
         with:
           book: {book}
+          kills: {kills}
           pipeline: {name}
           path: "{{{{ doc.relpath }}}}"
           sha256: "{{{{ doc.sha256 }}}}"
@@ -78,6 +80,26 @@ steps:
     with: {{book: {book}, pipeline: tick, path: tick, sha256: tick}}
 """
 
+CALLED = """\
+pipeline: 1
+name: {name}
+inputs:
+  call: {{type: str, default: none}}
+on:
+  webhook: {{path: /{name}, inputs: {{call: "{{{{ payload.call }}}}"}}}}
+steps:
+  - uses: soak.mark
+    with:
+      book: {book}
+      pipeline: {name}
+      path: "{{{{ inputs.call }}}}"
+      sha256: "{{{{ inputs.call }}}}"
+  - uses: files.write
+    with: {{path: "out/{name}/{{{{ inputs.call }}}}.md", text: "{{{{ inputs.call }}}}"}}
+"""
+CALLS = "calls"
+"""The pipeline that is called by HTTP."""
+
 
 @dataclass
 class World:
@@ -93,11 +115,13 @@ class World:
         for part in ("pipelines", "state", "plugin", "elsewhere"):
             (self.home / part).mkdir(parents=True, exist_ok=True)
         self._plug_in()
-        self._pipeline("texts", "texts", 30)
+        self._pipeline("texts", "texts", 30, deletes="prune")
         self._pipeline("letters", "letters", 40, CHAT, CHAT_STEP)
         self._pipeline("notes", "notes", 40, EMBED, EMBED_STEP)
         self._pipeline("drop", "drop", 30, is_hot=True)
         (self.pipelines / "tick.yaml").write_text(TICK.format(book=self.book))
+        called = CALLED.format(book=self.book, name=CALLS)
+        (self.pipelines / f"{CALLS}.yaml").write_text(called)
 
     @property
     def pipelines(self) -> Path:
@@ -115,6 +139,11 @@ class World:
         return self.home / "marks.jsonl"
 
     @property
+    def suicides(self) -> Path:
+        """Where `soak.mark` writes down which processes died of a document."""
+        return self.home / "suicides.jsonl"
+
+    @property
     def log(self) -> Path:
         """What `paddock up` says."""
         return self.home / "up.log"
@@ -128,13 +157,15 @@ class World:
         step: str = "",
         *,
         is_hot: bool = False,
+        deletes: str = "keep",
     ) -> None:
         root = self.pipelines / folder
         root.mkdir(exist_ok=True)
         text = PIPELINE.format(
             name=name, folder=folder, models=models, step=step, book=self.book,
             root=f"./{folder}/processing" if is_hot else '"{{ inputs.folder }}"',
-            claim=", claim: move" if is_hot else "", reconcile="15s",
+            more=", claim: move" if is_hot else f", deletes: {deletes}", reconcile="15s",
+            kills=self.suicides,
         )  # fmt: skip
         (self.pipelines / f"{name}.yaml").write_text(text)
         made = Folder(name, root, self.home / "elsewhere", words, is_taken=is_hot)
@@ -246,12 +277,12 @@ class World:
     # What can be seen from outside
 
     def marks(self) -> list[Mark]:
-        """Read the journal, save for a line that a kill has cut."""
-        found = []
-        for line in self.book.read_bytes().splitlines() if self.book.exists() else ():
-            with contextlib.suppress(ValueError, TypeError):
-                found.append(Mark(**json.loads(line)))
-        return found
+        """Read the journal."""
+        return [Mark(**row) for row in _rows(self.book)]
+
+    def died(self) -> list[Kill]:
+        """Return the processes that died of a document."""
+        return [Kill(**row) for row in _rows(self.suicides)]
 
     def outputs(self) -> dict[tuple[str, str], str]:
         """Tell of which version each output was made; one that is not whole, of none."""
@@ -261,6 +292,8 @@ class World:
             relpath = file.relative_to(self.pipelines / "out" / name).as_posix()
             is_whole = hashlib.sha256(text).hexdigest().encode() == written
             found[name, relpath.removesuffix(".md")] = written.decode() if is_whole else "torn"
+        for file in (self.pipelines / "out" / CALLS).glob("*.md"):
+            found[CALLS, file.stem] = file.read_text()
         return found
 
     def _output_files(self) -> Iterator[tuple[str, Path]]:
@@ -303,3 +336,12 @@ class World:
                     found[role] = found.get(role, 0.0) + own
                     found["all"] += own
         return found
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    """Read lines of JSON, save for one that a kill has cut."""
+    found = []
+    for line in file.read_bytes().splitlines() if file.exists() else ():
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
