@@ -106,11 +106,11 @@ def test_a_document_that_kills_the_run_is_quarantined_and_all_others_are_done(
     assert died(world, "Document 5") == signal.SIGKILL
     suspects = {row.key for row in attempts(world)}
     assert "5.txt" in suspects and len(suspects) <= 4
-    assert died(world, "Document 5") == signal.SIGKILL
+    for _ in range(2):
+        assert died(world, "Document 5") == signal.SIGKILL
+        assert asked(world)[-1].startswith("Sum up: Document 5,")
+    # At the second death the one that kills may have had its turn before other suspects.
     assert outputs(world) == {f"{n}.txt" for n in range(12) if n != 5}
-    assert asked(world)[-1].startswith("Sum up: Document 5,")
-    assert died(world, "Document 5") == signal.SIGKILL
-    assert len(asked(world)) == 1
     report = world.run()
     assert states(report) == {"5.txt": "quarantined"}
     assert [item.error for item in report.items if item.key == "5.txt"] == [DIED]
