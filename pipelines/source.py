@@ -252,8 +252,13 @@ class _Writer(yaml.SafeDumper):
     """Quotes what `parse` would read as a number; writes texts of several lines as blocks."""
 
 
+# Line breaks for YAML and not for Python: only double quotes keep them.
+_ODD_BREAKS = re.compile("[\x85\u2028\u2029]")
+
+
 def _text(writer: _Writer, text: str) -> ScalarNode:
-    return writer.represent_scalar(f"{_TAG}str", text, style="|" if "\n" in text else None)
+    style = '"' if _ODD_BREAKS.search(text) else "|" if "\n" in text else None
+    return writer.represent_scalar(f"{_TAG}str", text, style=style)
 
 
 _Writer.add_representer(str, _text)

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from paddock.pipelines import source
@@ -182,6 +182,7 @@ PLAIN = st.recursive(
 )
 
 
+@example({"a": ["a\x85b", "\u2028\n", {"\x85\n": "a\n\u2029"}]})
 @given(st.dictionaries(st.sampled_from(["a", "b"]), PLAIN, min_size=1))
 @settings(max_examples=300, deadline=None)
 def test_what_is_written_is_read_back_as_the_same(value: dict[str, object]) -> None:
