@@ -5,6 +5,7 @@ Runs beside the owner thread, since tokenising needs only the vocabulary.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, replace
@@ -67,6 +68,7 @@ class Prompter:
         self._model = model
         self._eyes = eyes
         self._tokeniser = Tokeniser(model)
+        self._templates_lock = threading.Lock()
         self._templates: OrderedDict[str | None, ChatTemplate] = OrderedDict()
         self._own = self._read_template(None)
 
@@ -86,12 +88,13 @@ class Prompter:
     def _template(self, source: str | None) -> ChatTemplate:
         if source is None:
             return self._own
-        if source not in self._templates:
-            self._templates[source] = self._read_template(source)
-            if len(self._templates) > _N_TEMPLATES:
-                self._templates.popitem(last=False)
-        self._templates.move_to_end(source)
-        return self._templates[source]
+        with self._templates_lock:
+            if source not in self._templates:
+                self._templates[source] = self._read_template(source)
+                if len(self._templates) > _N_TEMPLATES:
+                    self._templates.popitem(last=False)
+            self._templates.move_to_end(source)
+            return self._templates[source]
 
     def chat(self, request: ChatRequest, sampling: Sampling, n_ctx_tokens: int = 0) -> Prompted:
         """Give a request's prompt, and who listens to its answer.

@@ -1,13 +1,15 @@
 """One process, one model: what runs behind a pool's pipe. Started as a module by `process`.
 
 The main thread owns the context and computes; a second thread reads requests, renders and
-tokenises them. Frames go out on what was standard output; llama.cpp's own messages go to standard
-error. When the pipe closes, the pool is gone and so is this process.
+tokenises them, and leaves long texts to a third. Frames go out on what was standard output;
+llama.cpp's own messages go to standard error. When the pipe closes, the pool is gone and so is
+this process.
 """
 
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import sys
 import threading
@@ -36,8 +38,65 @@ if TYPE_CHECKING:
 EXIT_BROKEN = 70  # EX_SOFTWARE: the context is not to be trusted any more
 
 
+# Longer texts are tokenised in a thread of their own: 8 MB take 30 s, in which requests that come
+# meanwhile would wait. Texts below take some tenths of a second.
+LONG_LETTERS = 128 * 1024
+
+
+def _n_letters(value: object) -> int:
+    """Return how many characters the texts in a frame's head have."""
+    if isinstance(value, str):
+        return len(value)
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return sum(map(_n_letters, parts))
+
+
+class _LongRequests:
+    """Requests with long texts, one after the other in a thread of their own."""
+
+    def __init__(self, act: Callable[[frames.Head, bytes], None]) -> None:
+        self._act = act
+        self._queue: queue.SimpleQueue[frames.Head] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._waiting: set[int] = set()
+        self._current: int | None = None
+        self._is_cancelled = False
+        threading.Thread(target=self._run, name="long requests", daemon=True).start()
+
+    def add(self, head: frames.Head) -> None:
+        """Queue a request."""
+        with self._lock:
+            self._waiting.add(head["id"])
+        self._queue.put(head)
+
+    def cancel(self, request_id: int) -> bool:
+        """Forget a request that has not gone on to the others; False: it is none of these."""
+        with self._lock:
+            if request_id == self._current:
+                self._is_cancelled = True
+                return True
+            if request_id in self._waiting:
+                self._waiting.remove(request_id)
+                return True
+        return False
+
+    def _run(self) -> None:
+        while True:
+            head = self._queue.get()
+            with self._lock:
+                if head["id"] not in self._waiting:
+                    continue
+                self._waiting.remove(head["id"])
+                self._current, self._is_cancelled = head["id"], False
+            self._act(head, b"")
+            with self._lock:
+                self._current, is_cancelled = None, self._is_cancelled
+            if is_cancelled:
+                self._act({"op": "cancel", "id": head["id"]}, b"")
+
+
 class _Sender:
-    """Writes frames from both threads, one at a time."""
+    """Writes frames from all threads, one at a time."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -133,6 +192,24 @@ def _read_beside(
 ) -> None:
     """Start the thread that reads requests and answers what needs no context."""
 
+    def act(head: frames.Head, body: bytes) -> None:
+        try:
+            if head["op"] in _ANSWERS:
+                result = _ANSWERS[head["op"]](head, prompter)
+                sender.send({"event": "told", "id": head["id"], "result": result})
+            else:
+                take(head, body)
+        except EngineError as error:
+            sender.send(wire.pack_refusal(head["id"], error))
+        except Exception:
+            # One request that was not foreseen must not take the others with it. What went
+            # wrong is for the log; a client has no use for our inside.
+            traceback.print_exc()
+            refusal = BadRequest("the model cannot take this request; the log says why")
+            sender.send(wire.pack_refusal(head["id"], refusal))
+
+    long_ones = _LongRequests(act)
+
     def read_all() -> None:
         while True:
             try:
@@ -142,20 +219,12 @@ def _read_beside(
             if head["op"] == "stop":
                 at_end()
                 return
-            try:
-                if head["op"] in _ANSWERS:
-                    result = _ANSWERS[head["op"]](head, prompter)
-                    sender.send({"event": "told", "id": head["id"], "result": result})
-                else:
-                    take(head, body)
-            except EngineError as error:
-                sender.send(wire.pack_refusal(head["id"], error))
-            except Exception:
-                # One request that was not foreseen must not take the others with it. What went
-                # wrong is for the log; a client has no use for our inside.
-                traceback.print_exc()
-                refusal = BadRequest("the model cannot take this request; the log says why")
-                sender.send(wire.pack_refusal(head["id"], refusal))
+            if head["op"] == "cancel" and long_ones.cancel(head["id"]):
+                continue
+            if not body and _n_letters(head) > LONG_LETTERS:  # images are looked at in one thread
+                long_ones.add(head)
+            else:
+                act(head, body)
         # The pool is gone: nobody is left to finish for, and the owner may be deep in a decode.
         os._exit(0)
 
