@@ -220,7 +220,7 @@ class _Journey:
             self._tally.item(ItemReport(step.id, self._key(step), "held", why=why))
         if outputs is not None:
             now = (*record.outputs.written, *held)
-            await Pruning(self._work, self._toolbox).former_of_step(scope_id, step.id, now)
+            await Pruning(self._work, self._toolbox).former_of_step(step, scope_id, now)
         self._tally.tell(step.id, "", "skipped" if outputs is None else "done")
         return outputs
 

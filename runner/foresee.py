@@ -216,7 +216,8 @@ class _Foresight:
             self._items.append(PlanItem(block.id, key, state, LEFT_OUT))
         settled = [item.entry for item in run.work.items if not item.verdict.is_work and item.entry]
         index = self._work.index
-        former = await asyncio.to_thread(of_block, index, block, run.work.scope, settled)
+        types = self._work.bound.input_types
+        former = await asyncio.to_thread(of_block, index, block, types, run.work.scope, settled)
         if former:
             self._session.tally.note(in_words(former))
         offered = offered_again(run, self._work.ledger)

@@ -1,7 +1,9 @@
 """Files that an item wrote, and that it writes no more: its path is another one now.
 
 An item's entry names what it wrote when it was done last; the ledger's rows name all that it ever
-wrote. Knows what is left, and removes nothing.
+wrote. Knows what is left, and removes nothing. A path that names an input, an answer or a date is
+another one with another value: what lies at the path before is then the report of another month,
+and not a former output. So only paths count that differ by the item alone.
 """
 
 from __future__ import annotations
@@ -11,12 +13,17 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from .binding.bound import BoundBlock
+from paddock.pipelines.expressions import Value
+
+from .binding.bound import BoundBlock, BoundStep
 from .evidence import HELD, WRITTEN, of_items_within
 from .ledger.entries import Entry
 from .ledger.outputs import Index
 
 _MOST_NAMES = 3
+_OWN_STEPS = "paddock.steps."
+_PLACES = ("dir", "path")
+"""Types of inputs of which each value has outputs of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +36,50 @@ class Former:
     is_edited: bool
 
 
-def of_block(index: Index, block: BoundBlock, scope: str, entries: Iterable[Entry]) -> list[Former]:
+def of_block(
+    index: Index,
+    block: BoundBlock,
+    types: Mapping[str, str],
+    scope: str,
+    entries: Iterable[Entry],
+) -> list[Former]:
     """Return what items of a block, and those of blocks within it, left at former paths. Blocking.
 
-    Only of items that are done: one that failed may not have come to write.
+    Only of items that are done: one that failed may not have come to write. `types` are those of
+    the pipeline's inputs.
     """
+    if not names_items_alone([block], types):
+        return []
     done = [one for one in entries if one.state == "done" and not one.has_inner_failures]
     candidates = [one for entry in done for one in _of_item(index, block, scope, entry)]
     if not candidates:
         return []
     return left_of(index, candidates, (path for entry in done for path in paths_now(entry)))
+
+
+def names_items_alone(
+    nodes: Iterable[BoundStep | BoundBlock],
+    types: Mapping[str, str],
+    own: frozenset[str] = frozenset(),
+) -> bool:
+    """Return whether the paths that steps write name nothing but their items.
+
+    Folders and paths among the inputs may be named: the ledger keeps each apart. `own` are the
+    variables of the blocks around. Of steps that others wrote, and of pipelines, it is not known.
+    """
+    for node in nodes:
+        if isinstance(node, BoundBlock):
+            if not names_items_alone(node.body, types, own | {node.var, "loop"}):
+                return False
+        elif node.inner is not None or not node.kind.__module__.startswith(_OWN_STEPS):
+            return False
+        elif node.uses == "files.write":
+            path = Value.of(node.params.value.data.get("path"))
+            for read in path.references:
+                is_place = read[0] == "inputs" and types.get(str(read[1:2] and read[1])) in _PLACES
+                if read[0] not in own and not is_place:
+                    return False
+    return True
 
 
 def left_of(

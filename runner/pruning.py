@@ -15,7 +15,7 @@ from pathlib import Path
 from paddock.steps.roots import OutsideRoots
 
 from . import former_outputs
-from .binding.bound import BoundBlock
+from .binding.bound import BoundBlock, BoundStep
 from .block_run import BlockRun
 from .evidence import of_items_within
 from .former_outputs import Former
@@ -115,16 +115,23 @@ class Pruning:
         entries = await ledger.ask(ledger.entries, scope)
         present = [entries[item.key] for item in run.work.items if item.key in entries]
         former = await asyncio.to_thread(
-            former_outputs.of_block, self._work.index, run.block, scope, present
+            former_outputs.of_block,
+            self._work.index,
+            run.block,
+            self._work.bound.input_types,
+            scope,
+            present,
         )
         is_watched = any(source.prunes for source in run.work.missing.sources)
         # A step that writes nothing any more may be at fault: then a person decides.
         writes = {entry.key for entry in present if former_outputs.paths_now(entry)}
         await self.former(former, prunes=is_watched and all(one.key in writes for one in former))
 
-    async def former_of_step(self, scope: str, key: str, now: Iterable[str]) -> None:
+    async def former_of_step(self, step: BoundStep, scope: str, now: Iterable[str]) -> None:
         """Do so with what a top-level step left; `now` are the paths that it writes today."""
-        now = set(now)
+        if not former_outputs.names_items_alone([step], self._work.bound.input_types):
+            return
+        now, key = set(now), step.id
         index = self._work.index
         rows = [(scope, key, row.path) for row in index.rows_of(scope, key) if row.path not in now]
         if rows:

@@ -135,3 +135,32 @@ def test_why_says_that_a_file_is_no_output_any_more(world: World) -> None:
     assert origin.changes[0].what == (
         "it is no output any more: its item writes out/0.md, parts/0.txt-1, parts/0.txt-2 now"
     )
+
+
+MONTHLY = """\
+inputs: {month: {type: str, required: true}, out: {type: dir, default: out}}
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {uses: files.write, with: {path: "PATH", text: "{{ steps.text.text }} {{ inputs.month }}"}}
+  - {uses: files.write, with: {path: "{{ inputs.out }}/INDEX-{{ inputs.month }}", text: x}}
+"""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "{{ inputs.out }}/{{ inputs.month }}-{{ doc.relpath }}",
+        "{{ inputs.out }}/{{ steps.text.text | length }}-{{ inputs.month }}-{{ doc.stem }}",
+    ],
+)
+def test_the_reports_of_another_month_are_no_former_outputs(tmp_path: Path, path: str) -> None:
+    world = World(tmp_path, MONTHLY.replace("PATH", path))
+    world.documents(2)
+    for month in ("may", "june"):
+        assert world.run({"month": month}, prune=True).notes == ()
+    assert world.run({"month": "june"}, prune=True).notes == ()
+    assert len(list((tmp_path / "out").iterdir())) == 6
