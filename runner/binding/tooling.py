@@ -15,7 +15,6 @@ from paddock.pipelines.errors import Fault, known
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.servers import Server
 from paddock.pipelines.tree import Pipeline, Step
-from paddock.runner.ledger.outputs import sha256_of
 
 _CALLERS = ("tool", "agent", "chat")
 """Steps that name tools."""
@@ -51,6 +50,8 @@ def _files_of(server: Server, base: Path) -> Iterator[tuple[str, str]]:
     texts = server.texts.data
     if not server.is_command:
         return
+    from paddock.runner.ledger.outputs import sha256_of  # brings the ledger, and asyncio
+
     words = [texts["command"], *texts.get("args", ())]
     inside = base.resolve()
     for word in words:

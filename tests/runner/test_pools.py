@@ -245,7 +245,7 @@ class _Far(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        _Far.n_turns += 1
+        _Far.n_turns += bool(body.get("tools"))  # a probe of how much it reads has none
         says = "It leaves at noon."
         if body.get("response_format"):
             says = '{"reason": "It says noon.", "verdict": "yes"}'
@@ -299,7 +299,8 @@ def test_an_agents_memory_in_a_store_has_its_embedding_model_though_all_others_a
         "    with: {prompt: When does it leave, tools: [files.read], memory: store}\n"
         "returns: {text: steps.work.text}\n"
     )
-    report = run(tmp_path / "p.yaml", settings=settings(tmp_path), local=True)
+    own = replace(settings(tmp_path), allow=frozenset(["network"]))
+    report = run(tmp_path / "p.yaml", settings=own, local=True)
     assert (report.status, report.returns) == ("completed", {"text": "It leaves at noon."})
     assert any("were put into the store" in note for note in report.notes)
 
@@ -320,7 +321,8 @@ def test_an_agents_embedding_model_is_among_what_a_run_opens(
         "models: {gpt: {ref: m, pool: {url: 'http://127.0.0.1:1'}}}\n"
         f"steps: [{{uses: agent, with: {{prompt: Hi, tools: [now], memory: {memory}}}}}]\n"
     )
-    _, bound, _ = prepare(tmp_path / "p.yaml", {}, settings(tmp_path))
+    own = replace(settings(tmp_path), allow=frozenset(["network"]))
+    _, bound, _ = prepare(tmp_path / "p.yaml", {}, own)
     assert [spec.ref for spec in models_of(bound)] == wanted
 
 
@@ -333,5 +335,10 @@ def test_a_judge_that_a_test_does_not_name_is_asked_where_it_is_served(
         "returns: {text: steps.said.text}\n"
         "tests: [{name: time, expect: [{judge: It names a time.}]}]\n"
     )
-    (suite,) = carry_out([read(tmp_path / "p.yaml")], mode="auto", tell=lambda file, case: None)
+    (suite,) = carry_out(
+        [read(tmp_path / "p.yaml")],
+        mode="auto",
+        flags={"allow": "network"},
+        tell=lambda file, case: None,
+    )
     assert [case.problems for case in suite.cases] == [()]
