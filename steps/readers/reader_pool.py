@@ -19,7 +19,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from threading import Event, Lock
@@ -267,7 +267,8 @@ class _Reader:
         self._watched: psutil.Process | None = None
         self._received = bytearray()
         try:
-            _, ready, _ = self._frame(b"", bounds, monotonic() + _START_S)
+            started = replace(bounds, timeout_s=math.inf)  # a page's time is not that of Python
+            _, ready, _ = self._frame(b"", started, monotonic() + _START_S)
             with contextlib.suppress(psutil.Error):
                 self._watched = psutil.Process(int(ready["pid"]))
         except BaseException as error:
@@ -286,7 +287,7 @@ class _Reader:
             Abandoned: nothing waits for it.
         """
         asked = {
-            "path": None if request.path is None else str(request.path),
+            "path": None if request.path is None else str(request.path.absolute()),  # its is "/"
             "kind": request.kind,
             "encoding": request.encoding,
             "ocr": request.ocr,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from time import monotonic, sleep
 import psutil
 import pytest
 
-from paddock.steps.readers import documents, reading
+from paddock.steps.readers import documents, reader_process, reading
 from paddock.steps.readers.reader import Document
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool, Request
 from paddock.steps.step import StepError
@@ -28,6 +29,8 @@ from tests.fakes.pdf import pdf
 
 MIB = 1024**2
 MEMORY = "needs more than 256 MiB of memory. Raise PADDOCK_READ_MEMORY to read it."
+
+MODULE = reader_process.__name__
 
 Pool = Callable[..., ReaderPool]
 
@@ -58,13 +61,38 @@ async def read(
         return str(error)
 
 
-def children() -> list[psutil.Process]:
-    """Return the reader processes of this process, and the guards that stand by them."""
-    return psutil.Process().children(recursive=True)
+def cmdline(process: psutil.Process) -> list[str]:
+    """Return a process's words; none where it has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):  # a zombie, too
+        return process.cmdline()
+    return []
+
+
+def of_readers() -> list[psutil.Process]:
+    """Return the reader processes of this process, and the guards that stand by them.
+
+    Other tests may have started other processes here: an engine, a service.
+    """
+    return [one for one in psutil.Process().children(recursive=True) if MODULE in cmdline(one)]
 
 
 def reader_processes() -> list[psutil.Process]:
-    return [one for one in children() if one.cmdline()[1:2] == ["-m"]]
+    return [one for one in of_readers() if cmdline(one)[1:3] == ["-m", MODULE]]
+
+
+def is_reading() -> bool:
+    """Return whether a reader has its document: its CPU time is bounded from then on."""
+    unbounded = psutil.Process().rlimit(psutil.RLIMIT_CPU)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return any(one.rlimit(psutil.RLIMIT_CPU) != unbounded for one in reader_processes())
+    return False
+
+
+def is_left(process: psutil.Process) -> bool:
+    """Return whether a process runs; one of which only its parent must still hear does not."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def peak_mib() -> int:
@@ -149,6 +177,24 @@ def test_a_page_that_does_not_end_is_ended_and_the_next_is_read(
     )
 
 
+def test_a_page_has_its_time_however_long_the_reader_takes_to_start(
+    tmp_path: Path, opened: Pool
+) -> None:
+    said = asyncio.run(read(tmp_path / "a.html", opened(timeout_s=0.01), hostile.endless_html()))
+    assert said == (
+        "'a.html' is not read: it takes more than 0.01 s for one of its pages or parts. "
+        "Raise PADDOCK_READ_TIMEOUT to read it."
+    )
+
+
+def test_a_relative_path_is_that_of_the_run(
+    tmp_path: Path, opened: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert asyncio.run(read(Path("a.pdf"), opened(), pdf(["Here"]))) == "Here"
+    assert documents.read(Path("a.pdf"), max_bytes=MIB).text == "Here"
+
+
 def test_the_time_in_which_a_document_waits_for_a_reader_is_not_its_own(tmp_path: Path) -> None:
     class Busy(ReaderPool):
         def submit(
@@ -180,7 +226,7 @@ def test_a_reader_has_no_secrets_no_open_files_and_is_the_first_that_the_system_
     with (tmp_path / "ledger.sqlite").open("wb") as ledger:
         os.set_inheritable(ledger.fileno(), True)
         assert asyncio.run(read(tmp_path / "a.pdf", opened(), pdf(["x"]))) == "x"
-        [reader] = reader_processes()[-1:]
+        [reader] = reader_processes()
         place = Path(f"/proc/{reader.pid}")
         assert b"hunter2" not in (place / "environ").read_bytes()
         assert (place / "oom_score_adj").read_text().strip() == "1000"
@@ -212,9 +258,9 @@ def test_a_reader_that_dies_fails_its_document_alone(
         task = asyncio.create_task(
             documents.load(tmp_path / "bad.html", readers=pool, max_bytes=MIB)
         )
-        await asyncio.to_thread(until, lambda: bool(reader_processes()))
-        await asyncio.to_thread(until, lambda: reader_processes()[0].cpu_times().user > 0.5)
-        reader_processes()[0].send_signal(number)
+        await asyncio.to_thread(until, is_reading)
+        [reader] = reader_processes()
+        reader.send_signal(number)
         with pytest.raises(StepError) as caught:
             await task
         assert await read(tmp_path / "good.pdf", pool, pdf(["Good"])) == "Good"
@@ -238,7 +284,8 @@ def test_a_reader_that_dies_fails_its_document_alone(
 def test_a_reader_that_went_idle_is_replaced(tmp_path: Path, opened: Pool) -> None:
     pool = opened()
     assert asyncio.run(read(tmp_path / "a.pdf", pool, pdf(["one"]))) == "one"
-    reader_processes()[0].kill()
+    [reader] = reader_processes()
+    reader.kill()
     assert asyncio.run(read(tmp_path / "a.pdf", pool, pdf(["two"]))) == "two"
 
 
@@ -246,10 +293,11 @@ def test_who_stops_waiting_ends_the_reader(tmp_path: Path, opened: Pool) -> None
     async def cancelled() -> None:
         task = asyncio.create_task(read(tmp_path / "a.html", pool, hostile.endless_html()))
         await asyncio.to_thread(until, lambda: bool(reader_processes()))
+        started = of_readers()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.to_thread(until, lambda: not children())
+        await asyncio.to_thread(until, lambda: not any(one.is_running() for one in started))
 
     pool = opened()
     asyncio.run(cancelled())
@@ -274,7 +322,7 @@ def test_a_reader_does_not_outlive_a_run_that_is_killed(tmp_path: Path) -> None:
         started = run_.children(recursive=True)
         run.kill()
         run.wait()
-        until(lambda: not any(one.is_running() and one.status() != "zombie" for one in started))
+        until(lambda: not any(map(is_left, started)))
 
 
 def test_a_small_text_is_read_without_a_process(tmp_path: Path) -> None:
