@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 _LOOK_S = 1.0
 
 # So many connections of one server may be without a request. One more closes the one that has been
-# so for longest: whoever opens connections and says nothing shuts nobody out. A process may have
+# so for longest, so that silent connections do not shut out other clients. A process may have
 # 1,024 files on most systems.
 MOST_IDLE = 512
 

@@ -114,7 +114,7 @@ class Scheduler:
         return n_before - len(sequence.prompt)
 
     def _requeue(self, sequence: Sequence) -> None:
-        """Let it wait again; what it has said becomes a part of its prompt."""
+        """Return it to the queue; what it has said becomes a part of its prompt."""
         self.running.remove(sequence)
         self.places.put_back(sequence)
         sequence.prompt = np.concatenate([sequence.prompt, np.array(sequence.answer, np.int32)])
