@@ -64,7 +64,11 @@ class Posting:
         for key, standing in wanted.items():
             if is_anew or key not in posts or posts[key].standing is not standing:
                 await self._put(key, standing)
-        hooks, told = table([post.standing for post in posts.values()], self._secret)
+        self.serve_hooks([post.standing for post in posts.values()])
+
+    def serve_hooks(self, standing: Sequence[Standing]) -> None:
+        """Take calls of these pipelines, and of no others; they need not be in service yet."""
+        hooks, told = table(standing, self._secret)
         self.hooks.hooks = hooks
         for words in told:
             self._say(words)
@@ -111,8 +115,8 @@ class Posting:
             QueueBroken: it cannot be written.
         """
         key = call.standing.key
-        if key not in self._office.posts or self._office.is_stopping:
-            raise Full("the pipeline is not in service at the moment.")
+        if self._office.is_stopping:
+            raise Full("`paddock up` is being ended.")
         if self._calls.is_full(key):
             raise Full("too many calls of this pipeline wait already.")
         return await self._calls.put(Accepted(f"{key}:{call.key}", key, call.trigger, call.inputs))

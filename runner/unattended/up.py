@@ -176,6 +176,8 @@ class Up:
             with contextlib.suppress(TrackedError):
                 await self._posting.forget_gone(self._wishes.folders)
             stack.push_async_callback(self._closed)
+            # Before Prefect answers: a caller that is told 404 would not call again.
+            self._posting.serve_hooks(list(self._wanted.values()))
             await stack.enter_async_context(health.serving(app, door, self._settings.service))
             yield
 

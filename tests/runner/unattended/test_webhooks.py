@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -13,6 +15,7 @@ import pytest
 from paddock.engine.settings import PoolSettings
 from paddock.runner.settings import Settings
 from paddock.runner.unattended.health import Reader, make_app
+from paddock.runner.unattended.posting import Posting
 from paddock.runner.unattended.signatures import OWN, sign
 from paddock.runner.unattended.standing import Standing, read_standing
 from paddock.runner.unattended.webhook_queue import Accepted, Answer, WebhookQueue
@@ -211,6 +214,23 @@ def test_a_thousand_calls_at_once_are_all_on_the_disk_and_none_twice(tmp_path: P
 
     asyncio.run(main())
     assert (tmp_path / "webhooks.sqlite").stat().st_mode & 0o077 == 0
+
+
+def test_calls_are_taken_before_prefect_has_the_pipeline(door: Door, tmp_path: Path) -> None:
+    nothing: Any = None
+    office: Any = SimpleNamespace(posts={}, is_stopping=False)
+    posting = Posting(
+        nothing, office, nothing, nothing, nothing, print, calls=door.queue, is_open=False
+    )
+    door.app = make_app(lambda: {}, lambda: {}, posting.hooks.answer)
+    body = body_of(folder="inbox")
+    fresh = {OWN: sign("hush", body, int(time.time()))}
+    assert door.post("/digest", body, **fresh)[0] == 404
+    posting.serve_hooks([door.standing])
+    assert door.post("/digest", body, **fresh)[0] == 202
+    assert door.queue.waiting == {door.standing.key: 1}
+    office.is_stopping = True
+    assert door.post("/digest", body, **fresh)[0] == 429
 
 
 def test_a_call_that_cannot_be_written_down_is_not_accepted(door: Door, tmp_path: Path) -> None:
