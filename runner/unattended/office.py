@@ -49,11 +49,13 @@ class Office:
         flags: Mapping[str, object],
         given_up: Callable[[Post, str, str], Coroutine[Any, Any, None]],
         has_progressed: Callable[[Post, str], bool] = lambda post, run: False,
+        known_end: Callable[[Post, str], Report | None] = lambda post, run: None,
         auth_string: str = "",
     ) -> None:
         """Take what it works with; it starts nothing yet.
 
         `has_progressed` says of a run that crashed whether the next start may get further,
+        `known_end` how a run ended by its ledger, None where it does not say,
         `auth_string` is of our own Prefect server; it is empty where the server is another's.
         """
         self.posts: dict[str, Post] = {}
@@ -79,6 +81,7 @@ class Office:
         self._flags = dict(flags)
         self._given_up = given_up
         self._has_progressed = has_progressed
+        self._known_end = known_end
         self._waiting: dict[str, Ended] = {}
         self._following: set[asyncio.Task[None]] = set()
         self._telling: set[asyncio.Task[None]] = set()
@@ -319,6 +322,11 @@ class Office:
     async def _settle(self, job: Job, end: End) -> None:
         """Write down how a run ended, and start it again if that is due."""
         shown = await self._board.read(job.tracked.id)
+        if end.crash is not None and job.stopped is None:
+            # It may have ended in order while neither `up` nor Prefect was there to be told.
+            run = job.running.run or job.tracked.name
+            report = await asyncio.to_thread(self._known_end, job.post, run)
+            end = end if report is None else End(report, has_spoken=True)
         ending = self._ending(job, end, shown)
         if ending.crash is not None:
             run = job.running.run or job.tracked.name

@@ -18,12 +18,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from paddock.engine.system.hosts import is_loopback
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.prefect_auth import own_auth_string, password_file
+from paddock.runner.report import Report, Status
 from paddock.runner.residence.hosting import hosting
 from paddock.runner.residence.lodging import asked
 from paddock.runner.residence.place import NoResidence
@@ -57,6 +58,8 @@ AWAY_S = 3.0
 STUCK_S = 120.0
 """A round that takes longer is stuck, and systemd is no longer told that all is well."""
 TIDY_FIRST_S, TIDY_S = 900.0, 86_400.0
+
+_ENDS = ("completed", "quarantined", "failed")
 
 log = logging.getLogger("paddock.up")
 
@@ -154,6 +157,7 @@ class Up:
                 flags=self._wishes.flags,
                 given_up=partial(tell_given_up, self._wishes.flags),
                 has_progressed=self._has_progressed,
+                known_end=self._known_end,
                 auth_string=auth_string,
             )
             self._planner: Planner = Planner(self._board, self._office)
@@ -424,6 +428,19 @@ class Up:
                 return ledger.has_progressed(run)
         except LedgerError:
             return False
+
+    def _known_end(self, post: Post, run: str) -> Report | None:
+        """Return how a run ended in order, by its ledger; None: it was killed, or stopped."""
+        with (
+            contextlib.suppress(LedgerError),
+            self._open_ledger(post.standing.file.parent, True) as ledger,
+        ):
+            row = ledger.run(run)
+            is_ours = row is not None and row.pipeline == post.standing.pipeline.name
+            if row is not None and is_ours and row.ended is not None and row.status in _ENDS:
+                status = cast(Status, row.status)
+                return Report(row.run, row.pipeline, status, {}, message=row.message)
+        return None
 
     def _open_ledger(self, folder: Path, is_readonly: bool) -> Ledger:
         """Open the ledger of a pipeline's folder."""

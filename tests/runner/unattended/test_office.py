@@ -15,6 +15,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Cancelling, Completed, Failed, Running, Scheduled
 
+from paddock.runner.report import Report
 from paddock.runner.unattended.admission import deployed_parameters
 from paddock.runner.unattended.executor import mark_of
 from paddock.runner.unattended.jobs import Job, Post
@@ -67,6 +68,36 @@ def test_a_run_taken_over_goes_on_where_it_had_stopped_at_a_border(
             # Who submitted it and asks again, as a watch at the next start, hears of the later one.
             again = await office_of(asked).submit(post, "watch inbox", f"{tmp_path}")
             assert again.id == second.id
+
+    asyncio.run(main())
+
+
+def test_a_run_that_ended_while_nobody_could_be_told_is_not_run_again(
+    tmp_path: Path, prefect_api: str
+) -> None:
+    async def main() -> None:
+        async with board(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+            office, ends = office_of(asked, known_end=known), list[str]()
+            post = await put(asked, office, standing(tmp_path, '{cron: "0 6 * * *"}'))
+
+            async def ended(job: Job | None, status: str, report: object) -> None:
+                ends.append(status)
+
+            first = await office.submit(post, "webhook /x", f"{tmp_path}", ended=ended)
+            with subprocess.Popen(["sleep", "600"]) as run:  # noqa: ASYNC220
+                await asked.started(first.id, mark_of(run.pid))
+                await client.set_flow_run_state(UUID(first.id), Running(), force=True)
+                run.kill()
+            await office.round()
+            while office.jobs:  # noqa: ASYNC110 - its end is seen to meanwhile
+                await asyncio.sleep(0.05)
+            assert (await asked.open_runs([post.deployment]), ends) == ([], ["completed"])
+            shown = await asked.read(first.id)
+            assert shown is not None
+            assert shown.end == "completed"
+
+    def known(post: Post, run: str) -> Report | None:
+        return Report(run, post.standing.pipeline.name, "completed", {})
 
     asyncio.run(main())
 

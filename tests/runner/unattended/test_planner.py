@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from paddock.engine.settings import PoolSettings
 from paddock.runner.settings import Settings
@@ -33,13 +34,13 @@ async def put(asked: Board, office: Office, one: Standing) -> Post:
     return post
 
 
-def office_of(asked: Board, auth_string: str = "", max_runs: int = 1) -> Office:
+def office_of(asked: Board, auth_string: str = "", max_runs: int = 1, **more: Any) -> Office:
     async def given_up(post: Post, run: str, words: str) -> None:
         raise AssertionError(words)
 
     return Office(
         asked, SIGNER, max_runs=max_runs, max_restarts=1, flags={}, given_up=given_up,
-        auth_string=auth_string,
+        auth_string=auth_string, **more,
     )  # fmt: skip
 
 
