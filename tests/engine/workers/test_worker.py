@@ -1,0 +1,39 @@
+"""Requests with long texts: one after the other beside all others, and cancelled in order."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from paddock.engine.workers.frames import Head
+from paddock.engine.workers.worker import LONG_LETTERS, _LongRequests, _n_letters
+
+
+def test_a_long_request_is_done_in_a_thread_of_its_own_and_can_be_cancelled() -> None:
+    started, gate, done = threading.Event(), threading.Event(), list[tuple[str, int]]()
+
+    def act(head: Head, body: bytes) -> None:
+        if head["op"] == "chat":
+            started.set()
+            gate.wait(30)
+        done.append((head["op"], head["id"]))
+
+    long_ones = _LongRequests(act)
+    for number in (1, 2):
+        long_ones.add({"op": "chat", "id": number})  # returns at once, though nothing goes on
+    assert started.wait(30)
+    assert long_ones.cancel(2), "it has not begun"
+    assert not long_ones.cancel(3), "it is none of these"
+    assert long_ones.cancel(1), "it is being tokenised"
+    assert done == []
+    gate.set()
+    until = time.monotonic() + 30
+    while len(done) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert done == [("chat", 1), ("cancel", 1)]
+
+
+def test_texts_are_measured_wherever_they_stand_in_a_request() -> None:
+    messages = [{"role": "user", "content": "x" * LONG_LETTERS}]
+    assert _n_letters({"op": "chat", "request": {"messages": messages}}) > LONG_LETTERS
+    assert _n_letters({"op": "count_texts", "texts": ["ab", "c"], "id": 7}) == 14
