@@ -49,6 +49,26 @@ class Device:
         self.n_made += len(cells)
         return [(self.n_made - number, token) for number, (_, token) in enumerate(cells)]
 
+    @staticmethod
+    def passes(turn: Turn) -> list[list[int]]:
+        """Return the sequence ids of each pass that llama.cpp makes in a split cache.
+
+        This is `llama_batch_allocr::split_equal` with `sequential`: a pass takes equally many
+        tokens of streams whose ids follow one another in the order of the batch.
+        """
+        left = [(piece.sequence.seq_id, len(piece.tokens)) for piece in turn.pieces]
+        passes = []
+        while left:
+            ids = [left[0][0]]
+            for seq_id, _ in left[1:]:
+                if seq_id == ids[-1] + 1:
+                    ids.append(seq_id)
+            n_each = min(n for seq_id, n in left if seq_id in ids)
+            left = [(one, n - n_each if one in ids else n) for one, n in left]
+            left = [(one, n) for one, n in left if n]
+            passes.append(ids)
+        return passes
+
     def _fill(self, target: int, cells: Cells) -> None:
         assert not self.held.get(target), "a copy must go to an empty sequence"
         self.held[target] = cells if self.limits.is_unified else self._anew(cells)
@@ -85,6 +105,8 @@ class Run:
         self.now_s += 1.0
         turn = self.scheduler.next_turn(self.now_s)
         self.device.perform(turn)
+        seq_ids = [piece.sequence.seq_id for piece in turn.pieces]
+        assert seq_ids == sorted(seq_ids), "others would be computed in passes of their own"
         assert turn.n_tokens <= self.scheduler.limits.n_batch_tokens + len(turn.pieces) * 8
         self.scheduler.computed(turn)
         for piece in turn.pieces:

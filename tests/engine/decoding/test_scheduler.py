@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -267,6 +268,33 @@ def test_running_streams_of_a_split_cache_are_neighbours() -> None:
         seats = sorted(one.seq_id for one in world.scheduler.running)
         assert seats == [0, 1, 2, 3], "others would be computed in passes of their own"
         world.all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 30)), min_size=4, max_size=40))
+def test_answers_of_various_lengths_are_decoded_in_one_pass(asked: list[tuple[int, int]]) -> None:
+    world = run(Limits(8 * 512, 8, 512, is_unified=False, n_reserved=0))
+    for number, (n_prompt, n_answer) in enumerate(asked):
+        world.scheduler.add(sequence(number, [number] * n_prompt, max_tokens=n_answer))
+    while (turn := world.turn()).pieces:
+        if all(len(piece.tokens) == 1 for piece in turn.pieces):
+            ids = [piece.sequence.seq_id for piece in turn.pieces]
+            n_gaps = sum(after != before + 1 for before, after in pairwise(ids))
+            assert len(Device.passes(turn)) == 1 + n_gaps
+    assert not world.scheduler.has_work
+
+
+def test_a_full_split_cache_decodes_in_one_pass_after_much_coming_and_going() -> None:
+    world = run(Limits(8 * 512, 8, 512, is_unified=False, n_reserved=0))
+    for number in range(60):
+        world.scheduler.add(sequence(number, [number] * 3, max_tokens=2 + number * 7 % 19))
+    n_passes = []
+    while len(world.order) < 50:
+        turn = world.turn()
+        if len(turn.pieces) == 8 and turn.n_tokens == 8:
+            n_passes.append(len(Device.passes(turn)))
+    assert len(n_passes) > 10
+    assert set(n_passes) == {1}
 
 
 @settings(max_examples=100, deadline=None)
