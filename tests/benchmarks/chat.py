@@ -7,6 +7,9 @@ time. Chats are `interactive` and documents `batch` in our pool; the servers hav
 It ends with the last document; chats that wait then are waited for, and counted, and so are those
 that were answered before: who lets chats wait has more time for documents. How many documents a
 minute there are without chats is asked just before, with half of the documents.
+
+Last, while such a half runs again, a request arrives whose prompt is longer than all before, and a
+chat half a second after it: how long it waits shows whether a longer context stops the others.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ FULL = {
     "every_ms": 1000,
 }
 QUICK = {**FULL, "documents": 16, "rounds": 1}
+LONGER_WORDS, LONGER_AFTER_S, CHAT_AFTER_S = 2000, 2.0, 0.5
 CONTENDERS = tuple(one for one in EVERYBODY if one is not TUNED)
 
 
@@ -70,6 +74,8 @@ class Turn:
     per_minute: float
     chats: Sequence[Chat]
     job_ended_at: float
+    after_longer: Chat
+    """The one that came after a request with a long prompt."""
 
     @property
     def n_meanwhile(self) -> int:
@@ -133,9 +139,30 @@ async def play(shape: Shape, one: Running, number: int) -> Turn:
         chats = await _chat_until(job.done, one, shape)
         per_minute = await job
         job_ended_at = began + 60 * len(beside) / per_minute
-        return Turn(per_minute_alone, per_minute, chats, job_ended_at)
     finally:
         job.cancel()
+    after_longer = await _after_longer(shape, one, number)
+    return Turn(per_minute_alone, per_minute, chats, job_ended_at, after_longer)
+
+
+async def _after_longer(shape: Shape, one: Running, number: int) -> Chat:
+    """Chat right after a request with a long prompt, while a job runs."""
+    asks = loads.summaries(-1002 - number, shape.n_documents // 2 + 1, shape.n_tokens)
+    (longer,) = loads.summaries(-2002 - number, 1, shape.n_tokens, LONGER_WORDS)
+    (ask,) = loads.chats(1, shape.n_chat_tokens)
+    job = asyncio.create_task(_job(one, asks, shape.n_in_flight))
+    tasks = [job]
+    try:
+        await asyncio.sleep(LONGER_AFTER_S)
+        tasks.append(asyncio.create_task(_job(one, [longer], 1)))
+        await asyncio.sleep(CHAT_AFTER_S)
+        chat = Chat(time.perf_counter())
+        await _listen(one, ask, chat)
+        await asyncio.gather(*tasks)
+        return chat
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _job(one: Running, asks: Sequence[Ask], n_in_flight: int) -> float:
@@ -171,12 +198,13 @@ async def _listen(one: Running, ask: Ask, chat: Chat) -> None:
 def report(found: Contest[Turn]) -> str:
     """Give the table: over all chats of all rounds, and medians of documents a minute."""
     headings = ["", "first token p50, s", "p95, s", "between tokens p50, ms", "p95, ms"]
+    headings += ["after a longer request, s"]
     headings += ["chats", "answered beside the job", "documents/min", "without chats"]
     rows = []
     for name in found.turns:
         turns = found.results(name)
         if not turns:
-            rows.append([name, f"failed ({found.failure(name)})", *[NOTHING] * 7])
+            rows.append([name, f"failed ({found.failure(name)})", *[NOTHING] * 8])
             continue
         chats = [chat for turn in turns for chat in turn.chats if chat.heard_at]
         first_s = [chat.first_s for chat in chats] or [float("nan")]
@@ -186,6 +214,7 @@ def report(found: Contest[Turn]) -> str:
                 name,
                 *(f"{percentile(first_s, share):.2f}" for share in (0.5, 0.95)),
                 *(f"{1000 * percentile(between_s, share):.0f}" for share in (0.5, 0.95)),
+                f"{statistics.median(turn.after_longer.first_s for turn in turns):.2f}",
                 f"{len(chats)} of {sum(len(turn.chats) for turn in turns)}",
                 str(sum(turn.n_meanwhile for turn in turns)),
                 f"{statistics.median(turn.per_minute for turn in turns):.1f}",

@@ -134,22 +134,24 @@ else:
 # Everybody
 
 
-def _server(*flags: str, n_slots: int) -> Contender:
-    kind = "-kvu" if "-kvu" in flags else ""
-    drafts = " ngram" if "--spec-type" in flags else ""
-    key = f"server-{n_slots}{kind}{drafts.replace(' ', '-')}"
-    name = " ".join(["llama-server", f"-np {n_slots}", *flags])
+def _server(*flags: str, n_slots: int | None) -> Contender:
+    """Return llama-server with so many slots; None: as many, and as much cache, as it decides."""
+    slots = "defaults" if n_slots is None else f"-np {n_slots}"
+    parts = [part.lstrip("-") for part in (*slots.split(), *flags) if part != "-np"]
+    name = " ".join(["llama-server", slots, *flags])
+    key = "-".join(["server", *parts])
     return Contender(key, name, llama_server(*flags, n_slots=n_slots))
 
 
 PADDOCK = Contender("paddock", "paddock", ours, is_ours=True)
 TUNED = Contender("paddock-tuned", "paddock, tuned copy (Q8_0)", _tuned, is_ours=True)
+DEFAULTS = _server(n_slots=None)
+_LAYOUTS = ((), ("-fa", "off"), ("-kvu",), ("-kvu", "-fa", "off"))
+"""Flash attention is on unless it is switched off, and so is a split cache with given slots."""
 SERVERS = (
     _server(n_slots=1),
-    _server(n_slots=4),
-    _server("-kvu", n_slots=4),
-    _server(n_slots=8),
-    _server("-kvu", n_slots=8),
+    _server("-fa", "off", n_slots=1),
+    *(_server(*flags, n_slots=n_slots) for n_slots in (4, 8) for flags in _LAYOUTS),
 )
 DRAFTING = (
     _server("--spec-type", "ngram-simple", n_slots=1),
@@ -161,7 +163,7 @@ DRAFTING = (
     ),
 )
 EXAMPLE = Contender("example", "example server, 8 sequences", example_server(8))
-EVERYBODY = (PADDOCK, TUNED, *SERVERS, EXAMPLE)
+EVERYBODY = (PADDOCK, TUNED, DEFAULTS, *SERVERS, EXAMPLE)
 
 
 def present(wanted: Sequence[Contender], setup: Setup) -> list[Contender]:

@@ -3,7 +3,8 @@
 uv run python tests/benchmarks/decode.py
 
 1, 4, 8, 16 and 32 unrelated sequences, each with the same number of prompt and answer tokens and
-batches of 512 on both sides; batched-bench with a unified cache and with a split one.
+batches of 512 on both sides; batched-bench with a unified cache and with a split one, with and
+without flash attention. Ours is compared with the best of the four.
 batched-bench calls `llama_decode` in a bare loop with random tokens and samples nothing; ours
 goes the whole way: through the pool's process boundary, the scheduler, greedy choice and text.
 Prefill is the time for answers of one token; decode is what longer answers to like prompts take
@@ -37,6 +38,14 @@ N_SEQUENCES = (1, 4, 8, 16, 32)
 FULL = {"rounds": 3, "prompt_tokens": 256, "answer_tokens": 64}
 QUICK = {"rounds": 1, "prompt_tokens": 128, "answer_tokens": 32}
 
+LAYOUTS = {
+    "unified": (True, "on"),
+    "split": (False, "on"),
+    "unified, no flash attention": (True, "off"),
+    "split, no flash attention": (False, "off"),
+}
+"""batched-bench's: whether the cache is unified, and its flash attention."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -49,11 +58,10 @@ class Shape:
 
 @dataclass(slots=True)
 class Found:
-    """One round: ours, theirs with either cache, and our steps."""
+    """One round: ours, theirs by layout, and our steps."""
 
     ours: dict[int, Speed] = field(default_factory=dict)
-    unified: Mapping[int, Speed] = field(default_factory=dict)
-    split: Mapping[int, Speed] = field(default_factory=dict)
+    theirs: dict[str, Mapping[int, Speed]] = field(default_factory=dict)
     steps: dict[int, Steps] = field(default_factory=dict)
 
 
@@ -101,8 +109,8 @@ async def one_round(
         found.steps.update(steps)
         arena.say(f"{n} sequences, ours")
     if bench is not None:
-        for is_unified in (True, False):
-            theirs = await asyncio.to_thread(
+        for name, (is_unified, flash_attention) in LAYOUTS.items():
+            found.theirs[name] = await asyncio.to_thread(
                 bench_speeds,
                 bench,
                 setup,
@@ -110,12 +118,10 @@ async def one_round(
                 shape.n_answer_tokens,
                 shape.n_sequences,
                 is_unified=is_unified,
+                flash_attention=flash_attention,
                 timeout_s=bench_s,
             )
-            found.unified, found.split = (
-                (theirs, found.split) if is_unified else (found.unified, theirs)
-            )
-            arena.say(f"batched-bench, {'unified' if is_unified else 'split'}")
+            arena.say(f"batched-bench, {name}")
     return found
 
 
@@ -199,10 +205,10 @@ WORDS = ("the", "river", "and", "bridge", "old", "water", "stone", "light", "und
 
 
 def report(rounds: Sequence[Found], n_sequences: Sequence[int]) -> str:
-    """Give the table of medians, with the medians of the rounds' own ratios to the better one."""
+    """Return the table of medians, with the medians of the rounds' own ratios to the best one."""
     headings = ["sequences"]
     for which in ("prefill", "decode"):
-        headings += [f"{which}, ours", "bench, unified", "split", "ratio"]
+        headings += [f"{which}, ours", "batched-bench", "its layout", "ratio"]
     return table(
         [*headings, "a step, ms", "Python around it"], [_row(rounds, n) for n in n_sequences]
     )
@@ -212,17 +218,18 @@ def _row(rounds: Sequence[Found], n: int) -> list[object]:
     row: list[object] = [n]
     for which in ("prefill", "decode"):
         mine = [getattr(one.ours[n], which) for one in rounds]
-        theirs = [[_speed(cache, n, which) for cache in (one.unified, one.split)] for one in rounds]
-        ratios = [
-            our / max(known)
-            for our, pair in zip(mine, theirs, strict=True)
-            if (known := [speed for speed in pair if speed is not None])
-        ]
-        row += [
-            f"{statistics.median(mine):.0f}",
-            *(_median([pair[which_cache] for pair in theirs]) for which_cache in (0, 1)),
-            f"{statistics.median(ratios):.2f}" if ratios else NOTHING,
-        ]
+        theirs = {
+            name: [speed for one in rounds if (speed := _speed(one.theirs.get(name), n, which))]
+            for name in LAYOUTS
+        }
+        whole = {name: speeds for name, speeds in theirs.items() if len(speeds) == len(rounds)}
+        best = max(whole, key=lambda name: statistics.median(whole[name]), default=None)
+        row.append(f"{statistics.median(mine):.0f}")
+        if best is None:
+            row += [NOTHING] * 3
+            continue
+        ratios = (our / their for our, their in zip(mine, whole[best], strict=True))
+        row += [f"{statistics.median(whole[best]):.0f}", best, f"{statistics.median(ratios):.2f}"]
     steps = [one.steps[n] for one in rounds if one.steps[n].n_steps]
     if not steps:
         return [*row, NOTHING, NOTHING]
@@ -231,13 +238,8 @@ def _row(rounds: Sequence[Found], n: int) -> list[object]:
     return [*row, f"{step_ms:.1f}", f"{share:.1%}"]
 
 
-def _speed(cache: Mapping[int, Speed], n: int, which: str) -> float | None:
-    return getattr(cache[n], which) if n in cache else None
-
-
-def _median(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{statistics.median(known):.0f}" if known else NOTHING
+def _speed(at: Mapping[int, Speed] | None, n: int, which: str) -> float | None:
+    return getattr(at[n], which) if at and n in at else None
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.benchmarks import arena, loads, peers
 from tests.benchmarks.arena import Contest
-from tests.benchmarks.contenders import DRAFTING, EVERYBODY, PADDOCK, chosen
+from tests.benchmarks.contenders import DEFAULTS, DRAFTING, EVERYBODY, PADDOCK, chosen
 from tests.benchmarks.harness import NOTHING, summary, table
 from tests.benchmarks.loads import Ask
 from tests.benchmarks.raw import bench_speeds
@@ -166,9 +166,10 @@ def limit(setup: Setup, found: Contest[Turn], n_rounds: int) -> list[float]:
 
 
 def report(load: str, found: Contest[Turn], limits: Sequence[float]) -> str:
-    """Give the table: medians over the rounds, and each one's ratio to the best peer."""
+    """Return the table of medians, with ratios to the best peer and to llama-server's defaults."""
     speeds = {name: [per_minute(turn) for turn in found.results(name)] for name in found.turns}
     best = best_peer(speeds)
+    defaults = speeds.get(DEFAULTS.name)
     reference = _reference(found)
     rows = []
     for name, mine in speeds.items():
@@ -184,24 +185,27 @@ def report(load: str, found: Contest[Turn], limits: Sequence[float]) -> str:
                 f"{spread.median:.1f}",
                 f"{spread.low:.1f} to {spread.high:.1f}",
                 ratio(mine, speeds[best]) if best else NOTHING,
+                ratio(mine, defaults) if defaults else NOTHING,
                 *_contents(load, turns),
                 f"{agreement(reference, turns[0].alone):.0%}" if reference else NOTHING,
                 _megabytes(turns),
             ]
         )
     if limits:
-        blanks = [NOTHING] * (len(_headings(load)) - 4)
+        blanks = [NOTHING] * (len(_headings(load)) - 5)
         spread = summary(limits)
         range_ = f"{spread.low:.1f} to {spread.high:.1f}"
-        against = ratio(limits, speeds[best]) if best else NOTHING
-        rows.append([LIMIT, f"{spread.median:.1f}", range_, against, *blanks])
+        against = (
+            ratio(limits, one) if one else NOTHING for one in (speeds.get(best or ""), defaults)
+        )
+        rows.append([LIMIT, f"{spread.median:.1f}", range_, *against, *blanks])
     return table(_headings(load), rows)
 
 
 def _headings(load: str) -> list[str]:
     contents = ["prompt tokens", "answer tokens"]
     contents += {"a": [], "b": ["valid forms"], "c": ["copied", "drafts accepted"]}[load]
-    first = ["", "documents/min", "range", "to the best peer"]
+    first = ["", "documents/min", "range", "to the best peer", "to llama-server's defaults"]
     return [*first, *contents, "same answers alone", "peak MB"]
 
 

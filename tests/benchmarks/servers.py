@@ -67,8 +67,8 @@ class Served:
         return peak_bytes([self.server.pid])
 
 
-def llama_server(*flags: str, n_slots: int) -> Start:
-    """Give a way to start llama-server with so many slots."""
+def llama_server(*flags: str, n_slots: int | None) -> Start:
+    """Return a way to start llama-server with so many slots; None: as it decides."""
 
     @contextlib.asynccontextmanager
     async def start(setup: Setup) -> AsyncIterator[Running]:
@@ -82,19 +82,18 @@ def llama_server(*flags: str, n_slots: int) -> Start:
     return start
 
 
-def server_command(setup: Setup, port: int, n_slots: int) -> list[str]:
-    """Give llama-server's command line, but for what differs from way to way."""
+def server_command(setup: Setup, port: int, n_slots: int | None) -> list[str]:
+    """Return llama-server's command line, but for what differs from way to way."""
     assert setup.server is not None
-    n_cells = setup.n_cells or setup.n_ctx_tokens * n_slots
     options = {
         "-m": setup.model,
         "--host": "127.0.0.1",
         "--port": port,
-        "-np": n_slots,
-        "-c": n_cells,
         "-t": setup.n_threads,
         "-ngl": setup.n_gpu_layers,
     }
+    if n_slots is not None:
+        options |= {"-np": n_slots, "-c": setup.n_cells or setup.n_ctx_tokens * n_slots}
     return [str(setup.server), *(str(part) for pair in options.items() for part in pair)]
 
 

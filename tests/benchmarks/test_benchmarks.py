@@ -229,16 +229,18 @@ def test_the_job_is_compared_with_the_best_peer_and_failures_have_their_row() ->
             "paddock": [turn(2.0, "Yes.")],
             "slow": [turn(4.0, "Yes.")],
             "fast": [turn(1.0, "No.")],
+            contenders.DEFAULTS.name: [turn(5.0, "Yes.")],
             "broken": [Failed("HTTP 500")],
         }
     )
     lines = job.report("a", found, [90.0]).replace(NOTHING, "-").splitlines()
     assert lines[2:] == [
-        "| paddock | 30.0 | 30.0 to 30.0 | 0.50 | 650 | 50.0 | 100% | 100 |",
-        "| slow | 15.0 | 15.0 to 15.0 | 0.25 | 650 | 50.0 | 100% | 100 |",
-        "| fast | 60.0 | 60.0 to 60.0 | 1.00 | 650 | 50.0 | 0% | 100 |",
-        "| broken | failed (HTTP 500) | - | - | - | - | - | - |",
-        "| llama-batched-bench (the limit) | 90.0 | 90.0 to 90.0 | 1.50 | - | - | - | - |",
+        "| paddock | 30.0 | 30.0 to 30.0 | 0.50 | 2.50 | 650 | 50.0 | 100% | 100 |",
+        "| slow | 15.0 | 15.0 to 15.0 | 0.25 | 1.25 | 650 | 50.0 | 100% | 100 |",
+        "| fast | 60.0 | 60.0 to 60.0 | 1.00 | 5.00 | 650 | 50.0 | 0% | 100 |",
+        "| llama-server defaults | 12.0 | 12.0 to 12.0 | 0.20 | 1.00 | 650 | 50.0 | 100% | 100 |",
+        "| broken | failed (HTTP 500) | - | - | - | - | - | - | - |",
+        "| llama-batched-bench (the limit) | 90.0 | 90.0 to 90.0 | 1.50 | 7.50 | - | - | - | - |",
     ]
 
 
