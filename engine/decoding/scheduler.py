@@ -127,7 +127,7 @@ class Scheduler:
     def next_turn(self, now_s: float = 0.0) -> Turn:
         """Decide the next step; without pieces there is nothing to compute.
 
-        Pieces are in the order of their sequence ids: in a split cache llama.cpp computes streams
+        In a split cache pieces are in the order of their sequence ids: llama.cpp computes streams
         in one pass over the weights only where each id follows the one before.
         """
         self._now_s = now_s
@@ -135,7 +135,8 @@ class Scheduler:
         self._secure_cells()
         pieces = [_decode_piece(one) for one in self.running if one.state == "decode"]
         pieces += self._prefill_pieces(sum(len(piece.tokens) for piece in pieces))
-        pieces.sort(key=lambda piece: piece.sequence.seq_id)
+        if not self.limits.is_unified:
+            pieces.sort(key=lambda piece: piece.sequence.seq_id)
         return Turn(self.places.take_operations(), tuple(pieces))
 
     def computed(self, turn: Turn) -> None:
