@@ -16,7 +16,16 @@ import numpy as np
 from paddock.engine.native.context import Context, ContextOptions
 from paddock.engine.native.model import Model
 from paddock.engine.native.state import State, given, taken
-from paddock.engine.profile.choice import Bounds, Layout, Workload, choose, estimate, turn_tokens
+from paddock.engine.profile.choice import (
+    Bounds,
+    Layout,
+    Workload,
+    choose,
+    estimate,
+    n_reserved,
+    streams,
+    turn_tokens,
+)
 from paddock.engine.profile.profile import Profile, prefill_s, step_s
 from paddock.engine.settings import CacheLayout
 
@@ -24,7 +33,7 @@ from .budget import LEAST_PIECE_TOKENS
 from .places import Places
 from .prefixes import shared_beginning
 from .sequence import Sequence
-from .turn import Copy, Discard, Limits, Operation, Restore, Shelve, Trim
+from .turn import MOST_SEQ_IDS, Copy, Discard, Limits, Operation, Restore, Shelve, Trim
 
 # A chat's first token is wanted within 0.3 s: it waits for the turn that is being computed, and
 # for its own. While it is being answered, each token waits for one turn.
@@ -34,13 +43,6 @@ NEAR_TURN_S, CHAT_TURN_S = 0.2, 0.1
 # a new context, and beginnings that were kept; else those that run must end first, in an emptying
 # batch.
 WORTH_A_CONTEXT, WORTH_A_PAUSE = (0.2, 0.05), (4.0, 0.2)
-
-# Places beside the jobs' for chats. With one a second, each answered in some seconds beside eight
-# jobs, up to four run at once.
-MOST_RESERVED = 4
-
-# Where streams are long and few, one of so many is for chats alone.
-_CHATS_SHARE = 4
 
 LEAST_STREAM_TOKENS = 1024
 SLACK_TOKENS = 256
@@ -234,13 +236,16 @@ class KvCache:
 
     def _limits(self) -> Limits:
         layout, each = self._layout, _padded(self._n_stream_tokens)
-        n_reserved = min(MOST_RESERVED, self._wishes.n_parallel // 2)
-        n_cells = self._bounds(self._n_stream_tokens).n_cells
-        n_cells = _padded(max(n_cells, min(self._n_longest_tokens, self._wishes.n_ctx_tokens)))
-        n_parallel = layout.n_parallel
-        if not layout.is_unified:
-            n_parallel, n_reserved = self._streams(n_parallel, n_reserved, each)
-            n_cells = (n_parallel + n_reserved) * each
+        wishes = self._wishes
+        n_chats = n_reserved(wishes.n_parallel)
+        n_parallel = min(layout.n_parallel, MOST_SEQ_IDS - n_chats)
+        if layout.is_unified:
+            n_cells = min(wishes.n_cells, (wishes.n_parallel + n_chats) * each)
+            n_cells = max(n_cells, each, min(self._n_longest_tokens, wishes.n_ctx_tokens))
+            n_cells = _padded(n_cells)
+        else:
+            n_parallel, n_chats = streams(wishes.n_cells, each, n_parallel)
+            n_cells = (n_parallel + n_chats) * each
         near = max(LEAST_PIECE_TOKENS, turn_tokens(self._profile, NEAR_TURN_S))
         near = min(near, layout.n_batch_tokens)
         return Limits(
@@ -249,19 +254,13 @@ class KvCache:
             n_batch_tokens=layout.n_batch_tokens,
             can_share=self.model.can_cut_memory,
             is_unified=layout.is_unified,
-            n_reserved=n_reserved,
+            n_reserved=n_chats,
             near_turn_tokens=near,
             chat_turn_tokens=min(
                 near, max(LEAST_PIECE_TOKENS, turn_tokens(self._profile, CHAT_TURN_S))
             ),
-            n_shelf_tokens=self._wishes.n_shelf_tokens,
+            n_shelf_tokens=wishes.n_shelf_tokens,
         )
-
-    def _streams(self, n_parallel: int, n_reserved: int, n_each: int) -> tuple[int, int]:
-        """Give the streams of jobs and those of chats alone, within the cells that were planned."""
-        n_streams = max(1, self._wishes.n_cells // n_each)
-        n_reserved = min(n_reserved, n_streams // _CHATS_SHARE)
-        return min(n_parallel, n_streams - n_reserved), n_reserved
 
     def _made(self) -> Context:
         limits = self.limits

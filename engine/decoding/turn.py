@@ -8,6 +8,10 @@ from paddock.engine.arrays import Tokens
 
 from .sequence import Sequence
 
+MOST_SEQ_IDS = 256  # LLAMA_MAX_SEQ
+# Idle sequences that a unified cache keeps beside the running ones.
+_MOST_IDLE = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -37,7 +41,8 @@ class Limits:
     @property
     def n_seq_ids(self) -> int:
         """Sequence ids of the context: in a unified cache idle ones need ids of their own."""
-        return 2 * self.n_slots if self.is_unified else self.n_slots
+        n_idle = min(self.n_slots, _MOST_IDLE) if self.is_unified and self.can_share else 0
+        return min(self.n_slots + n_idle, MOST_SEQ_IDS)
 
     @property
     def n_cells_each(self) -> int | None:

@@ -18,6 +18,11 @@ from .profile import Profile, prefill_s, step_s
 # 35 to 50.
 CPU_PARALLEL = 8
 GPU_PARALLEL = 16
+# Seats beside the jobs' for chats. With one chat a second, each answered in some seconds beside
+# eight jobs, up to four run at once.
+MOST_RESERVED = 4
+# Where memory holds fewer streams than that, one of so many is for chats alone.
+_CHATS_SHARE = 4
 UNPROFILED_TURN_TOKENS = 128  # 0.26 s at 500 tokens a second
 LEAST_TURN_TOKENS = 16
 
@@ -72,6 +77,23 @@ def choose(profile: Profile | None, workload: Workload, limits: Bounds) -> Layou
     equal = [one for seconds, one in rated if seconds <= best_s * (1 + _SAME)]
     is_unified = _shares_much(workload)
     return max(equal, key=lambda one: (one.is_unified == is_unified, one.n_batch_tokens))
+
+
+def n_reserved(n_parallel: int) -> int:
+    """Return the number of seats that only chats may use, beside `n_parallel` for jobs."""
+    return min(MOST_RESERVED, n_parallel // 2)
+
+
+def streams(n_cells: int, n_each: int, n_parallel: int) -> tuple[int, int]:
+    """Return the streams for jobs and those for chats alone in a split cache of `n_cells`.
+
+    >>> streams(12 * 1024, 1024, 8), streams(8 * 1024, 1024, 8)
+    ((8, 4), (6, 2))
+    """
+    n_streams = max(1, n_cells // n_each)
+    n_spare = max(n_streams - n_parallel, n_streams // _CHATS_SHARE)
+    n_chats = min(n_reserved(n_parallel), n_spare)
+    return min(n_parallel, n_streams - n_chats), n_chats
 
 
 def _layouts(workload: Workload, limits: Bounds) -> Iterator[Layout]:

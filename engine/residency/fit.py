@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from paddock.engine.gguf import Header
+from paddock.engine.profile.choice import n_reserved
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import CacheType, PoolSettings
 from paddock.engine.workers.load import Load, Taken
@@ -76,13 +77,17 @@ def cell_bytes(header: Header, kind: CacheType) -> float:
 
 
 def n_cells(n_parallel: int, n_ctx_tokens: int, n_wished: int | None = None) -> int:
-    """Give room for every sequence, within bounds or as wished; llama.cpp pads to 256.
+    """Return the cells for `n_parallel` jobs, within bounds or as wished, and for chats.
+
+    The chats' seats come on top: with `n_wished` = n_parallel x n_ctx_tokens all jobs run at once.
+    llama.cpp pads to 256.
 
     >>> n_cells(4, 2048), n_cells(16, 4096), n_cells(1, 100_000)
-    (8192, 32768, 100096)
+    (12288, 40960, 100096)
     """
     usual = min(n_parallel * n_ctx_tokens, MAX_CELLS_BY_DEFAULT)
-    wanted = max(n_ctx_tokens, n_wished or usual)
+    of_jobs = n_wished or usual
+    wanted = max(n_ctx_tokens, of_jobs + of_jobs * n_reserved(n_parallel) // n_parallel)
     return -(-wanted // 256) * 256
 
 

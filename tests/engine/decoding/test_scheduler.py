@@ -259,6 +259,15 @@ def test_a_sequence_that_was_put_back_says_the_same() -> None:
     assert world.said == {0: expected}
 
 
+@pytest.mark.parametrize("is_unified", [True, False])
+@pytest.mark.parametrize("n_parallel", [1, 8, 124, 128, 252])
+def test_ids_for_all_seats_and_some_idle_ones_are_within_those_of_llama_cpp(
+    n_parallel: int, is_unified: bool
+) -> None:
+    limits = Limits(1 << 20, n_parallel, is_unified=is_unified, n_reserved=4)
+    assert limits.n_slots <= limits.n_seq_ids <= 256
+
+
 def test_running_streams_of_a_split_cache_are_neighbours() -> None:
     world = run(Limits(9000, 8, 512, is_unified=False))
     for start in (0, 20, 40):

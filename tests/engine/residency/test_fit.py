@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from paddock.engine.gguf import Header
+from paddock.engine.profile.choice import streams
 from paddock.engine.request import ModelFacts
 from paddock.engine.residency.devices import Device, GpuRoom
 from paddock.engine.residency.fit import Layout, Wanted, layouts, wider
@@ -47,10 +50,18 @@ def lay(device: Device, settings: PoolSettings = SETTINGS, facts: ModelFacts = F
 
 def test_on_a_processor_everything_is_main_memory() -> None:
     layout = lay(CPU)
-    assert layout.load.n_parallel == 4 and layout.load.n_cells == 4 * 4096
+    assert layout.load.n_parallel == 4
+    assert layout.load.n_cells == 6 * 4096, "four jobs, and two chats beside them"
     # 128 KiB for each token of the cache: 32 layers of 8 heads of 128 values, keys and values.
-    assert layout.room == Room(8 * GIB + 4 * 4096 * 128 * 1024 + 256 * 1024 * 1024)
+    assert layout.room == Room(8 * GIB + 6 * 4096 * 128 * 1024 + 256 * 1024 * 1024)
     assert layout.load.placed == "all 33 layers on the processor"
+
+
+@pytest.mark.parametrize("n_parallel", [2, 4, 8, 16, 32])
+def test_cells_for_n_contexts_hold_n_jobs_and_the_chats_beside_them(n_parallel: int) -> None:
+    settings = PoolSettings(num_parallel=n_parallel, n_cells=n_parallel * 4096)
+    load = lay(CPU, settings).load
+    assert streams(load.n_cells, 4096, n_parallel) == (n_parallel, min(4, n_parallel // 2))
 
 
 def test_fewer_sequences_come_after_more_and_a_quarter_is_a_last_resort() -> None:
@@ -99,9 +110,9 @@ def test_nothing_spills_to_the_processor_unless_that_is_allowed() -> None:
     allowed = layouts(Wanted(FACTS, 4096), HEADER, replace(SETTINGS, allow_cpu=True), SMALL_GPU)
     fitting = [way for way in allowed if SMALL_GPU.free.holds(way.room)]
     assert fitting and not any(way.is_good for way in fitting)
-    assert fitting[0].load.n_gpu_layers == 19
+    assert fitting[0].load.n_gpu_layers == 17
     assert fitting[0].load.placed == (
-        "19 of 33 layers on NVIDIA T4; it has no room for more (allow_cpu)"
+        "17 of 33 layers on NVIDIA T4; it has no room for more (allow_cpu)"
     )
 
 
