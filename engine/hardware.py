@@ -1,11 +1,12 @@
 """Read what this machine has: processor, memory, graphics devices, disk. Knows no llama_cpp.
 
 Nothing here is loaded or switched on: every answer comes from the operating system's own records
-or from a vendor's tool with a time limit, so it is safe to ask on a busy machine.
+or from the vendor's management library, so it is safe to ask on a busy machine.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shutil
@@ -14,11 +15,15 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 GpuKind = Literal["cuda", "rocm", "metal"]
 
-ASK_S = 5.0  # nvidia-smi takes 0.1 to 2 s; the first call after boot loads the driver
+ASK_S = 5.0
+
+CONTEXT_BYTES = 512 * 1024 * 1024
+"""Device memory of each process that computes with CUDA or HIP, apart from its buffers: its context
+and the kernels, 300 to 600 MB by card and driver."""
 
 # What llama.cpp's kernels choose by, under the names of /proc/cpuinfo.
 _FEATURES = frozenset(
@@ -221,35 +226,84 @@ def read_gpus(root: Path = Path("/")) -> tuple[Gpu, ...]:
 
 
 def _nvidia(root: Path) -> tuple[Gpu, ...]:
-    query = "--query-gpu=name,memory.total,compute_cap,memory.free,uuid,driver_version"
-    listed = parse_nvidia_smi(_asked("nvidia-smi", query, "--format=csv,noheader,nounits"))
+    """Ask the driver's library, which stays loaded.
+
+    `nvidia-smi` loads it for each question, which takes 0.1 to 2 s, and with eight devices that no
+    program keeps awake more than 5 s. No CUDA context is made, so asking takes no device memory.
+    """
+    try:
+        nvml = ctypes.CDLL("nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1")
+        listed = nvidia_gpus(nvml) if nvml.nvmlInit_v2() == 0 else ()
+    except (OSError, AttributeError):  # no driver, or one from before 2020
+        listed = ()
     return listed or _nvidia_by_driver(root / "proc/driver/nvidia/gpus")
 
 
-def parse_nvidia_smi(text: str) -> tuple[Gpu, ...]:
-    """Read the lines that `nvidia-smi` prints.
+class _NvmlMemory(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_ulonglong) for name in ("total", "free", "used"))
 
-    >>> parse_nvidia_smi("NVIDIA H200, 143771, 9.0, 143000, GPU-7c1f, 570.86.10")[0].driver
-    '570.86.10'
+
+def nvidia_gpus(nvml: Any) -> tuple[Gpu, ...]:
+    """List the devices of an initialised NVML in the order of the bus.
+
+    A device that is divided (MIG) is its instances: CUDA computes on nothing else of it.
     """
+    driver = _nvml_text(nvml.nvmlSystemGetDriverVersion)
     gpus = []
-    for line in text.splitlines():
-        parts = [part.strip() for part in line.split(",")]
-        if len(parts) >= 3 and parts[0]:
-            name, total, capability, free, uuid, driver = (*parts, "", "", "")[:6]
-            total_bytes, free_bytes = _mebibytes(total), _mebibytes(free)
+    for index in range(_nvml_number(nvml.nvmlDeviceGetCount_v2)):
+        whole = _nvml_handle(nvml.nvmlDeviceGetHandleByIndex_v2, ctypes.c_uint(index))
+        if whole is None:  # it has fallen off the bus, or is not ours to use
+            continue
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        nvml.nvmlDeviceGetCudaComputeCapability(whole, ctypes.byref(major), ctypes.byref(minor))
+        architecture = f"{major.value}.{minor.value}" if major.value else None
+        for device in _instances(nvml, whole):
+            memory = _NvmlMemory()
+            is_known = nvml.nvmlDeviceGetMemoryInfo(device, ctypes.byref(memory)) == 0
             gpus.append(
-                Gpu("cuda", name, total_bytes, capability or None, free_bytes, uuid, driver)
+                Gpu(
+                    "cuda",
+                    _nvml_text(nvml.nvmlDeviceGetName, device) or "NVIDIA",
+                    memory.total if is_known else None,
+                    architecture,
+                    memory.free if is_known else None,
+                    _nvml_text(nvml.nvmlDeviceGetUUID, device),
+                    driver,
+                )
             )
     return tuple(gpus)
 
 
-def _mebibytes(text: str) -> int | None:
-    return int(text) * 1024**2 if text.isdigit() else None
+def _instances(nvml: Any, device: ctypes.c_void_p) -> list[ctypes.c_void_p]:
+    """Return the MIG instances of a device, or the device itself where it is not divided."""
+    current, pending = ctypes.c_uint(), ctypes.c_uint()
+    status = nvml.nvmlDeviceGetMigMode(device, ctypes.byref(current), ctypes.byref(pending))
+    if status != 0 or not current.value:
+        return [device]
+    ask = nvml.nvmlDeviceGetMigDeviceHandleByIndex
+    n_most = _nvml_number(nvml.nvmlDeviceGetMaxMigDeviceCount, device)
+    found = (_nvml_handle(ask, device, ctypes.c_uint(index)) for index in range(n_most))
+    return [one for one in found if one is not None]
+
+
+def _nvml_number(call: Any, *arguments: Any) -> int:
+    number = ctypes.c_uint()
+    return number.value if call(*arguments, ctypes.byref(number)) == 0 else 0
+
+
+def _nvml_text(call: Any, *arguments: Any) -> str:
+    text = ctypes.create_string_buffer(96)
+    is_told = call(*arguments, text, ctypes.c_uint(len(text))) == 0
+    return text.value.decode(errors="replace") if is_told else ""
+
+
+def _nvml_handle(call: Any, *arguments: Any) -> ctypes.c_void_p | None:
+    handle = ctypes.c_void_p()
+    return handle if call(*arguments, ctypes.byref(handle)) == 0 else None
 
 
 def _nvidia_by_driver(folder: Path) -> tuple[Gpu, ...]:
-    """Ask the kernel driver's records, for containers that lack the vendor's tool."""
+    """Ask the kernel driver's records, for containers that lack the vendor's library."""
     files = sorted(folder.glob("*/information"))
     return tuple(Gpu("cuda", _field(_text_of(file), "Model") or "NVIDIA") for file in files)
 
@@ -265,7 +319,13 @@ def _amd(root: Path) -> tuple[Gpu, ...]:
         )
         if facts.get("simd_count", "0").strip() != "0":
             name = _text_of(node / "name").strip() or "AMD"
-            gpus.append(Gpu("rocm", name))
+            minor = facts.get("drm_render_minor", "").strip()
+            drm = root / "sys/class/drm" / f"renderD{minor}" / "device"
+            total, used = (_text_of(drm / f"mem_info_vram_{kind}") for kind in ("total", "used"))
+            if total.strip().isdigit() and used.strip().isdigit():
+                gpus.append(Gpu("rocm", name, int(total), free_bytes=int(total) - int(used)))
+            else:
+                gpus.append(Gpu("rocm", name))
     return tuple(gpus)
 
 
@@ -282,10 +342,10 @@ def hidden_gpus(environ: Mapping[str, str]) -> str | None:
 
 
 def visible_gpus(gpus: Sequence[Gpu], environ: Mapping[str, str]) -> tuple[Gpu, ...]:
-    """Give the devices that `CUDA_VISIBLE_DEVICES` leaves, in its order.
+    """Return the devices that `CUDA_VISIBLE_DEVICES` leaves, in its order.
 
     CUDA reads indexes and beginnings of UUIDs, and stops at the first that names no device. The
-    indexes are those of `nvidia-smi` where `CUDA_DEVICE_ORDER` is PCI_BUS_ID or all are alike.
+    indexes are those of `nvidia-smi`: workers get `CUDA_DEVICE_ORDER=PCI_BUS_ID`, or UUIDs.
     """
     value = environ.get("CUDA_VISIBLE_DEVICES")
     if value is None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 
+from paddock.engine.hardware import CONTEXT_BYTES
+
 from .library import ggml_function, supports_gpu
 
 # GGML_BACKEND_DEVICE_TYPE_: with memory of its own; with a part of main memory.
@@ -14,6 +16,7 @@ _SIZE_POINTER = ctypes.POINTER(ctypes.c_size_t)
 _count = ggml_function("ggml_backend_dev_count", ctypes.c_size_t)
 _get = ggml_function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
 _type = ggml_function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
+_name = ggml_function("ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
 _description = ggml_function("ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
 _memory = ggml_function(
     "ggml_backend_dev_memory", None, ctypes.c_void_p, _SIZE_POINTER, _SIZE_POINTER
@@ -29,6 +32,8 @@ class GraphicsDevice:
     total_bytes: int
     is_integrated: bool
     """Whether its memory is a part of main memory."""
+    context_bytes: int = 0
+    """What each process takes there beyond its buffers."""
 
 
 def graphics_devices() -> tuple[GraphicsDevice, ...]:
@@ -44,8 +49,19 @@ def free_device_bytes() -> int:
     return sum(one.free_bytes for one in graphics_devices() if not one.is_integrated)
 
 
+def context_bytes(name: str) -> int:
+    """Return what a process takes on a device of this name beyond its buffers.
+
+    >>> context_bytes("CUDA0") // 2**20, context_bytes("Vulkan0")
+    (512, 0)
+    """
+    return CONTEXT_BYTES if name.startswith(("CUDA", "ROCm", "MUSA")) else 0
+
+
 def _read(device: int) -> GraphicsDevice:
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     _memory(device, ctypes.byref(free), ctypes.byref(total))
     name = (_description(device) or b"graphics device").decode(errors="replace")
-    return GraphicsDevice(name, free.value, total.value, _type(device) == _INTEGRATED)
+    is_integrated = _type(device) == _INTEGRATED
+    more = context_bytes((_name(device) or b"").decode(errors="replace"))
+    return GraphicsDevice(name, free.value, total.value, is_integrated, more)

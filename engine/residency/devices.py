@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from paddock.engine.hardware import (
+    CONTEXT_BYTES,
     Gpu,
     hidden_gpus,
     read_cpu,
@@ -20,7 +21,7 @@ from paddock.engine.hardware import (
 )
 from paddock.engine.native.build import find_build
 
-from .room import PLENTY, Room
+from .room import Room
 
 # Backends whose devices `hardware` cannot list: llama.cpp is asked for them.
 UNLISTED = ("vulkan", "sycl", "musa", "cann")
@@ -32,11 +33,17 @@ class GpuRoom:
     """A graphics device that this build may use."""
 
     name: str
-    free_bytes: int | None = None
-    total_bytes: int | None = None
-    """None: it does not tell."""
+    free_bytes: int
+    total_bytes: int
     uuid: str = ""
     """Of CUDA: what `CUDA_VISIBLE_DEVICES` takes."""
+    context_bytes: int = 0
+    """What each worker takes there beyond its buffers."""
+
+    @property
+    def is_instance(self) -> bool:
+        """Whether it is a part of a device (MIG); a process computes on one of them at most."""
+        return self.uuid.startswith("MIG-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +57,14 @@ class Device:
     gpus: tuple[GpuRoom, ...] = ()
     """Empty on a device that shares main memory (Metal), and without one."""
     why_no_gpu: str = ""
-    """Where the build is for a graphics device and finds none."""
+    """Where the build is for a graphics device and finds none, or none that tells its memory."""
     n_oom_kills: int = 0
     """How often the kernel has ended a process for want of memory, as far as can be seen."""
 
     @property
     def free(self) -> Room:
         """What can be had without swapping."""
-        gpus = (PLENTY if one.free_bytes is None else one.free_bytes for one in self.gpus)
-        return Room(self.free_bytes, tuple(gpus))
+        return Room(self.free_bytes, tuple(one.free_bytes for one in self.gpus))
 
     @property
     def name(self) -> str:
@@ -67,7 +73,7 @@ class Device:
 
 
 def this_device() -> Device:
-    """Read this machine; with a CUDA build it asks the vendor's tool, which takes 0.1 to 2 s."""
+    """Read this machine, in some milliseconds; in a second where llama.cpp must be asked."""
     cpu = read_cpu()
     n_threads = max(1, min(cpu.n_cores, cpu.n_usable))
     free_bytes = read_memory().free_bytes
@@ -75,25 +81,40 @@ def this_device() -> Device:
     backends = find_build().backends
     if not backends:
         return Device(n_threads, free_bytes, is_gpu=False, n_oom_kills=n_kills)
-    gpus = usable_gpus(visible_gpus(read_gpus(), os.environ), backends)
+    listed, hidden = read_gpus(), hidden_gpus(os.environ)
+    gpus = usable_gpus(visible_gpus(listed, os.environ), backends)
     is_gpu = bool(gpus) or "metal" in backends
-    if not is_gpu and {*UNLISTED} & {*backends}:
+    why = ""
+    is_asked = bool({*UNLISTED} & {*backends} or (listed and not hidden))
+    if not gpus and is_asked and "metal" not in backends:
         asked = ask_devices()
-        gpus = tuple(room for room, is_integrated in asked if not is_integrated)
         is_gpu = bool(asked)
-    why = "" if is_gpu else hidden_gpus(os.environ) or "the build finds no graphics device"
+        own = tuple(room for room, is_integrated in asked if not is_integrated)
+        if all(one.total_bytes for one in own):
+            gpus = own
+        else:  # planned as if its memory were main memory, so that nothing fits unseen
+            why = "it does not tell how much memory it has"
+    if not is_gpu:
+        why = hidden or "the build finds no graphics device"
     return Device(n_threads, free_bytes, is_gpu, gpus, why, n_kills)
 
 
 def usable_gpus(gpus: Sequence[Gpu], backends: Sequence[str]) -> tuple[GpuRoom, ...]:
-    """Give those of the devices that a build with these backends computes on."""
+    """Return the devices on which a build with these backends computes.
+
+    Empty also where one of them does not tell its memory: then llama.cpp must be asked.
+    """
     kinds = {"cuda": "cuda", "hip": "rocm"}
     wanted = {kinds[backend] for backend in backends if backend in kinds}
-    return tuple(
-        GpuRoom(gpu.name, gpu.free_bytes, gpu.memory_bytes, gpu.uuid)
-        for gpu in gpus
-        if gpu.kind in wanted
-    )
+    rooms = []
+    for gpu in gpus:
+        if gpu.kind in wanted:
+            if gpu.free_bytes is None or not gpu.memory_bytes:
+                return ()
+            rooms.append(
+                GpuRoom(gpu.name, gpu.free_bytes, gpu.memory_bytes, gpu.uuid, CONTEXT_BYTES)
+            )
+    return tuple(rooms)
 
 
 def ask_devices() -> tuple[tuple[GpuRoom, bool], ...]:
@@ -103,8 +124,8 @@ def ask_devices() -> tuple[tuple[GpuRoom, bool], ...]:
     """
     code = (
         "import json; from paddock.engine.native.devices import graphics_devices; "
-        "print(json.dumps([[one.name, one.free_bytes, one.total_bytes, one.is_integrated] "
-        "for one in graphics_devices()]))"
+        "print(json.dumps([[one.name, one.free_bytes, one.total_bytes, one.context_bytes, "
+        "one.is_integrated] for one in graphics_devices()]))"
     )
     try:
         done = subprocess.run(
@@ -114,4 +135,7 @@ def ask_devices() -> tuple[tuple[GpuRoom, bool], ...]:
         found = json.loads(done.stdout.splitlines()[-1])
     except (subprocess.SubprocessError, IndexError, ValueError):
         return ()
-    return tuple((GpuRoom(name, free, total), shares) for name, free, total, shares in found)
+    return tuple(
+        (GpuRoom(name, free, total, context_bytes=context), shares)
+        for name, free, total, context, shares in found
+    )

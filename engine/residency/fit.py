@@ -195,7 +195,9 @@ def _placed(
         at_home = replace(load, placed=placed)
         return [Layout(at_home, Room(needed), load_s, is_good)]
     if not device.gpus:  # it shares main memory
-        return [Layout(replace(load, placed=_where(n_there, n_layers, "")), Room(needed), load_s)]
+        placed = _where(n_there, n_layers, "")
+        placed += f"; {device.why_no_gpu}" if device.why_no_gpu else ""
+        return [Layout(replace(load, placed=placed), Room(needed), load_s)]
     found = _on_devices(load, needed, n_there, n_layers, device, settings)
     found = [replace(layout, load_s=load_s, is_good=is_good) for layout in found]
     if settings.allow_cpu and load.n_gpu_layers < 0:
@@ -220,7 +222,7 @@ def _on_devices(
     for way in ways:
         names = ", ".join(device.gpus[i].name for i in way.gpus)
         put = replace(_put(load, way, device), placed=_where(n_there, n_layers, names) + why)
-        room = way.room(there, len(device.gpus)) + Room(here + _PROCESS_BYTES)
+        room = way.room(there, device.gpus) + Room(here + _PROCESS_BYTES)
         found.append(Layout(put, room, 0.0))
     return found
 
@@ -231,7 +233,8 @@ def _spilled(
     """Give the layout with as many layers on the device as it has free memory for now."""
     way = placements(0, device.gpus, main_gpu=settings.main_gpu)[0]
     gpu = device.gpus[way.gpus[0]]
-    room_bytes = max(0, (gpu.free_bytes or 0) - settings.gpu_overhead_bytes)
+    taken_bytes = gpu.context_bytes + settings.gpu_overhead_bytes
+    room_bytes = max(0, gpu.free_bytes - taken_bytes)
     n_there = min(n_layers - 1, int(room_bytes / (needed / n_layers)))
     if n_there < 1:
         placed = f"all {n_layers} layers on the processor; {gpu.name} has no room (allow_cpu)"
@@ -240,7 +243,7 @@ def _spilled(
     there, here = _divided(needed, n_there, n_layers)
     placed = _where(n_there, n_layers, gpu.name) + "; it has no room for more (allow_cpu)"
     put = replace(_put(load, way, device), n_gpu_layers=n_there, placed=placed)
-    room = way.room(there, len(device.gpus)) + Room(here + _PROCESS_BYTES)
+    room = way.room(there, device.gpus) + Room(here + _PROCESS_BYTES)
     return [Layout(put, room, load_s, is_good=False)]
 
 
@@ -251,9 +254,7 @@ def _divided(needed: int, n_there: int, n_layers: int) -> tuple[int, int]:
 
 
 def _put(load: Load, way: Placement, device: Device) -> Load:
-    """Write a placement into a load. With one device nothing need be said."""
-    if len(device.gpus) < 2:
-        return load
+    """Write a placement into a load: by UUIDs, since CUDA may count devices in another order."""
     uuids = [device.gpus[i].uuid for i in way.gpus]
     if all(uuids):  # the worker sees its own devices only, and so takes no memory on the others
         alone = len(uuids) == 1
@@ -264,6 +265,8 @@ def _put(load: Load, way: Placement, device: Device) -> Load:
             split_mode="layer" if alone else way.split_mode,
             tensor_split=split,
         )
+    if len(device.gpus) < 2:
+        return load
     shares = [0.0] * len(device.gpus)
     for gpu, share in zip(way.gpus, way.shares, strict=True):
         shares[gpu] = share

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from paddock.engine.settings import SplitMode
 
 from .devices import GpuRoom
-from .room import PLENTY, Room
+from .room import Room
 
 # Layers are not divisible, and each device has buffers of its own.
 _SPREAD = 1.05
@@ -26,11 +26,11 @@ class Placement:
     shares: tuple[float, ...]
     split_mode: SplitMode
 
-    def room(self, needed_bytes: int, n_gpus: int) -> Room:
-        """Give what `needed_bytes` of device memory are, device by device."""
-        taken = [0] * n_gpus
+    def room(self, needed_bytes: int, gpus: Sequence[GpuRoom]) -> Room:
+        """Return what `needed_bytes` of buffers take, device by device."""
+        taken = [0] * len(gpus)
         for gpu, share in zip(self.gpus, self.shares, strict=True):
-            taken[gpu] = int(needed_bytes * share)
+            taken[gpu] = int(needed_bytes * share) + gpus[gpu].context_bytes
         return Room(0, tuple(taken))
 
 
@@ -54,8 +54,9 @@ def placements(
             for i in singles
             if _total(gpus[i]) - overhead_bytes >= needed_bytes
         ]
-    if not ways and split_mode != "none" and len(gpus) > 1:
-        ways = _spread(needed_bytes, gpus, order, split_mode or "layer", overhead_bytes)
+    whole = [i for i in order if not gpus[i].is_instance]
+    if not ways and split_mode != "none" and len(whole) > 1:
+        ways = _spread(needed_bytes, gpus, whole, split_mode or "layer", overhead_bytes)
     return tuple(ways) or (Placement((order[0],), (1.0,), "none"),)
 
 
@@ -77,8 +78,8 @@ def _spread(
 
 
 def _free(gpu: GpuRoom) -> int:
-    return PLENTY if gpu.free_bytes is None else gpu.free_bytes
+    return gpu.free_bytes - gpu.context_bytes
 
 
 def _total(gpu: GpuRoom) -> int:
-    return PLENTY if gpu.total_bytes is None else gpu.total_bytes
+    return gpu.total_bytes - gpu.context_bytes

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import zip_longest
 
-PLENTY = 1 << 62
-"""What a device offers that does not tell how much it has."""
-
 
 @dataclass(frozen=True, slots=True)
 class Room:

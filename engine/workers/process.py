@@ -43,8 +43,9 @@ def _now() -> float:
 
 
 def _environment(load: Load) -> dict[str, str]:
-    """Give the environment of a worker, which may be shown only some of the devices."""
-    environment = {**os.environ, "PYTHONUTF8": "1"}
+    """Return the environment of a worker, which may be shown only some of the devices."""
+    # CUDA's own order is the fastest first: an index would name another card than in `nvidia-smi`.
+    environment = {**os.environ, "PYTHONUTF8": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     if load.visible_devices:
         environment["CUDA_VISIBLE_DEVICES"] = load.visible_devices
     return environment

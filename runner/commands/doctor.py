@@ -133,8 +133,7 @@ def ask_native() -> Native | str:
         variant=loaded["variant"],
         unusable=tuple(loaded["unusable"]),
         devices=tuple(
-            f"{room.name}, {console.size(room.free_bytes or 0)} free of "
-            f"{console.size(room.total_bytes or 0)}"
+            f"{room.name}, {console.size(room.free_bytes)} free of {console.size(room.total_bytes)}"
             for room, _ in (ask_devices() if {*UNLISTED} & {*backends} else ())
         ),
     )

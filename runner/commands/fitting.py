@@ -76,7 +76,7 @@ def _most_memory() -> tuple[int, str]:
     from paddock.engine import hardware
     from paddock.engine.residency.devices import this_device
 
-    gpus = [gpu.total_bytes for gpu in this_device().gpus]
-    if gpus and all(gpus):
-        return sum(n for n in gpus if n), "the graphics memory"
+    gpus = this_device().gpus
+    if gpus:
+        return sum(gpu.total_bytes for gpu in gpus), "the graphics memory"
     return hardware.read_memory().total_bytes, "this machine's memory"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from paddock.engine import hardware
+from tests.fakes.nvml import Card, FakeNvml
 
 
 def test_this_machine_has_a_processor_and_memory() -> None:
@@ -60,17 +61,28 @@ def test_the_disk_of_a_folder_that_is_not_there_yet_is_that_of_its_parent(tmp_pa
     assert disk.total_bytes >= disk.free_bytes > 0
 
 
-def test_nvidia_smi_is_believed() -> None:
-    gpus = hardware.parse_nvidia_smi("NVIDIA H200, 143771, 9.0\nNVIDIA T4, [N/A], 7.5\n")
-    assert [(gpu.name, gpu.memory_bytes, gpu.architecture) for gpu in gpus] == [
-        ("NVIDIA H200", 143771 * 1024**2, "9.0"),
-        ("NVIDIA T4", None, "7.5"),
+def test_the_drivers_library_tells_name_memory_uuid_and_driver() -> None:
+    mib = 1024**2
+    rtx = Card("NVIDIA GeForce RTX 3060", "GPU-1a2b", (12288 * mib, 11900 * mib), (8, 6))
+    lost = Card("NVIDIA L4", "GPU-3c", is_lost=True)
+    silent = Card("NVIDIA GB10", "GPU-4d", memory=None, capability=(12, 1))
+    assert hardware.nvidia_gpus(FakeNvml([rtx, lost, silent])) == (
+        hardware.Gpu("cuda", rtx.name, 12288 * mib, "8.6", 11900 * mib, "GPU-1a2b", "570.86.10"),
+        hardware.Gpu("cuda", "NVIDIA GB10", None, "12.1", None, "GPU-4d", "570.86.10"),
+    )
+
+
+def test_a_divided_device_is_its_instances_and_one_of_them_can_be_chosen() -> None:
+    gib = 1024**3
+    parts = [Card("NVIDIA H200 MIG 1g.18gb", f"MIG-{n}", (18 * gib, n * gib)) for n in (5, 17)]
+    h200 = Card("NVIDIA H200", "GPU-7c", (141 * gib, 100 * gib), (9, 0), instances=parts)
+    gpus = hardware.nvidia_gpus(FakeNvml([h200]))
+    assert [(gpu.uuid, gpu.free_bytes, gpu.architecture) for gpu in gpus] == [
+        ("MIG-5", 5 * gib, "9.0"),
+        ("MIG-17", 17 * gib, "9.0"),
     ]
-
-
-def test_free_memory_uuid_and_driver_are_read() -> None:
-    (gpu,) = hardware.parse_nvidia_smi("NVIDIA L4, 23034, 8.9, 22563, GPU-1a2b, 550.54.15\n")
-    assert (gpu.free_bytes, gpu.uuid, gpu.driver) == (22563 * 1024**2, "GPU-1a2b", "550.54.15")
+    chosen = hardware.visible_gpus(gpus, {"CUDA_VISIBLE_DEVICES": "MIG-17"})
+    assert [gpu.free_bytes for gpu in chosen] == [17 * gib]
 
 
 @pytest.mark.parametrize(
@@ -98,14 +110,10 @@ def test_the_kernels_count_of_processes_killed_for_memory_is_read(tmp_path: Path
     assert hardware.read_oom_kills(tmp_path) == 4
 
 
-def test_an_error_text_of_nvidia_smi_is_no_device() -> None:
-    assert hardware.parse_nvidia_smi("No devices were found\n") == ()
-
-
-def test_without_the_vendors_tool_the_drivers_records_count(
+def test_where_the_vendors_library_lists_nothing_the_drivers_records_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("ctypes.CDLL", lambda name: FakeNvml([]))
     nvidia = tmp_path / "proc/driver/nvidia/gpus/0000:01:00.0"
     nvidia.mkdir(parents=True)
     (nvidia / "information").write_text("Model: \t\t NVIDIA L4\nIRQ: 3\n")
@@ -118,6 +126,14 @@ def test_without_the_vendors_tool_the_drivers_records_count(
     (tmp_path / "dev/kfd").touch()
     gpus = [gpu for gpu in hardware.read_gpus(tmp_path) if gpu.kind != "metal"]
     assert gpus == [hardware.Gpu("cuda", "NVIDIA L4"), hardware.Gpu("rocm", "gfx942")]
+    with (nodes / "1" / "properties").open("a") as properties:
+        properties.write("drm_render_minor 128\n")
+    card = tmp_path / "sys/class/drm/renderD128/device"
+    card.mkdir(parents=True)
+    (card / "mem_info_vram_total").write_text("206141652992\n")
+    (card / "mem_info_vram_used").write_text("141652992\n")
+    (amd,) = [gpu for gpu in hardware.read_gpus(tmp_path) if gpu.kind == "rocm"]
+    assert (amd.memory_bytes, amd.free_bytes) == (206141652992, 206_000_000_000)
 
 
 @pytest.mark.parametrize(

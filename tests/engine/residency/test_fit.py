@@ -78,10 +78,10 @@ def test_a_model_that_ran_out_of_memory_is_laid_out_smaller() -> None:
     assert [way.load.n_parallel for way in ways] == [2, 1]
 
 
-def test_on_one_device_all_layers_are_there_and_nothing_else_is_said() -> None:
+def test_on_one_device_all_layers_are_there_and_it_is_named_by_its_uuid() -> None:
     layout = lay(ONE_GPU)
     assert layout.load.placed == "33 of 33 layers on NVIDIA H200"
-    assert (layout.load.n_gpu_layers, layout.load.visible_devices) == (-1, "")
+    assert (layout.load.n_gpu_layers, layout.load.visible_devices) == (-1, "GPU-1")
     assert layout.room.gpus[0] > 8 * GIB and layout.room.host == GIB // 2
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.engine.hardware import Gpu
+from paddock.engine.hardware import CONTEXT_BYTES, Gpu
+from paddock.engine.residency import devices
 from paddock.engine.residency.devices import GpuRoom, usable_gpus
 from paddock.engine.residency.placement import Placement, placements
+from tests.fakes.nvml import Card, FakeNvml
 
 
 def gpus(*pairs: tuple[int, int]) -> list[GpuRoom]:
@@ -42,7 +47,7 @@ def test_what_is_left_free_on_each_device_counts() -> None:
 
 
 def test_a_device_that_does_not_tell_its_size_is_taken_to_have_room() -> None:
-    assert placements(10, [GpuRoom("quiet")])[0].gpus == (0,)
+    assert placements(10, gpus((0, 8)))[0].gpus == (0,)
 
 
 @given(
@@ -56,12 +61,58 @@ def test_the_shares_are_always_one_whole(
     rooms = gpus(*((min(pair), max(pair)) for pair in sizes))
     for way in placements(needed, rooms, main_gpu=main_gpu):
         assert abs(sum(way.shares) - 1) < 1e-9
-        assert sum(way.room(1_000_000, len(rooms)).gpus) >= 1_000_000 - len(rooms)
+        assert sum(way.room(1_000_000, rooms).gpus) >= 1_000_000 - len(rooms)
 
 
 def test_only_devices_that_the_build_can_use_count() -> None:
     there = [Gpu("cuda", "L4", 24, "8.9", 20, "GPU-a"), Gpu("rocm", "gfx942")]
-    assert usable_gpus(there, ["cuda"]) == (GpuRoom("L4", 20, 24, "GPU-a"),)
-    assert usable_gpus(there, ["hip"]) == (GpuRoom("gfx942"),)
+    assert usable_gpus(there, ["cuda"]) == (GpuRoom("L4", 20, 24, "GPU-a", CONTEXT_BYTES),)
+    assert usable_gpus(there, ["hip"]) == (), "it does not tell its memory"
     assert usable_gpus(there, ["vulkan"]) == ()
     assert usable_gpus([], ["cuda"]) == ()
+
+
+def test_a_model_is_never_spread_over_instances_of_divided_devices() -> None:
+    parts = [GpuRoom("1g.18gb", 18, 18, f"MIG-{n}") for n in range(3)]
+    assert placements(30, parts) == (Placement((0,), (1.0,), "none"),)
+    (way,) = placements(30, [*parts, *gpus((20, 24), (22, 24))])
+    assert way.gpus == (3, 4)
+
+
+def test_what_a_workers_context_takes_counts_on_each_device() -> None:
+    rooms = [GpuRoom("RTX 3060", 12, 12, "GPU-1", 1), GpuRoom("RTX 4090", 24, 24, "GPU-2", 1)]
+    assert placements(23, rooms)[0].room(23, rooms).gpus == (0, 24)
+    assert placements(24, rooms)[0].gpus == (0, 1)
+
+
+def as_cuda_build(monkeypatch: pytest.MonkeyPatch, nvml: FakeNvml) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda name: nvml)
+    monkeypatch.setattr(devices, "find_build", lambda: SimpleNamespace(backends=("cuda",)))
+
+
+def test_an_instance_that_the_environment_names_is_the_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gib = 1024**3
+    parts = [Card("H200 MIG 1g.18gb", f"MIG-{n}", (18 * gib, n * gib)) for n in (5, 17)]
+    as_cuda_build(
+        monkeypatch, FakeNvml([Card("H200", "GPU-7c", (141 * gib, 100 * gib), (9, 0), parts)])
+    )
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-17")
+    (room,) = devices.this_device().gpus
+    assert room == GpuRoom("H200 MIG 1g.18gb", 17 * gib, 18 * gib, "MIG-17", CONTEXT_BYTES)
+
+
+def test_a_device_that_does_not_tell_its_memory_is_planned_as_main_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    as_cuda_build(monkeypatch, FakeNvml([Card("GB10", "GPU-4d", None)]))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    asked = [((GpuRoom("GB10", 0, 0), False),), ((GpuRoom("GB10", 90, 120), True),), ()]
+    monkeypatch.setattr(devices, "ask_devices", lambda: asked.pop(0))
+    found = [devices.this_device() for _ in range(3)]
+    assert [(one.is_gpu, one.gpus, one.why_no_gpu) for one in found] == [
+        (True, (), "it does not tell how much memory it has"),
+        (True, (), ""),
+        (False, (), "the build finds no graphics device"),
+    ]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.hardware import Gpu, parse_nvidia_smi
+from paddock.engine.hardware import Gpu
 from paddock.engine.native.build import Build
 from paddock.runner.address import Address
 from paddock.runner.commands import doctor, findings, neighbours
@@ -62,7 +62,8 @@ def test_a_build_for_the_device_is_content() -> None:
 
 
 def test_device_memory_driver_and_build_are_named() -> None:
-    (gpu,) = parse_nvidia_smi("NVIDIA H200, 143771, 9.0, 143156, GPU-7c1f0a2e, 570.86.10\n")
+    mib = 1024**2
+    gpu = Gpu("cuda", "NVIDIA H200", 143771 * mib, "9.0", 143156 * mib, "GPU-7c1f0a2e", "570.86.10")
     native = Native(supports_gpu=True, features=("CUDA",), backends=("cuda",))
     build, device = doctor.graphics([gpu], native, {})
     assert build.text.endswith(", built for CUDA; CUDA")
