@@ -131,6 +131,12 @@ class KvCache:
         if self.limits.is_unified:
             self.context.copy(source, target, n_tokens)
             return
+        if self.model.memory == "window":
+            # A state lacks what the window has passed. llama.cpp copies the streams before the
+            # next decode, so nothing may be brought into the source's from outside until then.
+            self.context.copy(source, target, -1)
+            self.context.trim(target, n_tokens)
+            return
         # llama.cpp copies between streams only as a whole, cells that nobody uses included.
         given(self.context, target, taken(self.context, source))
         self.context.trim(target, n_tokens)
@@ -213,8 +219,10 @@ class KvCache:
         In a unified cache it takes what others leave; in a split one it would have to be computed
         anew, in a context with longer streams, while whoever reads it waits.
         """
+        if self.model.memory == "window" or self._wishes.layout != "auto":
+            return False
         longest = max((one.n_most_tokens for one in sequences), default=0)
-        return self._wishes.layout == "auto" and longest > self._n_stream_tokens
+        return longest > self._n_stream_tokens
 
     def _chosen(self, workload: Workload, *, grows: bool = False) -> Layout:
         bounds = self._bounds(self._n_stream_tokens)
@@ -223,6 +231,8 @@ class KvCache:
             layout = replace(layout, is_unified=True, n_parallel=self._wishes.n_parallel)
         elif self._wishes.layout != "auto":
             layout = replace(layout, is_unified=self._wishes.layout == "unified")
+        elif self.model.memory == "window":
+            layout = replace(layout, is_unified=False)  # a unified one shares no beginnings
         if not layout.is_unified:
             n_streams = bounds.n_cells // self._n_stream_tokens
             layout = replace(layout, n_parallel=max(1, min(layout.n_parallel, n_streams)))
@@ -246,20 +256,22 @@ class KvCache:
         else:
             n_parallel, n_chats = streams(wishes.n_cells, each, n_parallel)
             n_cells = (n_parallel + n_chats) * each
+        is_window = self.model.memory == "window" and not layout.is_unified
         near = max(LEAST_PIECE_TOKENS, turn_tokens(self._profile, NEAR_TURN_S))
         near = min(near, layout.n_batch_tokens)
         return Limits(
             n_cells=n_cells,
             n_parallel=n_parallel,
             n_batch_tokens=layout.n_batch_tokens,
-            can_share=self.model.can_cut_memory,
+            can_share=self.model.memory == "cells" or is_window,
             is_unified=layout.is_unified,
+            spares_idle=is_window,
             n_reserved=n_chats,
             near_turn_tokens=near,
             chat_turn_tokens=min(
                 near, max(LEAST_PIECE_TOKENS, turn_tokens(self._profile, CHAT_TURN_S))
             ),
-            n_shelf_tokens=wishes.n_shelf_tokens,
+            n_shelf_tokens=0 if is_window else wishes.n_shelf_tokens,
         )
 
     def _made(self) -> Context:

@@ -288,15 +288,16 @@ class Loop:
             choice = answer.job.picker.choose(self._cache.context, row, batch_index)
             answer.accept(choice, self._model, told)
             is_guessed = number < piece.n_drafts and choice.token == drafts[number]
+            n_accepted += is_guessed
             if answer.ended or not is_guessed:
                 break
-            n_accepted += 1
         answer.learn(piece.n_drafts, n_accepted, told)
+        if answer.must_shift:  # nothing of it stays in the cache
+            self._shift(answer)
+            return
         self._scheduler.reject(piece.sequence, piece.n_drafts - n_accepted)
         if answer.ended:
             self._finish(answer, told)
-        elif answer.must_shift:
-            self._shift(answer)
 
     def _shift(self, answer: Answering) -> None:
         job = answer.job

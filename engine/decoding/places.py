@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from paddock.engine.arrays import Tokens
+
 from .prefixes import PrefixCache, shared_beginning
 from .sequence import Sequence
 from .shelf import Shelf
@@ -37,7 +39,7 @@ class Places:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.cells = PrefixCache(limits.n_cells, limits.n_cells_each)
-        self.shelf = Shelf(limits.n_shelf_tokens if limits.can_share else 0)
+        self.shelf = Shelf(limits.n_shelf_tokens)
         self._running: dict[int, Sequence] = {}
         self._idle: dict[int, bool] = {}
         """Finished sequences that keep their cells, oldest first; True: of a job."""
@@ -58,7 +60,7 @@ class Places:
     def find(self, sequence: Sequence) -> Source:
         """Find the longest beginning of a prompt that is computed already."""
         if not self.limits.can_share:
-            return Source()
+            return self._find_whole(sequence)
         # The last token is computed in any case: its logits are wanted.
         most = len(sequence.prompt) - 1
         seq_id, n_tokens = self.cells.best(sequence.prompt)
@@ -70,6 +72,24 @@ class Places:
         if len(self.shelf.tokens(key)) > self._n_free_at_best():
             return resident
         return Source(min(n_kept, most), key=key)
+
+    def _find_whole(self, sequence: Sequence) -> Source:
+        """Find the longest idle or kept sequence that the prompt continues, token for token."""
+        most = len(sequence.prompt) - 1
+        idle = [Source(self.cells.n_tokens(seq_id), seq_id) for seq_id in self._idle]
+        kept = [Source(len(self.shelf.tokens(key)), key=key) for key in self.shelf.keys]
+        continued = [
+            one
+            for one in idle + kept
+            if one.n_tokens <= most
+            and shared_beginning(sequence.prompt, self._tokens_of(one)) == one.n_tokens
+        ]
+        best = max(continued, key=lambda one: one.n_tokens, default=Source())
+        return Source() if best.key >= 0 and best.n_tokens > self._n_free_at_best() else best
+
+    def _tokens_of(self, source: Source) -> Tokens:
+        in_cache = source.seq_id >= 0
+        return self.cells.computed(source.seq_id) if in_cache else self.shelf.tokens(source.key)
 
     def _n_free_at_best(self) -> int:
         return self.limits.n_cells_each or self.cells.n_free
@@ -166,13 +186,13 @@ class Places:
 
         In a split cache the lowest: llama.cpp computes neighbouring streams in one pass, and
         others in passes of their own (8 sequences in scattered streams took 52 ms a step instead
-        of 32). There an idle seat is as good as a free one: what may be asked for again is kept
+        of 32). There an idle seat is as good as a free one if what may be asked for again is kept
         outside.
         """
         open_ids = [n for n in range(self.limits.n_seq_ids) if n not in self._running]
         others = [seq_id for seq_id in open_ids if seq_id != spare]
         oldest = {seq_id: age for age, seq_id in enumerate(self._idle_in_order(), start=1)}
-        if self.limits.is_unified:
+        if self.limits.is_unified or self.limits.spares_idle:
             return sorted(others, key=lambda seq_id: (oldest.get(seq_id, 0), seq_id))
         return others
 
@@ -212,8 +232,11 @@ class Places:
         if seq_id not in self.cells:
             return
         is_job = sequence.priority == "batch"
-        is_needless = is_job and self.limits.is_unified and self._is_represented(seq_id)
-        if not self.limits.can_share or is_needless:
+        if self.limits.can_share:
+            is_needless = is_job and self.limits.is_unified and self._is_represented(seq_id)
+        else:
+            is_needless = is_job  # nobody continues a document's answer
+        if is_needless:
             self._empty(seq_id)
         else:
             self._idle[seq_id] = is_job

@@ -150,8 +150,13 @@ class Scheduler:
                 sequence.state = "decode"
 
     def reject(self, sequence: Sequence, n_drafts: int) -> None:
-        """Take back the cells of the last `n_drafts` tokens, which were guessed wrongly."""
-        if n_drafts:
+        """Take back the last `n_drafts` tokens, which were guessed wrongly.
+
+        A memory that cannot be cut is dropped: the sequence is computed again.
+        """
+        if n_drafts and not self.limits.can_share:
+            self._requeue(sequence)
+        elif n_drafts:
             sequence.n_computed -= n_drafts
             self.places.cut(sequence.seq_id, sequence.n_computed)
 

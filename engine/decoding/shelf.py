@@ -29,6 +29,11 @@ class Shelf:
         """Count the entries."""
         return len(self._entries)
 
+    @property
+    def keys(self) -> tuple[int, ...]:
+        """What is kept, the least recently used first."""
+        return tuple(self._entries)
+
     def put(self, tokens: Tokens) -> tuple[int | None, tuple[int, ...]]:
         """Take an entry in; gives its key, or None if it is too large, and the keys that went."""
         if len(tokens) > self.n_most_tokens:

@@ -22,8 +22,10 @@ class Limits:
     """Jobs that run at once."""
     n_batch_tokens: int = 512
     can_share: bool = True
-    """False for models whose memory cannot be cut (recurrent, sliding window)."""
+    """Whether beginnings can be shared and the memory cut; else a sequence is kept as a whole."""
     is_unified: bool = True
+    spares_idle: bool = False
+    """Idle sequences of a split cache cannot be kept elsewhere, so free streams are taken first."""
     n_reserved: int = 1
     """Sequences beyond `n_parallel` that only chats may use."""
     near_turn_tokens: int = 128

@@ -22,6 +22,17 @@ _SPLIT_MODES: dict[SplitMode, int] = {
     "row": lib.LLAMA_SPLIT_MODE_ROW,
 }
 
+Memory = Literal["cells", "window", "state"]
+"""How a model remembers a sequence.
+
+- `cells`: a cell for each token; a sequence can be cut and its beginning shared anywhere.
+- `window`: some layers see the last tokens only. A full-size cache (`swa_full`) keeps all of them,
+  but in a unified cache llama.cpp gives the cells behind one sequence's window to the next, even
+  while others are free. In a split cache a stream has no others, so cutting and sharing are exact.
+- `state`: recurrent layers, alone or beside attention. The state of a sequence can be kept and
+  copied as a whole, but not taken back to an earlier token.
+"""
+
 
 class Model:
     """Weights and vocabulary of one GGUF file. Tokenising is safe from any thread."""
@@ -192,9 +203,8 @@ class Model:
         return int(lib.llama_model_n_ctx_train(self.pointer))
 
     @property
-    def can_cut_memory(self) -> bool:
-        """Whether a sequence's memory can be shortened and shared from any position."""
-        is_stateful = lib.llama_model_is_recurrent(self.pointer) or lib.llama_model_is_hybrid(
-            self.pointer
-        )
-        return not is_stateful and lib.llama_model_n_swa(self.pointer) == 0
+    def memory(self) -> Memory:
+        """What may be done with the memory of a sequence, see `Memory`."""
+        if lib.llama_model_is_recurrent(self.pointer) or lib.llama_model_is_hybrid(self.pointer):
+            return "state"
+        return "window" if lib.llama_model_n_swa(self.pointer) else "cells"

@@ -114,7 +114,7 @@ def _measure_chat(
         if not measured.prefill:
             return
         _refuse_busy(shape, clock, least_share)  # before more time is spent in vain
-        if model.can_cut_memory:
+        if model.memory != "state":
             measured.drafts_keep_answers = drafts_keep_answers(bench, clock)
         _measure_writing(bench, shape, clock, measured)
         _measure_crowded(bench, clock, measured)

@@ -141,7 +141,7 @@ def main() -> None:
     except (LoadFailed, DecodeFailed, EngineError) as error:
         sender.send({"event": "broken", "why": str(error)})
         return
-    ready = {"event": "ready", "pid": os.getpid(), "can_share": model.can_cut_memory}
+    ready: frames.Head = {"event": "ready", "pid": os.getpid()}
     ready["device_bytes"] = max(0, free_bytes - devices.free_device_bytes())
     sender.send({**ready, **profiled.as_head()})
     _read_beside(requests, prompter, sender, service.take, at_end=service.close)

@@ -1,4 +1,4 @@
-"""Write small GGUF files: any values, and float tensors of zeros."""
+"""Write small GGUF files: any values, and float tensors of zeros or of random values."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 Value = str | int | float | bool | Sequence[str] | Sequence[int]
 
 _ALIGNMENT = 32
-_U32, _F32, _BOOL, _STRING, _ARRAY = 4, 6, 7, 8, 9
+_U32, _I32, _F32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9
 LLAMA: Mapping[str, Value] = {
     "general.architecture": "llama",
     "llama.block_count": 2,
@@ -25,10 +27,12 @@ def write_gguf(
     axes: Mapping[str, tuple[int, ...]] | None = None,
     *,
     kind: int = 0,
+    seed: int | None = None,
 ) -> Path:
-    """Write a file of these values and of one tensor of zeros for each name in `axes`.
+    """Write a file of these values and of one tensor for each name in `axes`.
 
-    `kind` is the number of its type: 0 float32, 1 float16.
+    `kind` is the number of its type: 0 float32, 1 float16. With a seed the tensors are float32 and
+    random: norms are ones, `ssm_a` is negative, all else is scaled to keep activations small.
     """
     shapes = {"token_embd.weight": (64, 8)} if axes is None else axes
     head = b"GGUF" + struct.pack("<IQQ", 3, len(shapes), len(values))
@@ -39,8 +43,22 @@ def write_gguf(
         head += _text(name) + struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
         head += struct.pack("<IQ", kind, at)
         at += _padded(_n_bytes(shape, kind))
-    path.write_bytes(head.ljust(_padded(len(head)), b"\0") + b"\0" * at)
+    body = b"\0" * at
+    if seed is not None:
+        generator = np.random.default_rng(seed)
+        body = b"".join(
+            raw.ljust(_padded(len(raw)), b"\0")
+            for raw in (_random(generator, name, shape) for name, shape in shapes.items())
+        )
+    path.write_bytes(head.ljust(_padded(len(head)), b"\0") + body)
     return path
+
+
+def _random(generator: np.random.Generator, name: str, shape: tuple[int, ...]) -> bytes:
+    if name.endswith("norm.weight"):
+        return np.ones(shape, np.float32).tobytes()
+    values = generator.normal(0, shape[0] ** -0.5, math.prod(shape))
+    return (-np.abs(values) - 0.5 if name.endswith("ssm_a") else values).astype("<f4").tobytes()
 
 
 def _n_bytes(shape: tuple[int, ...], kind: int) -> int:
@@ -56,7 +74,7 @@ def _value(value: Value) -> bytes:
         return struct.pack("<II", _U32, value)
     if isinstance(value, float):
         return struct.pack("<If", _F32, value)
-    kind = _STRING if value and isinstance(value[0], str) else _U32
+    kind = _STRING if value and isinstance(value[0], str) else _I32
     items = (_text(one) if isinstance(one, str) else struct.pack("<I", one) for one in value)
     return struct.pack("<IIQ", _ARRAY, kind, len(value)) + b"".join(items)
 

@@ -28,9 +28,11 @@ class Device:
         for operation in turn.operations:
             match operation:
                 case Trim(seq_id, n_keep):
+                    self._check_whole(seq_id, n_keep)
                     self.held[seq_id] = self.held.get(seq_id, [])[:n_keep]
                 case Copy(source, target, n_tokens):
                     assert len(self.held[source]) >= n_tokens
+                    self._check_whole(source, n_tokens)
                     self._fill(target, self.held[source][:n_tokens])
                 case Shelve(seq_id, key):
                     self.kept[key] = self.held[seq_id]
@@ -44,6 +46,10 @@ class Device:
             cells += self._anew([(0, token) for token in piece.tokens.tolist()])
             self.n_computed += len(piece.tokens)
         self.check()
+
+    def _check_whole(self, seq_id: int, n_tokens: int) -> None:
+        is_part = 0 < n_tokens < len(self.held.get(seq_id, []))
+        assert self.limits.can_share or not is_part, "this memory is kept or dropped as a whole"
 
     def _anew(self, cells: Cells) -> Cells:
         self.n_made += len(cells)
@@ -134,14 +140,15 @@ class Run:
             sequence.answer.append(token)
             self.said.setdefault(sequence.request_id, []).append(token)
             is_full = len(sequence.answer) == sequence.max_tokens
-            if is_full or number == piece.n_drafts or guesses[number] != token:
+            is_right = number < piece.n_drafts and guesses[number] == token
+            n_accepted += is_right
+            if is_full or not is_right:
                 break
-            n_accepted += 1
         self.scheduler.reject(sequence, piece.n_drafts - n_accepted)
         if len(sequence.answer) == sequence.max_tokens:
             self.scheduler.end(sequence)
             self.order.append(sequence.request_id)
-        else:
+        elif sequence.state == "decode":
             sequence.drafts[:] = self._guess(sequence)
 
     def _guess(self, sequence: Sequence) -> list[int]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from paddock.engine.arrays import Logits, Tokens
 from paddock.engine.decoding import kv_cache, sequence
 from paddock.engine.decoding.answering import Job
 from paddock.engine.decoding.draft_model import DraftModel
@@ -16,6 +19,7 @@ from paddock.engine.decoding.kv_cache import CacheWishes, KvCache
 from paddock.engine.decoding.loop import Cancel, Close, Loop, Widen
 from paddock.engine.decoding.sequence import Sequence
 from paddock.engine.decoding.told import Told
+from paddock.engine.decoding.turn import Copy, Trim
 from paddock.engine.dialogue.listener import PlainListener
 from paddock.engine.models import ModelFinder
 from paddock.engine.native.context import Context, ContextOptions
@@ -25,9 +29,11 @@ from paddock.engine.profile import bench as profiling
 from paddock.engine.profile.bench import Clock
 from paddock.engine.profile.measure import drafts_keep_answers
 from paddock.engine.profile.profile import Profile
-from paddock.engine.request import Priority, Sampling
+from paddock.engine.request import Constraint, Priority, Sampling
+from paddock.engine.sampling.constraint import Grammars
 from paddock.engine.sampling.picker import Picker
 from paddock.engine.settings import CacheLayout
+from tests.fakes import tiny
 
 NEWS = (
     "The town council of Elmbridge met on Tuesday to discuss the new bridge over the river Tarn. "
@@ -334,3 +340,111 @@ def test_an_answer_without_an_end_gets_room_as_it_grows(
     assert {n: text[:200] for n, text in said.items()} == {
         n: text[:200] for n, text in expected.items()
     }
+
+
+# Models whose memory cannot be cut at any place
+
+FORM = {
+    "type": "object",
+    "properties": {"colour": {"enum": ["red", "green"]}, "is_large": {"type": "boolean"}},
+    "required": ["colour", "is_large"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Iterator[Callable[[str], Model]]:
+    """Write one of the tiny models and load it."""
+    quiet_logs()
+    loaded: list[Model] = []
+
+    def write(kind: str) -> Model:
+        loaded.append(Model(getattr(tiny, kind)(tmp_path / f"{kind}.gguf"), n_gpu_layers=0))
+        return loaded[-1]
+
+    yield write
+    while _OPENED:
+        _OPENED.pop().close()
+    for one in loaded:
+        one.close()
+
+
+@pytest.mark.parametrize("kind", ["mamba", "hybrid", "sliding"])
+def test_a_model_of_any_memory_fills_in_forms(written: Callable[[str], Model], kind: str) -> None:
+    model = written(kind)
+    with closing(Grammars(model)) as grammars:
+        form = grammars.matcher(Constraint("json_schema", json.dumps(FORM)))
+
+    def filled(number: int, prompt: str) -> Job:
+        plain = job(model, number, prompt, max_tokens=100)
+        picker = Picker(Sampling(), plain.prompt, model, matcher=form.copy(), max_tokens=100)
+        return replace(plain, picker=picker)
+
+    prompts = [f"{letter * 40} fill in" for letter in "abc"]
+    bench = Bench(model)
+    said = bench.run(filled(number, prompt) for number, prompt in enumerate(prompts))
+    assert all(set(json.loads(text)) == {"colour", "is_large"} for text in said.values())
+    drafted = [(one["drafted_tokens"], one["accepted_tokens"]) for one in bench.usages.values()]
+    assert all(n == n_accepted > 10 for n, n_accepted in drafted), "the last one counts, too"
+    for number, prompt in enumerate(prompts):
+        assert Bench(model).run([filled(number, prompt)]) == {number: said[number]}
+
+
+@pytest.mark.parametrize("kind", ["mamba", "hybrid", "sliding"])
+@pytest.mark.parametrize("layout", ["unified", "split"])
+def test_a_conversation_goes_on_from_the_memory_of_its_last_turn(
+    written: Callable[[str], Model], kind: str, layout: CacheLayout
+) -> None:
+    model = written(kind)
+    bench = Bench(model, layout, n_shelf_tokens=2000)
+    turn = job(model, 0, "a" * 200, max_tokens=8, priority="interactive", drafts=False)
+    answer = Sampling(logit_bias={token: 100 for token in b"!"})
+    turn = replace(turn, picker=Picker(answer, turn.prompt, model))
+    bench.run([turn])
+    other = job(model, 1, "b" * 300, max_tokens=8, priority="interactive", drafts=False)
+    bench.run([other])  # in a unified cache the first turn is moved out
+    following = "a" * 200 + "!" * 8 + "c" * 20
+    goes_on = job(model, 2, following, max_tokens=8, priority="interactive", drafts=False)
+    said = bench.run([goes_on])
+    assert bench.usages[2]["prompt_reused_tokens"] >= 207, "all but the last token, never computed"
+    assert bench.usages[1]["prompt_reused_tokens"] == 0
+    again = job(model, 2, following, max_tokens=8, priority="interactive", drafts=False)
+    assert Bench(model, layout).run([again]) == said
+
+
+def test_a_model_with_a_sliding_window_shares_beginnings_in_streams_of_their_own(
+    written: Callable[[str], Model],
+) -> None:
+    model = written("sliding")
+
+    def asked() -> list[Job]:
+        return [job(model, n, "a" * 200 + letter * 40) for n, letter in enumerate("bcde")]
+
+    bench, unified = Bench(model, "auto"), Bench(model, "unified")
+    assert not bench.cache.limits.is_unified
+    bench.run(asked())
+    assert [one["prompt_reused_tokens"] for one in bench.usages.values()].count(200) == 3
+    unified.run(asked())  # where llama.cpp may have given away the cells before a window
+    assert not any(one["prompt_reused_tokens"] for one in unified.usages.values())
+
+
+def test_what_is_shared_of_a_sliding_window_is_exact(written: Callable[[str], Model]) -> None:
+    model = written("sliding")
+    known, more = (np.random.default_rng(n).integers(0, 255, 200).astype(np.int32) for n in (1, 2))
+    donor, fresh = Bench(model, "split").cache, Bench(model, "split").cache
+
+    def read(cache: KvCache, seq_id: int, tokens: Tokens, pos: int) -> Logits:
+        places = np.arange(pos, pos + len(tokens), dtype=np.int32)
+        wanted = (np.arange(len(tokens)) == len(tokens) - 1).astype(np.int8)
+        seq_ids = np.full(len(tokens), seq_id, np.int32)
+        n_rows = cache.context.decode(tokens, places, seq_ids, wanted)
+        return cache.context.logits(n_rows).copy()
+
+    for seq_id in (0, 2):
+        read(donor, seq_id, known, 0)
+        read(donor, seq_id, more, 200)
+    donor.operate([Copy(0, 1, 100), Trim(0, 100)])
+    read(fresh, 0, known[:100], 0)
+    expected = read(fresh, 0, more, 100)
+    assert np.array_equal(read(donor, 0, more, 100), expected)
+    assert np.array_equal(read(donor, 1, more, 100), expected)

@@ -36,6 +36,7 @@ LIMITS = st.builds(
     n_batch_tokens=st.integers(8, 64),
     can_share=st.booleans(),
     is_unified=st.booleans(),
+    spares_idle=st.booleans(),
     n_reserved=st.integers(0, 1),
     near_turn_tokens=st.integers(4, 64),
     chat_turn_tokens=st.integers(4, 64),
@@ -57,7 +58,7 @@ def test_every_sequence_says_what_it_would_say_alone(
     drafts: tuple[int, int],
 ) -> None:
     world = run(limits)
-    world.drafts = drafts if limits.can_share else ()
+    world.drafts = drafts
     coming = sorted(enumerate(requests), key=lambda one: one[1][5])
     expected = {}
     for number, (kind, n_shared, ids, max_tokens, priority, at_turn) in coming:

@@ -1,0 +1,160 @@
+"""Models of some kilobytes with random weights, one for each kind of memory and of output.
+
+They know every byte as a token of its own, so any text can be asked for; what they say is noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from .gguf import Value, write_gguf
+
+N_EMBD, N_FF = 64, 96
+Axes = dict[str, tuple[int, ...]]
+
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def mamba(path: Path) -> Path:
+    """Write a recurrent model: its memory of a sequence is one state, which cannot be cut."""
+    inner, state, rank, kernel = 2 * N_EMBD, 8, 4, 4
+    axes = _outer()
+    for layer in range(2):
+        axes |= _named(
+            layer,
+            {
+                "attn_norm.weight": (N_EMBD,),
+                "ssm_in.weight": (N_EMBD, 2 * inner),
+                "ssm_conv1d.weight": (kernel, inner),
+                "ssm_conv1d.bias": (inner,),
+                "ssm_x.weight": (inner, rank + 2 * state),
+                "ssm_dt.weight": (rank, inner),
+                "ssm_dt.bias": (inner,),
+                "ssm_a": (state, inner),
+                "ssm_d": (inner,),
+                "ssm_out.weight": (inner, N_EMBD),
+            },
+        )
+    values = {
+        "ssm.conv_kernel": kernel,
+        "ssm.inner_size": inner,
+        "ssm.state_size": state,
+        "ssm.time_step_rank": rank,
+        "feed_forward_length": 0,
+        "attention.head_count": 0,
+    }
+    return _write(path, "mamba", values, axes)
+
+
+def hybrid(path: Path) -> Path:
+    """Write a model with layers of both kinds: attention, and a state that cannot be cut."""
+    axes = _outer()
+    del axes["output_norm.weight"]
+    axes["token_embd_norm.weight"] = (N_EMBD,)
+    convolution: Axes = {
+        "shortconv.conv.weight": (3, N_EMBD),
+        "shortconv.in_proj.weight": (N_EMBD, 3 * N_EMBD),
+        "shortconv.out_proj.weight": (N_EMBD, N_EMBD),
+    }
+    normed: Axes = {"attn_q_norm.weight": (32,), "attn_k_norm.weight": (32,)}
+    for layer, own in enumerate((convolution, _attention() | normed)):
+        axes |= _named(layer, {"attn_norm.weight": (N_EMBD,), **own, **_feed_forward()})
+    values: Mapping[str, Value] = {
+        "shortconv.l_cache": 3,
+        "feed_forward_length": N_FF,
+        "attention.head_count": 2,
+        "attention.head_count_kv": [0, 2],
+    }
+    return _write(path, "lfm2", values, axes)
+
+
+def sliding(path: Path, n_window: int = 32) -> Path:
+    """Write a model of which one layer of two sees the last tokens alone."""
+    axes = _outer()
+    for layer in range(2):
+        norms = ("attn_norm", "post_attention_norm", "post_ffw_norm")
+        own: Axes = {f"{name}.weight": (N_EMBD,) for name in norms}
+        axes |= _named(layer, {**own, **_attention(), **_feed_forward()})
+    values = {
+        "attention.sliding_window": n_window,
+        "attention.key_length": 32,
+        "attention.value_length": 32,
+        "feed_forward_length": N_FF,
+        "attention.head_count": 2,
+        "attention.head_count_kv": 2,
+    }
+    return _write(path, "gemma2", values, axes)
+
+
+def llama(path: Path, seed: int = 1) -> Path:
+    """Write an ordinary model."""
+    axes = _outer()
+    for layer in range(2):
+        own = {"attn_norm.weight": (N_EMBD,), **_attention(), **_feed_forward()}
+        axes |= _named(layer, own)
+    values = {
+        "feed_forward_length": N_FF,
+        "attention.head_count": 2,
+        "attention.head_count_kv": 2,
+    }
+    return _write(path, "llama", values, axes, seed)
+
+
+def _outer() -> Axes:
+    return {"token_embd.weight": (N_EMBD, len(_tokens())), "output_norm.weight": (N_EMBD,)}
+
+
+def _attention() -> Axes:
+    return {f"attn_{part}.weight": (N_EMBD, N_EMBD) for part in ("q", "k", "v", "output")}
+
+
+def _feed_forward() -> Axes:
+    return {
+        "ffn_norm.weight": (N_EMBD,),
+        "ffn_gate.weight": (N_EMBD, N_FF),
+        "ffn_up.weight": (N_EMBD, N_FF),
+        "ffn_down.weight": (N_FF, N_EMBD),
+    }
+
+
+def _named(layer: int, own: Axes) -> Axes:
+    return {f"blk.{layer}.{name}": axes for name, axes in own.items()}
+
+
+def _write(
+    path: Path, architecture: str, values: Mapping[str, Value], axes: Axes, seed: int = 1
+) -> Path:
+    every: dict[str, Value] = {
+        "block_count": 2,
+        "context_length": 4096,
+        "embedding_length": N_EMBD,
+        "attention.layer_norm_rms_epsilon": 1e-5,
+        **values,
+    }
+    tokens = _tokens()
+    header: dict[str, Value] = {
+        "general.architecture": architecture,
+        **{f"{architecture}.{key}": value for key, value in every.items()},
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [1] * 256 + [3] * (len(tokens) - 256),
+        "tokenizer.ggml.merges": ["a b"],
+        "tokenizer.ggml.eos_token_id": tokens.index("<|im_end|>"),
+        "tokenizer.ggml.add_bos_token": False,
+        "tokenizer.chat_template": CHAT,
+    }
+    return write_gguf(path, header, axes, seed=seed)
+
+
+def _tokens() -> list[str]:
+    """Return every byte as the letter that byte-level vocabularies write for it, and the tags."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in plain]
+    letters = {byte: chr(byte) for byte in plain}
+    letters |= {byte: chr(256 + number) for number, byte in enumerate(others)}
+    return [*(letters[byte] for byte in range(256)), "<|im_start|>", "<|im_end|>"]
