@@ -131,7 +131,7 @@ class LocalPool:
         more than there is room for take turns.
         """
         asks = [await self._ask(model) for model in models]
-        async with self._residents.lease(ask.key for ask in asks):
+        async with self._residents.lease(asks):
             yield
 
     async def probe(self, within_s: float = 10.0) -> tuple[Probe, ...]:

@@ -17,7 +17,9 @@ from .profile import Profile, prefill_s, step_s
 # cores with SmolLM2-135M, a step of 8 unrelated ones of 120 tokens took 32 ms, in a unified one
 # 35 to 50.
 CPU_PARALLEL = 8
-GPU_PARALLEL = 16
+GPU_PARALLEL, GPU_PARALLEL_MOST = 64, 128
+_WORTH_PLACES = 1.15  # tokens a second that twice as many places must bring at least
+_USUAL_DEPTH = 1024
 # Seats beside the jobs' for chats. With one chat a second, each answered in some seconds beside
 # eight jobs, up to four run at once.
 MOST_RESERVED = 4
@@ -94,6 +96,18 @@ def streams(n_cells: int, n_each: int, n_parallel: int) -> tuple[int, int]:
     n_spare = max(n_streams - n_parallel, n_streams // _CHATS_SHARE)
     n_chats = min(n_reserved(n_parallel), n_spare)
     return min(n_parallel, n_streams - n_chats), n_chats
+
+
+def gpu_parallel(profile: Profile | None) -> int:
+    """Return how many sequences a graphics device should compute at once, memory permitting."""
+    if profile is None or not profile.decode:
+        return GPU_PARALLEL
+    usual_s, more_s = (
+        step_s(profile, n, _USUAL_DEPTH, is_unified=False)
+        for n in (GPU_PARALLEL, GPU_PARALLEL_MOST)
+    )
+    gain = GPU_PARALLEL_MOST / more_s / (GPU_PARALLEL / usual_s)
+    return GPU_PARALLEL_MOST if gain >= _WORTH_PLACES else GPU_PARALLEL
 
 
 def _layouts(workload: Workload, limits: Bounds) -> Iterator[Layout]:
@@ -180,12 +194,12 @@ def seconds(profile: Profile, workload: Workload, limits: Bounds | None = None) 
     """Tell how long this work takes in the layout that suits it, the model's load left out."""
     if not workload.n_sequences:
         return 0.0
-    limits = limits or _roomy(workload, profile.is_gpu)
+    limits = limits or _roomy(workload, profile)
     return estimate(profile, workload, choose(profile, workload, limits), limits)
 
 
-def _roomy(workload: Workload, is_gpu: bool) -> Bounds:
+def _roomy(workload: Workload, profile: Profile) -> Bounds:
     """Bounds as a pool has them that was not told otherwise."""
-    n_parallel = GPU_PARALLEL if is_gpu else CPU_PARALLEL
+    n_parallel = gpu_parallel(profile) if profile.is_gpu else CPU_PARALLEL
     each = int(workload.n_prompt_tokens + workload.n_answer_tokens) + 1
-    return Bounds(n_parallel * each, n_parallel, 512, is_gpu)
+    return Bounds(n_parallel * each, n_parallel, 512, profile.is_gpu)

@@ -150,10 +150,7 @@ class Profiles:
         self, digest: str, n_threads: int, gpu: str = "", fallback: int = 0
     ) -> dict[str, Any]:
         """Give the fields of `workers.load.Load` that are about the profile of a model."""
-        key = (n_threads, gpu, fallback)
-        if key not in self._places:
-            self._places[key] = this_place(self._settings, n_threads, gpu, fallback)
-        place = self._places[key]
+        place = self._place(n_threads, gpu, fallback)
         known = self._book.find(digest, place)
         was_vain = known is None and self._book.is_recent_excuse(digest, place)
         return {
@@ -163,6 +160,16 @@ class Profiles:
             "device": place.device,
             "build": place.build,
         }
+
+    def find(self, digest: str, n_threads: int, gpu: str) -> Profile | None:
+        """Return what was measured of a model on a graphics device."""
+        return self._book.find(digest, self._place(n_threads, gpu, 0))
+
+    def _place(self, n_threads: int, gpu: str, fallback: int) -> Place:
+        key = (n_threads, gpu, fallback)
+        if key not in self._places:
+            self._places[key] = this_place(self._settings, n_threads, gpu, fallback)
+        return self._places[key]
 
     def keep(self, load_fields: Mapping[str, Any], ready: Mapping[str, Any]) -> None:
         """Keep what a worker tells in its `ready` frame: a new profile, or why there is none."""

@@ -94,15 +94,15 @@ class Books(Generic[W]):
         count.load_s += worker.load_s
 
     def halve(self, resident: Resident[W]) -> bool:
-        """Let a model have half as many sequences from now on; tell whether that is possible."""
-        n_parallel = resident.layout.load.n_parallel
-        if n_parallel < 2:
+        """Let a model have half as many cells from now on; return whether that is possible."""
+        load = resident.layout.load
+        if load.n_cells // 2 < load.n_ctx_tokens:
             return False
-        self._halved[resident.key] = n_parallel // 2
+        self._halved[resident.key] = load.n_cells // 2
         return True
 
-    def n_parallel_at_most(self, key: str) -> int | None:
-        """Tell how many sequences a model may have after it ran out of memory."""
+    def n_cells_at_most(self, key: str) -> int | None:
+        """Return how many cells a model may have after it ran out of memory."""
         return self._halved.get(key)
 
     def idle(self, but: Resident[W]) -> list[Resident[W]]:

@@ -144,11 +144,11 @@ class Caretaker(Generic[W]):
         return bool(going)
 
     async def _shrink(self, resident: Resident[W]) -> bool:
-        """Lay a model out for half as many sequences; tell whether that is possible."""
+        """Lay a model out with half as many cells; tell whether that is possible."""
         if not self.books.halve(resident):
             return False
-        at_most = self.books.n_parallel_at_most(resident.key)
-        wanted = replace(resident.wanted, n_parallel_at_most=at_most)
+        at_most = self.books.n_cells_at_most(resident.key)
+        wanted = replace(resident.wanted, n_cells_at_most=at_most)
         device = self.books.device or await self._surveyor.look()
         ways = await self._surveyor.layouts(wanted, device)
         self.books.change(resident, ways[0])

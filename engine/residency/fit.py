@@ -11,13 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from paddock.engine.gguf import Header
-from paddock.engine.profile.choice import n_reserved
+from paddock.engine.profile.choice import gpu_parallel, n_reserved
+from paddock.engine.profile.profile import Profile
 from paddock.engine.request import ModelFacts
-from paddock.engine.settings import CacheType, PoolSettings
+from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.load import Load, Taken
 
 from .devices import Device
-from .placement import Placement, placements
+from .needs import cell_bytes, compute_bytes, expert_bytes
+from .placement import Placement, groups, placements
 from .room import Room
 from .sizes import Measured
 
@@ -25,15 +27,22 @@ from .sizes import Measured
 # minute, within the noise: what a common pass over the weights saves goes into attention over the
 # unified cache. Some at once keep a long document from holding up short ones.
 N_PARALLEL_CPU = 8
-N_PARALLEL_GPU = 16
+N_PARALLEL_SHARED = 16  # of a graphics device that uses main memory
 N_PARALLEL_EMBED = 32
+MOST_PARALLEL = 252  # llama.cpp has 256 sequence ids (LLAMA_MAX_SEQ); chats take up to four
 
-# Beyond it, more cells only hold more idle prefixes; admission by cells copes with fewer.
+# In main memory, more cells only hold more idle prefixes; admission by cells copes with fewer.
 MAX_CELLS_BY_DEFAULT = 32_768
+# Cells for each place at least, where memory is short: admission goes by cells, so many places
+# for short requests cost nothing.
+LEAST_CELLS_EACH = 512
+# A layout with cells for so many whole requests is worth waiting for.
+_GOOD_REQUESTS = 8
+# Of a device, what cells leave to other programs and to what cannot be computed beforehand.
+_LEFT_FREE = 0.1
 
-_BYTES_PER_VALUE: dict[CacheType, float] = {"f16": 2.0, "q8_0": 34 / 32}
-_COMPUTE_BYTES = 256 * 1024 * 1024  # scratch buffers of a context with 512-token batches
 _PROCESS_BYTES = 512 * 1024 * 1024  # main memory of a worker whose weights are on a device
+_RUNTIME_BYTES = 128 * 1024 * 1024  # Python, NumPy and llama.cpp, where the weights are not
 _READ_BYTES_PER_S = 1e9  # how fast a file is taken to load before that was measured
 
 Known = Callable[[Load], Measured | None]
@@ -50,6 +59,8 @@ class Layout:
     is_good: bool = True
     """Worth waiting for: it computes at least half of the wanted sequences at once, all on the
     device."""
+    is_spilled: bool = False
+    """Whether the processor computes a part for want of memory on the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +70,12 @@ class Wanted:
     facts: ModelFacts
     n_ctx_tokens: int
     adapters: tuple[str, ...] = ()
-    n_parallel_at_most: int | None = None
+    n_cells_at_most: int | None = None
     """After it ran out of memory."""
     extra_bytes: int = 0
     """Of the files that are loaded with it: adapters, a projector, a draft model."""
-
-
-def cell_bytes(header: Header, kind: CacheType) -> float:
-    """Tell what one token takes in the KV cache, over all layers."""
-    n_heads = header.number("attention.head_count")
-    n_heads_kv = header.number("attention.head_count_kv", n_heads)
-    head_size = header.number("embedding_length") // max(1, n_heads)
-    key = header.number("attention.key_length", head_size)
-    value = header.number("attention.value_length", head_size)
-    n_values = header.number("block_count") * n_heads_kv * (key + value)
-    return n_values * _BYTES_PER_VALUE[kind]
+    others_bytes: int = 0
+    """Of models that are needed beside it and not loaded yet: its cells leave them room."""
 
 
 def n_cells(n_parallel: int, n_ctx_tokens: int, n_wished: int | None = None) -> int:
@@ -88,7 +90,7 @@ def n_cells(n_parallel: int, n_ctx_tokens: int, n_wished: int | None = None) -> 
     usual = min(n_parallel * n_ctx_tokens, MAX_CELLS_BY_DEFAULT)
     of_jobs = n_wished or usual
     wanted = max(n_ctx_tokens, of_jobs + of_jobs * n_reserved(n_parallel) // n_parallel)
-    return -(-wanted // 256) * 256
+    return _padded(wanted)
 
 
 def layouts(
@@ -97,51 +99,145 @@ def layouts(
     settings: PoolSettings,
     device: Device,
     known: Known = lambda load: None,
+    profile: Profile | None = None,
 ) -> tuple[Layout, ...]:
-    """Give the ways to load a model, the best first; the good ones stand before the others."""
-    most = _n_parallel(wanted, settings, device)
+    """Return the ways to load a model, the best first; the good ones stand before the others."""
+    load = _load(wanted, settings, device, profile)
+    good, sizes = _sizes(load, wanted, header, settings, device)
+    per_cell = cell_bytes(header, load.kv_cache_type)
+    n_shelf = int(settings.shelf_bytes / max(1.0, per_cell)) if load.role == "chat" else 0
     ways: list[Layout] = []
-    for n_parallel in _halved(most):
-        load = _load(wanted, settings, device, n_parallel)
-        n_shelf = settings.shelf_bytes / max(1.0, cell_bytes(header, load.kv_cache_type))
-        load = replace(load, n_shelf_tokens=int(n_shelf) if load.role == "chat" else 0)
-        is_good = n_parallel * 2 >= most
-        ways += _placed(load, wanted, header, settings, device, is_good)
-    # Few sequences on the device are faster than many of which the processor computes a part.
-    ways.sort(key=lambda way: (not way.is_good, way.load.n_gpu_layers != settings.n_gpu_layers))
+    for size in sizes:
+        n_parallel = load.n_parallel
+        if load.role == "chat" and settings.num_parallel is None:
+            each = min(LEAST_CELLS_EACH, load.n_ctx_tokens)
+            n_parallel = max(1, min(n_parallel, size // each))
+        sized = replace(load, n_cells=size, n_parallel=n_parallel, n_shelf_tokens=n_shelf)
+        ways += _placed(sized, wanted, header, settings, device, size >= good)
+    # Fewer cells on the device are faster than many of which the processor computes a part.
+    ways.sort(key=lambda way: (not way.is_good, way.is_spilled))
     return tuple(_corrected(way, known(way.load)) for way in ways)
 
 
 def wider(layout: Layout, n_ctx_tokens: int, header: Header) -> tuple[Layout, ...]:
-    """Give the ways in which a loaded model can take longer sequences, the roomiest first."""
+    """Return the ways in which a loaded model can take longer sequences, the roomiest first."""
     load = layout.load
     per_cell = cell_bytes(header, load.kv_cache_type)
+    most = max(load.n_cells, n_cells(load.n_parallel, n_ctx_tokens))
     ways = []
-    for n_parallel in _halved(load.n_parallel):
-        cells = max(load.n_cells, n_cells(n_parallel, n_ctx_tokens))
+    for cells in _halved(most, max(load.n_cells, _padded(n_ctx_tokens))):
         more_bytes = int((cells - load.n_cells) * per_cell)
         grown = replace(load, n_ctx_tokens=n_ctx_tokens, n_cells=cells)
         ways.append(replace(layout, load=grown, room=layout.room + _like(layout.room, more_bytes)))
     return tuple(ways)
 
 
-def _n_parallel(wanted: Wanted, settings: PoolSettings, device: Device) -> int:
+def _n_parallel(
+    wanted: Wanted, settings: PoolSettings, device: Device, profile: Profile | None
+) -> int:
     if wanted.facts.role == "embed":
         return N_PARALLEL_EMBED
-    usual = N_PARALLEL_GPU if device.is_gpu else N_PARALLEL_CPU
-    return min(settings.num_parallel or usual, wanted.n_parallel_at_most or 1 << 30)
+    usual = N_PARALLEL_CPU
+    if device.is_gpu:
+        usual = gpu_parallel(profile) if device.gpus else N_PARALLEL_SHARED
+    return min(settings.num_parallel or usual, MOST_PARALLEL)
 
 
-def _halved(most: int) -> list[int]:
-    """Give `most`, its half, and so on down to 1.
+def _sizes(
+    load: Load, wanted: Wanted, header: Header, settings: PoolSettings, device: Device
+) -> tuple[int, list[int]]:
+    """Return from how many cells on a layout is good, and the numbers to try, the most first.
 
-    >>> _halved(6)
-    [6, 3, 1]
+    On devices with memory of their own, cells fill what the weights leave of it, up to a whole
+    request for each place.
     """
-    return [most >> shift for shift in range(most.bit_length())]
+    if load.role == "embed":
+        return 0, [load.n_cells]
+    at_most = wanted.n_cells_at_most or 1 << 62
+    least = _padded(load.n_ctx_tokens)
+    usual = n_cells(load.n_parallel, load.n_ctx_tokens)
+    if settings.n_cells:
+        wished = n_cells(load.n_parallel, load.n_ctx_tokens, settings.n_cells)
+        return 0, _halved(
+            max(least, min(wished, at_most)), least if wanted.n_cells_at_most else wished
+        )
+    could, now = _free_cells(load, wanted, header, settings, device)
+    if wanted.others_bytes and could is not None and could < _GOOD_REQUESTS * load.n_ctx_tokens:
+        alone = replace(wanted, others_bytes=0)  # they would not find room beside it in any case
+        could, now = _free_cells(load, alone, header, settings, device)
+    if could is None or now is None:
+        return min(at_most, usual) // 2, _halved(max(least, min(usual, at_most)), least)
+    target = min((load.n_parallel + n_reserved(load.n_parallel)) * load.n_ctx_tokens, at_most)
+    n_good = n_cells(min(load.n_parallel, _GOOD_REQUESTS), load.n_ctx_tokens)
+    good = max(least, min(n_good, target, _rounded(could // 2)))
+    top = max(least, min(_padded(target), _rounded(now)))
+    return good, sorted({top, *_halved(good, least)}, reverse=True)
 
 
-def _load(wanted: Wanted, settings: PoolSettings, device: Device, n_parallel: int) -> Load:
+def _free_cells(
+    load: Load, wanted: Wanted, header: Header, settings: PoolSettings, device: Device
+) -> tuple[int, int] | tuple[None, None]:
+    """Return how many cells devices could hold beside the weights, and hold now.
+
+    On one device where that is enough for some whole requests, else on as few as have it. None:
+    there are none with memory of their own.
+    """
+    n_layers = header.number("block_count") + 1
+    share = 1.0 if load.n_gpu_layers < 0 else min(1.0, load.n_gpu_layers / n_layers)
+    if not share or not device.gpus:
+        return None, None
+    per_cell = share * cell_bytes(header, load.kv_cache_type)
+    weights = share * (wanted.facts.size_bytes + wanted.extra_bytes) + wanted.others_bytes
+    enough = n_cells(_GOOD_REQUESTS, load.n_ctx_tokens)
+    could = now = 0
+    for group in groups(device.gpus, main_gpu=settings.main_gpu, split_mode=settings.split_mode):
+        gpus = [device.gpus[i] for i in group]
+        total = sum(one.total_bytes for one in gpus)
+        kept = weights + total * _LEFT_FREE
+        kept += sum(one.context_bytes + settings.gpu_overhead_bytes for one in gpus)
+
+        def held(n_bytes: float, kept: float = kept, n: int = len(gpus)) -> int:
+            left = n_bytes - kept
+            # The buffer grows with the cells: the size that is computed first is too large.
+            most = replace(load, n_cells=max(load.n_ctx_tokens, int(left / per_cell)))
+            return max(0, int((left - n * compute_bytes(header, most)) / per_cell))
+
+        could = held(total)
+        now = held(sum(one.free_bytes for one in gpus))
+        if could >= enough:
+            break
+    return could, min(now, could)
+
+
+def _halved(most: int, least: int) -> list[int]:
+    """Return `most`, its half, and so on down to `least`.
+
+    >>> _halved(6144, 1024)
+    [6144, 3072, 1536, 1024]
+    """
+    sizes = [most]
+    while sizes[-1] > least:
+        sizes.append(max(least, _padded(sizes[-1] // 2)))
+    return sizes
+
+
+def _padded(n_tokens: int) -> int:
+    """Round up to what llama.cpp pads a cache to."""
+    return -(-n_tokens // 256) * 256
+
+
+def _rounded(n_tokens: int) -> int:
+    """Round down to five binary digits, so that free memory that varies names few layouts.
+
+    >>> _rounded(100_000), _rounded(7_000)
+    (98304, 6912)
+    """
+    step = max(256, 1 << max(0, n_tokens.bit_length() - 5))
+    return n_tokens // step * step
+
+
+def _load(wanted: Wanted, settings: PoolSettings, device: Device, profile: Profile | None) -> Load:
+    n_parallel = _n_parallel(wanted, settings, device, profile)
     load = Load(
         path=wanted.facts.path,
         role=wanted.facts.role,
@@ -174,6 +270,20 @@ def _load(wanted: Wanted, settings: PoolSettings, device: Device, n_parallel: in
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Needs:
+    """What a load takes."""
+
+    spread_bytes: int
+    """Weights and cells: they lie where their layers do."""
+    compute_bytes: int
+    """Of each device that computes."""
+    n_layers: int
+    """With the output."""
+    expert_bytes: tuple[int, ...] = ()
+    """Of each layer, where the model is a mixture of experts."""
+
+
 def _placed(
     load: Load,
     wanted: Wanted,
@@ -182,75 +292,97 @@ def _placed(
     device: Device,
     is_good: bool,
 ) -> list[Layout]:
-    """Give the layouts of one load: on each device that may hold it, or on the processor."""
+    """Return the layouts of one load: on each device that may hold it, or on the processor."""
     size = wanted.facts.size_bytes + wanted.extra_bytes
     cache = 0.0 if load.role == "embed" else load.n_cells * cell_bytes(header, load.kv_cache_type)
-    needed = int(size + cache + _COMPUTE_BYTES)
+    n_layers = header.number("block_count") + 1
+    needs = _Needs(int(size + cache), compute_bytes(header, load), n_layers, expert_bytes(header))
     load_s = size / _READ_BYTES_PER_S
-    n_layers = header.number("block_count") + 1  # and the output
     n_there = n_layers if load.n_gpu_layers < 0 else min(load.n_gpu_layers, n_layers)
+    here = Room(needs.spread_bytes + needs.compute_bytes + _RUNTIME_BYTES)
     if not device.is_gpu or not n_there:
         why = "num_gpu is 0" if device.is_gpu else device.why_no_gpu
         placed = f"all {n_layers} layers on the processor" + (f"; {why}" if why else "")
-        at_home = replace(load, placed=placed)
-        return [Layout(at_home, Room(needed), load_s, is_good)]
+        return [Layout(replace(load, placed=placed), here, load_s, is_good)]
     if not device.gpus:  # it shares main memory
         placed = _where(n_there, n_layers, "")
         placed += f"; {device.why_no_gpu}" if device.why_no_gpu else ""
-        return [Layout(replace(load, placed=placed), Room(needed), load_s)]
-    found = _on_devices(load, needed, n_there, n_layers, device, settings)
-    found = [replace(layout, load_s=load_s, is_good=is_good) for layout in found]
+        return [Layout(replace(load, placed=placed), here, load_s, is_good)]
+    found = _on_devices(load, needs, n_there, device, settings)
     if settings.allow_cpu and load.n_gpu_layers < 0:
-        found += _spilled(load, needed, n_layers, device, settings, load_s)
-    return found
+        found.append(_spilled(load, needs, device, settings))
+    return [replace(one, load_s=load_s, is_good=is_good and not one.is_spilled) for one in found]
 
 
 def _on_devices(
-    load: Load, needed: int, n_there: int, n_layers: int, device: Device, settings: PoolSettings
+    load: Load, needs: _Needs, n_there: int, device: Device, settings: PoolSettings
 ) -> list[Layout]:
-    """Give the layouts with so many layers on graphics devices."""
-    there, here = _divided(needed, n_there, n_layers)
+    """Return the layouts with so many layers on graphics devices."""
+    there, here = _divided(needs, n_there)
     ways = placements(
         there,
         device.gpus,
         main_gpu=settings.main_gpu,
         split_mode=settings.split_mode,
-        overhead_bytes=settings.gpu_overhead_bytes,
+        overhead_bytes=settings.gpu_overhead_bytes + needs.compute_bytes,
     )
-    why = f"; num_gpu is {load.n_gpu_layers}" if n_there < n_layers else ""
+    why = f"; num_gpu is {load.n_gpu_layers}" if n_there < needs.n_layers else ""
     found = []
     for way in ways:
         names = ", ".join(device.gpus[i].name for i in way.gpus)
-        put = replace(_put(load, way, device), placed=_where(n_there, n_layers, names) + why)
-        room = way.room(there, device.gpus) + Room(here + _PROCESS_BYTES)
-        found.append(Layout(put, room, 0.0))
+        placed = _where(n_there, needs.n_layers, names) + why
+        put = replace(_put(load, way, device), placed=placed)
+        found.append(Layout(put, _room(way, there, needs, device) + Room(here), 0.0))
     return found
 
 
-def _spilled(
-    load: Load, needed: int, n_layers: int, device: Device, settings: PoolSettings, load_s: float
-) -> list[Layout]:
-    """Give the layout with as many layers on the device as it has free memory for now."""
+def _spilled(load: Load, needs: _Needs, device: Device, settings: PoolSettings) -> Layout:
+    """Return the layout that leaves to the processor what a device has no memory for now.
+
+    Of a mixture of experts that is the experts' weights of the first layers, as few as must be: a
+    token goes through a few of the experts, and through all of the rest.
+    """
     way = placements(0, device.gpus, main_gpu=settings.main_gpu)[0]
     gpu = device.gpus[way.gpus[0]]
-    taken_bytes = gpu.context_bytes + settings.gpu_overhead_bytes
-    room_bytes = max(0, gpu.free_bytes - taken_bytes)
-    n_there = min(n_layers - 1, int(room_bytes / (needed / n_layers)))
+    taken_bytes = gpu.context_bytes + settings.gpu_overhead_bytes + needs.compute_bytes
+    free = gpu.free_bytes - taken_bytes
+    why = "; it has no room for more (allow_cpu)"
+    there = needs.spread_bytes
+    for n_experts, n_bytes in enumerate(needs.expert_bytes, 1):
+        there -= n_bytes
+        if there <= free:
+            placed = _where(needs.n_layers, needs.n_layers, gpu.name)
+            experts = f", the experts of {n_experts} of them on the processor"
+            put = replace(
+                _put(load, way, device), n_cpu_experts=n_experts, placed=placed + experts + why
+            )
+            room = _room(way, there, needs, device) + Room(needs.spread_bytes - there)
+            return Layout(put, room, 0.0, is_spilled=True)
+    n_there = min(needs.n_layers - 1, int(free / (needs.spread_bytes / needs.n_layers)))
     if n_there < 1:
-        placed = f"all {n_layers} layers on the processor; {gpu.name} has no room (allow_cpu)"
+        placed = f"all {needs.n_layers} layers on the processor; {gpu.name} has no room (allow_cpu)"
         at_home = replace(load, n_gpu_layers=0, placed=placed)
-        return [Layout(at_home, Room(needed), load_s, is_good=False)]
-    there, here = _divided(needed, n_there, n_layers)
-    placed = _where(n_there, n_layers, gpu.name) + "; it has no room for more (allow_cpu)"
+        here = needs.spread_bytes + needs.compute_bytes + _RUNTIME_BYTES
+        return Layout(at_home, Room(here), 0.0, is_spilled=True)
+    there, here = _divided(needs, n_there)
+    placed = _where(n_there, needs.n_layers, gpu.name) + why
     put = replace(_put(load, way, device), n_gpu_layers=n_there, placed=placed)
-    room = way.room(there, device.gpus) + Room(here + _PROCESS_BYTES)
-    return [Layout(put, room, load_s, is_good=False)]
+    room = _room(way, there, needs, device) + Room(here)
+    return Layout(put, room, 0.0, is_spilled=True)
 
 
-def _divided(needed: int, n_there: int, n_layers: int) -> tuple[int, int]:
-    """Give the bytes on the device and those in main memory."""
-    there = needed * n_there // n_layers
-    return there, needed - there
+def _divided(needs: _Needs, n_there: int) -> tuple[int, int]:
+    """Return the bytes of layers on devices and those in main memory."""
+    there = needs.spread_bytes * n_there // needs.n_layers
+    return there, needs.spread_bytes - there
+
+
+def _room(way: Placement, there: int, needs: _Needs, device: Device) -> Room:
+    """Return what a worker takes of the devices, and what its process takes beside the layers."""
+    buffers = [0] * len(device.gpus)
+    for gpu in way.gpus:
+        buffers[gpu] = needs.compute_bytes
+    return way.room(there, device.gpus) + Room(_PROCESS_BYTES, tuple(buffers))
 
 
 def _put(load: Load, way: Placement, device: Device) -> Load:

@@ -43,9 +43,7 @@ def placements(
     overhead_bytes: int = 0,
 ) -> tuple[Placement, ...]:
     """Give the ways to place a model, the best first; at least one, even if nothing holds it."""
-    order = sorted(range(len(gpus)), key=lambda i: (-_free(gpus[i]), i))
-    if main_gpu is not None and main_gpu < len(gpus):
-        order = [main_gpu, *(i for i in order if i != main_gpu)]
+    order = _order(gpus, main_gpu)
     ways: list[Placement] = []
     if split_mode in (None, "none"):
         singles = order[:1] if main_gpu is not None else order
@@ -58,6 +56,25 @@ def placements(
     if not ways and split_mode != "none" and len(whole) > 1:
         ways = _spread(needed_bytes, gpus, whole, split_mode or "layer", overhead_bytes)
     return tuple(ways) or (Placement((order[0],), (1.0,), "none"),)
+
+
+def groups(
+    gpus: Sequence[GpuRoom], *, main_gpu: int | None = None, split_mode: SplitMode | None = None
+) -> tuple[tuple[int, ...], ...]:
+    """Return the devices that a model may lie on together: the best one, the best two, …."""
+    order = _order(gpus, main_gpu)
+    whole = [i for i in order if not gpus[i].is_instance]
+    singles = [(order[0],)] if split_mode in (None, "none") or len(whole) < 2 else []
+    most = 1 if split_mode == "none" else len(whole)
+    return (*singles, *(tuple(whole[:n]) for n in range(2, most + 1)))
+
+
+def _order(gpus: Sequence[GpuRoom], main_gpu: int | None) -> list[int]:
+    """Return the devices, those with more free memory first, before all the one asked for."""
+    order = sorted(range(len(gpus)), key=lambda i: (-_free(gpus[i]), i))
+    if main_gpu is not None and main_gpu < len(gpus):
+        order = [main_gpu, *(i for i in order if i != main_gpu)]
+    return order
 
 
 def _spread(

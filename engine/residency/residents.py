@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Generic
@@ -38,7 +38,8 @@ _LOOK_AGAIN_S = 1.0  # what other programs take is seen so late at most
 class _Lease:
     """A run's wish that its models stay; advice, which is not heeded for ever."""
 
-    keys: frozenset[str]
+    sizes: Mapping[str, int]
+    """Bytes of the models' files, by the models' keys."""
     until: float
 
 
@@ -59,8 +60,10 @@ class Residents(Generic[W]):
         self._books = self._keeper.books
         self._lines: dict[str, Line] = {}
         self._leases: set[_Lease] = set()
-        self._layouts: dict[tuple[str, int, int | None], tuple[Layout, ...]] = {}
+        self._layouts: dict[tuple[str, int, int | None, int], tuple[Layout, ...]] = {}
         self._made_room_for: dict[str, str] = {}
+        self._sizes: dict[str, int] = {}
+        """Bytes of the files of models that had to go, by key."""
         self._looked_at = float("-inf")
         self._moved_at = 0.0
         self._stirred = asyncio.Event()
@@ -98,7 +101,7 @@ class Residents(Generic[W]):
     def is_leased(self, key: str) -> bool:
         """Tell whether a run has asked that this model stay."""
         now = self.now()
-        return any(key in lease.keys and now < lease.until for lease in self._leases)
+        return any(key in lease.sizes and now < lease.until for lease in self._leases)
 
     def awaited_load_s(self, key: str, since: float) -> float:
         """Tell for how long, from `since` on, a model that is there was not ready yet."""
@@ -123,10 +126,11 @@ class Residents(Generic[W]):
             self._leave(resident, ask)
 
     @asynccontextmanager
-    async def lease(self, keys: Iterable[str]) -> AsyncIterator[None]:
+    async def lease(self, asks: Iterable[Ask]) -> AsyncIterator[None]:
         """Ask that these models stay while it can be avoided that they go; loads nothing."""
         self._begin()
-        lease = _Lease(frozenset(keys), self.now() + self._settings.lease_s)
+        sizes = {ask.key: ask.facts.size_bytes for ask in asks}
+        lease = _Lease(sizes, self.now() + self._settings.lease_s)
         self._leases.add(lease)
         try:
             yield
@@ -301,7 +305,7 @@ class Residents(Generic[W]):
 
     async def _ways(self, key: str) -> tuple[Layout, ...]:
         wanted = self._wanted(key)
-        name = (key, wanted.n_ctx_tokens, wanted.n_parallel_at_most)
+        name = (key, wanted.n_ctx_tokens, wanted.n_cells_at_most, wanted.others_bytes)
         if name not in self._layouts:
             device = await self._books.look()
             self._layouts[name] = await self._surveyor.layouts(wanted, device)
@@ -310,8 +314,24 @@ class Residents(Generic[W]):
     def _wanted(self, key: str) -> Wanted:
         line = self._lines[key]
         ask = next(iter(line)).ask
-        at_most = self._books.n_parallel_at_most(key)
-        return Wanted(ask.facts, line.n_ctx_tokens, ask.adapters, at_most)
+        at_most = self._books.n_cells_at_most(key)
+        others = self._others_bytes(key)
+        return Wanted(ask.facts, line.n_ctx_tokens, ask.adapters, at_most, others_bytes=others)
+
+    def _others_bytes(self, key: str) -> int:
+        """Return the size of models that are not here and will be needed beside this one.
+
+        They wait as well, or a run has leased them, or they have just gone to make room.
+        """
+        now = self.now()
+        sizes = {one: size for one, size in self._sizes.items() if one in self._made_room_for}
+        for lease in self._leases:
+            sizes |= lease.sizes if now < lease.until else {}
+        for one in self._cold():
+            sizes[one] = next(iter(self._lines[one])).ask.facts.size_bytes
+        return sum(
+            size for one, size in sizes.items() if one != key and one not in self._books.by_key
+        )
 
     def _wish(self, key: str, ways: tuple[Layout, ...]) -> Wish:
         line = self._lines[key]
@@ -337,6 +357,7 @@ class Residents(Generic[W]):
         elif isinstance(move, Clear):
             for key in move.keys:
                 self._made_room_for[key] = wishes[0].key
+                self._sizes[key] = by_key[key].facts.size_bytes
                 self._keeper.drain(by_key[key], "room")
         elif isinstance(move, Keep):
             self._keeper.keep(by_key[move.key])

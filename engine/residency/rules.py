@@ -174,11 +174,18 @@ def _serve(
             return Start(wish.key, option), Room()
         moves = [(_make_way(wish, wish.options[i], stays, free, house, now), i) for i in options]
         possible = [(move, i) for move, i in moves if move is not None]
-        possible.sort(key=lambda pair: isinstance(pair[0], Wait))
         if possible:
-            move, i = possible[0]
+            # Of options that are worth waiting for, the one for which the least has to go.
+            move, i = min(possible, key=lambda pair: _cost(pair[0], stays))
             return move, wish.options[i]
     return _refusal(wish, stays, free, house), Room()
+
+
+def _cost(move: Clear | Wait, stays: Sequence[Stay]) -> tuple[bool, int]:
+    """Rank moves: those that can be made now come first, then those that clear less."""
+    if isinstance(move, Wait):
+        return True, 0
+    return False, _total(one for one in stays if one.key in move.keys).total_bytes
 
 
 def _fitting(wish: Wish, free: Room) -> int | None:

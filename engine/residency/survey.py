@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from paddock.engine.gguf import Header, read_header
+from paddock.engine.profile.store import Profiles
 from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.load import Load, Taken
 
@@ -46,6 +47,7 @@ class Survey:
     def __init__(self, settings: PoolSettings) -> None:
         self._settings = settings
         self._book = SizeBook(settings.cache_dir / "sizes.json")
+        self._profiles = Profiles(settings)
         self._headers: dict[str, Header] = {}
         self._device_name = ""
 
@@ -58,12 +60,16 @@ class Survey:
     async def layouts(self, wanted: Wanted, device: Device) -> tuple[Layout, ...]:
         """Give the ways to load a model."""
         header = await self._header(wanted.facts.path)
+        profile = None
+        if device.is_gpu:
+            profile = self._profiles.find(wanted.facts.digest, device.n_threads, device.name)
         return layouts(
             replace(wanted, extra_bytes=_extra_bytes(wanted)),
             header,
             self._settings,
             device,
             lambda load: self._book.find(size_key(wanted.facts.digest, load, device.name)),
+            profile,
         )
 
     async def wider(self, wanted: Wanted, layout: Layout, n_ctx_tokens: int) -> tuple[Layout, ...]:

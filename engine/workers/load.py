@@ -23,6 +23,8 @@ class Load:
     n_batch_tokens: int
     n_threads: int
     n_gpu_layers: int = -1
+    n_cpu_experts: int = 0
+    """Layers, from the first on, whose experts' weights stay in main memory."""
     main_gpu: int = 0
     """Among the devices that the worker may see."""
     split_mode: SplitMode = "layer"

@@ -141,6 +141,8 @@ class FakeMachine:
         self.taken_most = 0
         self.taken_by_others = 0
         self.n_oom_kills = 0
+        self.others_bytes: dict[str, int] = {}
+        """What a layout was last asked to leave to other models."""
         self.workers: list[FakeWorker] = []
         self.log: list[str] = []
         """`load a`, `loaded a`, `cancelled a`, `widen a`."""
@@ -160,7 +162,9 @@ class FakeMachine:
 
     async def layouts(self, wanted: Wanted, device: Device) -> tuple[Layout, ...]:
         model = self.models[wanted.facts.path]
-        most = min(model.n_parallel, wanted.n_parallel_at_most or model.n_parallel)
+        self.others_bytes[model.name] = wanted.others_bytes
+        n_cells = wanted.n_cells_at_most or 1 << 30
+        most = max(1, min(model.n_parallel, n_cells // wanted.n_ctx_tokens))
         sizes = [most >> shift for shift in range(most.bit_length())]
         return tuple(self._layout(model, wanted, n, n * 2 >= most) for n in sizes)
 

@@ -8,9 +8,11 @@ import pytest
 
 from paddock.engine.gguf import Header
 from paddock.engine.profile.choice import streams
+from paddock.engine.profile.profile import DecodePoint, Profile
 from paddock.engine.request import ModelFacts
 from paddock.engine.residency.devices import Device, GpuRoom
 from paddock.engine.residency.fit import Layout, Wanted, layouts, wider
+from paddock.engine.residency.needs import compute_bytes
 from paddock.engine.residency.room import Room
 from paddock.engine.residency.sizes import Measured
 from paddock.engine.settings import PoolSettings
@@ -53,7 +55,8 @@ def test_on_a_processor_everything_is_main_memory() -> None:
     assert layout.load.n_parallel == 4
     assert layout.load.n_cells == 6 * 4096, "four jobs, and two chats beside them"
     # 128 KiB for each token of the cache: 32 layers of 8 heads of 128 values, keys and values.
-    assert layout.room == Room(8 * GIB + 6 * 4096 * 128 * 1024 + 256 * 1024 * 1024)
+    needed = 8 * GIB + 6 * 4096 * 128 * 1024 + compute_bytes(HEADER, layout.load)
+    assert layout.room == Room(needed + 128 * 1024 * 1024)
     assert layout.load.placed == "all 33 layers on the processor"
 
 
@@ -64,18 +67,149 @@ def test_cells_for_n_contexts_hold_n_jobs_and_the_chats_beside_them(n_parallel: 
     assert streams(load.n_cells, 4096, n_parallel) == (n_parallel, min(4, n_parallel // 2))
 
 
-def test_fewer_sequences_come_after_more_and_a_quarter_is_a_last_resort() -> None:
+def test_fewer_cells_come_after_more_and_a_quarter_is_a_last_resort() -> None:
     ways = layouts(Wanted(FACTS, 4096), HEADER, SETTINGS, CPU)
-    assert [(way.load.n_parallel, way.is_good) for way in ways] == [
-        (4, True),
-        (2, True),
-        (1, False),
+    assert [(way.load.n_cells, way.load.n_parallel, way.is_good) for way in ways] == [
+        (24_576, 4, True),
+        (12_288, 4, True),
+        (6144, 4, False),
+        (4096, 4, False),
     ]
 
 
 def test_a_model_that_ran_out_of_memory_is_laid_out_smaller() -> None:
-    ways = layouts(Wanted(FACTS, 4096, n_parallel_at_most=2), HEADER, SETTINGS, CPU)
-    assert [way.load.n_parallel for way in ways] == [2, 1]
+    for device in (CPU, ONE_GPU):
+        ways = layouts(Wanted(FACTS, 4096, n_cells_at_most=8192), HEADER, SETTINGS, device)
+        assert [way.load.n_cells for way in ways] == [8192, 4096]
+
+
+QWEN_14B = Header(
+    3,
+    579,
+    {
+        "general.architecture": "qwen2",
+        "qwen2.block_count": 48,
+        "qwen2.attention.head_count": 40,
+        "qwen2.attention.head_count_kv": 8,
+        "qwen2.embedding_length": 5120,
+        "qwen2.feed_forward_length": 13_824,
+        "qwen2.vocab_size": 152_064,
+    },
+    {},
+)
+LLAMA_3B = Header(
+    3,
+    255,
+    {
+        "general.architecture": "llama",
+        "llama.block_count": 28,
+        "llama.attention.head_count": 24,
+        "llama.attention.head_count_kv": 8,
+        "llama.attention.key_length": 128,
+        "llama.attention.value_length": 128,
+        "llama.embedding_length": 3072,
+        "llama.feed_forward_length": 8192,
+        "llama.vocab_size": 128_256,
+    },
+    {},
+)
+
+
+def card(n_gib: float, taken_bytes: int = 0) -> Device:
+    total = int(n_gib * GIB)
+    gpu = GpuRoom("card", total - taken_bytes, total, "GPU-1")
+    return Device(16, 128 * GIB, is_gpu=True, gpus=(gpu,))
+
+
+@pytest.mark.parametrize(
+    ("header", "size_bytes", "device", "n_parallel", "n_cells"),
+    [
+        pytest.param(HEADER, 8_540_000_000, ONE_GPU, 64, 68 * 4096, id="8B Q8_0 on an H200"),
+        pytest.param(QWEN_14B, 8_990_000_000, card(12), 22, 11_264, id="14B Q4_K_M on 12 GB"),
+        pytest.param(HEADER, 8_540_000_000, card(24), 64, 106_496, id="8B Q8_0 on 24 GB"),
+        pytest.param(LLAMA_3B, 2_020_000_000, card(8), 64, 47_104, id="3B Q4_K_M on 8 GB"),
+        pytest.param(LLAMA_3B, 2_020_000_000, card(4), 26, 13_312, id="3B Q4_K_M on 4 GB"),
+    ],
+)
+def test_cells_and_places_follow_the_memory_of_the_card(
+    header: Header, size_bytes: int, device: Device, n_parallel: int, n_cells: int
+) -> None:
+    facts = replace(FACTS, size_bytes=size_bytes)
+    best = layouts(Wanted(facts, 4096), header, PoolSettings(), device)[0]
+    assert (best.load.n_parallel, best.load.n_cells) == (n_parallel, n_cells)
+    assert best.is_good and device.free.holds(best.room)
+    (total,) = (one.total_bytes for one in device.gpus)
+    assert best.room.gpus[0] <= 0.9 * total + 1
+
+
+def test_a_device_that_others_use_gives_what_is_left_and_no_less_than_is_good() -> None:
+    alone = layouts(Wanted(FACTS, 4096), HEADER, PoolSettings(), card(24))
+    beside = layouts(Wanted(FACTS, 4096), HEADER, PoolSettings(), card(24, 6 * GIB))
+    assert alone[0].load.n_cells > beside[0].load.n_cells > 8 * 4096
+    assert [way.load.n_cells for way in beside[1:]] == [49_152, 24_576, 12_288, 6144, 4096]
+    assert [way.is_good for way in beside] == [True, True, *[False] * 4]
+    crowded = card(24, 14 * GIB)
+    ways = layouts(Wanted(FACTS, 4096), HEADER, PoolSettings(), crowded)
+    assert ways[0].load.n_cells == 12 * 4096 and not crowded.free.holds(ways[0].room)
+    assert any(crowded.free.holds(way.room) for way in ways), "it need not wait for others to go"
+
+
+def test_cells_leave_room_for_models_that_are_needed_beside_it() -> None:
+    one, both = (
+        layouts(Wanted(FACTS, 4096, others_bytes=n), HEADER, PoolSettings(), card(24))[0]
+        for n in (0, 5 * GIB)
+    )
+    freed = sum(one.room.gpus) - sum(both.room.gpus)
+    assert abs(freed - 5 * GIB) < GIB / 2
+
+
+def test_what_a_user_sets_wins_over_the_memory_of_the_card() -> None:
+    load = lay(card(24), PoolSettings(num_parallel=100)).load
+    assert load.n_parallel == 100
+    assert lay(card(24), PoolSettings(n_cells=9000)).load.n_cells == 9728, "with the chats' share"
+    assert lay(ONE_GPU, PoolSettings(num_parallel=4)).load.n_cells == 6 * 4096
+    assert lay(ONE_GPU, PoolSettings(num_parallel=1000)).load.n_parallel == 252
+    spared = lay(card(24), PoolSettings(gpu_overhead_bytes=4 * GIB))
+    assert lay(card(24), PoolSettings()).room.gpus[0] - spared.room.gpus[0] > 3 * GIB
+
+
+def test_twice_as_many_places_need_a_profile_that_gains_by_them() -> None:
+    def profile(n_at_128: float) -> Profile:
+        points = (
+            DecodePoint(64, 1024, False, 5000.0), DecodePoint(128, 1024, False, n_at_128)
+        )  # fmt: skip
+        return Profile("d", "gpu-h200", "b", 0.0, 1, 1.0, 1, 1.0, decode=points)
+
+    def n_places(known: Profile | None) -> int:
+        ways = layouts(Wanted(FACTS, 4096), HEADER, PoolSettings(), ONE_GPU, profile=known)
+        return ways[0].load.n_parallel
+
+    assert [n_places(None), n_places(profile(5200)), n_places(profile(7000))] == [64, 64, 128]
+
+
+def test_each_card_of_a_split_has_a_compute_buffer() -> None:
+    layout = lay(TWO_GPUS, facts=replace(FACTS, size_bytes=30 * GIB))
+    buffer = compute_bytes(HEADER, layout.load)
+    cache = int(layout.load.n_cells * 128 * 1024)
+    assert abs(sum(layout.room.gpus) - (30 * GIB + cache + 2 * buffer)) < 4
+
+
+def test_logits_of_a_large_vocabulary_are_more_than_the_rest_of_the_buffer() -> None:
+    load = replace(lay(card(12)).load, n_cells=8192)
+    assert compute_bytes(QWEN_14B, load) == 4 * 512 * (152_064 + 2 * 5120)  # 332 MB
+
+
+def test_without_flash_attention_the_scores_are_in_the_buffer() -> None:
+    load = replace(lay(CPU).load, n_cells=8192)
+    smollm2 = Header(
+        3, 0, {"general.architecture": "llama", "llama.embedding_length": 576,
+        "llama.attention.head_count": 9, "llama.feed_forward_length": 1536,
+        "llama.vocab_size": 49_152}, {},
+    )  # fmt: skip
+    # Reserved by llama.cpp for 8,192 cells in one stream: 98.25 and 166.38 MiB.
+    on = compute_bytes(smollm2, replace(load, flash_attention="on"))
+    off = compute_bytes(smollm2, replace(load, flash_attention="off"))
+    assert (round(on / 2**20, 2), round(off / 2**20, 2)) == (98.25, 166.75)
 
 
 def test_on_one_device_all_layers_are_there_and_it_is_named_by_its_uuid() -> None:
@@ -110,9 +244,9 @@ def test_nothing_spills_to_the_processor_unless_that_is_allowed() -> None:
     allowed = layouts(Wanted(FACTS, 4096), HEADER, replace(SETTINGS, allow_cpu=True), SMALL_GPU)
     fitting = [way for way in allowed if SMALL_GPU.free.holds(way.room)]
     assert fitting and not any(way.is_good for way in fitting)
-    assert fitting[0].load.n_gpu_layers == 17
+    assert fitting[0].load.n_gpu_layers == 23
     assert fitting[0].load.placed == (
-        "17 of 33 layers on NVIDIA T4; it has no room for more (allow_cpu)"
+        "23 of 33 layers on NVIDIA T4; it has no room for more (allow_cpu)"
     )
 
 

@@ -236,7 +236,7 @@ def test_a_leased_model_is_spared_while_another_can_go() -> None:
     machine = FakeMachine(9, FakeModel("a", load_s=1), FakeModel("b", load_s=90), FakeModel("c"))
 
     async def work(house: House) -> None:
-        async with house.residents.lease([house.ask("a").key]):
+        async with house.residents.lease([house.ask("a")]):
             await house.chat("b")
             await house.chat("a")
             await asyncio.sleep(200)
@@ -246,11 +246,28 @@ def test_a_leased_model_is_spared_while_another_can_go() -> None:
     go(machine, work)
 
 
+def test_a_model_leaves_room_for_those_that_are_needed_beside_it() -> None:
+    machine = FakeMachine(10, FakeModel("a", 4), FakeModel("b", 3), FakeModel("c", 9))
+    size = {name: machine.models[name].facts.size_bytes for name in "abc"}
+
+    async def work(house: House) -> None:
+        async with house.residents.lease([house.ask("a"), house.ask("b")]):
+            await house.chat("a")
+            assert machine.others_bytes["a"] == size["b"]
+            await house.chat("b")
+            assert machine.others_bytes["b"] == 0, "the other one is there"
+        await house.chat("c")
+        assert house.there() == {"c": "ready"}
+        assert machine.others_bytes["c"] == size["a"] + size["b"], "they had to go for it"
+
+    go(machine, work)
+
+
 def test_two_runs_that_lease_more_than_there_is_room_for_take_turns() -> None:
     machine = FakeMachine(5, FakeModel("a"), FakeModel("b"))
 
     async def job(house: House, names: str) -> None:
-        async with house.residents.lease([house.ask(name).key for name in names]):
+        async with house.residents.lease([house.ask(name) for name in names]):
             for name in names * 3:
                 await house.chat(name)
 

@@ -44,6 +44,13 @@ def test_a_poor_layout_is_only_a_last_resort() -> None:
     assert decide([replace(idle, is_pinned=True)], [wish], Room(4), THREE, 100) == Start("b", 1)
 
 
+def test_of_good_layouts_the_one_for_which_less_must_go_is_made_room_for() -> None:
+    small = Stay("small", "ready", Room(1), load_s=1, last_used_at=0)
+    idle = replace(A, last_used_at=0)
+    wish = replace(B, options=(Room(9), Room(5)), n_good=2)
+    assert decide([idle, small], [wish], Room(4), THREE, 100) == Clear(("small",))
+
+
 def test_a_long_idle_model_goes_at_once() -> None:
     assert decide([replace(A, last_used_at=0)], [B], Room(), THREE, 100) == Clear(("a",))
 
