@@ -192,6 +192,8 @@ class Loop:
         wanted, self._widen = self._widen, []
         for one in wanted:
             self._cache.widen(one.n_ctx_tokens, one.n_cells)
+            if self._draft_model is not None:
+                self._draft_model.widen(one.n_cells)
         self._cache.suit(sequences)
         self._begin_anew()
         for one in wanted:

@@ -20,10 +20,12 @@ from paddock.engine.decoding.kv_cache import CacheWishes, KvCache
 from paddock.engine.decoding.loop import Cancel, Close, Loop, Widen
 from paddock.engine.decoding.seeing import text_of
 from paddock.engine.decoding.told import Told
+from paddock.engine.decoding.turn import MOST_SEQ_IDS
 from paddock.engine.dialogue.prompt import Prompted, Prompter, answer_budget
 from paddock.engine.errors import BadRequest, EngineError, PromptTooLong
-from paddock.engine.native.context import Context, ContextOptions
+from paddock.engine.native.context import ContextOptions
 from paddock.engine.native.model import Model
+from paddock.engine.profile.choice import n_reserved
 from paddock.engine.profile.profile import Profile
 from paddock.engine.request import ChatRequest, Constraint, Sampling
 from paddock.engine.sampling.constraint import Grammars, Matcher
@@ -254,10 +256,10 @@ def _budget(prompted: Prompted, order: wire.Order, n_ctx_tokens: int) -> int:
 
 
 def _draft_model(load: Load, model: Model) -> DraftModel:
-    """Load the smaller model, in a context that holds every sequence of the larger one.
+    """Load the smaller model, in a context with a sequence for each that runs in the larger one.
 
     Raises:
-        LoadFailed: it cannot be loaded, or has another vocabulary.
+        LoadFailed: it cannot be loaded, or cannot guess for this model.
     """
     small = Model(
         Path(load.draft_path),
@@ -265,8 +267,8 @@ def _draft_model(load: Load, model: Model) -> DraftModel:
         main_gpu=load.main_gpu,
         uses_extra_buffers=load.uses_extra_buffers,
     )
-    options = replace(_wishes(load).options, n_seq_max=load.n_parallel + 1)
-    return DraftModel(small, model, Context(small, options))
+    n_seats = min(load.n_parallel + n_reserved(load.n_parallel), MOST_SEQ_IDS)
+    return DraftModel(small, model, replace(_wishes(load).options, n_seq_max=n_seats))
 
 
 def _until_whole(order: wire.Order) -> Sampling:

@@ -22,7 +22,7 @@ from paddock.engine.decoding.told import Told
 from paddock.engine.decoding.turn import Copy, Trim
 from paddock.engine.dialogue.listener import PlainListener
 from paddock.engine.models import ModelFinder
-from paddock.engine.native.context import Context, ContextOptions
+from paddock.engine.native.context import ContextOptions
 from paddock.engine.native.library import quiet_logs
 from paddock.engine.native.model import Model
 from paddock.engine.profile import bench as profiling
@@ -248,7 +248,7 @@ def test_guesses_from_the_prompt_are_accepted_where_it_is_repeated(model: Model)
 
 
 def test_a_draft_model_guesses_ahead_and_changes_nothing(model: Model) -> None:
-    small = DraftModel(model, model, Context(model, options()))
+    small = DraftModel(model, model, options())
     bench = Bench(model, draft_model=small)
     # Each number is new, so that nothing can be copied from the prompt.
     said = bench.run([job(model, 0, COUNTED, max_tokens=40)])

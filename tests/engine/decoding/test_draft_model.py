@@ -1,0 +1,143 @@
+"""A draft model is a help: whatever goes wrong with it, there are only fewer guesses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from paddock.engine.decoding.draft_model import DraftModel, Wish
+from paddock.engine.native.context import Context, ContextOptions
+from paddock.engine.native.faults import CacheFull, DecodeFailed, LoadFailed
+from paddock.engine.native.library import quiet_logs
+from paddock.engine.native.model import Model
+from tests.fakes import tiny
+
+SHARED = [7, 8, 9] * 100
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Model, Model]]:
+    """A model of cells, and one of states."""
+    quiet_logs()
+    folder = tmp_path_factory.mktemp("models")
+    both = tuple(
+        Model(write(folder / f"{write.__name__}.gguf"), n_gpu_layers=0)
+        for write in (tiny.llama, tiny.mamba)
+    )
+    yield both[0], both[1]
+    for one in both:
+        one.close()
+
+
+@pytest.fixture
+def small(models: tuple[Model, Model]) -> Iterator[DraftModel]:
+    model = DraftModel(models[0], models[0], options())
+    yield model
+    model.close()
+
+
+def options(n_cells: int = 2048, n_seq_max: int = 4) -> ContextOptions:
+    return ContextOptions(n_cells, n_batch_tokens=512, n_seq_max=n_seq_max, n_threads=1)
+
+
+def asked(small: DraftModel, texts: dict[int, list[int]], n_ahead: int = 4) -> dict[int, list[int]]:
+    """Ask for guesses until what there is of a prompt is read."""
+    wishes = {number: Wish(tokens, n_ahead) for number, tokens in texts.items()}
+    for _ in range(8):
+        guesses = small.guess(wishes, wishes)
+        if len(guesses) == len(wishes):
+            break
+    return guesses
+
+
+@pytest.fixture
+def n_decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The size of each batch."""
+    sizes: list[int] = []
+    decode = Context.decode
+
+    def count(self: Context, tokens, pos, seq_ids, wanted):  # type: ignore[no-untyped-def]
+        sizes.append(len(tokens))
+        return decode(self, tokens, pos, seq_ids, wanted)
+
+    monkeypatch.setattr(Context, "decode", count)
+    return sizes
+
+
+def test_wrong_guesses_are_taken_back_and_only_what_is_new_is_read(
+    small: DraftModel, models: tuple[Model, Model], n_decoded: list[int]
+) -> None:
+    text = SHARED.copy()
+    right = asked(small, {0: text})[0]
+    assert n_decoded == [300, 1, 1, 1]
+    text += [*right[:2], (right[2] + 1) % 256]
+    n_decoded.clear()
+    again = asked(small, {0: text})[0]
+    assert n_decoded == [1, 1, 1, 1], "two guesses were right"
+    fresh = DraftModel(models[0], models[0], options())
+    assert asked(fresh, {0: text})[0] == again
+    fresh.close()
+
+
+def test_a_long_prompt_is_read_a_batch_at_a_time_beside_those_that_answer(
+    small: DraftModel, n_decoded: list[int]
+) -> None:
+    asked(small, {0: SHARED})
+    n_decoded.clear()
+    long = [3] * 1200
+    wishes = {1: Wish(long, 2), 0: Wish([*SHARED, 1], 2)}
+    assert [set(small.guess(wishes, wishes)) for _ in range(3)] == [{0}, {0}, {0, 1}]
+    assert max(n_decoded) <= 512
+
+
+def test_a_beginning_that_several_share_is_read_once(
+    small: DraftModel, n_decoded: list[int]
+) -> None:
+    texts = {number: SHARED * 3 + [number] * 8 for number in range(4)}
+    assert set(asked(small, texts)) == set(texts)
+    assert sum(n_decoded) < 2 * len(texts[0])
+
+
+def test_more_requests_than_sequences_get_guesses_for_some(small: DraftModel) -> None:
+    texts = {number: [number] * 20 for number in range(10)}
+    assert len(asked(small, texts)) == 4
+    assert set(asked(small, {8: texts[8], 9: texts[9]})) == {8, 9}, "those that ended made room"
+
+
+def test_without_cells_there_are_guesses_for_those_that_fit(models: tuple[Model, Model]) -> None:
+    small = DraftModel(models[0], models[0], options(n_cells=512))
+    texts = {number: [number] * 300 for number in range(3)}
+    assert len(asked(small, texts)) == 1
+    assert asked(small, {7: [1] * 900}) == {}
+    small.widen(2048)
+    assert set(asked(small, texts | {7: [1] * 900})) == {0, 1, 2, 7}
+    small.close()
+
+
+def test_a_fault_of_the_draft_model_only_ends_the_guessing(
+    small: DraftModel, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(error: Exception) -> None:
+        def decode(*_: object) -> int:
+            raise error
+
+        monkeypatch.setattr(Context, "decode", decode)
+
+    before = asked(small, {0: SHARED})
+    fail(CacheFull())
+    assert asked(small, {0: [*SHARED, 1]}) == {}
+    monkeypatch.undo()
+    assert asked(small, {0: SHARED}) == before, "it begins again"
+    fail(DecodeFailed("llama_decode answered -3"))
+    assert asked(small, {0: [*SHARED, 1]}) == {}
+    monkeypatch.undo()
+    assert asked(small, {0: SHARED}) == {}
+    assert (
+        "no guesses of the draft model any more: llama_decode answered -3" in capfd.readouterr().err
+    )
+
+
+def test_a_recurrent_model_is_no_draft_model(models: tuple[Model, Model]) -> None:
+    with pytest.raises(LoadFailed, match="cannot take a guess back"):
+        DraftModel(models[1], models[0], options())
