@@ -16,7 +16,7 @@ import numpy as np
 from paddock.engine.arrays import Logits
 from paddock.engine.native.context import Context
 from paddock.engine.native.faults import CacheFull
-from paddock.engine.sampling.picker import prepare
+from paddock.engine.sampling.picker import Look, Looker, prepare
 
 from .answering import Answering, Job
 from .draft_model import DraftModel, Wish
@@ -80,6 +80,8 @@ class Loop:
         self._tell = tell
         self._tell_widened = tell_widened
         self._draft_model = draft_model
+        # The cores that compute a step are free when its tokens are chosen.
+        self._looker = Looker(cache.context.options.n_threads)
         self._inbox: queue.SimpleQueue[Post] = queue.SimpleQueue()
         self._answers: dict[int, Answering] = {}
         self._widen: list[Widen] = []
@@ -271,23 +273,25 @@ class Loop:
         if not n_rows:
             return
         logits = self._cache.context.logits(n_rows)
-        row, end = 0, 0
+        asked: list[tuple[Answering, Piece, Logits]] = []
+        row = 0
         for piece in turn.pieces:
-            end += len(piece.tokens)
             if piece.n_rows:
-                answer = self._answers[piece.sequence.request_id]
-                self._pick_piece(answer, piece, logits[row : row + piece.n_rows], end, told)
+                rows = logits[row : row + piece.n_rows]
+                asked.append((self._answers[piece.sequence.request_id], piece, rows))
                 row += piece.n_rows
+        looks = self._looker.look([(answer.job.picker, rows[0]) for answer, _, rows in asked])
+        for (answer, piece, rows), look in zip(asked, looks, strict=True):
+            self._pick_piece(answer, piece, rows, look, told)
 
     def _pick_piece(
-        self, answer: Answering, piece: Piece, logits: Logits, end: int, told: Told
+        self, answer: Answering, piece: Piece, rows: Logits, look: Look, told: Told
     ) -> None:
         """Choose along the drafts as long as they are what would have been said."""
         drafts = piece.tokens[len(piece.tokens) - piece.n_drafts :]
         n_accepted = 0
-        for number, row in enumerate(logits):
-            batch_index = end - piece.n_rows + number
-            choice = answer.job.picker.choose(self._cache.context, row, batch_index)
+        for number, row in enumerate(rows):
+            choice = answer.job.picker.choose(row, None if number else look)
             answer.accept(choice, self._model, told)
             is_guessed = number < piece.n_drafts and choice.token == drafts[number]
             n_accepted += is_guessed

@@ -1,30 +1,38 @@
 """Choose the tokens of one answer, one after the other.
 
-Greedy rows: arg-max over a NumPy view. Sampled rows: llama.cpp's own chain, which reads the same
-memory. In this order: bias, penalties, the constraint's mask, the choice; then the limit and
-circles may overrule it.
+Greedy rows: arg-max over a NumPy view. Sampled rows: llama.cpp's own chain, over the tokens that
+`top_k` leaves. In this order: bias, penalties, the constraint's mask, the choice; then the limit
+and circles may overrule it.
+
+A choice has two parts: `look`, which reads the whole row and may run in any thread, and `choose`,
+which takes the token into the answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 from paddock.engine.arrays import Logits, Tokens
 from paddock.engine.errors import BadRequest
-from paddock.engine.native.context import Context
 from paddock.engine.native.model import Model
 from paddock.engine.native.samplers import SamplerChain
 from paddock.engine.request import DoneReason, Sampling, TokenLogprob
 
 from .bias import Bias
+from .candidates import Candidates, likeliest
 from .constraint import Matcher
-from .greedy import penalise, window
-from .guided import Guided
+from .guided import MORE, Guided
 from .logprobs import RowLogprobs
+from .penalties import Penalties
 from .repetition import Circles
 
 MOST_LOGPROBS = 100
+MOST_THREADS = 8
+WORTH_THREADS = 2_000_000
+"""Logits that take longer to look through (0.2 ms) than to hand to another thread."""
 FEW_MASKS = 4
 """Fewer are made on the spot, where they are needed at all: another thread costs 20 to 100 µs."""
 
@@ -38,8 +46,19 @@ class Choice:
     logprob: TokenLogprob | None = None
 
 
+@dataclass(slots=True)
+class Look:
+    """What `Picker.look` found in a row."""
+
+    likeliest: int | None = None
+    """The likeliest token, constraint left aside."""
+    candidates: Candidates | None = None
+    """The likeliest tokens, constraint left aside."""
+    logprobs: RowLogprobs | None = None
+
+
 class Picker:
-    """One answer's choices. Made in any thread, then used by the owner thread alone."""
+    """One answer's choices. Made in any thread, then used by one thread at a time."""
 
     def __init__(
         self,
@@ -68,16 +87,12 @@ class Picker:
             raise BadRequest(f"`n_logprobs` must be from 0 to {MOST_LOGPROBS}, not {n_logprobs}")
         self._sampling = sampling
         self._model = model
-        n = sampling.repeat_last_n
-        self._prompt = (prompt if n < 0 else prompt[len(prompt) - min(n, len(prompt)) :]).tolist()
-        self._answer: list[int] = []
         self._bias = Bias(sampling.logit_bias, model.n_vocab) if sampling.logit_bias else None
+        self._penalties = Penalties(sampling, prompt) if sampling.has_penalties else None
         self._guided = Guided(matcher, max_tokens) if matcher is not None else None
         self._circles = Circles() if sampling.guards_repetition else None
         self._n_logprobs = n_logprobs
-        self._chain: SamplerChain | None = None
-        if not sampling.is_greedy:
-            self._chain = SamplerChain(sampling, window(sampling, self._prompt, []), model.n_vocab)
+        self._chain = None if sampling.is_greedy else SamplerChain(sampling)
 
     @property
     def is_shortened(self) -> bool:
@@ -89,55 +104,85 @@ class Picker:
         """What holds the answer to its constraint."""
         return self._guided
 
-    def choose(self, context: Context, row: Logits, batch_index: int) -> Choice:
+    def look(self, row: Logits) -> Look:
+        """Apply bias and penalties to a row, and find what may be chosen in it.
+
+        Args:
+            row: logits, shape (n_vocab,); llama.cpp's own memory, changed in place.
+        """
+        if self._bias is not None:
+            self._bias.apply(row)
+        if self._penalties is not None:
+            self._penalties.apply(row)
+        look = Look()
+        if self._n_logprobs is not None:
+            # After bias and penalties: the likeliest token is then the one that is chosen.
+            look.logprobs = RowLogprobs(row, self._n_logprobs, self._model.piece)
+        if self._guided is not None and self._guided.settled() is not None:
+            return look
+        if self._chain is None:
+            look.likeliest = int(row.argmax())
+        elif self._sampling.top_k > 0:
+            more = MORE if self._guided is not None else 0
+            look.candidates = likeliest(row, self._sampling.top_k + more)
+        return look
+
+    def choose(self, row: Logits, look: Look | None = None) -> Choice:
         """Choose the next token and take it into the answer.
 
         Args:
-            context: where the row was computed.
-            row: logits, shape (n_vocab,); llama.cpp's own memory, changed in place.
-            batch_index: place of the row's token in the last batch.
+            row: logits, shape (n_vocab,).
+            look: what `look` found in this row; None: it has not been called.
         """
-        # After bias and greedy penalties: the likeliest token is then the one that is chosen.
-        self._adjust(row)
-        likely = None
-        if self._n_logprobs is not None:
-            likely = RowLogprobs(row, self._n_logprobs, self._model.piece)
+        look = look or self.look(row)
         if self._guided is None:
-            token = self._pick(context, row, batch_index)
+            token = self._pick(row, look)
         else:
-            token = self._pick_guided(self._guided, context, row, batch_index)
+            token = self._pick_guided(self._guided, row, look)
         ends = self._ends(token)
-        if not self._model.ends_generation(token):
-            self._answer.append(token)
-        return Choice(token, ends, likely.of(token) if likely else None)
+        if self._penalties is not None and ends != "stop":
+            self._penalties.add(token)
+        return Choice(token, ends, look.logprobs.of(token) if look.logprobs else None)
 
-    def _adjust(self, row: Logits) -> None:
-        if self._bias is not None:
-            self._bias.apply(row)
-        if self._chain is None and self._sampling.has_penalties:
-            recent = window(self._sampling, self._prompt, self._answer)
-            if recent:
-                penalise(row, self._sampling, recent)
+    def _pick(self, row: Logits, look: Look) -> int:
+        if self._chain is None:
+            assert look.likeliest is not None
+            return look.likeliest
+        return self._draw(self._chain, row, look.candidates)
 
-    def _pick(self, context: Context, row: Logits, batch_index: int) -> int:
-        if self._chain is not None:
-            return self._chain.pick(context, batch_index)
-        return int(row.argmax())
-
-    def _pick_guided(self, guided: Guided, context: Context, row: Logits, batch_index: int) -> int:
+    def _pick_guided(self, guided: Guided, row: Logits, look: Look) -> int:
         """Choose among what the constraint allows, and keep room for its end."""
         token = guided.settled()
         if token is None and self._chain is None:
-            token = guided.likeliest(row)
-        elif token is None:
-            guided.mask(row)
-            token = self._pick(context, row, batch_index)
-        elif self._chain is not None:
-            self._chain.accept(token)
-        taken = guided.take(token)
-        if taken != token and self._chain is not None:
-            self._chain.accept(taken)
-        return taken
+            assert look.likeliest is not None
+            token = guided.likeliest(row, look.likeliest)
+        elif token is None and self._chain is not None:
+            token = self._draw_guided(self._chain, guided, row, look)
+        assert token is not None
+        return guided.take(token)
+
+    def _draw(self, chain: SamplerChain, row: Logits, found: Candidates | None) -> int:
+        """Draw one of the tokens that `top_k` leaves, or of all where those are not certain."""
+        token = self._draw_of_few(chain, found) if found is not None else None
+        return chain.pick_of_all(row) if token is None else token
+
+    def _draw_guided(self, chain: SamplerChain, guided: Guided, row: Logits, look: Look) -> int:
+        row, is_changed = guided.without_avoided(row)
+        token = None
+        if look.candidates is not None:
+            k = self._sampling.top_k
+            found = likeliest(row, k + MORE) if is_changed else look.candidates
+            token = self._draw_of_few(chain, guided.allowed(row, found, k))
+        return chain.pick_of_all(guided.masked(row)) if token is None else token
+
+    def _draw_of_few(self, chain: SamplerChain, found: Candidates) -> int | None:
+        """Draw one of the `top_k` likeliest; None where llama.cpp itself must order equal ones."""
+        k = self._sampling.top_k
+        if not len(found.tokens) or not found.first(k + 1).are_distinct:
+            return None
+        if len(found.tokens) < k and self._sampling.typical_p < 1:
+            return None  # its entropy is not defined beside impossible tokens
+        return chain.pick(*found.first(k), are_sorted=True)
 
     def _ends(self, token: int) -> DoneReason | None:
         """Tell whether the answer is over with this token."""
@@ -162,6 +207,31 @@ class Picker:
         """Free what llama.cpp holds for it."""
         if self._chain is not None:
             self._chain.close()
+
+
+class Looker:
+    """Looks at the rows of a step, from a size on in several threads."""
+
+    def __init__(self, n_threads: int) -> None:
+        self._n_threads = min(MOST_THREADS, n_threads)
+        self._pool = ThreadPoolExecutor(self._n_threads, thread_name_prefix="look")
+
+    def look(self, asked: Sequence[tuple[Picker, Logits]]) -> list[Look]:
+        """Return what each picker finds in its row."""
+        n_parts = min(self._n_threads, len(asked))
+        if n_parts < 2 or len(asked) * len(asked[0][1]) < WORTH_THREADS:
+            return _look_at(asked)
+        ends = [len(asked) * part // n_parts for part in range(n_parts + 1)]
+        parts = [asked[start:end] for start, end in pairwise(ends)]
+        others = [self._pool.submit(_look_at, part) for part in parts[1:]]
+        found = _look_at(parts[0])
+        for other in others:
+            found += other.result()
+        return found
+
+
+def _look_at(asked: Sequence[tuple[Picker, Logits]]) -> list[Look]:
+    return [picker.look(row) for picker, row in asked]
 
 
 def prepare(pickers: Iterable[Picker]) -> None:

@@ -30,6 +30,7 @@ from tests.benchmarks import (
     gauge,
     gone,
     harness,
+    host_time,
     idle,
     job,
     kill,
@@ -118,6 +119,11 @@ def test_the_runners_own_cost_is_told_for_a_document_and_step(tmp_path: Path) ->
 # Every command, from end to end
 
 COMMANDS = {
+    "host_time": (
+        host_time,
+        "--sequences 1,2 --steps 3 --rounds 1 --vocabulary 50000 --only greedy;sampled",
+        "| sampled |",
+    ),
     "job": (job, f"--rounds 1 --alone 1 {FEW}", "| paddock |"),
     "job-forms": (
         job,

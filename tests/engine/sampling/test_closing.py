@@ -15,7 +15,7 @@ from paddock.engine.request import Constraint
 from paddock.engine.sampling.completion import Completer
 from paddock.engine.sampling.schema import check
 
-from .world import NOWHERE, Babbler, matcher, model, picker, say, tokens
+from .world import Babbler, matcher, model, picker, say, tokens
 
 NAMES = ("a", "title", "some_long_name", "ü", "c d")
 VALUES = ("low", "high", 'x"y', "ünï", None, 3, True, {"a": [1, 2]})
@@ -143,9 +143,9 @@ def test_what_is_settled_is_guessed_ahead() -> None:
     likely[tokens(" apple")[0]] = 20
     said = []
     while not one.is_shortened:
-        said.append(one.choose(NOWHERE, likely.copy(), 0).token)
+        said.append(one.choose(likely.copy()).token)
     forced = one.forced()
-    rest = [one.choose(NOWHERE, likely.copy(), 0) for _ in forced]
+    rest = [one.choose(likely.copy()) for _ in forced]
     assert [choice.token for choice in rest] == forced
     assert rest[-1].ends == "stop"
     assert len(said) + len(forced) <= 40

@@ -9,10 +9,11 @@ import pytest
 
 from paddock.engine.arrays import Logits
 from paddock.engine.errors import BadRequest
+from paddock.engine.native.samplers import SamplerChain
 from paddock.engine.request import Constraint, Sampling
 from paddock.engine.sampling.picker import Picker
 
-from .world import NOWHERE, model, picker, tokens
+from .world import model, picker, tokens
 
 
 def row(*likely: str) -> Logits:
@@ -24,7 +25,7 @@ def row(*likely: str) -> Logits:
 
 
 def chosen(one: Picker, logits: Logits) -> str:
-    return model().piece(one.choose(NOWHERE, logits, 0).token).decode()
+    return model().piece(one.choose(logits).token).decode()
 
 
 def test_a_bias_is_added_and_minus_100_forbids() -> None:
@@ -47,6 +48,25 @@ def test_what_the_constraint_forbids_is_not_chosen_however_likely() -> None:
     assert chosen(one, row("Hello", "world")) == "world"
 
 
+@pytest.mark.parametrize("kind", ["[ab]+", "(?s:.*)", "[0-9]{3,}x"])
+def test_among_allowed_tokens_the_choice_is_that_of_the_masked_row(kind: str) -> None:
+    random = np.random.default_rng(0)
+    sampled = Sampling(temperature=0.8, seed=5, guards_repetition=False)
+    greedy, drawing = (
+        picker(Constraint("regex", kind), sampling=one) for one in (Sampling(), sampled)
+    )
+    whole = SamplerChain(sampled)
+    for _ in range(40):
+        row = random.standard_normal(model().n_vocab, np.float32)
+        assert greedy.guided is not None
+        assert drawing.guided is not None
+        best = int(greedy.guided.masked(row).argmax())
+        drawn = whole.pick_of_all(drawing.guided.masked(row))
+        assert greedy.choose(row).token == best
+        assert drawing.choose(row).token == drawn
+    whole.close()
+
+
 def circling(one: Picker, text: str, most: int, before: str = "") -> tuple[str, str]:
     """Let a model say the same again and again; gives the answer and why it ended."""
     first, circle, said = tokens(before), tokens(text), ""
@@ -54,7 +74,7 @@ def circling(one: Picker, text: str, most: int, before: str = "") -> tuple[str, 
         logits = np.zeros(model().n_vocab, np.float32)
         later = number - len(first)
         logits[first[number] if later < 0 else circle[later % len(circle)]] = 20
-        choice = one.choose(NOWHERE, logits, 0)
+        choice = one.choose(logits)
         if not model().ends_generation(choice.token):
             said += model().piece(choice.token).decode()
         if choice.ends:
@@ -107,7 +127,7 @@ def test_a_number_of_likely_tokens_out_of_range_is_refused() -> None:
 
 def test_log_probabilities_are_told_where_they_are_asked() -> None:
     one = Picker(Sampling(), np.zeros(0, np.int32), model(), n_logprobs=2)
-    choice = one.choose(NOWHERE, row("apple", "bread"), 0)
+    choice = one.choose(row("apple", "bread"))
     assert choice.logprob is not None
     assert choice.logprob.raw == model().piece(choice.token)
     assert len(choice.logprob.top) == 2

@@ -5,19 +5,14 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
 from paddock.engine.native import library
-from paddock.engine.native.context import Context
 from paddock.engine.native.model import Model
 from paddock.engine.request import Constraint, DoneReason, Sampling
 from paddock.engine.sampling.constraint import Grammars, Matcher
 from paddock.engine.sampling.picker import Choice, Picker, prepare
-
-NOWHERE = cast("Context", None)
-"""Greedy choices need no context."""
 
 
 @cache
@@ -76,7 +71,7 @@ def say(one: Picker, babbler: Babbler, limit: int) -> tuple[bytes, DoneReason]:
     said = b""
     for _ in range(limit):
         prepare([one])
-        choice = one.choose(NOWHERE, babbler.row(), 0)
+        choice = one.choose(babbler.row())
         if _is_end(choice):
             return said, choice.ends or "stop"
         said += model().piece(choice.token)

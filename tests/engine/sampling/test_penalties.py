@@ -4,25 +4,37 @@ import numpy as np
 import pytest
 
 from paddock.engine.request import Sampling, reserved_tokens, resolve_sampling
-from paddock.engine.sampling.greedy import pick_greedy, window
+from paddock.engine.sampling.penalties import Penalties
 
 
-def test_the_most_likely_token_is_taken_without_temperature() -> None:
-    row = np.array([0.1, 3.0, 2.9], np.float32)
-    assert pick_greedy(row, Sampling(), []) == 1
+def lowered(penalties: Penalties, n_vocab: int = 8) -> list[int]:
+    row = np.ones(n_vocab, np.float32)
+    penalties.apply(row)
+    return np.flatnonzero(row < 1).tolist()
 
 
-def test_a_token_said_lately_counts_less() -> None:
-    row = np.array([0.1, 3.0, 2.9], np.float32)
-    assert pick_greedy(row, Sampling(repeat_penalty=1.1), [1]) == 2
+def said(sampling: Sampling, prompt: list[int], answer: list[int]) -> Penalties:
+    penalties = Penalties(sampling, np.array(prompt, np.int32))
+    for token in answer:
+        penalties.add(token)
+    return penalties
 
 
 def test_the_window_looks_back_over_the_prompt_too() -> None:
-    sampling = Sampling(repeat_last_n=4)
-    assert window(sampling, [1, 2, 3], [4, 5]) == [2, 3, 4, 5]
-    assert window(sampling, [1], [2]) == [1, 2]
-    assert window(sampling, [1], [2, 3, 4, 5, 6]) == [3, 4, 5, 6]
-    assert window(Sampling(repeat_last_n=-1), [1, 2], [3]) == [1, 2, 3]
+    four = Sampling(repeat_last_n=4, presence_penalty=0.5)
+    assert lowered(said(four, [1, 2, 3], [4, 5])) == [2, 3, 4, 5]
+    assert lowered(said(four, [1], [2])) == [1, 2]
+    assert lowered(said(four, [1], [2, 3, 4, 5, 6])) == [3, 4, 5, 6]
+    assert lowered(said(four, [7, 1], [2, 7, 2, 7, 2])) == [2, 7]
+
+
+def test_without_a_window_the_whole_prompt_and_answer_count() -> None:
+    everything = Sampling(repeat_last_n=-1, frequency_penalty=0.5)
+    penalties = said(everything, [0, 1], [2, 1, 2, *range(3, 200), 2])
+    assert lowered(penalties, 300) == list(range(200))
+    row = np.zeros(300, np.float32)
+    penalties.apply(row)
+    assert row[:4].tolist() == [-0.5, -1.0, -1.5, -0.5]
 
 
 @pytest.mark.parametrize(
