@@ -102,6 +102,15 @@ class Machine:
     gpus: tuple[Gpu, ...]
 
 
+def context_bytes(name: str) -> int:
+    """Return what a process takes beyond its buffers on a device that llama.cpp gives this name.
+
+    >>> context_bytes("CUDA0") // 2**20, context_bytes("Vulkan0")
+    (512, 0)
+    """
+    return CONTEXT_BYTES if name.startswith(("CUDA", "ROCm", "MUSA")) else 0
+
+
 def read() -> Machine:
     """Read processor, memory and graphics devices; takes some seconds at most."""
     return Machine(read_cpu(), read_memory(), read_gpus())

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from paddock.engine.workers.deaths import ran_out_of_memory
+
 DIST = Path(os.environ.get("PADDOCK_TEST_VULKAN", ""))
 pytestmark = [
     pytest.mark.timeout(900),
@@ -125,7 +127,8 @@ def test_memory_that_the_device_lacks_is_a_failed_load_and_the_process_lives(
     environ: dict[str, str],
 ) -> None:
     reason, n_rows = computed(environ, _TOO_MUCH)
-    assert reason == "llama.cpp cannot make a context of 6000000 tokens for 1 sequences"
+    assert reason.startswith("llama.cpp cannot make a context of 6000000 tokens for 1 sequences: ")
+    assert ran_out_of_memory(reason, 0, 0), reason
     assert n_rows == 1
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from paddock.engine.arrays import Tokens
 from paddock.engine.native.context import Context, ContextOptions
 from paddock.engine.native.faults import CacheFull, DecodeFailed, LoadFailed
+from paddock.engine.native.log import Buffers
 from paddock.engine.native.model import Model
 
 from .prefixes import PrefixCache, shared_beginning
@@ -98,6 +99,12 @@ class DraftModel:
             self._context = Context(self._model, self._options)
         except LoadFailed as error:
             self._give_up(error)
+
+    @property
+    def buffers(self) -> Buffers:
+        """The memory of its weights and its context."""
+        buffers = self._model.buffers
+        return buffers + self._context.buffers if self._context is not None else buffers
 
     def close(self) -> None:
         """Free the context; there are no guesses any more."""

@@ -8,13 +8,14 @@ from typing import Any
 
 from .faults import LoadFailed
 from .library import lib
+from .log import Recording
 
 
 class Adapters:
     """The adapters of one model, in their order. llama.cpp frees them with the model."""
 
-    def __init__(self, model: Any, paths: Sequence[str]) -> None:
-        self._pointers = [_loaded(model, path) for path in paths]
+    def __init__(self, model: Any, paths: Sequence[str], said: Recording) -> None:
+        self._pointers = [_loaded(model, path, said) for path in paths]
 
     def lay_over(self, context: Any) -> None:
         """Let a context compute with all of them, each at its own strength."""
@@ -29,8 +30,8 @@ class Adapters:
             raise LoadFailed("llama.cpp cannot use the adapters with this context")
 
 
-def _loaded(model: Any, path: str) -> Any:
+def _loaded(model: Any, path: str, said: Recording) -> Any:
     pointer = lib.llama_adapter_lora_init(model, path.encode())
     if not pointer:
-        raise LoadFailed(f"llama.cpp cannot lay the adapter {path} over this model")
+        raise LoadFailed(said.explain(f"llama.cpp cannot lay the adapter {path} over this model"))
     return pointer

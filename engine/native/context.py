@@ -17,7 +17,7 @@ from paddock.engine.settings import CacheType, Switch
 
 from .batch import BatchBuffers
 from .faults import CacheFull, DecodeFailed, LoadFailed
-from .library import lib, supports_gpu
+from .library import LOG, lib, supports_gpu
 from .model import Model
 from .threads import ThreadGovernor
 
@@ -57,13 +57,13 @@ class Context:
         params.embeddings = options.embeds
         params.kv_unified = options.is_unified
         params.no_perf = True
-        pointer = lib.llama_init_from_model(model.pointer, params)
+        with LOG.recording() as said:
+            pointer = lib.llama_init_from_model(model.pointer, params)
         if not pointer:
-            raise LoadFailed(
-                f"llama.cpp cannot make a context of {options.n_ctx_tokens} tokens "
-                f"for {options.n_seq_max} sequences"
-            )
+            what = f"a context of {options.n_ctx_tokens} tokens for {options.n_seq_max} sequences"
+            raise LoadFailed(said.explain(f"llama.cpp cannot make {what}"))
         self.pointer = pointer
+        self.buffers = said.buffers()
         model.adapters.lay_over(pointer)
         self._memory = lib.llama_get_memory(pointer)
         self._batch = BatchBuffers(options.n_batch_tokens)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 
-from paddock.engine.hardware import CONTEXT_BYTES
+from paddock.engine.hardware import context_bytes
 
 from .library import ggml_function, supports_gpu
 
@@ -42,20 +42,6 @@ def graphics_devices() -> tuple[GraphicsDevice, ...]:
         return ()
     devices = map(_get, range(_count()))
     return tuple(_read(device) for device in devices if _type(device) in (_GPU, _INTEGRATED))
-
-
-def free_device_bytes() -> int:
-    """Return the free memory of all graphics devices that have their own."""
-    return sum(one.free_bytes for one in graphics_devices() if not one.is_integrated)
-
-
-def context_bytes(name: str) -> int:
-    """Return what a process takes on a device of this name beyond its buffers.
-
-    >>> context_bytes("CUDA0") // 2**20, context_bytes("Vulkan0")
-    (512, 0)
-    """
-    return CONTEXT_BYTES if name.startswith(("CUDA", "ROCm", "MUSA")) else 0
 
 
 def _read(device: int) -> GraphicsDevice:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .build import Build, find_build
+from .log import LlamaLog
 
 
 def _name_folder(build: Build) -> None:
@@ -32,7 +32,16 @@ _name_folder(BUILD)
 import llama_cpp.llama_cpp as lib  # noqa: E402 - the variable counts from here on
 from llama_cpp._ctypes_extensions import load_shared_library  # noqa: E402
 
-__all__ = ["BUILD", "LOG_CALLBACK", "Loaded", "describe", "lib", "quiet_logs", "supports_gpu"]
+__all__ = [
+    "BUILD",
+    "LOG",
+    "LOG_CALLBACK",
+    "Loaded",
+    "describe",
+    "lib",
+    "quiet_logs",
+    "supports_gpu",
+]
 
 # By path: llama_cpp's own handle knows only the folder inside its package.
 _ggml = load_shared_library("ggml", BUILD.folder)
@@ -53,15 +62,9 @@ def _load_backends() -> None:
     load(os.fsencode(BUILD.folder))
 
 
-def _warnings_only(level: int, text: bytes, _data: object) -> None:
-    # GGML_LOG_LEVEL_WARN is 3, ERROR 4; CONT (5) continues a line whose level is not told.
-    if level in (3, 4):
-        sys.stderr.write(text.decode("utf-8", errors="replace"))
-        sys.stderr.flush()
-
-
+LOG = LlamaLog()
 # Kept here, because llama.cpp holds only the address.
-LOG_CALLBACK = lib.llama_log_callback(_warnings_only)
+LOG_CALLBACK = lib.llama_log_callback(LOG)
 
 
 def quiet_logs() -> None:

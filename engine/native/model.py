@@ -14,7 +14,7 @@ from paddock.engine.settings import SplitMode
 
 from .adapters import Adapters
 from .faults import DecodeFailed, LoadFailed
-from .library import lib
+from .library import LOG, lib
 
 _SPLIT_MODES: dict[SplitMode, int] = {
     "none": lib.LLAMA_SPLIT_MODE_NONE,
@@ -64,12 +64,14 @@ class Model:
         if tensor_split:
             shares = (ctypes.c_float * lib.LLAMA_MAX_DEVICES)(*tensor_split)
             params.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
-        pointer = lib.llama_model_load_from_file(str(path).encode(), params)
-        if not pointer:
-            raise LoadFailed(f"llama.cpp cannot load {path}")
-        self.pointer = pointer
-        self.uses_extra_buffers = uses_extra_buffers
-        self.adapters = Adapters(pointer, adapters)
+        with LOG.recording() as said:
+            pointer = lib.llama_model_load_from_file(str(path).encode(), params)
+            if not pointer:
+                raise LoadFailed(said.explain(f"llama.cpp cannot load {path}"))
+            self.pointer = pointer
+            self.uses_extra_buffers = uses_extra_buffers
+            self.adapters = Adapters(pointer, adapters, said)
+        self.buffers = said.buffers()
         self._vocab: Any = lib.llama_model_get_vocab(pointer)
         self.n_vocab: int = lib.llama_vocab_n_tokens(self._vocab)
         self._pieces: dict[int, bytes] = {}

@@ -19,7 +19,7 @@ from paddock.engine.arrays import Tokens, Vectors
 
 from .context import Context
 from .faults import CacheFull, DecodeFailed, LoadFailed
-from .library import LOG_CALLBACK, lib
+from .library import LOG, LOG_CALLBACK, lib
 from .model import Model
 
 # isort: split
@@ -49,9 +49,11 @@ class Projector:
         params.n_threads = n_threads
         params.print_timings = False
         params.warmup = False  # it would compute a whole image at once
-        pointer = mtmd.mtmd_init_from_file(str(path).encode(), model.pointer, params)
+        with LOG.recording() as said:
+            pointer = mtmd.mtmd_init_from_file(str(path).encode(), model.pointer, params)
         if not pointer:
-            raise LoadFailed(f"libmtmd cannot load the projector {path} for this model")
+            words = f"libmtmd cannot load the projector {path} for this model"
+            raise LoadFailed(said.explain(words))
         self._pointer: Any = pointer
         self._n_row = int(lib.llama_model_n_embd_inp(model.pointer))
         if not mtmd.mtmd_support_vision(pointer):

@@ -53,6 +53,10 @@ class Books(Generic[W]):
             self.device = device
             overhead = (self._gpu_overhead_bytes,) * len(device.gpus)
             self.free = device.free - Room(self._mapped_bytes(), overhead)
+            for one in self.by_key.values():
+                if one.worker:
+                    self._weigh(one, one.worker.measure())
+                    self.free -= one.growth  # it is free only until longer requests come
         return device
 
     def _mapped_bytes(self) -> int:
@@ -80,8 +84,14 @@ class Books(Generic[W]):
         """Let what a worker really takes stand in the books, and for the next time."""
         taken = worker.measure()
         self.learn(resident, worker, taken)
-        room = as_placed(taken, resident.room)
-        self.change(resident, replace(resident.layout, room=room))
+        before = resident.room
+        self._weigh(resident, taken)
+        self.free += before - resident.room
+
+    def _weigh(self, resident: Resident[W], taken: Taken) -> None:
+        """Write down what a worker takes, and what of it is yet to come."""
+        room, resident.growth = as_placed(taken, resident.room)
+        resident.layout = replace(resident.layout, room=room)
 
     def learn(self, resident: Resident[W], worker: W, taken: Taken) -> None:
         """Keep what a worker took for the next time."""

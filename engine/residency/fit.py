@@ -415,16 +415,23 @@ def _corrected(layout: Layout, seen: Measured | None) -> Layout:
     """Let what was measured go before what was computed."""
     if seen is None:
         return layout
-    room = as_placed(seen.taken, layout.room)
+    room, _ = as_placed(seen.taken, layout.room)
     return replace(layout, room=room, load_s=seen.load_s or layout.load_s)
 
 
-def as_placed(taken: Taken, planned: Room) -> Room:
-    """Spread what was measured over the devices as it was planned: only its sum is known."""
-    gpus, on_devices = planned.gpus, sum(planned.gpus)
-    if taken.device_bytes and on_devices:
-        gpus = tuple(taken.device_bytes * one // on_devices for one in gpus)
-    return Room(taken.host_bytes or planned.host, gpus)
+def as_placed(taken: Taken, planned: Room) -> tuple[Room, Room]:
+    """Return what was measured, and of it what is yet to grow.
+
+    It is spread over the devices as it was planned: only its sum is known.
+    """
+    on_devices = sum(planned.gpus)
+
+    def spread(n_bytes: int) -> tuple[int, ...]:
+        return tuple(n_bytes * one // on_devices for one in planned.gpus) if on_devices else ()
+
+    gpus = spread(taken.device_bytes) if taken.device_bytes else planned.gpus
+    growth = Room(taken.host_growth_bytes, spread(taken.device_growth_bytes))
+    return Room(taken.host_bytes or planned.host, gpus), growth
 
 
 def _like(room: Room, n_bytes: int) -> Room:

@@ -50,7 +50,7 @@ class Worker(Protocol):
         ...
 
     def measure(self) -> Taken:
-        """Tell the most memory that it has taken so far."""
+        """Return the most memory that it has taken so far, with what its context may yet take."""
         ...
 
     async def widen(self, n_ctx_tokens: int, n_cells: int) -> None:
@@ -116,6 +116,8 @@ class Resident(Generic[W]):
     loading: asyncio.Task[None] | None = None
     leaving: asyncio.Task[None] | None = None
     leaves_because: Leaving = "room"
+    growth: Room = field(default_factory=Room)
+    """Of its room, what its context has not taken yet."""
     n_oom_kills: int = 0
     """How often the machine had run out of memory when it began to load."""
 

@@ -39,7 +39,7 @@ def size_key(digest: str, load: Load, device: str) -> str:
 
 
 class SizeBook:
-    """Reads and writes `sizes.json`. The largest size that was seen counts."""
+    """Reads and writes `sizes.json`. What was seen last counts, so that sizes can also shrink."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -50,12 +50,9 @@ class SizeBook:
         return self._all().get(key)
 
     def note(self, key: str, taken: Taken, load_s: float) -> None:
-        """Keep what a load took; of a size the larger counts, of a time the last."""
-        before = self.find(key)
-        if before is not None:
-            host_bytes = max(taken.host_bytes, before.taken.host_bytes)
-            taken = Taken(host_bytes, max(taken.device_bytes, before.taken.device_bytes))
-        self._known = {**self._all(), key: Measured(taken, load_s)}
+        """Keep what a load took with its context at its full length."""
+        before, seen = self.find(key), Measured(taken, load_s)
+        self._known = {**self._all(), key: seen}
         if before is None or taken != before.taken:
             self._write()
 

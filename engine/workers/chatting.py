@@ -70,9 +70,10 @@ class ChatService:
         self._has_compilers = False
         self._held: list[tuple[float, Head]] = []
         """What jobs have said since the last frame, and when."""
-        cache = KvCache(model, _wishes(load), profile)
-        draft_model = _draft_model(load, model) if load.draft_path else None
-        self._loop = Loop(cache, self._tell, self._tell_widened, draft_model)
+        self._cache = KvCache(model, _wishes(load), profile)
+        self._told_context = self._cache.context
+        self._draft_model = _draft_model(load, model) if load.draft_path else None
+        self._loop = Loop(self._cache, self._tell, self._tell_widened, self._draft_model)
 
     def run(self) -> None:
         """Work until `close` is called.
@@ -85,6 +86,17 @@ class ChatService:
     def close(self) -> None:
         """End the work after the present step."""
         self._loop.post(Close())
+
+    def memory(self) -> Head:
+        """Return the memory that the model takes with its context as it is now."""
+        context = self._cache.context.buffers
+        everything = self._model.buffers + context
+        if self._draft_model is not None:
+            everything += self._draft_model.buffers
+        head = everything.as_head(context.cells, self._cache.limits.n_cells)
+        if self._load.projector and self._load.is_gpu and self._load.n_gpu_layers:
+            head["device_bytes"] += Path(self._load.projector).stat().st_size
+        return head
 
     def take(self, head: Head, body: bytes) -> None:
         """Take a chat, or the end of one.
@@ -226,6 +238,9 @@ class ChatService:
         return len(prompted.tokens) if n < 0 else n + 1  # one for the beginning's own token
 
     def _tell(self, told: Told) -> None:
+        if self._cache.context is not self._told_context:  # it was made anew
+            self._told_context = self._cache.context
+            self._send({"event": "memory", "memory": self.memory()})
         for chunk in told.chunks:
             if "logprobs" in chunk:
                 chunk["logprobs"] = [wire.pack_logprob(one) for one in chunk["logprobs"]]

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 # What llama.cpp, its backends and the C++ library say (vendor/llama.cpp: ggml-backend.cpp,
 # ggml-cuda.cu, llama-kv-cache.cpp, llama-model.cpp).
 _NO_MEMORY = re.compile(
-    r"out of memory|failed to allocate|unable to allocate|cudaMalloc failed|bad_alloc"
-    r"|alloc_tensor_range|ErrorOutOfDeviceMemory|cannot allocate memory|insufficient memory",
+    r"out of memory|failed to allocate|unable to allocate|cudaMalloc failed|bad_alloc|MemoryError"
+    r"|alloc_tensor_range|ErrorOutOf(Device|Host)Memory|cannot allocate memory|insufficient memory",
     re.IGNORECASE,
 )
 # What llama.cpp writes before it aborts; a stack trace of some twenty lines follows.
 _ABORTS = re.compile(r"GGML_ASSERT|GGML_ABORT|fatal error")
-_N_LAST = 3
 
 # What a person, an init system or a supervisor sends.
 _BY_OTHERS = re.compile(r"killed by SIG(HUP|INT|KILL|TERM)\b")
@@ -55,12 +54,14 @@ def answering(request_ids: Sequence[int]) -> str:
 def context_line(lines: Sequence[str]) -> str:
     """Return the line of a log that best explains a death: one that names a failure, or the last.
 
+    Want of memory is told before its consequences: an abort, a stack trace, Python's traceback.
+
     >>> context_line(["GGML_ASSERT(x) failed", "libggml.so(+0x1)"]), context_line(["a", "b"])
     ('GGML_ASSERT(x) failed', 'b')
     """
     aborts = [line for line in lines if _ABORTS.search(line)]
-    no_memory = [line for line in lines[-_N_LAST:] if _NO_MEMORY.search(line)]
-    return (aborts or no_memory or list(lines) or [""])[-1]
+    no_memory = [line for line in lines if _NO_MEMORY.search(line)]
+    return (no_memory or aborts or list(lines) or [""])[-1]
 
 
 def death(status: int, phase: str, lines: Sequence[str] = ()) -> str:

@@ -59,6 +59,7 @@ class EmbedService:
 
     def __init__(self, model: Model, load: Load, send: Send) -> None:
         self._model = model
+        self._load = load
         self._send = send
         self._context = Context(model, _options(load))
         self._n_ctx_tokens = min(load.n_ctx_tokens, load.n_batch_tokens)
@@ -76,6 +77,11 @@ class EmbedService:
     def close(self) -> None:
         """End the work after the present batch."""
         self._inbox.put(None)
+
+    def memory(self) -> Head:
+        """Return the memory that the model takes; its context never grows."""
+        context = self._context.buffers
+        return (self._model.buffers + context).as_head(context.cells, self._load.n_cells)
 
     def take(self, head: Head, _body: bytes) -> None:
         """Take a request, or the end of one.

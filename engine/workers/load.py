@@ -66,8 +66,11 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The most memory that a worker has taken; 0 where it is not known."""
+    """What a worker takes with its context at its full length; 0 where it is not known."""
 
     host_bytes: int = 0
     device_bytes: int = 0
     """Of all graphics devices together."""
+    host_growth_bytes: int = 0
+    """Of these, cells that its context does not have yet: it grows with the requests."""
+    device_growth_bytes: int = 0

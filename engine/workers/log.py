@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 _N_KEPT = 50
-_N_TOLD = 3
 
 
 class LastLines:
@@ -26,10 +25,9 @@ class LastLines:
         """What was kept, the newest at the end."""
         return tuple(self._lines)
 
-    def after(self, words: str) -> str:
-        """Give `words`, and behind them the last lines, if there are any."""
-        told = " | ".join(self.lines[-_N_TOLD:])
-        return f"{words}: {told}" if told else words
+    def clear(self) -> None:
+        """Forget what was said: it explains no later death."""
+        self._lines.clear()
 
 
 async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:

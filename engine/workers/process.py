@@ -70,6 +70,8 @@ class WorkerProcess:
         """Called once, when it has made `FIRST_TURNS` steps."""
         self.mapped_bytes = 0
         self._most_bytes = 0
+        self._memory: Mapping[str, Any] = {}
+        """What it said last of its buffers (`memory` of its service)."""
         self._process = process
         self._tickets: dict[int, Ticket] = {}
         self._next_id = 0
@@ -228,7 +230,7 @@ class WorkerProcess:
         self.load = replace(self.load, n_ctx_tokens=n_ctx_tokens, n_cells=n_cells)
 
     def measure(self) -> Taken:
-        """Tell the most memory that it has taken so far."""
+        """Return the most memory that it has taken so far, with what its context may yet take."""
         try:
             import psutil
 
@@ -238,7 +240,11 @@ class WorkerProcess:
         if memory is not None:
             self.mapped_bytes = int(getattr(memory, "shared", 0))
             self._most_bytes = max(self._most_bytes, int(memory.rss))
-        return Taken(self._most_bytes, int(self.ready.get("device_bytes", 0)))
+        n_cells = self._memory.get("n_cells", self.load.n_cells)
+        more = max(0, self.load.n_cells - n_cells) / n_cells
+        host, device = (int(n * more) for n in self._memory.get("cell_bytes", (0, 0)))
+        device_bytes = self._memory.get("device_bytes", 0)
+        return Taken(self._most_bytes + host, device_bytes + device, host, device)
 
     async def _ask(self, head: frames.Head, ticket: Ticket, body: bytes = b"") -> Any:
         if self.gone.done():
@@ -275,8 +281,9 @@ class WorkerProcess:
         except frames.Closed:
             raise LoadBroken(await self._last_words()) from None
         if head["event"] == "broken":
-            raise LoadBroken(self._log.after(head["why"]))
-        self.ready = head
+            raise LoadBroken(head["why"])
+        self.ready, self._memory = head, head.get("memory", {})
+        self._log.clear()  # what failed before and was done otherwise explains no later death
         self._loading = None
 
     async def _read_all(self) -> None:
@@ -296,6 +303,10 @@ class WorkerProcess:
         if event == "turns":
             for turn in head["turns"]:
                 self._hear_turn(turn)
+            return
+        if event == "memory":
+            self._memory = head["memory"]
+            self._log.clear()
             return
         if event == "compiled":  # requests that wait for their schemas make no steps meanwhile
             self.last_turn_at = _now()

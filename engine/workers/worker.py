@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from paddock.engine.dialogue.prompt import Prompter
 from paddock.engine.errors import BadRequest, EngineError
-from paddock.engine.native import devices, library
+from paddock.engine.native import library
 from paddock.engine.native.context import ContextOptions
 from paddock.engine.native.faults import DecodeFailed, LoadFailed
 from paddock.engine.native.model import Model
@@ -116,7 +116,6 @@ def main() -> None:
     library.quiet_logs()
     head, _ = frames.read(requests)
     load = Load(**head)
-    free_bytes = devices.free_device_bytes()
     try:
         model = Model(
             Path(load.path),
@@ -141,8 +140,7 @@ def main() -> None:
     except (LoadFailed, DecodeFailed, EngineError) as error:
         sender.send({"event": "broken", "why": str(error)})
         return
-    ready: frames.Head = {"event": "ready", "pid": os.getpid()}
-    ready["device_bytes"] = max(0, free_bytes - devices.free_device_bytes())
+    ready: frames.Head = {"event": "ready", "pid": os.getpid(), "memory": service.memory()}
     sender.send({**ready, **profiled.as_head()})
     _read_beside(requests, prompter, sender, service.take, at_end=service.close)
     service.run()

@@ -30,6 +30,8 @@ class FakeModel:
     size: int = 4
     """Bytes of its weights; each sequence takes `per_sequence` more."""
     per_sequence: int = 0
+    growth: int = 0
+    """Bytes that its context takes only with its fifth token."""
     load_s: float = 2.0
     token_s: float = 0.01
     n_parallel: int = 4
@@ -71,10 +73,14 @@ class FakeWorker:
 
     @property
     def bytes(self) -> int:
-        return self.model.size + self.model.per_sequence * self.load.n_parallel
+        grown = self.model.growth if self.n_decoded_tokens >= 5 else 0
+        return self.model.size + grown + self.model.per_sequence * self.load.n_parallel
 
     def measure(self) -> Taken:
-        return Taken(0 if self.gone.done() else self.bytes)
+        if self.gone.done():
+            return Taken()
+        yet = self.model.growth if self.n_decoded_tokens < 5 else 0
+        return Taken(self.bytes + yet, 0, yet)
 
     async def chat(self, n_tokens: int = 10) -> str:
         """Make tokens; gives the name of the model that made them."""
@@ -96,7 +102,9 @@ class FakeWorker:
 
     async def _step(self) -> None:
         await asyncio.wait({self.gone}, timeout=self.model.token_s)
+        before = self.bytes
         self.n_decoded_tokens += 1
+        self._machine.take(self.bytes - before)
         if self.n_decoded_tokens == 3:
             await self._suffer()
         if self.gone.done():
@@ -154,6 +162,10 @@ class FakeMachine:
     def n_there(self) -> int:
         return sum(not worker.gone.done() for worker in self.workers)
 
+    def take(self, n_bytes: int) -> None:
+        self.taken += n_bytes
+        self.taken_most = max(self.taken_most, self.taken)
+
     # As the actor's surveyor
 
     async def look(self) -> Device:
@@ -171,7 +183,7 @@ class FakeMachine:
     def _layout(self, model: FakeModel, wanted: Wanted, n: int, is_good: bool) -> Layout:
         n_ctx = wanted.n_ctx_tokens
         load = Load(model.name, "chat", n_ctx, n * n_ctx, n, 512, 1)
-        room = Room(model.size + model.per_sequence * n)
+        room = Room(model.size + model.growth + model.per_sequence * n)
         return Layout(load, room, model.load_s, is_good)
 
     async def wider(self, wanted: Wanted, layout: Layout, n_ctx_tokens: int) -> tuple[Layout, ...]:
@@ -187,8 +199,7 @@ class FakeMachine:
         fault = model.when_loading.pop(0) if model.when_loading else "none"
         size = model.size + model.per_sequence * load.n_parallel
         self.log.append(f"load {model.name}")
-        self.taken += size
-        self.taken_most = max(self.taken_most, self.taken)
+        self.take(size)
         try:
             await _loaded(model, fault)
         except BaseException as error:

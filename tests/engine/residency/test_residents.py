@@ -338,3 +338,26 @@ def test_each_priority_has_places_of_its_own_in_a_worker() -> None:
         await asyncio.gather(*jobs)
 
     go(machine, work)
+
+
+def test_what_a_context_will_grow_by_is_lent_to_no_other_model() -> None:
+    machine = FakeMachine(16, FakeModel("a", size=4, growth=6), FakeModel("b", size=8))
+
+    async def work(house: House) -> None:
+        await house.chat("a", n_tokens=1)  # of 16 bytes 12 are free, but 6 of them are promised
+        await house.chat("b", n_tokens=1)
+        assert house.there() == {"b": "ready"}, "they do not fit together"
+        await asyncio.gather(house.chat("a"), house.chat("b"))
+
+    go(machine, work)
+
+
+def test_a_context_that_has_grown_is_not_counted_twice() -> None:
+    machine = FakeMachine(16, FakeModel("a", size=4, growth=6), FakeModel("b", size=6))
+
+    async def work(house: House) -> None:
+        await house.chat("a")
+        await house.chat("b")
+        assert house.there() == {"a": "ready", "b": "ready"}
+
+    go(machine, work)

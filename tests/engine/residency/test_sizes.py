@@ -8,13 +8,13 @@ from paddock.engine.residency.sizes import Measured, SizeBook
 from paddock.engine.workers.load import Taken
 
 
-def test_the_largest_size_counts_and_is_known_to_the_next_pool(tmp_path: Path) -> None:
+def test_the_last_size_counts_and_is_known_to_the_next_pool(tmp_path: Path) -> None:
     file = tmp_path / "cache" / "sizes.json"
     book = SizeBook(file)
     book.note("a", Taken(100, 50), load_s=2)
     book.note("a", Taken(80, 60), load_s=1)
     book.note("b", Taken(1), load_s=3)
-    assert SizeBook(file).find("a") == Measured(Taken(100, 60), 1)
+    assert SizeBook(file).find("a") == Measured(Taken(80, 60), 1)
     assert SizeBook(file).find("c") is None
 
 

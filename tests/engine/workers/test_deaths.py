@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paddock.engine.workers.deaths import ran_out_of_memory
+from paddock.engine.workers.deaths import death, ran_out_of_memory
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,22 @@ def test_other_deaths_are_not_taken_for_it(words: str) -> None:
 def test_a_kill_counts_where_the_kernel_says_that_it_killed_for_memory() -> None:
     assert ran_out_of_memory("killed by SIGKILL", 4, 5)
     assert not ran_out_of_memory("killed by SIGKILL", 4, 4), "somebody else killed it"
+
+
+def test_want_of_memory_is_found_before_its_consequences() -> None:
+    cuda = [
+        "CUDA error: out of memory",
+        "  current device: 0, in function alloc at ggml-cuda.cu:552",
+        "/build/ggml-cuda.cu:109: CUDA error",
+        *(f"libggml-base.so(+0x{n:x})" for n in range(20)),
+    ]
+    assert ran_out_of_memory(death(-6, "answering request 1", cuda), 0, 0)
+    grown = [
+        "llama_init_from_model: failed to initialize the context: failed to allocate buffer for kv",
+        "Traceback (most recent call last):",
+        '  File "worker.py", line 290, in <module>',
+        "paddock.engine.native.faults.LoadFailed: llama.cpp cannot make a context",
+    ]
+    assert ran_out_of_memory(death(70, "answering request 1", grown), 0, 0)
+    vulkan = ["vk::Device::allocateMemory: ErrorOutOfDeviceMemory", "terminate called"]
+    assert ran_out_of_memory(death(-6, "idle", vulkan), 0, 0)
