@@ -7,6 +7,8 @@ memory that it asks for; so kind and size are read from the first bytes.
 from __future__ import annotations
 
 import struct
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -22,6 +24,11 @@ if TYPE_CHECKING:  # libmtmd is loaded only where a model can see
 MOST_BYTES = 32 * 1024 * 1024
 MOST_PIXELS = 64_000_000
 """Decoded, three bytes each: 192 MB. Models see a fraction of it."""
+
+MOST_KNOWN_PIECES = 4096
+"""So many are told apart by what they show; one that comes again after these counts as new."""
+
+_FIRST_STAND_IN, _LAST_STAND_IN = -2, -(2**31)
 
 Kind = Literal["PNG", "JPEG", "GIF", "BMP"]
 
@@ -70,15 +77,46 @@ class PlacedImage:
     piece: ImagePiece
 
 
+class StandIns:
+    """Negative numbers in place of the rows of images; no token has them.
+
+    Equal pieces of equal images have equal numbers and others have others, so that a prompt begins
+    like another only where it shows the same image. Any thread may ask.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._firsts: OrderedDict[str, int] = OrderedDict()
+        """By digest, the least recently used first."""
+        self._next = _FIRST_STAND_IN
+
+    def of(self, piece: ImagePiece) -> Tokens:
+        """Return the numbers of a piece, one for each of its rows."""
+        n_rows = len(piece.rows)
+        with self._lock:
+            first = self._firsts.pop(piece.digest, None)
+            if first is None:
+                first = self._take(n_rows)
+            self._firsts[piece.digest] = first
+        return (first - np.arange(n_rows)).astype(np.int32)
+
+    def _take(self, n_rows: int) -> int:
+        if len(self._firsts) == MOST_KNOWN_PIECES:
+            self._firsts.popitem(last=False)
+        if self._next - n_rows < _LAST_STAND_IN:  # two billion rows ago: no cache remembers
+            self._firsts.clear()
+            self._next = _FIRST_STAND_IN
+        first, self._next = self._next, self._next - n_rows
+        return first
+
+
 def place(
     texts: Sequence[Tokens],
     images: Sequence[bytes],
     look: Callable[[bytes], Sequence[PromptPiece]],
+    stand_ins: StandIns,
 ) -> tuple[Tokens, tuple[PlacedImage, ...]]:
-    """Put images between texts.
-
-    An image's positions hold negative numbers, made of its digest: no token has them, and a prompt
-    begins like another only where it shows the same image.
+    """Put images between texts; their positions hold `stand_ins`.
 
     Raises:
         BadRequest: an image cannot be read, or the chat template left one out.
@@ -99,14 +137,9 @@ def place(
                 parts.append(piece)
             else:
                 placed.append(PlacedImage(sum(map(len, parts)), piece))
-                parts.append(_stand_ins(piece))
+                parts.append(stand_ins.of(piece))
         parts.append(text)
     return np.concatenate(parts).astype(np.int32), tuple(placed)
-
-
-def _stand_ins(piece: ImagePiece) -> Tokens:
-    first = int.from_bytes(bytes.fromhex(piece.digest[:8])) & 0x3FFF_FFFF
-    return (-2 - first - np.arange(len(piece.rows))).astype(np.int32)
 
 
 def _seen(data: bytes) -> str:

@@ -29,7 +29,7 @@ from paddock.engine.request import (
 from .bare import fill_in, go_on
 from .chat import ChatTemplate, TextPiece
 from .expecting import constraint_of, listener_for, shown_tokens, wanted_tools
-from .images import PlacedImage, check_image, place
+from .images import PlacedImage, StandIns, check_image, place
 from .listener import Listener, PlainListener
 from .shortening import Limit, fewer_turns, limit_of, shorter_last, without_middle
 from .tokeniser import Tokeniser
@@ -67,6 +67,7 @@ class Prompter:
     def __init__(self, model: Model, eyes: Projector | None = None) -> None:
         self._model = model
         self._eyes = eyes
+        self._stand_ins = StandIns()
         self._tokeniser = Tokeniser(model)
         self._templates_lock = threading.Lock()
         self._templates: OrderedDict[str | None, ChatTemplate] = OrderedDict()
@@ -192,7 +193,7 @@ class Prompter:
             raise BadRequest("this model cannot see images: it has no projector")
         for number, image in enumerate(images, start=1):
             check_image(image, number)
-        return place(parts, images, self._eyes.look)
+        return place(parts, images, self._eyes.look, self._stand_ins)
 
     def _cut_at_images(self, pieces: Items[TextPiece], *, begins: bool) -> list[Tokens]:
         """Tokenise what stands before, between and behind the images."""

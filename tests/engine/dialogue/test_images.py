@@ -5,7 +5,8 @@ import struct
 import numpy as np
 import pytest
 
-from paddock.engine.dialogue.images import ImageFacts, check_image, place
+from paddock.engine.dialogue import images
+from paddock.engine.dialogue.images import ImageFacts, StandIns, check_image, place
 from paddock.engine.errors import BadRequest
 from paddock.engine.native.vision import ImagePiece
 
@@ -58,16 +59,41 @@ def test_images_stand_among_the_tokens_by_numbers_of_their_own() -> None:
             ImagePiece(image.hex().zfill(64), np.zeros((3, 4), np.float32)),
         ]
 
+    numbers = StandIns()
     texts = [np.array([1, 2], np.int32), np.array([3], np.int32), np.empty(0, np.int32)]
-    tokens, placed = place(texts, [b"a", b"b"], look)
+    tokens, placed = place(texts, [b"a", b"b"], look, numbers)
     assert [(one.start, len(one.piece.rows)) for one in placed] == [(3, 3), (8, 3)]
     assert tokens[:3].tolist() == [1, 2, 7]
     assert tokens[6:8].tolist() == [3, 7]
     assert (tokens[3:6] < 0).all()
-    assert tokens[3:6].tolist() == place(texts[:2], [b"a"], look)[0][3:6].tolist()
+    assert tokens[3:6].tolist() == place(texts[:2], [b"a"], look, numbers)[0][3:6].tolist()
+
+
+def test_images_are_told_apart_by_all_of_their_digest_and_by_the_part_of_it() -> None:
+    numbers, same = StandIns(), "a" * 60
+    pieces = [
+        ImagePiece(digest, np.zeros((5, 4), np.float32))
+        for digest in (f"{same}0000/0", f"{same}0000/1", f"{same}0001/0")
+    ]
+    given = [numbers.of(piece).tolist() for piece in pieces]
+    assert len({number for one in given for number in one}) == 15
+    assert [numbers.of(piece).tolist() for piece in pieces] == given
+
+
+def test_numbers_of_images_begin_again_before_they_leave_32_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(images, "_LAST_STAND_IN", -20)
+    numbers = StandIns()
+    seen = [
+        numbers.of(ImagePiece(f"{number}/0", np.zeros((8, 4), np.float32))).tolist()
+        for number in range(4)
+    ]
+    assert all(-20 <= number < -1 for one in seen for number in one)
+    assert not set(seen[0]) & set(seen[1])
 
 
 def test_a_template_that_leaves_an_image_out_is_told() -> None:
     with pytest.raises(BadRequest) as caught:
-        place([np.empty(0, np.int32)], [b"a"], lambda _: [])
+        place([np.empty(0, np.int32)], [b"a"], lambda _: [], StandIns())
     assert str(caught.value) == "the model's chat template shows 0 of 1 images"
