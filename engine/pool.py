@@ -155,6 +155,13 @@ class LocalPool:
             ModelNotFound: with the known names.
             ModelBroken: with path and reason.
         """
+        facts = await self._facts(model)
+        with suppress(EngineError):  # the first request says why it cannot be loaded
+            ask = await self._asked(model, facts)
+            facts = replace(facts, n_parallel=await self._residents.n_parallel(ask))
+        return facts
+
+    async def _facts(self, model: ModelSpec) -> ModelFacts:
         return with_context(await self._catalogue.facts(model.ref), model.n_ctx_tokens)
 
     async def load(self, model: ModelSpec) -> float:
@@ -187,7 +194,7 @@ class LocalPool:
         think: Think | None = None,
     ) -> int:
         """Count the prompt's tokens, the model's chat template included."""
-        facts = await self.facts(model)
+        facts = await self._facts(model)
         turns = opened(messages, facts)
         return await self._briefly(
             model, lambda one: one.count_chat(turns, facts.template, tools, think)
@@ -235,7 +242,7 @@ class LocalPool:
             raise DeadlineExceeded("total", request.total_s or 0.0) from None
 
     async def _embed(self, request: EmbedRequest, *, waits: bool) -> EmbedReply:
-        facts = await self.facts(request.model)
+        facts = await self._facts(request.model)
         if facts.role != "embed":
             raise WrongRole(request.model.ref, "embed")
         if request.dimensions is not None and request.dimensions < 1:
@@ -308,10 +315,14 @@ class LocalPool:
         waits: bool = True,
     ) -> Ask:
         """Say in the actor's words what is wanted."""
-        facts = await self.facts(model)
+        ask = await self._asked(model, await self._facts(model))
+        return replace(ask, priority=priority, is_brief=is_brief, waits=waits)
+
+    @staticmethod
+    async def _asked(model: ModelSpec, facts: ModelFacts) -> Ask:
         refs = (*facts.adapters, *model.adapters)
         adapters = await asyncio.to_thread(resolve_adapters, refs) if refs else ()
-        return Ask(facts, adapters, model.keep_alive_s, model.is_pinned, priority, is_brief, waits)
+        return Ask(facts, adapters, model.keep_alive_s, model.is_pinned)
 
     # One chat
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from paddock.engine.request import ModelSpec
 from paddock.pipelines.expressions import ExpressionError
 
 from .attempt import StepFailed
@@ -51,6 +52,13 @@ class BlockRun:
     def has_models(self) -> bool:
         """Whether any step asks a model, those of inner pipelines included."""
         return any(step.kind.roles for step in steps_within(self.block.body))
+
+    @property
+    def chat_models(self) -> tuple[ModelSpec, ...]:
+        """The models that its steps have answers written by."""
+        steps = steps_within(self.block.body)
+        models = {(one.pool, one.ref): one for step in steps for one in step.models}
+        return tuple(one for one in models.values() if one.role == "chat")
 
     def give_away(self, item: ItemWork) -> None:
         """Forget what was done of an item that another machine has taken over."""

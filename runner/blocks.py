@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
+from paddock.engine.errors import EngineError
 from paddock.pipelines.expressions import ExpressionError
 
 from .attempt import Failed, StepFailed, Stopped, reads_skipped
@@ -246,17 +247,39 @@ class Blocks:
     ) -> None:
         """Run chunks; at most `max_parallel` items, or `most`, are in flight at any time."""
         size = self._chunk_items(run)
-        parallel = run.block.max_parallel or (MODEL_PARALLEL if run.has_models else PLAIN_PARALLEL)
-        room = asyncio.Semaphore(parallel)
-        # One chunk more than are at work waits, but where another machine could have it.
-        n_chunks = -(-parallel // size) + 1 if most is None else -(-min(parallel, most) // size)
-        window = asyncio.Semaphore(n_chunks)
+
+        def n_chunks(parallel: int) -> int:
+            # One chunk more than are at work waits, but where another machine could have it.
+            return -(-parallel // size) + 1 if most is None else -(-min(parallel, most) // size)
+
+        parallel = await self._parallel(run)
+        room, window = asyncio.Semaphore(parallel), asyncio.Semaphore(n_chunks(parallel))
         async with together() as group:
             for chunk in chunks:
                 await window.acquire()
                 if self._border.is_closed:
                     break
                 start(group, self._chunk(run, chunk, room), window.release)
+                # A pool that the first item opens tells its places only now.
+                more = max(parallel, await self._parallel(run))
+                for _ in range(more - parallel):
+                    room.release()
+                for _ in range(n_chunks(more) - n_chunks(parallel)):
+                    window.release()
+                parallel = more
+
+    async def _parallel(self, run: BlockRun) -> int:
+        """Return how many items may be in flight: enough to fill the places of their models.
+
+        Twice as many, since an item also waits for files, for its other steps and for the ledger.
+        """
+        if run.block.max_parallel or not run.has_models:
+            return run.block.max_parallel or PLAIN_PARALLEL
+        n_places = 0
+        for model in run.chat_models:
+            with suppress(EngineError):  # its first call says what is wrong with it
+                n_places = max(n_places, (await self._toolbox.pool.facts(model)).n_parallel)
+        return max(MODEL_PARALLEL, 2 * n_places)
 
     async def _chunk(
         self, run: BlockRun, chunk: Sequence[ItemWork], room: asyncio.Semaphore

@@ -25,7 +25,6 @@ from paddock.steps.wording import BETWEEN, Wording
 T = TypeVar("T")
 R = TypeVar("R")
 
-_AT_ONCE = 8  # calls of one document; the pool mixes those of many documents
 _MARGIN_TOKENS = 8  # where two texts meet, tokens may come out otherwise than counted apart
 _SHRINKS = 0.9  # a level that leaves more than this of the notes will not come to an end
 _MAX_CUTS = 8
@@ -173,7 +172,7 @@ class Condenser:
     async def _notes(self, parts: Sequence[Part]) -> list[str]:
         if self.n_previous == 0:
             prompts = [self.wording.part(one.data, index) for index, one in enumerate(parts)]
-            return await together(self._ask, prompts)
+            return await together(self.asker, self._ask, prompts)
         notes: list[str] = []
         for index, one in enumerate(parts):
             notes.append(await self._ask(await self._with_previous(one, index, notes)))
@@ -219,7 +218,7 @@ class Condenser:
         groups = _groups(sizes, await self.asker.room() - empty - _MARGIN_TOKENS)
         if len(groups) == len(notes):
             raise _endless()
-        return await together(self._group, [notes[begin:end] for begin, end in groups])
+        return await together(self.asker, self._group, [notes[begin:end] for begin, end in groups])
 
     async def _group(self, notes: list[str]) -> str:
         return notes[0] if len(notes) == 1 else await self._ask(self.wording.whole(notes))
@@ -256,9 +255,9 @@ def _groups(sizes: Sequence[int], limit: int) -> list[tuple[int, int]]:
     return list(pairwise([*borders, len(sizes)]))
 
 
-async def together(work: Callable[[T], Awaitable[R]], items: Iterable[T]) -> list[R]:
+async def together(asker: Asker, work: Callable[[T], Awaitable[R]], items: Iterable[T]) -> list[R]:
     """Work on all, some at once, results in order; the first failure ends the others."""
-    gate = asyncio.Semaphore(_AT_ONCE)
+    gate = asyncio.Semaphore(await asker.n_at_once())
 
     async def run(item: T) -> R:
         async with gate:

@@ -73,7 +73,7 @@ async def map_reduced(asker: Asker, whole: Divisible) -> list[Message]:
         async def one(messages: list[Message]) -> str:
             return (await asker.ask(messages)).text.strip()
 
-        answers = await together(one, prompts)
+        answers = await together(asker, one, prompts)
         told = "\n\n".join(
             f"{_mark('Answer from part', index, parts)}\n{answer}"
             for index, answer in enumerate(answers)

@@ -90,7 +90,7 @@ class Folder:
                 (notes[begin:end], level, ask)
                 for (begin, end), ask in zip(ranges, asks, strict=True)
             ]
-            notes = await together(self._part, work)
+            notes = await together(self.asker, self._part, work)
         raise StepError(
             "the answers do not get shorter, so they would never fit into one prompt.",
             remedy="Ask for a shorter one in `prompt`, lower `fanin`, or raise the model's `ctx`.",

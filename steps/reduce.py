@@ -193,7 +193,7 @@ class _Work:
         async def fold(key: str) -> Folded:
             return await self.fold(found[key], key)
 
-        each = dict(zip(found, await together(fold, found), strict=True))
+        each = dict(zip(found, await together(self.asker, fold, found), strict=True))
         made = [
             Group(
                 key=key,

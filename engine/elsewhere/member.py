@@ -68,6 +68,10 @@ class Member:
         self._n_slots[key_of(spec)] = await self.server.n_slots(spec)
         return facts
 
+    def n_parallel(self, key: Key) -> int:
+        """Return how many requests of a model it computes at once; 0: it does not tell."""
+        return self._n_slots.get(key) or self.facts[key].n_parallel
+
     def fell(self, reason: str) -> bool:
         """Note that it is gone, for all that run there too; tells whether that is new."""
         if not self.is_up:

@@ -96,6 +96,10 @@ class Roster:
             raise NoServer(model.ref, self._reasons(), self._reach_s)
         return left_s
 
+    def n_parallel(self, key: Key) -> int:
+        """Return how many requests of a model all servers compute at once; 0: none tells."""
+        return sum(one.n_parallel(key) for one in self._having(key))
+
     def _having(self, key: Key) -> list[Member]:
         return [one for one in self._members if key in one.facts]
 

@@ -97,7 +97,7 @@ class SpreadPool:
             async with self._looking:
                 if key not in self._facts:
                     self._facts[key] = await self._roster.look(model)
-        return self._facts[key]
+        return replace(self._facts[key], n_parallel=self._roster.n_parallel(key))
 
     async def count_chat(
         self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()

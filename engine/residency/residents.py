@@ -64,6 +64,9 @@ class Residents(Generic[W]):
         self._made_room_for: dict[str, str] = {}
         self._sizes: dict[str, int] = {}
         """Bytes of the files of models that had to go, by key."""
+        self._planned: dict[str, int] = {}
+        """Sequences of models that are not loaded, by key."""
+        self._planning = asyncio.Lock()
         self._looked_at = float("-inf")
         self._moved_at = 0.0
         self._stirred = asyncio.Event()
@@ -107,6 +110,25 @@ class Residents(Generic[W]):
         """Tell for how long, from `since` on, a model that is there was not ready yet."""
         one = self._books.by_key.get(key)
         return max(0.0, one.ready_at - since) if one is not None else 0.0
+
+    async def n_parallel(self, ask: Ask) -> int:
+        """Return how many requests of a model are computed at once, or would be if it were loaded.
+
+        Raises:
+            ModelBroken: its file cannot be read.
+        """
+        resident = self._books.by_key.get(ask.key)
+        if resident is not None:
+            self._planned.pop(ask.key, None)
+            return resident.layout.load.n_parallel
+        async with self._planning:
+            if ask.key not in self._planned:
+                device = await self._surveyor.look()
+                wanted = Wanted(ask.facts, ask.facts.n_ctx_tokens, ask.adapters)
+                ways = await self._surveyor.layouts(wanted, device)
+                way = next((one for one in ways if device.free.holds(one.room)), ways[0])
+                self._planned[ask.key] = way.load.n_parallel
+            return self._planned[ask.key]
 
     # In and out
 

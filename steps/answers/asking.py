@@ -24,6 +24,7 @@ from paddock.steps.step import Output, StepError, Tools
 
 from .sketch import asked
 
+CALLS_AT_ONCE = 8  # where a pool does not tell its places; it mixes those of many documents
 _NEAR = 0.9  # of the limit, in tokens
 _FREER, _MOST_FREE = 0.3, 0.9  # temperatures
 
@@ -65,6 +66,11 @@ class Asker:
         """Tell how many tokens a prompt may have, the answer's share already taken off."""
         facts = await self.tools.pool.facts(self.model)
         return facts.n_ctx_tokens - await self.reserved()
+
+    async def n_at_once(self) -> int:
+        """Return how many calls of one document are worth making at once."""
+        facts = await self.tools.pool.facts(self.model)
+        return facts.n_parallel or CALLS_AT_ONCE
 
     async def size(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
         """Count a prompt, with what tells the model of `tools`, and of its answer's form."""

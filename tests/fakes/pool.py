@@ -91,12 +91,14 @@ class FakePool:
         n_dimensions: int = 8,
         delay_s: float = 0.0,
         takes_tools: bool | None = True,
+        n_parallel: int = 0,
     ) -> None:
         self.answer = answer
         self.n_ctx_tokens = n_ctx_tokens
         self.n_dimensions = n_dimensions
         self.delay_s = delay_s
         self.takes_tools = takes_tools
+        self.n_parallel = n_parallel
         self.chats: list[ChatRequest] = []
         self.embeds: list[EmbedRequest] = []
         self.counted: list[tuple[str, ...]] = []
@@ -114,6 +116,7 @@ class FakePool:
             n_ctx_train_tokens=self.n_ctx_tokens,
             n_ctx_tokens=min(model.n_ctx_tokens or self.n_ctx_tokens, self.n_ctx_tokens),
             takes_tools=self.takes_tools if model.role == "chat" else None,
+            n_parallel=self.n_parallel,
         )
 
     async def count_chat(

@@ -207,6 +207,23 @@ def test_max_parallel_bounds_what_is_in_flight(tmp_path: Path) -> None:
     assert world.pool.n_running_most > 6
 
 
+def test_items_in_flight_follow_the_places_of_their_model(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(70)
+    pool = FakePool(delay_s=0.1)
+
+    def opened(request: ChatRequest) -> str:
+        pool.n_parallel = 24
+        return "A summary."
+
+    pool.answer = opened
+    world.run(pool=pool)
+    assert 36 < pool.n_running_most <= 48, "twice its places, once the first item has opened it"
+    world.edit("Sum up:", "Again:")
+    world.run(pool=FakePool(delay_s=0.02, n_parallel=2))
+    assert world.pool.n_running_most <= 16, "a pool with few is not flooded"
+
+
 def test_a_time_limit_holds_for_steps_without_a_model(tmp_path: Path) -> None:
     world = World(tmp_path, OFFERS)
     world.edit(

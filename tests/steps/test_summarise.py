@@ -135,6 +135,9 @@ def test_parts_are_worked_on_at_once() -> None:
     pool = FakePool(n_ctx_tokens=200, answer=note, delay_s=0.001)
     summarise(pool, text=LONG)
     assert pool.n_running_most == 8
+    large = FakePool(n_ctx_tokens=200, answer=note, delay_s=0.001, n_parallel=12)
+    summarise(large, text=LONG)
+    assert large.n_running_most == 12, "as many as its model has places"
 
 
 def test_the_first_failure_ends_the_others() -> None:

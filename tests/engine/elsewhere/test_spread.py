@@ -68,6 +68,14 @@ async def test_what_runs_at_a_server_that_dies_goes_to_the_others_and_each_once(
 
 
 @in_loop
+async def test_the_places_of_all_servers_are_told_together() -> None:
+    servers = [FarServer("one", n_slots=2), FarServer("two", n_slots=4), FarServer("mute")]
+    servers[2].slots = None
+    async with opened(servers) as (pool, _):
+        assert (await pool.facts(M)).n_parallel == 6
+
+
+@in_loop
 async def test_a_server_that_hangs_is_left_as_one_that_died() -> None:
     hanging, other = FarServer("hanging"), FarServer("other")
     async with opened([hanging, other]) as (pool, notes):

@@ -263,6 +263,18 @@ def test_a_model_leaves_room_for_those_that_are_needed_beside_it() -> None:
     go(machine, work)
 
 
+def test_the_places_of_a_model_are_known_before_it_is_loaded() -> None:
+    machine = FakeMachine(8, FakeModel("a", 4, per_sequence=1, n_parallel=8))
+
+    async def work(house: House) -> None:
+        assert await house.residents.n_parallel(house.ask("a")) == 4
+        assert not machine.log, "nothing was loaded"
+        await house.chat("a")
+        assert await house.residents.n_parallel(house.ask("a")) == 4
+
+    go(machine, work)
+
+
 def test_two_runs_that_lease_more_than_there_is_room_for_take_turns() -> None:
     machine = FakeMachine(5, FakeModel("a"), FakeModel("b"))
 
