@@ -5,11 +5,13 @@ Every change is written down as an operation for the owner of the context, in or
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from paddock.engine.arrays import Tokens
 
-from .prefixes import PrefixCache, shared_beginning
+from .prefixes import PrefixCache, longest_beginning, shared_beginning
 from .sequence import Sequence
 from .shelf import Shelf
 from .turn import Copy, Discard, Limits, Operation, Restore, Shelve, Trim
@@ -33,6 +35,32 @@ class Source:
     key: int = -1
 
 
+class Repeats:
+    """Whether jobs begin as finished ones did: several steps that read one document do."""
+
+    def __init__(self, n_most: int, *, is_likely: bool) -> None:
+        """Look at the last `n_most` jobs; `is_likely`: it is expected of the first ones."""
+        self._finished: deque[Tokens] = deque(maxlen=n_most)
+        self._n_most = n_most
+        self._n_expected = n_most if is_likely else 0
+
+    @property
+    def is_likely(self) -> bool:
+        """Whether the beginning of a job that has just finished may well be asked for again."""
+        return self._n_expected > 0
+
+    def finish(self, computed: Tokens) -> None:
+        """Take what a finished job has in the cache."""
+        self._finished.append(computed.copy())
+        self._n_expected -= 1
+
+    def begin(self, prompt: Tokens, n_running: int) -> None:
+        """Take a new job's prompt; `n_running` of its tokens begin a running sequence as well."""
+        _, n_tokens = longest_beginning(prompt, dict(enumerate(self._finished)))
+        if n_tokens >= n_running + WORTH_MOVING_TOKENS:
+            self._n_expected = self._n_most
+
+
 class Places:
     """The seats of one context. One thread uses it."""
 
@@ -43,6 +71,11 @@ class Places:
         self._running: dict[int, Sequence] = {}
         self._idle: dict[int, bool] = {}
         """Finished sequences that keep their cells, oldest first; True: of a job."""
+        self.awaited: Collection[Sequence] = ()
+        """Sequences that wait, whose beginnings may be those of idle ones."""
+        # Keeping some beginnings elsewhere in vain costs less than computing one again.
+        is_cheap = not limits.is_unified or self.shelf.n_most_tokens > 0
+        self._repeats = Repeats(2 * limits.n_slots, is_likely=is_cheap)
         self._operations: list[Operation] = []
 
     @property
@@ -122,14 +155,32 @@ class Places:
     def _displace(self, seq_id: int) -> None:
         """Take an idle sequence out of the cache, and keep what may be asked for again."""
         is_job = self._idle.pop(seq_id)
-        if not is_job:
-            self._shelve(seq_id)
+        if not is_job or self._may_be_repeated(seq_id):
+            self._shelve(seq_id, is_job=is_job)
         self._empty(seq_id)
 
-    def _shelve(self, seq_id: int) -> None:
+    def _may_be_repeated(self, seq_id: int) -> bool:
+        """Whether another job may ask for more of a finished one than is held elsewhere."""
+        mine = self.cells.computed(seq_id)
+        n_held = max(longest_beginning(mine, self._others(seq_id))[1], self.shelf.best(mine)[1])
+        if len(mine) - n_held < WORTH_MOVING_TOKENS:
+            return False
+        awaited = {one.request_id: one.prompt for one in self.awaited}
+        n_awaited = longest_beginning(mine, awaited)[1]
+        return self._repeats.is_likely or n_awaited - n_held >= WORTH_MOVING_TOKENS
+
+    def _others(self, seq_id: int) -> dict[int, Tokens]:
+        """Return what the other sequences have in the cache."""
+        return {
+            other: self.cells.computed(other)
+            for other in (*self._running, *self._idle)
+            if other != seq_id and other in self.cells
+        }
+
+    def _shelve(self, seq_id: int, *, is_job: bool = False) -> None:
         if self.cells.n_own(seq_id) < WORTH_MOVING_TOKENS:
             return
-        key, gone = self.shelf.put(self.cells.computed(seq_id))
+        key, gone = self.shelf.put(self.cells.computed(seq_id), is_job=is_job)
         self._operations += [Discard(one) for one in gone]
         if key is not None:
             self._operations.append(Shelve(seq_id, key))
@@ -149,6 +200,8 @@ class Places:
 
     def place(self, sequence: Sequence, source: Source) -> None:
         """Give a sequence its seat, with what is computed of it already."""
+        if sequence.priority == "batch":
+            self._note_beginning(sequence)
         if self._takes_over(source):
             seq_id = source.seq_id
             self.cut(seq_id, source.n_tokens)
@@ -161,6 +214,11 @@ class Places:
         sequence.n_computed = sequence.n_reused = source.n_tokens
         sequence.state = "prefill"
         self._move_idle_out()
+
+    def _note_beginning(self, sequence: Sequence) -> None:
+        running = {seq_id: one.prompt for seq_id, one in self._running.items()}
+        _, n_running = longest_beginning(sequence.prompt, running)
+        self._repeats.begin(sequence.prompt, n_running)
 
     def _takes_over(self, source: Source) -> bool:
         """Whether the donor's own seat is used: nobody else will miss what it holds."""
@@ -208,9 +266,12 @@ class Places:
 
     def _move_idle_out(self) -> None:
         """Keep the unified cache compact: idle cells slow those that run."""
-        if not self.limits.is_unified or not self.shelf.n_most_tokens:
+        if not self.limits.is_unified:
             return
-        for seq_id in tuple(self._idle):
+        for seq_id, is_job in tuple(self._idle.items()):
+            is_wanted = not is_job or self._repeats.is_likely
+            if is_wanted and not self.shelf.n_most_tokens:
+                continue  # here it can be found again
             if self.cells.n_own(seq_id) >= WORTH_MOVING_TOKENS:
                 self._displace(seq_id)
 
@@ -224,29 +285,25 @@ class Places:
     def retire(self, sequence: Sequence) -> None:
         """Free the seat of a finished sequence; what others can share of it stays, if that pays.
 
-        The tail of a document is hardly asked for again: of jobs in a unified cache, only a
-        beginning that nobody else holds stays.
+        Of jobs in a unified cache a beginning stays that nobody else holds: whole documents only
+        while jobs come that read the same ones again.
         """
         seq_id = sequence.seq_id
         del self._running[seq_id]
         if seq_id not in self.cells:
             return
         is_job = sequence.priority == "batch"
-        if self.limits.can_share:
-            is_needless = is_job and self.limits.is_unified and self._is_represented(seq_id)
-        else:
-            is_needless = is_job  # nobody continues a document's answer
-        if is_needless:
+        if is_job:
+            self._repeats.finish(self.cells.computed(seq_id))
+        if is_job and not self._is_worth_keeping(seq_id):
             self._empty(seq_id)
         else:
             self._idle[seq_id] = is_job
 
-    def _is_represented(self, seq_id: int) -> bool:
-        """Whether some other resident begins as this one does."""
-        mine = self.cells.computed(seq_id)
-        others = [*self._running, *self._idle]
-        return any(
-            shared_beginning(mine, self.cells.computed(other)) > 0
-            for other in others
-            if other != seq_id and other in self.cells
-        )
+    def _is_worth_keeping(self, seq_id: int) -> bool:
+        """Whether a finished job's cells stay; in a split cache they are in nobody's way."""
+        if not self.limits.can_share:
+            return False  # nobody continues a document's answer
+        if not self.limits.is_unified or self._may_be_repeated(seq_id):
+            return True
+        return longest_beginning(self.cells.computed(seq_id), self._others(seq_id))[1] == 0

@@ -9,6 +9,7 @@ sequences are resident, and comparing two arrays of 4,000 tokens takes 3 µs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,6 +47,22 @@ def shared_beginning(one: Tokens, other: Tokens) -> int:
     n = min(len(one), len(other))
     differing = np.flatnonzero(one[:n] != other[:n])
     return int(differing[0]) if len(differing) else n
+
+
+def longest_beginning(prompt: Tokens, others: Mapping[int, Tokens]) -> tuple[int, int]:
+    """Return the key of the tokens with the longest shared beginning, and its length, or (-1, 0).
+
+    >>> longest_beginning(np.array([1, 2, 3]), {4: np.array([1, 5]), 6: np.array([1, 2])})
+    (6, 2)
+    """
+    key, n_most = -1, 0
+    for one, tokens in others.items():
+        # Most differ from the prompt before this token: one comparison instead of thousands.
+        if n_most < min(len(tokens), len(prompt)) and tokens[n_most] == prompt[n_most]:
+            n = shared_beginning(prompt, tokens)
+            if n > n_most:
+                key, n_most = one, n
+    return key, n_most
 
 
 class PrefixCache:
@@ -100,12 +117,8 @@ class PrefixCache:
 
     def best(self, prompt: Tokens) -> tuple[int, int]:
         """Find the resident with the longest shared beginning: `(seq_id, n_tokens)`, or (-1, 0)."""
-        best = (-1, 0)
-        for seq_id, resident in self._residents.items():
-            n = shared_beginning(prompt, resident.computed)
-            if n > best[1]:
-                best = (seq_id, n)
-        return best
+        computed = {seq_id: resident.computed for seq_id, resident in self._residents.items()}
+        return longest_beginning(prompt, computed)
 
     def n_own(self, seq_id: int) -> int:
         """Count the cells that would be free if this sequence left."""

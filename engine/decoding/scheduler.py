@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from paddock.engine.arrays import Tokens
 from paddock.engine.dialogue.shortening import without_middle
 
 from .budget import shares
@@ -34,6 +35,9 @@ NEAR_S = 30.0
 # Nobody overtakes a sequence that is overdue so long.
 OVERDUE_S = 60.0
 
+# Beginnings that differ by less than this are as good as each other.
+SAME_BEGINNING_TOKENS = 32
+
 # A job that was put back so often keeps its place from then on.
 MOST_PREEMPTIONS = 3
 
@@ -51,7 +55,7 @@ class Scheduler:
         """Nobody is admitted: the context is to be made anew."""
         self.is_outgrown = False
         """A sequence has become longer than this context can hold."""
-        self._n_arrived = 0
+        self._n_arrived = self._n_placed = 0
         self._chat_seen_s = float("-inf")
         self._now_s = 0.0
         self._is_shorts_turn = False
@@ -65,6 +69,8 @@ class Scheduler:
         """Queue a sequence; the caller has checked that it fits into the context alone."""
         self._n_arrived += 1
         sequence.arrival, sequence.arrived_s = self._n_arrived, now_s
+        sequence.n_resident = self.places.find(sequence).n_tokens
+        sequence.resident_since = self._n_placed
         self.waiting.append(sequence)
         if sequence.priority == "interactive":
             self._chat_seen_s = now_s
@@ -165,8 +171,9 @@ class Scheduler:
     def _admit(self) -> None:
         if self.is_closed:
             return
+        self.places.awaited = self.waiting
         blocked = len(RANK)  # classes from here on must not overtake
-        for sequence in sorted(self.waiting, key=lambda one: one.due):
+        for sequence in self._in_order():
             if RANK[sequence.priority] >= blocked:
                 continue
             source = self.places.find(sequence)
@@ -180,10 +187,46 @@ class Scheduler:
             # Those that had to give way may have taken the donor's cells with them.
             self._place(sequence, self.places.find(sequence))
 
+    def _in_order(self) -> list[Sequence]:
+        """Return the waiting sequences by when they are due.
+
+        Of jobs of one priority, those go first of whose beginning the most is in the cache, before
+        others displace it; but the first in line is overtaken only as often as there are places.
+        """
+        order = sorted(self.waiting, key=lambda one: one.due)
+        if not self.limits.can_share or self._n_jobs() >= self.limits.n_parallel:
+            return order
+        for priority in ("normal", "batch"):
+            places = [place for place, one in enumerate(order) if one.priority == priority]
+            jobs = [order[place] for place in places]
+            is_patient = bool(jobs) and jobs[0].n_overtaken < self.limits.n_parallel
+            first = 0 if is_patient else 1
+            jobs[first:] = sorted(jobs[first:], key=_by_beginning)
+            for place, job in zip(places, jobs, strict=True):
+                order[place] = job
+        return order
+
+    def _n_jobs(self) -> int:
+        return sum(one.priority != "interactive" for one in self.running)
+
     def _place(self, sequence: Sequence, source: Source) -> None:
         self.places.place(sequence, source)
         self.waiting.remove(sequence)
         self.running.append(sequence)
+        self._note_placed(sequence)
+
+    def _note_placed(self, sequence: Sequence) -> None:
+        """Note of the waiting ones who was overtaken, and which begin as the new one does."""
+        self._n_placed += 1
+        alike = [one for one in self.waiting if one.priority == sequence.priority]
+        first = min(alike, key=lambda one: one.due, default=sequence)
+        first.n_overtaken += first.due < sequence.due
+        for other in self.waiting:
+            n_least = other.n_resident + SAME_BEGINNING_TOKENS
+            if _is_same_at(n_least - 1, other.prompt, sequence.prompt):
+                n_shared = shared_beginning(other.prompt, sequence.prompt)
+                if n_shared >= n_least:
+                    other.n_resident, other.resident_since = n_shared, self._n_placed
 
     def _awaits_beginning(self, sequence: Sequence, n_shared: int) -> bool:
         """Whether a running prompt is about to compute much more of the same beginning."""
@@ -201,9 +244,10 @@ class Scheduler:
 
     def _has_slot(self, sequence: Sequence) -> bool:
         """Whether it may run beside the others; a chat takes the seat of a job, if need be."""
-        n_jobs = sum(one.priority != "interactive" for one in self.running)
         if sequence.priority != "interactive":
-            return n_jobs < self.limits.n_parallel and len(self.running) < self.limits.n_slots
+            return (
+                self._n_jobs() < self.limits.n_parallel and len(self.running) < self.limits.n_slots
+            )
         return len(self.running) < self.limits.n_slots or self._give_way(sequence)
 
     def _has_room(self, sequence: Sequence, source: Source) -> bool:
@@ -294,6 +338,16 @@ def _promised_cells(sequence: Sequence) -> int:
     n_answer = sequence.max_tokens - len(sequence.answer)
     n_soon = sequence.n_missing + min(SLICE_TOKENS, n_answer)
     return max(n_soon, sequence.n_owed_cells) if sequence.n_preempted else n_soon
+
+
+def _is_same_at(place: int, one: Tokens, other: Tokens) -> bool:
+    """Compare one token: most prompts differ there, and comparing them whole takes longer."""
+    return place < min(len(one), len(other)) and bool(one[place] == other[place])
+
+
+def _by_beginning(sequence: Sequence) -> tuple[int, int]:
+    """Sort the longest resident beginning first, then the one that came into the cache first."""
+    return -(sequence.n_resident // SAME_BEGINNING_TOKENS), sequence.resident_since
 
 
 def _decode_piece(sequence: Sequence) -> Piece:

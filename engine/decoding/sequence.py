@@ -40,6 +40,12 @@ class Sequence:
     n_computed: int = 0
     n_reused: int = 0
     n_preempted: int = 0
+    n_resident: int = 0
+    """Of its prompt, what was in the cache, or about to be, when that was last looked at."""
+    resident_since: int = 0
+    """How many sequences had been placed before that was so."""
+    n_overtaken: int = 0
+    """How many later jobs of its priority went first, since their beginning was in the cache."""
     answer: list[int] = field(default_factory=list)
     """What was said since the prompt; on a preemption it becomes a part of the prompt."""
     drafts: list[int] = field(default_factory=list)

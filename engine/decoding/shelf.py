@@ -13,7 +13,7 @@ from collections import OrderedDict
 
 from paddock.engine.arrays import Tokens
 
-from .prefixes import shared_beginning
+from .prefixes import longest_beginning, shared_beginning
 
 
 class Shelf:
@@ -23,6 +23,7 @@ class Shelf:
         self.n_most_tokens = n_most_tokens
         self.n_tokens = 0
         self._entries: OrderedDict[int, Tokens] = OrderedDict()
+        self._jobs: set[int] = set()
         self._n_keys = 0
 
     def __len__(self) -> int:
@@ -34,30 +35,35 @@ class Shelf:
         """What is kept, the least recently used first."""
         return tuple(self._entries)
 
-    def put(self, tokens: Tokens) -> tuple[int | None, tuple[int, ...]]:
-        """Take an entry in; gives its key, or None if it is too large, and the keys that went."""
-        if len(tokens) > self.n_most_tokens:
-            return None, ()
+    def put(self, tokens: Tokens, *, is_job: bool = False) -> tuple[int | None, tuple[int, ...]]:
+        """Take an entry in; gives its key, or None if it is too large, and the keys that went.
+
+        Jobs' entries go before those of conversations, and never take the place of one.
+        """
         gone = [key for key, one in self._entries.items() if _contains(tokens, one)]
+        others = [key for key in self._entries if key not in gone]
+        order = [key for key in others if key in self._jobs]
+        order += [key for key in others if key not in self._jobs and not is_job]
+        n_kept = sum(len(self._entries[key]) for key in others)
+        for key in order:
+            if n_kept + len(tokens) <= self.n_most_tokens:
+                break
+            n_kept -= len(self._entries[key])
+            gone.append(key)
+        if n_kept + len(tokens) > self.n_most_tokens:
+            return None, ()
         for key in gone:
             self._forget(key)
-        while self.n_tokens + len(tokens) > self.n_most_tokens:
-            oldest = next(iter(self._entries))
-            self._forget(oldest)
-            gone.append(oldest)
         self._n_keys += 1
         self._entries[self._n_keys] = tokens.copy()
         self.n_tokens += len(tokens)
+        if is_job:
+            self._jobs.add(self._n_keys)
         return self._n_keys, tuple(gone)
 
     def best(self, prompt: Tokens) -> tuple[int, int]:
         """Find the entry with the longest shared beginning: `(key, n_tokens)`, or (-1, 0)."""
-        best = (-1, 0)
-        for key, tokens in self._entries.items():
-            n = shared_beginning(prompt, tokens)
-            if n > best[1]:
-                best = (key, n)
-        return best
+        return longest_beginning(prompt, self._entries)
 
     def tokens(self, key: int) -> Tokens:
         """Give an entry's tokens."""
@@ -69,6 +75,7 @@ class Shelf:
 
     def _forget(self, key: int) -> None:
         self.n_tokens -= len(self._entries.pop(key))
+        self._jobs.discard(key)
 
 
 def _contains(longer: Tokens, shorter: Tokens) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from paddock.engine.decoding import sequence as sequences
 from paddock.engine.decoding.scheduler import Scheduler
 from paddock.engine.decoding.sequence import Sequence
-from paddock.engine.decoding.turn import Limits
+from paddock.engine.decoding.turn import Limits, Shelve
 from paddock.engine.request import Priority
 from tests.engine.decoding.device import Device, Run, next_token, run, sequence
 
@@ -244,6 +244,78 @@ def test_a_finished_conversation_makes_way_for_others_and_is_brought_back() -> N
     world.scheduler.add(again)
     world.all()
     assert again.n_reused == 302
+
+
+LAYOUTS = [
+    Limits(6 * 400, 4, 256, is_unified=False, n_reserved=2, n_shelf_tokens=4000),
+    Limits(6 * 400, 4, 256, n_reserved=2, n_shelf_tokens=4000),
+]
+SYSTEM, DOCUMENT, INSTRUCTION = 40, 200, 10
+
+
+def prompt_over(document: int, step: int) -> list[int]:
+    return [1] * SYSTEM + [100 + document] * DOCUMENT + [500 + step] * INSTRUCTION
+
+
+def answer_tokens(world: Run) -> int:
+    """Tokens of answers that were computed: the last one of each never is."""
+    return sum(len(said) - 1 for said in world.said.values())
+
+
+@pytest.mark.parametrize("limits", LAYOUTS, ids=["split", "unified"])
+def test_steps_that_read_one_document_compute_it_once(limits: Limits) -> None:
+    n_documents, n_steps = 12, 3
+    world = run(limits)
+    coming = [sequence(number, prompt_over(number, 0)) for number in range(n_documents)]
+    n_answered = 0
+    while len(world.order) < n_documents * n_steps:
+        while coming and len(world.scheduler.waiting) + len(world.scheduler.running) < 8:
+            world.scheduler.add(coming.pop(0), world.now_s)
+        world.turn()
+        world.turn()  # a step's answer is recorded before the next step asks
+        for number in world.order[n_answered:]:
+            step, document = divmod(number, 100)
+            if step + 1 < n_steps:
+                prompt = prompt_over(document, step + 1)
+                coming.insert(0, sequence(100 * (step + 1) + document, prompt))
+        n_answered = len(world.order)
+    n_least = SYSTEM + n_documents * (DOCUMENT + n_steps * INSTRUCTION)
+    assert world.device.n_computed - answer_tokens(world) <= 1.15 * n_least
+
+
+@pytest.mark.parametrize("limits", LAYOUTS, ids=["split", "unified"])
+def test_prompts_over_some_documents_compute_each_once_however_they_come(limits: Limits) -> None:
+    world = run(limits)
+    for number in range(64):
+        world.scheduler.add(sequence(number, prompt_over(number % 3, number // 3)))
+    world.all()
+    n_least = SYSTEM + 3 * DOCUMENT + 64 * INSTRUCTION
+    assert world.device.n_computed - answer_tokens(world) == n_least
+
+
+@pytest.mark.parametrize("limits", LAYOUTS, ids=["split", "unified"])
+def test_the_first_in_line_is_overtaken_as_often_as_there_are_places(limits: Limits) -> None:
+    world = run(limits)
+    for number in range(4):
+        world.scheduler.add(sequence(number, prompt_over(0, number)))
+    world.turn()
+    world.scheduler.add(sequence(4, prompt_over(1, 0)), world.now_s)
+    for number in range(5, 30):
+        world.scheduler.add(sequence(number, prompt_over(0, number)), world.now_s)
+    world.all()
+    assert 4 <= world.order.index(4) <= 4 + 2 * limits.n_parallel
+
+
+@pytest.mark.parametrize("limits", LAYOUTS, ids=["split", "unified"])
+def test_documents_that_are_read_once_are_soon_not_kept_outside(limits: Limits) -> None:
+    world = run(limits)
+    for number in range(40):
+        world.scheduler.add(sequence(number, prompt_over(number, 0)))
+    n_kept_outside = 0
+    while (turn := world.turn()).pieces:
+        n_kept_outside += sum(isinstance(one, Shelve) for one in turn.operations)
+    assert n_kept_outside <= 2 * limits.n_slots
+    assert world.order == sorted(world.order), "nothing goes before its turn"
 
 
 def test_a_sequence_that_was_put_back_says_the_same() -> None:

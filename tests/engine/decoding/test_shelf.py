@@ -1,0 +1,34 @@
+"""What is kept outside the cache: conversations stay, documents of jobs make way."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from paddock.engine.arrays import Tokens
+from paddock.engine.decoding.shelf import Shelf
+
+
+def tokens(kind: int, n: int) -> Tokens:
+    return np.full(n, kind, np.int32)
+
+
+def test_entries_of_jobs_go_before_those_of_conversations_and_never_displace_one() -> None:
+    shelf = Shelf(100)
+    chat, _ = shelf.put(tokens(1, 60))
+    job, _ = shelf.put(tokens(2, 30), is_job=True)
+    later_job, gone = shelf.put(tokens(3, 40), is_job=True)
+    assert gone == (job,)
+    assert shelf.put(tokens(4, 50), is_job=True) == (None, ())
+    _, gone = shelf.put(tokens(5, 40))
+    assert gone == (later_job,)
+    _, gone = shelf.put(tokens(6, 20))
+    assert gone == (chat,)
+    assert shelf.n_tokens == 60
+
+
+def test_an_entry_that_continues_another_takes_its_place() -> None:
+    shelf = Shelf(100)
+    first, _ = shelf.put(tokens(1, 60))
+    second, gone = shelf.put(tokens(1, 90))
+    assert gone == (first,)
+    assert shelf.best(tokens(1, 80)) == (second, 80)
