@@ -259,7 +259,7 @@ class KvCache:
         is_window = self.model.memory == "window" and not layout.is_unified
         near = max(LEAST_PIECE_TOKENS, turn_tokens(self._profile, NEAR_TURN_S))
         near = min(near, layout.n_batch_tokens)
-        return Limits(
+        limits = Limits(
             n_cells=n_cells,
             n_parallel=n_parallel,
             n_batch_tokens=layout.n_batch_tokens,
@@ -273,13 +273,17 @@ class KvCache:
             ),
             n_shelf_tokens=0 if is_window else wishes.n_shelf_tokens,
         )
+        # Each answer's next token and its guesses must find room beside some of a prompt.
+        return replace(limits, n_batch_tokens=max(limits.n_batch_tokens, limits.n_rows))
 
     def _made(self) -> Context:
         limits = self.limits
         options = replace(
             self._wishes.options,
             n_ctx_tokens=limits.n_cells,
+            n_batch_tokens=max(self._wishes.options.n_batch_tokens, limits.n_rows),
             n_seq_max=limits.n_seq_ids,
+            n_rows_max=limits.n_rows,
             is_unified=limits.is_unified,
         )
         return Context(self.model, options)

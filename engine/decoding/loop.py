@@ -26,12 +26,7 @@ from .scheduler import Scheduler
 from .seeing import forget, see
 from .sequence import Sequence
 from .told import Told
-from .turn import Piece, Turn
-
-# Guesses of all answers together. From 64 tokens of a step on, llama.cpp's attention takes another
-# path on a processor, and logits differ by up to 0.9. Below, most kernels compute each token as
-# alone; those that do not (AMX) are found by the profile, see `Profile.drafts_keep_answers`.
-MOST_DRAFTS = 48
+from .turn import MOST_DRAFTS, Piece, Turn
 
 # While many wait, it is asked so often whether another layout would be quicker.
 ASK_AGAIN_S = 2.0

@@ -9,6 +9,11 @@ from paddock.engine.arrays import Tokens
 from .sequence import Sequence
 
 MOST_SEQ_IDS = 256  # LLAMA_MAX_SEQ
+# Guesses of all answers together. From 64 tokens of a step on, llama.cpp's attention takes another
+# path on a processor, and logits differ by up to 0.9. Below, most kernels compute each token as
+# alone; those that do not (AMX) are found by the profile, see `Profile.drafts_keep_answers`.
+MOST_DRAFTS = 48
+
 # Idle sequences that a unified cache keeps beside the running ones.
 _MOST_IDLE = 32
 
@@ -45,6 +50,11 @@ class Limits:
         """Sequence ids of the context: in a unified cache idle ones need ids of their own."""
         n_idle = min(self.n_slots, _MOST_IDLE) if self.is_unified and self.can_share else 0
         return min(self.n_slots + n_idle, MOST_SEQ_IDS)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of logits that one step gives at most; llama.cpp wants room for one of each id."""
+        return max(self.n_seq_ids, self.n_slots + MOST_DRAFTS)
 
     @property
     def n_cells_each(self) -> int | None:

@@ -33,6 +33,9 @@ class ContextOptions:
     n_batch_tokens: int
     n_seq_max: int
     n_threads: int
+    n_rows_max: int = 0
+    """Tokens of a batch whose logits are wanted, at most; 0: all. Room is kept for their logits:
+    311 MB for 512 rows of 151,936 tokens. More of them end the process."""
     embeds: bool = False
     flash_attention: Switch = "auto"
     kv_cache_type: CacheType = "f16"
@@ -48,8 +51,9 @@ class Context:
         self.options = options
         params = lib.llama_context_default_params()
         params.n_ctx = options.n_ctx_tokens
-        params.n_batch = options.n_batch_tokens
-        params.n_ubatch = options.n_batch_tokens
+        # llama.cpp ends the process where a batch cannot hold a token of each sequence.
+        params.n_batch = params.n_ubatch = max(options.n_batch_tokens, options.n_seq_max)
+        params.n_outputs_max = options.n_rows_max
         params.n_seq_max = options.n_seq_max
         params.n_threads = params.n_threads_batch = options.n_threads
         params.flash_attn_type = _FLASH[options.flash_attention]
@@ -66,7 +70,7 @@ class Context:
         self.buffers = said.buffers()
         model.adapters.lay_over(pointer)
         self._memory = lib.llama_get_memory(pointer)
-        self._batch = BatchBuffers(options.n_batch_tokens)
+        self._batch = BatchBuffers(params.n_batch)
         self._governor = None if supports_gpu() else ThreadGovernor(options.n_threads)
 
     def __enter__(self) -> Context:

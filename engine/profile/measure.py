@@ -30,7 +30,7 @@ CPU_SEQUENCES, GPU_SEQUENCES = (1, 4, 8, 16), (1, 4, 8, 16, 32, 64)
 SHALLOW, DEEP = 64, (512, 256, 128)
 N_CROWDED = 128
 EMBED_BATCHES, EMBED_TEXT = (64, 128, 256, 512), 32
-# A draft of a few tokens, and as many as a step may hold of them (`loop.MOST_DRAFTS`).
+# A draft of a few tokens, and as many as a step may hold of them (`turn.MOST_DRAFTS`).
 DRAFTED_ROWS, N_COMPARED = (8, 49), 3
 # So much of the time is kept for the formats of other copies: some 0.1 s each.
 _FORMATS_S = 0.8

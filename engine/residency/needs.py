@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 
+from paddock.engine.decoding.turn import Limits
 from paddock.engine.gguf import Header
+from paddock.engine.profile.choice import n_reserved
 from paddock.engine.settings import CacheType
 from paddock.engine.workers.load import Load
 
@@ -38,7 +40,9 @@ def compute_bytes(header: Header, load: Load) -> int:
     """
     n_tokens = load.n_batch_tokens
     n_embd = header.number("embedding_length")
-    logits = n_tokens * (n_vocab(header) + 2 * n_embd)
+    n_chats = n_reserved(load.n_parallel)
+    n_rows = Limits(load.n_cells, load.n_parallel, n_reserved=n_chats).n_rows
+    logits = n_rows * n_vocab(header) + 2 * n_tokens * n_embd
     wide = max(2 * _n_feed_forward(header), _n_scores(header, load))
     layer = n_tokens * (load.n_cells + wide + _HIDDEN_VECTORS * n_embd)
     return _FLOAT_BYTES * max(logits if load.role == "chat" else 0, layer)

@@ -105,6 +105,7 @@ class Bench:
     n_shelf_tokens: int = 0
     draft_model: DraftModel | None = None
     profile: Profile | None = None
+    n_batch_tokens: int = 256
     texts: dict[int, str] = field(default_factory=dict)
     told: list[Told] = field(default_factory=list)
 
@@ -113,7 +114,7 @@ class Bench:
             n_ctx_tokens=min(self.n_cells, 1024),
             n_cells=self.n_cells,
             n_parallel=self.n_parallel,
-            options=options(),
+            options=replace(options(), n_batch_tokens=self.n_batch_tokens),
             layout=self.layout,
             n_shelf_tokens=self.n_shelf_tokens,
         )
@@ -197,6 +198,16 @@ def test_answers_are_the_same_with_and_without_guesses_and_as_alone(
     reused = sorted(usage["prompt_reused_tokens"] for usage in bench.usages.values())
     assert reused[0] == 0
     assert reused[1] >= 70, "the text is read once for all"
+
+
+def test_a_batch_smaller_than_the_sequences_of_a_step_is_no_end_of_the_process(
+    model: Model,
+) -> None:
+    bench = Bench(model, n_parallel=24, n_batch_tokens=16)
+    texts = tuple(f"{number} and" for number in range(28))
+    assert len(bench.run(jobs(model, texts=texts, max_tokens=3))) == 28
+    limits = bench.cache.limits
+    assert limits.n_batch_tokens == bench.cache.context.options.n_rows_max == limits.n_rows >= 72
 
 
 @pytest.mark.parametrize("layout", ["unified", "split"])
