@@ -60,6 +60,8 @@ class Answering:
     n_accepted: int = 0
     n_shifted: int = 0
     ended: DoneReason | None = None
+    has_started_over: bool = False
+    """Whether the cache was emptied for it, since it did not fit although it ran alone."""
 
     def start(self, now: float) -> bool:
         """Note that it is being computed; tells whether that is new."""

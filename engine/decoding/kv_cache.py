@@ -111,6 +111,12 @@ class KvCache:
                 case Discard(key):
                     self._shelf.pop(key, None)
 
+    def clear(self) -> None:
+        """Empty the context and what is kept outside of it."""
+        self.context.clear()
+        self._shelf.clear()
+        self.n_computed = 0
+
     def tidy(self, places: Places) -> None:
         """Move what is left to the lowest cells; nobody may be running.
 

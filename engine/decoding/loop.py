@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from paddock.engine.arrays import Logits
+from paddock.engine.errors import BadRequest, EngineError
 from paddock.engine.native.context import Context
 from paddock.engine.native.faults import CacheFull
 from paddock.engine.sampling.picker import Look, Looker, prepare
@@ -67,6 +68,7 @@ class Loop:
         cache: KvCache,
         tell: Callable[[Told], None],
         tell_widened: Callable[[int], None] = lambda _: None,
+        tell_refused: Callable[[int, EngineError], None] = lambda _, error: None,
         draft_model: DraftModel | None = None,
     ) -> None:
         self._cache = cache
@@ -74,6 +76,7 @@ class Loop:
         self._scheduler = Scheduler(cache.limits)
         self._tell = tell
         self._tell_widened = tell_widened
+        self._tell_refused = tell_refused
         self._draft_model = draft_model
         # The cores that compute a step are free when its tokens are chosen.
         self._looker = Looker(cache.context.options.n_threads)
@@ -82,6 +85,8 @@ class Loop:
         self._widen: list[Widen] = []
         self._ask_at = 0.0
         self._n_preempted_told = 0
+        self._untold: Told | None = None
+        """The last step's, while a graphics device is given the next one."""
         self._is_open = True
 
     def post(self, post: Post) -> None:
@@ -100,9 +105,16 @@ class Loop:
             if not self._scheduler.running:
                 self._cache.tidy(self._scheduler.places)
             turn = self._scheduler.next_turn(time.monotonic())
-            self._cache.operate(turn.operations)
+            try:
+                self._cache.operate(turn.operations)
+            except CacheFull:
+                self._start_over()
+                continue
             if turn.pieces:
                 self._step(turn)
+            else:
+                self._tell_last()
+        self._tell_last()
 
     # What comes in
 
@@ -216,16 +228,54 @@ class Loop:
             n_rows = self._decode(self._cache.context, seen.pieces) if seen.pieces else 0
         except CacheFull:
             forget(self._cache.context, turn.pieces)
-            # The books say that there is room, so this is llama.cpp's padding: the youngest waits.
-            self._scheduler.put_back(max(self._scheduler.running, key=lambda one: one.rank))
+            self._make_way()
             return
+        finally:
+            # A graphics device has only been handed the step, and computes it meanwhile.
+            self._tell_last()
+        logits = self._cache.context.logits(n_rows) if n_rows else None  # waits for the device
         told.step_s = time.perf_counter() - began
         self._cache.n_computed += turn.n_tokens
         self._scheduler.computed(turn)
-        self._pick(seen, n_rows, told)
+        if logits is not None:
+            self._pick(seen, logits, told)
         self._guess()
         self._fill(turn, told)
-        self._tell(told)
+        self._untold = told
+        if not self._scheduler.limits.is_gpu or not self._scheduler.has_work:
+            self._tell_last()
+
+    def _tell_last(self) -> None:
+        """Send what the last step has to say, if that has not been done."""
+        told, self._untold = self._untold, None
+        if told is not None:
+            self._tell(told)
+
+    def _make_way(self) -> None:
+        """Put the youngest back, since llama.cpp finds no room where the books have some.
+
+        One that runs alone starts over in an empty cache, and is refused if it does not fit there.
+        """
+        if len(self._scheduler.running) > 1:
+            self._scheduler.put_back_youngest()
+            return
+        (alone,) = self._scheduler.running
+        answer = self._answers[alone.request_id]
+        if not answer.has_started_over:
+            answer.has_started_over = True
+            self._start_over()
+            return
+        n_tokens = len(alone.prompt) + len(alone.answer)
+        self._give_up(alone.request_id)
+        why = f"{n_tokens} tokens do not fit into the model's cache, although nothing else runs"
+        self._tell_refused(alone.request_id, BadRequest(why))
+
+    def _start_over(self) -> None:
+        """Empty the cache, whose cells the books do not know any more; what ran is put back."""
+        for one in tuple(self._scheduler.running):
+            self._scheduler.put_back(one)
+        self._cache.clear()
+        self._begin_anew()
 
     def _note_started(self, turn: Turn, told: Told) -> None:
         now = time.monotonic()
@@ -264,10 +314,7 @@ class Loop:
             (within >= 0).astype(np.int8),
         )
 
-    def _pick(self, turn: Turn, n_rows: int, told: Told) -> None:
-        if not n_rows:
-            return
-        logits = self._cache.context.logits(n_rows)
+    def _pick(self, turn: Turn, logits: Logits, told: Told) -> None:
         asked: list[tuple[Answering, Piece, Logits]] = []
         row = 0
         for piece in turn.pieces:

@@ -59,6 +59,7 @@ class Scheduler:
         self._chat_seen_s = float("-inf")
         self._now_s = 0.0
         self._is_shorts_turn = False
+        self._lacks_cells = False
 
     @property
     def has_work(self) -> bool:
@@ -96,6 +97,11 @@ class Scheduler:
         self._requeue(sequence)
         sequence.n_preempted += 1
         self.n_preempted += 1
+
+    def put_back_youngest(self) -> None:
+        """Make room after a step that found no cells; nobody is admitted until a step has some."""
+        self.put_back(max(self.running, key=lambda one: one.rank))
+        self._lacks_cells = True
 
     def shift(self, sequence: Sequence, n_keep: int, n_most_tokens: int, max_tokens: int) -> int:
         """Drop the older half of a full sequence's history, and let it go on.
@@ -147,6 +153,7 @@ class Scheduler:
 
     def computed(self, turn: Turn) -> None:
         """Note that the turn's tokens have their cells."""
+        self._lacks_cells = False
         for piece in turn.pieces:
             sequence = piece.sequence
             self.places.cells.extend(sequence.seq_id, piece.tokens)
@@ -169,7 +176,7 @@ class Scheduler:
     # Admission
 
     def _admit(self) -> None:
-        if self.is_closed:
+        if self.is_closed or (self._lacks_cells and self.running):
             return
         self.places.awaited = self.waiting
         blocked = len(RANK)  # classes from here on must not overtake
@@ -180,9 +187,7 @@ class Scheduler:
             if self._awaits_beginning(sequence, source.n_tokens):
                 continue
             if not self._has_slot(sequence) or not self._has_room(sequence, source):
-                # Nobody overtakes the first that does not fit: a large prompt must not starve.
-                is_overdue = self._now_s - sequence.due[0] > OVERDUE_S
-                blocked = 0 if is_overdue else RANK[sequence.priority]
+                blocked = self._blocked_by(sequence)
                 continue
             # Those that had to give way may have taken the donor's cells with them.
             self._place(sequence, self.places.find(sequence))
@@ -205,6 +210,18 @@ class Scheduler:
             for place, job in zip(places, jobs, strict=True):
                 order[place] = job
         return order
+
+    def _blocked_by(self, sequence: Sequence) -> int:
+        """Return the rank from which on no sequence may overtake one that does not fit.
+
+        The first that does not fit holds back its own class, since a large prompt must not starve.
+        One that is overdue holds back all, but chats only where they could take what it waits for:
+        none takes a seat from it while jobs have all of theirs.
+        """
+        if self._now_s - sequence.due[0] <= OVERDUE_S:
+            return RANK[sequence.priority]
+        lacks_job_seat = self._n_jobs() >= self.limits.n_parallel
+        return RANK["normal"] if lacks_job_seat and sequence.priority != "interactive" else 0
 
     def _n_jobs(self) -> int:
         return sum(one.priority != "interactive" for one in self.running)
@@ -245,9 +262,8 @@ class Scheduler:
     def _has_slot(self, sequence: Sequence) -> bool:
         """Whether it may run beside the others; a chat takes the seat of a job, if need be."""
         if sequence.priority != "interactive":
-            return (
-                self._n_jobs() < self.limits.n_parallel and len(self.running) < self.limits.n_slots
-            )
+            has_job_seat = self._n_jobs() < self.limits.n_parallel
+            return has_job_seat and len(self.running) < self.limits.n_slots
         return len(self.running) < self.limits.n_slots or self._give_way(sequence)
 
     def _has_room(self, sequence: Sequence, source: Source) -> bool:

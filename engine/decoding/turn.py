@@ -31,6 +31,8 @@ class Limits:
     is_unified: bool = True
     spares_idle: bool = False
     """Idle sequences of a split cache cannot be kept elsewhere, so free streams are taken first."""
+    is_gpu: bool = False
+    """Whether a pass over the weights takes about as long with few tokens as with many."""
     n_reserved: int = 1
     """Sequences beyond `n_parallel` that only chats may use."""
     near_turn_tokens: int = 128

@@ -73,7 +73,9 @@ class ChatService:
         self._cache = KvCache(model, _wishes(load), profile)
         self._told_context = self._cache.context
         self._draft_model = _draft_model(load, model) if load.draft_path else None
-        self._loop = Loop(self._cache, self._tell, self._tell_widened, self._draft_model)
+        self._loop = Loop(
+            self._cache, self._tell, self._tell_widened, self._tell_refused, self._draft_model
+        )
 
     def run(self) -> None:
         """Work until `close` is called.
@@ -253,6 +255,9 @@ class ChatService:
 
     def _tell_widened(self, request_id: int) -> None:
         self._send({"event": "widened", "id": request_id})
+
+    def _tell_refused(self, request_id: int, error: EngineError) -> None:
+        self._send(wire.pack_refusal(request_id, error))
 
 
 def _budget(prompted: Prompted, order: wire.Order, n_ctx_tokens: int) -> int:

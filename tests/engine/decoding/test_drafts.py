@@ -51,6 +51,16 @@ def test_the_dearer_a_check_the_shorter_the_guess() -> None:
     assert lengths[-1] == 1
 
 
+def test_a_prompt_is_indexed_only_where_the_price_allows_a_guess() -> None:
+    text = list(range(100, 400))
+    one = drafter(*text, *text[:3])
+    for price in (1.0, 1.5):
+        assert one.guess(10, price) == []
+    assert not one._after
+    assert one.guess(10, 0.1)
+    assert len(one._after) >= 300
+
+
 @given(st.lists(st.integers(0, 3), max_size=60), st.lists(st.integers(0, 3), max_size=20))
 def test_a_guess_is_always_something_that_was_said(prompt: list[int], said: list[int]) -> None:
     one = drafter(*prompt)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +20,12 @@ from paddock.engine.decoding.kv_cache import CacheWishes, KvCache
 from paddock.engine.decoding.loop import Cancel, Close, Loop, Widen
 from paddock.engine.decoding.sequence import Sequence
 from paddock.engine.decoding.told import Told
-from paddock.engine.decoding.turn import Copy, Trim
+from paddock.engine.decoding.turn import Copy, Operation, Trim
 from paddock.engine.dialogue.listener import PlainListener
+from paddock.engine.errors import EngineError
 from paddock.engine.models import ModelFinder
-from paddock.engine.native.context import ContextOptions
+from paddock.engine.native.context import Context, ContextOptions
+from paddock.engine.native.faults import CacheFull
 from paddock.engine.native.library import quiet_logs
 from paddock.engine.native.model import Model
 from paddock.engine.profile import bench as profiling
@@ -121,14 +124,24 @@ class Bench:
         self.cache = KvCache(self.model, wishes, self.profile)
         _OPENED.append(self.cache)
         self.widened: list[int] = []
-        self.loop = Loop(self.cache, self._hear, self.widened.append, self.draft_model)
+        self.refused: dict[int, EngineError] = {}
+        self.loop = Loop(
+            self.cache, self._hear, self.widened.append, self._refuse, self.draft_model
+        )
         self._n_left = 0
 
     def _hear(self, told: Told) -> None:
         self.told.append(told)
         for chunk in told.chunks:
             self.texts[chunk["id"]] = self.texts.get(chunk["id"], "") + chunk["text"]
-        self._n_left -= len(told.done)
+        self._end(len(told.done))
+
+    def _refuse(self, request_id: int, error: EngineError) -> None:
+        self.refused[request_id] = error
+        self._end(1)
+
+    def _end(self, n_requests: int) -> None:
+        self._n_left -= n_requests
         if self._n_left == 0:
             self.loop.post(Close())
 
@@ -139,7 +152,7 @@ class Bench:
             self.loop.post(job)
         self.loop._is_open = True
         self.loop.run()
-        return {job.request_id: self.texts[job.request_id] for job in asked}
+        return {one: self.texts[one] for job in asked if (one := job.request_id) in self.texts}
 
     @property
     def usages(self) -> dict[int, dict[str, float]]:
@@ -351,6 +364,103 @@ def test_an_answer_without_an_end_gets_room_as_it_grows(
     assert {n: text[:200] for n, text in said.items()} == {
         n: text[:200] for n, text in expected.items()
     }
+
+
+# Where llama.cpp finds no cells although the books have some
+
+
+def lacks_cells(monkeypatch: pytest.MonkeyPatch, context: Context, *, n_times: int) -> list[int]:
+    """Let a context's next decodes find no room; gives how many sequences each had."""
+    decode = Context.decode
+    failed: list[int] = []
+
+    def full(self: Context, *args: Any) -> int:
+        if self is context and len(failed) < n_times:
+            failed.append(len(set(args[2].tolist())))
+            raise CacheFull
+        return decode(self, *args)
+
+    monkeypatch.setattr(Context, "decode", full)
+    return failed
+
+
+def test_one_that_finds_no_cells_alone_starts_over_once_and_is_then_refused(
+    written: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = written("sliding")
+    said = Bench(model).run([job(model, 0, "a" * 60)])
+    bench = Bench(model)
+    lacks_cells(monkeypatch, bench.cache.context, n_times=1)
+    assert bench.run([job(model, 0, "a" * 60)]) == said
+    bench = Bench(model)
+    failed = lacks_cells(monkeypatch, bench.cache.context, n_times=1000)
+    bench.run([job(model, 0, "a" * 60)])
+    assert failed == [1, 1]
+    assert "60 tokens do not fit into the model's cache" in str(bench.refused[0])
+    monkeypatch.undo()
+    assert bench.run([job(model, 0, "a" * 60)]) == said, "the worker goes on"
+
+
+def test_of_many_that_find_no_cells_the_youngest_waits(
+    written: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = written("sliding")
+
+    def asked() -> list[Job]:
+        return [job(model, n, letter * 60) for n, letter in enumerate("abc")]
+
+    said, bench = Bench(model).run(asked()), Bench(model)
+    lacks_cells(monkeypatch, bench.cache.context, n_times=2)
+    assert bench.run(asked()) == said
+    assert [one["n_preempted"] for _, one in sorted(bench.usages.items())] == [0, 1, 1]
+
+
+def test_where_a_kept_conversation_finds_no_cells_it_is_computed_again(
+    written: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = written("sliding")
+    bench = Bench(model)
+    operate = bench.cache.operate
+    n_failed = 0
+
+    def full(operations: Iterable[Operation]) -> None:
+        nonlocal n_failed
+        n_failed += 1
+        if n_failed == 3:
+            raise CacheFull
+        operate(operations)
+
+    said = Bench(model).run([job(model, 0, "a" * 60), job(model, 1, "b" * 60)])
+    monkeypatch.setattr(bench.cache, "operate", full)
+    assert bench.run([job(model, 0, "a" * 60), job(model, 1, "b" * 60)]) == said
+    assert [one["n_preempted"] for one in bench.usages.values()] == [1, 1]
+
+
+@pytest.mark.parametrize("is_gpu", [False, True])
+def test_a_step_is_told_before_the_next_one_or_while_a_graphics_device_computes_it(
+    written: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch, is_gpu: bool
+) -> None:
+    model = written("sliding")
+    bench = Bench(model)
+    order: list[str] = []
+    limits = replace(bench.loop._scheduler.limits, is_gpu=is_gpu)
+    bench.cache.limits = limits
+    bench.loop._begin_anew()
+    decode, hear = Context.decode, bench.loop._tell
+
+    def decoded(self: Context, *args: Any) -> int:
+        order.append("decode")
+        return decode(self, *args)
+
+    def told(step: Told) -> None:
+        order.append("tell")
+        hear(step)
+
+    monkeypatch.setattr(Context, "decode", decoded)
+    monkeypatch.setattr(bench.loop, "_tell", told)
+    bench.run([job(model, 0, "a" * 60, max_tokens=4, drafts=False)])
+    pair = ["decode", "tell"]
+    assert order == (["decode", *pair * 3, "tell"] if is_gpu else pair * 4)
 
 
 # Models whose memory cannot be cut at any place

@@ -184,6 +184,38 @@ def test_a_job_that_has_waited_long_goes_before_a_chat_that_comes_now() -> None:
     assert world.all() == [0, 1]
 
 
+@pytest.mark.parametrize("is_unified", [True, False])
+def test_a_chat_takes_a_reserved_seat_beside_an_overdue_job_that_lacks_a_seat_of_jobs(
+    is_unified: bool,
+) -> None:
+    world = run(Limits(4000, 1, 64, is_unified=is_unified, n_reserved=2))
+    for number in range(2):
+        world.scheduler.add(sequence(number, [number + 1] * 10, max_tokens=300), 0.0)
+    for _ in range(150):
+        world.turn()
+    assert len(world.scheduler.waiting) == 1
+    for number in (8, 9):
+        chat = sequence(number, [number] * 10, max_tokens=2, priority="interactive")
+        world.scheduler.add(chat, world.now_s)
+    world.turn()
+    world.turn()
+    assert sorted(world.order) == [8, 9]
+    assert world.scheduler.n_preempted == 0
+
+
+def test_an_overdue_job_that_lacks_room_is_not_overtaken_by_chats() -> None:
+    world = run(Limits(400, 4, 64))
+    world.scheduler.add(sequence(0, [1] * 20, max_tokens=150), 0.0)
+    world.turn()
+    world.scheduler.add(sequence(1, [2] * 350, max_tokens=10), 0.0)
+    for _ in range(125):
+        world.turn()
+    for number in range(5, 25):
+        chat = sequence(number, [number] * 30, max_tokens=40, priority="interactive")
+        world.scheduler.add(chat, world.now_s)
+    assert world.all()[:2] == [0, 1]
+
+
 def test_turns_are_short_while_a_chat_is_near_and_long_without_one() -> None:
     limits = Limits(4000, 4, 512, near_turn_tokens=100, chat_turn_tokens=50)
     world = run(limits)
