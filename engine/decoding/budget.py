@@ -16,21 +16,31 @@ LEAST_PIECE_TOKENS = 65
 
 
 def shares(
-    prompts: Iterable[Sequence], budget: int, *, is_shorts_turn: bool = False
+    prompts: Iterable[Sequence],
+    budget: int,
+    *,
+    is_shorts_turn: bool = False,
+    has_pass_each: bool = False,
 ) -> list[tuple[Sequence, int]]:
-    """Tell how many tokens of each prompt are computed now.
+    """Return how many tokens of each prompt are computed now.
 
     Chats come before jobs, the older before the younger. The first one gets at most its share of
     the budget while others wait; what is left goes to the shortest ones, which are soon done, and
     then to the first again. So a long prompt can neither hold the others up nor be held up. Where
     the budget is too small to be shared, the shortest one takes turns with the first
     (`is_shorts_turn`).
+
+    Where each prompt gets a pass of its own, which costs as much with few tokens as with many
+    (`has_pass_each`), the first gets all it can use, and others only what reads them whole; the
+    shortest take turns with the first whatever the budget.
     """
     order = sorted(prompts, key=lambda one: (one.priority != "interactive", one.rank))
     if not order or budget <= 0:
         return []
-    if is_shorts_turn and budget < 2 * LEAST_PIECE_TOKENS:
+    if is_shorts_turn and (has_pass_each or budget < 2 * LEAST_PIECE_TOKENS):
         order.sort(key=lambda one: (one.priority != "interactive", one.n_missing))
+    if has_pass_each:
+        return _whole_ones(order, budget)
     first, *others = order
     share = CHAT_SHARE if first.priority == "interactive" else JOB_SHARE
     cap = max(LEAST_PIECE_TOKENS, int(budget * share)) if others else budget
@@ -42,3 +52,15 @@ def shares(
         left -= given[one]
     given[first] += min(left, first.n_missing - given[first])
     return list(given.items())
+
+
+def _whole_ones(order: list[Sequence], budget: int) -> list[tuple[Sequence, int]]:
+    """Give the first prompt all it can use, and what is left to those that it reads whole."""
+    first, *others = order
+    given = [(first, min(first.n_missing, budget))]
+    left = budget - given[0][1]
+    for one in others:
+        n_tokens = one.n_missing if one.n_missing <= left else 0
+        given.append((one, n_tokens))
+        left -= n_tokens
+    return given

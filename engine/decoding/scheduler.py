@@ -38,6 +38,9 @@ OVERDUE_S = 60.0
 # Beginnings that differ by less than this are as good as each other.
 SAME_BEGINNING_TOKENS = 32
 
+# Turns of prompts alone that come before one of answers, where nobody reads these as they come.
+MOST_PROMPT_TURNS = 8
+
 # A job that was put back so often keeps its place from then on.
 MOST_PREEMPTIONS = 3
 
@@ -59,6 +62,7 @@ class Scheduler:
         self._chat_seen_s = float("-inf")
         self._now_s = 0.0
         self._is_shorts_turn = False
+        self._n_prompt_turns = 0
         self._lacks_cells = False
 
     @property
@@ -145,8 +149,7 @@ class Scheduler:
         self._now_s = now_s
         self._admit()
         self._secure_cells()
-        pieces = [_decode_piece(one) for one in self.running if one.state == "decode"]
-        pieces += self._prefill_pieces(sum(len(piece.tokens) for piece in pieces))
+        pieces = self._pieces()
         if not self.limits.is_unified:
             pieces.sort(key=lambda piece: piece.sequence.seq_id)
         return Turn(self.places.take_operations(), tuple(pieces))
@@ -325,6 +328,26 @@ class Scheduler:
 
     # The batch
 
+    def _pieces(self) -> list[Piece]:
+        """Return the next tokens of answers, and pieces of prompts as far as the budget goes."""
+        answers = [_decode_piece(one) for one in self.running if one.state == "decode"]
+        has_prompts = any(one.state == "prefill" for one in self.running)
+        if self.limits.has_pass_each and answers and has_prompts:
+            return self._prefill_pieces(0) if self._is_prompts_turn(answers) else answers
+        return answers + self._prefill_pieces(sum(len(piece.tokens) for piece in answers))
+
+    def _is_prompts_turn(self, answers: list[Piece]) -> bool:
+        """Return whether prompts alone are computed now, or answers alone.
+
+        Prompts get passes of their own in any case, and without them the answers' pass keeps its
+        shape, for which CUDA has a graph. One turn follows the other while an answer is read as it
+        is written; for jobs alone, prompts first fill the answers' pass.
+        """
+        is_job = all(piece.sequence.priority == "batch" for piece in answers)
+        most = MOST_PROMPT_TURNS if is_job else 1
+        self._n_prompt_turns = (self._n_prompt_turns + 1) % (most + 1)
+        return self._n_prompt_turns > 0
+
     def _prefill_pieces(self, n_decoded: int) -> list[Piece]:
         budget = self.limits.n_batch_tokens - n_decoded
         if any(one.state == "decode" and one.priority == "interactive" for one in self.running):
@@ -336,7 +359,12 @@ class Scheduler:
         if self.limits.is_unified:
             budget = min(budget, self.places.cells.n_free - n_decoded)
         self._is_shorts_turn = not self._is_shorts_turn
-        given = shares(prompts, budget, is_shorts_turn=self._is_shorts_turn)
+        given = shares(
+            prompts,
+            budget,
+            is_shorts_turn=self._is_shorts_turn,
+            has_pass_each=self.limits.has_pass_each,
+        )
         return [_prefill_piece(one, n) for one, n in given if n]
 
     def _n_for_chats(self, prompts: list[Sequence], n_decoded: int) -> int:

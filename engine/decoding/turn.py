@@ -48,6 +48,14 @@ class Limits:
         return self.n_parallel + self.n_reserved
 
     @property
+    def has_pass_each(self) -> bool:
+        """Whether prompts get passes of their own that cost as much with few tokens as with many.
+
+        On a processor a pass costs what its tokens do; in a unified cache one pass has them all.
+        """
+        return self.is_gpu and not self.is_unified
+
+    @property
     def n_seq_ids(self) -> int:
         """Sequence ids of the context: in a unified cache idle ones need ids of their own."""
         n_idle = min(self.n_slots, _MOST_IDLE) if self.is_unified and self.can_share else 0

@@ -129,18 +129,19 @@ class Context:
         batch = self._batch.fill(tokens, pos, seq_ids, wanted)
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
         status = lib.llama_decode(self.pointer, batch)
-        self._govern(time.perf_counter() - began_s, time.process_time() - began_cpu_s)
+        cpu_s = time.process_time() - began_cpu_s
+        self._govern(time.perf_counter() - began_s, cpu_s, len(tokens))
         if status == 1:
             raise CacheFull
         if status != 0:
             raise DecodeFailed(f"llama_decode answered {status}")
         return int(np.count_nonzero(wanted))
 
-    def _govern(self, wall_s: float, cpu_s: float) -> None:
+    def _govern(self, wall_s: float, cpu_s: float, n_tokens: int) -> None:
         if self._governor is None:
             return
         n_before = self._governor.n_threads
-        if self._governor.observe(wall_s, cpu_s) != n_before:
+        if self._governor.observe(wall_s, cpu_s, n_tokens) != n_before:
             self.use_threads(self._governor.n_threads)
 
     def logits(self, n_rows: int) -> Logits:

@@ -36,6 +36,7 @@ LIMITS = st.builds(
     n_batch_tokens=st.integers(8, 64),
     can_share=st.booleans(),
     is_unified=st.booleans(),
+    is_gpu=st.booleans(),
     spares_idle=st.booleans(),
     n_reserved=st.integers(0, 1),
     near_turn_tokens=st.integers(4, 64),
@@ -201,6 +202,46 @@ def test_a_chat_takes_a_reserved_seat_beside_an_overdue_job_that_lacks_a_seat_of
     world.turn()
     assert sorted(world.order) == [8, 9]
     assert world.scheduler.n_preempted == 0
+
+
+GPU = Limits(8 * 512, 8, 256, is_unified=False, is_gpu=True, n_reserved=0)
+
+
+def test_on_a_graphics_device_prompts_are_read_in_the_fewest_passes() -> None:
+    n_passes = {}
+    for is_gpu in (True, False):
+        world = run(replace(GPU, is_gpu=is_gpu))
+        for number in range(24):
+            n_prompt = 100 + number * 37 % 130
+            world.scheduler.add(sequence(number, [number] * n_prompt, max_tokens=12))
+        n_passes[is_gpu] = 0
+        while (turn := world.turn()).pieces:
+            n_passes[is_gpu] += len(Device.passes(turn))
+        assert len(world.order) == 24
+    assert n_passes[True] <= 0.8 * n_passes[False]
+
+
+@pytest.mark.parametrize(("priority", "n_most"), [("interactive", 1), ("normal", 1), ("batch", 8)])
+def test_on_a_graphics_device_answers_are_decoded_in_passes_of_one_shape(
+    priority: Priority, n_most: int
+) -> None:
+    limits = replace(GPU, chat_turn_tokens=50)
+    world = run(limits)
+    for number in range(3):
+        world.scheduler.add(sequence(number, [number] * 10, 200, priority), 0.0)
+    world.turn()
+    for number in range(3, 8):
+        world.scheduler.add(sequence(number, [number] * 400, 5), world.now_s)
+    n_waited = 0
+    for _ in range(30):
+        turn = world.turn()
+        assert len({len(piece.tokens) == 1 for piece in turn.pieces}) == 1, "never both"
+        if len(turn.pieces[0].tokens) == 1:
+            n_waited = 0
+            continue
+        n_waited += 1
+        assert n_waited <= n_most
+        assert turn.n_tokens <= (50 if priority == "interactive" else 256)
 
 
 def test_an_overdue_job_that_lacks_room_is_not_overtaken_by_chats() -> None:

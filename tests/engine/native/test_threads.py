@@ -19,6 +19,33 @@ def test_short_decodes_are_judged_together() -> None:
     assert governor.n_threads == 1
 
 
+def test_a_program_that_slows_steps_by_less_than_fewer_threads_would_takes_none_away() -> None:
+    governor = ThreadGovernor(2)
+    for _ in range(10):
+        governor.observe(0.05, 0.099)
+    seen = {governor.observe(0.0625, 0.1) for _ in range(50)}
+    assert seen == {2}, "a fifth of the processor is used by others"
+    assert governor.observe(0.4, 0.6) == 1, "a stall: half as quick with one thread would be 0.1"
+
+
+def test_steps_of_another_size_are_compared_with_their_own_kind() -> None:
+    governor = ThreadGovernor(2)
+    for _ in range(4):
+        governor.observe(0.05, 0.099, 1)
+        governor.observe(0.6, 1.19, 512)
+    assert governor.observe(0.75, 1.2, 512) == 2
+    assert governor.observe(0.75, 1.1, 1) == 1
+
+
+def test_when_all_threads_are_tried_again_they_are_compared_with_what_fewer_took() -> None:
+    governor = ThreadGovernor(2)
+    assert governor.observe(0.3, 0.45) == 1
+    while governor.observe(0.08, 0.08) == 1:
+        pass
+    assert {governor.observe(0.06, 0.096) for _ in range(20)} == {2}, "0.08 s with one"
+    assert governor.observe(0.2, 0.25) == 1
+
+
 def test_all_threads_are_tried_again_after_a_pause_that_grows() -> None:
     governor = ThreadGovernor(2)
     tried_after_s = []

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 
+import pytest
+
 from paddock.engine.workers.frames import Head
-from paddock.engine.workers.worker import LONG_LETTERS, _LongRequests, _n_letters
+from paddock.engine.workers.worker import LONG_LETTERS, _LongRequests, _n_letters, widen
 
 
 def test_a_long_request_is_done_in_a_thread_of_its_own_and_can_be_cancelled() -> None:
@@ -37,3 +41,14 @@ def test_texts_are_measured_wherever_they_stand_in_a_request() -> None:
     messages = [{"role": "user", "content": "x" * LONG_LETTERS}]
     assert _n_letters({"op": "chat", "request": {"messages": messages}}) > LONG_LETTERS
     assert _n_letters({"op": "count_texts", "texts": ["ab", "c"], "id": 7}) == 14
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the size of a pipe is Linux's to set")
+def test_a_second_of_64_answers_is_written_although_nobody_reads() -> None:
+    reading, writing = os.pipe()
+    widen(writing)
+    os.set_blocking(writing, False)
+    for _ in range(100):  # turns of a second, each with 100 bytes of every answer
+        assert os.write(writing, bytes(6400)) == 6400
+    os.close(reading)
+    os.close(writing)
