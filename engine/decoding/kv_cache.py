@@ -90,6 +90,11 @@ class KvCache:
         """Free the context."""
         self.context.close()
 
+    @property
+    def n_idle_cores(self) -> int:
+        """Cores that are free between two steps: where they decode, llama.cpp's threads spin on."""
+        return self._wishes.options.n_threads if self._wishes.is_gpu else 1
+
     # Operations
 
     def operate(self, operations: Iterable[Operation]) -> None:

@@ -78,8 +78,7 @@ class Loop:
         self._tell_widened = tell_widened
         self._tell_refused = tell_refused
         self._draft_model = draft_model
-        # The cores that compute a step are free when its tokens are chosen.
-        self._looker = Looker(cache.context.options.n_threads)
+        self._looker = Looker(cache.n_idle_cores)
         self._inbox: queue.SimpleQueue[Post] = queue.SimpleQueue()
         self._answers: dict[int, Answering] = {}
         self._widen: list[Widen] = []
@@ -330,20 +329,20 @@ class Loop:
         self, answer: Answering, piece: Piece, rows: Logits, look: Look, told: Told
     ) -> None:
         """Choose along the drafts as long as they are what would have been said."""
-        drafts = piece.tokens[len(piece.tokens) - piece.n_drafts :]
-        n_accepted = 0
+        n_drafts, n_accepted = piece.n_drafts, 0
+        drafts = piece.tokens[len(piece.tokens) - n_drafts :].tolist() if n_drafts else []
         for number, row in enumerate(rows):
             choice = answer.job.picker.choose(row, None if number else look)
             answer.accept(choice, self._model, told)
-            is_guessed = number < piece.n_drafts and choice.token == drafts[number]
-            n_accepted += is_guessed
+            is_guessed = number < n_drafts and choice.token == drafts[number]
             if answer.ended or not is_guessed:
                 break
-        answer.learn(piece.n_drafts, n_accepted, told)
+            n_accepted += 1
+        answer.learn(n_drafts, n_accepted, told)
         if answer.must_shift:  # nothing of it stays in the cache
             self._shift(answer)
             return
-        self._scheduler.reject(piece.sequence, piece.n_drafts - n_accepted)
+        self._scheduler.reject(piece.sequence, n_drafts - n_accepted)
         if answer.ended:
             self._finish(answer, told)
 

@@ -158,7 +158,9 @@ class PrefixCache:
         n = len(tokens)
         if n > self.n_free_for(seq_id):
             raise ValueError(f"{n} cells wanted, {self.n_free_for(seq_id)} are free")
-        resident = self._residents.setdefault(seq_id, _Resident(np.empty(0, np.int32)))
+        resident = self._residents.get(seq_id)
+        if resident is None:
+            resident = self._residents[seq_id] = _Resident(np.empty(0, np.int32))
         if resident.n_tokens + n > len(resident.tokens):
             grown = np.empty(max(256, 2 * (resident.n_tokens + n)), np.int32)
             grown[: resident.n_tokens] = resident.computed
@@ -166,7 +168,7 @@ class PrefixCache:
         resident.tokens[resident.n_tokens : resident.n_tokens + n] = tokens
         resident.n_tokens += n
         self.n_used += n
-        if resident.runs and resident.runs[-1].holders == {seq_id}:
+        if resident.runs and len(resident.runs[-1].holders) == 1:  # its own
             resident.runs[-1].n_cells += n
         else:
             resident.runs.append(_Run(n, {seq_id}))

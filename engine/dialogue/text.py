@@ -13,7 +13,12 @@ class Characters:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, piece: bytes) -> str:
-        """Add bytes; gives the characters that are whole now."""
+        """Add bytes; return the characters that are whole now."""
+        if not self._decoder.getstate()[0]:
+            try:
+                return piece.decode()
+            except UnicodeDecodeError:
+                pass  # it ends within a character
         return self._decoder.decode(piece)
 
     def close(self) -> str:
@@ -40,7 +45,9 @@ class StoppableText:
         return bool(self.stopped_by)
 
     def add(self, new: str, *, is_end: bool = False) -> str:
-        """Add to the text; gives what is certain now, or all of it at the end."""
+        """Add to the text; return what is certain now, or all of it at the end."""
+        if not self._stop:
+            return new
         if self.is_stopped:
             return ""
         text = self._held + new

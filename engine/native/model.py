@@ -75,6 +75,7 @@ class Model:
         self._vocab: Any = lib.llama_model_get_vocab(pointer)
         self.n_vocab: int = lib.llama_vocab_n_tokens(self._vocab)
         self._pieces: dict[int, bytes] = {}
+        self._ends: dict[int, bool] = {}
         self._special: dict[str, int] | None = None
 
     def close(self) -> None:
@@ -139,7 +140,10 @@ class Model:
 
     def ends_generation(self, token: int) -> bool:
         """Tell whether the model means the answer to end here."""
-        return bool(lib.llama_vocab_is_eog(self._vocab, token))
+        ends = self._ends.get(token)
+        if ends is None:
+            ends = self._ends[token] = bool(lib.llama_vocab_is_eog(self._vocab, token))
+        return ends
 
     @property
     def vocabulary(self) -> Any:
@@ -149,7 +153,8 @@ class Model:
     def ending_tokens(self) -> tuple[int, ...]:
         """Give the tokens by which the model ends an answer, its own EOS first."""
         own = lib.llama_vocab_eos(self._vocab)
-        ends = [token for token in range(self.n_vocab) if self.ends_generation(token)]
+        is_end = lib.llama_vocab_is_eog
+        ends = [token for token in range(self.n_vocab) if is_end(self._vocab, token)]
         return tuple(sorted(ends, key=lambda token: token != own))
 
     def special_text(self, which: Literal["bos", "eos"]) -> str:

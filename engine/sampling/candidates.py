@@ -74,8 +74,11 @@ def _at_least(row: Logits, n: int) -> NDArray[np.intp]:
     found = np.flatnonzero(body.take(columns, axis=1) >= bound)
     lines, places = np.divmod(found, max(1, len(columns)))
     tokens = lines * n_columns + columns[places]
-    rest = np.flatnonzero(row[N_LINES * n_columns :] >= bound)
-    return np.concatenate([tokens, rest + N_LINES * n_columns]) if len(rest) else tokens
+    n_in_lines = N_LINES * n_columns
+    if n_in_lines == len(row):
+        return tokens
+    rest = np.flatnonzero(row[n_in_lines:] >= bound)
+    return np.concatenate([tokens, rest + n_in_lines])
 
 
 def allowed_of(row: Logits, mask: NDArray[np.uint8]) -> NDArray[np.intp]:

@@ -223,7 +223,8 @@ class Bench:
     def step(self, kind: str, n_sequences: int) -> Step:
         """Return what a tenth of one round's steps do not exceed."""
         options = ContextOptions(0, 2048, 0, n_threads())
-        wishes = CacheWishes(1024, 1024 * n_sequences, n_sequences, options, "unified")
+        n_cells = 1024 * n_sequences
+        wishes = CacheWishes(1024, n_cells, n_sequences, options, "unified", is_gpu=True)
         DeviceCache.likely = self._likely
         cache = DeviceCache(self._model, wishes)
         loop = Loop(cache, _framed(n_sequences, lambda: loop.post(Close())))
