@@ -11,7 +11,8 @@ import math
 import mmap
 import re
 import struct
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from paddock.engine.errors import ModelBroken, NoModelFile
@@ -76,6 +77,7 @@ _SHORT_ITEMS = 5
 # The largest real models have some 2,000 tensors, 100 values and vocabularies of 300,000.
 MOST_TENSORS = 65_536
 MOST_VALUES = 16_384
+MOST_PARTS = 1024
 MOST_NAME_BYTES = 65_535  # the format's own limit of a key
 MOST_TEXT_BYTES = 64 * 1024 * 1024  # of all values; a tokenizer as JSON has 20 MiB
 MOST_ITEMS = 8_000_000  # of all arrays whose items must be looked at one by one
@@ -146,6 +148,18 @@ class Header:
     def architecture(self) -> str:
         """llama.cpp's name for the kind of model, such as `llama` or `bert`."""
         return str(self.values.get("general.architecture", "unknown"))
+
+    @property
+    def n_parts(self) -> int:
+        """Return over how many files the model is split."""
+        n_parts = self.values.get("split.count", 1)
+        return max(1, n_parts) if isinstance(n_parts, int) else 1
+
+    @property
+    def part(self) -> int:
+        """Return which of the parts this file is, from 0 on."""
+        number = self.values.get("split.no", 0)
+        return number if isinstance(number, int) else 0
 
     def number(self, key: str, default: int = 0) -> int:
         """Give an architecture's number, such as `block_count`; `default` where it is absent."""
@@ -281,15 +295,38 @@ def check_file(path: Path, ref: str) -> None:
     part = _PART.fullmatch(path.name)
     if part is None:
         return
-    number, n_parts = int(part["number"]), int(part["n"])
-    names = [f"{part['stem']}-{n:05}-of-{n_parts:05}.gguf" for n in range(1, n_parts + 1)]
+    number, names = int(part["number"]), part_names(path.name)
     if number != 1:
-        raise ModelBroken(ref, f"this is part {number} of {n_parts}; name the first, '{names[0]}'")
+        raise ModelBroken(
+            ref, f"this is part {number} of {len(names)}; name the first, '{names[0]}'"
+        )
     missing = [name for name in names if not path.with_name(name).is_file()]
     if missing:
         raise ModelBroken(
-            ref, f"this is the first of {n_parts} parts, and '{missing[0]}' is missing"
+            ref, f"this is the first of {len(names)} parts, and '{missing[0]}' is missing"
         )
+
+
+def part_names(name: str) -> list[str]:
+    """Return the names of all files of a split model; of one that is whole, its own.
+
+    >>> part_names("a-00002-of-00002.gguf"), part_names("a.gguf")
+    (['a-00001-of-00002.gguf', 'a-00002-of-00002.gguf'], ['a.gguf'])
+    """
+    part = _PART.fullmatch(name)
+    if part is None or not 0 < int(part["n"]) <= MOST_PARTS:
+        return [name]
+    n_parts = int(part["n"])
+    return [f"{part['stem']}-{n:05}-of-{n_parts:05}.gguf" for n in range(1, n_parts + 1)]
+
+
+def joined(headers: Sequence[Header]) -> Header:
+    """Return one header for all parts of a model: what the first says, with every tensor."""
+    first, *others = headers
+    if not others:
+        return first
+    tensors = tuple(tensor for header in headers for tensor in header.tensors)
+    return replace(first, n_tensors=len(tensors), tensors=tensors)
 
 
 def read_header(path: Path) -> Header:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.errors import BadRequest, ModelBroken, ModelNotFound
-from paddock.engine.gguf import Header, check_file
+from paddock.engine.gguf import Header, check_file, part_names
 from paddock.engine.ranges import NAMES, checked
 from paddock.engine.request import ModelFacts, Role
 from paddock.engine.store.cards import is_embedder
@@ -64,6 +64,7 @@ class ModelFinder:
             path=copy.path,
             digest=copy.digest,
             size_bytes=copy.size_bytes,
+            parts=(),
             tuned_from=facts.digest,
         )
 
@@ -74,7 +75,7 @@ class ModelFinder:
             InvalidName, ModelNotFound, ModelBroken: as `find`.
         """
         found = self.locate(ref)
-        return self._facts(found, self.files.header(found.path), n_ctx_tokens)
+        return self._facts(found, self.files.header(*found.split), n_ctx_tokens)
 
     def locate(self, ref: str) -> Found:
         """Find the file of `ref` without reading it.
@@ -87,7 +88,8 @@ class ModelFinder:
         if is_path(ref):
             path = Path(ref).expanduser()
             check_file(path, ref)
-            return Found(ref, path.resolve(), "path", _projector_beside(path))
+            parts = tuple(path.with_name(name).resolve() for name in part_names(path.name)[1:])
+            return Found(ref, path.resolve(), "path", _projector_beside(path), parts=parts)
         return self.named(parse_name(ref), ref)
 
     def named(self, name: ModelName, ref: str = "") -> Found:
@@ -140,7 +142,7 @@ class ModelFinder:
         listed = []
         for found in self.everything():
             try:
-                listed.append((found, self._facts(found, self.files.header(found.path), None)))
+                listed.append((found, self._facts(found, self.files.header(*found.split), None)))
             except ModelBroken:
                 continue
         return tuple(listed)
@@ -152,12 +154,12 @@ class ModelFinder:
             try:
                 found = self._stored(name)
                 if found is not None:
-                    self.files.header(found.path)
+                    self.files.header(*found.split)
             except ModelBroken as error:
                 faults.append(error)
         for found in self._elsewhere():
             try:
-                self.files.header(found.path)
+                self.files.header(*found.split)
             except ModelBroken as error:
                 faults.append(error)
         return tuple(faults)
@@ -171,8 +173,8 @@ class ModelFinder:
         return ModelFacts(
             name=found.name,
             path=str(found.path),
-            digest=self.files.digest(found.path),
-            size_bytes=found.path.stat().st_size,
+            digest=self.files.digest(*found.split),
+            size_bytes=sum(file.stat().st_size for file in found.weights),
             architecture=header.architecture,
             role=role,
             n_ctx_train_tokens=n_train,
@@ -183,6 +185,7 @@ class ModelFinder:
             system=own.system,
             messages=own.messages,
             adapters=tuple(map(str, own.adapters)),
+            parts=tuple(map(str, found.parts)),
         )
 
     def _stored(self, name: ModelName) -> Found | None:
@@ -200,6 +203,7 @@ class ModelFinder:
             name=there.short,
             path=own.model,
             origin="store",
+            parts=own.parts,
             projector=own.projector,
             params=own.params,
             manifest=manifest,

@@ -109,6 +109,8 @@ class ModelFacts:
     """LoRA adapters that belong to it, by path; a spec's come after them."""
     takes_tools: bool | None = None
     """Whether its chat template has words for tools; None: nobody knows."""
+    parts: tuple[str, ...] = ()
+    """Of a split model: the files after the first one, in order."""
     n_parallel: int = 0
     """How many requests its pool computes at once; 0: not known."""
 

@@ -340,10 +340,10 @@ class LookedUp(NoPool):
     async def _tokenizer(self, model: ModelSpec) -> Tokenizer:
         from paddock.engine.elsewhere.tokenizer import Tokenizer
 
-        path = (await self.facts(model)).path
-        if path not in self._tokenizers:
-            self._tokenizers[path] = Tokenizer(Path(path))
-        return self._tokenizers[path]
+        facts = await self.facts(model)
+        if facts.path not in self._tokenizers:
+            self._tokenizers[facts.path] = Tokenizer(Path(facts.path), facts.parts)
+        return self._tokenizers[facts.path]
 
     async def aclose(self) -> None:
         """End the processes that count."""

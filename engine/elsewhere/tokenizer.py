@@ -25,8 +25,10 @@ _MODULE = "paddock.engine.elsewhere.tokenizer_process"
 class Tokenizer:
     """Asks a process of its own, which is started at first use. Lives in one event loop."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, parts: Sequence[str] = ()) -> None:
+        """`parts` are the files of a split model after the first."""
         self.path = path
+        self._parts = parts
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
 
@@ -82,7 +84,7 @@ class Tokenizer:
             return self._process
         pipe, nowhere = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
         self._process = process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", _MODULE, str(self.path),
+            sys.executable, "-m", _MODULE, str(self.path), *self._parts,
             stdin=pipe, stdout=pipe, stderr=nowhere, limit=_MOST_LINE_BYTES,
         )  # fmt: skip
         try:

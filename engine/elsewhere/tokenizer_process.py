@@ -17,11 +17,11 @@ from paddock.engine.native.model import Model
 from paddock.engine.request import Message
 
 
-def main(path: str) -> None:
+def main(path: str, *parts: str) -> None:
     """Count until the pipe closes."""
     told = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what llama.cpp prints must not stand among the answers
-    prompter = Prompter(Model(Path(path), n_gpu_layers=0, is_vocabulary=True))
+    prompter = Prompter(Model(Path(path), n_gpu_layers=0, is_vocabulary=True, parts=parts))
     told.write('{"ready": true}\n')
     told.flush()
     for line in sys.stdin:
@@ -40,4 +40,4 @@ def _answer(prompter: Prompter, order: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -14,7 +14,7 @@ from paddock.engine.settings import SplitMode
 
 from .adapters import Adapters
 from .faults import DecodeFailed, LoadFailed
-from .library import LOG, lib
+from .library import LOG, ggml_function, lib
 
 _SPLIT_MODES: dict[SplitMode, int] = {
     "none": lib.LLAMA_SPLIT_MODE_NONE,
@@ -34,6 +34,31 @@ Memory = Literal["cells", "window", "state"]
 """
 
 
+class _BufferOverride(ctypes.Structure):
+    """llama.cpp's `llama_model_tensor_buft_override`."""
+
+    _fields_ = (("pattern", ctypes.c_char_p), ("buft", ctypes.c_void_p))
+
+
+def _cpu_experts(n_layers: int) -> ctypes.Array[_BufferOverride]:
+    """Return overrides that keep the experts of the first layers in main memory.
+
+    The pattern is that of llama.cpp's `--n-cpu-moe`; an empty entry ends the list.
+    """
+    cpu = ggml_function("ggml_backend_cpu_buffer_type", ctypes.c_void_p)()
+    pattern = r"blk\.%d\.ffn_(up|down|gate|gate_up)_(ch|)exps"
+    rows = [_BufferOverride((pattern % layer).encode(), cpu) for layer in range(n_layers)]
+    return (_BufferOverride * (n_layers + 1))(*rows, _BufferOverride(None, None))
+
+
+def _loaded(files: Sequence[str], params: Any) -> Any:
+    """Load a model of one file, or of the parts of a split one, whatever their names."""
+    if len(files) == 1:
+        return lib.llama_model_load_from_file(files[0].encode(), params)
+    paths = (ctypes.c_char_p * len(files))(*(file.encode() for file in files))
+    return lib.llama_model_load_from_splits(paths, len(files), params)
+
+
 class Model:
     """Weights and vocabulary of one GGUF file. Tokenising is safe from any thread."""
 
@@ -48,8 +73,13 @@ class Model:
         adapters: Sequence[str] = (),
         is_vocabulary: bool = False,
         uses_extra_buffers: bool = True,
+        parts: Sequence[str] = (),
+        n_cpu_experts: int = 0,
     ) -> None:
         """Load a file; of one that `is_vocabulary` alone, no weights.
+
+        `parts` are the files of a split model after the first. The experts' weights of the first
+        `n_cpu_experts` layers stay in main memory, whatever device computes the rest.
 
         Without extra buffers, weights on the processor stay as they are in the file: not packed
         for AMX or for other kernels that want a layout of their own.
@@ -64,8 +94,12 @@ class Model:
         if tensor_split:
             shares = (ctypes.c_float * lib.LLAMA_MAX_DEVICES)(*tensor_split)
             params.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
+        if n_cpu_experts:
+            # The array must live until the weights are loaded.
+            overrides = _cpu_experts(n_cpu_experts)
+            params.tensor_buft_overrides = ctypes.cast(overrides, ctypes.c_void_p)
         with LOG.recording() as said:
-            pointer = lib.llama_model_load_from_file(str(path).encode(), params)
+            pointer = _loaded([str(path), *parts], params)
             if not pointer:
                 raise LoadFailed(said.explain(f"llama.cpp cannot load {path}"))
             self.pointer = pointer

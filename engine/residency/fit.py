@@ -254,6 +254,7 @@ def _load(wanted: Wanted, settings: PoolSettings, device: Device, profile: Profi
         is_gpu=device.is_gpu,
         projector=wanted.facts.projector or "",
         draft_path=wanted.facts.draft_path,
+        parts=wanted.facts.parts,
         digest=wanted.facts.digest,
         device=device.name,
     )

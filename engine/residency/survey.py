@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from paddock.engine.gguf import Header, read_header
+from paddock.engine.gguf import Header, joined, read_header
 from paddock.engine.profile.store import Profiles
+from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.load import Load, Taken
 
@@ -59,7 +60,7 @@ class Survey:
 
     async def layouts(self, wanted: Wanted, device: Device) -> tuple[Layout, ...]:
         """Give the ways to load a model."""
-        header = await self._header(wanted.facts.path)
+        header = await self._header(wanted.facts)
         profile = None
         if device.is_gpu:
             profile = self._profiles.find(wanted.facts.digest, device.n_threads, device.name)
@@ -74,7 +75,7 @@ class Survey:
 
     async def wider(self, wanted: Wanted, layout: Layout, n_ctx_tokens: int) -> tuple[Layout, ...]:
         """Give the ways in which a loaded model can take longer sequences."""
-        return wider(layout, n_ctx_tokens, await self._header(wanted.facts.path))
+        return wider(layout, n_ctx_tokens, await self._header(wanted.facts))
 
     def learn(self, wanted: Wanted, load: Load, taken: Taken, load_s: float) -> None:
         """Keep what a load really took."""
@@ -82,11 +83,12 @@ class Survey:
             key = size_key(wanted.facts.digest, load, self._device_name)
             self._book.note(key, taken, load_s)
 
-    async def _header(self, path: str) -> Header:
-        known = self._headers.get(path)
+    async def _header(self, facts: ModelFacts) -> Header:
+        known = self._headers.get(facts.path)
         if known is None:
-            known = await asyncio.to_thread(read_header, Path(path))
-            self._headers[path] = known
+            paths = [Path(path) for path in (facts.path, *facts.parts)]
+            known = joined([await asyncio.to_thread(read_header, path) for path in paths])
+            self._headers[facts.path] = known
         return known
 
 

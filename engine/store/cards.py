@@ -100,7 +100,7 @@ def describe(finder: Finder, ref: str, *, is_verbose: bool = False) -> Card:
         ModelBroken: its manifest, or a file of it, cannot be used.
     """
     found = finder.locate(ref)
-    header = finder.files.header(found.path)
+    header = finder.files.header(*found.split)
     own = _contents(found)
     abilities = _capabilities(finder, header, _template(own, header), found.projector is not None)
     projector = finder.files.header(found.projector) if found.projector else None
@@ -153,7 +153,7 @@ def capabilities(finder: Finder, facts: ModelFacts) -> tuple[str, ...]:
     Raises:
         ModelBroken: its file cannot be used.
     """
-    header = finder.files.header(Path(facts.path))
+    header = finder.files.header(Path(facts.path), tuple(map(Path, facts.parts)))
     template = facts.template or str(header.values.get(_TEMPLATE, ""))
     return _capabilities(finder, header, template, facts.projector is not None)
 
@@ -188,7 +188,7 @@ def _row(finder: Finder, found: Found) -> Card:
     abilities: tuple[str, ...] = ()
     header = None
     try:
-        header = finder.files.header(found.path)
+        header = finder.files.header(*found.split)
         template = _template(own, header)
         abilities = _capabilities(finder, header, template, found.projector is not None)
     except ModelBroken:
@@ -225,7 +225,7 @@ def _digest(finder: Finder, found: Found, header: Header | None) -> str:
     """
     if found.manifest:
         return found.manifest.digest
-    weights = finder.files.digest(found.path)
+    weights = finder.files.digest(*found.split)
     if header is None or found.origin not in ("package", "bundled"):
         return weights
     told = _details(Contents(found.path), header)
@@ -247,7 +247,7 @@ def _layer_of(media_type: str, raw: bytes) -> Layer:
 def _size(found: Found) -> int:
     if found.manifest:
         return found.manifest.size_bytes
-    return sum(path.stat().st_size for path in (found.path, found.projector) if path)
+    return sum(path.stat().st_size for path in (*found.weights, found.projector) if path)
 
 
 def _modified_at(store: Store, found: Found) -> datetime.datetime:

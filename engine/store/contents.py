@@ -77,6 +77,8 @@ class Contents:
     licenses: tuple[str, ...] = ()
     parent: str = ""
     """The model that it was made from, if its maker said so."""
+    parts: tuple[Path, ...] = ()
+    """Of a split model: the files after the first one, in order."""
 
     @property
     def own_template(self) -> str | None:
@@ -104,6 +106,7 @@ def read_contents(blobs: Blobs, manifest: Manifest) -> Contents:
     projector = manifest.first_of(manifests.PROJECTOR)
     return Contents(
         model=_path(blobs, model),
+        parts=tuple(_path(blobs, layer) for layer in manifest.all_of(manifests.MODEL)[1:]),
         config=_config(blobs, manifest.config),
         projector=_path(blobs, projector) if projector else None,
         adapters=tuple(_path(blobs, layer) for layer in manifest.all_of(manifests.ADAPTER)),

@@ -157,9 +157,9 @@ def _begin(finder: Finder, recipe: Recipe, draft: Draft, report: Report) -> None
             # What weights are told to be made from is their name in the store.
             draft.add(replace(layer, source=found.name), is_new=False)
         if not draft.config.model_format:  # its maker told nothing of it
-            draft.config = described(draft.config, read_header(found.path))
+            draft.config = described(draft.config, finder.files.header(*found.split))
         return
-    files = {path.name: path for path in (found.path, found.projector) if path}
+    files = {path.name: path for path in (*found.weights, found.projector) if path}
     add_files(draft, files, report, wanted=manifests.MODEL, source=found.name)
     if found.params:
         draft.add_json(manifests.PARAMS, dict(sorted(found.params.items())))
@@ -174,6 +174,11 @@ def _quantise(draft: Draft, target: str, report: Report) -> None:
     )
     path = draft.store.blob_path(layer.digest)
     header = read_header(path)
+    if header.n_parts > 1:
+        raise RecipeRefused(
+            "quantization needs a model in one file; join its parts with llama.cpp's "
+            "`llama-gguf-split --merge`"
+        )
     now = quantization(header)
     if now not in SOURCES:
         raise RecipeRefused("quantization is only supported for F16, BF16 and F32 models")

@@ -11,12 +11,12 @@ import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from paddock.engine.errors import ModelBroken
-from paddock.engine.gguf import Header, read_header
+from paddock.engine.gguf import Header, joined, read_header
 from paddock.engine.system import private
 
 _K = TypeVar("_K", bound=Hashable)
@@ -38,12 +38,15 @@ class ModelFiles:
         self._headers: _Kept[Stamp, Header] = _Kept()
         self._abilities: _Kept[str, frozenset[str]] = _Kept()
 
-    def header(self, path: Path) -> Header:
-        """Read a GGUF file's header.
+    def header(self, path: Path, parts: Sequence[Path] = ()) -> Header:
+        """Read a model's header; `parts`: the files of a split model after the first.
 
         Raises:
             ModelBroken: it is not a whole GGUF file.
         """
+        return joined([self._header(file) for file in (path, *parts)])
+
+    def _header(self, path: Path) -> Header:
         try:
             mark = stamp(path)
         except OSError as error:
@@ -51,13 +54,14 @@ class ModelFiles:
             raise ModelBroken(str(path), f"the file cannot be read: {why}") from error
         return self._headers.get(mark, lambda: read_header(path))
 
-    def digest(self, path: Path) -> str:
-        """Give a file's sha256, hexadecimal; a blob's name says it.
+    def digest(self, path: Path, parts: Sequence[Path] = ()) -> str:
+        """Return a file's sha256, hexadecimal; of a split model, that of its parts' digests.
 
         Raises:
             OSError: it cannot be read.
         """
-        return self._digests.of(path)
+        digests = [self._digests.of(file) for file in (path, *parts)]
+        return hashlib.sha256("".join(digests).encode()).hexdigest() if parts else digests[0]
 
     def abilities(self, template: str) -> frozenset[str]:
         """Tell what a chat template has words for: tools, insert, thinking."""

@@ -30,6 +30,18 @@ class Found:
     contents: Contents | None = None
     """Of a stored model: what its manifest names."""
     stored_as: ModelName | None = None
+    parts: tuple[Path, ...] = ()
+    """Of a split model: the files after the first one, in order."""
+
+    @property
+    def split(self) -> tuple[Path, tuple[Path, ...]]:
+        """Return the first file of its weights, and the others."""
+        return self.path, self.parts
+
+    @property
+    def weights(self) -> tuple[Path, ...]:
+        """Return the files of its weights, in order."""
+        return (self.path, *self.parts)
 
 
 class Finder(Protocol):

@@ -6,13 +6,13 @@ copied. Its header is read before anything is written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from paddock.engine.errors import BlobMissing, ModelBroken, RecipeRefused
-from paddock.engine.gguf import Header, read_header
+from paddock.engine.gguf import Header, joined, read_header
 
 from . import manifests
 from .cards import human_number, quantization
@@ -44,13 +44,17 @@ def add_files(
         BlobMissing: one that was named by its digest was not sent before.
         StoreFull, StoreReadOnly: they cannot be copied.
     """
+    headers: dict[str, Header] = {}
     for name in sorted(files):
         report(Progress("parsing GGUF"))
         given = files[name]
         path = given if isinstance(given, Path) else draft.store.blob_path(given)
         if not path.is_file() and isinstance(given, str):
             raise BlobMissing(given)
-        header = _header(name, path)
+        headers[name] = _header(name, path)
+    _check_parts(headers)
+    for name in sorted(headers, key=lambda one: headers[one].part):
+        given, header = files[name], headers[name]
         kind = _kind(header)
         _check_kind(name, header, kind, wanted, draft)
         if isinstance(given, Path):
@@ -61,7 +65,9 @@ def add_files(
         size_bytes = draft.store.blobs.size_bytes(digest)
         draft.add(Layer(kind, digest, size_bytes, source), is_new=is_new)
         if kind == manifests.MODEL:
-            draft.config = described(draft.config, header)
+            parts = [one for one in headers.values() if one.n_parts > 1] or [header]
+            whole = joined(sorted(parts, key=lambda one: one.part))
+            draft.config = described(draft.config, whole)
         elif kind == manifests.PROJECTOR:
             draft.config = _with_family(draft.config, header.architecture)
 
@@ -102,12 +108,6 @@ def _kind(header: Header) -> str:
 
 
 def _check_kind(name: str, header: Header, kind: str, wanted: str, draft: Draft) -> None:
-    parts = header.values.get("split.count")
-    if isinstance(parts, int) and parts > 1:
-        raise RecipeRefused(
-            f"{name} is one of {parts} parts of a split GGUF; join them first: "
-            f"llama-gguf-split --merge"
-        )
     if wanted == manifests.ADAPTER and kind != wanted:
         raise RecipeRefused(f"{name} is not a LoRA adapter")
     family = draft.config.model_family
@@ -115,8 +115,34 @@ def _check_kind(name: str, header: Header, kind: str, wanted: str, draft: Draft)
         raise RecipeRefused(
             f"{name} is an adapter for '{header.architecture}' models, and this one is '{family}'"
         )
-    if kind == manifests.MODEL and any(one.media_type == kind for one in draft.layers):
+    is_first = header.part == 0
+    if kind == manifests.MODEL and is_first and any(one.media_type == kind for one in draft.layers):
         raise RecipeRefused(f"{name} is a second model file; a model has one")
+
+
+def _check_parts(headers: Mapping[str, Header]) -> None:
+    """Refuse a split model that is not whole.
+
+    Raises:
+        RecipeRefused: a part of it is missing, or there twice.
+    """
+    parts = {name: header for name, header in headers.items() if header.n_parts > 1}
+    if why := wrong_parts([*parts.values()]):
+        raise RecipeRefused(f"{min(parts)}: {why}")
+
+
+def wrong_parts(headers: Sequence[Header]) -> str:
+    """Return what is wrong with the parts of a split model; empty: they are all there."""
+    if not headers:
+        return ""
+    n_parts = headers[0].n_parts
+    numbers = [header.part for header in headers]
+    missing = [number + 1 for number in range(n_parts) if number not in numbers]
+    if missing:
+        return f"it is one of {n_parts} parts of a split model, and part {missing[0]} is missing"
+    if len(numbers) != n_parts or any(header.n_parts != n_parts for header in headers):
+        return "its parts belong to several models"
+    return ""
 
 
 def _copied(store: Store, path: Path, report: Report) -> tuple[str, bool]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.gguf import part_names
 from paddock.engine.request import Message
 
 from .modelfile import Modelfile, ModelfileError
@@ -115,7 +116,9 @@ def _files(value: str, folder: Path) -> list[Path] | str:
         path = Path(value).expanduser()
         place = path if path.is_absolute() else folder / path
         if place.is_file():
-            return [place]
+            parts = [place.with_name(name) for name in part_names(place.name)]
+            missing = [part.name for part in parts if not part.is_file()]
+            return f"'{missing[0]}', a part of '{value}', is missing" if missing else parts
         if place.is_dir() and (is_path or any(place.glob("*.gguf"))):
             return _within(place, value)
     except (OSError, RuntimeError, ValueError):  # no such home, or too long for a path

@@ -94,6 +94,11 @@ def tune(wish: Wish, settings: PoolSettings, note: Note) -> Tuned:
         ModelUnusable: llama.cpp crashes with it, whatever it goes without.
         EngineError: no room, another one is at it, or llama.cpp cannot do it.
     """
+    if wish.facts.parts:
+        raise EngineError(
+            f"'{wish.facts.name}' is split into {len(wish.facts.parts) + 1} files, and a tuned "
+            f"copy is made of one. Join them with llama.cpp's `llama-gguf-split --merge`."
+        )
     book = TunedBook(settings.cache_dir)
     with _alone(book.folder, wish.facts):
         folder = _blob_folder(settings)

@@ -49,6 +49,8 @@ class Load:
     """How long a model without a profile is measured before it is ready; 0: not at all."""
     profile: Mapping[str, Any] | None = None
     """What was measured earlier (`profile.Profile.as_json`)."""
+    parts: tuple[str, ...] = ()
+    """Of a split model: the files after the first one."""
     digest: str = ""
     """With `device` and `build`: what a new profile is of."""
     device: str = ""

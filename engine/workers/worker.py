@@ -138,6 +138,8 @@ def main() -> None:
             tensor_split=load.tensor_split,
             adapters=load.adapters,
             uses_extra_buffers=load.uses_extra_buffers,
+            parts=load.parts,
+            n_cpu_experts=load.n_cpu_experts,
         )
         prompter = Prompter(model, _eyes(load, model))
         sender.send({"event": "phase", "phase": "warming up"})

@@ -50,17 +50,18 @@ def warning(ref: str, settings: PoolSettings) -> str | None:
     Raises:
         EngineError: it is not in the store, or is broken.
     """
-    from paddock.engine.gguf import read_header
+    from pathlib import Path
+
     from paddock.engine.models import ModelFinder
     from paddock.engine.residency.devices import this_device
     from paddock.engine.residency.fit import Wanted, layouts
 
-    facts = ModelFinder(settings.models_dir, settings.cache_dir).find(ref, settings.n_ctx_tokens)
+    finder = ModelFinder(settings.models_dir, settings.cache_dir)
+    facts = finder.find(ref, settings.n_ctx_tokens)
     device = this_device()
     wanted = Wanted(facts, facts.n_ctx_tokens)
-    from pathlib import Path
-
-    ways = layouts(wanted, read_header(Path(facts.path)), settings, device)
+    header = finder.files.header(Path(facts.path), [Path(part) for part in facts.parts])
+    ways = layouts(wanted, header, settings, device)
     if any(device.free.holds(way.room) for way in ways):
         return None
     least = min(way.room.total_bytes for way in ways)

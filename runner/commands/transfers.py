@@ -135,10 +135,14 @@ def _by_service(client: Client, wish: _Wish, tell: _Tell) -> None:
     source = read_source(wish.model, wish.as_name) if wish.verb == "pull" else None
     if isinstance(source, FromFile):
         # A service takes no paths: what lies here is sent to it.
+        from paddock.engine.gguf import part_names
         from paddock.engine.store.recipe import Recipe
         from paddock.runner.making import make_by_service
 
-        files: dict[str, str | Path] = {source.path.name: source.path.expanduser()}
+        path = source.path.expanduser()
+        files: dict[str, str | Path] = {
+            name: path.with_name(name) for name in part_names(path.name)
+        }
         make_by_service(client, Recipe(source.name.short, files=files), tell)
         return
     with closing(client.stream(f"/api/{wish.verb}", wish.body())) as lines:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -19,9 +20,13 @@ from paddock.engine.errors import (
     TextTooLong,
     WrongRole,
 )
+from paddock.engine.models import ModelFinder
 from paddock.engine.pool import LocalPool
 from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec, Tool
+from paddock.engine.store.creation import create
+from paddock.engine.store.recipe import Recipe
 from tests.engine.pools import CHAT, SETTINGS, VECTORS, Run, ask, go, one_pool
+from tests.fakes.gguf import split_gguf
 
 
 @pytest.fixture(scope="module")
@@ -358,3 +363,24 @@ def test_a_model_without_a_projector_refuses_images_before_it_is_loaded(
         assert str(caught.value) == ("model 'smollm2:135m' cannot see images: it has no projector")
 
     together(work)
+
+
+def test_a_model_in_several_files_is_made_counted_and_asked_as_the_whole_one(
+    tmp_path: Path,
+) -> None:
+    settings = replace(SETTINGS, models_dir=tmp_path / "models", cache_dir=tmp_path / "cache")
+    finder = ModelFinder(settings.models_dir, settings.cache_dir)
+    parts = split_gguf(Path(finder.find("smollm2:135m").path), tmp_path / "m.gguf")
+    files = {part.name: part for part in parts}
+    create(finder.store, finder, Recipe("split", files=files), lambda _: None)
+    params = {"temperature": 0, "max_tokens": 8, "repeat_penalty": 1.1}
+
+    async def work(pool: LocalPool) -> None:
+        whole, split = (ModelSpec(ref, n_ctx_tokens=512) for ref in ("smollm2:135m", "split"))
+        answers = [
+            await pool.chat(ask("Name a sea.", one, params)).reply() for one in (whole, split)
+        ]
+        assert answers[0].text == answers[1].text
+        assert await pool.count_texts(split, ["one two three"]) == [3]
+
+    go(work, settings)

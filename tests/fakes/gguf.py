@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from paddock.engine.gguf import read_header
+
 Value = str | int | float | bool | Sequence[str] | Sequence[int]
 
 _ALIGNMENT = 32
@@ -52,6 +54,37 @@ def write_gguf(
         )
     path.write_bytes(head.ljust(_padded(len(head)), b"\0") + body)
     return path
+
+
+def split_gguf(source: Path, path: Path) -> tuple[Path, Path]:
+    """Write a model as two files named after `path`, as llama.cpp's `llama-gguf-split` does."""
+    header, data = read_header(source), source.read_bytes()
+    half = (len(header.tensors) + 1) // 2
+    n_values = struct.unpack_from("<Q", data, 16)[0]
+    own = b"".join(
+        _text(f"split.{key}") + struct.pack(form, kind, value)
+        for key, form, kind, value in (
+            ("count", "<IH", 2, 2), ("tensors.count", "<Ii", _I32, len(header.tensors)),
+        )
+    )  # fmt: skip
+    written = []
+    for number, tensors in enumerate((header.tensors[:half], header.tensors[half:])):
+        values = b"" if number else data[24 : header.tensors_at]
+        n_all = 3 + (0 if number else n_values)
+        head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), n_all) + values + own
+        head += _text("split.no") + struct.pack("<IH", 2, number)
+        at, body = 0, b""
+        for one in tensors:
+            head += _text(one.name) + struct.pack(f"<I{len(one.axes)}Q", len(one.axes), *one.axes)
+            head += struct.pack("<IQ", one.kind, at)
+            begin = header.data_at + one.offset
+            body += data[begin : begin + one.n_bytes].ljust(_padded(one.n_bytes), b"\0")
+            at = len(body)
+        name = f"{path.stem}-{number + 1:05}-of-00002.gguf"
+        file = path.with_name(name)
+        file.write_bytes(head.ljust(_padded(len(head)), b"\0") + body)
+        written.append(file)
+    return written[0], written[1]
 
 
 def _random(generator: np.random.Generator, name: str, shape: tuple[int, ...]) -> bytes:

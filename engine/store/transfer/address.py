@@ -6,6 +6,8 @@ import re
 
 import httpx
 
+from paddock.engine.gguf import part_names
+
 from .answers import check_answer
 from .connection import Connection
 from .download import Wanted
@@ -48,6 +50,17 @@ async def look_at(connection: Connection, url: str) -> Wanted:
     if not length.isdecimal():
         raise Unusable(url, "the server does not say how large the file is")
     return Wanted(url, int(length), validator=_validator(response))
+
+
+def part_addresses(url: str) -> list[str]:
+    """Return the addresses of all files of a split model, of which one is named.
+
+    >>> part_addresses("https://h/a-00001-of-00002.gguf?download=true")[1]
+    'https://h/a-00002-of-00002.gguf?download=true'
+    """
+    path, mark, query = url.partition("?")
+    folder, slash, name = path.rpartition("/")
+    return [f"{folder}{slash}{part}{mark}{query}" for part in part_names(name)]
 
 
 def _validator(response: httpx.Response) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from paddock.engine.gguf import read_header
+from paddock.engine.gguf import check_file, part_names, read_header
 from paddock.engine.store.layout import Store
 from paddock.engine.store.progress import Progress, Report
 
@@ -28,23 +28,27 @@ async def take_file(store: Store, path: Path, report: Report) -> Parcel:
     n_bytes = await beside(lambda: sum(file.stat().st_size for file in files))
     await beside(check_room, store.root, n_bytes)
     digests = [await _copied(store, file, report) for file in files]
-    return Parcel(digests[0], tuple(digests[1:]))
+    n = len(part_names(path.name))
+    return Parcel(digests[0], tuple(digests[n:]), tuple(digests[1:n]))
 
 
 def _belonging(path: Path) -> list[Path]:
-    """Give the model's file and its projector, each looked into.
+    """Return the model's files and its projector, each looked into.
 
     The only projector beside the only model belongs to it; among several nobody can tell.
     """
     if not path.is_file():
         raise NotPublished(str(path))
-    check_model(path)
-    beside_it = [one for one in path.parent.glob("*.gguf") if one.name != path.name]
+    check_file(path, str(path))
+    parts = [path.with_name(name) for name in part_names(path.name)]
+    check_model(parts)
+    names = {part.name for part in parts}
+    beside_it = [one for one in path.parent.glob("*.gguf") if one.name not in names]
     projectors = [one for one in beside_it if is_projector(one.name)]
     if len(projectors) != 1 or len(beside_it) != 1 or is_projector(path.name):
-        return [path]
+        return parts
     read_header(projectors[0])
-    return [path, projectors[0]]
+    return [*parts, projectors[0]]
 
 
 async def _copied(store: Store, path: Path, report: Report) -> str:

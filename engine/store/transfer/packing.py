@@ -5,12 +5,13 @@ The config is what Ollama writes beside a model; llama.cpp reads everything from
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from paddock.engine.gguf import Header, read_header
+from paddock.engine.gguf import Header, joined, read_header
 from paddock.engine.store.contents import Config
-from paddock.engine.store.intake import described
+from paddock.engine.store.intake import described, wrong_parts
 from paddock.engine.store.layout import Store
 from paddock.engine.store.manifests import (
     CONFIG,
@@ -30,6 +31,8 @@ class Parcel:
 
     model: str
     projectors: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    """Of a split model: the files after the first one, in order."""
     texts: tuple[tuple[str, str], ...] = field(default=())
     """Media types and digests of templates, systems and parameters that came along."""
 
@@ -41,9 +44,9 @@ def pack(store: Store, parcel: Parcel) -> Manifest:
         ModelBroken: a file is no whole GGUF file, with the blob's path.
         StoreFull, StoreReadOnly: the config could not be written.
     """
-    header = check_model(store.blob_path(parcel.model))
-    config = described(Config(), header)
-    layers = [_layer(store, MODEL, parcel.model)]
+    weights = (parcel.model, *parcel.parts)
+    config = described(Config(), check_model([store.blob_path(one) for one in weights]))
+    layers = [_layer(store, MODEL, digest) for digest in weights]
     for digest in parcel.projectors:
         family = read_header(store.blob_path(digest)).architecture
         config = replace(config, model_families=(*config.model_families, family))
@@ -53,24 +56,21 @@ def pack(store: Store, parcel: Parcel) -> Manifest:
     return make_manifest(_layer(store, CONFIG, digest), layers)
 
 
-def check_model(path: Path) -> Header:
-    """Read a model's header, and refuse what is one file of several.
+def check_model(paths: Sequence[Path]) -> Header:
+    """Read the header of a model, and refuse one of which parts are missing.
 
     Raises:
-        ModelBroken: it is no whole GGUF file.
-        Unusable: it is a part of a model.
+        ModelBroken: a file is no whole GGUF file.
+        Unusable: it is a part of a model, or its parts are in another order.
     """
-    header = read_header(path)
-    n_files = header.values.get("split.count", 1)
-    if isinstance(n_files, int) and n_files > 1:
-        raise Unusable(path.name, f"it is one of {n_files} files of a split model; {JOIN_THEM}")
-    return header
-
-
-JOIN_THEM = (
-    "Paddock reads models from one file. Choose another quantisation, or join the files with "
-    "llama.cpp's `llama-gguf-split --merge` and pull the result by its path"
-)
+    headers = [read_header(path) for path in paths]
+    parts = [header for header in headers if header.n_parts > 1 or len(headers) > 1]
+    why = wrong_parts(parts)
+    if not why and [header.part for header in headers] != [*range(len(headers))]:
+        why = "its parts are not in their order"
+    if why:
+        raise Unusable(paths[0].name, why)
+    return joined(headers)
 
 
 def _layer(store: Store, kind: str, digest: str) -> Layer:

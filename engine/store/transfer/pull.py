@@ -27,7 +27,7 @@ from paddock.engine.store.manifests import (
 from paddock.engine.store.names import ModelName
 from paddock.engine.store.progress import Progress, Report
 
-from .address import look_at
+from .address import look_at, part_addresses
 from .answers import check_answer
 from .connection import Connection, address
 from .disk import beside, check_room
@@ -143,13 +143,17 @@ class _Pull:
                 await self._be_content(source.name, report, error)
                 return
             model = choose(listing.files, source.wanted, str(source))
-            report(Progress(f"found {model.name} at {address(hub).host}/{source.repository}"))
+            n_more = f" and {len(model) - 1} more" if len(model) > 1 else ""
+            where = f"{address(hub).host}/{source.repository}"
+            report(Progress(f"found {model[0].name}{n_more} at {where}"))
             projector = choose_projector(listing.files)
-            files = [model, projector] if projector else [model]
+            files = [*model, projector] if projector else model
             wanted = [Wanted(one.url, one.size_bytes, one.digest, listing.auth) for one in files]
             digests = await self._bring(connection, wanted, report)
             texts = await self._texts(connection, listing)
-        await self._pack(source.name, Parcel(digests[0], tuple(digests[1:]), texts), report)
+        n = len(model)
+        parcel = Parcel(digests[0], tuple(digests[n:]), tuple(digests[1:n]), texts)
+        await self._pack(source.name, parcel, report)
 
     async def from_address(self, source: FromAddress, report: Report) -> None:
         """Bring the file behind a URL."""
@@ -158,9 +162,9 @@ class _Pull:
             await self._be_content(source.name, report, NotPublished(source.url))
             return
         async with Connection(self.options, report) as connection:
-            wanted = await look_at(connection, source.url)
-            digests = await self._bring(connection, [wanted], report)
-        await self._pack(source.name, Parcel(digests[0]), report)
+            wanted = [await look_at(connection, url) for url in part_addresses(source.url)]
+            digests = await self._bring(connection, wanted, report)
+        await self._pack(source.name, Parcel(digests[0], parts=tuple(digests[1:])), report)
 
     async def from_file(self, source: FromFile, report: Report) -> None:
         """Take a file of this machine, and the projector that lies beside it."""
@@ -204,14 +208,13 @@ class _Pull:
         return response.content
 
     async def _pack(self, name: ModelName, parcel: Parcel, report: Report) -> None:
-        with self._refusing(name, [parcel.model, *parcel.projectors]):
+        with self._refusing(name, [parcel.model, *parcel.parts, *parcel.projectors]):
             manifest = await beside(pack, self.store, parcel)
         await self._finish(name, manifest, report)
 
     def _check_headers(self, name: ModelName, manifest: Manifest) -> None:
         with self._refusing(name, [layer.digest for layer in manifest.blobs]):
-            for layer in manifest.all_of(MODEL):
-                check_model(self.store.blob_path(layer.digest))
+            check_model([self.store.blob_path(layer.digest) for layer in manifest.all_of(MODEL)])
             for layer in manifest.all_of(PROJECTOR, ADAPTER):
                 read_header(self.store.blob_path(layer.digest))
 

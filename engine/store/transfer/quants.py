@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
+from paddock.engine.gguf import part_names
+
 from .errors import Unusable
-from .packing import JOIN_THEM
 
 PREFERRED = "Q4_K_M"
 """What is taken where nobody says: nearly as good as the whole, at a quarter of the size."""
@@ -59,13 +60,15 @@ def n_files(name: str) -> int:
     return int(split[2]) if split else 1
 
 
-def choose(files: Sequence[F], wanted: str, where: str) -> F:
+def choose(files: Sequence[F], wanted: str, where: str) -> list[F]:
     """Choose a model's file as Ollama does: the one that is asked for, Q4_K_M, or the first.
+
+    Returns all its parts where it is split; a whole one comes before them.
 
     `wanted` is a quantisation or a file's name, in any case; empty: nobody asked.
 
     Raises:
-        Unusable: there is none such, with those that there are; or it is split.
+        Unusable: there is none such, with those that there are; or a part of it is missing.
     """
     models = [
         file
@@ -79,11 +82,15 @@ def choose(files: Sequence[F], wanted: str, where: str) -> F:
     if not fitting:
         raise Unusable(where, f"it has no {wanted}; it has {_shown(models)}")
     whole = [file for file in fitting if n_files(file.name) == 1]
-    if not whole:
-        n, name = n_files(fitting[0].name), fitting[0].name
-        raise Unusable(f"{where}: {name}", f"it is one of {n} files of a split model; {JOIN_THEM}")
-    preferred = (file for file in whole if label(file.name) == PREFERRED)
-    return next(preferred, whole[0])
+    among = whole or fitting
+    one = next((file for file in among if label(file.name) == PREFERRED), among[0])
+    by_name = {file.name: file for file in models}
+    folder, slash, base = one.name.rpartition("/")
+    names = [f"{folder}{slash}{name}" for name in part_names(base)]
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        raise Unusable(f"{where}: {one.name}", f"'{missing[0]}', a part of it, is missing")
+    return [by_name[name] for name in names]
 
 
 def choose_projector(files: Sequence[F]) -> F | None:

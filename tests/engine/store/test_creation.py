@@ -13,15 +13,17 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.errors import BlobMissing, InvalidName, ModelNotFound, StoreFull
+from paddock.engine.gguf import read_header
 from paddock.engine.models import ModelFinder
 from paddock.engine.request import Message
+from paddock.engine.store.cards import describe
 from paddock.engine.store.creation import create
 from paddock.engine.store.names import parse_name
 from paddock.engine.store.progress import Progress
 from paddock.engine.store.recipe import Recipe
 from tests.engine.store.making import config, digest_of, made, refusal, statuses
 from tests.fakes.adapter import write_adapter
-from tests.fakes.gguf import LLAMA, write_gguf
+from tests.fakes.gguf import LLAMA, split_gguf, write_gguf
 
 GO = "{{ .System }}|{{ .Prompt }}|{{ .Response }}"
 
@@ -253,7 +255,23 @@ def test_files_of_other_formats_are_refused_by_name(
     assert refusal(finder, Recipe("mine", files={name: path})) == why
 
 
-def test_truncated_and_split_files_are_refused(
+def test_a_split_model_is_made_of_all_its_parts_in_their_order(
+    finder: ModelFinder, weights: Path, tmp_path: Path
+) -> None:
+    first, second = split_gguf(weights, tmp_path / "m.gguf")
+    # Sent under names that tell nothing, the last part first.
+    create(finder.store, finder, Recipe("mine", files={"a": second, "b": first}), lambda _: None)
+    facts = finder.find("mine")
+    assert [Path(facts.path).read_bytes(), Path(facts.parts[0]).read_bytes()] == [
+        first.read_bytes(), second.read_bytes()
+    ]  # fmt: skip
+    assert facts.size_bytes == first.stat().st_size + second.stat().st_size
+    assert len(describe(finder, "mine").tensors) == len(read_header(weights).tensors)
+    by_path = finder.find(str(first))
+    assert by_path.digest == facts.digest and by_path.size_bytes == facts.size_bytes
+
+
+def test_truncated_and_incomplete_files_are_refused(
     finder: ModelFinder, weights: Path, tmp_path: Path
 ) -> None:
     cut = tmp_path / "cut.gguf"
@@ -263,7 +281,7 @@ def test_truncated_and_split_files_are_refused(
     )
     part = write_gguf(tmp_path / "p.gguf", {**LLAMA, "split.count": 3})
     assert refusal(finder, Recipe("mine", files={"p.gguf": part})) == (
-        "p.gguf is one of 3 parts of a split GGUF; join them first: llama-gguf-split --merge"
+        "p.gguf: it is one of 3 parts of a split model, and part 2 is missing"
     )
 
 

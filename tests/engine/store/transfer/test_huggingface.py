@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from paddock.engine.gguf import read_header
 from paddock.engine.store.layout import Store
 from paddock.engine.store.manifests import MODEL, PARAMS, PROJECTOR, TEMPLATE
 from paddock.engine.store.names import parse_name
@@ -21,14 +22,18 @@ from paddock.engine.store.transfer.errors import (
 )
 from tests.engine.store.transfer.pulling import QUICK, model_of, pulled, statuses
 from tests.fakes.far_side import FarSide, digest_of, far_side, gguf
+from tests.fakes.gguf import split_gguf
 
 Q4, Q8, EYES = gguf(50_000, seed=4), gguf(90_000, seed=8), gguf(3_000, architecture="clip")
 COMMIT = "c" * 40
 
 
 @pytest.fixture
-def hub() -> Iterator[FarSide]:
+def hub(tmp_path: Path) -> Iterator[FarSide]:
     """A stand-in for the hub: its listing, and files behind a redirect to another host."""
+    whole = tmp_path / "big-F16.gguf"
+    whole.write_bytes(gguf(50_000, seed=5))
+    parts = {f"F16/{part.name}": part.read_bytes() for part in split_gguf(whole, whole)}
     with far_side() as side, far_side() as cdn:
         repository = {
             "README.md": b"# Mini",
@@ -37,7 +42,7 @@ def hub() -> Iterator[FarSide]:
             "mmproj-mini-f16.gguf": EYES,
             "template": b"{{ .Prompt }}",
             "params": b'{"temperature": 0.3}',
-            "big-F16-00001-of-00002.gguf": b"",
+            **parts,
         }
         siblings = []
         for name, content in repository.items():
@@ -94,8 +99,18 @@ def test_a_quantisation_can_be_asked_for(hub: FarSide, store: Store) -> None:
     assert model_of(store, parse_name("hf.co/team/Mini-GGUF:Q8_0")) == Q8
     with pytest.raises(Unusable, match="it has no Q5_0; it has Q8_0, Q4_K_M, F16"):
         pulled(store, "hf:team/Mini-GGUF:Q5_0", hub=hub.url)
-    with pytest.raises(Unusable, match=r"big-F16-00001-of-00002\.gguf: it is one of 2 files"):
-        pulled(store, "hf:team/Mini-GGUF:F16", hub=hub.url)
+
+
+def test_a_split_model_comes_with_all_its_parts(hub: FarSide, store: Store) -> None:
+    lines = pulled(store, "hf:team/Mini-GGUF:F16", hub=hub.url)
+    assert any("-00001-of-00002.gguf and 1 more at " in one for one in statuses(lines))
+    manifest = store.manifest(parse_name("hf.co/team/Mini-GGUF:F16"))
+    assert manifest is not None
+    kinds = [layer.media_type for layer in manifest.layers]
+    assert kinds == [MODEL, MODEL, PROJECTOR, TEMPLATE, PARAMS]
+    parts = [read_header(store.blob_path(one.digest)).part for one in manifest.all_of(MODEL)]
+    assert parts == [0, 1]
+    assert store.check() == []
 
 
 def test_a_file_of_a_repository_can_be_asked_for(hub: FarSide, store: Store) -> None:

@@ -100,15 +100,17 @@ def test_what_cannot_be_is_refused(text: str) -> None:
 
 def test_the_asked_quantisation_is_taken_whatever_its_case() -> None:
     listed = files("m-Q4_K_M.gguf", "m-Q8_0.gguf", "m-f16.gguf")
-    assert choose(listed, "q8_0", "r").name == "m-Q8_0.gguf"
-    assert choose(listed, "F16", "r").name == "m-f16.gguf"
-    assert choose(listed, "m-F16.GGUF", "r").name == "m-f16.gguf"
+    assert choose(listed, "q8_0", "r")[0].name == "m-Q8_0.gguf"
+    assert choose(listed, "F16", "r")[0].name == "m-f16.gguf"
+    assert choose(listed, "m-F16.GGUF", "r")[0].name == "m-f16.gguf"
 
 
 def test_without_a_wish_it_is_q4_k_m_or_the_first() -> None:
-    assert choose(files("m-Q2_K.gguf", "m-Q4_K_M.gguf"), "", "r").name == "m-Q4_K_M.gguf"
-    assert choose(files("README.md", "m-Q2_K.gguf", "m-Q8_0.gguf"), "", "r").name == "m-Q2_K.gguf"
-    assert choose(files("imatrix.gguf", "mmproj-F16.gguf", "m.gguf"), "", "r").name == "m.gguf"
+    assert choose(files("m-Q2_K.gguf", "m-Q4_K_M.gguf"), "", "r")[0].name == "m-Q4_K_M.gguf"
+    assert (
+        choose(files("README.md", "m-Q2_K.gguf", "m-Q8_0.gguf"), "", "r")[0].name == "m-Q2_K.gguf"
+    )
+    assert choose(files("imatrix.gguf", "mmproj-F16.gguf", "m.gguf"), "", "r")[0].name == "m.gguf"
 
 
 def test_a_wish_that_is_not_there_is_answered_with_what_is() -> None:
@@ -119,13 +121,14 @@ def test_a_wish_that_is_not_there_is_answered_with_what_is() -> None:
         choose(files("model.safetensors"), "", "huggingface.co/o/r")
 
 
-def test_split_models_are_refused_by_name_and_passed_over_where_there_is_a_choice() -> None:
+def test_a_split_model_comes_with_all_its_parts_where_there_is_no_whole_one() -> None:
     split = ["Q8_0/m-Q8_0-00001-of-00002.gguf", "Q8_0/m-Q8_0-00002-of-00002.gguf"]
-    assert choose(files(*split, "m-Q2_K.gguf"), "", "r").name == "m-Q2_K.gguf"
+    assert choose(files(*split, "m-Q2_K.gguf"), "", "r")[0].name == "m-Q2_K.gguf"
+    assert [one.name for one in choose(files(*split), "Q8_0", "r")] == split
     with pytest.raises(
-        Unusable, match=r"00001-of-00002\.gguf: it is one of 2 files of a split model"
+        Unusable, match=r"00001-of-00002\.gguf: 'Q8_0/m-Q8_0-00002-of-00002\.gguf', a part of it,"
     ):
-        choose(files(*split), "Q8_0", "r")
+        choose(files(split[0]), "Q8_0", "r")
 
 
 def test_a_projector_comes_along_at_half_precision() -> None:
