@@ -1,4 +1,4 @@
-"""Share a turn's tokens out among prompts that are being read. Pure."""
+"""How many tokens a turn may have, and how prompts that are being read share them. Pure."""
 
 from __future__ import annotations
 
@@ -13,6 +13,30 @@ CHAT_SHARE, JOB_SHARE = 0.75, 0.5
 # processor takes a path that is a third quicker. One more, since in a split cache the first token
 # goes into the pass of those that decode.
 LEAST_PIECE_TOKENS = 65
+
+
+# However slow the machine, a prompt goes on by so many tokens a turn.
+LEAST_READ_TOKENS = 16
+
+
+class Pace:
+    """How many tokens a step may have, so that a slow machine is not taken for a hung one."""
+
+    def __init__(self, step_s: float = float("inf"), s_per_token: float = 0.0) -> None:
+        """Take how long a step should last at most, and what a token was seen to take."""
+        self._step_s = step_s
+        self._s_per_token = s_per_token
+
+    def note(self, n_tokens: int, seconds: float) -> None:
+        """Note how long a step took; the next ones will be about as quick."""
+        if n_tokens >= LEAST_READ_TOKENS:  # fewer take nearly as long, and tell less
+            self._s_per_token = seconds / n_tokens
+
+    @property
+    def n_most_tokens(self) -> int:
+        """Tokens that a step should have at most."""
+        most = self._step_s / max(self._s_per_token, 1e-9)
+        return int(max(LEAST_READ_TOKENS, min(most, 1 << 30)))
 
 
 def shares(

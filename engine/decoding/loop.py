@@ -20,6 +20,7 @@ from paddock.engine.native.faults import CacheFull
 from paddock.engine.sampling.picker import Look, Looker, prepare
 
 from .answering import Answering, Job
+from .budget import Pace
 from .draft_model import DraftModel, Wish
 from .drafts import Drafter
 from .kv_cache import KvCache
@@ -70,8 +71,10 @@ class Loop:
         tell_widened: Callable[[int], None] = lambda _: None,
         tell_refused: Callable[[int, EngineError], None] = lambda _, error: None,
         draft_model: DraftModel | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self._cache = cache
+        self._pace = pace or Pace()
         self._model = cache.model
         self._scheduler = Scheduler(cache.limits)
         self._tell = tell
@@ -103,7 +106,7 @@ class Loop:
             self._suit_context()
             if not self._scheduler.running:
                 self._cache.tidy(self._scheduler.places)
-            turn = self._scheduler.next_turn(time.monotonic())
+            turn = self._scheduler.next_turn(time.monotonic(), self._pace.n_most_tokens)
             try:
                 self._cache.operate(turn.operations)
             except CacheFull:
@@ -234,6 +237,7 @@ class Loop:
             self._tell_last()
         logits = self._cache.context.logits(n_rows) if n_rows else None  # waits for the device
         told.step_s = time.perf_counter() - began
+        self._pace.note(turn.n_tokens, told.step_s)
         self._cache.n_computed += turn.n_tokens
         self._scheduler.computed(turn)
         if logits is not None:

@@ -17,7 +17,7 @@ import numpy as np
 from paddock.engine.arrays import Tokens
 from paddock.engine.dialogue.shortening import without_middle
 
-from .budget import shares
+from .budget import LEAST_READ_TOKENS, shares
 from .places import Places, Source
 from .prefixes import shared_beginning
 from .sequence import RANK, Sequence
@@ -61,6 +61,7 @@ class Scheduler:
         self._n_arrived = self._n_placed = 0
         self._chat_seen_s = float("-inf")
         self._now_s = 0.0
+        self._n_most_tokens = 0
         self._is_shorts_turn = False
         self._n_prompt_turns = 0
         self._lacks_cells = False
@@ -140,13 +141,14 @@ class Scheduler:
         sequence.seq_id, sequence.n_computed, sequence.state = -1, 0, "waiting"
         self.waiting.append(sequence)
 
-    def next_turn(self, now_s: float = 0.0) -> Turn:
+    def next_turn(self, now_s: float = 0.0, n_most_tokens: int = 1 << 30) -> Turn:
         """Decide the next step; without pieces there is nothing to compute.
 
         In a split cache pieces are in the order of their sequence ids: llama.cpp computes streams
-        in one pass over the weights only where each id follows the one before.
+        in one pass over the weights only where each id follows the one before. Prompts add tokens
+        up to `n_most_tokens` of the step, but always a few.
         """
-        self._now_s = now_s
+        self._now_s, self._n_most_tokens = now_s, n_most_tokens
         self._admit()
         self._secure_cells()
         pieces = self._pieces()
@@ -349,13 +351,14 @@ class Scheduler:
         return self._n_prompt_turns > 0
 
     def _prefill_pieces(self, n_decoded: int) -> list[Piece]:
-        budget = self.limits.n_batch_tokens - n_decoded
+        most = max(self._n_most_tokens - n_decoded, LEAST_READ_TOKENS)
+        most = budget = min(most, self.limits.n_batch_tokens - n_decoded)
         if any(one.state == "decode" and one.priority == "interactive" for one in self.running):
             budget = min(budget, self.limits.chat_turn_tokens)
         elif self._is_chat_near():
             budget = min(budget, self.limits.near_turn_tokens)
         prompts = [one for one in self.running if one.state == "prefill"]
-        budget = max(budget, self._n_for_chats(prompts, n_decoded))
+        budget = max(budget, self._n_for_chats(prompts, most))
         if self.limits.is_unified:
             budget = min(budget, self.places.cells.n_free - n_decoded)
         self._is_shorts_turn = not self._is_shorts_turn
@@ -367,11 +370,10 @@ class Scheduler:
         )
         return [_prefill_piece(one, n) for one, n in given if n]
 
-    def _n_for_chats(self, prompts: list[Sequence], n_decoded: int) -> int:
-        """Give what lets short chats be read in one turn: their first tokens wait for it."""
+    def _n_for_chats(self, prompts: list[Sequence], most: int) -> int:
+        """Return what lets short chats be read in one turn: their first tokens wait for it."""
         n_missing = sum(one.n_missing for one in prompts if one.priority == "interactive")
-        most = min(2 * self.limits.near_turn_tokens, self.limits.n_batch_tokens - n_decoded)
-        return min(n_missing, most)
+        return min(n_missing, 2 * self.limits.near_turn_tokens, most)
 
     def _is_chat_near(self) -> bool:
         return self._now_s - self._chat_seen_s < NEAR_S

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,17 @@ PromptPiece = Tokens | ImagePiece
 class Projector:
     """One projector file, loaded for one model."""
 
-    def __init__(self, model: Model, path: Path, *, n_threads: int, uses_gpu: bool = True) -> None:
+    def __init__(
+        self,
+        model: Model,
+        path: Path,
+        *,
+        n_threads: int,
+        uses_gpu: bool = True,
+        on_part: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Load a file; `on_part` is called before each part of an image is computed."""
+        self._on_part = on_part
         mtmd.mtmd_log_set(LOG_CALLBACK, None)
         params = mtmd.mtmd_context_params_default()
         params.use_gpu = uses_gpu
@@ -109,6 +120,7 @@ class Projector:
         if mtmd.mtmd_decode_use_non_causal(self._pointer, chunk):
             raise ValueError("models that look at an image as a whole (non-causal attention) "
                              "are not served with images")  # fmt: skip
+        self._on_part()
         if mtmd.mtmd_encode_chunk(self._pointer, chunk) != 0:
             raise ValueError("libmtmd could not compute this image")
         shape = (mtmd.mtmd_input_chunk_get_n_tokens(chunk), self._n_row)

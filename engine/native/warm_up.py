@@ -13,8 +13,8 @@ WARM_UP_CELLS = 256  # llama.cpp pads to it
 _N_TOKENS = 8
 
 
-def warm_up(model: Model, options: ContextOptions) -> None:
-    """Decode a few tokens at once, and then one, in a context of its own.
+def warm_up(model: Model, options: ContextOptions) -> int:
+    """Decode a few tokens at once, and then one, in a context of its own; return how many.
 
     Raises:
         LoadFailed: the context cannot be made.
@@ -24,6 +24,7 @@ def warm_up(model: Model, options: ContextOptions) -> None:
         _decode(context, 0, _N_TOKENS)
         if not options.embeds:
             _decode(context, _N_TOKENS, 1)
+    return _N_TOKENS
 
 
 def _decode(context: Context, start: int, n_tokens: int) -> None:

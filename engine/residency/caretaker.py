@@ -28,7 +28,7 @@ from paddock.engine.workers.ticket import LoadBroken, WorkerGone
 from .books import Books, is_idle, too_large
 from .events import Leaving, PoolEvents
 from .eviction import Candidate, choose
-from .fit import Layout, Wanted
+from .fit import STEPS_WAITED, Layout, Wanted
 from .resident import Resident, W
 from .survey import Surveyor
 
@@ -194,12 +194,15 @@ class Caretaker(Generic[W]):
             self.send_away(resident, "idle")
 
     async def _watch(self, resident: Resident[W], worker: W) -> None:
-        """Kill a worker that has work and makes no step within its limit; note how it ends."""
-        limit_s = self._settings.step_timeout_s
+        """Kill a worker that has work and makes no step within its limit; note how it ends.
+
+        The limit follows its slowest step: a large model on a small machine is no hung one.
+        """
         clock = asyncio.get_running_loop()
         while not worker.gone.done():
             await asyncio.wait({worker.gone}, timeout=_WATCH_S)
             worker.measure()
+            limit_s = max(self._settings.step_timeout_s, STEPS_WAITED * worker.slowest_step_s)
             if worker.n_requests and clock.time() - worker.last_turn_at > limit_s:
                 await worker.kill(f"it made no step within {limit_s:g} s")
         if resident.state in ("ready", "draining"):

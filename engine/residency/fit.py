@@ -43,6 +43,7 @@ _LEFT_FREE = 0.1
 
 _PROCESS_BYTES = 512 * 1024 * 1024  # main memory of a worker whose weights are on a device
 _RUNTIME_BYTES = 128 * 1024 * 1024  # Python, NumPy and llama.cpp, where the weights are not
+STEPS_WAITED = 4  # a worker is taken for hung after so many times what a step should take
 _READ_BYTES_PER_S = 1e9  # how fast a file is taken to load before that was measured
 
 Known = Callable[[Load], Measured | None]
@@ -246,6 +247,7 @@ def _load(wanted: Wanted, settings: PoolSettings, device: Device, profile: Profi
         n_parallel=n_parallel,
         n_batch_tokens=settings.n_batch_tokens,
         n_threads=settings.n_threads or device.n_threads,
+        step_s=settings.step_timeout_s / STEPS_WAITED,
         n_gpu_layers=settings.n_gpu_layers,
         flash_attention=settings.flash_attention,
         kv_cache_type=settings.kv_cache_type,

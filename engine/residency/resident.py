@@ -23,7 +23,9 @@ class Worker(Protocol):
     load: Load
     load_s: float
     last_turn_at: float
-    """By the event loop's clock."""
+    """By the event loop's clock; later than now while it does what takes long and is no step."""
+    slowest_step_s: float
+    """Of those that it has made, the warming up included."""
     n_decoded_tokens: int
     gone: asyncio.Future[str]
     """Done when the worker has ended; the reason in plain words."""

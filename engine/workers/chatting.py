@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from paddock.engine.decoding.answering import Job
+from paddock.engine.decoding.budget import Pace
 from paddock.engine.decoding.draft_model import DraftModel
 from paddock.engine.decoding.kv_cache import CacheWishes, KvCache
 from paddock.engine.decoding.loop import Cancel, Close, Loop, Widen
@@ -56,7 +57,13 @@ class ChatService:
     """Serves one model. `take` runs in the reading thread, `run` in the owner thread."""
 
     def __init__(
-        self, model: Model, prompter: Prompter, load: Load, profile: Profile | None, send: Send
+        self,
+        model: Model,
+        prompter: Prompter,
+        load: Load,
+        profile: Profile | None,
+        send: Send,
+        pace: Pace | None = None,
     ) -> None:
         self._model = model
         self._prompter = prompter
@@ -74,7 +81,12 @@ class ChatService:
         self._told_context = self._cache.context
         self._draft_model = _draft_model(load, model) if load.draft_path else None
         self._loop = Loop(
-            self._cache, self._tell, self._tell_widened, self._tell_refused, self._draft_model
+            self._cache,
+            self._tell,
+            self._tell_widened,
+            self._tell_refused,
+            self._draft_model,
+            pace,
         )
 
     def run(self) -> None:
@@ -171,7 +183,7 @@ class ChatService:
                 traceback.print_exc()
                 made = BadRequest("the schema or grammar cannot be used")
             self._end_wish(wish, made)
-            self._send({"event": "compiled"})
+            self._send({"event": "alive", "for_s": 0})  # those who wait for it make no steps
 
     def _end_wish(self, wish: _Wish, made: Matcher | EngineError) -> None:
         with self._compiling_lock:  # nobody leaves between here and the loop

@@ -57,7 +57,8 @@ class _Order:
 class EmbedService:
     """Serves one model. `take` runs in the reading thread, `run` in the owner thread."""
 
-    def __init__(self, model: Model, load: Load, send: Send) -> None:
+    def __init__(self, model: Model, load: Load, send: Send, s_per_token: float = 0.0) -> None:
+        self._s_per_token = s_per_token
         self._model = model
         self._load = load
         self._send = send
@@ -139,9 +140,14 @@ class EmbedService:
                 self._answer(post)
 
     def _step(self, batch: Batch) -> None:
+        n_tokens = sum(len(piece.tokens) for piece in batch.pieces)
+        expected_s = n_tokens * self._s_per_token
+        if expected_s > self._load.step_s:  # a text cannot be computed in parts
+            self._send({"event": "alive", "for_s": 2 * expected_s}, b"")
         began = time.perf_counter()
         rows = self._embedder.compute(batch)
         took_s = time.perf_counter() - began
+        self._s_per_token = took_s / max(1, n_tokens)
         complete, moved = [], []
         for piece, row in zip(batch.pieces, rows, strict=True):
             order = self._orders[piece.request_id]

@@ -45,6 +45,8 @@ class Load:
     """The file by which the model sees images; empty: it does not."""
     draft_path: str = ""
     """A smaller model that guesses ahead; empty: none."""
+    step_s: float = 30.0
+    """How long a step should take at most; after several times as long it is taken for hung."""
     profile_s: float = 0.0
     """How long a model without a profile is measured before it is ready; 0: not at all."""
     profile: Mapping[str, Any] | None = None

@@ -59,6 +59,7 @@ class WorkerProcess:
         self.load = load
         self.load_s = 0.0
         self.last_turn_at = loop.time()
+        self.slowest_step_s = 0.0
         self.n_decoded_tokens = 0
         self.gone: asyncio.Future[str] = loop.create_future()
         self.on_turn: Callable[[Mapping[str, Any]], None] | None = None
@@ -282,6 +283,7 @@ class WorkerProcess:
             raise LoadBroken(await self._last_words()) from None
         if head["event"] == "broken":
             raise LoadBroken(head["why"])
+        self.slowest_step_s = head.get("step_s", 0.0)
         self.ready, self._memory = head, head.get("memory", {})
         self._log.clear()  # what failed before and was done otherwise explains no later death
         self._loading = None
@@ -308,9 +310,11 @@ class WorkerProcess:
             self._memory = head["memory"]
             self._log.clear()
             return
-        if event == "compiled":  # requests that wait for their schemas make no steps meanwhile
-            self.last_turn_at = _now()
+        if event == "alive":  # what it does now takes so long at most, and is no step
+            self.last_turn_at = max(self.last_turn_at, _now() + head["for_s"])
             return
+        if not self.n_running:  # else steps alone show that it does not hang
+            self.last_turn_at = max(self.last_turn_at, _now())
         ticket = self._tickets.get(head["id"])
         if ticket is None:
             return
@@ -322,14 +326,13 @@ class WorkerProcess:
             if ticket.on_shortened is not None:
                 ticket.on_shortened(head["n_tokens"])
         elif event == "widened":
-            self.last_turn_at = _now()
             ticket.give(None)
         elif event == "embedded":
-            self.last_turn_at = _now()
             ticket.give(wire.read_embedded(head, body))
 
     def _hear_turn(self, head: frames.Head) -> None:
-        self.last_turn_at = _now()
+        self.last_turn_at = max(self.last_turn_at, _now())
+        self.slowest_step_s = max(self.slowest_step_s, head["step_s"])
         if self.on_turn is not None:
             self.on_turn(head)
         self.n_decoded_tokens += head["n_tokens"]

@@ -14,11 +14,13 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from paddock.engine.decoding.budget import Pace
 from paddock.engine.dialogue.prompt import Prompter
 from paddock.engine.errors import BadRequest, EngineError
 from paddock.engine.native import library
@@ -53,6 +55,7 @@ SWITCH_S = 0.0005
 # Longer texts are tokenised in a thread of their own: 8 MB take 30 s, in which requests that come
 # meanwhile would wait. Texts below take some tenths of a second.
 LONG_LETTERS = 128 * 1024
+SLOW_LETTER_S = 4e-5  # ten times what a character of such a text takes
 
 
 def _n_letters(value: object) -> int:
@@ -141,22 +144,25 @@ def main() -> None:
             parts=load.parts,
             n_cpu_experts=load.n_cpu_experts,
         )
-        prompter = Prompter(model, _eyes(load, model))
+        prompter = Prompter(model, _eyes(load, model, sender))
         sender.send({"event": "phase", "phase": "warming up"})
-        warm_up(model, _warm_options(load))
+        began = time.monotonic()
+        n_warm = warm_up(model, _warm_options(load))
+        warm_s = time.monotonic() - began
         sender.send({"event": "phase", "phase": "measuring its speed"})
         profiled = profiling.profiled(load, model)  # while nothing else computes
         sender.send({"event": "phase", "phase": "loading"})
         service: ChatService | EmbedService
         if load.role == "embed":
-            service = EmbedService(model, load, sender.send)
+            service = EmbedService(model, load, sender.send, warm_s / n_warm)
         else:
-            service = ChatService(model, prompter, load, profiled.profile, sender.send)
+            pace = Pace(load.step_s, warm_s / n_warm)
+            service = ChatService(model, prompter, load, profiled.profile, sender.send, pace)
     except (LoadFailed, DecodeFailed, EngineError) as error:
         sender.send({"event": "broken", "why": str(error)})
         return
     ready: frames.Head = {"event": "ready", "pid": os.getpid(), "memory": service.memory()}
-    sender.send({**ready, **profiled.as_head()})
+    sender.send({**ready, "step_s": warm_s, **profiled.as_head()})
     _read_beside(requests, prompter, sender, service.take, at_end=service.close)
     service.run()
 
@@ -174,7 +180,7 @@ def _warm_options(load: Load) -> ContextOptions:
     )
 
 
-def _eyes(load: Load, model: Model) -> Projector | None:
+def _eyes(load: Load, model: Model, sender: _Sender) -> Projector | None:
     """Load the projector, where the model has one; libmtmd comes with it.
 
     Raises:
@@ -186,7 +192,13 @@ def _eyes(load: Load, model: Model) -> Projector | None:
 
     uses_gpu = load.is_gpu and load.n_gpu_layers != 0
     path = Path(load.projector)
-    return Projector(model, path, n_threads=load.n_threads, uses_gpu=uses_gpu)
+    return Projector(
+        model,
+        path,
+        n_threads=load.n_threads,
+        uses_gpu=uses_gpu,
+        on_part=lambda: sender.send({"event": "alive", "for_s": 0}),
+    )
 
 
 def _taken_stdout() -> BinaryIO:
@@ -229,7 +241,11 @@ def _read_beside(
             refusal = BadRequest("the model cannot take this request; the log says why")
             sender.send(wire.pack_refusal(head["id"], refusal))
 
-    long_ones = _LongRequests(act)
+    def act_at_length(head: frames.Head, body: bytes) -> None:
+        sender.send({"event": "alive", "for_s": _n_letters(head) * SLOW_LETTER_S})
+        act(head, body)
+
+    long_ones = _LongRequests(act_at_length)
 
     def read_all() -> None:
         while True:

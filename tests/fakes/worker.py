@@ -57,6 +57,7 @@ class FakeWorker:
         self.load = load
         self.load_s = model.load_s
         self.last_turn_at = loop.time()
+        self.slowest_step_s = model.token_s
         self.n_decoded_tokens = 0
         self.gone: asyncio.Future[str] = loop.create_future()
         self.on_turn: Callable[[Mapping[str, Any]], None] | None = None

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddock.engine.decoding import sequence as sequences
+from paddock.engine.decoding.budget import Pace
 from paddock.engine.decoding.scheduler import Scheduler
 from paddock.engine.decoding.sequence import Sequence
 from paddock.engine.decoding.turn import Limits, Shelve
@@ -130,6 +131,21 @@ def test_a_long_prompt_never_delays_running_sequences() -> None:
         assert turn.pieces[0].sequence is short
         assert turn.n_tokens == 64, "the rest of the batch reads the long prompt"
         assert len(short.answer) == n_answered
+
+
+def test_a_slow_machine_reads_a_prompt_in_steps_that_end_in_time() -> None:
+    pace = Pace(step_s=30, s_per_token=0.4)  # 32 billion weights on 4 cores
+    scheduler = Scheduler(Limits(4096, 2, 512))
+    scheduler.add(sequence(1, [1] * 600, 5))
+    sizes = []
+    for s_per_token in (0.4, 1.2, 5.0, 0.001):
+        turn = scheduler.next_turn(n_most_tokens=pace.n_most_tokens)
+        scheduler.computed(turn)
+        pace.note(turn.n_tokens, turn.n_tokens * s_per_token)
+        sizes.append(turn.n_tokens)
+    assert sizes == [75, 75, 25, 16], "a little is read however slow it is"
+    assert scheduler.next_turn(n_most_tokens=pace.n_most_tokens).n_tokens == 600 - sum(sizes)
+    assert Pace().n_most_tokens > 1_000_000
 
 
 def test_a_short_prompt_is_read_beside_a_long_one() -> None:

@@ -108,9 +108,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
 def projector(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Projector]:
     path = tmp_path_factory.mktemp("eyes") / "mmproj-tiny.gguf"
     write_projector(path)
-    one = Projector(model, path, n_threads=1, uses_gpu=False)
+    one = Projector(
+        model, path, n_threads=1, uses_gpu=False, on_part=lambda: SIGNS_OF_LIFE.append("part")
+    )
     yield one
     one.close()
+
+
+SIGNS_OF_LIFE: list[str] = []
 
 
 def images(pieces: list[object]) -> list[ImagePiece]:
@@ -118,7 +123,9 @@ def images(pieces: list[object]) -> list[ImagePiece]:
 
 
 def test_an_image_becomes_a_piece_of_known_size(projector: Projector) -> None:
+    SIGNS_OF_LIFE.clear()
     (piece,) = images([*projector.look(png(200))])
+    assert SIGNS_OF_LIFE == ["part"], "before it is computed, which may take long"
     assert piece.rows.shape == ((SIDE // PATCH) ** 2, N_MODEL)
     (again,) = images([*projector.look(png(200))])
     (other,) = images([*projector.look(png(10))])

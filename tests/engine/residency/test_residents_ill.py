@@ -124,6 +124,19 @@ def test_a_worker_that_hangs_is_killed_and_started_again() -> None:
     go(machine, work)
 
 
+def test_slow_steps_are_no_hang_and_a_hang_among_them_is_found_later() -> None:
+    machine = FakeMachine(10, FakeModel("a", token_s=45, when_running=["none", "hang"]))
+
+    async def work(house: House) -> None:
+        assert await house.chat("a", n_tokens=4) == "a"
+        assert not [line for line in house.notes.lines if line.startswith("died")]
+        await machine.workers[0].kill("somebody ended it")
+        assert await house.chat("a", n_tokens=4) == "a"
+        assert "died a: it made no step within 180 s" in house.notes.lines
+
+    go(machine, work)
+
+
 def test_what_waits_for_other_programs_to_give_memory_back_gets_it() -> None:
     machine = FakeMachine(10, FakeModel("a"), FakeModel("b"))
 

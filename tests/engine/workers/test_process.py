@@ -10,7 +10,7 @@ import pytest
 
 from paddock.engine.workers.load import Load
 from paddock.engine.workers.process import WorkerProcess
-from paddock.engine.workers.ticket import LoadBroken, WorkerGone
+from paddock.engine.workers.ticket import LoadBroken, Ticket, WorkerGone
 
 LOAD = Load("/model.gguf", "chat", 512, 2048, 4, 512, 1)
 MEMORY = {"device_bytes": 700, "n_cells": 512, "cell_bytes": [0, 100]}
@@ -78,6 +78,35 @@ def test_what_a_ready_worker_told_and_takes_is_known() -> None:
         await worker.stop()
         assert worker.measure() == taken, "the most that it took"
         assert worker.gone.result() == "it was unloaded"
+
+    go(work)
+
+
+def test_work_that_is_no_step_is_a_sign_of_life_unless_an_answer_should_make_steps() -> None:
+    told = "send({'event': 'told', 'id': head['id'], 'result': [1]})"
+    turn = "{'progressed': [2], 'chunks': [], 'done': [], 'n_tokens': 1, 'step_s': 40.0}"
+    lines = (
+        READY,
+        f"head, _ = read(sys.stdin.buffer); send({{'event': 'alive', 'for_s': 500}}); {told}",
+        f"read(sys.stdin.buffer); send({{'event': 'turns', 'turns': [{turn}]}})",
+        f"head, _ = read(sys.stdin.buffer); {told}; read(sys.stdin.buffer)",
+    )
+
+    async def work() -> None:
+        worker = await WorkerProcess.started(LOAD, 20, command(*lines))
+        loop = asyncio.get_running_loop()
+        await worker.count_texts(("long",))
+        assert worker.last_turn_at > loop.time() + 400
+        worker.last_turn_at = loop.time()
+        moved = asyncio.Event()
+        waiting = asyncio.create_task(worker.embed(("one",), Ticket(on_step=moved.set)))
+        await moved.wait()
+        assert worker.slowest_step_s == 40
+        before = worker.last_turn_at
+        await worker.count_texts(("short",))
+        assert worker.last_turn_at == before, "counting goes on beside a hung step"
+        waiting.cancel()
+        await worker.kill("the test is over")
 
     go(work)
 
