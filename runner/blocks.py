@@ -26,6 +26,7 @@ from .crash_suspects import Deadly, Place, Suspicion, in_words
 from .evidence import marks_of
 from .freshness import held_in_words
 from .groups import start, together
+from .item_order import longest_first
 from .items import Inside, ItemRun, Items, attempt_of, own_path
 from .ledger.entries import Entry
 from .observer import ItemState
@@ -101,7 +102,7 @@ class Blocks:
 
     async def _carried_out(self, run: BlockRun) -> None:
         await asyncio.to_thread(self._work.sources.keep, run.work.scope, run.work.missing)
-        todo, block, outer = run.todo(), run.block, run.outer
+        todo, block, outer = self._in_order(run), run.block, run.outer
         if not outer:
             n_fresh = sum(item.verdict.state in ("fresh", "held") for item in run.work.items)
             self._tally.observer.step(block.id, n_fresh + len(todo), n_fresh)
@@ -182,6 +183,18 @@ class Blocks:
             self._count(run, entry.key, ItemReport(run.block.id, run.shown(entry.key), "deleted"))
 
     # --- items that are done
+
+    def _in_order(self, run: BlockRun) -> list[ItemWork]:
+        """Return the items to be done in the order in which they begin.
+
+        It is the list's own where items run one after the other, and where a run may end before
+        all are done: by a budget, or by the first failure.
+        """
+        block, todo = run.block, run.todo()
+        is_cut_short = self._toolbox.bound.budget.is_set or block.on_error == "fail"
+        if run.outer or not run.has_models or block.max_parallel == 1 or is_cut_short:
+            return todo
+        return longest_first(todo, run.work.items)
 
     async def _chunks(self, run: BlockRun, todo: Sequence[ItemWork]) -> None:
         """Run the items in chunks; what other machines hold is waited for."""

@@ -1,0 +1,136 @@
+"""Items that take longest begin first, and nothing that a run leaves behind depends on it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.runner import blocks
+from paddock.runner.freshness import Verdict
+from paddock.runner.item_order import longest_first
+from paddock.runner.ledger.entries import Entry
+from paddock.runner.observer import ItemState, Silent
+from paddock.runner.work import ItemWork
+from tests.fakes.pool import FakePool
+from tests.runner.world import World
+
+SEVERAL_STEPS = """\
+name: notes
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: sum, uses: chat, with: {prompt: "{{ steps.text.text }}\\n\\nSum up."}}
+      - {id: who, uses: chat, with: {prompt: "{{ steps.text.text }}\\n\\nWho?"}}
+      - {uses: files.write, with: {path: "out/{{ doc.name }}", text: "{{ steps.who.text }}"}}
+    returns: {file: doc.relpath, sum: steps.sum.text}
+  - {id: table, uses: files.write, with: {path: out/all.csv, rows: "{{ steps.each.results }}"}}
+returns: {all: steps.each.results, changed: steps.each.changed, failed: steps.each.failed}
+"""
+
+
+def item(key: str, size: int, tokens: int = 0, suffix: str = ".txt") -> ItemWork:
+    entry = Entry(key, "", "", "done", tokens=tokens) if tokens else None
+    file = {"path": key, "suffix": suffix, "size": size}
+    return ItemWork(0, key, file, Verdict("new", None), "", "", entry)
+
+
+def keys(items: list[ItemWork]) -> list[str]:
+    return [one.key for one in items]
+
+
+def test_the_longest_begin_first_and_those_of_about_the_same_length_in_their_own_order() -> None:
+    items = [item("a", 120), item("b", 2000), item("c", 100), item("d", 5000), item("e", 1100)]
+    assert keys(longest_first(items, items)) == ["d", "b", "e", "a", "c"]
+
+
+def test_what_an_item_took_before_counts_more_than_its_size() -> None:
+    done = [item("a.pdf", 900_000, 500, ".pdf"), item("b.txt", 8_000, 2_000)]
+    new = [item("c.pdf", 900_000, suffix=".pdf"), item("d.txt", 8_000), item("e.md", 400_000)]
+    assert keys(longest_first([*done, *new], [*done, *new])) == [
+        "e.md",
+        "b.txt",
+        "d.txt",
+        "a.pdf",
+        "c.pdf",
+    ]
+
+
+def test_items_that_are_no_files_are_compared_by_what_they_say() -> None:
+    items = [
+        replace(item(key, 0), item=text) for key, text in [("a", "short"), ("b", "long " * 90)]
+    ]
+    assert keys(longest_first(items, items)) == ["b", "a"]
+
+
+def documents(world: World) -> None:
+    for number, n_words in enumerate([3, 400, 5, 90, 4, 1500]):
+        world.write(f"inbox/{number}.txt", f"Document {number}: " + "the ferry sails " * n_words)
+
+
+@dataclass
+class Begun(Silent):
+    """The items in the order in which they began."""
+
+    keys: list[str] = field(default_factory=list)
+
+    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+        if state == "running" and key and key not in self.keys:
+            self.keys.append(key)
+
+
+def left_behind(world: World) -> dict[str, Any]:
+    """Return outputs, and the ledger's rows but for times and random names."""
+    out = {path.name: path.read_bytes() for path in sorted((world.folder / "out").iterdir())}
+    with sqlite3.connect(world.folder / ".paddock" / "ledger.sqlite") as ledger:
+        items = ledger.execute(
+            "select key, hash, state, returns, outputs, calls, tokens from items"
+        )
+        calls = ledger.execute("select hash, request, reply, usage, step, key from calls")
+        return {"out": out, "items": sorted(items), "calls": sorted(calls)}
+
+
+def test_results_reports_and_ledger_do_not_depend_on_the_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for name in ("longest first", "as listed"):
+        if name == "as listed":
+            monkeypatch.setattr(blocks, "longest_first", lambda todo, _: list(todo))
+        (tmp_path / name).mkdir()
+        world = World(tmp_path / name, SEVERAL_STEPS)
+        documents(world)
+        begun = Begun()
+        report = world.run(pool=FakePool(n_ctx_tokens=16_000), observer=begun)
+        told = report.as_json()
+        for item_ in told["items"]:
+            item_["seconds"] = 0
+        told |= {"run": "", "seconds": 0}
+        found.append((begun.keys[0], json.dumps(told), left_behind(world)))
+    (longest, *ours), (first, *plain) = found
+    assert (longest, first) == ("5.txt", "0.txt")
+    assert ours == plain
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("name: notes", "name: notes\nbudget: {tokens: 1000000}"),
+        ("    returns: {file", "    on_error: fail\n    returns: {file"),
+        ("    returns: {file", "    max_parallel: 1\n    returns: {file"),
+    ],
+)
+def test_a_run_that_may_end_early_does_its_items_as_they_are_listed(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    world, begun = World(tmp_path, SEVERAL_STEPS.replace(old, new)), Begun()
+    documents(world)
+    world.run(pool=FakePool(n_ctx_tokens=16_000), observer=begun)
+    assert begun.keys[0] == "0.txt"
