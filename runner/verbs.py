@@ -40,11 +40,12 @@ def validate(path: str | Path) -> ValidateReport:
     from . import missing
     from .binding.bind import checked, plan_of
     from .binding.inner import unheeded
+    from .document_first import document_first
 
     try:
         bound = checked(plan_of(Path(path)))
         missing.refuse(bound)
-        return ValidateReport(str(path), notes=tuple(unheeded(bound)))
+        return ValidateReport(str(path), notes=(*unheeded(bound), *document_first(bound)))
     except PipelineError as error:
         return ValidateReport(str(path), error.faults)
 
@@ -79,6 +80,7 @@ async def plan_async(
 
     from . import consent, missing
     from .binding.inner import unheeded
+    from .document_first import document_first
     from .foresee import foresee
     from .observer import Silent
     from .session import opened
@@ -87,7 +89,7 @@ async def plan_async(
     settings, bound, secrets = prepare(Path(path), inputs, settings, is_plan=True)
     missing.refuse(bound)
     wants = consent.advice(bound, settings.allow, settings.address.url)
-    more = (*unheeded(bound), *((wants,) if wants else ()))
+    more = (*unheeded(bound), *document_first(bound), *((wants,) if wants else ()))
     async with opened(
         bound,
         settings,

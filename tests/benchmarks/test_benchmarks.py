@@ -18,6 +18,7 @@ from types import ModuleType
 
 import pytest
 
+from paddock.runner import validate
 from tests.benchmarks import (
     arena,
     chat,
@@ -26,6 +27,7 @@ from tests.benchmarks import (
     decode,
     device_checks,
     device_rows,
+    document_first,
     embed,
     gauge,
     gone,
@@ -71,6 +73,16 @@ def test_contenders_take_turns() -> None:
     )
     assert turns == ["a", "b", "a", "b", "a", "b"]
     assert found == {"a": 1, "b": 7.0}
+
+
+def test_only_the_pipeline_with_instructions_in_front_is_advised_otherwise(tmp_path: Path) -> None:
+    notes = {}
+    for name, form in document_first.FORMS.items():
+        (file := tmp_path / "pipeline.yaml").write_text(document_first.pipeline(form, 8))
+        report = validate(file)
+        assert report.ok
+        notes[name] = len(report.notes)
+    assert notes == {"document, then instructions": 0, "instructions, then document": 1}
 
 
 def test_a_child_is_measured_from_outside(tmp_path: Path) -> None:

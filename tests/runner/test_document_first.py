@@ -1,0 +1,77 @@
+"""Authors are told of documents that several prompts could share, and of nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paddock.runner import validate
+from tests.runner.world import World
+
+HEAD = """\
+models: {writer: {ref: smollm2:135m}}
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+"""
+
+
+def chat(id_: str, prompt: str, more: str = "") -> str:
+    return f'      - {{id: {id_}, uses: chat, with: {{prompt: "{prompt}"{more}}}}}\n'
+
+
+def notes(folder: Path, *steps: str) -> tuple[str, ...]:
+    report = validate(World(folder, HEAD + "".join(steps)).file)
+    assert report.ok, report.faults
+    return report.notes
+
+
+def test_steps_that_read_a_document_behind_different_words_are_named(tmp_path: Path) -> None:
+    steps = (
+        chat("sum", "Sum up: {{ steps.text.text }}"),
+        chat("who", "Who? {{ steps.text.text }}"),
+        chat("cost", "{{ steps.text.text }} What did it cost?", ", system: Be brief."),
+    )
+    (note,) = notes(tmp_path, *steps)
+    assert note == (
+        "'sum', 'who' and 'cost' read `steps.text.text` behind different words. Put it first in "
+        "each `prompt`, with the same `system`: it is then computed once instead of 3 times. "
+        "Prompts in another order may get other answers."
+    )
+    world = World(tmp_path, HEAD + "".join(steps))
+    world.documents(1)
+    assert note in world.plan().advice
+
+
+def test_a_document_behind_what_differs_within_a_block_is_named(tmp_path: Path) -> None:
+    asks = "      - id: asks\n        for_each: q in ['who', 'when']\n        do:\n"
+    inner = chat("ask", "{{ q }}? {{ steps.text.text }}").replace("      -", "          -")
+    (note,) = notes(tmp_path, asks, inner)
+    assert note.startswith("'ask' reads `steps.text.text` behind words that differ for each `q`. ")
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (
+            chat("sum", "{{ steps.text.text }} Sum up."),
+            chat("who", "{{ steps.text.text }} Who?"),
+        ),
+        (chat("sum", "Sum up: {{ steps.text.text }}"), chat("who", "Who? {{ steps.sum.text }}")),
+        (chat("sum", "Sum up: {{ steps.text.text }}"),),
+        (chat("sum", "{{ doc.name }}: {{ steps.text.text }}"),),
+        (
+            chat("sum", "Sum up: {{ steps.text.text }}"),
+            chat("who", "{% if doc.size > 9 %}{{ steps.text.text }}{% endif %} Who?"),
+        ),
+    ],
+    ids=["shared", "an answer", "one reader", "the same for all", "not always"],
+)
+def test_nothing_is_said_where_nothing_could_be_shared(
+    tmp_path: Path, steps: tuple[str, ...]
+) -> None:
+    assert notes(tmp_path, *steps) == ()
