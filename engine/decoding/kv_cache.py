@@ -1,21 +1,25 @@
-"""One context over a model's weights, made anew where another layout suits the work better.
+"""One context over a model's weights; another one takes its place where that suits the work better.
 
 The weights stay; a context is made in some 30 ms. Its streams are as long as the longest request
-so far needs, not as long as the model could: memory is taken when it is wanted. Lives in the owner
+needs, not as long as the model could: memory is taken when it is wanted. Running sequences move to
+the new context with their cells, by way of main memory, and go on at once. Lives in the owner
 thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from paddock.engine.hardware import read_memory
 from paddock.engine.native.context import Context, ContextOptions
+from paddock.engine.native.faults import CacheFull, LoadFailed
 from paddock.engine.native.model import Model
-from paddock.engine.native.state import State, given, taken
+from paddock.engine.native.state import State, given, size_bytes, taken
 from paddock.engine.profile.choice import (
     Bounds,
     Layout,
@@ -30,19 +34,25 @@ from paddock.engine.profile.profile import Profile, prefill_s, step_s
 from paddock.engine.settings import CacheLayout
 
 from .budget import LEAST_PIECE_TOKENS
-from .places import Places
+from .places import Arrangement, Places
 from .prefixes import shared_beginning
 from .sequence import Sequence
-from .turn import MOST_SEQ_IDS, Copy, Discard, Limits, Operation, Restore, Shelve, Trim
+from .turn import MOST_SEQ_IDS, Copy, Discard, Limits, Move, Operation, Restore, Shelve, Trim
 
 # A chat's first token is wanted within 0.3 s: it waits for the turn that is being computed, and
 # for its own. While it is being answered, each token waits for one turn.
 NEAR_TURN_S, CHAT_TURN_S = 0.2, 0.1
 
-# Another layout must save so many seconds, and such a share of the work. When nobody runs it costs
-# a new context, and beginnings that were kept; else those that run must end first, in an emptying
-# batch.
-WORTH_A_CONTEXT, WORTH_A_PAUSE = (0.2, 0.05), (4.0, 0.2)
+# Another layout must save so many seconds, such a share of the work, and what the move costs.
+WORTH_A_CONTEXT = (0.2, 0.05)
+# Moving a token's cells takes as many copies as bringing them into another stream, and two more.
+_MOVE_COPIES = 3
+
+# So long after llama.cpp could not make a larger context, none is tried.
+TRY_AGAIN_S = 60.0
+
+# Of free main memory, what the cells of running sequences may take while they move.
+_MOVE_SHARE = 0.5
 
 LEAST_STREAM_TOKENS = 1024
 SLACK_TOKENS = 256
@@ -67,6 +77,15 @@ class CacheWishes:
     is_gpu: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A context as it is, or as it could be."""
+
+    layout: Layout
+    n_stream_tokens: int
+    limits: Limits
+
+
 class KvCache:
     """Holds the context; use `operate` and `context` between changes of layout."""
 
@@ -78,13 +97,22 @@ class KvCache:
         self._prices: dict[int, float] = {}
         self.n_computed = 0
         """Tokens that were computed since the cells were last in order."""
-        self._n_stream_tokens = min(wishes.n_ctx_tokens, LEAST_STREAM_TOKENS)
-        self._n_longest_tokens = 0
-        """Of all requests so far: one alone must find room."""
-        n_usual = min(512, self._n_stream_tokens // 2)
-        self._layout = self._chosen(Workload(wishes.n_parallel, n_usual, n_usual // 8))
-        self.limits = self._limits()
-        self.context = self._made()
+        self._most_cells, self._failed_at = 0, float("-inf")
+        """What could be had when llama.cpp failed to make a larger context, and when that was."""
+        self._plan = self._first_plan()
+        self.context = Context(model, self._options(self._plan))
+
+    def _first_plan(self) -> Plan:
+        n_stream_tokens = self._n_stream_for(())
+        n_usual = min(512, n_stream_tokens // 2)
+        usual = Workload(self._wishes.n_parallel, n_usual, n_usual // 8)
+        layout = self._chosen(usual, n_stream_tokens)
+        return Plan(layout, n_stream_tokens, self._limits(layout, n_stream_tokens, 0))
+
+    @property
+    def limits(self) -> Limits:
+        """What the present context can hold."""
+        return self._plan.limits
 
     def close(self) -> None:
         """Free the context."""
@@ -174,98 +202,185 @@ class KvCache:
     # Layout
 
     def widen(self, n_ctx_tokens: int, n_cells: int) -> None:
-        """Make room for longer requests; nobody may be in the cache."""
+        """Allow longer requests from now on."""
         if n_ctx_tokens > self._wishes.n_ctx_tokens:
             self._wishes = replace(self._wishes, n_ctx_tokens=n_ctx_tokens, n_cells=n_cells)
 
     def fits(self, sequence: Sequence) -> bool:
-        """Whether a sequence fits into this context as it is."""
-        if self.limits.is_unified and sequence.n_most_tokens > self.limits.n_cells:
-            return False
-        return sequence.n_likely_tokens <= self._n_stream_tokens
+        """Return whether a sequence fits into this context as it is."""
+        return sequence.n_likely_tokens <= (self.limits.n_cells_each or self.limits.n_cells)
 
     def suits(self, sequences: Items[Sequence], *, is_running: bool) -> bool:
-        """Tell whether the present layout is good enough for this work."""
+        """Return whether the present layout is good enough for this work."""
         if not all(map(self.fits, sequences)):
             return False
-        grows = self._may_outgrow(sequences)
-        if grows and not is_running and not self._layout.is_unified:
+        better = self.plan(sequences)
+        if self.limits.is_unified and self._lacks_cells(sequences, better):
             return False
-        if len(sequences) < 2:
+        if len(sequences) < 2 or better.layout == self._plan.layout:
             return True
+        if self._profile is None:
+            return is_running
         workload = _workload(sequences)
-        bounds = self._bounds(self._n_stream_for(sequences))
-        better = self._chosen(workload, grows=grows)
-        if better == self._layout or self._profile is None:
-            return better == self._layout or is_running
-        present_s = estimate(self._profile, workload, self._layout, bounds)
-        gain_s = present_s - estimate(self._profile, workload, better, bounds)
-        least_s, share = WORTH_A_PAUSE if is_running else WORTH_A_CONTEXT
-        return gain_s < max(least_s, share * present_s)
+        present_s = estimate(
+            self._profile, workload, self._plan.layout, self._bounds(self._plan.n_stream_tokens)
+        )
+        better_s = estimate(
+            self._profile, workload, better.layout, self._bounds(better.n_stream_tokens)
+        )
+        least_s, share = WORTH_A_CONTEXT
+        least_s = max(least_s, share * present_s) + self._move_s(sequences, better)
+        return present_s - better_s < least_s
 
-    def suit(self, sequences: Items[Sequence]) -> None:
-        """Make the context anew for this work; nobody may be in the cache."""
-        self._n_stream_tokens = self._n_stream_for(sequences)
-        longest = (one.n_most_tokens for one in sequences)
-        self._n_longest_tokens = max((self._n_longest_tokens, *longest))
-        self._layout = self._chosen(_workload(sequences), grows=self._may_outgrow(sequences))
-        self.limits = self._limits()
-        self._shelf.clear()
+    def plan(self, sequences: Items[Sequence]) -> Plan:
+        """Return the context that suits this work best."""
+        n_stream_tokens = self._n_stream_for(sequences)
+        layout = self._chosen(_workload(sequences), n_stream_tokens)
+        longest = max((one.n_likely_tokens for one in sequences), default=0)
+        return Plan(layout, n_stream_tokens, self._limits(layout, n_stream_tokens, longest))
+
+    def remake(
+        self, plan: Plan, arrange: Callable[[Limits], Arrangement]
+    ) -> tuple[Arrangement, frozenset[int], LoadFailed | None]:
+        """Put another context in the place of this one, and bring the running sequences over.
+
+        Where llama.cpp cannot make it, a context as before takes its place.
+
+        Args:
+            plan: what is wanted.
+            arrange: gives the seats in a context with these limits.
+
+        Returns:
+            The seats, the sequence ids there whose cells were lost, and why the plan failed.
+
+        Raises:
+            LoadFailed: not even a context as before can be made.
+        """
+        before, options = self._plan, self._options(plan)
+        keeps = self._keeps_cells(options)
+        states = self._take_out(arrange(plan.limits).moves) if keeps else {}
         self._prices.clear()
         self.n_computed = 0
         self.context.close()
-        self.context = self._made()
+        failure = None
+        try:
+            self.context, self._plan = Context(self.model, options), plan
+        except LoadFailed as error:
+            failure = error
+            self._most_cells, self._failed_at = before.limits.n_cells, time.monotonic()
+            self.context = Context(self.model, self._options(before))
+        arrangement = arrange(self.limits)
+        if not keeps and failure is None:
+            arrangement.places.shelf.clear()
+            self._shelf.clear()
+        return arrangement, self._put_in(arrangement.moves, states), failure
+
+    def can_be_made(self, plan: Plan) -> bool:
+        """Return whether memory did not fail to hold as much a short while ago."""
+        return plan.limits.n_cells <= max(self._n_cells, self.limits.n_cells)
+
+    def _keeps_cells(self, options: ContextOptions) -> bool:
+        """Return whether cells of the present context can be brought into one with these options.
+
+        Values are transposed without flash attention; and of a model with a sliding window, a state
+        lacks what the window has passed.
+        """
+        present = self.context.options
+        is_same = (present.flash_attention, present.kv_cache_type) == (
+            options.flash_attention,
+            options.kv_cache_type,
+        )
+        return is_same and self.model.memory != "window"
+
+    def _take_out(self, moves: Items[Move]) -> dict[int, State]:
+        """Copy cells to main memory, as far as there is room; those of whoever is first, first."""
+        states: dict[int, State] = {}
+        room_bytes = int(read_memory().free_bytes * _MOVE_SHARE)
+        for move in moves:
+            if not move.n_tokens:
+                continue
+            room_bytes -= size_bytes(self.context, move.source)
+            if room_bytes < 0:
+                break
+            states[move.source] = taken(self.context, move.source)
+        return states
+
+    def _put_in(self, moves: Items[Move], states: dict[int, State]) -> frozenset[int]:
+        """Copy cells into the new context; returns the ids of those that are lost."""
+        lost: set[int] = set()
+        for move in moves:
+            if not move.n_tokens:
+                continue
+            state = states.pop(move.source, None)
+            if state is None or move.donor in lost:
+                lost.add(move.target)
+                continue
+            try:
+                given(self.context, move.target, state)
+            except CacheFull:
+                lost.add(move.target)
+                continue
+            if move.n_shared:
+                self.context.drop_beginning(move.target, move.n_shared)
+                self.context.copy(move.donor, move.target, move.n_shared)
+        return frozenset(lost)
+
+    def _move_s(self, sequences: Items[Sequence], plan: Plan) -> float:
+        """Return what it costs to move the computed cells, or to compute them again."""
+        n_computed = sum(one.n_computed for one in sequences)
+        if self._profile is None or not n_computed:
+            return 0.0
+        if self._keeps_cells(self._options(plan)):
+            return _MOVE_COPIES * (self._profile.copy_s or 0.0) * n_computed
+        return prefill_s(self._profile, n_computed)
+
+    def _lacks_cells(self, sequences: Items[Sequence], better: Plan) -> bool:
+        """Return whether requests would wait for cells that another context has."""
+        n_wanted = sum(one.n_likely_tokens for one in sequences[: self.limits.n_slots])
+        return self.limits.n_cells < min(n_wanted, better.limits.n_cells)
 
     def _n_stream_for(self, sequences: Items[Sequence]) -> int:
-        """Give the length of a stream: it only grows, by doubling, up to what was asked for."""
+        """Return the length of a stream: doubled until the longest request fits."""
         longest = max((one.n_likely_tokens for one in sequences), default=0)
-        length = max(self._n_stream_tokens, LEAST_STREAM_TOKENS)
+        length = LEAST_STREAM_TOKENS
         while length < longest:
             length *= 2
         return min(length, self._wishes.n_ctx_tokens)
 
-    def _may_outgrow(self, sequences: Items[Sequence]) -> bool:
-        """Whether an answer may become longer than a stream, where the layout may be chosen.
-
-        In a unified cache it takes what others leave; in a split one it would have to be computed
-        anew, in a context with longer streams, while whoever reads it waits.
-        """
-        if self.model.memory == "window" or self._wishes.layout != "auto":
-            return False
-        longest = max((one.n_most_tokens for one in sequences), default=0)
-        return longest > self._n_stream_tokens
-
-    def _chosen(self, workload: Workload, *, grows: bool = False) -> Layout:
-        bounds = self._bounds(self._n_stream_tokens)
+    def _chosen(self, workload: Workload, n_stream_tokens: int) -> Layout:
+        bounds = self._bounds(n_stream_tokens)
         layout = choose(self._profile, workload, bounds)
-        if grows:
-            layout = replace(layout, is_unified=True, n_parallel=self._wishes.n_parallel)
-        elif self._wishes.layout != "auto":
+        if self._wishes.layout != "auto":
             layout = replace(layout, is_unified=self._wishes.layout == "unified")
         elif self.model.memory == "window":
             layout = replace(layout, is_unified=False)  # a unified one shares no beginnings
         if not layout.is_unified:
-            n_streams = bounds.n_cells // self._n_stream_tokens
+            n_streams = bounds.n_cells // n_stream_tokens
             layout = replace(layout, n_parallel=max(1, min(layout.n_parallel, n_streams)))
         return layout
 
     def _bounds(self, n_stream_tokens: int) -> Bounds:
         wishes = self._wishes
-        n_cells = max(n_stream_tokens, min(wishes.n_cells, wishes.n_parallel * n_stream_tokens))
+        n_cells = max(n_stream_tokens, min(self._n_cells, wishes.n_parallel * n_stream_tokens))
         n_batch = wishes.options.n_batch_tokens
-        return Bounds(n_cells, wishes.n_parallel, n_batch, wishes.is_gpu)
+        return Bounds(n_cells, wishes.n_parallel, n_batch, wishes.is_gpu, n_stream_tokens)
 
-    def _limits(self) -> Limits:
-        layout, each = self._layout, _padded(self._n_stream_tokens)
-        wishes = self._wishes
+    @property
+    def _n_cells(self) -> int:
+        """Cells that a context may have: as planned, but fewer than could not be had."""
+        is_known = time.monotonic() - self._failed_at < TRY_AGAIN_S
+        return min(self._wishes.n_cells, self._most_cells) if is_known else self._wishes.n_cells
+
+    def _limits(self, layout: Layout, n_stream_tokens: int, n_longest_tokens: int) -> Limits:
+        wishes, each = self._wishes, _padded(n_stream_tokens)
         n_chats = n_reserved(wishes.n_parallel)
         n_parallel = min(layout.n_parallel, MOST_SEQ_IDS - n_chats)
         if layout.is_unified:
-            n_cells = min(wishes.n_cells, (wishes.n_parallel + n_chats) * each)
-            n_cells = max(n_cells, each, min(self._n_longest_tokens, wishes.n_ctx_tokens))
+            n_cells = min(self._n_cells, (wishes.n_parallel + n_chats) * each)
+            n_cells = max(n_cells, each, min(n_longest_tokens, wishes.n_ctx_tokens))
             n_cells = _padded(n_cells)
         else:
-            n_parallel, n_chats = streams(wishes.n_cells, each, n_parallel)
+            n_parallel, n_chats = streams(self._n_cells, each, n_parallel)
             n_cells = (n_parallel + n_chats) * each
         is_window = self.model.memory == "window" and not layout.is_unified
         near = max(LEAST_PIECE_TOKENS, turn_tokens(self._profile, NEAR_TURN_S))
@@ -276,6 +391,7 @@ class KvCache:
             n_batch_tokens=layout.n_batch_tokens,
             can_share=self.model.memory == "cells" or is_window,
             is_unified=layout.is_unified,
+            is_gpu=wishes.is_gpu,
             spares_idle=is_window,
             n_reserved=n_chats,
             near_turn_tokens=near,
@@ -287,9 +403,9 @@ class KvCache:
         # Each answer's next token and its guesses must find room beside some of a prompt.
         return replace(limits, n_batch_tokens=max(limits.n_batch_tokens, limits.n_rows))
 
-    def _made(self) -> Context:
-        limits = self.limits
-        options = replace(
+    def _options(self, plan: Plan) -> ContextOptions:
+        limits = plan.limits
+        return replace(
             self._wishes.options,
             n_ctx_tokens=limits.n_cells,
             n_batch_tokens=max(self._wishes.options.n_batch_tokens, limits.n_rows),
@@ -297,7 +413,6 @@ class KvCache:
             n_rows_max=limits.n_rows,
             is_unified=limits.is_unified,
         )
-        return Context(self.model, options)
 
 
 def _workload(sequences: Items[Sequence]) -> Workload:

@@ -7,6 +7,7 @@ can run. What it tells goes out once a turn, through one function.
 from __future__ import annotations
 
 import queue
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from paddock.engine.arrays import Logits
-from paddock.engine.errors import BadRequest, EngineError
+from paddock.engine.errors import BadRequest, EngineError, PromptTooLong
 from paddock.engine.native.context import Context
 from paddock.engine.native.faults import CacheFull
 from paddock.engine.sampling.picker import Look, Looker, prepare
@@ -180,43 +181,65 @@ class Loop:
             answer.job.picker.close()
 
     def _suit_context(self) -> None:
-        """Make the context anew over the same weights where the work asks for another one.
+        """Put another context over the same weights where the work asks for one.
 
-        It is asked for when work begins, when a request is too long for the present one or has
-        become so, and every few seconds while many wait; it is made once those that run have
-        ended, and nobody is admitted until then.
+        That is looked at when work begins, when a request is too long for the present one or has
+        become so, and every few seconds. Those that run go on in the new one.
         """
-        now = time.monotonic()
-        scheduler = self._scheduler
-        is_needed = scheduler.is_closed or scheduler.is_outgrown or self._widen
-        if not is_needed and now < self._ask_at:
-            return
-        self._ask_at = now + ASK_AGAIN_S
-        sequences = [one.sequence for one in self._answers.values()]
-        is_running = bool(scheduler.running)
-        is_suited = self._cache.suits(sequences, is_running=is_running)
-        scheduler.is_closed = bool(self._widen) or not is_suited
-        if scheduler.is_closed and not is_running:
-            self._remake(sequences)
-
-    def _remake(self, sequences: list[Sequence]) -> None:
-        wanted, self._widen = self._widen, []
-        for one in wanted:
+        for one in self._widen:
             self._cache.widen(one.n_ctx_tokens, one.n_cells)
             if self._draft_model is not None:
                 self._draft_model.widen(one.n_cells)
-        self._cache.suit(sequences)
-        self._begin_anew()
-        for one in wanted:
             self._tell_widened(one.request_id)
+        self._widen.clear()
+        now, scheduler = time.monotonic(), self._scheduler
+        is_running = bool(scheduler.running)
+        if is_running and now < self._ask_at and not scheduler.is_outgrown:
+            return
+        self._ask_at = now + ASK_AGAIN_S
+        sequences = [one.sequence for one in self._answers.values()]
+        is_suited = self._cache.suits(sequences, is_running=is_running)
+        if scheduler.is_outgrown or not is_suited:
+            self._remake(sequences)
 
-    def _begin_anew(self) -> None:
-        """Hand the waiting ones to a scheduler of the new context."""
-        waiting = self._scheduler.waiting
-        n_preempted = self._scheduler.n_preempted
-        self._scheduler = Scheduler(self._cache.limits)
-        self._scheduler.n_preempted = n_preempted
-        self._scheduler.take_over(waiting)
+    def _remake(self, sequences: list[Sequence]) -> None:
+        """Put another context in the place of this one; a smaller one where memory fails."""
+        for _ in range(2):
+            plan = self._cache.plan(sequences)
+            if not self._cache.can_be_made(plan):
+                break
+            self._cache.operate(self._scheduler.prepare_move(plan.limits))
+            arrangement, lost, failure = self._cache.remake(plan, self._scheduler.places.moved)
+            self._scheduler.move(arrangement, lost)
+            if failure is None:
+                return
+            print(f"no room for a longer context: {failure}", file=sys.stderr, flush=True)
+        self._end_too_long()
+
+    def _end_too_long(self) -> None:
+        """End what does not fit, since a larger context cannot be made."""
+        self._tell_last()
+        told = Told()
+        for answer in tuple(self._answers.values()):
+            if self._cache.fits(answer.sequence):
+                continue
+            if answer.n_answered:
+                answer.ended = "length"
+                self._finish(answer, told)
+            else:
+                job = answer.job
+                n_reserved = answer.sequence.n_likely_tokens - len(answer.sequence.prompt)
+                error = PromptTooLong(len(job.prompt), n_reserved, self._n_ctx_tokens)
+                self._give_up(job.request_id)
+                self._tell_refused(job.request_id, error)
+        if told.done:
+            told.is_urgent = True
+            self._tell(told)
+
+    @property
+    def _n_ctx_tokens(self) -> int:
+        """The longest request that the present context can hold."""
+        return self._cache.limits.n_cells_each or self._cache.limits.n_cells
 
     # One step
 
@@ -275,10 +298,8 @@ class Loop:
 
     def _start_over(self) -> None:
         """Empty the cache, whose cells the books do not know any more; what ran is put back."""
-        for one in tuple(self._scheduler.running):
-            self._scheduler.put_back(one)
+        self._scheduler.start_over()
         self._cache.clear()
-        self._begin_anew()
 
     def _note_started(self, turn: Turn, told: Told) -> None:
         now = time.monotonic()

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from paddock.engine.arrays import Tokens
 
 from .prefixes import PrefixCache, longest_beginning, shared_beginning
 from .sequence import Sequence
 from .shelf import Shelf
-from .turn import Copy, Discard, Limits, Operation, Restore, Shelve, Trim
+from .turn import Copy, Discard, Limits, Move, Operation, Restore, Shelve, Trim
 
 # Fewer cells than these of an idle sequence neither slow the living nor are worth a copy.
 WORTH_MOVING_TOKENS = 128
@@ -59,6 +59,15 @@ class Repeats:
         _, n_tokens = longest_beginning(prompt, dict(enumerate(self._finished)))
         if n_tokens >= n_running + WORTH_MOVING_TOKENS:
             self._n_expected = self._n_most
+
+
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """The seats of another context, and how the running sequences come there."""
+
+    places: Places
+    moves: tuple[Move, ...]
+    seats: dict[Sequence, int]
 
 
 class Places:
@@ -282,6 +291,16 @@ class Places:
             self._shelve(sequence.seq_id)
         self._empty(sequence.seq_id)
 
+    def lose(self, sequence: Sequence) -> None:
+        """Free the seat of a sequence whose cells are lost."""
+        del self._running[sequence.seq_id]
+        self._empty(sequence.seq_id)
+
+    def shelve_idle(self) -> None:
+        """Take every idle sequence out of the cache; conversations are kept outside."""
+        for seq_id in tuple(self._idle):
+            self._displace(seq_id)
+
     def retire(self, sequence: Sequence) -> None:
         """Free the seat of a finished sequence; what others can share of it stays, if that pays.
 
@@ -307,3 +326,44 @@ class Places:
         if not self.limits.is_unified or self._may_be_repeated(seq_id):
             return True
         return longest_beginning(self.cells.computed(seq_id), self._others(seq_id))[1] == 0
+
+    # Another context
+
+    def moved(self, limits: Limits) -> Arrangement:
+        """Return where the running sequences go in a context with other limits. Changes nothing.
+
+        The oldest of the highest priority come first; in a unified cache a common beginning is
+        shared again. What finds no seat or no cells is left out.
+        """
+        places, moves, seats = Places(limits), list[Move](), dict[Sequence, int]()
+        places.shelf, places._repeats = self.shelf, self._repeats
+        for source, sequence in sorted(self._running.items(), key=lambda one: one[1].rank):
+            target = len(moves)
+            if not _has_seat(sequence, seats, limits):
+                continue
+            n_tokens = self.cells.n_tokens(source)
+            if n_tokens >= places.cells.n_free_for(target):
+                continue
+            move = Move(source, target, n_tokens)
+            moves.append(places._enter(move, self.cells.computed(source)) if n_tokens else move)
+            seats[sequence] = target
+            places._running[target] = sequence
+        return Arrangement(places, tuple(moves), seats)
+
+    def _enter(self, move: Move, tokens: Tokens) -> Move:
+        """Give a moved sequence its cells, the beginning in common with one that came before."""
+        donor, n_shared = -1, 0
+        if self.limits.is_unified and self.limits.can_share:
+            donor, n_shared = self.cells.best(tokens)
+        if n_shared:
+            self.cells.share(donor, move.target, n_shared)
+        if n_shared < len(tokens):
+            self.cells.extend(move.target, tokens[n_shared:])
+        return replace(move, donor=donor, n_shared=n_shared)
+
+
+def _has_seat(sequence: Sequence, seated: Collection[Sequence], limits: Limits) -> bool:
+    if sequence.priority == "interactive":
+        return len(seated) < limits.n_slots
+    n_jobs = sum(one.priority != "interactive" for one in seated)
+    return n_jobs < limits.n_parallel and len(seated) < limits.n_slots

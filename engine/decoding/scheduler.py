@@ -12,16 +12,18 @@ order is the other way round here.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from paddock.engine.arrays import Tokens
 from paddock.engine.dialogue.shortening import without_middle
 
 from .budget import LEAST_READ_TOKENS, shares
-from .places import Places, Source
+from .places import Arrangement, Places, Source
 from .prefixes import shared_beginning
 from .sequence import RANK, Sequence
-from .turn import Limits, Piece, Turn
+from .turn import Limits, Operation, Piece, Turn
 
 # Cells that are kept for the next tokens of an answer; the rest of it is not reserved.
 SLICE_TOKENS = 64
@@ -54,10 +56,8 @@ class Scheduler:
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.n_preempted = 0
-        self.is_closed = False
-        """Nobody is admitted: the context is to be made anew."""
         self.is_outgrown = False
-        """A sequence has become longer than this context can hold."""
+        """A sequence has become longer than this context can hold: it waits for a larger one."""
         self._n_arrived = self._n_placed = 0
         self._chat_seen_s = float("-inf")
         self._now_s = 0.0
@@ -81,12 +81,37 @@ class Scheduler:
         if sequence.priority == "interactive":
             self._chat_seen_s = now_s
 
-    def take_over(self, waiting: list[Sequence]) -> None:
-        """Queue sequences of an earlier scheduler, with the times of their arrival."""
-        self.waiting += waiting
-        self._n_arrived = max([self._n_arrived, *(one.arrival for one in waiting)])
-        chats = [one.arrived_s for one in waiting if one.priority == "interactive"]
-        self._chat_seen_s = max([self._chat_seen_s, *chats])
+    def prepare_move(self, limits: Limits) -> tuple[Operation, ...]:
+        """Return what is to be done in the present context before another one takes its place.
+
+        Idle sequences are taken out, and running ones that find no seat in the other context are
+        put back into the queue.
+        """
+        seats = self.places.moved(limits).seats
+        for sequence in [one for one in self.running if one not in seats]:
+            self.put_back(sequence)
+        self.places.shelve_idle()
+        return self.places.take_operations()
+
+    def move(self, arrangement: Arrangement, lost: Collection[int]) -> None:
+        """Go on in another context.
+
+        Args:
+            arrangement: the seats there, of the present running sequences.
+            lost: sequence ids there whose cells could not be brought over; they are computed again.
+        """
+        self.places = arrangement.places
+        self.limits = self.places.limits
+        self.is_outgrown = False
+        for sequence in tuple(self.running):
+            seat = arrangement.seats.get(sequence)
+            if seat is None:
+                self._return_to_queue(sequence)
+                continue
+            sequence.seq_id = seat
+            if seat in lost:
+                self.places.lose(sequence)
+                self._return_to_queue(sequence)
 
     def end(self, sequence: Sequence) -> None:
         """Take a sequence out, finished or given up; what others can share of it stays."""
@@ -107,6 +132,12 @@ class Scheduler:
         """Make room after a step that found no cells; nobody is admitted until a step has some."""
         self.put_back(max(self.running, key=lambda one: one.rank))
         self._lacks_cells = True
+
+    def start_over(self) -> None:
+        """Put all back and go on with an empty cache."""
+        for one in tuple(self.running):
+            self.put_back(one)
+        self.places = Places(self.limits)
 
     def shift(self, sequence: Sequence, n_keep: int, n_most_tokens: int, max_tokens: int) -> int:
         """Drop the older half of a full sequence's history, and let it go on.
@@ -131,9 +162,13 @@ class Scheduler:
         return n_before - len(sequence.prompt)
 
     def _requeue(self, sequence: Sequence) -> None:
-        """Return it to the queue; what it has said becomes a part of its prompt."""
-        self.running.remove(sequence)
+        """Return it to the queue, and keep what is computed outside, if that pays."""
         self.places.put_back(sequence)
+        self._return_to_queue(sequence)
+
+    def _return_to_queue(self, sequence: Sequence) -> None:
+        """Let it wait again; what it has said becomes a part of its prompt."""
+        self.running.remove(sequence)
         sequence.prompt = np.concatenate([sequence.prompt, np.array(sequence.answer, np.int32)])
         sequence.max_tokens -= len(sequence.answer)
         sequence.answer.clear()
@@ -155,6 +190,10 @@ class Scheduler:
         if not self.limits.is_unified:
             pieces.sort(key=lambda piece: piece.sequence.seq_id)
         return Turn(self.places.take_operations(), tuple(pieces))
+
+    def _can_answer(self, sequence: Sequence) -> bool:
+        has_cell = self.places.cells.n_free_for(sequence.seq_id) > 0
+        return sequence.state == "decode" and has_cell
 
     def computed(self, turn: Turn) -> None:
         """Note that the turn's tokens have their cells."""
@@ -181,7 +220,7 @@ class Scheduler:
     # Admission
 
     def _admit(self) -> None:
-        if self.is_closed or (self._lacks_cells and self.running):
+        if self._lacks_cells and self.running:
             return
         self.places.awaited = self.waiting
         blocked = len(RANK)  # classes from here on must not overtake
@@ -306,8 +345,7 @@ class Scheduler:
             for one in tuple(self.running):
                 n_free = cells.n_free_for(one.seq_id)
                 del one.drafts[max(0, n_free - 1) :]
-                if n_free < 1:
-                    self._outgrow(one)
+                self.is_outgrown |= n_free < 1
             return
         if cells.n_free < self._n_wanted_at_least():
             for one in self.running:
@@ -316,12 +354,7 @@ class Scheduler:
         while cells.n_free < self._n_wanted_at_least() and len(self.running) > 1:
             self.put_back(max(self.running, key=lambda one: one.rank))
         if self.running and cells.n_free < 1:
-            self._outgrow(self.running[0])
-
-    def _outgrow(self, sequence: Sequence) -> None:
-        """Put a sequence back until the context is made anew with more room."""
-        self.put_back(sequence)
-        self.is_outgrown = True
+            self.is_outgrown = True
 
     def _n_wanted_at_least(self) -> int:
         """Cells without which nothing moves: one for each answer's token, or one of a prompt."""
@@ -332,7 +365,7 @@ class Scheduler:
 
     def _pieces(self) -> list[Piece]:
         """Return the next tokens of answers, and pieces of prompts as far as the budget goes."""
-        answers = [_decode_piece(one) for one in self.running if one.state == "decode"]
+        answers = [_decode_piece(one) for one in self.running if self._can_answer(one)]
         has_prompts = any(one.state == "prefill" for one in self.running)
         if self.limits.has_pass_each and answers and has_prompts:
             return self._prefill_pieces(0) if self._is_prompts_turn(answers) else answers

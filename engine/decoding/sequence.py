@@ -77,7 +77,8 @@ class Sequence:
         """Length of prompt and answer for which room is made."""
         if not self.is_open:
             return self.n_most_tokens
-        return len(self.prompt) + min(self.max_tokens, LIKELY_ANSWER_TOKENS)
+        n_slices = 1 + len(self.answer) // LIKELY_ANSWER_TOKENS
+        return len(self.prompt) + min(self.max_tokens, n_slices * LIKELY_ANSWER_TOKENS)
 
     @property
     def n_owed_cells(self) -> int:

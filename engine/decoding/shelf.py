@@ -61,6 +61,11 @@ class Shelf:
             self._jobs.add(self._n_keys)
         return self._n_keys, tuple(gone)
 
+    def clear(self) -> None:
+        """Forget every entry."""
+        self._entries.clear()
+        self.n_tokens = 0
+
     def best(self, prompt: Tokens) -> tuple[int, int]:
         """Find the entry with the longest shared beginning: `(key, n_tokens)`, or (-1, 0)."""
         return longest_beginning(prompt, self._entries)

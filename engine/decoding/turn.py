@@ -112,6 +112,20 @@ class Discard:
     key: int
 
 
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Where a running sequence goes in another context: from one sequence id to another.
+
+    Its first `n_shared` tokens are those of `donor`, a sequence that was moved before.
+    """
+
+    source: int
+    target: int
+    n_tokens: int
+    donor: int = -1
+    n_shared: int = 0
+
+
 Operation = Trim | Copy | Shelve | Restore | Discard
 
 

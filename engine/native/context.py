@@ -101,6 +101,11 @@ class Context:
         if not lib.llama_memory_seq_rm(self._memory, seq_id, n_keep, -1):
             raise DecodeFailed(f"this model's memory cannot be cut at position {n_keep}")
 
+    def drop_beginning(self, seq_id: int, n_tokens: int) -> None:
+        """Free the cells of a sequence up to position `n_tokens`."""
+        if not lib.llama_memory_seq_rm(self._memory, seq_id, 0, n_tokens):
+            raise DecodeFailed(f"this model's memory cannot be cut at position {n_tokens}")
+
     def copy(self, source: int, target: int, n_tokens: int) -> None:
         """Let `target` share the first `n_tokens` cells of `source`."""
         lib.llama_memory_seq_cp(self._memory, source, target, 0, n_tokens)

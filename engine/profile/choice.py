@@ -61,6 +61,8 @@ class Bounds:
     n_parallel_max: int
     n_batch_max: int
     is_gpu: bool = False
+    n_stream_tokens: int = 0
+    """Length of a stream in a split cache; 0: of a request."""
 
 
 def choose(profile: Profile | None, workload: Workload, limits: Bounds) -> Layout:
@@ -118,8 +120,8 @@ def _layouts(workload: Workload, limits: Bounds) -> Iterator[Layout]:
 
 def _n_streams(workload: Workload, limits: Bounds) -> int:
     """Tell how many streams there can be that hold a whole request each."""
-    each = workload.n_prompt_tokens + workload.n_answer_tokens
-    return max(1, min(limits.n_parallel_max, int(limits.n_cells / max(1.0, each))))
+    each = max(workload.n_prompt_tokens + workload.n_answer_tokens, limits.n_stream_tokens, 1.0)
+    return max(1, min(limits.n_parallel_max, int(limits.n_cells / each)))
 
 
 def _unmeasured(workload: Workload, limits: Bounds) -> Layout:

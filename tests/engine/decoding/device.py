@@ -8,7 +8,18 @@ import numpy as np
 
 from paddock.engine.decoding.scheduler import Scheduler
 from paddock.engine.decoding.sequence import Sequence
-from paddock.engine.decoding.turn import Copy, Discard, Limits, Piece, Restore, Shelve, Trim, Turn
+from paddock.engine.decoding.turn import (
+    Copy,
+    Discard,
+    Limits,
+    Move,
+    Operation,
+    Piece,
+    Restore,
+    Shelve,
+    Trim,
+    Turn,
+)
 from paddock.engine.request import Priority
 
 Cells = list[tuple[int, int]]
@@ -24,8 +35,8 @@ class Device:
     n_made: int = 0
     n_computed: int = 0
 
-    def perform(self, turn: Turn) -> None:
-        for operation in turn.operations:
+    def operate(self, operations: tuple[Operation, ...]) -> None:
+        for operation in operations:
             match operation:
                 case Trim(seq_id, n_keep):
                     self._check_whole(seq_id, n_keep)
@@ -40,6 +51,23 @@ class Device:
                     self._fill(seq_id, self._anew(self.kept[key]))
                 case Discard(key):
                     del self.kept[key]
+
+    def moved(self, limits: Limits, moves: tuple[Move, ...], lost: frozenset[int]) -> Device:
+        """Return another context, into which all cells were brought but those that are lost."""
+        other = Device(limits, {}, self.kept, self.n_made, self.n_computed)
+        for move in moves:
+            if move.target in lost:
+                continue
+            cells = self.held[move.source] if move.n_tokens else []
+            assert len(cells) == move.n_tokens
+            shared = other.held[move.donor][: move.n_shared] if move.n_shared else []
+            own = cells[move.n_shared :]
+            other.held[move.target] = shared + other._anew(own)
+        other.check()
+        return other
+
+    def perform(self, turn: Turn) -> None:
+        self.operate(turn.operations)
         for piece in turn.pieces:
             cells = self.held.setdefault(piece.sequence.seq_id, [])
             assert len(cells) == piece.pos, "positions follow one another"

@@ -468,6 +468,44 @@ def test_a_full_split_cache_decodes_in_one_pass_after_much_coming_and_going() ->
     assert set(n_passes) == {1}
 
 
+@settings(max_examples=80, deadline=None)
+@given(REQUESTS, st.lists(LIMITS.map(with_room), min_size=2, max_size=4), st.data())
+def test_nothing_is_lost_or_changed_when_all_move_to_another_context(
+    requests: list[tuple[int, int, list[int], int, Priority, int]],
+    contexts: list[Limits],
+    data: st.DataObject,
+) -> None:
+    first, *others = [replace(one, can_share=True) for one in contexts]
+    world, expected = run(first), {}
+    for number, (kind, n_shared, ids, max_tokens, priority, _) in enumerate(requests):
+        one = sequence(number, [kind] * n_shared + ids, max_tokens, priority)
+        expected[number] = alone(one)
+        world.scheduler.add(one)
+    for limits in others:
+        for _ in range(data.draw(st.integers(0, 6))):
+            world.turn()
+        n_running = len(world.scheduler.running)
+        lost = data.draw(st.frozensets(st.integers(0, n_running), max_size=2))
+        move(world, limits, lost)
+    assert sorted(world.all()) == list(range(len(requests)))
+    assert world.said == expected
+
+
+def test_those_that_move_to_a_larger_context_compute_nothing_again() -> None:
+    world = run(Limits(3 * 64, 2, 64, is_unified=False))
+    running = [sequence(number, [number + 1] * 30, 20) for number in range(2)]
+    for one in running:
+        world.scheduler.add(one)
+    world.turn()
+    world.scheduler.add(sequence(7, [7] * 100, 20), world.now_s)
+    chat = sequence(9, [9] * 10, 2, "interactive")
+    world.scheduler.add(chat, world.now_s)
+    move(world, Limits(3 * 128, 2, 64, is_unified=False))
+    n_computed = world.device.n_computed
+    assert {piece.sequence for piece in world.turn().pieces} == {*running, chat}
+    assert world.device.n_computed == n_computed + 2 + 10
+
+
 @settings(max_examples=100, deadline=None)
 @given(REQUESTS, LIMITS.map(with_room), st.integers(1, 8))
 def test_answers_without_an_end_outgrow_their_room_and_lose_nothing(
@@ -490,12 +528,18 @@ def test_answers_without_an_end_outgrow_their_room_and_lose_nothing(
 
 
 def grown_if_need_be(world: Run) -> None:
-    """Make the context anew with more room, as the loop does."""
-    old = world.scheduler
-    most = old.limits.n_cells_each or old.limits.n_cells
-    is_too_long = any(one.n_likely_tokens > most for one in old.waiting)
-    old.is_closed = old.is_outgrown or is_too_long
-    if old.is_closed and not old.running:
-        limits = replace(old.limits, n_cells=2 * old.limits.n_cells)
-        world.scheduler, world.device = Scheduler(limits), Device(limits)
-        world.scheduler.take_over(old.waiting)
+    """Go on in a larger context, as the loop does."""
+    scheduler = world.scheduler
+    most = scheduler.limits.n_cells_each or scheduler.limits.n_cells
+    is_too_long = any(one.n_likely_tokens > most for one in scheduler.waiting)
+    if scheduler.is_outgrown or is_too_long:
+        move(world, replace(scheduler.limits, n_cells=2 * scheduler.limits.n_cells))
+
+
+def move(world: Run, limits: Limits, lost: frozenset[int] = frozenset()) -> None:
+    world.device.operate(world.scheduler.prepare_move(limits))
+    arrangement = world.scheduler.places.moved(limits)
+    for one in arrangement.moves:  # what shares the cells of a lost one is lost with it
+        lost |= {one.target} if one.donor in lost else set()
+    world.device = world.device.moved(limits, arrangement.moves, lost)
+    world.scheduler.move(arrangement, lost)
