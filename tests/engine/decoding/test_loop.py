@@ -138,6 +138,7 @@ class Bench:
 
     def _hear(self, told: Told) -> None:
         self.told.append(told)
+        json.dumps(told.as_head())  # it goes to the pool in a frame
         for chunk in told.chunks:
             self.texts[chunk["id"]] = self.texts.get(chunk["id"], "") + chunk["text"]
         for _, post in [one for one in self._later if one[0] == len(self.told)]:
