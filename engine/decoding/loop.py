@@ -360,9 +360,9 @@ class Loop:
             choice = answer.job.picker.choose(row, None if number else look)
             answer.accept(choice, self._model, told)
             is_guessed = number < n_drafts and choice.token == drafts[number]
+            n_accepted += is_guessed
             if answer.ended or not is_guessed:
                 break
-            n_accepted += 1
         answer.learn(n_drafts, n_accepted, told)
         if answer.must_shift:  # nothing of it stays in the cache
             self._shift(answer)
