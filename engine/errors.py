@@ -85,12 +85,17 @@ class ModelTooLarge(EngineError):
 
 
 class WrongRole(EngineError):
-    """A chat asked of an embedding model, or the reverse."""
+    """Something was asked of a model that does something else, such as a chat of an embedder."""
 
-    def __init__(self, ref: str, asked: Literal["chat", "embed"]) -> None:
+    def __init__(
+        self, ref: str, asked: Literal["chat", "embed", "rerank"], role: str | None = None
+    ) -> None:
         self.ref = ref
         self.asked = asked
-        super().__init__(f'"{ref}" does not support {asked}')
+        self.hint = ""
+        if role == "rerank":
+            self.hint = ": it is a reranker, which scores documents (POST /v1/rerank)"
+        super().__init__(f'"{ref}" does not support {asked}{self.hint}')
 
 
 class PromptTooLong(EngineError):

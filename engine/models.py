@@ -17,7 +17,7 @@ from paddock.engine.errors import BadRequest, ModelBroken, ModelNotFound
 from paddock.engine.gguf import Header, check_file, part_names
 from paddock.engine.ranges import NAMES, checked
 from paddock.engine.request import ModelFacts, Role
-from paddock.engine.store.cards import is_embedder
+from paddock.engine.store.cards import is_embedder, is_reranker
 from paddock.engine.store.contents import Contents, read_contents
 from paddock.engine.store.files import ModelFiles
 from paddock.engine.store.found import Found, Origin
@@ -167,8 +167,10 @@ class ModelFinder:
     def _facts(self, found: Found, header: Header, n_ctx_tokens: int | None) -> ModelFacts:
         n_train = header.number("context_length", DEFAULT_CTX_TOKENS)
         role: Role = "embed" if is_embedder(header) else "chat"
+        if is_reranker(header):
+            role = "rerank"
         wanted = _own_context(found.params) or n_ctx_tokens
-        wanted = wanted or (n_train if role == "embed" else DEFAULT_CTX_TOKENS)
+        wanted = wanted or (n_train if role != "chat" else DEFAULT_CTX_TOKENS)
         own = found.contents or Contents(found.path)
         return ModelFacts(
             name=found.name,

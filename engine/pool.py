@@ -29,7 +29,7 @@ from paddock.engine.errors import (
     WrongRole,
 )
 from paddock.engine.models import ModelFinder, with_context
-from paddock.engine.portions import embed_in_portions
+from paddock.engine.portions import Whole, embed_in_portions
 from paddock.engine.presets import opened, sampling_of, with_presets
 from paddock.engine.request import (
     ChatRequest,
@@ -40,6 +40,9 @@ from paddock.engine.request import (
     ModelSpec,
     Priority,
     Reply,
+    RerankReply,
+    RerankRequest,
+    Role,
     Sampling,
     Think,
     Tool,
@@ -242,11 +245,49 @@ class LocalPool:
             raise DeadlineExceeded("total", request.total_s or 0.0) from None
 
     async def _embed(self, request: EmbedRequest, *, waits: bool) -> EmbedReply:
-        facts = await self._facts(request.model)
-        if facts.role != "embed":
-            raise WrongRole(request.model.ref, "embed")
+        facts = await self._facts_of(request.model, "embed")
         if request.dimensions is not None and request.dimensions < 1:
             raise BadRequest(f"{request.dimensions} dimensions are asked for; at least 1 is needed")
+        whole, usage = await self._computed(
+            request, request.texts, facts, waits=waits, dimensions=request.dimensions
+        )
+        return EmbedReply(whole.vectors, usage, facts.digest, whole.n_pieces, whole.n_cut_tokens)
+
+    async def rerank(self, request: RerankRequest, *, waits: bool = True) -> RerankReply:
+        """Score documents for a query.
+
+        Raises:
+            WrongRole: the model is no reranker.
+            TextTooLong: a document exceeds the context beside the query; nothing was cut.
+            DeadlineExceeded: not within `total_s`.
+        """
+        facts = await self._facts_of(request.model, "rerank")
+        try:
+            async with asyncio.timeout(request.total_s):
+                whole, usage = await self._computed(
+                    request, request.documents, facts, waits=waits, query=request.query
+                )
+        except TimeoutError:
+            raise DeadlineExceeded("total", request.total_s or 0.0) from None
+        return RerankReply(tuple(score for (score,) in whole.vectors), usage, facts.digest)
+
+    async def _facts_of(self, model: ModelSpec, role: Role) -> ModelFacts:
+        facts = await self._facts(model)
+        if facts.role != role:
+            raise WrongRole(model.ref, role, facts.role)
+        return facts
+
+    async def _computed(
+        self,
+        request: EmbedRequest | RerankRequest,
+        texts: tuple[str, ...],
+        facts: ModelFacts,
+        *,
+        waits: bool,
+        dimensions: int | None = None,
+        query: str | None = None,
+    ) -> tuple[Whole, Usage]:
+        """Return the vectors of texts, or their scores, and what they took."""
         began = time.monotonic()
         load_s = 0.0
 
@@ -263,7 +304,8 @@ class LocalPool:
                 return await worker.embed(
                     texts,
                     Ticket(),
-                    dimensions=request.dimensions,
+                    query=query,
+                    dimensions=dimensions,
                     n_ctx_tokens=facts.n_ctx_tokens,
                     priority=request.priority,
                     on_overflow=request.on_overflow,
@@ -271,16 +313,11 @@ class LocalPool:
 
             return await self._repeatedly(request.model, ask, work)
 
-        whole = await embed_in_portions(request.texts, send)
+        whole = await embed_in_portions(texts, send)
         seconds = time.monotonic() - began
-        self.events.embedded(facts.name, len(request.texts), whole.n_tokens, seconds)
-        return EmbedReply(
-            whole.vectors,
-            Usage(whole.n_tokens, load_s=load_s, prefill_s=max(0.0, seconds - load_s)),
-            facts.digest,
-            whole.n_pieces,
-            whole.n_cut_tokens,
-        )
+        self.events.embedded(facts.name, len(texts), whole.n_tokens, seconds)
+        usage = Usage(whole.n_tokens, load_s=load_s, prefill_s=max(0.0, seconds - load_s))
+        return whole, usage
 
     async def _briefly(
         self, model: ModelSpec, work: Callable[[WorkerProcess], Awaitable[_T]]
@@ -331,7 +368,7 @@ class LocalPool:
         request = answer.request
         ask = await self._ask(request.model, priority=request.priority, waits=waits)
         if ask.facts.role != "chat":
-            raise WrongRole(request.model.ref, "chat")
+            raise WrongRole(request.model.ref, "chat", ask.facts.role)
         if ask.facts.projector is None and _has_images(request):
             raise BadRequest(f"model '{ask.facts.name}' cannot see images: it has no projector")
         sampling = sampling_of(request, ask.facts)

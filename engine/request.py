@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 from .ranges import checked
 
-Role = Literal["chat", "embed"]
+Role = Literal["chat", "embed", "rerank"]
 Priority = Literal["interactive", "normal", "batch"]
 DoneReason = Literal["stop", "length", "repetition"]
 """`repetition`: the answer went in circles, and was ended."""
@@ -349,6 +349,28 @@ class EmbedReply:
     """Into how many parts each text was split; empty: every one was read whole."""
     n_cut_tokens: tuple[int, ...] = ()
     """How many tokens of each text were left out; empty: none."""
+
+
+@dataclass(frozen=True, slots=True)
+class RerankRequest:
+    """Documents to be scored by how well they answer a query."""
+
+    model: ModelSpec
+    query: str
+    documents: tuple[str, ...]
+    priority: Priority = "normal"
+    total_s: float | None = None
+    on_overflow: OnOverflow = "error"
+    """Of a document that is too long beside the query; `split` is not known here."""
+
+
+@dataclass(frozen=True, slots=True)
+class RerankReply:
+    """The model's own scores, one for each document, in the order of the documents."""
+
+    scores: tuple[float, ...]
+    usage: Usage
+    digest: str
 
 
 class Pool(Protocol):

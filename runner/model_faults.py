@@ -69,12 +69,14 @@ def of_facts(facts: Mapping[Name, ModelFacts], bound: BoundPlan) -> Iterator[Fau
         if one is None or spec.pool:
             continue
         if one.role != spec.role:
-            does = {"chat": "writes text", "embed": "makes vectors"}
+            does = {"chat": "writes text", "embed": "makes vectors", "rerank": "ranks documents"}
             what = f"model '{alias}' has the role '{spec.role}', but '{_ref(plan, alias)}' "
             remedy = "Name another model" if spec.role == "chat" else "Name an embedding model"
+            if one.role != "rerank":  # no step ranks
+                remedy += f", or write `role: {one.role}`"
             yield Fault(
                 f"{what}{does[one.role]}.",
-                f"{remedy}, or write `role: {one.role}`.",
+                f"{remedy}.",
                 plan.pipeline.mark(_place(plan, alias, "role")),
             )
         elif (spec.n_ctx_tokens or 0) > one.n_ctx_train_tokens:

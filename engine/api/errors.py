@@ -110,8 +110,8 @@ def as_api_error(error: EngineError) -> ApiError:
         case TextTooLong():
             return ApiError(400, "the input length exceeds the context length")
         case WrongRole():
-            asked = "chat" if error.asked == "chat" else "embeddings"
-            return ApiError(400, f'"{error.ref}" does not support {asked}')
+            asked = "embeddings" if error.asked == "embed" else error.asked
+            return ApiError(400, f'"{error.ref}" does not support {asked}{error.hint}')
         case BadRequest():
             return ApiError(400, str(error))
         case InvalidName():
@@ -154,7 +154,7 @@ def dialect_of(path: str) -> Dialect:
     """Tell by its path in which dialect a request wants its errors."""
     if path.startswith("/v1/messages"):
         return "anthropic"
-    return "openai" if path == "/v1" or path.startswith("/v1/") else "ollama"
+    return "openai" if path == "/v1" or path.startswith(("/v1/", "/rerank")) else "ollama"
 
 
 def error_body(dialect: Dialect, error: ApiError) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from .refusals import refuse
 # So many callers are known at once, 0.5 MB; of more, those who asked the longest ago count anew.
 _N_BUCKETS = 4096
 
-LIMITED = ("/api/", "/v1/", "/paddock/")
+LIMITED = ("/api/", "/v1/", "/paddock/", "/rerank")
 """What begins the paths of requests that count."""
 
 

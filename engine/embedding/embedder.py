@@ -70,6 +70,18 @@ def finished(
     return _normalised(units[:, :dimensions], np.arange(len(units))) if dimensions else units
 
 
+def scores(rows: Vectors) -> Vectors:
+    """Return the first value that a reranker gives for each document, shape (n_documents, 1).
+
+    Raises:
+        TextRefused: it is not a number.
+    """
+    for index, value in enumerate(rows[:, 0].tolist()):
+        if not np.isfinite(value):
+            raise TextRefused(index, "got a score that is NaN or Inf")
+    return rows[:, :1]
+
+
 def _normalised(
     rows: Vectors, owners: Tokens | np.ndarray[tuple[int], np.dtype[np.intp]]
 ) -> Vectors:

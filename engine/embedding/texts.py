@@ -49,6 +49,41 @@ class TextReader:
         return [self._read(index, text, n_ctx_tokens, on_overflow)
                 for index, text in enumerate(texts)]  # fmt: skip
 
+    def read_pairs(
+        self, query: str, documents: Sequence[str], n_ctx_tokens: int, on_overflow: OnOverflow
+    ) -> list[Read]:
+        """Return the tokens of each document behind the query, as the reranker was trained.
+
+        Raises:
+            TextTooLong: a document does not fit beside the query, and is not to be cut.
+        """
+        form = self._model.chat_template("rerank")
+        pairs = []
+        for index, document in enumerate(documents):
+            before, plain, after = self._pair(form, query, document)
+            room = n_ctx_tokens - len(before) - len(after)
+            if len(plain) > room and (on_overflow != "cut" or room <= 0):
+                raise TextTooLong(index, len(before) + len(plain) + len(after), n_ctx_tokens)
+            tokens = np.concatenate([before, plain[:room], after]).astype(np.int32)
+            pairs.append(Read((tokens,), max(0, len(plain) - room)))
+        return pairs
+
+    def _pair(self, form: str | None, query: str, document: str) -> tuple[Tokens, Tokens, Tokens]:
+        """Return the tokens before a document, its own, and those after it, as llama-server."""
+        model = self._model
+        if form is not None:
+            whole = form.replace("{query}", query)
+            head, _, tail = whole.partition("{document}")
+            tokens = model.tokenise(head + document + tail, with_special=False, parse_special=True)
+            return tokens[:0], tokens, tokens[:0]
+        asked, plain = (
+            model.tokenise(text, with_special=False, parse_special=False)
+            for text in (query, document)
+        )
+        begin, middle, end = model.pair_tokens()
+        before = np.concatenate([np.array(begin, np.int32), asked, np.array(middle, np.int32)])
+        return before, plain, np.array(end, np.int32)
+
     def _read(self, index: int, text: str, n_ctx_tokens: int, on_overflow: OnOverflow) -> Read:
         tokens = self._model.tokenise(text, with_special=True, parse_special=False)
         if not len(tokens):

@@ -157,9 +157,18 @@ class Context:
         pointer = lib.llama_get_logits(self.pointer)
         return np.ctypeslib.as_array(pointer, shape=(n_rows, self.model.n_vocab))
 
+    @property
+    def n_pooled(self) -> int:
+        """Length of a pooled vector."""
+        is_rank = lib.llama_pooling_type(self.pointer) == lib.LLAMA_POOLING_TYPE_RANK
+        return self.model.n_scores if is_rank else self.model.n_embedding
+
     def embedding(self, seq_id: int) -> Vectors:
-        """Give a sequence's pooled vector, shape (n_embedding,), valid until the next decode."""
+        """Return a sequence's pooled vector, valid until the next decode.
+
+        Shape is (n_embedding,), of a reranker (n_scores,).
+        """
         pointer = lib.llama_get_embeddings_seq(self.pointer, seq_id)
         if not pointer:
             raise DecodeFailed("the model gives no pooled embedding")
-        return np.ctypeslib.as_array(pointer, shape=(self.model.n_embedding,))
+        return np.ctypeslib.as_array(pointer, shape=(self.n_pooled,))

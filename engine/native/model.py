@@ -172,6 +172,19 @@ class Model:
             return None
         return before, behind, between
 
+    def pair_tokens(self) -> tuple[list[int], list[int], list[int]]:
+        """Return what stands before, between and after two texts that are read together."""
+        vocab = self._vocab
+        bos, eos, sep = (
+            int(ask(vocab))
+            for ask in (lib.llama_vocab_bos, lib.llama_vocab_eos, lib.llama_vocab_sep)
+        )
+        eos = sep if eos < 0 else eos
+        begin = [bos] if lib.llama_vocab_get_add_bos(vocab) else []
+        end = [eos] if lib.llama_vocab_get_add_eos(vocab) else []
+        between = [sep] if lib.llama_vocab_get_add_sep(vocab) else []
+        return begin, end + between, end
+
     def ends_generation(self, token: int) -> bool:
         """Tell whether the model means the answer to end here."""
         ends = self._ends.get(token)
@@ -237,6 +250,11 @@ class Model:
     def n_embedding(self) -> int:
         """Length of an embedding vector."""
         return int(lib.llama_model_n_embd_out(self.pointer))
+
+    @property
+    def n_scores(self) -> int:
+        """How many values a classifier gives for a text; 1 for most rerankers."""
+        return int(lib.llama_model_n_cls_out(self.pointer))
 
     @property
     def n_ctx_train(self) -> int:

@@ -136,7 +136,7 @@ def wider(layout: Layout, n_ctx_tokens: int, header: Header) -> tuple[Layout, ..
 def _n_parallel(
     wanted: Wanted, settings: PoolSettings, device: Device, profile: Profile | None
 ) -> int:
-    if wanted.facts.role == "embed":
+    if wanted.facts.role != "chat":
         return N_PARALLEL_EMBED
     usual = N_PARALLEL_CPU
     if device.is_gpu:
@@ -152,7 +152,7 @@ def _sizes(
     On devices with memory of their own, cells fill what the weights leave of it, up to a whole
     request for each place.
     """
-    if load.role == "embed":
+    if load.role != "chat":
         return 0, [load.n_cells]
     at_most = wanted.n_cells_at_most or 1 << 62
     least = _padded(load.n_ctx_tokens)
@@ -297,7 +297,7 @@ def _placed(
 ) -> list[Layout]:
     """Return the layouts of one load: on each device that may hold it, or on the processor."""
     size = wanted.facts.size_bytes + wanted.extra_bytes
-    cache = 0.0 if load.role == "embed" else load.n_cells * cell_bytes(header, load.kv_cache_type)
+    cache = 0.0 if load.role != "chat" else load.n_cells * cell_bytes(header, load.kv_cache_type)
     n_layers = header.number("block_count") + 1
     needs = _Needs(int(size + cache), compute_bytes(header, load), n_layers, expert_bytes(header))
     load_s = size / _READ_BYTES_PER_S

@@ -32,6 +32,7 @@ _LEFT_OUT = ("general.name", "tokenizer.chat_template")
 _TEMPLATE = "tokenizer.chat_template"
 
 # Embedding models announce how they pool; these do so by their architecture alone.
+_RANK = 4  # LLAMA_POOLING_TYPE_RANK
 _EMBEDDERS = ("bert", "nomic-bert", "jina-bert", "modern-bert", "t5encoder", "gemma-embedding")
 
 
@@ -287,6 +288,8 @@ def _template(own: Contents, header: Header) -> str:
 
 
 def _capabilities(finder: Finder, header: Header, template: str, sees: bool) -> tuple[str, ...]:
+    if is_reranker(header):
+        return ("rerank",)
     if is_embedder(header):
         return ("embedding",)
     by_template = finder.files.abilities(template)
@@ -300,8 +303,13 @@ def _capabilities(finder: Finder, header: Header, template: str, sees: bool) -> 
     return tuple(name for name, is_so in has.items() if is_so)
 
 
+def is_reranker(header: Header) -> bool:
+    """Return whether a model scores documents for a query."""
+    return header.number("pooling_type") == _RANK
+
+
 def is_embedder(header: Header) -> bool:
-    """Tell whether a model gives vectors and no text."""
+    """Return whether a model gives vectors, or scores, and no text."""
     return header.number("pooling_type") > 0 or header.architecture.startswith(_EMBEDDERS)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from paddock.engine.arrays import Vectors
 from paddock.engine.decoding.told import Told
-from paddock.engine.embedding.embedder import Embedder, finished
+from paddock.engine.embedding.embedder import Embedder, finished, scores
 from paddock.engine.embedding.line import PACK_TOKENS, Batch, Line, Piece
 from paddock.engine.embedding.texts import Read, TextReader
 from paddock.engine.embedding.tiles import TILE, n_tiles
@@ -45,6 +45,7 @@ class _Order:
     priority: Priority
     rows: Vectors
     n_missing: int
+    is_rerank: bool = False
     has_started: bool = False
 
     @property
@@ -105,11 +106,17 @@ class EmbedService:
                 f"{self._model.n_embedding}"
             )
         n_ctx_tokens = min(head.get("n_ctx_tokens") or self._n_ctx_tokens, self._n_ctx_tokens)
-        texts = self._reader.read(head["texts"], n_ctx_tokens, head["on_overflow"])
+        query, overflow = head["query"], head["on_overflow"]
+        if query is None:
+            texts = self._reader.read(head["texts"], n_ctx_tokens, overflow)
+        else:
+            texts = self._reader.read_pairs(query, head["texts"], n_ctx_tokens, overflow)
         n_pieces = sum(len(text.pieces) for text in texts)
-        rows = np.empty((n_pieces, self._model.n_embedding), np.float32)
+        rows = np.empty((n_pieces, self._context.n_pooled), np.float32)
         priority = head.get("priority", "normal")
-        return _Order(head["id"], texts, dimensions, priority, rows, n_pieces)
+        return _Order(
+            head["id"], texts, dimensions, priority, rows, n_pieces, is_rerank=query is not None
+        )
 
     def run(self) -> None:
         """Work until `close` is called.
@@ -181,7 +188,10 @@ class EmbedService:
         n_pieces = [len(text.pieces) for text in order.texts]
         n_cut = [text.n_cut for text in order.texts]
         try:
-            vectors = finished(order.rows, sizes, n_pieces, order.dimensions)
+            if order.is_rerank:
+                vectors = scores(order.rows)
+            else:
+                vectors = finished(order.rows, sizes, n_pieces, order.dimensions)
         except TextRefused as error:
             self._send(wire.pack_refusal(order.request_id, error), b"")
             return

@@ -40,8 +40,9 @@ async def probe(
 
 
 async def _answer(facts: ModelFacts, worker: WorkerProcess, n_tokens: int) -> None:
-    if facts.role == "embed":
-        await worker.embed(("one",), Ticket())
+    if facts.role != "chat":
+        query = "one" if facts.role == "rerank" else None
+        await worker.embed(("one",), Ticket(), query=query)
         return
     request = ChatRequest(
         ModelSpec(facts.name), (Message("user", "one"),), priority="interactive", drafts=False

@@ -199,12 +199,13 @@ class WorkerProcess:
         texts: tuple[str, ...],
         ticket: Ticket,
         *,
+        query: str | None = None,
         dimensions: int | None = None,
         n_ctx_tokens: int | None = None,
         priority: Priority = "normal",
         on_overflow: OnOverflow = "error",
     ) -> wire.Embedded:
-        """Embed texts.
+        """Embed texts; a reranker scores them for the query, in rows of one value.
 
         Raises:
             WorkerGone: the process died.
@@ -213,6 +214,7 @@ class WorkerProcess:
         head = {
             "op": "embed",
             "texts": texts,
+            "query": query,
             "dimensions": dimensions,
             "n_ctx_tokens": n_ctx_tokens,
             "priority": priority,

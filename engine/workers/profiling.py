@@ -81,7 +81,7 @@ def _measured(load: Load, model: Model, load_s: float) -> Profile:
 
 
 def _shape(load: Load) -> Shape:
-    embeds = load.role == "embed"
+    embeds = load.role != "chat"
     most = min(_EMBED_TOKENS, load.n_batch_tokens) if embeds else load.n_batch_tokens
     return Shape(
         n_cells=most if embeds else max(_CHAT_CELLS, min(load.n_cells, _MOST_CELLS)),

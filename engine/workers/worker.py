@@ -153,7 +153,7 @@ def main() -> None:
         profiled = profiling.profiled(load, model)  # while nothing else computes
         sender.send({"event": "phase", "phase": "loading"})
         service: ChatService | EmbedService
-        if load.role == "embed":
+        if load.role != "chat":
             service = EmbedService(model, load, sender.send, warm_s / n_warm)
         else:
             pace = Pace(load.step_s, warm_s / n_warm)
@@ -174,7 +174,7 @@ def _warm_options(load: Load) -> ContextOptions:
         n_batch_tokens=WARM_UP_CELLS,
         n_seq_max=1,
         n_threads=load.n_threads,
-        embeds=load.role == "embed",
+        embeds=load.role != "chat",
         flash_attention=load.flash_attention,
         kv_cache_type=load.kv_cache_type,
     )

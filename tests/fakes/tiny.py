@@ -104,6 +104,52 @@ def llama(path: Path, seed: int = 1) -> Path:
     return _write(path, "llama", values, axes, seed)
 
 
+def reranker(path: Path, *, pooling: int = 4) -> Path:
+    """Write a BERT with a head that scores a pair of texts; as an embedder with pooling 1."""
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,?!"
+    tokens += [begin + letter for begin in ("\u2581", "") for letter in letters]
+    axes: Axes = {
+        "token_embd.weight": (N_EMBD, len(tokens)),
+        "token_types.weight": (N_EMBD, 2),
+        "position_embd.weight": (N_EMBD, 512),
+        "token_embd_norm.weight": (N_EMBD,),
+        "token_embd_norm.bias": (N_EMBD,),
+        "cls.weight": (N_EMBD, N_EMBD),
+        "cls.bias": (N_EMBD,),
+        "cls.output.weight": (N_EMBD, 1),
+        "cls.output.bias": (1,),
+    }
+    for layer in range(2):
+        own = {
+            **_attention(),
+            "ffn_up.weight": (N_EMBD, N_FF),
+            "ffn_down.weight": (N_FF, N_EMBD),
+        }
+        for norm in ("attn_output_norm", "layer_output_norm"):
+            own |= {f"{norm}.weight": (N_EMBD,), f"{norm}.bias": (N_EMBD,)}
+        axes |= _named(layer, own)
+    header: dict[str, Value] = {
+        "general.architecture": "bert",
+        "bert.block_count": 2,
+        "bert.context_length": 512,
+        "bert.embedding_length": N_EMBD,
+        "bert.feed_forward_length": N_FF,
+        "bert.attention.head_count": 2,
+        "bert.attention.layer_norm_epsilon": 1e-12,
+        "bert.attention.causal": False,
+        "bert.pooling_type": pooling,
+        "tokenizer.ggml.token_type_count": 2,
+        "tokenizer.ggml.model": "bert",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [3] * 5 + [1] * (len(tokens) - 5),
+    }
+    for number, name in enumerate(("padding", "unknown", "cls", "seperator", "mask")):
+        header[f"tokenizer.ggml.{name}_token_id"] = number
+    header |= {"tokenizer.ggml.bos_token_id": 2, "tokenizer.ggml.eos_token_id": 3}
+    return write_gguf(path, header, axes, seed=1)
+
+
 def _outer() -> Axes:
     return {"token_embd.weight": (N_EMBD, len(_tokens())), "output_norm.weight": (N_EMBD,)}
 

@@ -104,8 +104,9 @@ async def _vectors(request: Request, asked: Asked, texts: tuple[str, ...]) -> Em
     )
     try:
         reply = await while_connected(request, asked.service.pool.embed(wanted, waits=False))
-    except WrongRole:
-        raise ApiError(400, f'"{asked.model}" does not support embeddings') from None
+    except WrongRole as error:
+        why = f'"{asked.model}" does not support embeddings{error.hint}'
+        raise ApiError(400, why) from None
     if not all(math.isfinite(sum(vector)) for vector in reply.vectors):
         raise ApiError(400, "embedding contains NaN or Inf values")
     return reply

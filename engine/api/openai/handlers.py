@@ -27,6 +27,7 @@ from .embeddings import embedded, embedding_body, read_embedding
 from .fields import Fields
 from .generation import CUT, Talk, answered
 from .refusals import in_openais_words
+from .reranking import read_rerank, rerank_body, reranked
 from .responses import read_response
 
 _T = TypeVar("_T")
@@ -73,6 +74,17 @@ async def embeddings(request: Request) -> Response:
     written = await asyncio.to_thread(embedding_body, call, reply)
     headers = {"Warning": CUT} if any(reply.n_cut_tokens) else None
     return Response(written, 200, headers, "application/json; charset=utf-8")
+
+
+async def rerank(request: Request) -> Response:
+    """Answer with the documents that fit a query best."""
+    service = service_of(request)
+    caller = Caller(priority_of(request))
+    body = await read_fields(request, service.settings.max_body_bytes)
+    note_model(body.text("model"))
+    call = _read(read_rerank, body, caller)
+    reply = await while_connected(request, reranked(service.pool, call, caller))
+    return json_response(rerank_body(call, reply))
 
 
 async def line_answer(

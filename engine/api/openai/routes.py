@@ -8,7 +8,8 @@ from paddock.engine.api.errors import Handler, guarded
 
 from . import models
 from .batch import batches, files
-from .handlers import EMBEDDINGS, GENERATING, embeddings, generating
+from .handlers import EMBEDDINGS, GENERATING, embeddings, generating, rerank
+from .reranking import PATHS as RERANK_PATHS
 
 
 def routes() -> list[BaseRoute]:
@@ -16,6 +17,7 @@ def routes() -> list[BaseRoute]:
     table: list[tuple[str, str, Handler]] = [
         *(("POST", path, generating(read)) for path, read in GENERATING.items()),
         ("POST", EMBEDDINGS, embeddings),
+        *(("POST", path, rerank) for path in RERANK_PATHS),
         ("GET", "/v1/models", models.listing),
         ("GET", "/v1/models/{name:path}", models.one),
         ("POST", "/v1/files", files.upload),
