@@ -12,7 +12,7 @@ from paddock.engine.system.hosts import is_loopback
 CacheType = Literal["f16", "q8_0"]
 Switch = Literal["auto", "on", "off"]
 CacheLayout = Literal["auto", "unified", "split"]
-SplitMode = Literal["none", "layer", "row"]
+SplitMode = Literal["none", "layer", "row", "tensor"]
 
 
 @dataclass(frozen=True, slots=True)

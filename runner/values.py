@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
+
+from paddock.engine.settings import SplitMode
 
 _FOREVER_S = -1.0
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -198,16 +200,13 @@ def size(value: object) -> int:
     return int(float(number) * base ** " kmgt".index(unit or " "))
 
 
-def split_mode(value: object) -> Literal["none", "layer", "row"]:
-    """Give how a model is spread over several devices."""
+def split_mode(value: object) -> SplitMode:
+    """Return how a model is spread over several devices."""
     written = str(value).strip().lower()
-    if written == "none":
-        return "none"
-    if written == "layer":
-        return "layer"
-    if written == "row":
-        return "row"
-    raise BadValue("is not a way to split a model", "Give 'none', 'layer' or 'row'.")
+    for mode in get_args(SplitMode):
+        if written == mode:
+            return cast("SplitMode", mode)
+    raise BadValue("is not a way to split a model", "Give 'none', 'layer', 'row' or 'tensor'.")
 
 
 def index(value: object) -> int:

@@ -20,6 +20,7 @@ _SPLIT_MODES: dict[SplitMode, int] = {
     "none": lib.LLAMA_SPLIT_MODE_NONE,
     "layer": lib.LLAMA_SPLIT_MODE_LAYER,
     "row": lib.LLAMA_SPLIT_MODE_ROW,
+    "tensor": lib.LLAMA_SPLIT_MODE_TENSOR,
 }
 
 Memory = Literal["cells", "window", "state"]

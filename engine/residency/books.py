@@ -108,7 +108,7 @@ class Books(Generic[W]):
         load = resident.layout.load
         if load.n_cells // 2 < load.n_ctx_tokens:
             return False
-        self._halved[resident.key] = load.n_cells // 2
+        self._halved[resident.model_key] = load.n_cells // 2
         return True
 
     def n_cells_at_most(self, key: str) -> int | None:

@@ -147,7 +147,7 @@ class Caretaker(Generic[W]):
         """Lay a model out with half as many cells; tell whether that is possible."""
         if not self.books.halve(resident):
             return False
-        at_most = self.books.n_cells_at_most(resident.key)
+        at_most = self.books.n_cells_at_most(resident.model_key)
         wanted = replace(resident.wanted, n_cells_at_most=at_most)
         device = self.books.device or await self._surveyor.look()
         ways = await self._surveyor.layouts(wanted, device)

@@ -75,6 +75,22 @@ class Worker(Protocol):
 
 W = TypeVar("W", bound=Worker)
 
+_REPLICA = "\0\0"  # in no `Ask.key`: no adapter has an empty path
+
+
+def replica_key(model_key: str, number: int) -> str:
+    """Return the key of a model's replica; the first has the model's own.
+
+    >>> replica_key("a.gguf", 0), model_key(replica_key("a.gguf", 2))
+    ('a.gguf', 'a.gguf')
+    """
+    return f"{model_key}{_REPLICA}{number}" if number else model_key
+
+
+def model_key(key: str) -> str:
+    """Return the key of the model of which this is a replica's key."""
+    return key.partition(_REPLICA)[0]
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -122,6 +138,16 @@ class Resident(Generic[W]):
     """Of its room, what its context has not taken yet."""
     n_oom_kills: int = 0
     """How often the machine had run out of memory when it began to load."""
+
+    @property
+    def model_key(self) -> str:
+        """Name the model, whichever replica of it this is."""
+        return model_key(self.key)
+
+    @property
+    def occupancy(self) -> float:
+        """Return requests inside its worker for each of its places."""
+        return self.users.total() / max(1, self.layout.load.n_parallel)
 
     @property
     def facts(self) -> ModelFacts:

@@ -13,7 +13,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic
 
 from paddock.engine.errors import Busy, EngineError, NoPlace
@@ -25,13 +25,14 @@ from .counts import LoadCount
 from .events import Deaf, PoolEvents
 from .fit import Layout, Wanted
 from .line import Caller, Line
-from .resident import Ask, Resident, W
+from .resident import Ask, Resident, W, model_key, replica_key
 from .rules import Clear, House, Keep, Move, Refuse, Wait, Wish, decide, in_order
 from .rules import Start as StartMove
 from .survey import Surveyor
 
 N_LOADED_PER_DEVICE = 3
 _LOOK_AGAIN_S = 1.0  # what other programs take is seen so late at most
+_REPLICA_AGAIN_S = 60.0  # after a replica that could not be loaded
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +68,7 @@ class Residents(Generic[W]):
         self._planned: dict[str, int] = {}
         """Sequences of models that are not loaded, by key."""
         self._planning = asyncio.Lock()
+        self._replicate_from = float("-inf")
         self._looked_at = float("-inf")
         self._moved_at = 0.0
         self._stirred = asyncio.Event()
@@ -108,8 +110,13 @@ class Residents(Generic[W]):
 
     def awaited_load_s(self, key: str, since: float) -> float:
         """Tell for how long, from `since` on, a model that is there was not ready yet."""
-        one = self._books.by_key.get(key)
-        return max(0.0, one.ready_at - since) if one is not None else 0.0
+        ready = [one.ready_at for one in self._replicas(key) if one.worker is not None]
+        return max(0.0, min(ready, default=0.0) - since)
+
+    def _replicas(self, key: str) -> list[Resident[W]]:
+        """Return the residents of a model, one for each device that has it."""
+        wanted = model_key(key)
+        return [one for one in self._books.by_key.values() if one.model_key == wanted]
 
     async def n_parallel(self, ask: Ask) -> int:
         """Return how many requests of a model are computed at once, or would be if it were loaded.
@@ -117,10 +124,10 @@ class Residents(Generic[W]):
         Raises:
             ModelBroken: its file cannot be read.
         """
-        resident = self._books.by_key.get(ask.key)
-        if resident is not None:
+        replicas = self._replicas(ask.key)
+        if replicas:
             self._planned.pop(ask.key, None)
-            return resident.layout.load.n_parallel
+            return sum(one.layout.load.n_parallel for one in replicas)
         async with self._planning:
             if ask.key not in self._planned:
                 device = await self._surveyor.look()
@@ -169,7 +176,7 @@ class Residents(Generic[W]):
         going = [one for one in self.resident() if is_meant(one)]
         for one in going:
             one.keep_alive_s = 0
-            if not self.n_waiting(one.key):
+            if not self.n_waiting(one.model_key):
                 self._keeper.rest(one)
         leaving = [one.leaving for one in going if one.leaving is not None]
         if leaving:
@@ -208,17 +215,18 @@ class Residents(Generic[W]):
         return resident
 
     def _is_full(self, ask: Ask, line: Line) -> bool:
-        resident = self._books.by_key.get(ask.key)
-        n_inside = max(0, resident.n_users - resident.layout.load.n_parallel) if resident else 0
+        n_inside = sum(
+            max(0, one.n_users - one.layout.load.n_parallel) for one in self._replicas(ask.key)
+        )
         return len(line) + n_inside >= self._settings.max_queue
 
     def _tidy(self, key: str) -> None:
         """Forget an empty line; whoever left may have been the reason for something."""
         if not self._lines.get(key):
             self._lines.pop(key, None)
-            resident = self._books.by_key.get(key)
-            if resident is not None and resident.state == "loading":
-                resident.last_used_at = self.now()
+            for one in self._replicas(key):
+                if one.state == "loading":
+                    one.last_used_at = self.now()
             self._stirred.set()
 
     def _leave(self, resident: Resident[W], ask: Ask) -> None:
@@ -226,7 +234,7 @@ class Residents(Generic[W]):
         if self._books.by_key.get(resident.key) is not resident:
             return
         self.changed(resident.key)
-        is_needed = resident.is_widening or self.n_waiting(resident.key)
+        is_needed = resident.is_widening or self.n_waiting(resident.model_key)
         if resident.state == "draining" or not is_needed:
             self._keeper.rest(resident)
 
@@ -235,27 +243,35 @@ class Residents(Generic[W]):
     def changed(self, key: str) -> None:
         """Let in whom there is a place for, and look at the rest anew."""
         self._moved_at = self.now()
-        resident = self._books.by_key.get(key)
-        if resident is None:
+        if key not in self._books.by_key:
             self._looked_at = float("-inf")
-        elif resident.is_open:
-            self._admit(resident)
+        self._admit(model_key(key))
         self._stirred.set()
 
     def failed(self, key: str, error: EngineError, n_ctx_tokens: int = 0) -> None:
         """Tell those who wait that they wait in vain."""
-        if key in self._lines:
-            self._lines[key].fail(error, n_ctx_tokens)
+        others = [one for one in self._replicas(key) if one.is_open and one.key != key]
+        if others and not n_ctx_tokens:
+            self._replicate_from = self.now() + _REPLICA_AGAIN_S
+        elif model_key(key) in self._lines:
+            self._lines[model_key(key)].fail(error, n_ctx_tokens)
 
-    def _admit(self, resident: Resident[W]) -> None:
-        line = self._lines.get(resident.key, Line())
+    def _admit(self, key: str) -> None:
+        """Let in callers of a model, each to the replica that has the most free places."""
+        line = self._lines.get(key, Line())
         for caller in line.first_of_each():
             if caller.place.done():  # it has been cancelled, and has not come to say so
                 line.remove(caller)
-            elif caller.ask.facts.n_ctx_tokens > resident.wanted.n_ctx_tokens:
-                self._keeper.widen(resident, line.n_ctx_tokens)
+                continue
+            is_open = [one for one in self._replicas(key) if one.is_open]
+            n_ctx_tokens = caller.ask.facts.n_ctx_tokens
+            wide = [one for one in is_open if one.wanted.n_ctx_tokens >= n_ctx_tokens]
+            if is_open and not wide:
+                self._keeper.widen(is_open[0], line.n_ctx_tokens)
                 return
-            elif resident.has_place(caller.ask, self._settings.max_queue):
+            having = [one for one in wide if one.has_place(caller.ask, self._settings.max_queue)]
+            if having:
+                resident = min(having, key=lambda one: one.occupancy)
                 line.remove(caller)
                 resident.take(caller.ask)
                 caller.place.set_result(resident)
@@ -290,12 +306,60 @@ class Residents(Generic[W]):
 
     def _cold(self) -> list[str]:
         """Tell which models are wanted and not there."""
-        by_key = self._books.by_key
-        return [key for key, line in self._lines.items() if line and key not in by_key]
+        there = {one.model_key for one in self.resident()}
+        return [key for key, line in self._lines.items() if line and key not in there]
 
     def _has_work(self) -> bool:
         is_leaving = any(one.state == "draining" for one in self.resident())
-        return is_leaving or bool(self._cold())
+        return is_leaving or bool(self._cold()) or bool(self._crowded())
+
+    def _crowded(self) -> list[Resident[W]]:
+        """Return the models, each by one resident, that have more requests than places.
+
+        Only where there are several devices, and nothing of the model is on its way.
+        """
+        device = self._books.device
+        if device is None or len(device.gpus) < 2 or self.now() < self._replicate_from:
+            return []
+        by_model: dict[str, list[Resident[W]]] = {}
+        for one in self.resident():
+            by_model.setdefault(one.model_key, []).append(one)
+        return [
+            replicas[0]
+            for key, replicas in by_model.items()
+            if all(one.is_open for one in replicas)
+            and sum(one.users.total() for one in replicas) + self.n_waiting(key)
+            > sum(one.layout.load.n_parallel for one in replicas)
+        ]
+
+    async def _replicate(self) -> None:
+        """Load models that have more requests than places on devices that are idle as well.
+
+        A replica is only added to memory that is free: nothing goes for it.
+        """
+        for crowded in self._crowded():
+            self._replicate_from = self.now() + _LOOK_AGAIN_S
+            replicas = self._replicas(crowded.key)
+            busy = {
+                gpu
+                for one in self.resident()
+                if one.users or one in replicas
+                for gpu, n_bytes in enumerate(one.room.gpus)
+                if n_bytes
+            }
+            device = await self._books.look()
+            wanted = replace(crowded.wanted, others_bytes=self._others_bytes(crowded.model_key))
+            ways = await self._surveyor.layouts(wanted, device)
+            if len(self.resident()) >= self._house().max_loaded_models:
+                return
+            for way in ways:
+                gpus = [gpu for gpu, n_bytes in enumerate(way.room.gpus) if n_bytes]
+                is_apart = len(gpus) == 1 and gpus[0] not in busy
+                if is_apart and way.is_good and self._books.free.holds(way.room):
+                    taken = {one.key for one in replicas}
+                    names = (replica_key(crowded.model_key, n) for n in range(len(taken) + 1))
+                    self._keeper.bring(next(n for n in names if n not in taken), wanted, way)
+                    break
 
     async def _settle(self) -> float | None:
         """Do what there is to do; gives when to look again."""
@@ -303,11 +367,13 @@ class Residents(Generic[W]):
         while True:
             wishes = [self._wish(key, layouts[key]) for key in self._cold() if key in layouts]
             stays = [
-                one.stay(self.n_waiting(one.key), self.is_leased(one.key))
+                one.stay(self.n_waiting(one.model_key), self.is_leased(one.key))
                 for one in self.resident()
             ]
             move = decide(stays, wishes, self._books.free, self._house(), self.now())
             if isinstance(move, Wait):
+                if not self._cold():
+                    await self._replicate()
                 return self._next_look(move)
             self._act(move, layouts, in_order(wishes))
 
@@ -351,9 +417,8 @@ class Residents(Generic[W]):
             sizes |= lease.sizes if now < lease.until else {}
         for one in self._cold():
             sizes[one] = next(iter(self._lines[one])).ask.facts.size_bytes
-        return sum(
-            size for one, size in sizes.items() if one != key and one not in self._books.by_key
-        )
+        there = {key, *(one.model_key for one in self.resident())}
+        return sum(size for one, size in sizes.items() if one not in there)
 
     def _wish(self, key: str, ways: tuple[Layout, ...]) -> Wish:
         line = self._lines[key]
@@ -379,7 +444,8 @@ class Residents(Generic[W]):
         elif isinstance(move, Clear):
             for key in move.keys:
                 self._made_room_for[key] = wishes[0].key
-                self._sizes[key] = by_key[key].facts.size_bytes
+                is_replica = key != by_key[key].model_key
+                self._sizes[key] = 0 if is_replica else by_key[key].facts.size_bytes
                 self._keeper.drain(by_key[key], "room")
         elif isinstance(move, Keep):
             self._keeper.keep(by_key[move.key])

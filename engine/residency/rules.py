@@ -172,6 +172,9 @@ def _serve(
     for options in (range(wish.n_good), range(wish.n_good, len(wish.options))):
         if option is not None and option in options:
             return Start(wish.key, option), Room()
+        for i in options:
+            if _comes_free(wish.options[i], stays, free, house):
+                return Wait(), wish.options[i]  # no more need go
         moves = [(_make_way(wish, wish.options[i], stays, free, house, now), i) for i in options]
         possible = [(move, i) for move, i in moves if move is not None]
         if possible:
@@ -192,15 +195,23 @@ def _fitting(wish: Wish, free: Room) -> int | None:
     return next((i for i, room in enumerate(wish.options) if free.holds(room)), None)
 
 
+def _missing(room: Room, stays: Sequence[Stay], free: Room, house: House) -> tuple[Room, int]:
+    """Return the bytes and the places that will be missing when those that leave are gone."""
+    leaving = [one for one in stays if one.is_leaving]
+    n_missing = max(0, len(stays) - len(leaving) + 1 - house.max_loaded_models)
+    return (free + _total(leaving)).missing(room), n_missing
+
+
+def _comes_free(room: Room, stays: Sequence[Stay], free: Room, house: House) -> bool:
+    missing, n_missing = _missing(room, stays, free, house)
+    return not n_missing and not missing.total_bytes
+
+
 def _make_way(
     wish: Wish, room: Room, stays: Sequence[Stay], free: Room, house: House, now: float
 ) -> Clear | Wait | None:
     """Find who goes for this layout; None: it would not be enough whoever goes."""
-    leaving = [one for one in stays if one.is_leaving]
-    missing = (free + _total(leaving)).missing(room)
-    n_missing = max(0, len(stays) - len(leaving) + 1 - house.max_loaded_models)
-    if not n_missing and not missing.total_bytes:
-        return Wait()
+    missing, n_missing = _missing(room, stays, free, house)
     others = [one for one in stays if not one.is_leaving and not one.is_pinned]
     if choose([_candidate(one, now) for one in others], missing, n_missing) is None:
         return None

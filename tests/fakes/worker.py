@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from paddock.engine.request import ModelFacts
-from paddock.engine.residency.devices import Device
+from paddock.engine.residency.devices import Device, GpuRoom
 from paddock.engine.residency.fit import Layout, Wanted
 from paddock.engine.residency.room import Room
 from paddock.engine.workers.load import Load, Taken
@@ -213,6 +213,40 @@ class FakeMachine:
         self.workers.append(worker)
         self.log.append(f"loaded {model.name}")
         return worker
+
+
+class TwoCards(FakeMachine):
+    """A machine with two graphics devices of so much memory each; a model lies on one of them."""
+
+    def __init__(self, memory: int, *models: FakeModel) -> None:
+        super().__init__(2 * memory, *models)
+        self.card_memory = memory
+
+    def cards(self) -> dict[int, list[str]]:
+        """Return the models on each device."""
+        there = [worker for worker in self.workers if not worker.gone.done()]
+        return {
+            card: [one.model.name for one in there if one.load.main_gpu == card] for card in (0, 1)
+        }
+
+    async def look(self) -> Device:
+        gpus = []
+        for card in (0, 1):
+            there = [one for one in self.workers if one.load.main_gpu == card]
+            taken = sum(one.bytes for one in there if not one.gone.done())
+            gpus.append(GpuRoom(f"card {card}", self.card_memory - taken, self.card_memory))
+        return Device(1, 1 << 40, True, tuple(gpus))
+
+    async def layouts(self, wanted: Wanted, device: Device) -> tuple[Layout, ...]:
+        return tuple(
+            replace(
+                layout,
+                load=replace(layout.load, main_gpu=card),
+                room=Room(0, tuple(layout.room.host * (card == one) for one in (0, 1))),
+            )
+            for layout in await super().layouts(wanted, device)
+            for card in (0, 1)
+        )
 
 
 async def _loaded(model: FakeModel, fault: Fault) -> None:

@@ -38,6 +38,7 @@ def test_what_no_device_can_hold_is_spread_over_as_few_as_can() -> None:
 def test_a_split_can_be_asked_for_or_forbidden() -> None:
     two = gpus((20, 24), (20, 24))
     assert placements(10, two, split_mode="row") == (Placement((0, 1), (0.5, 0.5), "row"),)
+    assert placements(10, two, split_mode="tensor")[0].split_mode == "tensor"
     assert placements(30, two, split_mode="none") == (Placement((0,), (1.0,), "none"),)
 
 

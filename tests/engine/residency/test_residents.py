@@ -9,7 +9,7 @@ import pytest
 
 from paddock.engine.errors import Busy, NoPlace
 from tests.engine.residency.house import SETTINGS, House, go, now
-from tests.fakes.worker import FakeMachine, FakeModel
+from tests.fakes.worker import FakeMachine, FakeModel, TwoCards
 
 
 def test_a_model_is_loaded_once_for_many_and_stays_for_the_next() -> None:
@@ -271,6 +271,59 @@ def test_the_places_of_a_model_are_known_before_it_is_loaded() -> None:
         assert not machine.log, "nothing was loaded"
         await house.chat("a")
         assert await house.residents.n_parallel(house.ask("a")) == 4
+
+    go(machine, work)
+
+
+def test_a_model_with_more_work_than_places_is_loaded_on_an_idle_device_too() -> None:
+    machine = TwoCards(5, FakeModel("a", n_parallel=4, token_s=1))
+
+    async def work(house: House) -> None:
+        await asyncio.gather(*(house.chat("a") for _ in range(4)))
+        assert machine.cards() == {0: ["a"], 1: []}, "its places were enough"
+        answers = [asyncio.create_task(house.chat("a", 50)) for _ in range(6)]
+        await asyncio.sleep(5)
+        assert machine.cards() == {0: ["a"], 1: ["a"]}
+        assert await house.residents.n_parallel(house.ask("a")) == 8
+        answers += [asyncio.create_task(house.chat("a", 50)) for _ in range(4)]
+        await asyncio.gather(*answers)
+        assert [one.n_running_most for one in machine.workers] == [6, 4], "the freer one is asked"
+        assert len(house.residents.resident()) == 2, "both are shown"
+        await house.residents.dismiss(lambda one: one.facts.name == "a")
+        assert not house.there()
+
+    go(machine, work)
+
+
+def test_nothing_goes_for_a_replica_and_a_replica_goes_for_another_model() -> None:
+    machine = TwoCards(5, FakeModel("a", n_parallel=1, token_s=1), FakeModel("b"))
+
+    async def work(house: House) -> None:
+        await house.chat("a", 1)
+        await house.chat("b")
+        await asyncio.gather(*(house.chat("a", 20) for _ in range(4)))
+        assert machine.cards() == {0: ["a"], 1: ["b"]}, "no card is free"
+        await house.residents.dismiss(lambda one: one.facts.name == "b")
+        await asyncio.gather(*(house.chat("a", 20) for _ in range(4)))
+        assert machine.cards() == {0: ["a"], 1: ["a"]}
+        await asyncio.sleep(20)
+        await house.chat("b")
+        assert sorted(map(len, machine.cards().values())) == [1, 1]
+        assert {"a", "b"} == {*house.there()}, "one of the two made room"
+
+    go(machine, work)
+
+
+def test_a_replica_that_cannot_be_loaded_does_no_harm() -> None:
+    machine = TwoCards(5, FakeModel("a", n_parallel=1, token_s=1))
+    machine.models["a"].when_loading = ["none", "abort", "none"]
+
+    async def work(house: House) -> None:
+        await asyncio.gather(*(house.chat("a", 20) for _ in range(4)))
+        assert machine.n_loads() == 2 and machine.cards() == {0: ["a"], 1: []}
+        await asyncio.sleep(60)
+        await asyncio.gather(*(house.chat("a", 20) for _ in range(4)))
+        assert machine.cards() == {0: ["a"], 1: ["a"]}, "after a minute it is tried again"
 
     go(machine, work)
 

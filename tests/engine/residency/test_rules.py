@@ -51,6 +51,13 @@ def test_of_good_layouts_the_one_for_which_less_must_go_is_made_room_for() -> No
     assert decide([idle, small], [wish], Room(4), THREE, 100) == Clear(("small",))
 
 
+def test_on_two_devices_only_one_of_two_models_makes_room() -> None:
+    one = Stay("one", "unloading", Room(0, (4, 0)), load_s=2, last_used_at=0)
+    two = replace(one, key="two", state="ready", room=Room(0, (0, 4)))
+    wish = replace(B, options=(Room(0, (4, 0)), Room(0, (0, 4))), n_good=2)
+    assert decide([one, two], [wish], Room(0, (1, 1)), THREE, 100) == Wait()
+
+
 def test_a_long_idle_model_goes_at_once() -> None:
     assert decide([replace(A, last_used_at=0)], [B], Room(), THREE, 100) == Clear(("a",))
 
