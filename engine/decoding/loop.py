@@ -358,6 +358,7 @@ class Loop:
         drafts = piece.tokens[len(piece.tokens) - n_drafts :].tolist() if n_drafts else []
         for number, row in enumerate(rows):
             choice = answer.job.picker.choose(row, None if number else look)
+            told.is_urgent |= not answer.first_token_at and answer.job.priority != "batch"
             answer.accept(choice, self._model, told)
             is_guessed = number < n_drafts and choice.token == drafts[number]
             n_accepted += is_guessed
@@ -421,4 +422,5 @@ class Loop:
         told.n_preempted = self._scheduler.n_preempted - self._n_preempted_told
         self._n_preempted_told = self._scheduler.n_preempted
         is_job = all(piece.sequence.priority == "batch" for piece in turn.pieces)
-        told.is_urgent = bool(told.started or told.done or not is_job)
+        told.is_urgent |= bool(told.started or told.done)
+        told.is_read = not is_job

@@ -33,7 +33,9 @@ class Told:
     step_s: float = 0.0
     """Of the forward pass alone."""
     is_urgent: bool = False
-    """Somebody waits for it: a chat's token, a beginning or an end."""
+    """Whether a request waits for it: its beginning, a chat's first token, or an end."""
+    is_read: bool = False
+    """Whether it has a part of an answer that is read as it comes."""
 
     def as_head(self) -> dict[str, Any]:
         """Give a frame's head; `dataclasses.asdict` would take 0.1 ms to copy what is ours."""
