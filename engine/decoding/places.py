@@ -19,6 +19,10 @@ from .turn import Copy, Discard, Limits, Move, Operation, Restore, Shelve, Trim
 # Fewer cells than these of an idle sequence neither slow the living nor are worth a copy.
 WORTH_MOVING_TOKENS = 128
 
+# More tokens than these of a document that another job may ask for: copying them out and in takes
+# some milliseconds, computing them anew a hundred.
+WORTH_REPEATING_TOKENS = 64
+
 # A beginning is copied from one stream of a split cache to another only if it is as long.
 WORTH_COPYING_TOKENS = 32
 
@@ -57,7 +61,7 @@ class Repeats:
     def begin(self, prompt: Tokens, n_running: int) -> None:
         """Take a new job's prompt; `n_running` of its tokens begin a running sequence as well."""
         _, n_tokens = longest_beginning(prompt, dict(enumerate(self._finished)))
-        if n_tokens >= n_running + WORTH_MOVING_TOKENS:
+        if n_tokens >= n_running + WORTH_REPEATING_TOKENS:
             self._n_expected = self._n_most
 
 
@@ -172,11 +176,11 @@ class Places:
         """Whether another job may ask for more of a finished one than is held elsewhere."""
         mine = self.cells.computed(seq_id)
         n_held = max(longest_beginning(mine, self._others(seq_id))[1], self.shelf.best(mine)[1])
-        if len(mine) - n_held < WORTH_MOVING_TOKENS:
+        if len(mine) - n_held < WORTH_REPEATING_TOKENS:
             return False
         awaited = {one.request_id: one.prompt for one in self.awaited}
         n_awaited = longest_beginning(mine, awaited)[1]
-        return self._repeats.is_likely or n_awaited - n_held >= WORTH_MOVING_TOKENS
+        return self._repeats.is_likely or n_awaited - n_held >= WORTH_REPEATING_TOKENS
 
     def _others(self, seq_id: int) -> dict[int, Tokens]:
         """Return what the other sequences have in the cache."""
@@ -187,7 +191,7 @@ class Places:
         }
 
     def _shelve(self, seq_id: int, *, is_job: bool = False) -> None:
-        if self.cells.n_own(seq_id) < WORTH_MOVING_TOKENS:
+        if not is_job and self.cells.n_own(seq_id) < WORTH_MOVING_TOKENS:
             return
         key, gone = self.shelf.put(self.cells.computed(seq_id), is_job=is_job)
         self._operations += [Discard(one) for one in gone]
@@ -213,6 +217,7 @@ class Places:
             self._note_beginning(sequence)
         if self._takes_over(source):
             seq_id = source.seq_id
+            self._keep_rest(source)
             self.cut(seq_id, source.n_tokens)
             del self._idle[seq_id]
         else:
@@ -240,7 +245,16 @@ class Places:
             return True
         if not self.limits.is_unified:
             return source.seq_id < seats[0]
-        return is_whole or is_job
+        return is_whole or (is_job and not self._may_be_repeated(source.seq_id))
+
+    def _keep_rest(self, source: Source) -> None:
+        """Keep outside what an idle donor holds beyond the part that is wanted, if that pays."""
+        seq_id, is_job = source.seq_id, self._idle[source.seq_id]
+        n_rest = self.cells.n_tokens(seq_id) - source.n_tokens
+        if n_rest < (WORTH_REPEATING_TOKENS if is_job else WORTH_MOVING_TOKENS):
+            return
+        if not is_job or self._may_be_repeated(seq_id):
+            self._shelve(seq_id, is_job=is_job)
 
     def _free_seq_id(self, spare: int) -> int:
         seq_id = self._open_seats(spare)[0]
