@@ -277,7 +277,7 @@ class KvCache:
 
     def can_be_made(self, plan: Plan) -> bool:
         """Return whether memory did not fail to hold as much a short while ago."""
-        return plan.limits.n_cells <= max(self._n_cells, self.limits.n_cells)
+        return plan.limits.n_cells <= max(self.n_cells_at_most, self.limits.n_cells)
 
     def _keeps_cells(self, options: ContextOptions) -> bool:
         """Return whether cells of the present context can be brought into one with these options.
@@ -361,12 +361,14 @@ class KvCache:
 
     def _bounds(self, n_stream_tokens: int) -> Bounds:
         wishes = self._wishes
-        n_cells = max(n_stream_tokens, min(self._n_cells, wishes.n_parallel * n_stream_tokens))
+        n_cells = max(
+            n_stream_tokens, min(self.n_cells_at_most, wishes.n_parallel * n_stream_tokens)
+        )
         n_batch = wishes.options.n_batch_tokens
         return Bounds(n_cells, wishes.n_parallel, n_batch, wishes.is_gpu, n_stream_tokens)
 
     @property
-    def _n_cells(self) -> int:
+    def n_cells_at_most(self) -> int:
         """Cells that a context may have: as planned, but fewer than could not be had."""
         is_known = time.monotonic() - self._failed_at < TRY_AGAIN_S
         return min(self._wishes.n_cells, self._most_cells) if is_known else self._wishes.n_cells
@@ -376,11 +378,11 @@ class KvCache:
         n_chats = n_reserved(wishes.n_parallel)
         n_parallel = min(layout.n_parallel, MOST_SEQ_IDS - n_chats)
         if layout.is_unified:
-            n_cells = min(self._n_cells, (wishes.n_parallel + n_chats) * each)
+            n_cells = min(self.n_cells_at_most, (wishes.n_parallel + n_chats) * each)
             n_cells = max(n_cells, each, min(n_longest_tokens, wishes.n_ctx_tokens))
             n_cells = _padded(n_cells)
         else:
-            n_parallel, n_chats = streams(self._n_cells, each, n_parallel)
+            n_parallel, n_chats = streams(self.n_cells_at_most, each, n_parallel)
             n_cells = (n_parallel + n_chats) * each
         is_window = self.model.memory == "window" and not layout.is_unified
         near = max(LEAST_PIECE_TOKENS, turn_tokens(self._profile, NEAR_TURN_S))

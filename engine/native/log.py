@@ -37,12 +37,15 @@ class Buffers:
         """Return both together."""
         return Buffers(self.by_device + other.by_device, self.cells + other.cells)
 
-    def as_head(self, cells: Mapping[str, int], n_cells: int) -> dict[str, Any]:
+    def as_head(
+        self, cells: Mapping[str, int], n_cells: int, n_cells_at_most: int
+    ) -> dict[str, Any]:
         """Return plain data for a frame.
 
         Args:
             cells: the bytes of the `n_cells` of the cache that grows, by device.
-            n_cells: how many it has.
+            n_cells: how many it has now.
+            n_cells_at_most: how many it may have.
         """
         names = [name for name in self.by_device if name]
         device_bytes = sum(self.by_device[name] + context_bytes(name) for name in names)
@@ -50,6 +53,7 @@ class Buffers:
         return {
             "device_bytes": device_bytes,
             "n_cells": n_cells,
+            "n_cells_at_most": n_cells_at_most,
             "cell_bytes": [host_cells, sum(cells.values()) - host_cells],
         }
 

@@ -198,10 +198,13 @@ class Caretaker(Generic[W]):
 
         The limit follows its slowest step: a large model on a small machine is no hung one.
         """
-        clock = asyncio.get_running_loop()
+        clock, lacks_cells = asyncio.get_running_loop(), False
         while not worker.gone.done():
             await asyncio.wait({worker.gone}, timeout=_WATCH_S)
             worker.measure()
+            lacked, lacks_cells = lacks_cells, worker.load.n_cells < resident.layout.load.n_cells
+            if lacks_cells and not lacked:  # idle models give room to the next attempt
+                await self._empty_out(resident)
             limit_s = max(self._settings.step_timeout_s, STEPS_WAITED * worker.slowest_step_s)
             if worker.n_requests and clock.time() - worker.last_turn_at > limit_s:
                 await worker.kill(f"it made no step within {limit_s:g} s")

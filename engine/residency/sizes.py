@@ -25,15 +25,19 @@ class Measured:
 
 
 def size_key(digest: str, load: Load, device: str) -> str:
-    """Give the name under which a load's size is kept.
+    """Return the name under which a load's size is kept.
 
     >>> load = Load("x.gguf", "chat", 2048, 8192, 4, 512, 2)
     >>> size_key("0123456789abcdef", load, "cpu")
-    '0123456789abcdef cpu cells=8192 sequences=4 batch=512 cache=f16 auto layers=-1'
+    '0123456789abcdef cpu cells=8192 sequences=4 batch=512 cache=f16 auto flash=auto layers=-1'
     """
+    n_devices = load.visible_devices.count(",") + 1
     parts = (
         f"cells={load.n_cells} sequences={load.n_parallel} batch={load.n_batch_tokens}",
-        f"cache={load.kv_cache_type} {load.cache_layout} layers={load.n_gpu_layers}",
+        f"cache={load.kv_cache_type} {load.cache_layout} flash={load.flash_attention}",
+        f"layers={load.n_gpu_layers}",
+        *([f"experts={load.n_cpu_experts}"] if load.n_cpu_experts else ()),
+        *([f"devices={n_devices}"] if n_devices > 1 else ()),
     )
     return " ".join((digest[:16], device, *parts, *load.adapters))
 

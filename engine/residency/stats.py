@@ -117,7 +117,7 @@ def model_stats(one: Resident[Any], residents: Residents[Any]) -> ModelStats:
         digest=one.facts.digest,
         pid=worker.pid if worker else None,
         role=one.facts.role,
-        n_cells=load.n_cells if worker and one.facts.role == "chat" else 0,
+        n_cells=worker.load.n_cells if worker and one.facts.role == "chat" else 0,
         fallback=worker.load.fallback_note if worker else "",
     )
 

@@ -129,7 +129,9 @@ class ChatService:
         everything = self._model.buffers + context
         if self._draft_model is not None:
             everything += self._draft_model.buffers
-        head = everything.as_head(context.cells, self._cache.limits.n_cells)
+        head = everything.as_head(
+            context.cells, self._cache.limits.n_cells, self._cache.n_cells_at_most
+        )
         if self._load.projector and self._load.is_gpu and self._load.n_gpu_layers:
             head["device_bytes"] += Path(self._load.projector).stat().st_size
         return head

@@ -83,7 +83,8 @@ class EmbedService:
     def memory(self) -> Head:
         """Return the memory that the model takes; its context never grows."""
         context = self._context.buffers
-        return (self._model.buffers + context).as_head(context.cells, self._load.n_cells)
+        n_cells = self._load.n_cells
+        return (self._model.buffers + context).as_head(context.cells, n_cells, n_cells)
 
     def take(self, head: Head, _body: bytes) -> None:
         """Take a request, or the end of one.

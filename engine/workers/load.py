@@ -19,6 +19,7 @@ class Load:
     n_ctx_tokens: int
     """The longest sequence."""
     n_cells: int
+    """Of the context at its full length; fewer than planned once llama.cpp could not make it."""
     n_parallel: int
     n_batch_tokens: int
     n_threads: int

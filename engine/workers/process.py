@@ -310,6 +310,7 @@ class WorkerProcess:
             return
         if event == "memory":
             self._memory = head["memory"]
+            self.load = replace(self.load, n_cells=self._memory["n_cells_at_most"])
             self._log.clear()
             return
         if event == "alive":  # what it does now takes so long at most, and is no step

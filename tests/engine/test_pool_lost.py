@@ -25,7 +25,7 @@ from paddock.engine.pool import LocalPool
 from paddock.engine.request import EmbedRequest, ModelSpec
 from paddock.engine.workers.load import Load
 from paddock.engine.workers.process import WorkerProcess
-from tests.engine.pools import SETTINGS, VECTORS, ask, go
+from tests.engine.pools import CHAT, SETTINGS, VECTORS, ask, go
 
 
 def test_a_killed_worker_costs_nothing_but_time() -> None:
@@ -93,6 +93,31 @@ def test_a_worker_that_makes_no_step_is_killed_and_started_again() -> None:
         assert pool.worker_pids() != (pid,)
 
     go(work, replace(SETTINGS, step_timeout_s=2.0))
+
+
+def test_where_memory_lets_no_context_grow_fewer_requests_share_the_cells(tmp_path: Path) -> None:
+    script = Path(__file__).parent.parent / "fakes" / "short_worker.py"
+    command = (sys.executable, str(script), str(200 * 1024**2))
+
+    def start(load: Load, timeout_s: float) -> Awaitable[WorkerProcess]:
+        return WorkerProcess.started(load, timeout_s, command)
+
+    async def main() -> None:
+        spec = replace(CHAT, n_ctx_tokens=8192)
+        settings = replace(
+            SETTINGS, cache_dir=tmp_path / "cache", num_parallel=8, cache_layout="split"
+        )
+        async with asyncio.timeout(100), LocalPool(settings, start=start) as pool:
+            assert (await pool.chat(ask("Hello", spec, {"max_tokens": 2})).reply()).text
+            (model,), pids = pool.stats().resident, pool.worker_pids()
+            # Streams of 2,048 tokens for all of them would be 550 MB, of which half is there.
+            story = ask("Once there were llamas. " * 180, spec, {"max_tokens": 2})
+            assert (await pool.chat(story).reply()).text
+            (later,) = pool.stats().resident
+            assert later.n_cells < model.n_cells
+            assert pool.worker_pids() == pids, "it is the same worker"
+
+    asyncio.run(main())
 
 
 def test_a_worker_that_aborts_is_started_again_and_every_request_answered(tmp_path: Path) -> None:

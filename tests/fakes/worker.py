@@ -18,7 +18,7 @@ from paddock.engine.residency.room import Room
 from paddock.engine.workers.load import Load, Taken
 from paddock.engine.workers.ticket import LoadBroken, WorkerGone
 
-Fault = Literal["none", "no memory", "abort", "hang", "killed for memory", "killed"]
+Fault = Literal["none", "no memory", "abort", "hang", "killed for memory", "killed", "lacks cells"]
 NO_MEMORY = "ended with status 1: ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate"
 
 
@@ -118,6 +118,8 @@ class FakeWorker:
         elif self._fault == "killed for memory":
             self._machine.n_oom_kills += 1
             self._end("killed by SIGKILL")
+        elif self._fault == "lacks cells":
+            self.load = replace(self.load, n_cells=self.load.n_cells // 2)
         elif self._fault == "hang":
             await asyncio.wait({self.gone})
 

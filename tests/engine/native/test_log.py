@@ -28,7 +28,7 @@ sched_reserve:  CUDA_Host compute buffer size =    24.02 MiB
 
 def test_buffers_are_counted_by_device_with_the_contexts_of_cuda() -> None:
     context = Recording(CONTEXT.splitlines()).buffers()
-    head = (Recording(WEIGHTS.splitlines()).buffers() + context).as_head(context.cells, 8192)
+    head = (Recording(WEIGHTS.splitlines()).buffers() + context).as_head(context.cells, 8192, 32768)
     mib = head["device_bytes"] / MIB
     assert mib == pytest.approx(3846.27 + 3756.27 + 1024 + 304.75 + 312.75 + 2 * 512)
     assert head["cell_bytes"] == [0, 1024 * MIB]

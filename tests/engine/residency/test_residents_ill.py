@@ -124,6 +124,21 @@ def test_a_worker_that_hangs_is_killed_and_started_again() -> None:
     go(machine, work)
 
 
+def test_idle_models_make_room_for_a_context_that_could_not_grow() -> None:
+    machine = FakeMachine(10, FakeModel("a", when_running=["lacks cells"]), FakeModel("b"))
+
+    async def work(house: House) -> None:
+        await house.chat("b")
+        await house.chat("a", n_tokens=500)
+        assert house.there() == {"a": "ready"}
+        assert house.notes.lines.count("unloaded b: room") == 1
+        await house.chat("b")
+        await house.chat("a", n_tokens=500)
+        assert house.there() == {"a": "ready", "b": "ready"}, "it is asked of them once"
+
+    go(machine, work)
+
+
 def test_slow_steps_are_no_hang_and_a_hang_among_them_is_found_later() -> None:
     machine = FakeMachine(10, FakeModel("a", token_s=45, when_running=["none", "hang"]))
 

@@ -70,11 +70,18 @@ def test_a_load_that_takes_too_long_is_given_up() -> None:
 
 def test_what_a_ready_worker_told_and_takes_is_known() -> None:
     async def work() -> None:
-        worker = await WorkerProcess.started(LOAD, 20, command(READY, "read(sys.stdin.buffer)"))
+        grown = {"device_bytes": 900, "n_cells": 1024, "cell_bytes": [0, 200]}
+        memory = f"send({{'event': 'memory', 'memory': {grown | {'n_cells_at_most': 1024}}}})"
+        told = "send({'event': 'told', 'id': 1, 'result': [1]})"
+        lines = (READY, "read(sys.stdin.buffer)", memory, told, "read(sys.stdin.buffer)")
+        worker = await WorkerProcess.started(LOAD, 20, command(*lines))
         taken = worker.measure()
         # A quarter of the planned 2,048 cells is there; the rest is reserved.
         assert taken.host_bytes > 1_000_000 and taken.device_bytes == 700 + 300
         assert (taken.host_growth_bytes, taken.device_growth_bytes) == (0, 300)
+        await worker.count_texts(("one",))
+        taken = worker.measure()
+        assert (taken.device_bytes, taken.device_growth_bytes) == (900, 0), "no more can be had"
         await worker.stop()
         assert worker.measure() == taken, "the most that it took"
         assert worker.gone.result() == "it was unloaded"

@@ -1,0 +1,32 @@
+"""A real worker whose process gets hardly more memory than it has when it is ready.
+
+Run as a script, with the bytes that it may take from then on.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+from paddock.engine.workers import worker
+from paddock.engine.workers.chatting import ChatService
+from paddock.engine.workers.frames import Head
+
+_memory = ChatService.memory
+
+
+def _limiting(self: ChatService) -> Head:
+    """Set the limit when the worker is about to say that it is ready."""
+    n_pages = int(Path("/proc/self/statm").read_text("utf-8").split()[0])
+    if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+        most = n_pages * resource.getpagesize() + int(sys.argv[1])
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    return _memory(self)
+
+
+if __name__ == "__main__":
+    ChatService.memory = _limiting  # type: ignore[method-assign]
+    worker.main()
+    os._exit(0)
