@@ -31,6 +31,11 @@ from .sequence import Sequence
 from .told import Told
 from .turn import MOST_DRAFTS, Piece, Turn
 
+# So many greedy answers let the device choose their tokens, and so many go on with it. Copying and
+# reading logits takes the host 25 µs a row at 151,936 tokens, a change a new plan of the graph; and
+# a sequence may have one row only, so that nothing is guessed: with 25 and more it is not anyway.
+CHOOSE_ON_DEVICE_FROM, CHOOSE_ON_DEVICE_TO = 32, 16
+
 # While many wait, it is asked so often whether another layout would be quicker.
 ASK_AGAIN_S = 2.0
 
@@ -83,6 +88,7 @@ class Loop:
         self._tell_refused = tell_refused
         self._draft_model = draft_model
         self._looker = Looker(cache.n_idle_cores)
+        self._may_choose_on_device = cache.limits.is_gpu
         self._inbox: queue.SimpleQueue[Post] = queue.SimpleQueue()
         self._answers: dict[int, Answering] = {}
         self._widen: list[Widen] = []
@@ -247,6 +253,7 @@ class Loop:
         told = Told(n_tokens=turn.n_tokens, n_sequences=len(turn.pieces))
         self._note_started(turn, told)
         prepare(self._answers[p.sequence.request_id].job.picker for p in turn.pieces if p.n_rows)
+        self._suit_choice(turn)
         began = time.perf_counter()
         try:
             seen = self._seen(turn)
@@ -270,6 +277,20 @@ class Loop:
         self._untold = told
         if not self._scheduler.limits.is_gpu or not self._scheduler.has_work:
             self._tell_last()
+
+    def _suit_choice(self, turn: Turn) -> None:
+        """Let the device choose the tokens while many answers want the likeliest and no more."""
+        context, running = self._cache.context, self._scheduler.running
+        is_on = context.chooses_on_device
+        least = CHOOSE_ON_DEVICE_TO if is_on else CHOOSE_ON_DEVICE_FROM
+        is_wanted = (
+            self._may_choose_on_device
+            and len(running) >= least
+            and not any(piece.n_drafts for piece in turn.pieces)
+            and not any(self._answers[one.request_id].job.picker.needs_logits for one in running)
+        )
+        if is_wanted != is_on:
+            self._may_choose_on_device = context.choose_on_device(is_wanted) or is_on
 
     def _tell_last(self) -> None:
         """Send what the last step has to say, if that has not been done."""
@@ -340,13 +361,19 @@ class Loop:
 
     def _pick(self, turn: Turn, logits: Logits, told: Told) -> None:
         asked: list[tuple[Answering, Piece, Logits]] = []
-        row = 0
+        row, end, ends = 0, 0, []
         for piece in turn.pieces:
+            end += len(piece.tokens)
             if piece.n_rows:
+                ends.append(end - 1)
                 rows = logits[row : row + piece.n_rows]
                 asked.append((self._answers[piece.sequence.request_id], piece, rows))
                 row += piece.n_rows
-        looks = self._looker.look([(answer.job.picker, rows[0]) for answer, _, rows in asked])
+        context = self._cache.context
+        if context.chooses_on_device:
+            looks = [Look(token) for token in context.chosen(ends)]
+        else:
+            looks = self._looker.look([(answer.job.picker, rows[0]) for answer, _, rows in asked])
         for (answer, piece, rows), look in zip(asked, looks, strict=True):
             self._pick_piece(answer, piece, rows, look, told)
 
@@ -392,6 +419,8 @@ class Loop:
         if not answering:
             return
         most = max(0, MOST_DRAFTS - len(answering)) // max(1, len(answering))
+        if self._cache.context.chooses_on_device:
+            most = 0
         price = self._cache.draft_price(len(answering))
         for answer in answering:
             answer.sequence.drafts[:] = answer.guess(most, price)

@@ -6,6 +6,7 @@ Low-level bindings only: `llama_cpp.Llama` decodes one sequence at a time.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -19,6 +20,7 @@ from .batch import BatchBuffers
 from .faults import CacheFull, DecodeFailed, LoadFailed
 from .library import LOG, lib, supports_gpu
 from .model import Model
+from .samplers import DeviceGreedy
 from .threads import ThreadGovernor
 
 _KV_TYPES: dict[CacheType, int] = {"f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0}
@@ -71,6 +73,7 @@ class Context:
         model.adapters.lay_over(pointer)
         self._memory = lib.llama_get_memory(pointer)
         self._batch = BatchBuffers(params.n_batch)
+        self._device_greedy: DeviceGreedy | None = None
         self._governor = None if supports_gpu() else ThreadGovernor(options.n_threads)
 
     def __enter__(self) -> Context:
@@ -88,6 +91,7 @@ class Context:
 
     def close(self) -> None:
         """Free cells and buffers."""
+        self.choose_on_device(False)
         if self.pointer:
             lib.llama_free(self.pointer)
             self.pointer = None
@@ -162,6 +166,38 @@ class Context:
         """Length of a pooled vector."""
         is_rank = lib.llama_pooling_type(self.pointer) == lib.LLAMA_POOLING_TYPE_RANK
         return self.model.n_scores if is_rank else self.model.n_embedding
+
+    @property
+    def chooses_on_device(self) -> bool:
+        """Whether the next decode chooses the likeliest tokens itself, and gives no logits."""
+        return self._device_greedy is not None
+
+    def choose_on_device(self, is_wanted: bool) -> bool:
+        """Let decodes choose the likeliest tokens, or end that; returns whether they do now.
+
+        A change costs a new plan of the compute buffers at the next decode.
+        """
+        if is_wanted and self._device_greedy is None:
+            greedy = DeviceGreedy(self.pointer, self.options.n_seq_max)
+            if not greedy.is_possible:
+                greedy.close()
+                return False
+            self._device_greedy = greedy
+        elif not is_wanted and self._device_greedy is not None:
+            self._device_greedy.close()
+            self._device_greedy = None
+        return self.chooses_on_device
+
+    def chosen(self, batch_places: Items[int]) -> list[int]:
+        """Return the tokens that the device chose after these places of the last batch.
+
+        Raises:
+            DecodeFailed: it chose none.
+        """
+        tokens = self._device_greedy.tokens(batch_places) if self._device_greedy else []
+        if len(tokens) < len(batch_places) or min(tokens, default=0) < 0:
+            raise DecodeFailed("the device chose no token")
+        return tokens
 
     def embedding(self, seq_id: int) -> Vectors:
         """Return a sequence's pooled vector, valid until the next decode.

@@ -1,8 +1,9 @@
-"""llama.cpp's own samplers."""
+"""llama.cpp's own samplers: on the host for one sequence, on the device for all of a context."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence as Items
 from typing import Any
 
 import numpy as np
@@ -67,3 +68,40 @@ class SamplerChain:
         if self._chain:
             lib.llama_sampler_free(self._chain)
             self._chain = None
+
+
+class DeviceGreedy:
+    """Greedy choice within the forward pass: of each row, four bytes come back instead of logits.
+
+    Every sequence id has a chain of its own, and at most one row in a step. Where logits are equal,
+    the device's kernel decides which token is taken. Sampled chains stay on the host: on the device
+    the same seed would draw other tokens, so an answer would depend on what runs beside it.
+    """
+
+    def __init__(self, context: Any, n_seq_ids: int) -> None:
+        """Give each sequence id its chain; the next decode makes room for its graph again."""
+        self._context = context
+        self._chains: list[Any] = []
+        self.is_possible = True
+        for seq_id in range(n_seq_ids):
+            chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+            lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_greedy())
+            self._chains.append(chain)
+            is_set = lib.llama_set_sampler(context, seq_id, chain)
+            # llama.cpp marks a sampler that the device cannot compute by a minus.
+            name = lib.llama_sampler_name(lib.llama_sampler_chain_get(chain, 0))
+            if not is_set or not name.startswith(b"+"):
+                self.is_possible = False
+                break
+
+    def tokens(self, batch_places: Items[int]) -> list[int]:
+        """Return the tokens chosen after these places of the last batch."""
+        get = lib.llama_get_sampled_token_ith
+        return [get(self._context, place) for place in batch_places]
+
+    def close(self) -> None:
+        """Take the chains away from the context, which must be open still, and free them."""
+        for seq_id, chain in enumerate(self._chains):
+            lib.llama_set_sampler(self._context, seq_id, None)
+            lib.llama_sampler_free(chain)
+        self._chains.clear()

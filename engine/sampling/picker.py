@@ -93,6 +93,9 @@ class Picker:
         self._circles = Circles() if sampling.guards_repetition else None
         self._n_logprobs = n_logprobs
         self._chain = None if sampling.is_greedy else SamplerChain(sampling)
+        own = (self._bias, self._penalties, self._guided, self._n_logprobs, self._chain)
+        self.needs_logits = any(one is not None for one in own)
+        """Whether more is asked of a row than which token is the likeliest."""
 
     @property
     def is_shortened(self) -> bool:

@@ -20,9 +20,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple, cast
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,13 +32,14 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from paddock.engine.arrays import Logits, Tokens
+from paddock.engine.decoding import kv_cache
 from paddock.engine.decoding.answering import Job
 from paddock.engine.decoding.kv_cache import CacheWishes, KvCache
 from paddock.engine.decoding.loop import Close, Loop
 from paddock.engine.decoding.told import Told
 from paddock.engine.dialogue.listener import PlainListener
 from paddock.engine.gguf import read_arrays
-from paddock.engine.native.context import Context, ContextOptions
+from paddock.engine.native.context import ContextOptions
 from paddock.engine.native.library import quiet_logs
 from paddock.engine.native.model import Model
 from paddock.engine.request import Constraint, Sampling
@@ -88,7 +91,7 @@ class Step(NamedTuple):
 class Device:
     """Stands in for `Context`: decoding takes no time that is counted."""
 
-    def __init__(self, model: Model, options: ContextOptions, logits: Logits) -> None:
+    def __init__(self, logits: Logits, model: Model, options: ContextOptions) -> None:
         self.model = model
         self.options = options
         self._likely = logits
@@ -122,15 +125,13 @@ class Device:
     def close(self) -> None:
         """Nothing is held."""
 
+    @property
+    def chooses_on_device(self) -> bool:
+        return False
 
-class DeviceCache(KvCache):
-    """A cache over the stand-in."""
-
-    likely: Logits
-
-    def _made(self) -> Context:
-        device = Device(self.model, self._wishes.options, self.likely)
-        return cast("Context", device)
+    def choose_on_device(self, is_wanted: bool) -> bool:
+        """Refuse: it is the host that is measured."""
+        return False
 
 
 def main() -> None:
@@ -225,12 +226,12 @@ class Bench:
         options = ContextOptions(0, 2048, 0, n_threads())
         n_cells = 1024 * n_sequences
         wishes = CacheWishes(1024, n_cells, n_sequences, options, "unified", is_gpu=True)
-        DeviceCache.likely = self._likely
-        cache = DeviceCache(self._model, wishes)
-        loop = Loop(cache, _framed(n_sequences, lambda: loop.post(Close())))
-        for number in range(n_sequences):
-            loop.post(self._job(kind, number))
-        loop.run()
+        with patch.object(kv_cache, "Context", partial(Device, self._likely)):
+            cache = KvCache(self._model, wishes)
+            loop = Loop(cache, _framed(n_sequences, lambda: loop.post(Close())))
+            for number in range(n_sequences):
+                loop.post(self._job(kind, number))
+            loop.run()
         steps = cast("Device", cache.context).steps
         return Step(*(percentile(values, 0.1) for values in zip(*steps, strict=True)))
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from paddock.engine.arrays import Logits, Tokens
-from paddock.engine.decoding import kv_cache, sequence
+from paddock.engine.decoding import kv_cache, loop, sequence
 from paddock.engine.decoding.answering import Job
 from paddock.engine.decoding.draft_model import DraftModel
 from paddock.engine.decoding.kv_cache import CacheWishes, KvCache
@@ -224,6 +224,28 @@ def test_answers_are_the_same_with_and_without_guesses_and_as_alone(
     reused = sorted(usage["prompt_reused_tokens"] for usage in bench.usages.values())
     assert reused[0] == 0
     assert reused[1] >= 70, "the text is read once for all"
+
+
+def test_tokens_that_the_device_chooses_are_those_of_the_logits(
+    model: Model, alone: dict[int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CHOOSE_ON_DEVICE_FROM", 4)
+    monkeypatch.setattr(loop, "CHOOSE_ON_DEVICE_TO", 2)
+    rows: list[int] = []
+    real = Context.chosen
+
+    def chosen(context: Context, places: list[int]) -> list[int]:
+        rows.append(len(places))
+        return real(context, places)
+
+    monkeypatch.setattr(Context, "chosen", chosen)
+    bench = Bench(model, is_gpu=True)
+    sampled = job(model, 9, NEWS, max_tokens=4, sampling=Sampling(temperature=0.8, seed=1))
+    texts = bench.run([sampled, *jobs(model, drafts=False)])
+    assert {number: texts[number] for number in alone} == alone
+    assert 10 < len(rows) < len(bench.told) - 4, "not beside the sampled one, and not at the end"
+    assert set(rows) <= {2, 3, 4}
+    assert not bench.cache.context.chooses_on_device
 
 
 def test_a_batch_smaller_than_the_sequences_of_a_step_is_no_end_of_the_process(
