@@ -60,8 +60,8 @@ class PoolSettings:
     """Tokens that one model's KV cache holds, over all sequences; None: decided."""
     draft_models: Mapping[str, str] = field(default_factory=dict)
     """For a model's name, a smaller one of the same vocabulary that guesses ahead for it."""
-    shelf_bytes: int = 256 * 1024 * 1024
-    """Main memory of one model for finished conversations that may be continued."""
+    shelf_bytes: int | None = None
+    """Main memory of one model for finished conversations that may be continued; None: decided."""
     profile_s: float = 4.0
     """How long a model is measured when a device first loads it; 0: not at all."""
     load_timeout_s: float = 300.0

@@ -118,7 +118,7 @@ NAMES: Mapping[str, _Name] = {
     "flash_attention": _Name(values.switch, "flash_attention", in_ollama=True),
     "kv_cache_type": _Name(values.cache_type, "kv_cache_type", in_ollama=True),
     "cache_layout": _Name(values.cache_layout, "cache_layout"),
-    "cache_shelf": _Name(values.size, "shelf_bytes"),
+    "cache_shelf": _Name(values.size_or_auto, "shelf_bytes"),
     "draft_models": _Name(values.model_pairs, "draft_models"),
     "num_gpu": _Name(values.layers, "n_gpu_layers"),
     "main_gpu": _Name(values.index, "main_gpu"),

@@ -200,6 +200,11 @@ def size(value: object) -> int:
     return int(float(number) * base ** " kmgt".index(unit or " "))
 
 
+def size_or_auto(value: object) -> int | None:
+    """Return bytes, as `size` reads them; `auto` is None."""
+    return None if value == "auto" else size(value)
+
+
 def split_mode(value: object) -> SplitMode:
     """Return how a model is spread over several devices."""
     written = str(value).strip().lower()

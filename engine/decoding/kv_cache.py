@@ -51,6 +51,9 @@ _MOVE_COPIES = 3
 # So long after llama.cpp could not make a larger context, none is tried.
 TRY_AGAIN_S = 60.0
 
+# Of main memory, what conversations that are kept outside leave to others.
+_SPARED_SHARE = 0.05
+
 # Of free main memory, what the cells of running sequences may take while they move.
 _MOVE_SHARE = 0.5
 
@@ -149,6 +152,22 @@ class KvCache:
         self.context.clear()
         self._shelf.clear()
         self.n_computed = 0
+
+    def n_shelf_tokens(self, n_kept: int) -> int:
+        """Return how many tokens may be kept outside now: fewer where main memory runs short.
+
+        Args:
+            n_kept: tokens that are kept.
+        """
+        most = self.limits.n_shelf_tokens
+        if not n_kept or not self._shelf:
+            return most
+        memory = read_memory()
+        missing_bytes = int(memory.total_bytes * _SPARED_SHARE) - memory.free_bytes
+        if missing_bytes <= 0:
+            return most
+        each = sum(map(len, self._shelf.values())) / n_kept
+        return max(0, min(most, n_kept - int(missing_bytes / each)))
 
     def tidy(self, places: Places) -> None:
         """Move what is left to the lowest cells; nobody may be running.

@@ -203,6 +203,8 @@ class Loop:
         if is_running and now < self._ask_at and not scheduler.is_outgrown:
             return
         self._ask_at = now + ASK_AGAIN_S
+        places = scheduler.places
+        places.limit_shelf(self._cache.n_shelf_tokens(places.shelf.n_tokens))
         sequences = [one.sequence for one in self._answers.values()]
         is_suited = self._cache.suits(sequences, is_running=is_running)
         if scheduler.is_outgrown or not is_suited:

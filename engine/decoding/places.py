@@ -310,6 +310,10 @@ class Places:
         del self._running[sequence.seq_id]
         self._empty(sequence.seq_id)
 
+    def limit_shelf(self, n_most_tokens: int) -> None:
+        """Keep no more than so many tokens outside the cache."""
+        self._operations += [Discard(key) for key in self.shelf.limit(n_most_tokens)]
+
     def shelve_idle(self) -> None:
         """Take every idle sequence out of the cache; conversations are kept outside."""
         for seq_id in tuple(self._idle):

@@ -61,6 +61,14 @@ class Shelf:
             self._jobs.add(self._n_keys)
         return self._n_keys, tuple(gone)
 
+    def limit(self, n_most_tokens: int) -> tuple[int, ...]:
+        """Hold no more than this from now on; returns the keys of the entries that went."""
+        self.n_most_tokens, gone = n_most_tokens, []
+        while self.n_tokens > n_most_tokens:
+            gone.append(next(iter(self._entries)))
+            self._forget(gone[-1])
+        return tuple(gone)
+
     def clear(self) -> None:
         """Forget every entry."""
         self._entries.clear()

@@ -60,6 +60,8 @@ class Device:
     """Where the build is for a graphics device and finds none, or none that tells its memory."""
     n_oom_kills: int = 0
     """How often the kernel has ended a process for want of memory, as far as can be seen."""
+    total_bytes: int = 0
+    """Of main memory, a container's limit included; 0: not known."""
 
     @property
     def free(self) -> Room:
@@ -76,11 +78,12 @@ def this_device() -> Device:
     """Read this machine, in some milliseconds; in a second where llama.cpp must be asked."""
     cpu = read_cpu()
     n_threads = max(1, min(cpu.n_cores, cpu.n_usable))
-    free_bytes = read_memory().free_bytes
+    memory = read_memory()
+    free_bytes = memory.free_bytes
     n_kills = read_oom_kills()
     backends = find_build().backends
     if not backends:
-        return Device(n_threads, free_bytes, is_gpu=False, n_oom_kills=n_kills)
+        return Device(n_threads, free_bytes, False, (), "", n_kills, memory.total_bytes)
     listed, hidden = read_gpus(), hidden_gpus(os.environ)
     gpus = usable_gpus(visible_gpus(listed, os.environ), backends)
     is_gpu = bool(gpus) or "metal" in backends
@@ -96,7 +99,7 @@ def this_device() -> Device:
             why = "it does not tell how much memory it has"
     if not is_gpu:
         why = hidden or "the build finds no graphics device"
-    return Device(n_threads, free_bytes, is_gpu, gpus, why, n_kills)
+    return Device(n_threads, free_bytes, is_gpu, gpus, why, n_kills, memory.total_bytes)
 
 
 def usable_gpus(gpus: Sequence[Gpu], backends: Sequence[str]) -> tuple[GpuRoom, ...]:

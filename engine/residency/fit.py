@@ -44,6 +44,9 @@ _LEFT_FREE = 0.1
 _PROCESS_BYTES = 512 * 1024 * 1024  # main memory of a worker whose weights are on a device
 _RUNTIME_BYTES = 128 * 1024 * 1024  # Python, NumPy and llama.cpp, where the weights are not
 STEPS_WAITED = 4  # a worker is taken for hung after so many times what a step should take
+# Of main memory, what finished conversations of one model may take: 3,000 tokens of 8 billion
+# weights are 400 MB, and computing them again takes 100 s on a processor.
+_SHELF_SHARE, _MOST_SHELF_BYTES = 0.1, 8 * 1024**3
 _READ_BYTES_PER_S = 1e9  # how fast a file is taken to load before that was measured
 
 Known = Callable[[Load], Measured | None]
@@ -106,7 +109,8 @@ def layouts(
     load = _load(wanted, settings, device, profile)
     good, sizes = _sizes(load, wanted, header, settings, device)
     per_cell = cell_bytes(header, load.kv_cache_type)
-    n_shelf = int(settings.shelf_bytes / max(1.0, per_cell)) if load.role == "chat" else 0
+    n_shelf = int(_shelf_bytes(settings, device) / max(1.0, per_cell))
+    n_shelf = n_shelf if load.role == "chat" else 0
     ways: list[Layout] = []
     for size in sizes:
         n_parallel = load.n_parallel
@@ -118,6 +122,14 @@ def layouts(
     # Fewer cells on the device are faster than many of which the processor computes a part.
     ways.sort(key=lambda way: (not way.is_good, way.is_spilled))
     return tuple(_corrected(way, known(way.load)) for way in ways)
+
+
+def _shelf_bytes(settings: PoolSettings, device: Device) -> int:
+    """Return how much main memory finished conversations may take; none of it is reserved."""
+    if settings.shelf_bytes is not None:
+        return settings.shelf_bytes
+    total_bytes = device.total_bytes or device.free_bytes
+    return min(int(_SHELF_SHARE * total_bytes), _MOST_SHELF_BYTES)
 
 
 def wider(layout: Layout, n_ctx_tokens: int, header: Header) -> tuple[Layout, ...]:

@@ -105,7 +105,8 @@ def _shown(row: Row) -> str:
     if isinstance(value, float):
         days = value / 86_400
         return f"{days:g}d" if days >= 1 and days.is_integer() else f"{value:.10g}"
-    if NAMES[row.name].read is values.size and value and value % _MIB == 0:
+    is_size = NAMES[row.name].read in (values.size, values.size_or_auto)
+    if is_size and value and value % _MIB == 0:
         return f"{value // _MIB}MiB"
     return str(value) or "none"
 

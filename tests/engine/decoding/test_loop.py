@@ -23,6 +23,7 @@ from paddock.engine.decoding.told import Told
 from paddock.engine.decoding.turn import Copy, Operation, Trim
 from paddock.engine.dialogue.listener import PlainListener
 from paddock.engine.errors import EngineError, PromptTooLong
+from paddock.engine.hardware import Memory
 from paddock.engine.models import ModelFinder
 from paddock.engine.native.context import Context, ContextOptions
 from paddock.engine.native.faults import CacheFull, LoadFailed
@@ -331,7 +332,9 @@ def test_those_that_were_put_back_say_the_same_in_the_end(model: Model) -> None:
     assert lengths == [usage["completion_tokens"] for usage in roomy.usages.values()]
 
 
-def test_a_conversation_is_brought_back_from_outside_the_cache(model: Model) -> None:
+def test_a_conversation_is_brought_back_from_outside_the_cache(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = Bench(model, n_shelf_tokens=4000)
     first = bench.run([job(model, 0, SURE[1], priority="interactive", max_tokens=8)])
     bench.run([job(model, 1, "Tell me of ships. " * 20)])
@@ -340,6 +343,11 @@ def test_a_conversation_is_brought_back_from_outside_the_cache(model: Model) -> 
     assert bench.usages[2]["prompt_reused_tokens"] > 95
     alone = Bench(model).run([job(model, 2, more, priority="interactive")])
     assert bench.texts[2] == alone[2]
+    assert bench.cache._shelf
+    monkeypatch.setattr(kv_cache, "read_memory", lambda: Memory(32 * 1024**3, 1024**3))
+    bench.loop._ask_at = 0.0
+    bench.run([job(model, 3, "Tell me of ships.", max_tokens=1)])
+    assert not bench.cache._shelf, "main memory runs short"
 
 
 def test_a_longer_request_neither_disturbs_those_that_run_nor_holds_up_a_chat(

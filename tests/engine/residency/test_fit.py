@@ -60,6 +60,18 @@ def test_on_a_processor_everything_is_main_memory() -> None:
     assert layout.load.placed == "all 33 layers on the processor"
 
 
+@pytest.mark.parametrize(("total_gib", "wished", "n_tokens"), [
+    (16, None, 13_107), (64, None, 52_428), (512, None, 65_536), (64, 256 * 1024**2, 2048),
+])  # fmt: skip
+def test_a_tenth_of_main_memory_keeps_conversations_but_never_more_than_8_gib(
+    total_gib: int, wished: int | None, n_tokens: int
+) -> None:
+    device = replace(CPU, total_bytes=total_gib * GIB)
+    layout = lay(device, replace(SETTINGS, shelf_bytes=wished))
+    assert layout.load.n_shelf_tokens == n_tokens, "of 128 KiB each"
+    assert layout.room == lay(CPU).room, "nothing is reserved for it"
+
+
 @pytest.mark.parametrize("n_parallel", [2, 4, 8, 16, 32])
 def test_cells_for_n_contexts_hold_n_jobs_and_the_chats_beside_them(n_parallel: int) -> None:
     settings = PoolSettings(num_parallel=n_parallel, n_cells=n_parallel * 4096)

@@ -35,7 +35,7 @@ def test_every_setting_is_shown_with_its_value_and_its_origin(tmp_path: Path) ->
 def test_times_sizes_and_addresses_are_shown_as_the_documentation_has_them(tmp_path: Path) -> None:
     told = {name: value for name, (value, _) in shown(tmp_path).items()}
     assert (told["keep_runs"], told["keep_calls"], told["keep_tracking"]) == ("90d", "180d", "14d")
-    assert (told["cache_shelf"], told["max_body"], told["max_ledger"]) == ("256MiB", "64MiB", "0")
+    assert (told["cache_shelf"], told["max_body"], told["max_ledger"]) == ("auto", "64MiB", "0")
     assert (told["up_host"], told["split_mode"]) == ("http://127.0.0.1:11436", "auto")
 
 
