@@ -25,13 +25,17 @@ class Embedder:
         # The last id is that of the tokens which fill gaps.
         self.n_most_pieces = context.options.n_seq_max - 1
 
+    def n_tokens(self, batch: Batch) -> int:
+        """Return the size of a batch with what fills its gaps."""
+        return batch_size(list(batch.places), self._n_least)
+
     def compute(self, batch: Batch) -> Vectors:
         """Give the model's own vectors, shape (n_pieces, n_embedding), in the batch's order.
 
         Raises:
             DecodeFailed: the context is broken.
         """
-        n = batch_size(list(batch.places), self._n_least)
+        n = self.n_tokens(batch)
         tokens = np.full(n, _FILLER, np.int32)
         pos = np.zeros(n, np.int32)
         seq_ids = np.full(n, self.n_most_pieces, np.int32)

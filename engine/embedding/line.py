@@ -20,7 +20,7 @@ from .tiles import TILE, Tiles, n_tiles
 # one thread, all-minilm); shorter ones end sooner for whoever waits.
 PACK_TOKENS = 256
 
-# So many texts are looked at for what fits beside the first; more fill hardly better.
+# So many texts are looked at for what fits beside the first, or as many as a batch may have.
 _WINDOW = 64
 
 # A request that has been passed over so often goes before more urgent ones.
@@ -89,7 +89,7 @@ class Line:
 
     def next_batch(self) -> Batch:
         """Take out what is computed next; there must be something."""
-        window = list(islice(self._in_turn(), _WINDOW))
+        window = list(islice(self._in_turn(), max(_WINDOW, self.n_most_pieces)))
         first, *others = window
         n_most = max(self.n_batch_tokens // TILE, n_tiles(len(first.tokens)))
         tiles = Tiles(n_most, is_flash=self.is_flash)

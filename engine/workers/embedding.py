@@ -20,8 +20,10 @@ from paddock.engine.embedding.texts import Read, TextReader
 from paddock.engine.embedding.tiles import TILE, n_tiles
 from paddock.engine.errors import BadRequest, TextRefused
 from paddock.engine.native.context import Context, ContextOptions
+from paddock.engine.native.faults import LoadFailed
 from paddock.engine.native.library import supports_gpu
 from paddock.engine.native.model import Model
+from paddock.engine.profile.profile import Profile, prefill_s
 from paddock.engine.request import Priority
 
 from . import wire
@@ -30,9 +32,15 @@ from .load import Load
 
 Send = Callable[[Head, bytes], None]
 
-# Kernels of graphics devices depend on the size of the batch, so there it is always the same one:
-# it costs such a device little. Not measured: no such device was at hand.
-_GPU_BATCH = 512
+# Kernels of graphics devices depend on the size of the batch, so there it is always the same one.
+# A single text waits for a whole batch, so that one takes no longer than this.
+GPU_BATCH_S = 0.02
+_GPU_BATCH, _MOST_GPU_BATCH = 512, 8192
+_GPU_SEQUENCES = 256  # LLAMA_MAX_SEQ: texts of 30 tokens fill 8,192
+
+# A context reserves memory for its largest batch: 5 GB for 8,192 tokens of a causal model with
+# 150,000 words. So it begins with one of so many, and grows when a longer text comes.
+FIRST_BATCH = 512
 
 
 @dataclass(slots=True, eq=False)
@@ -58,17 +66,27 @@ class _Order:
 class EmbedService:
     """Serves one model. `take` runs in the reading thread, `run` in the owner thread."""
 
-    def __init__(self, model: Model, load: Load, send: Send, s_per_token: float = 0.0) -> None:
+    def __init__(
+        self,
+        model: Model,
+        load: Load,
+        send: Send,
+        s_per_token: float = 0.0,
+        profile: Profile | None = None,
+    ) -> None:
         self._s_per_token = s_per_token
         self._model = model
         self._load = load
         self._send = send
-        self._context = Context(model, _options(load))
         self._n_ctx_tokens = min(load.n_ctx_tokens, load.n_batch_tokens)
-        n_batch = _GPU_BATCH if supports_gpu() else PACK_TOKENS
-        n_batch = min(n_batch, self._context.options.n_batch_tokens)
+        # Whole tiles: the longest text must fit into a batch with what fills its last one.
+        self._n_most_tokens = n_tiles(load.n_batch_tokens) * TILE
+        n_batch = gpu_batch(profile) if supports_gpu() else PACK_TOKENS
+        n_batch = min(n_batch, self._n_most_tokens)
+        self._n_least_tokens = n_batch if supports_gpu() else TILE
+        self._context = Context(model, self._options(max(n_batch, FIRST_BATCH)))
         self._reader = TextReader(model)
-        self._embedder = Embedder(self._context, n_batch if supports_gpu() else TILE)
+        self._embedder = Embedder(self._context, self._n_least_tokens)
         self._line = Line(
             self._embedder.n_most_pieces, n_batch, is_flash=load.flash_attention != "off"
         )
@@ -81,10 +99,10 @@ class EmbedService:
         self._inbox.put(None)
 
     def memory(self) -> Head:
-        """Return the memory that the model takes; its context never grows."""
+        """Return the memory that the model takes with its first context."""
         context = self._context.buffers
-        n_cells = self._load.n_cells
-        return (self._model.buffers + context).as_head(context.cells, n_cells, n_cells)
+        n_cells = self._context.options.n_ctx_tokens
+        return (self._model.buffers + context).as_head(context.cells, n_cells, self._load.n_cells)
 
     def take(self, head: Head, _body: bytes) -> None:
         """Take a request, or the end of one.
@@ -152,6 +170,8 @@ class EmbedService:
         expected_s = n_tokens * self._s_per_token
         if expected_s > self._load.step_s:  # a text cannot be computed in parts
             self._send({"event": "alive", "for_s": 2 * expected_s}, b"")
+        if not self._has_room(batch):
+            return
         began = time.perf_counter()
         rows = self._embedder.compute(batch)
         took_s = time.perf_counter() - began
@@ -168,6 +188,41 @@ class EmbedService:
         for order in complete:
             self._orders.pop(order.request_id)
             self._answer(order)
+
+    def _has_room(self, batch: Batch) -> bool:
+        """Make a larger context where the batch needs one; without memory for it, refuse."""
+        n_tokens = self._embedder.n_tokens(batch)
+        options = self._context.options
+        if n_tokens <= options.n_batch_tokens:
+            return True
+        n_batch = options.n_batch_tokens
+        while n_batch < n_tokens:
+            n_batch *= 2
+        self._context.close()
+        try:
+            self._context = Context(self._model, self._options(n_batch))
+        except LoadFailed:
+            self._context = Context(self._model, options)
+            for request_id in {piece.request_id for piece in batch.pieces}:
+                why = BadRequest(f"there is no memory to embed a text of {n_tokens} tokens at once")
+                self._send(wire.pack_refusal(request_id, why), b"")
+                self._line.drop(request_id)
+                del self._orders[request_id]
+        self._embedder = Embedder(self._context, self._n_least_tokens)
+        return n_tokens <= self._context.options.n_batch_tokens
+
+    def _options(self, n_tokens: int) -> ContextOptions:
+        """Return the shape of a context whose largest batch has so many tokens."""
+        load, n_tokens = self._load, min(n_tokens, self._n_most_tokens)
+        return ContextOptions(
+            n_ctx_tokens=n_tokens,
+            n_batch_tokens=n_tokens,
+            n_seq_max=_GPU_SEQUENCES if supports_gpu() else 2 * load.n_parallel,
+            n_threads=load.n_threads,
+            embeds=True,
+            flash_attention=load.flash_attention,
+            kv_cache_type=load.kv_cache_type,
+        )
 
     def _tell(self, batch: Batch, moved: list[_Order], took_s: float) -> None:
         ids = dict.fromkeys(order.request_id for order in moved)
@@ -199,14 +254,12 @@ class EmbedService:
         self._send(*wire.pack_embedded(order.request_id, vectors, sum(sizes), n_pieces, n_cut))
 
 
-def _options(load: Load) -> ContextOptions:
-    # Whole tiles: the longest text must fit into a batch with what fills its last one.
-    return ContextOptions(
-        n_ctx_tokens=n_tiles(load.n_cells) * TILE,
-        n_batch_tokens=n_tiles(load.n_batch_tokens) * TILE,
-        n_seq_max=2 * load.n_parallel,
-        n_threads=load.n_threads,
-        embeds=True,
-        flash_attention=load.flash_attention,
-        kv_cache_type=load.kv_cache_type,
-    )
+def gpu_batch(profile: Profile | None) -> int:
+    """Return how many tokens a graphics device computes within `GPU_BATCH_S`, 512 at least."""
+    n_tokens = _GPU_BATCH
+    while profile is not None and n_tokens < _MOST_GPU_BATCH:
+        took_s = prefill_s(profile, 2 * n_tokens)
+        if not 0 < took_s <= GPU_BATCH_S:
+            break
+        n_tokens *= 2
+    return n_tokens

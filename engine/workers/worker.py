@@ -154,7 +154,7 @@ def main() -> None:
         sender.send({"event": "phase", "phase": "loading"})
         service: ChatService | EmbedService
         if load.role != "chat":
-            service = EmbedService(model, load, sender.send, warm_s / n_warm)
+            service = EmbedService(model, load, sender.send, warm_s / n_warm, profiled.profile)
         else:
             pace = Pace(load.step_s, warm_s / n_warm)
             service = ChatService(model, prompter, load, profiled.profile, sender.send, pace)

@@ -104,7 +104,7 @@ def llama(path: Path, seed: int = 1) -> Path:
     return _write(path, "llama", values, axes, seed)
 
 
-def reranker(path: Path, *, pooling: int = 4) -> Path:
+def reranker(path: Path, *, pooling: int = 4, n_ctx: int = 512) -> Path:
     """Write a BERT with a head that scores a pair of texts; as an embedder with pooling 1."""
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     letters = "abcdefghijklmnopqrstuvwxyz0123456789.,?!"
@@ -112,7 +112,7 @@ def reranker(path: Path, *, pooling: int = 4) -> Path:
     axes: Axes = {
         "token_embd.weight": (N_EMBD, len(tokens)),
         "token_types.weight": (N_EMBD, 2),
-        "position_embd.weight": (N_EMBD, 512),
+        "position_embd.weight": (N_EMBD, n_ctx),
         "token_embd_norm.weight": (N_EMBD,),
         "token_embd_norm.bias": (N_EMBD,),
         "cls.weight": (N_EMBD, N_EMBD),
@@ -132,7 +132,7 @@ def reranker(path: Path, *, pooling: int = 4) -> Path:
     header: dict[str, Value] = {
         "general.architecture": "bert",
         "bert.block_count": 2,
-        "bert.context_length": 512,
+        "bert.context_length": n_ctx,
         "bert.embedding_length": N_EMBD,
         "bert.feed_forward_length": N_FF,
         "bert.attention.head_count": 2,

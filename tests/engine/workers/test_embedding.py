@@ -13,10 +13,17 @@ import pytest
 from paddock.engine.errors import BadRequest, TextRefused, TextTooLong
 from paddock.engine.gguf import read_header
 from paddock.engine.models import ModelFinder
+from paddock.engine.native.library import quiet_logs
+from paddock.engine.native.model import Model
 from paddock.engine.pool import LocalPool
+from paddock.engine.profile.profile import PrefillPoint, Profile
 from paddock.engine.request import EmbedReply, EmbedRequest, ModelSpec
 from paddock.engine.settings import PoolSettings
+from paddock.engine.workers.embedding import EmbedService, gpu_batch
+from paddock.engine.workers.frames import Head
+from paddock.engine.workers.load import Load
 from paddock.engine.workers.wire import pack_refusal, read_refusal
+from tests.fakes import tiny
 
 VECTORS = ModelSpec("all-minilm", role="embed")
 SENTENCE = "The boat leaves at nine and comes back in the evening. "
@@ -142,3 +149,32 @@ def test_a_refused_text_is_named_on_the_other_side_of_the_pipe() -> None:
     error = read_refusal(pack_refusal(3, TextRefused(5, "has no tokens, so it has no vector")))
     assert isinstance(error, TextRefused) and error.index == 5
     assert str(error) == "text 5 has no tokens, so it has no vector"
+
+
+def test_a_batch_of_a_graphics_device_is_what_it_computes_at_once() -> None:
+    def profile(tokens_per_s: float) -> Profile:
+        points = tuple(PrefillPoint(n, tokens_per_s) for n in (64, 512))
+        return Profile("", "gpu", "", 0.0, 1, 0.0, 0, 0.0, prefill=points)
+
+    speeds = (10_000, 60_000, 250_000, 1_000_000)
+    assert [gpu_batch(profile(speed)) for speed in speeds] == [512, 1024, 4096, 8192]
+    assert gpu_batch(None) == 512
+
+
+def test_a_context_grows_with_the_longest_text_that_comes(tmp_path: Path) -> None:
+    quiet_logs()
+    model = Model(tiny.reranker(tmp_path / "vectors.gguf", pooling=1, n_ctx=2048), n_gpu_layers=0)
+    load = Load(str(tmp_path), "embed", 2048, 2048, 4, 2048, n_threads=1)
+    said: list[Head] = []
+    service = EmbedService(model, load, lambda head, _: said.append(head))
+    first = service._context.options.n_batch_tokens
+    for number, text in enumerate(("a b", "a b " * 450, "c d")):
+        head = {"op": "embed", "id": number, "texts": [text], "query": None}
+        service.take({**head, "dimensions": None, "on_overflow": "error"}, b"")
+    service._take_posts()
+    while len(service._line):
+        service._step(service._line.next_batch())
+    assert (first, service._context.options.n_batch_tokens) == (512, 1024)
+    assert {head["id"] for head in said if head["event"] == "embedded"} == {0, 1, 2}
+    service._context.close()
+    model.close()
