@@ -345,7 +345,7 @@ def _apple() -> tuple[Gpu, ...]:
 
 
 def hidden_gpus(environ: Mapping[str, str]) -> str | None:
-    """Give the setting that hides every CUDA device, as it would be written, or None."""
+    """Return the setting that hides every CUDA device, as it would be written, or None."""
     value = environ.get("CUDA_VISIBLE_DEVICES")
     return f'CUDA_VISIBLE_DEVICES="{value}"' if value is not None and value in ("", "-1") else None
 

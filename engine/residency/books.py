@@ -1,7 +1,8 @@
-"""Who is in memory, and how much of it is left: the actor's accounts.
+"""Memory accounting: the loaded models, and the memory that they leave.
 
 While models come or go, free memory cannot be read: half of a model is in the reading and half is
-not. So it is read when all is calm, and in between what was planned is added and taken away.
+not. So it is read when all is calm, and in between what was planned is added and taken away. What
+the contexts of loaded models may yet take (`Resident.growth`) is never free.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Books(Generic[W]):
         return sum(one.worker.mapped_bytes for one in self.by_key.values() if one.worker)
 
     def enter(self, resident: Resident[W]) -> None:
-        """Give a model the room that it was planned to take."""
+        """Reserve what a model was planned to take."""
         resident.n_oom_kills = self.device.n_oom_kills if self.device else 0
         self.by_key[resident.key] = resident
         self.free -= resident.room
@@ -81,7 +82,7 @@ class Books(Generic[W]):
         resident.layout = layout
 
     def measured(self, resident: Resident[W], worker: W) -> None:
-        """Let what a worker really takes stand in the books, and for the next time."""
+        """Replace what was planned by what a worker really takes, and keep it for the next time."""
         taken = worker.measure()
         self.learn(resident, worker, taken)
         before = resident.room

@@ -70,7 +70,7 @@ class Device:
 
     @property
     def name(self) -> str:
-        """Give a name under which what was measured here is kept."""
+        """Return the name under which what was measured here is kept."""
         return "+".join(one.name for one in self.gpus) or ("gpu" if self.is_gpu else "cpu")
 
 

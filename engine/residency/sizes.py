@@ -50,7 +50,7 @@ class SizeBook:
         self._known: dict[str, Measured] | None = None
 
     def find(self, key: str) -> Measured | None:
-        """Tell what is known of a load."""
+        """Return what is known of a load."""
         return self._all().get(key)
 
     def note(self, key: str, taken: Taken, load_s: float) -> None:
