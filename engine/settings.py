@@ -39,8 +39,9 @@ class PoolSettings:
     """A request that waits outside is given up when nothing at all moves for so long."""
     n_ctx_tokens: int | None = None
     """Context of one request where nobody says; None: the smaller of 4,096 and the model's own."""
-    n_batch_tokens: int = 512
-    """Tokens of one decode at most, prompts and answers together."""
+    n_batch_tokens: int | None = None
+    """Tokens of one decode at most, prompts and answers together; None: 512 on a processor, 2,048
+    on a graphics device."""
     n_threads: int | None = None
     n_gpu_layers: int = -1
     """-1: all layers on the device, where there is one."""

@@ -46,6 +46,37 @@ class Gain:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a model computes on this machine, and what its greedy answers keep."""
+
+    is_flash: bool
+    plain_ratio: float | None
+    """How long usual work takes without flash attention, as a share of that with it."""
+    company: bool | None
+    """Whether answers are the same alone and beside other requests; None: not measured."""
+    drafts: bool | None
+    """Whether they are the same with drafts; None: not measured."""
+
+    def promise(self) -> str:
+        """Return in one line what a greedy answer keeps."""
+        if self.company and self.drafts:
+            return "the same alone, beside other requests and with drafts"
+        if self.company:
+            return "the same alone and beside other requests; drafts would change them and are off"
+        drafts = "; drafts would change them and are off" if self.drafts is False else ""
+        if self.company is False:
+            return f"not always the same: kernels round by what runs in the same step{drafts}"
+        return f"not compared: there was no time to measure that{drafts}"
+
+    def flash(self) -> str:
+        """Return in one line whether flash attention is used, and why."""
+        state = "on" if self.is_flash else "off"
+        if self.plain_ratio is None:
+            return state
+        return f"{state}: usual work takes {self.plain_ratio:.2f} times as long without it"
+
+
 class SpeedBook:
     """Looks profiles up by a model's name."""
 
@@ -86,15 +117,30 @@ class SpeedBook:
             if gain is not None:
                 yield gain
 
-    def drafts_keep_answers(self, ref: str) -> bool | None:
-        """Return what a model's profile found out about drafts; None where there is none."""
+    def manner(self, ref: str) -> Manner | None:
+        """Return how a model computes here and what its answers keep; None: not measured."""
+        from paddock.engine.profile.choice import Bounds, may_be_plain, plain_ratio, without_flash
+
         facts = self._facts(ref)
         profile = self._profile(facts) if facts is not None else None
-        return profile.drafts_keep_answers if profile is not None else None
+        if facts is None or profile is None:
+            return None
+        one = self._settings
+        may = may_be_plain(one.cache_layout, one.n_ctx_tokens or 0, one.kv_cache_type)
+        limits = Bounds(
+            0, 0, 0, flash_attention=one.flash_attention, may_be_plain=may and not profile.is_gpu
+        )
+        is_flash = not without_flash(profile, limits)
+        ratio = plain_ratio(profile) if profile.has_plain else None
+        agreement = profile.agreement(is_flash=is_flash)
+        return Manner(is_flash, ratio, agreement.company, agreement.drafts)
 
-    def without_drafts(self) -> Iterable[str]:
-        """Return the models here whose tokens are not guessed ahead, since answers would change."""
-        return (name for name in self._finder.names() if self.drafts_keep_answers(name) is False)
+    def manners(self) -> Iterable[tuple[str, Manner]]:
+        """Return the models here that were measured."""
+        for name in self._finder.names():
+            manner = self.manner(name)
+            if manner is not None:
+                yield name, manner
 
     def excuses(self) -> Iterable[tuple[str, str]]:
         """Tell which models could not be measured when they were last loaded, and why."""

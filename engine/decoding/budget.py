@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .sequence import Sequence
+from .turn import LEAST_PIECE_TOKENS
 
 # A long job leaves half of a turn to the others, and a long chat a quarter.
 CHAT_SHARE, JOB_SHARE = 0.75, 0.5
-
-# A shorter piece takes as much time: from 64 tokens of a sequence on, llama.cpp's attention on a
-# processor takes a path that is a third quicker. One more, since in a split cache the first token
-# goes into the pass of those that decode.
-LEAST_PIECE_TOKENS = 65
 
 
 # However slow the machine, a prompt goes on by so many tokens a turn.
@@ -45,6 +41,7 @@ def shares(
     *,
     is_shorts_turn: bool = False,
     has_pass_each: bool = False,
+    n_least: int = LEAST_PIECE_TOKENS,
 ) -> list[tuple[Sequence, int]]:
     """Return how many tokens of each prompt are computed now.
 
@@ -52,7 +49,7 @@ def shares(
     the budget while others wait; what is left goes to the shortest ones, which are soon done, and
     then to the first again. So a long prompt can neither hold the others up nor be held up. Where
     the budget is too small to be shared, the shortest one takes turns with the first
-    (`is_shorts_turn`).
+    (`is_shorts_turn`). No piece is shorter than `n_least` but the last one of a prompt.
 
     Where each prompt gets a pass of its own, which costs as much with few tokens as with many
     (`has_pass_each`), the first gets all it can use, and others only what reads them whole; the
@@ -61,17 +58,17 @@ def shares(
     order = sorted(prompts, key=lambda one: (one.priority != "interactive", one.rank))
     if not order or budget <= 0:
         return []
-    if is_shorts_turn and (has_pass_each or budget < 2 * LEAST_PIECE_TOKENS):
+    if is_shorts_turn and (has_pass_each or budget < 2 * n_least):
         order.sort(key=lambda one: (one.priority != "interactive", one.n_missing))
     if has_pass_each:
         return _whole_ones(order, budget)
     first, *others = order
     share = CHAT_SHARE if first.priority == "interactive" else JOB_SHARE
-    cap = max(LEAST_PIECE_TOKENS, int(budget * share)) if others else budget
+    cap = max(n_least, int(budget * share)) if others else budget
     given = {first: min(first.n_missing, cap, budget)}
     left = budget - given[first]
     for one in sorted(others, key=lambda one: (one.priority != "interactive", one.n_missing)):
-        is_worth_it = left >= min(LEAST_PIECE_TOKENS, one.n_missing)
+        is_worth_it = left >= min(n_least, one.n_missing)
         given[one] = min(one.n_missing, left) if is_worth_it else 0
         left -= given[one]
     given[first] += min(left, first.n_missing - given[first])

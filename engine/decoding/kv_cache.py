@@ -26,6 +26,7 @@ from paddock.engine.profile.choice import (
     Workload,
     choose,
     estimate,
+    may_be_plain,
     n_reserved,
     streams,
     turn_tokens,
@@ -33,7 +34,6 @@ from paddock.engine.profile.choice import (
 from paddock.engine.profile.profile import Profile, prefill_s, step_s
 from paddock.engine.settings import CacheLayout
 
-from .budget import LEAST_PIECE_TOKENS
 from .places import Arrangement, Places
 from .prefixes import shared_beginning
 from .sequence import Sequence
@@ -78,6 +78,8 @@ class CacheWishes:
     layout: CacheLayout = "auto"
     n_shelf_tokens: int = 0
     is_gpu: bool = False
+    n_devices: int = 1
+    """Graphics devices that the layers are spread over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,20 +204,16 @@ class KvCache:
     @property
     def drafts_keep_answers(self) -> bool | None:
         """Whether drafts leave greedy answers as they are on this device; None: not measured."""
-        return self._profile.drafts_keep_answers if self._profile is not None else None
+        if self._profile is None:
+            return None
+        return self._profile.agreement(is_flash=self.limits.is_flash).drafts
 
     def draft_price(self, n_sequences: int) -> float:
-        """Tell what checking a guess costs, as a share of a token's cost in a step without."""
+        """Return what checking a guess costs, as a share of a token's cost in a step without."""
         if self._profile is None or not self._profile.prefill or not self._profile.decode:
             return UNMEASURED_PRICE
         if n_sequences not in self._prices:
-            whole_s = step_s(self._profile, n_sequences, _DEPTH, self.limits.is_unified)
-            more_s = prefill_s(self._profile, _PROBE_TOKENS) / _PROBE_TOKENS
-            if n_sequences > 1 and not self.limits.is_unified:
-                # Streams that have more tokens than the others get a pass of their own.
-                alone_s, four_s = (step_s(self._profile, n, _DEPTH, False) for n in (1, 4))
-                more_s += max(0.0, alone_s - (four_s - alone_s) / 3) / _USUAL_GUESS
-            self._prices[n_sequences] = more_s / (whole_s / n_sequences)
+            self._prices[n_sequences] = _draft_price(self._profile, self.limits, n_sequences)
         return self._prices[n_sequences]
 
     # Layout
@@ -384,7 +382,20 @@ class KvCache:
             n_stream_tokens, min(self.n_cells_at_most, wishes.n_parallel * n_stream_tokens)
         )
         n_batch = wishes.options.n_batch_tokens
-        return Bounds(n_cells, wishes.n_parallel, n_batch, wishes.is_gpu, n_stream_tokens)
+        flash, kind = wishes.options.flash_attention, wishes.options.kv_cache_type
+        is_plain_possible = may_be_plain(wishes.layout, wishes.n_ctx_tokens, kind)
+        return Bounds(
+            n_cells,
+            wishes.n_parallel,
+            n_batch,
+            wishes.is_gpu,
+            n_stream_tokens,
+            flash_attention=flash,
+            kv_cache_type=kind,
+            may_be_plain=is_plain_possible and not wishes.is_gpu,
+            n_devices=wishes.n_devices,
+            n_pass_max=wishes.options.n_pass_tokens,
+        )
 
     @property
     def n_cells_at_most(self) -> int:
@@ -404,8 +415,6 @@ class KvCache:
             n_parallel, n_chats = streams(self.n_cells_at_most, each, n_parallel)
             n_cells = (n_parallel + n_chats) * each
         is_window = self.model.memory == "window" and not layout.is_unified
-        near = max(LEAST_PIECE_TOKENS, turn_tokens(self._profile, NEAR_TURN_S))
-        near = min(near, layout.n_batch_tokens)
         limits = Limits(
             n_cells=n_cells,
             n_parallel=n_parallel,
@@ -415,14 +424,20 @@ class KvCache:
             is_gpu=wishes.is_gpu,
             spares_idle=is_window,
             n_reserved=n_chats,
-            near_turn_tokens=near,
-            chat_turn_tokens=min(
-                near, max(LEAST_PIECE_TOKENS, turn_tokens(self._profile, CHAT_TURN_S))
-            ),
+            is_flash=layout.is_flash,
             n_shelf_tokens=0 if is_window else wishes.n_shelf_tokens,
         )
         # Each answer's next token and its guesses must find room beside some of a prompt.
-        return replace(limits, n_batch_tokens=max(limits.n_batch_tokens, limits.n_rows))
+        limits = replace(limits, n_batch_tokens=max(limits.n_batch_tokens, limits.n_rows))
+        near, chat = (self._turn_tokens(limits, seconds) for seconds in (NEAR_TURN_S, CHAT_TURN_S))
+        return replace(limits, near_turn_tokens=near, chat_turn_tokens=min(near, chat))
+
+    def _turn_tokens(self, limits: Limits, turn_s: float) -> int:
+        """Return the prompt tokens of a turn that takes about so long."""
+        n_tokens = turn_tokens(
+            self._profile, turn_s, is_flash=limits.is_flash, is_gpu=self._wishes.is_gpu
+        )
+        return min(max(limits.least_piece_tokens, n_tokens), limits.n_batch_tokens)
 
     def _options(self, plan: Plan) -> ContextOptions:
         limits = plan.limits
@@ -432,8 +447,28 @@ class KvCache:
             n_batch_tokens=max(self._wishes.options.n_batch_tokens, limits.n_rows),
             n_seq_max=limits.n_seq_ids,
             n_rows_max=limits.n_rows,
+            n_pass_tokens=plan.layout.n_pass_tokens,
+            flash_attention=plan.layout.flash_attention,
+            kv_cache_type=plan.layout.kv_cache_type,
             is_unified=limits.is_unified,
         )
+
+
+def _draft_price(profile: Profile, limits: Limits, n_sequences: int) -> float:
+    """Return what checking a guess costs, as a share of a token's cost in a step without."""
+
+    def one_step_s(n: float, depth: float) -> float:
+        return step_s(profile, n, depth, limits.is_unified, is_flash=limits.is_flash)
+
+    more_s = prefill_s(profile, _PROBE_TOKENS, is_flash=limits.is_flash) / _PROBE_TOKENS
+    if limits.is_flash and not profile.is_gpu:
+        # Flash attention on a processor reads the cells for each of few tokens, as for a step.
+        more_s += max(0.0, one_step_s(1, _DEPTH) - one_step_s(1, 0))
+    if n_sequences > 1 and not limits.is_unified:
+        # Streams that have more tokens than the others get a pass of their own.
+        alone_s, four_s = one_step_s(1, _DEPTH), one_step_s(4, _DEPTH)
+        more_s += max(0.0, alone_s - (four_s - alone_s) / 3) / _USUAL_GUESS
+    return more_s / (one_step_s(n_sequences, _DEPTH) / n_sequences)
 
 
 def _workload(sequences: Items[Sequence]) -> Workload:

@@ -29,7 +29,7 @@ from .scheduler import Scheduler
 from .seeing import forget, see
 from .sequence import Sequence
 from .told import Told
-from .turn import MOST_DRAFTS, Piece, Turn
+from .turn import Piece, Turn
 
 # So many greedy answers let the device choose their tokens, and so many go on with it. Copying and
 # reading logits takes the host 25 µs a row at 151,936 tokens, a change a new plan of the graph; and
@@ -420,7 +420,7 @@ class Loop:
         answering = [self._answers[one.request_id] for one in running]
         if not answering:
             return
-        most = max(0, MOST_DRAFTS - len(answering)) // max(1, len(answering))
+        most = max(0, self._cache.limits.most_drafts - len(answering)) // max(1, len(answering))
         if self._cache.context.chooses_on_device:
             most = 0
         price = self._cache.draft_price(len(answering))

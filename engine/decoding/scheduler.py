@@ -399,6 +399,7 @@ class Scheduler:
             prompts,
             budget,
             is_shorts_turn=self._is_shorts_turn,
+            n_least=self.limits.least_piece_tokens,
             has_pass_each=self.limits.has_pass_each,
         )
         return [_prefill_piece(one, n) for one, n in given if n]

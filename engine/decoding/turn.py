@@ -9,10 +9,16 @@ from paddock.engine.arrays import Tokens
 from .sequence import Sequence
 
 MOST_SEQ_IDS = 256  # LLAMA_MAX_SEQ
-# Guesses of all answers together. From 64 tokens of a step on, llama.cpp's attention takes another
-# path on a processor, and logits differ by up to 0.9. Below, most kernels compute each token as
-# alone; those that do not (AMX) are found by the profile, see `Profile.drafts_keep_answers`.
+# Guesses of all answers together. From 64 tokens of a step on, llama.cpp's flash attention takes
+# another path on a processor, and logits differ by up to 0.9. Below, most kernels compute each
+# token as alone; those that do not (AMX) are found by the profile, see `Agreement.drafts`.
 MOST_DRAFTS = 48
+# A shorter piece of a prompt takes as much time: from 64 tokens of a sequence on, flash attention
+# on a processor takes a path that is a third quicker. One more, since in a split cache the first
+# token goes into the pass of those that decode.
+LEAST_PIECE_TOKENS = 65
+# Without flash attention there is no such step, and the pass over the weights counts alone.
+LEAST_PLAIN_TOKENS, MOST_PLAIN_DRAFTS = 17, 96
 
 # Idle sequences that a unified cache keeps beside the running ones.
 _MOST_IDLE = 32
@@ -41,6 +47,18 @@ class Limits:
     """Prompt tokens of a turn while a chat is being answered: its next token waits for them."""
     n_shelf_tokens: int = 0
     """Tokens of finished conversations that are kept outside the cache."""
+    is_flash: bool = True
+    """Whether flash attention is on."""
+
+    @property
+    def least_piece_tokens(self) -> int:
+        """Tokens of a prompt that are worth a place in a turn."""
+        return LEAST_PIECE_TOKENS if self.is_flash else LEAST_PLAIN_TOKENS
+
+    @property
+    def most_drafts(self) -> int:
+        """Guesses of all answers together in one step."""
+        return MOST_DRAFTS if self.is_flash else MOST_PLAIN_DRAFTS
 
     @property
     def n_slots(self) -> int:
@@ -64,7 +82,7 @@ class Limits:
     @property
     def n_rows(self) -> int:
         """Rows of logits that one step gives at most; llama.cpp wants room for one of each id."""
-        return max(self.n_seq_ids, self.n_slots + MOST_DRAFTS)
+        return max(self.n_seq_ids, self.n_slots + self.most_drafts)
 
     @property
     def n_cells_each(self) -> int | None:

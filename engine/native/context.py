@@ -38,6 +38,8 @@ class ContextOptions:
     n_rows_max: int = 0
     """Tokens of a batch whose logits are wanted, at most; 0: all. Room is kept for their logits:
     311 MB for 512 rows of 151,936 tokens. More of them end the process."""
+    n_pass_tokens: int = 0
+    """Of a batch, what is computed in one pass (llama.cpp's ubatch); 0: all of it."""
     embeds: bool = False
     flash_attention: Switch = "auto"
     kv_cache_type: CacheType = "f16"
@@ -54,7 +56,9 @@ class Context:
         params = lib.llama_context_default_params()
         params.n_ctx = options.n_ctx_tokens
         # llama.cpp ends the process where a batch cannot hold a token of each sequence.
-        params.n_batch = params.n_ubatch = max(options.n_batch_tokens, options.n_seq_max)
+        params.n_batch = max(options.n_batch_tokens, options.n_seq_max)
+        n_pass_tokens = options.n_pass_tokens or params.n_batch
+        params.n_ubatch = min(params.n_batch, max(n_pass_tokens, options.n_seq_max))
         params.n_outputs_max = options.n_rows_max
         params.n_seq_max = options.n_seq_max
         params.n_threads = params.n_threads_batch = options.n_threads

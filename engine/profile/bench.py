@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,11 @@ class Shape:
     """Whether the layers are on a graphics device."""
     uses_extra_buffers: bool = True
     """Of the processor, for models that are loaded for the measurement."""
+
+    @property
+    def is_flash(self) -> bool:
+        """Whether flash attention is on, or left to llama.cpp."""
+        return self.flash_attention != "off"
 
 
 class Clock:
@@ -74,10 +80,14 @@ class Bench:
     ) -> None:
         self._clock = clock
         self.n_batch_tokens = shape.n_batch_tokens
+        self.is_flash = shape.is_flash
+        self._is_gpu = shape.is_gpu
         self._n_vocab = model.n_vocab
         self._lengths = [0] * n_seq
         self.n_seq = n_seq
         self.is_unified = is_unified
+        self.n_room = shape.n_cells // (1 if is_unified else n_seq)
+        """Tokens that one sequence may have."""
         self.context = Context(
             model,
             ContextOptions(
@@ -103,7 +113,7 @@ class Bench:
         self._lengths[seq_id] = 0
 
     def n_tokens(self, seq_id: int) -> int:
-        """Tell how long a sequence is."""
+        """Return how long a sequence is."""
         return self._lengths[seq_id]
 
     def read(self, seq_id: int, n_tokens: int) -> float:
@@ -119,18 +129,32 @@ class Bench:
         """Add a token to each of the first sequences; gives the seconds."""
         return self._decode(np.arange(n_sequences, dtype=np.int32), n_wanted=n_sequences)
 
-    def rows(self, n_tokens: int) -> Logits:
-        """Add tokens to the first sequence in one batch and return a copy of their logits.
+    def rows(self, n_tokens: int, seq_id: int = 0, *, n_beside: int = 0) -> Logits:
+        """Add tokens to a sequence in one batch and return a copy of their logits.
 
-        Shape is (n_tokens, n_vocab). The tokens depend on their positions alone.
+        Shape is (n_tokens, n_vocab). The tokens depend on their positions alone. `n_beside`
+        sequences after it are given a token each in the same batch.
         """
-        pos = np.arange(self._lengths[0], self._lengths[0] + n_tokens, dtype=np.int32)
-        self._lengths[0] += n_tokens
-        tokens = ((7 + 7919 * pos.astype(np.int64)) % self._n_vocab).astype(np.int32)
-        n_rows = self.context.decode(
-            tokens, pos, np.zeros(n_tokens, np.int32), np.ones(n_tokens, np.int8)
+        others = range(seq_id + 1, seq_id + 1 + n_beside)
+        seq_ids = np.array([*[seq_id] * n_tokens, *others], np.int32)
+        pos = np.array(
+            [*range(self._lengths[seq_id], self._lengths[seq_id] + n_tokens)]
+            + [self._lengths[one] for one in others],
+            np.int32,
         )
-        return self.context.logits(n_rows).copy()
+        for one in seq_ids.tolist():
+            self._lengths[one] += 1
+        tokens = ((7 + 7919 * pos.astype(np.int64)) % self._n_vocab).astype(np.int32)
+        wanted = np.ones(len(pos), np.int8)
+        n_rows = self.context.decode(tokens, pos, seq_ids, wanted)
+        return self.context.logits(n_rows)[:n_tokens].copy()
+
+    @contextmanager
+    def one_thread(self) -> Iterator[None]:
+        """Compute with one thread, as the governor makes it do on a busy machine."""
+        self.context.use_threads(1)
+        yield
+        self.context.use_threads(self.context.options.n_threads)
 
     def cut(self, seq_id: int, n_tokens: int) -> None:
         """Take back a sequence's last tokens."""
@@ -143,7 +167,12 @@ class Bench:
         return self._decode(np.repeat(np.arange(n_texts, dtype=np.int32), n_tokens_each), 0)
 
     def spread(self, n_sequences: int) -> float:
-        """Give the first so many sequences cells as the first has; gives seconds for a token."""
+        """Give the first so many sequences cells as the first has; gives seconds for a token.
+
+        Where streams are on a graphics device, it copies them itself, at the next decode.
+        """
+        if self._is_gpu and not self.is_unified:
+            return self._spread_there(n_sequences)
         cells = state.taken(self.context, 0)
         began = time.perf_counter()
         n_copied = 0
@@ -153,6 +182,13 @@ class Bench:
                 self._lengths[seq_id] = self._lengths[0]
                 n_copied += self._lengths[0]
         return (time.perf_counter() - began) / max(1, n_copied)
+
+    def _spread_there(self, n_sequences: int) -> float:
+        for seq_id in range(1, n_sequences):
+            if not self._lengths[seq_id]:
+                self.context.copy(0, seq_id, -1)
+                self._lengths[seq_id] = self._lengths[0]
+        return 0.0
 
     def cell_bytes(self) -> float:
         """Tell what a token takes in the cache, from the first sequence's."""

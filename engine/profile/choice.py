@@ -4,12 +4,20 @@ A unified cache shares a common beginning for nothing, but every token attends t
 sequences; in a split one each sequence has a stream of its own, into which a common beginning
 must be copied. Which of them is quicker depends on device, model and job: both are estimated in
 seconds, and the quicker one is taken.
+
+Flash attention is not chosen by the job: other kernels add in another order, so the same prompt
+would get another greedy answer in other company. It is chosen once for a model on a device, by what
+usual work takes with it and without (`without_flash`), and stays. The type of the cells is never
+chosen: q8_0 changes answers, so it is asked for or not used.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from paddock.engine.settings import CacheLayout, CacheType, Switch
 
 from .profile import Profile, prefill_s, step_s
 
@@ -28,6 +36,14 @@ _CHATS_SHARE = 4
 UNPROFILED_TURN_TOKENS = 128  # 0.26 s at 500 tokens a second
 LEAST_TURN_TOKENS = 16
 
+# Without flash attention, scores for each head, token of a batch and cell of a stream are kept:
+# 8,192 cells, 512 tokens and 32 heads are 512 MiB.
+MOST_PLAIN_TOKENS = 8192
+
+CPU_BATCH, GPU_BATCH = 512, 2048
+# Sizes of a pass on a graphics device. Several devices work on several passes of one batch at once.
+GPU_PASSES = (512, 1024, 2048)
+
 _BATCHES = (64, 128, 256, 512, 1024, 2048)
 # Estimates nearer to each other than this are equal: the measurement is no better.
 _SAME = 0.08
@@ -44,6 +60,15 @@ class Workload:
     """Of the prompt, what all requests begin with."""
 
 
+# By which flash attention is judged: documents, short texts, chats, long answers.
+_USUAL = (
+    Workload(16, 700, 80, 60),
+    Workload(16, 200, 32),
+    Workload(4, 500, 150),
+    Workload(8, 300, 400),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """How a context is made, and how large its batches are."""
@@ -51,6 +76,15 @@ class Layout:
     is_unified: bool
     n_parallel: int
     n_batch_tokens: int
+    n_pass_tokens: int = 0
+    """Of a batch, what is computed in one pass (llama.cpp's ubatch); 0: all of it."""
+    flash_attention: Switch = "auto"
+    kv_cache_type: CacheType = "f16"
+
+    @property
+    def is_flash(self) -> bool:
+        """Whether flash attention is on, or left to llama.cpp."""
+        return self.flash_attention != "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +97,13 @@ class Bounds:
     is_gpu: bool = False
     n_stream_tokens: int = 0
     """Length of a stream in a split cache; 0: of a request."""
+    flash_attention: Switch = "auto"
+    kv_cache_type: CacheType = "f16"
+    may_be_plain: bool = True
+    """Whether the profile may decide against flash attention (`may_be_plain`)."""
+    n_devices: int = 1
+    n_pass_max: int = 0
+    """Tokens of a pass for which there is room; 0: a whole batch."""
 
 
 def choose(profile: Profile | None, workload: Workload, limits: Bounds) -> Layout:
@@ -75,7 +116,7 @@ def choose(profile: Profile | None, workload: Workload, limits: Bounds) -> Layou
     """
     if profile is None or not profile.prefill or not profile.decode:
         return _unmeasured(workload, limits)
-    layouts = _layouts(workload, limits)
+    layouts = [*_layouts(profile, workload, limits)]
     rated = [(estimate(profile, workload, one, limits), one) for one in layouts]
     best_s = min(seconds for seconds, _ in rated)
     equal = [one for seconds, one in rated if seconds <= best_s * (1 + _SAME)]
@@ -112,10 +153,80 @@ def gpu_parallel(profile: Profile | None) -> int:
     return GPU_PARALLEL_MOST if gain >= _WORTH_PLACES else GPU_PARALLEL
 
 
-def _layouts(workload: Workload, limits: Bounds) -> Iterator[Layout]:
+def may_be_plain(layout: CacheLayout, n_ctx_tokens: int, kv_cache_type: CacheType) -> bool:
+    """Return whether a cache can do without flash attention where nobody asked for that.
+
+    Not a unified one, where prompts took five times as long; not one whose scores would take much
+    memory; and llama.cpp reads quantised values with flash attention alone.
+    """
+    return layout != "unified" and n_ctx_tokens <= MOST_PLAIN_TOKENS and kv_cache_type == "f16"
+
+
+def without_flash(profile: Profile | None, limits: Bounds) -> bool:
+    """Return whether usual work is done sooner without flash attention, in a split cache.
+
+    Where both are equal within the measurement's precision, the one that keeps answers in company
+    as they are alone comes first.
+    """
+    if limits.flash_attention != "auto":
+        return limits.flash_attention == "off"
+    if profile is None or not profile.has_plain or not limits.may_be_plain:
+        return False
+    ratio = plain_ratio(profile)
+    if abs(ratio - 1) > _SAME:
+        return ratio < 1
+    plain_keeps = profile.agreement(is_flash=False).company
+    return bool(plain_keeps) and not profile.agreement().company
+
+
+def plain_ratio(profile: Profile) -> float:
+    """Return how long usual work takes without flash attention, as a share of that with it."""
+    logs = [
+        math.log(_split_s(profile, work, "off") / _split_s(profile, work, "auto"))
+        for work in _USUAL
+    ]
+    return math.exp(sum(logs) / len(logs))
+
+
+def _split_s(profile: Profile, workload: Workload, flash: Switch) -> float:
+    limits = _roomy(workload, profile)
+    layout = Layout(False, limits.n_parallel_max, limits.n_batch_max, flash_attention=flash)
+    return estimate(profile, workload, layout, limits)
+
+
+def _layouts(profile: Profile, workload: Workload, limits: Bounds) -> Iterator[Layout]:
+    is_plain = without_flash(profile, limits)
+    flash: Switch = "off" if is_plain else limits.flash_attention
+    may_unify = not is_plain or limits.flash_attention == "off"
     sizes = sorted({min(n, limits.n_batch_max) for n in _BATCHES})
-    yield from (Layout(True, max(1, limits.n_parallel_max), size) for size in sizes)
-    yield from (Layout(False, _n_streams(workload, limits), size) for size in sizes)
+    for is_unified, n in (
+        (True, max(1, limits.n_parallel_max)),
+        (False, _n_streams(workload, limits)),
+    ):
+        if not is_unified or may_unify:
+            for size in sizes:
+                n_pass = pass_tokens(profile, limits, size, is_unified=is_unified)
+                yield Layout(is_unified, n, size, n_pass, flash, limits.kv_cache_type)
+
+
+def pass_tokens(
+    profile: Profile | None, limits: Bounds, n_batch_tokens: int, *, is_unified: bool
+) -> int:
+    """Return how much of a batch is computed in one pass; 0: all of it.
+
+    On one graphics device the quickest that was measured, the smaller of equal ones; on several
+    the smallest, so that each has a pass to work on. In a unified cache the smallest, too, since
+    a mask has as many rows as a pass and as many columns as there are cells.
+    """
+    if not limits.is_gpu or n_batch_tokens <= GPU_PASSES[0]:
+        return 0
+    if profile is None or limits.n_devices > 1 or is_unified:
+        return GPU_PASSES[0]
+    n_most = min(n_batch_tokens, limits.n_pass_max or n_batch_tokens)
+    sizes = [size for size in GPU_PASSES if size <= n_most]
+    each_s = {size: prefill_s(profile, size) / size for size in sizes}
+    best_s = min(each_s.values())
+    return min(size for size in sizes if each_s[size] <= best_s * (1 + _SAME))
 
 
 def _n_streams(workload: Workload, limits: Bounds) -> int:
@@ -127,7 +238,15 @@ def _n_streams(workload: Workload, limits: Bounds) -> int:
 def _unmeasured(workload: Workload, limits: Bounds) -> Layout:
     n_parallel = max(1, limits.n_parallel_max)
     fits = _n_streams(workload, limits) == n_parallel
-    return Layout(_shares_much(workload) or not fits, n_parallel, limits.n_batch_max)
+    is_unified = _shares_much(workload) or not fits
+    return Layout(
+        is_unified,
+        n_parallel,
+        limits.n_batch_max,
+        pass_tokens(None, limits, limits.n_batch_max, is_unified=is_unified),
+        limits.flash_attention,
+        limits.kv_cache_type,
+    )
 
 
 def _shares_much(workload: Workload) -> bool:
@@ -164,7 +283,13 @@ def _reading_s(profile: Profile, workload: Workload, layout: Layout, n_at_once: 
     if layout.is_unified:
         # While one prompt is read, the others are somewhere between beginning and end.
         n_before = (n_at_once - 1) * (own + workload.n_answer_tokens / 2)
-    seconds = prefill_s(profile, size, n_cells_before=n_before) * n_tokens / size
+    batch_s = prefill_s(profile, size, n_cells_before=n_before, is_flash=layout.is_flash)
+    if layout.n_pass_tokens and layout.n_pass_tokens < size:
+        n_passes = size / layout.n_pass_tokens
+        batch_s = n_passes * prefill_s(
+            profile, layout.n_pass_tokens, n_cells_before=n_before, is_flash=layout.is_flash
+        )
+    seconds = batch_s * n_tokens / size
     if layout.is_unified or profile.copy_s is None:
         return seconds
     return seconds + max(0, workload.n_sequences - 1) * workload.n_shared_tokens * profile.copy_s
@@ -174,19 +299,22 @@ def _writing_s(profile: Profile, workload: Workload, layout: Layout, n_at_once: 
     own = workload.n_prompt_tokens - workload.n_shared_tokens + workload.n_answer_tokens / 2
     depth = own + workload.n_shared_tokens / (n_at_once if layout.is_unified else 1.0)
     n_steps = workload.n_sequences / n_at_once * workload.n_answer_tokens
-    return n_steps * step_s(profile, n_at_once, depth, layout.is_unified)
+    each_s = step_s(profile, n_at_once, depth, layout.is_unified, is_flash=layout.is_flash)
+    return n_steps * each_s
 
 
-def turn_tokens(profile: Profile | None, turn_s: float) -> int:
-    """Give the largest number of prompt tokens whose turn takes at most `turn_s`.
+def turn_tokens(
+    profile: Profile | None, turn_s: float, *, is_flash: bool = True, is_gpu: bool = False
+) -> int:
+    """Return the largest number of prompt tokens whose turn takes at most `turn_s`.
 
     A multiple of 16, and at least 16: a smaller batch would waste the pass over the weights.
     """
     if profile is None or not profile.prefill:
-        return UNPROFILED_TURN_TOKENS
+        return GPU_PASSES[0] if is_gpu else UNPROFILED_TURN_TOKENS
     n_tokens = LEAST_TURN_TOKENS
     for candidate in range(LEAST_TURN_TOKENS, _BATCHES[-1] + 1, LEAST_TURN_TOKENS):
-        if prefill_s(profile, candidate) > turn_s:
+        if prefill_s(profile, candidate, is_flash=is_flash) > turn_s:
             break
         n_tokens = candidate
     return n_tokens
@@ -204,4 +332,5 @@ def _roomy(workload: Workload, profile: Profile) -> Bounds:
     """Bounds as a pool has them that was not told otherwise."""
     n_parallel = gpu_parallel(profile) if profile.is_gpu else CPU_PARALLEL
     each = int(workload.n_prompt_tokens + workload.n_answer_tokens) + 1
-    return Bounds(n_parallel * each, n_parallel, 512, profile.is_gpu)
+    n_batch = GPU_BATCH if profile.is_gpu else CPU_BATCH
+    return Bounds(n_parallel * each, n_parallel, n_batch, profile.is_gpu)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +22,22 @@ from paddock.engine.native.threads import ENOUGH_SHARE
 
 from . import formats, trial
 from .bench import Bench, Clock, Shape
-from .profile import DecodePoint, FormatPoint, PrefillPoint, Weights
+from .choice import GPU_PASSES
+from .profile import Agreement, DecodePoint, FormatPoint, PrefillPoint, Weights
 
-CPU_SEQUENCES, GPU_SEQUENCES = (1, 4, 8, 16), (1, 4, 8, 16, 32, 64)
+CPU_SEQUENCES, GPU_SEQUENCES = (1, 4, 8, 16), (1, 4, 8, 16, 32, 64, 128)
+# Without flash attention; between them and beyond, steps lie on a line.
+PLAIN_SEQUENCES = (1, 8)
 # What each sequence holds while decoding is measured: a line, and as much of a document as the
 # time allows.
-SHALLOW, DEEP = 64, (512, 256, 128)
+SHALLOW, DEEP, GPU_DEEP = 64, (512, 256, 128), (1024, 512, 256)
 N_CROWDED = 128
 EMBED_BATCHES, EMBED_TEXT = (64, 128, 256, 512), 32
 # A draft of a few tokens, and as many as a step may hold of them (`turn.MOST_DRAFTS`).
 DRAFTED_ROWS, N_COMPARED = (8, 49), 3
+# From 512 cells on, flash attention divides a single token's cells among the threads; from 64
+# tokens on, it takes another path for prompts.
+AGREED_DEPTH, AGREED_PIECES = 512, (1, 40, 55)
 # So much of the time is kept for the formats of other copies: some 0.1 s each.
 _FORMATS_S = 0.8
 _N_STEPS = 3
@@ -52,7 +58,7 @@ class Measured:
     copy_s: float | None = None
     formats: list[FormatPoint] = field(default_factory=list)
     weights: tuple[Weights, ...] = ()
-    drafts_keep_answers: bool | None = None
+    agreements: list[Agreement] = field(default_factory=list)
 
 
 def measure(
@@ -61,12 +67,12 @@ def measure(
     shape: Shape,
     seconds: float,
     *,
-    depths: tuple[int, ...] = DEEP,
+    depths: tuple[int, ...] | None = None,
     least_share: float = ENOUGH_SHARE,
 ) -> Measured:
     """Measure within about so many seconds; the model must be at rest.
 
-    `depths` are tried in their order, beside the shallow one.
+    `depths` are tried in their order, beside the shallow one; None: the usual ones.
 
     Raises:
         Unmeasured: others used the processor, or the model is too slow for the time.
@@ -76,10 +82,12 @@ def measure(
     try:
         if shape.embeds:
             _measure_embedding(model, shape, clock, measured)
+        elif shape.is_gpu:
+            _measure_device(model, shape, clock, measured, GPU_DEEP if depths is None else depths)
         else:
+            depths = DEEP if depths is None else depths
             _measure_chat(model, shape, clock, measured, depths, least_share)
-            if not shape.is_gpu:
-                _measure_formats(shape, clock, measured)
+            _measure_formats(shape, clock, measured)
     except (CacheFull, LoadFailed) as error:
         raise Unmeasured(f"llama.cpp could not do it: {error}") from error
     if not measured.prefill:
@@ -105,8 +113,10 @@ def _measure_chat(
 ) -> None:
     """Measure a unified cache, then a split one at the same depths, or neither of the deep ones.
 
-    Half of a comparison would decide for the wrong side.
+    Half of a comparison would decide for the wrong side. The split one is measured again without
+    flash attention, where there is a choice.
     """
+    deep = 0
     began_s = clock.left_s
     with _bench(model, shape, clock, is_unified=True) as bench:
         _warm_up(bench, clock)
@@ -115,54 +125,116 @@ def _measure_chat(
             return
         _refuse_busy(shape, clock, least_share)  # before more time is spent in vain
         if model.memory != "state":
-            measured.drafts_keep_answers = drafts_keep_answers(bench, clock)
-        _measure_writing(bench, shape, clock, measured)
+            drafts = drafts_keep_answers(bench, clock)
+            measured.agreements.append(Agreement(shape.is_flash, drafts=drafts))
+        _measure_writing(bench, _counts(shape), clock, measured)
         _measure_crowded(bench, clock, measured)
         shallow_s = began_s - clock.left_s
-        if clock.left_s < shallow_s + _reserve_s(shape):
+        reserve_s = shallow_s + _FORMATS_S
+        if clock.left_s < reserve_s:
             return
         n_room = shape.n_cells // bench.n_seq
         fitting = [depth for depth in depths if _most(depth) <= n_room]
-        deep = _depth_that_fits(clock, shallow_s + _reserve_s(shape), fitting)
+        deep = _depth_that_fits(clock, reserve_s, fitting)
         if deep:
-            _measure_deep(bench, shape, clock, measured, deep, first=deep)
+            _measure_deep(bench, _counts(shape), clock, measured, deep, first=deep)
     with _bench(model, shape, clock, is_unified=False) as bench:
         bench.read(0, SHALLOW)
-        _measure_writing(bench, shape, clock, measured)
+        _measure_writing(bench, _counts(shape), clock, measured)
         if deep:
             # Reached in other steps than before, so that more sizes of batches are known.
-            _measure_deep(bench, shape, clock, measured, deep, first=deep // 2)
+            _measure_deep(bench, _counts(shape), clock, measured, deep, first=deep // 2)
+        _compare(bench, model, clock, measured)
+    if deep and shape.flash_attention == "auto" and shape.kv_cache_type == "f16":
+        _measure_plain(model, shape, clock, measured, deep)
+
+
+def _measure_plain(
+    model: Model, shape: Shape, clock: Clock, measured: Measured, depth: int
+) -> None:
+    """Measure a prompt and decoding without flash attention, or nothing where time is too short."""
+    if 2 * (SHALLOW + depth) * clock.token_s > clock.left_s:
+        return
+    plain, counts = Measured(cell_bytes=measured.cell_bytes), _counts(shape)
+    counts = tuple(n for n in PLAIN_SEQUENCES if n <= counts[-1])
+    shape = replace(shape, flash_attention="off")
+    with _bench(model, shape, clock, is_unified=False) as bench:
+        _measure_reading(bench, clock, plain, SHALLOW)
+        _measure_writing(bench, counts, clock, plain)
+        if not plain.decode:
+            return
+        _measure_deep(bench, counts, clock, plain, depth, first=depth)
+        _compare(bench, model, clock, plain)
+    measured.prefill += plain.prefill
+    measured.decode += plain.decode
+    measured.agreements += plain.agreements
+
+
+def _measure_device(
+    model: Model, shape: Shape, clock: Clock, measured: Measured, depths: tuple[int, ...]
+) -> None:
+    """Measure long prompts, then many sequences at a depth, in a split cache alone.
+
+    In a unified one the processor makes each step's mask in one thread, for all sequences and
+    cells: that is computed (`profile.step_s`). Everything is done several times and the quickest
+    counts, since kernels are loaded at their first use.
+    """
+    sizes = sorted({min(size, shape.n_batch_tokens) for size in (SHALLOW, *GPU_PASSES)})
+    n_cells = min(shape.n_cells, 2 * sizes[-1])
+    with _bench(model, replace(shape, n_cells=n_cells), clock, n_seq=1) as bench:
+        _warm_up(bench, clock)
+        for size in sizes:
+            bench.clear()
+            bench.read(0, min(size, n_cells))
+            bench.clear()
+            _measure_reading(bench, clock, measured, min(size, n_cells))
+        bench.clear()
+        bench.read(0, SHALLOW)
+        _measure_writing(bench, (1,), clock, measured)
+    for depth in (SHALLOW, *depths[:1]):
+        counts = _counts(shape, depth)
+        if counts == GPU_SEQUENCES[:1] or 2 * depth * clock.token_s > clock.left_s:
+            return
+        with _bench(model, shape, clock, n_seq=counts[-1]) as bench:
+            bench.read(0, depth)
+            _measure_writing(bench, counts, clock, measured)
+            if depth != SHALLOW:
+                _compare(bench, model, clock, measured)
 
 
 @contextmanager
-def _bench(model: Model, shape: Shape, clock: Clock, *, is_unified: bool) -> Iterator[Bench]:
-    bench = Bench(model, shape, clock, _counts(shape)[-1], is_unified=is_unified)
+def _bench(
+    model: Model, shape: Shape, clock: Clock, *, is_unified: bool = False, n_seq: int = 0
+) -> Iterator[Bench]:
+    bench = Bench(model, shape, clock, n_seq or _counts(shape)[-1], is_unified=is_unified)
     with bench.context:
         yield bench
 
 
-def _counts(shape: Shape) -> tuple[int, ...]:
-    """Give the numbers of sequences that fit, in streams of their own too."""
+def _counts(shape: Shape, depth: int = SHALLOW) -> tuple[int, ...]:
+    """Return the numbers of sequences that fit, in streams of their own too."""
     counts = GPU_SEQUENCES if shape.is_gpu else CPU_SEQUENCES
-    return tuple(n for n in counts if n * _most(SHALLOW) <= shape.n_cells) or counts[:1]
+    return tuple(n for n in counts if n * _most(depth) <= shape.n_cells) or counts[:1]
 
 
 def _most(depth: int) -> int:
-    """Tell how long a sequence gets that is measured at a depth."""
+    """Return how long a sequence gets that is measured at a depth."""
     return depth + len(GPU_SEQUENCES) * _N_STEPS + N_CROWDED
 
 
-def _reserve_s(shape: Shape) -> float:
-    return 0.0 if shape.is_gpu else _FORMATS_S
-
-
 def _measure_deep(
-    bench: Bench, shape: Shape, clock: Clock, measured: Measured, depth: int, *, first: int
+    bench: Bench,
+    counts: tuple[int, ...],
+    clock: Clock,
+    measured: Measured,
+    depth: int,
+    *,
+    first: int,
 ) -> None:
     bench.clear()
     _measure_reading(bench, clock, measured, first)
     bench.read(0, max(0, depth - bench.n_tokens(0)))
-    _measure_writing(bench, shape, clock, measured)
+    _measure_writing(bench, counts, clock, measured)
 
 
 def _warm_up(bench: Bench, clock: Clock) -> None:
@@ -172,6 +244,49 @@ def _warm_up(bench: Bench, clock: Clock) -> None:
     clock.token_s = clock.token_s or again_s / 2
     bench.clear()
     clock.forget_share()
+
+
+def _compare(bench: Bench, model: Model, clock: Clock, measured: Measured) -> None:
+    """Note whether tokens get the same logits however they are computed, if there is time."""
+    if model.memory == "state":
+        return
+    n_tokens = AGREED_DEPTH
+    while n_tokens + DRAFTED_ROWS[-1] > bench.n_room or n_tokens * clock.token_s > clock.left_s:
+        n_tokens //= 2
+        if n_tokens < _TOO_SHORT:
+            return
+    bench.clear()
+    bench.read(0, n_tokens)
+    known = [one for one in measured.agreements if one.is_flash == bench.is_flash]
+    drafts = drafts_keep_answers(bench, clock) and all(one.drafts for one in known)
+    company = company_keeps_answers(bench, clock)
+    others = [one for one in measured.agreements if one not in known]
+    measured.agreements = [*others, Agreement(bench.is_flash, company, drafts)]
+
+
+def company_keeps_answers(bench: Bench, clock: Clock) -> bool | None:
+    """Return whether a token's logits are the same alone and in company; None: no time for it.
+
+    Alone, by one thread, with other sequences, and after a prompt that was read in pieces. The
+    first piece has one token, as those have in a split cache that go into the pass of a step.
+    """
+    alone = bench.rows(1)
+    bench.cut(0, 1)
+    with bench.one_thread():
+        by_one_thread = bench.rows(1)
+    bench.cut(0, 1)
+    n_beside = min(3, bench.n_seq - 1)
+    beside = bench.rows(1, n_beside=n_beside)
+    if not (np.array_equal(alone, by_one_thread) and np.array_equal(alone, beside)):
+        return False
+    n_tokens = sum(AGREED_PIECES)
+    if 2 * n_tokens * clock.token_s > clock.left_s or n_tokens > bench.n_room:
+        return None
+    bench.clear()
+    whole = bench.rows(n_tokens)
+    bench.clear()
+    pieces = [bench.rows(n) for n in AGREED_PIECES]
+    return np.array_equal(whole[-1], pieces[-1][-1])
 
 
 def drafts_keep_answers(bench: Bench, clock: Clock) -> bool:
@@ -193,9 +308,9 @@ def drafts_keep_answers(bench: Bench, clock: Clock) -> bool:
 
 
 def _depth_that_fits(clock: Clock, needed_s: float, depths: Sequence[int]) -> int:
-    """Choose the depth to which both layouts can be brought in the time that is left."""
+    """Return the depth to which every layout can be brought in the time that is left."""
     left_s = clock.left_s - needed_s
-    return next((n for n in depths if 2.5 * n * clock.token_s <= left_s), 0)
+    return next((n for n in depths if 3.5 * n * clock.token_s <= left_s), 0)
 
 
 def _measure_reading(bench: Bench, clock: Clock, measured: Measured, n_tokens: int) -> None:
@@ -212,15 +327,17 @@ def _measure_reading(bench: Bench, clock: Clock, measured: Measured, n_tokens: i
         seconds = min(seconds, bench.read(0, n_tokens))
     clock.token_s = seconds / n_tokens
     if all(one.n_batch_tokens != n_tokens or one.n_cells_before for one in measured.prefill):
-        measured.prefill.append(PrefillPoint(n_tokens, n_tokens / seconds))
+        measured.prefill.append(PrefillPoint(n_tokens, n_tokens / seconds, is_flash=bench.is_flash))
 
 
-def _measure_writing(bench: Bench, shape: Shape, clock: Clock, measured: Measured) -> None:
+def _measure_writing(
+    bench: Bench, counts: tuple[int, ...], clock: Clock, measured: Measured
+) -> None:
     """Let one, four, … sequences grow, each in cells of its own."""
     measured.cell_bytes = measured.cell_bytes or bench.cell_bytes()
     is_first, depth = not measured.decode, bench.n_tokens(0)
     took_s = clock.token_s
-    for n in _counts(shape):
+    for n in counts:
         copy_s = bench.spread(n)
         if copy_s and not bench.is_unified:
             measured.copy_s = copy_s
@@ -228,7 +345,7 @@ def _measure_writing(bench: Bench, shape: Shape, clock: Clock, measured: Measure
             return  # then there is no time for a comparison either
         # The quickest: whatever comes between makes a step longer, never shorter.
         took_s = min(bench.step(n) for _ in range(_n_times(clock)))
-        measured.decode.append(DecodePoint(n, depth, bench.is_unified, n / took_s))
+        measured.decode.append(DecodePoint(n, depth, bench.is_unified, n / took_s, bench.is_flash))
 
 
 def _n_times(clock: Clock) -> int:
@@ -243,7 +360,7 @@ def _measure_crowded(bench: Bench, clock: Clock, measured: Measured) -> None:
     n_before = sum(bench.n_tokens(seq_id) for seq_id in range(bench.n_seq))
     n_tokens = min(N_CROWDED, bench.n_batch_tokens)
     seconds = bench.read(bench.n_seq - 1, n_tokens)
-    measured.prefill.append(PrefillPoint(n_tokens, n_tokens / seconds, n_before))
+    measured.prefill.append(PrefillPoint(n_tokens, n_tokens / seconds, n_before, bench.is_flash))
 
 
 def _measure_embedding(model: Model, shape: Shape, clock: Clock, measured: Measured) -> None:

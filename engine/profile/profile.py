@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
-VERSION = 2
+VERSION = 3
+
+# What one entry of a unified cache's mask costs, which llama.cpp fills in one thread of the
+# processor: 64 sequences of 1,024 tokens took 6.3 ms, 128 of them 27 ms.
+_MASK_S = 1.5e-9
 
 
 class ProfileUnreadable(Exception):
@@ -26,6 +30,8 @@ class PrefillPoint:
     tokens_per_s: float
     n_cells_before: int = 0
     """Cells of the cache that were in use: attention in a unified cache runs over all of them."""
+    is_flash: bool = True
+    """Whether flash attention was on, or left to llama.cpp."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,10 @@ class DecodePoint:
     is_unified: bool
     tokens_per_s: float
     """Of all sequences together."""
+    is_flash: bool = True
+
+
+_P = TypeVar("_P", PrefillPoint, DecodePoint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,21 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
+class Agreement:
+    """Whether a token gets the same logits, bit for bit, however it is computed.
+
+    False: a greedy answer may change. None: not measured.
+    """
+
+    is_flash: bool = True
+    company: bool | None = None
+    """Alone or in a step with other requests, by any number of threads, its prompt whole or in
+    pieces."""
+    drafts: bool | None = None
+    """One at a time or together, as drafts are."""
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """The measured numbers of one model on one device."""
 
@@ -80,15 +105,24 @@ class Profile:
     """Seconds for each token of a prefix that is copied from one stream into another."""
     formats: tuple[FormatPoint, ...] = ()
     weights: tuple[Weights, ...] = ()
-    drafts_keep_answers: bool | None = None
-    """Whether tokens get the same logits, bit for bit, computed together as drafts are and one at
-    a time. False: a draft may change a greedy answer. None: not measured."""
+    agreements: tuple[Agreement, ...] = ()
+    """With flash attention and, where that was measured, without it."""
     version: int = field(default=VERSION)
 
     @property
     def is_gpu(self) -> bool:
         """Whether it was measured on a graphics device."""
         return self.device.startswith("gpu")
+
+    @property
+    def has_plain(self) -> bool:
+        """Whether it was measured without flash attention, too."""
+        return {True, False} <= {one.is_flash for one in self.decode}
+
+    def agreement(self, *, is_flash: bool = True) -> Agreement:
+        """Return what is known of answers with or without flash attention."""
+        known = (one for one in self.agreements if one.is_flash == is_flash)
+        return next(known, Agreement(is_flash))
 
     def as_json(self) -> dict[str, Any]:
         """Give plain data that `read` takes."""
@@ -107,7 +141,7 @@ def read(data: object) -> Profile:
         values = dict(data)
         points = {
             "prefill": PrefillPoint, "decode": DecodePoint, "formats": FormatPoint,
-            "weights": Weights,
+            "weights": Weights, "agreements": Agreement,
         }  # fmt: skip
         for name, kind in points.items():
             values[name] = tuple(kind(**row) for row in values.get(name, ()))
@@ -127,49 +161,76 @@ def _check(profile: Profile) -> None:
         raise ValueError("a speed is not above zero")
 
 
-def prefill_s(profile: Profile, n_tokens: float, *, n_cells_before: float = 0.0) -> float:
-    """Tell how long one batch of prompt tokens takes; 0 where nothing was measured.
+def prefill_s(
+    profile: Profile, n_tokens: float, *, n_cells_before: float = 0.0, is_flash: bool = True
+) -> float:
+    """Return how long one batch of prompt tokens takes; 0 where nothing was measured.
 
     In a split cache, and in a cache that is empty but for the sequence itself, `n_cells_before`
     is 0.
     """
-    alone_s = _between(_batches(profile), n_tokens)
+    alone_s = _between(_batches(profile, is_flash), n_tokens)
     return alone_s + n_tokens * n_cells_before * neighbour_s(profile)
 
 
 def neighbour_s(profile: Profile) -> float:
-    """Tell what one used cell of others costs each prompt token, in a unified cache."""
+    """Return what one used cell of others costs each prompt token, in a unified cache."""
     for crowded in profile.prefill:
         if crowded.n_cells_before:
             n_tokens = crowded.n_batch_tokens
-            more_s = n_tokens / crowded.tokens_per_s - _between(_batches(profile), n_tokens)
+            more_s = n_tokens / crowded.tokens_per_s - _between(
+                _batches(profile, crowded.is_flash), n_tokens
+            )
             return max(0.0, more_s / n_tokens / crowded.n_cells_before)
     return 0.0
 
 
-def _batches(profile: Profile) -> list[tuple[float, float]]:
-    """Give (tokens, seconds) of batches in an otherwise empty cache, sorted by tokens.
+def _batches(profile: Profile, is_flash: bool) -> list[tuple[float, float]]:
+    """Return (tokens, seconds) of batches in an otherwise empty cache, sorted by tokens.
 
     A decode step of one sequence is a batch of one token.
     """
+    alone = [one for one in profile.prefill if not one.n_cells_before]
     sizes = {
         float(one.n_batch_tokens): one.n_batch_tokens / one.tokens_per_s
-        for one in profile.prefill
-        if not one.n_cells_before
+        for one in _measured_with(is_flash, alone)
     }
-    single = [one for one in profile.decode if one.n_sequences == 1]
+    single = [one for one in _measured_with(is_flash, profile.decode) if one.n_sequences == 1]
     if single:
         sizes[1.0] = 1 / max(one.tokens_per_s for one in single)
     return sorted(sizes.items())
 
 
-def step_s(profile: Profile, n_sequences: float, n_depth_tokens: float, is_unified: bool) -> float:
-    """Tell how long one token for each of so many sequences takes; 0 where nothing is known.
+def _measured_with(is_flash: bool, points: Sequence[_P]) -> Sequence[_P]:
+    """Return the points that were measured with or without flash attention, or all."""
+    return [one for one in points if one.is_flash == is_flash] or points
+
+
+def step_s(
+    profile: Profile,
+    n_sequences: float,
+    n_depth_tokens: float,
+    is_unified: bool,
+    *,
+    is_flash: bool = True,
+) -> float:
+    """Return how long one token for each of so many sequences takes; 0 where nothing is known.
 
     In a unified cache that holds a shared beginning, the depth is all used cells by the number
-    of sequences.
+    of sequences. Where only a split one was measured, each sequence attends to the cells of all,
+    and the mask is made for as many.
     """
-    points = [one for one in profile.decode if one.is_unified == is_unified] or [*profile.decode]
+    points = _measured_with(is_flash, profile.decode)
+    points = [one for one in points if one.is_unified == is_unified] or points
+    took_s = _step_s(points, n_sequences, n_depth_tokens)
+    if not points or not is_unified or any(one.is_unified for one in points):
+        return took_s
+    attention_s = max(0.0, took_s - _step_s(points, n_sequences, 0))
+    mask_s = _MASK_S * n_sequences**2 * n_depth_tokens
+    return took_s + max(0.0, n_sequences - 1) * attention_s + mask_s
+
+
+def _step_s(points: Sequence[DecodePoint], n_sequences: float, n_depth_tokens: float) -> float:
     by_count: dict[int, list[tuple[float, float]]] = {}
     for one in points:
         row = (float(one.n_depth_tokens), one.n_sequences / one.tokens_per_s)

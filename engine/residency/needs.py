@@ -9,7 +9,7 @@ import re
 
 from paddock.engine.decoding.turn import Limits
 from paddock.engine.gguf import Header
-from paddock.engine.profile.choice import n_reserved
+from paddock.engine.profile.choice import GPU_PASSES, may_be_plain, n_reserved
 from paddock.engine.settings import CacheType
 from paddock.engine.workers.load import Load
 
@@ -38,14 +38,31 @@ def compute_bytes(header: Header, load: Load) -> int:
     The largest of what lives at one time counts: the logits of the wanted rows, or a layer's
     attention mask, scores and feed-forward values for a whole batch.
     """
-    n_tokens = load.n_batch_tokens
+    n_tokens = _n_pass(load)
     n_embd = header.number("embedding_length")
     n_chats = n_reserved(load.n_parallel)
-    n_rows = Limits(load.n_cells, load.n_parallel, n_reserved=n_chats).n_rows
+    is_flash = not _n_scores(header, load)
+    limits = Limits(load.n_cells, load.n_parallel, n_reserved=n_chats, is_flash=is_flash)
+    n_rows = limits.n_rows
     logits = n_rows * n_vocab(header) + 2 * n_tokens * n_embd
     wide = max(2 * _n_feed_forward(header), _n_scores(header, load))
-    layer = n_tokens * (load.n_cells + wide + _HIDDEN_VECTORS * n_embd)
+    layer = _n_mask(load) + n_tokens * (wide + _HIDDEN_VECTORS * n_embd)
     return _FLOAT_BYTES * max(logits if load.role == "chat" else 0, layer)
+
+
+def _n_mask(load: Load) -> int:
+    """Return the entries of the attention mask: in a split cache, those of a stream's cells."""
+    unified = _n_pass(load) * load.n_cells
+    if not load.is_gpu or load.cache_layout == "unified":
+        return unified
+    split = _n_pass(load) * min(load.n_cells, load.n_ctx_tokens)
+    # A graphics device reads prompts in the smallest passes where its cache is unified.
+    return max(split, min(_n_pass(load), GPU_PASSES[0]) * load.n_cells)
+
+
+def _n_pass(load: Load) -> int:
+    """Return the tokens of a batch that are computed at once."""
+    return min(load.n_pass_tokens or load.n_batch_tokens, load.n_batch_tokens)
 
 
 def n_vocab(header: Header) -> int:
@@ -74,6 +91,9 @@ def _n_feed_forward(header: Header) -> int:
 def _n_scores(header: Header, load: Load) -> int:
     """Return the attention scores of one token, which flash attention does without."""
     if load.flash_attention == "on" or (load.flash_attention == "auto" and load.is_gpu):
+        return 0
+    chosen = load.flash_attention == "auto"
+    if chosen and not may_be_plain(load.cache_layout, load.n_ctx_tokens, load.kv_cache_type):
         return 0
     # By itself the profile goes without it only in a split cache, where a stream is one request.
     is_split = load.flash_attention == "auto" or load.cache_layout == "split"

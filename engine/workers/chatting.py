@@ -336,6 +336,7 @@ def _wishes(load: Load) -> CacheWishes:
     options = ContextOptions(
         n_ctx_tokens=load.n_cells,
         n_batch_tokens=load.n_batch_tokens,
+        n_pass_tokens=load.n_pass_tokens,
         n_seq_max=load.n_parallel,
         n_threads=load.n_threads,
         flash_attention=load.flash_attention,
@@ -349,4 +350,5 @@ def _wishes(load: Load) -> CacheWishes:
         layout=load.cache_layout,
         n_shelf_tokens=load.n_shelf_tokens,
         is_gpu=load.is_gpu,
+        n_devices=load.n_devices,
     )

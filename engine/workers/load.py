@@ -23,6 +23,8 @@ class Load:
     n_parallel: int
     n_batch_tokens: int
     n_threads: int
+    n_pass_tokens: int = 0
+    """Of a batch, what is computed in one pass at most; 0: all of it."""
     n_gpu_layers: int = -1
     n_cpu_experts: int = 0
     """Layers, from the first on, whose experts' weights stay in main memory."""
@@ -62,6 +64,12 @@ class Load:
     """What it goes without since llama.cpp crashed (`workers.fallback`); 0: nothing."""
     fallback_note: str = ""
     """The same for people: what, why, and how to get a sound build."""
+
+    @property
+    def n_devices(self) -> int:
+        """Graphics devices that the layers are spread over; at least 1."""
+        visible = self.visible_devices.count(",") + 1
+        return max(visible, sum(share > 0 for share in self.tensor_split))
 
     @property
     def uses_extra_buffers(self) -> bool:

@@ -21,7 +21,8 @@ _EMBED_TOKENS = 512
 # However few sequences the first load wants, later ones may want sixteen.
 _CHAT_CELLS = 16 * 192
 # Enough for sixteen sequences of 512 tokens; more would only be memory that is touched for nothing.
-_MOST_CELLS = 16 * 576
+# On a graphics device, for 128 of 1,024.
+_MOST_CELLS, _MOST_GPU_CELLS = 16 * 576, 128 * 1280
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +77,16 @@ def _measured(load: Load, model: Model, load_s: float) -> Profile:
         copy_s=measured.copy_s,
         formats=tuple(measured.formats),
         weights=measured.weights,
-        drafts_keep_answers=measured.drafts_keep_answers,
+        agreements=tuple(measured.agreements),
     )
 
 
 def _shape(load: Load) -> Shape:
     embeds = load.role != "chat"
     most = min(_EMBED_TOKENS, load.n_batch_tokens) if embeds else load.n_batch_tokens
+    most_cells = _MOST_GPU_CELLS if load.is_gpu else _MOST_CELLS
     return Shape(
-        n_cells=most if embeds else max(_CHAT_CELLS, min(load.n_cells, _MOST_CELLS)),
+        n_cells=most if embeds else max(_CHAT_CELLS, min(load.n_cells, most_cells)),
         n_batch_tokens=most,
         n_threads=load.n_threads,
         flash_attention=load.flash_attention,

@@ -288,12 +288,13 @@ def tuned(settings: Settings) -> Iterator[Finding]:
     speeds = SpeedBook(settings.pool)
     for name, why in speeds.excuses():
         yield Finding("models", "ok", f"the speed of {name} is not known yet: {why}")
-    for name in speeds.without_drafts():
-        text = (
-            f"{name}: tokens are not guessed ahead, because this device computes several at once "
-            "differently, which could change greedy answers"
+    for name, manner in speeds.manners():
+        if manner.company is None and manner.drafts is None:
+            continue
+        remedy = (
+            "Ask for drafts by a request's `draft_num_predict`." if manner.drafts is False else ""
         )
-        yield Finding("models", "ok", text, "Ask for it by a request's `draft_num_predict`.")
+        yield Finding("models", "ok", f"{name}: greedy answers are {manner.promise()}", remedy)
     for gain in speeds.gains():
         text = (
             f"a tuned copy of {gain.ref} would read prompts about {gain.prompts:.1f} times as fast"

@@ -89,11 +89,14 @@ def _asked(settings: Settings, model: str, *, is_verbose: bool) -> dict[str, Any
 
 
 def _measured(settings: Settings, model: str) -> dict[str, Any]:
-    """Return what this machine's profile of a model promises of its answers."""
+    """Return how a model computes on this machine, and what its answers keep."""
     from paddock.runner.speed import SpeedBook
 
-    keeps = SpeedBook(settings.pool).drafts_keep_answers(model)
-    return {} if keeps is None else {"drafts_keep_answers": keeps}
+    manner = SpeedBook(settings.pool).manner(model)
+    if manner is None:
+        return {}
+    keeps = {"drafts_keep_answers": manner.drafts} if manner.drafts is not None else {}
+    return {"greedy_answers": manner.promise(), "flash_attention": manner.flash(), **keeps}
 
 
 def as_told(card: Card) -> dict[str, Any]:

@@ -39,9 +39,10 @@ def _model(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "quantization", str(details["quantization_level"])
     if told.get("size"):
         yield "size", console.size(int(told["size"]))
-    if "drafts_keep_answers" in told:
-        is_same = told["drafts_keep_answers"]
-        yield "drafts", "keep greedy answers" if is_same else "off: would change greedy answers"
+    if told.get("greedy_answers"):
+        yield "greedy answers", str(told["greedy_answers"])
+    if told.get("flash_attention"):
+        yield "flash attention", str(told["flash_attention"])
     if told.get("tuned"):
         yield "tuned copy", str(told["tuned"])
     if told.get("path"):

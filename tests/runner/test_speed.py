@@ -10,6 +10,7 @@ import pytest
 from paddock.engine.models import ModelFinder
 from paddock.engine.profile.choice import Workload
 from paddock.engine.profile.profile import (
+    Agreement,
     DecodePoint,
     FormatPoint,
     PrefillPoint,
@@ -65,6 +66,53 @@ def test_time_and_gain_follow_from_the_stored_profile(tmp_path: Path) -> None:
         "job 1.8 times as fast: paddock tune smollm2:135m"
     )
     assert [one.ref for one in book.gains()] == ["smollm2:135m"]
+
+
+@pytest.mark.parametrize(
+    ("company", "drafts", "words"),
+    [
+        (True, True, "the same alone, beside other requests and with drafts"),
+        (
+            True, False,
+            "the same alone and beside other requests; drafts would change them and are off",
+        ),
+        (
+            False, False,
+            "not always the same: kernels round by what runs in the same step; drafts would "
+            "change them and are off",
+        ),
+        (None, True, "not compared: there was no time to measure that"),
+    ],
+)  # fmt: skip
+def test_what_greedy_answers_keep_is_said_in_one_line(
+    tmp_path: Path, company: bool | None, drafts: bool | None, words: str
+) -> None:
+    pool = settings(tmp_path)
+    known = replace(profile(pool), agreements=(Agreement(True, company, drafts),))
+    ProfileBook(pool.cache_dir).keep(known)
+    manner = SpeedBook(pool).manner("smollm2:135m")
+    assert manner is not None
+    assert manner.promise() == words
+    assert manner.flash() == "on"
+
+
+def test_flash_attention_is_said_with_what_usual_work_takes_without_it(tmp_path: Path) -> None:
+    pool = settings(tmp_path)
+    known = profile(pool)
+    split = tuple(replace(one, is_unified=False) for one in known.decode)
+    plain = tuple(replace(one, tokens_per_s=3 * one.tokens_per_s, is_flash=False) for one in split)
+    agreements = (Agreement(True, False, True), Agreement(False, True, False))
+    known = replace(known, decode=known.decode + split + plain, agreements=agreements)
+    ProfileBook(pool.cache_dir).keep(known)
+    manner = SpeedBook(pool).manner("smollm2:135m")
+    assert manner is not None
+    assert not manner.is_flash
+    assert manner.company, "of the way that is used"
+    assert manner.flash().startswith("off: usual work takes 0.")
+    ((name, _),) = SpeedBook(pool).manners()
+    assert name == "smollm2:135m"
+    asked = SpeedBook(replace(pool, flash_attention="on")).manner("smollm2:135m")
+    assert asked is None, "that was measured apart"
 
 
 def test_a_model_with_a_fallback_is_as_fast_as_it_was_measured_with_it(tmp_path: Path) -> None:

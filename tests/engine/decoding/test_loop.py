@@ -32,7 +32,7 @@ from paddock.engine.native.model import Model
 from paddock.engine.profile import bench as profiling
 from paddock.engine.profile.bench import Clock
 from paddock.engine.profile.measure import drafts_keep_answers
-from paddock.engine.profile.profile import Profile
+from paddock.engine.profile.profile import Agreement, Profile
 from paddock.engine.request import Constraint, Priority, Sampling
 from paddock.engine.sampling.constraint import Grammars
 from paddock.engine.sampling.picker import Picker
@@ -268,7 +268,7 @@ def test_where_the_profile_promises_it_guesses_change_no_doubtful_answer_either(
     said = bench.run(jobs(model, texts=DOUBTFUL, drafts=None))
     assert said == plain.run(jobs(model, texts=DOUBTFUL, drafts=False))
     n_drafted = sum(usage["drafted_tokens"] for usage in bench.usages.values())
-    assert bool(n_drafted) == profile.drafts_keep_answers
+    assert bool(n_drafted) == profile.agreement().drafts
 
 
 def measured(model: Model) -> Profile:
@@ -279,7 +279,8 @@ def measured(model: Model) -> Profile:
 
 
 def profile_of(*, drafts_keep_answers: bool | None) -> Profile:
-    return Profile("", "cpu", "", 0.0, 1, 0.0, 0, 0.0, drafts_keep_answers=drafts_keep_answers)
+    agreements = (Agreement(drafts=drafts_keep_answers),)
+    return Profile("", "cpu", "", 0.0, 1, 0.0, 0, 0.0, agreements=agreements)
 
 
 @pytest.mark.parametrize(

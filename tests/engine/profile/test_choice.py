@@ -10,10 +10,14 @@ from paddock.engine.profile.choice import (
     Workload,
     choose,
     estimate,
+    gpu_parallel,
+    may_be_plain,
+    plain_ratio,
     seconds,
     turn_tokens,
 )
-from paddock.engine.profile.profile import DecodePoint, PrefillPoint, Profile
+from paddock.engine.profile.profile import Agreement, DecodePoint, PrefillPoint, Profile
+from paddock.engine.settings import Switch
 
 ROOMY = Bounds(n_cells=16_384, n_parallel_max=16, n_batch_max=512)
 
@@ -47,6 +51,7 @@ def test_unrelated_documents_get_a_stream_each() -> None:
 def test_where_neighbours_cost_nothing_streams_come_first_unless_much_is_shared() -> None:
     layout = choose(profile(neighbours_cost=0.0), Workload(16, 650, 64), ROOMY)
     assert layout == Layout(False, 16, 512)
+    assert layout.is_flash
     assert choose(profile(neighbours_cost=0.0), Workload(16, 650, 64, 400), ROOMY).is_unified
 
 
@@ -89,6 +94,103 @@ def test_seconds_grow_with_the_work_and_shrink_with_what_is_shared() -> None:
     assert 0 < seconds(profile(), one) < seconds(profile(), many)
     assert seconds(profile(), replace(many, n_shared_tokens=500)) < seconds(profile(), many)
     assert seconds(profile(), replace(many, n_sequences=0)) == 0.0
+
+
+def with_plain(*, reads: float, steps: float, keeps: bool | None = None) -> Profile:
+    """The same with points without flash attention, as many times as quick at a depth."""
+    on = profile()
+    plain_prefill = tuple(
+        replace(one, tokens_per_s=one.tokens_per_s * reads, is_flash=False)
+        for one in on.prefill
+        if not one.n_cells_before
+    )
+    plain_decode = tuple(
+        replace(one, tokens_per_s=one.tokens_per_s * steps, is_flash=False)
+        for one in on.decode
+        if not one.is_unified
+    )
+    agreements = (Agreement(True, False, True), Agreement(False, keeps, False))
+    return replace(
+        on,
+        prefill=on.prefill + plain_prefill,
+        decode=on.decode + plain_decode,
+        agreements=agreements,
+    )
+
+
+def test_flash_attention_is_off_where_usual_work_is_done_sooner_without_it() -> None:
+    quick = with_plain(reads=0.8, steps=3.0)
+    assert plain_ratio(quick) < 0.92
+    for work in (Workload(16, 650, 64), Workload(3, 900, 4), Workload(16, 650, 64, 400)):
+        layout = choose(quick, work, ROOMY)
+        assert (layout.flash_attention, layout.is_unified) == ("off", False), (
+            "not by the job: a prompt would get another answer in other company"
+        )
+    assert choose(with_plain(reads=0.7, steps=1.0), Workload(16, 650, 64), ROOMY).is_flash
+
+
+def test_who_asks_for_flash_attention_or_quantised_cells_gets_them() -> None:
+    quick = with_plain(reads=0.8, steps=3.0)
+    asked: tuple[Switch, ...] = ("on", "off")
+    for flash in asked:
+        layout = choose(quick, Workload(16, 650, 64), replace(ROOMY, flash_attention=flash))
+        assert layout.flash_attention == flash
+    assert not may_be_plain("auto", 4096, "q8_0"), "llama.cpp cannot"
+    assert not may_be_plain("auto", 16_384, "f16"), "the scores would take gigabytes"
+    assert not may_be_plain("unified", 4096, "f16")
+    assert may_be_plain("auto", 8192, "f16")
+    quantised = replace(ROOMY, kv_cache_type="q8_0", may_be_plain=False)
+    assert choose(quick, Workload(16, 650, 64), quantised).is_flash
+    assert choose(quick, Workload(16, 650, 64), quantised).kv_cache_type == "q8_0"
+
+
+def test_where_both_take_as_long_the_one_that_keeps_answers_in_company_is_taken() -> None:
+    for keeps, is_flash in ((True, False), (False, True), (None, True)):
+        same = with_plain(reads=1.0, steps=1.0, keeps=keeps)
+        assert choose(same, Workload(16, 650, 64), ROOMY).is_flash == is_flash
+
+
+def h200(*, is_measured: bool = True) -> Profile:
+    """An 8B model on an H200: steps of 5 to 20 ms at a depth of 64, more with depth."""
+    decode = []
+    for n, step in ((1, 5.0), (8, 6.5), (16, 7.5), (32, 10.0), (64, 13.0), (128, 20.0)):
+        for depth in (64, 1024):
+            step_ms = step + n * (depth - 64) * 5e-5
+            decode.append(DecodePoint(n, depth, False, 1000 * n / step_ms))
+    prefill = tuple(
+        PrefillPoint(n, speed)
+        for n, speed in ((64, 6_000.0), (512, 16_000.0), (1024, 20_000.0), (2048, 22_500.0))
+    )
+    profile = Profile("d", "gpu-nvidia-h200", "b", 0.0, 16, 8.0, 8 << 30, 131_072, prefill)
+    return replace(profile, decode=tuple(decode) if is_measured else ())
+
+
+def test_a_large_card_gets_a_stream_for_each_of_64_and_more_and_batches_of_2048() -> None:
+    card = Bounds(132 * 4096, 128, 2048, is_gpu=True, may_be_plain=False)
+    for work in (Workload(200, 700, 64), Workload(64, 2000, 400), Workload(128, 300, 800, 200)):
+        layout = choose(h200(), work, card)
+        assert not layout.is_unified
+        assert (layout.n_parallel, layout.n_batch_tokens) == (128, 2048)
+        assert layout.n_pass_tokens == 2048, "22,500 tokens a second are more than 8 % above 20,000"
+    assert gpu_parallel(h200()) == 128
+    unmeasured = choose(h200(is_measured=False), Workload(64, 512, 64), card)
+    assert (unmeasured.is_unified, unmeasured.n_parallel) == (False, 128)
+    assert (unmeasured.n_batch_tokens, unmeasured.n_pass_tokens) == (2048, 512)
+
+
+def test_several_cards_get_several_passes_of_a_batch_and_equal_passes_are_small() -> None:
+    cards = Bounds(132 * 4096, 128, 2048, is_gpu=True, n_devices=2)
+    assert choose(h200(), Workload(64, 700, 64), cards).n_pass_tokens == 512
+    flat = replace(h200(), prefill=tuple(PrefillPoint(n, 16_000.0) for n in (512, 1024, 2048)))
+    one_card = replace(cards, n_devices=1)
+    small = replace(one_card, n_pass_max=512)
+    assert choose(h200(), Workload(64, 700, 64), small).n_pass_tokens == 512
+    assert choose(flat, Workload(64, 700, 64), one_card).n_pass_tokens == 512
+
+
+def test_a_turn_of_an_unmeasured_card_is_larger_than_that_of_a_processor() -> None:
+    assert turn_tokens(None, 0.1, is_gpu=True) == 512
+    assert turn_tokens(h200(), 0.2) == 2048
 
 
 def test_a_request_that_fits_nowhere_takes_for_ever() -> None:

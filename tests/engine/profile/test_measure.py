@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from paddock.engine.arrays import Logits
 from paddock.engine.models import ModelFinder
 from paddock.engine.native.context import Context
 from paddock.engine.native.model import Model
+from paddock.engine.profile import trial
 from paddock.engine.profile.bench import Bench, Clock, Shape
 from paddock.engine.profile.measure import Unmeasured, drafts_keep_answers, measure
 
@@ -69,12 +71,52 @@ def test_a_chat_model_is_measured_the_most_useful_first_and_a_busy_machine_is_re
     assert measured.copy_s is not None
     assert {one.format for one in measured.formats} == {"Q4_1", "Q8_0"}
     assert measured.weights[0].format == "Q4_1"
-    assert measured.drafts_keep_answers == rows_are_alike(model, shape)
+    assert measured.agreements[0].drafts == rows_are_alike(model, shape)
     began = time.monotonic()
     with pytest.raises(Unmeasured, match=r"^other programs used the processor: \d+% of the"):
         measure(model, path, shape, 20.0, least_share=2.0)
     # The last measurement that was begun in time may end after it.
     assert time.monotonic() - began < 60.0
+    model.close()
+
+
+def test_a_prompt_and_decoding_are_measured_without_flash_attention_too(tmp_path: Path) -> None:
+    path = tmp_path / "one-layer.gguf"
+    trial.write(path, "Q8_0")
+    model = Model(path)
+    shape = Shape(n_cells=8 * 320, n_batch_tokens=256, n_threads=1)
+    measured = measure(model, path, shape, 60.0, depths=(128,), least_share=0.0)
+    plain = [one for one in measured.decode if not one.is_flash]
+    assert {(one.n_depth_tokens, one.n_sequences) for one in plain} == {
+        (64, 1), (64, 8), (128, 1), (128, 8),
+    }  # fmt: skip
+    assert [one.n_batch_tokens for one in measured.prefill if not one.is_flash] == [64, 128]
+    assert sorted(one.is_flash for one in measured.agreements) == [False, True]
+    assert all(one.company is not None for one in measured.agreements)
+    asked = replace(shape, flash_attention="on")
+    measured = measure(model, path, asked, 60.0, depths=(128,), least_share=0.0)
+    assert all(one.is_flash for one in measured.decode), "it was asked for"
+    model.close()
+
+
+def test_a_graphics_device_is_measured_with_long_prompts_and_many_sequences(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "one-layer.gguf"
+    trial.write(path, "Q8_0")
+    model = Model(path)
+    shape = Shape(n_cells=4096, n_batch_tokens=512, n_threads=1, is_gpu=True)
+    measured = measure(model, path, shape, 60.0, depths=(128,))
+    assert [one.n_batch_tokens for one in measured.prefill] == [64, 512]
+    assert {one.is_unified for one in measured.decode} == {False}
+    at_depth: dict[int, list[int]] = {64: [], 128: []}
+    for one in measured.decode:
+        at_depth[one.n_depth_tokens].append(one.n_sequences)
+    assert at_depth[64][-1] >= 16
+    assert at_depth[128][-1] >= 8
+    assert all(one.is_flash for one in measured.decode)
+    (agreement,) = measured.agreements
+    assert agreement.drafts is not None
     model.close()
 
 

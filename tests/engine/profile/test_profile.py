@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from paddock.engine.profile.profile import (
+    Agreement,
     DecodePoint,
     FormatPoint,
     PrefillPoint,
@@ -39,6 +40,7 @@ WHOLE = Profile(
     copy_s=1e-5,
     formats=(FormatPoint("Q4_1", 256, 2.0),),
     weights=(Weights("Q4_1", 1e8, 3e7),),
+    agreements=(Agreement(True, False, True), Agreement(False, True, None)),
 )
 
 
@@ -82,6 +84,28 @@ def test_a_batch_smaller_than_the_measured_ones_lies_between_them_and_one_token(
 def test_cells_of_others_cost_what_was_measured() -> None:
     assert neighbour_s(WHOLE) == pytest.approx(1e-5)
     assert prefill_s(WHOLE, 100, n_cells_before=2000) == pytest.approx(3.0)
+
+
+def test_what_was_measured_without_flash_attention_is_apart() -> None:
+    plain = (PrefillPoint(100, 50.0, is_flash=False),)
+    steps = (DecodePoint(4, 100, False, 800.0, is_flash=False),)
+    both = replace(WHOLE, prefill=WHOLE.prefill + plain, decode=WHOLE.decode + steps)
+    assert prefill_s(both, 100) == prefill_s(WHOLE, 100)
+    assert prefill_s(both, 100, is_flash=False) == pytest.approx(2.0)
+    assert step_s(both, 4, 100, False) == pytest.approx(0.01)
+    assert step_s(both, 4, 100, False, is_flash=False) == pytest.approx(0.005)
+    assert both.has_plain
+    assert not WHOLE.has_plain
+    assert both.agreement(is_flash=False) == Agreement(False, True, None)
+    assert replace(both, agreements=()).agreement().company is None
+
+
+def test_an_unmeasured_unified_cache_attends_to_the_cells_of_all() -> None:
+    split = tuple(DecodePoint(8, depth, False, 8 / (0.01 + depth * 1e-6)) for depth in (64, 1024))
+    device = replace(WHOLE, decode=split)
+    apart_s, together_s = (step_s(device, 8, 1000, is_unified) for is_unified in (False, True))
+    assert apart_s == pytest.approx(0.011)
+    assert together_s == pytest.approx(0.01 + 8 * 0.001 + 1.5e-9 * 64 * 1000)
 
 
 def test_where_nothing_was_measured_no_time_is_claimed() -> None:
