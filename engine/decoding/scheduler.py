@@ -4,7 +4,8 @@ Decode first, then pieces of prompts up to the token budget, so that running seq
 stall behind a long prompt. Admission is by cells: a sequence comes in when its missing prompt and
 a slice of its answer fit; when the cells run out all the same, the youngest of the lowest
 priority is put back into the queue with what it has said. A prompt takes over the longest
-beginning that is computed already, and waits for one that is just being computed.
+beginning that is computed already, and waits for one that is just being computed; of jobs, those go
+first of whose beginning the most is there.
 The idea of a scheduler that decides and a runner that acts is nano-vllm's
 (github.com/GeeeekExplorer/nano-vllm, engine/scheduler.py), preemption by recomputing vLLM's; the
 order is the other way round here.
