@@ -254,7 +254,8 @@ class Loop:
     def _step(self, turn: Turn) -> None:
         told = Told(n_tokens=turn.n_tokens, n_sequences=len(turn.pieces))
         self._note_started(turn, told)
-        prepare(self._answers[p.sequence.request_id].job.picker for p in turn.pieces if p.n_rows)
+        pickers = [self._answers[p.sequence.request_id].job.picker for p in turn.pieces if p.n_rows]
+        prepare(pickers, has_idle_cores=self._cache.n_idle_cores > 1)
         self._suit_choice(turn)
         began = time.perf_counter()
         try:

@@ -98,6 +98,11 @@ class Picker:
         """Whether more is asked of a row than which token is the likeliest."""
 
     @property
+    def is_sampled(self) -> bool:
+        """Whether tokens are drawn by chance."""
+        return self._chain is not None
+
+    @property
     def is_shortened(self) -> bool:
         """Whether the answer was brought to a valid end before its own."""
         return self._guided is not None and self._guided.is_shortened
@@ -237,12 +242,18 @@ def _look_at(asked: Sequence[tuple[Picker, Logits]]) -> list[Look]:
     return [picker.look(row) for picker, row in asked]
 
 
-def prepare(pickers: Iterable[Picker]) -> None:
-    """Begin what can be made while the device computes: the masks of constrained rows."""
+def prepare(pickers: Iterable[Picker], *, has_idle_cores: bool = True) -> None:
+    """Begin what can be made while the device computes: the masks of constrained rows.
+
+    A greedy row seldom needs its mask, since the likeliest token is mostly allowed: where the
+    processor itself computes the step, it is made only when it is needed.
+    """
     wanted = [
         picker.guided.matcher
         for picker in pickers
-        if picker.guided is not None and picker.guided.needs_mask
+        if picker.guided is not None
+        and (has_idle_cores or picker.is_sampled)
+        and picker.guided.needs_mask
     ]
     if len(wanted) >= FEW_MASKS:
         Matcher.begin_masks(wanted)

@@ -11,7 +11,7 @@ from paddock.engine.arrays import Logits
 from paddock.engine.errors import BadRequest
 from paddock.engine.native.samplers import SamplerChain
 from paddock.engine.request import Constraint, Sampling
-from paddock.engine.sampling.picker import Picker
+from paddock.engine.sampling.picker import Picker, prepare
 
 from .world import model, picker, tokens
 
@@ -65,6 +65,20 @@ def test_among_allowed_tokens_the_choice_is_that_of_the_masked_row(kind: str) ->
         assert greedy.choose(row).token == best
         assert drawing.choose(row).token == drawn
     whole.close()
+
+
+def test_masks_are_made_ahead_where_they_will_be_needed() -> None:
+    words = Constraint("regex", "[a-z]+")
+    greedy = [picker(words) for _ in range(4)]
+    sampled = [picker(words, sampling=Sampling(temperature=1.0)) for _ in range(4)]
+
+    def n_begun(pickers: list[Picker]) -> int:
+        return sum(one.guided is not None and one.guided.matcher.has_mask for one in pickers)
+
+    prepare([*greedy, *sampled], has_idle_cores=False)
+    assert (n_begun(greedy), n_begun(sampled)) == (0, 4)
+    prepare(greedy)
+    assert n_begun(greedy) == 4
 
 
 def circling(one: Picker, text: str, most: int, before: str = "") -> tuple[str, str]:
