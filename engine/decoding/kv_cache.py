@@ -136,12 +136,16 @@ class KvCache:
         Raises:
             CacheFull: something that was kept outside finds no room.
         """
+        operations = tuple(operations)
+        outside = {one.seq_id for one in operations if isinstance(one, Shelve | Restore)}
         for one in operations:
             match one:
                 case Trim(seq_id, n_keep):
                     self.context.trim(seq_id, n_keep)
                 case Copy(source, target, n_tokens):
-                    self._copy(source, target, n_tokens)
+                    self._copy(
+                        source, target, n_tokens, is_alone={source, target}.isdisjoint(outside)
+                    )
                 case Shelve(seq_id, key):
                     self._shelf[key] = taken(self.context, seq_id)
                 case Restore(key, seq_id):
@@ -187,13 +191,22 @@ class KvCache:
             given(self.context, seq_id, state)
         self.n_computed = cells.n_used
 
-    def _copy(self, source: int, target: int, n_tokens: int) -> None:
+    def _copy(self, source: int, target: int, n_tokens: int, *, is_alone: bool) -> None:
+        """Copy a beginning.
+
+        Args:
+            source: the sequence that has it.
+            target: one that is empty.
+            n_tokens: its length.
+            is_alone: nothing goes between these two and main memory before the next decode.
+        """
         if self.limits.is_unified:
             self.context.copy(source, target, n_tokens)
             return
-        if self.model.memory == "window":
-            # A state lacks what the window has passed. llama.cpp copies the streams before the
-            # next decode, so nothing may be brought into the source's from outside until then.
+        if self.model.memory == "window" or (self._wishes.is_gpu and is_alone):
+            # The whole stream, on its device: llama.cpp does it before the next decode, so nothing
+            # may come from outside until then. A state would go by way of main memory (4,000 tokens
+            # of 8 billion weights take 100 to 300 ms), and lacks what a window has passed.
             self.context.copy(source, target, -1)
             self.context.trim(target, n_tokens)
             return
@@ -359,10 +372,13 @@ class KvCache:
     def _n_stream_for(self, sequences: Items[Sequence]) -> int:
         """Return the length of a stream: doubled until the longest request fits."""
         longest = max((one.n_likely_tokens for one in sequences), default=0)
-        length = LEAST_STREAM_TOKENS
+        wishes, length = self._wishes, LEAST_STREAM_TOKENS
+        if wishes.is_gpu:  # all cells are planned for, and to grow there costs 0.2 to 0.5 s
+            n_slots = wishes.n_parallel + n_reserved(wishes.n_parallel)
+            length = max(length, self.n_cells_at_most // n_slots // _PAD_TOKENS * _PAD_TOKENS)
         while length < longest:
             length *= 2
-        return min(length, self._wishes.n_ctx_tokens)
+        return min(length, wishes.n_ctx_tokens)
 
     def _chosen(self, workload: Workload, n_stream_tokens: int) -> Layout:
         bounds = self._bounds(n_stream_tokens)

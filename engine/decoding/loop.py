@@ -111,7 +111,7 @@ class Loop:
         while self._is_open:
             self._take_posts()
             self._suit_context()
-            if not self._scheduler.running:
+            if not self._scheduler.has_work:
                 self._cache.tidy(self._scheduler.places)
             turn = self._scheduler.next_turn(time.monotonic(), self._pace.n_most_tokens)
             try:

@@ -288,8 +288,11 @@ class Places:
             self.cells.share(source.seq_id, seq_id, source.n_tokens)
 
     def _move_idle_out(self) -> None:
-        """Keep the unified cache compact: idle cells slow those that run."""
-        if not self.limits.is_unified:
+        """Keep the unified cache compact: idle cells slow those that run.
+
+        On a graphics device the copies cost more: cells stay there until others need them.
+        """
+        if not self.limits.is_unified or self.limits.is_gpu:
             return
         for seq_id, is_job in tuple(self._idle.items()):
             is_wanted = not is_job or self._repeats.is_likely

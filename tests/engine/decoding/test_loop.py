@@ -387,6 +387,29 @@ def test_answers_go_on_as_they_were_when_the_context_is_changed_amid_them(
     assert shared + 4 * 70 < apart, "what they begin with is shared again in a unified cache"
 
 
+@pytest.mark.parametrize(
+    ("n_parallel", "n_cells", "n_each"),
+    [(8, 12 * 4096, 4096), (8, 12 * 2048, 2048), (4, 3072, 1024)],
+)
+def test_streams_on_a_graphics_device_take_all_planned_cells_at_once(
+    written: Callable[[str], Model], n_parallel: int, n_cells: int, n_each: int
+) -> None:
+    wishes = CacheWishes(4096, n_cells, n_parallel, options(), "split", is_gpu=True)
+    _OPENED.append(cache := KvCache(written("sliding"), wishes))
+    assert (cache.limits.n_cells_each, cache.limits.n_cells) == (n_each, n_cells)
+    assert cache.fits(Sequence(0, np.zeros(n_each - 8, np.int32), 8))
+
+
+def test_a_prompt_begins_with_a_copy_of_a_stream_on_its_graphics_device(
+    model: Model, alone: dict[int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kv_cache, "taken", None)
+    bench = Bench(model, "split", is_gpu=True)
+    said = bench.run(jobs(model, texts=SURE[:2], drafts=False))
+    assert said == {number: alone[number] for number in (0, 1)}
+    assert max(usage["prompt_reused_tokens"] for usage in bench.usages.values()) >= 70
+
+
 def test_a_request_for_which_no_context_can_be_made_is_refused_and_the_others_go_on(
     model: Model, alone: dict[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

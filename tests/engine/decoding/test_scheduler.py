@@ -419,6 +419,19 @@ def test_a_conversation_is_kept_where_another_takes_its_seat_for_the_same_system
     assert again.n_reused == 352
 
 
+def test_a_finished_conversation_stays_in_the_cells_of_a_graphics_device() -> None:
+    world = run(Limits(4000, 2, 512, n_shelf_tokens=1000, is_gpu=True))
+    world.scheduler.add(first := sequence(0, [1] * 300, max_tokens=3, priority="interactive"))
+    world.all()
+    world.scheduler.add(sequence(1, [2] * 50, max_tokens=3))
+    world.all()
+    assert not world.device.kept, "nothing was copied to main memory"
+    again = sequence(2, [*first.prompt.tolist(), *first.answer, 7], 3, "interactive")
+    world.scheduler.add(again)
+    world.all()
+    assert again.n_reused == 302
+
+
 def test_a_sequence_that_was_put_back_says_the_same() -> None:
     world = run(Limits(1000, 2, 64))
     one = sequence(0, [1] * 30, max_tokens=6)
