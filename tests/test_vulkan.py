@@ -166,6 +166,53 @@ print(json.dumps([way.room.gpus[0], way.load.placed, device.free.holds(way.room)
     assert (holds, n_bytes <= 2 * GIB) == (fits, fits)
 
 
+def test_cells_and_places_fill_the_devices_memory_and_such_a_context_can_be_made(
+    environ: dict[str, str],
+) -> None:
+    n_parallel, n_cells, n_planned, n_rows = computed(environ, _FILL)
+    assert (n_parallel, n_rows) == (64, 2)
+    assert 40_000 < n_cells < 278_528, "more than 64 short requests, and fewer than the most"
+    assert GIB < n_planned <= 1.8 * GIB, "a tenth is left free"
+
+
+_FILL = """
+quiet_logs()
+way = layouts(Wanted(facts, 4096), read_header(path), PoolSettings(), this_device())[0]
+model = Model(path)
+options = ContextOptions(way.load.n_cells, 512, way.load.n_parallel, 2)
+with Context(model, options) as context:
+    ids = np.arange(2, dtype=np.int32)
+    n_rows = context.decode(ids + 1, ids * 0, ids, np.ones(2, np.int8))
+print(json.dumps([way.load.n_parallel, way.load.n_cells, way.room.gpus[0], n_rows]))
+"""
+
+
+def test_a_split_cache_computes_what_a_unified_one_does_and_a_context_can_grow(
+    environ: dict[str, str],
+) -> None:
+    assert min(computed(environ, _LAYOUTS)) > 0.999
+
+
+_LAYOUTS = """
+quiet_logs()
+model = Model(path)
+tokens = model.tokenise("The ferry left at nine", with_special=True, parse_special=False)
+n = len(tokens)
+rows = []
+# The second split context is as a model's that grows: twice the cells, over the same weights.
+for is_unified, n_cells in ((True, 1024), (False, 1024), (False, 2048)):
+    with Context(model, ContextOptions(n_cells, 64, 2, 2, is_unified=is_unified)) as context:
+        ids = np.repeat(np.arange(2, dtype=np.int32), n)
+        pos = np.tile(np.arange(n, dtype=np.int32), 2)
+        last = (pos == n - 1).astype(np.int8)
+        context.decode(np.tile(tokens, 2), pos, ids, last)
+        rows.append(context.logits(2).astype(float).copy())
+def likeness(a, b):
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+print(json.dumps([likeness(rows[0][i], other[i]) for other in rows[1:] for i in (0, 1)]))
+"""
+
+
 def test_a_pipeline_runs_on_the_device(environ: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(
         "models: {writer: {ref: smollm2:135m, ctx: 2k, params: {max_tokens: 3}}}\n"

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from paddock.engine.gguf import Header
+from paddock.engine.gguf import Header, Tensor
 from paddock.engine.profile.choice import streams
 from paddock.engine.profile.profile import DecodePoint, Profile
 from paddock.engine.request import ModelFacts
 from paddock.engine.residency.devices import Device, GpuRoom
 from paddock.engine.residency.fit import Layout, Wanted, layouts, wider
-from paddock.engine.residency.needs import compute_bytes
+from paddock.engine.residency.needs import compute_bytes, expert_bytes
 from paddock.engine.residency.room import Room
 from paddock.engine.residency.sizes import Measured
 from paddock.engine.settings import PoolSettings
@@ -265,6 +265,39 @@ def test_nothing_spills_to_the_processor_unless_that_is_allowed() -> None:
     assert fitting[0].load.placed == (
         "23 of 33 layers on NVIDIA T4; it has no room for more (allow_cpu)"
     )
+
+
+def test_of_a_mixture_of_experts_experts_go_to_the_processor_before_layers() -> None:
+    # 24 layers with experts of 450 MB each in MXFP4, as in a 12 GB model of 20B weights.
+    experts = tuple(
+        Tensor(f"blk.{layer}.ffn_{name}_exps.weight", 39, (2880, 2880, 34))
+        for layer in range(24)
+        for name in ("up", "gate", "down")
+    )
+    values: dict[str, str | int | float | bool] = {
+        "general.architecture": "gpt-oss",
+        "gpt-oss.block_count": 24,
+        "gpt-oss.attention.head_count": 64,
+        "gpt-oss.attention.head_count_kv": 8,
+        "gpt-oss.attention.key_length": 64,
+        "gpt-oss.attention.value_length": 64,
+        "gpt-oss.embedding_length": 2880,
+    }
+    header = Header(3, len(experts), values, {}, experts)
+    assert {round(n / 1e6) for n in expert_bytes(header)} == {449}
+    facts = replace(FACTS, size_bytes=12 * GIB)
+    settings = replace(SETTINGS, allow_cpu=True)
+    ways = layouts(Wanted(facts, 4096), header, settings, card(8))
+    way = next(way for way in ways if card(8).free.holds(way.room))
+    assert (way.load.n_gpu_layers, way.is_good) == (-1, False)
+    n = way.load.n_cpu_experts
+    assert 8 < n < 14 and way.load.placed == (
+        f"25 of 25 layers on card, the experts of {n} of them on the processor; "
+        "it has no room for more (allow_cpu)"
+    )
+    assert way.room.host > n * 449_000_000 and way.room.gpus[0] > 7 * GIB
+    strict = layouts(Wanted(facts, 4096), header, SETTINGS, card(8))
+    assert not any(one.load.n_cpu_experts for one in strict)
 
 
 def test_layers_that_the_settings_keep_on_the_processor_are_told() -> None:

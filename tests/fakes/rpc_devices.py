@@ -1,0 +1,52 @@
+"""Two graphics devices that every machine can have: ggml's servers, reached over a socket.
+
+Run as a module it is a worker. Their addresses stand for the UUIDs of graphics cards, so a worker
+sees those that CUDA_VISIBLE_DEVICES names; a server serves one process at a time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from paddock.engine.residency.devices import Device, GpuRoom
+from paddock.engine.residency.survey import Survey
+from paddock.engine.settings import PoolSettings
+
+
+def add_servers() -> None:
+    """Let llama.cpp in this process see each server as a device."""
+    from paddock.engine.native.library import ggml_function
+
+    by_name = ggml_function("ggml_backend_reg_by_name", ctypes.c_void_p, ctypes.c_char_p)
+    address = ggml_function(
+        "ggml_backend_reg_get_proc_address", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p
+    )
+    register = ggml_function("ggml_backend_register", None, ctypes.c_void_p)
+    found = address(by_name(b"RPC"), b"ggml_backend_rpc_add_server")
+    add = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_char_p)(found)
+    for server in os.environ["CUDA_VISIBLE_DEVICES"].split(","):
+        register(add(server.encode()))
+
+
+class RpcSurvey(Survey):
+    """Says that each of two devices has so much memory, since their servers have all of it."""
+
+    def __init__(self, settings: PoolSettings, memory_bytes: int) -> None:
+        super().__init__(settings)
+        self._memory_bytes = memory_bytes
+
+    async def look(self) -> Device:
+        servers = os.environ["PADDOCK_TEST_RPC_SERVERS"].split(",")
+        gpus = (
+            GpuRoom(f"RPC{n}", self._memory_bytes, self._memory_bytes, server)
+            for n, server in enumerate(servers)
+        )
+        return Device(1, 1 << 40, is_gpu=True, gpus=tuple(gpus))
+
+
+if __name__ == "__main__":
+    from paddock.engine.workers.worker import main
+
+    add_servers()
+    main()
