@@ -71,8 +71,24 @@ class Answering:
         self.n_reused = self.sequence.n_reused
         return True
 
+    def follow(self, most: int, model: Model, told: Told) -> None:
+        """Add the tokens that its grammar forces, at most so many; they need no logits."""
+        n_before, most = self.n_answered, min(most, self.n_left)
+        while not self.ended and self.n_answered - n_before < most:
+            choice = self.job.picker.follow()
+            if choice is None:
+                break
+            self.accept(choice, model, told)
+        n_added = self.n_answered - n_before
+        self.n_drafted += n_added
+        self.n_accepted += n_added
+        told.n_drafted += n_added
+        told.n_accepted += n_added
+
     def guess(self, most: int, price: float) -> list[int]:
         """Guess what it says next: what its grammar forces, else what it may be copying.
+
+        What is forced was said already (`follow`), but where probabilities are wanted.
 
         Args:
             most: so many tokens at most.

@@ -395,6 +395,9 @@ class Loop:
             if answer.ended or not is_guessed:
                 break
         answer.learn(n_drafts, n_accepted, told)
+        if not answer.ended:
+            n_most = min(self._n_ahead(), self._scheduler.n_free_for(piece.sequence) - 1)
+            answer.follow(n_most, self._model, told)
         if answer.must_shift:  # nothing of it stays in the cache
             self._shift(answer)
             return
@@ -415,18 +418,24 @@ class Loop:
         self._answers.pop(answer.job.request_id)
         answer.job.picker.close()
 
+    def _n_ahead(self) -> int:
+        """Return how many tokens beyond the newest one each answer may have in the next step."""
+        if self._cache.context.chooses_on_device:
+            return 0
+        n_answers = sum(one.state == "decode" for one in self._scheduler.running)
+        return max(0, self._cache.limits.most_drafts - n_answers) // max(1, n_answers)
+
     def _guess(self) -> None:
         """Guess ahead for those that answer, the fewer tokens the more of them there are."""
         running = [one for one in self._scheduler.running if one.state == "decode"]
         answering = [self._answers[one.request_id] for one in running]
         if not answering:
             return
-        most = max(0, self._cache.limits.most_drafts - len(answering)) // max(1, len(answering))
-        if self._cache.context.chooses_on_device:
-            most = 0
+        most = self._n_ahead()
         price = self._cache.draft_price(len(answering))
         for answer in answering:
-            answer.sequence.drafts[:] = answer.guess(most, price)
+            n_followed = answer.sequence.n_pending - 1
+            answer.sequence.drafts[:] = answer.guess(most - n_followed, price)
         if self._draft_model is not None:
             self._guess_with(self._draft_model, answering, most, price)
 
@@ -437,7 +446,8 @@ class Loop:
         for answer in answering:
             drafter = answer.drafter
             if drafter is not None and not answer.sequence.drafts:
-                n_ahead = drafter.n_worth(min(most, answer.n_left), price)
+                n_most = most - (answer.sequence.n_pending - 1)
+                n_ahead = drafter.n_worth(min(n_most, answer.n_left), price)
                 if n_ahead:
                     wishes[answer.job.request_id] = Wish(drafter.tokens, n_ahead)
         living = {answer.job.request_id for answer in answering}

@@ -193,8 +193,12 @@ class Scheduler:
         return Turn(self.places.take_operations(), tuple(pieces))
 
     def _can_answer(self, sequence: Sequence) -> bool:
-        has_cell = self.places.cells.n_free_for(sequence.seq_id) > 0
-        return sequence.state == "decode" and has_cell
+        n_free = self.places.cells.n_free_for(sequence.seq_id)
+        return sequence.state == "decode" and n_free >= sequence.n_pending
+
+    def n_free_for(self, sequence: Sequence) -> int:
+        """Return how many tokens of a running sequence would find a cell now."""
+        return self.places.cells.n_free_for(sequence.seq_id)
 
     def computed(self, turn: Turn) -> None:
         """Note that the turn's tokens have their cells."""
@@ -344,9 +348,9 @@ class Scheduler:
         cells = self.places.cells
         if not self.limits.is_unified:
             for one in tuple(self.running):
-                n_free = cells.n_free_for(one.seq_id)
-                del one.drafts[max(0, n_free - 1) :]
-                self.is_outgrown |= n_free < 1
+                n_free, n_least = cells.n_free_for(one.seq_id), _n_least_cells(one)
+                del one.drafts[max(0, n_free - n_least) :]
+                self.is_outgrown |= n_free < n_least
             return
         if cells.n_free < self._n_wanted_at_least():
             for one in self.running:
@@ -354,12 +358,13 @@ class Scheduler:
             self.places.make_room(self._n_wanted_at_least())
         while cells.n_free < self._n_wanted_at_least() and len(self.running) > 1:
             self.put_back(max(self.running, key=lambda one: one.rank))
-        if self.running and cells.n_free < 1:
+        if self.running and cells.n_free < self._n_wanted_at_least():
             self.is_outgrown = True
 
     def _n_wanted_at_least(self) -> int:
-        """Cells without which nothing moves: one for each answer's token, or one of a prompt."""
-        n_tokens = sum(1 + len(one.drafts) for one in self.running if one.state == "decode")
+        """Return the cells without which nothing moves: of the answers, or one of a prompt."""
+        answers = [one for one in self.running if one.state == "decode"]
+        n_tokens = sum(_n_least_cells(one) + len(one.drafts) for one in answers)
         return n_tokens or min(1, len(self.running))
 
     # The batch
@@ -431,9 +436,15 @@ def _by_beginning(sequence: Sequence) -> tuple[int, int]:
     return -(sequence.n_resident // SAME_BEGINNING_TOKENS), sequence.resident_since
 
 
+def _n_least_cells(sequence: Sequence) -> int:
+    """Return the cells that a sequence needs at its next step; a prompt is read in any pieces."""
+    return sequence.n_pending if sequence.state == "decode" else 1
+
+
 def _decode_piece(sequence: Sequence) -> Piece:
-    tokens = np.array([*sequence.answer[-1:], *sequence.drafts], np.int32)
-    return Piece(sequence, tokens, sequence.n_computed, len(tokens))
+    said = sequence.answer[-sequence.n_pending :]
+    tokens = np.array([*said, *sequence.drafts], np.int32)
+    return Piece(sequence, tokens, sequence.n_computed, 1 + len(sequence.drafts))
 
 
 def _prefill_piece(sequence: Sequence, n_tokens: int) -> Piece:

@@ -25,8 +25,9 @@ class Sequence:
     """A prompt and the answer that grows behind it.
 
     `seq_id` names its cells in the KV cache, -1 while it waits. `n_computed` tokens, counted from
-    the beginning, have their cells. The newest token of an answer never has its cell yet: the
-    next decode computes it, and with it the `drafts`, tokens that are guessed to follow.
+    the beginning, have their cells. The newest token of an answer never has its cell yet, nor do
+    those before it that were forced: the next decode computes them, and with them the `drafts`,
+    tokens that are guessed to follow.
     """
 
     request_id: int
@@ -66,6 +67,11 @@ class Sequence:
     def n_missing(self) -> int:
         """Prompt tokens that are not computed yet."""
         return max(0, len(self.prompt) - self.n_computed)
+
+    @property
+    def n_pending(self) -> int:
+        """Tokens of prompt and answer that are not computed yet."""
+        return len(self.prompt) + len(self.answer) - self.n_computed
 
     @property
     def n_most_tokens(self) -> int:

@@ -151,8 +151,8 @@ Operation = Trim | Copy | Shelve | Restore | Discard
 class Piece:
     """Consecutive tokens of one sequence in a batch.
 
-    `n_rows` logits are wanted: none within a prompt, one after its last token, and with drafts
-    one after each of the tokens.
+    `n_rows` logits are wanted: none within a prompt, one after its last token or an answer's, and
+    one after each draft.
     """
 
     sequence: Sequence

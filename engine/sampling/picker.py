@@ -147,10 +147,28 @@ class Picker:
             token = self._pick(row, look)
         else:
             token = self._pick_guided(self._guided, row, look)
+        ends = self._take(token)
+        return Choice(token, ends, look.logprobs.of(token) if look.logprobs else None)
+
+    def follow(self) -> Choice | None:
+        """Take the next token into the answer where nothing is left to choose.
+
+        None: it has to be chosen from its row, or the row's probabilities are wanted.
+        """
+        if self._guided is None or self._n_logprobs is not None:
+            return None
+        token = self._guided.settled()
+        if token is None:
+            return None
+        token = self._guided.take(token)
+        return Choice(token, self._take(token))
+
+    def _take(self, token: int) -> DoneReason | None:
+        """Note a token of the answer; return why the answer is over with it, if it is."""
         ends = self._ends(token)
         if self._penalties is not None and ends != "stop":
             self._penalties.add(token)
-        return Choice(token, ends, look.logprobs.of(token) if look.logprobs else None)
+        return ends
 
     def _pick(self, row: Logits, look: Look) -> int:
         if self._chain is None:

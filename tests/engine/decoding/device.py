@@ -134,6 +134,8 @@ class Run:
     said: dict[int, list[int]] = field(default_factory=dict)
     order: list[int] = field(default_factory=list)
     drafts: tuple[int, ...] = ()
+    n_forced: int = 0
+    """Tokens that follow each chosen one without a choice."""
 
     def turn(self) -> Turn:
         self.now_s += 1.0
@@ -172,6 +174,12 @@ class Run:
             n_accepted += is_right
             if is_full or not is_right:
                 break
+        n_left = sequence.max_tokens - len(sequence.answer)
+        n_free = self.scheduler.n_free_for(sequence)
+        for _ in range(min(self.n_forced, n_left - 1, n_free - 1)):
+            token = next_token(sequence, len(sequence.prompt) + len(sequence.answer))
+            sequence.answer.append(token)
+            self.said[sequence.request_id].append(token)
         self.scheduler.reject(sequence, piece.n_drafts - n_accepted)
         if len(sequence.answer) == sequence.max_tokens:
             self.scheduler.end(sequence)

@@ -37,6 +37,7 @@ from paddock.engine.request import Constraint, Priority, Sampling
 from paddock.engine.sampling.constraint import Grammars
 from paddock.engine.sampling.picker import Picker
 from paddock.engine.settings import CacheLayout
+from paddock.engine.workers.wire import pack_logprob
 from tests.fakes import tiny
 
 NEWS = (
@@ -139,7 +140,7 @@ class Bench:
 
     def _hear(self, told: Told) -> None:
         self.told.append(told)
-        json.dumps(told.as_head())  # it goes to the pool in a frame
+        json.dumps(told.as_head(), default=pack_logprob)  # it goes to the pool in a frame
         for chunk in told.chunks:
             self.texts[chunk["id"]] = self.texts.get(chunk["id"], "") + chunk["text"]
         for _, post in [one for one in self._later if one[0] == len(self.told)]:
@@ -615,6 +616,45 @@ def test_a_model_of_any_memory_fills_in_forms(written: Callable[[str], Model], k
     assert all(n == n_accepted > 10 for n, n_accepted in drafted), "the last one counts, too"
     for number, prompt in enumerate(prompts):
         assert Bench(model).run([filled(number, prompt)]) == {number: said[number]}
+
+
+@pytest.mark.parametrize("layout", ["unified", "split"])
+def test_tokens_that_a_form_forces_are_said_without_logits(
+    written: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch, layout: CacheLayout
+) -> None:
+    model = written("sliding")
+    with closing(Grammars(model)) as grammars:
+        form = grammars.matcher(Constraint("json_schema", json.dumps(FORM)))
+    decode = Context.decode
+    n_rows: list[int] = []
+
+    def decoded(self: Context, *args: Any) -> int:
+        n_rows.append(decode(self, *args))
+        return n_rows[-1]
+
+    def filled(*, n_logprobs: int | None) -> tuple[dict[int, str], int, float]:
+        n_rows.clear()
+        jobs = []
+        for number, letter in enumerate("ab"):
+            plain = job(model, number, f"{letter * 40} fill in", max_tokens=100, drafts=False)
+            picker = Picker(
+                Sampling(),
+                plain.prompt,
+                model,
+                matcher=form.copy(),
+                max_tokens=100,
+                n_logprobs=n_logprobs,
+            )
+            jobs.append(replace(plain, picker=picker))
+        bench = Bench(model, layout)
+        texts = bench.run(jobs)
+        return texts, sum(n_rows), sum(one["completion_tokens"] for one in bench.usages.values())
+
+    monkeypatch.setattr(Context, "decode", decoded)
+    texts, n_few, n_tokens = filled(n_logprobs=None)
+    expected, n_all, _ = filled(n_logprobs=0)
+    assert texts == expected
+    assert n_few < 0.5 * n_tokens <= n_all
 
 
 @pytest.mark.parametrize("kind", ["mamba", "hybrid", "sliding"])

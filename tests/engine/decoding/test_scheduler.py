@@ -53,14 +53,20 @@ def with_room(limits: Limits) -> Limits:
 
 
 @settings(max_examples=300, deadline=None)
-@given(REQUESTS, LIMITS.map(with_room), st.tuples(st.integers(0, 4), st.integers(0, 3)))
+@given(
+    REQUESTS,
+    LIMITS.map(with_room),
+    st.tuples(st.integers(0, 4), st.integers(0, 3)),
+    st.integers(0, 5),
+)
 def test_every_sequence_says_what_it_would_say_alone(
     requests: list[tuple[int, int, list[int], int, Priority, int]],
     limits: Limits,
     drafts: tuple[int, int],
+    n_forced: int,
 ) -> None:
     world = run(limits)
-    world.drafts = drafts
+    world.drafts, world.n_forced = drafts, n_forced
     coming = sorted(enumerate(requests), key=lambda one: one[1][5])
     expected = {}
     for number, (kind, n_shared, ids, max_tokens, priority, at_turn) in coming:
