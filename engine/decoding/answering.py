@@ -159,6 +159,8 @@ class Answering:
         if self.ended == "stop" and self.job.listener.is_stopped:
             done["stop"] = self.job.listener.stopped_by
         told.done.append(done)
+        if self.drafter is not None:
+            self.drafter.keep()
 
     def _usage(self) -> dict[str, Any]:
         """Give the fields of `request.Usage`."""

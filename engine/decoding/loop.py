@@ -23,7 +23,7 @@ from paddock.engine.sampling.picker import Look, Looker, prepare
 from .answering import Answering, Job
 from .budget import Pace
 from .draft_model import DraftModel, Wish
-from .drafts import Drafter
+from .drafts import Drafter, PastAnswers
 from .kv_cache import KvCache
 from .scheduler import Scheduler
 from .seeing import forget, see
@@ -87,6 +87,7 @@ class Loop:
         self._tell_widened = tell_widened
         self._tell_refused = tell_refused
         self._draft_model = draft_model
+        self._past = PastAnswers()
         self._looker = Looker(cache.n_idle_cores)
         self._may_choose_on_device = cache.limits.is_gpu
         self._inbox: queue.SimpleQueue[Post] = queue.SimpleQueue()
@@ -162,7 +163,9 @@ class Loop:
         sequence = Sequence(
             job.request_id, job.prompt, max_tokens, job.priority, is_open=job.is_open
         )
-        drafter = Drafter(job.prompt) if self._may_draft(job) else None
+        drafter = None
+        if self._may_draft(job):
+            drafter = Drafter(job.prompt, self._past.like(job.prompt))
         self._answers[job.request_id] = Answering(job, sequence, drafter)
         if not self._scheduler.has_work or not self._cache.fits(sequence):
             self._ask_at = 0.0

@@ -4,7 +4,15 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.engine.decoding.drafts import FIRST_PAUSE, MOST_TOKENS, Drafter
+from paddock.engine.decoding.drafts import (
+    FIRST_PAUSE,
+    MOST_KEPT_TOKENS,
+    MOST_STEPS,
+    MOST_TOKENS,
+    N_ALIKE,
+    Drafter,
+    PastAnswers,
+)
 
 
 def drafter(*ids: int) -> Drafter:
@@ -56,9 +64,9 @@ def test_a_prompt_is_indexed_only_where_the_price_allows_a_guess() -> None:
     one = drafter(*text, *text[:3])
     for price in (1.0, 1.5):
         assert one.guess(10, price) == []
-    assert not one._after
+    assert not one._index.after
     assert one.guess(10, 0.1)
-    assert len(one._after) >= 300
+    assert len(one._index.after) >= 300
 
 
 @given(st.lists(st.integers(0, 3), max_size=60), st.lists(st.integers(0, 3), max_size=20))
@@ -71,3 +79,69 @@ def test_a_guess_is_always_something_that_was_said(prompt: list[int], said: list
     assert not guess or any(
         whole[start : start + len(guess)] == guess for start in range(len(whole))
     )
+
+
+INSTRUCTIONS = list(range(1000, 1000 + N_ALIKE))
+FORM = [11, 12, 13, 14, 15, 16]
+
+
+def asked(past: PastAnswers, document: int, *more: int) -> Drafter:
+    """Return a drafter for one request of a step, whose documents differ."""
+    prompt = np.array([*INSTRUCTIONS, document, *more, 1, 2, 3], np.int32)
+    return Drafter(prompt, past.like(prompt))
+
+
+def answered(past: PastAnswers, document: int, answer: list[int]) -> None:
+    one = asked(past, document)
+    for token in answer:
+        one.add(token)
+    one.keep()
+
+
+def test_what_an_earlier_answer_of_the_same_step_said_is_guessed_from_its_first_token_on() -> None:
+    past = PastAnswers()
+    assert asked(past, 501).guess(4, 0.3) == []
+    answered(past, 501, FORM)
+    assert asked(past, 502).guess(4, 0.3) == FORM[:4]
+    one = asked(past, 503)
+    for token in FORM[:4]:
+        one.add(token)
+    assert one.guess(10, 0.3) == FORM[4:], "not beyond the end of that answer"
+
+
+def test_the_answers_own_document_comes_before_other_answers() -> None:
+    past = PastAnswers()
+    answered(past, 501, FORM)
+    one = asked(past, 502, *FORM[:3], 77, 78)
+    for token in FORM[:3]:
+        one.add(token)
+    assert one.guess(2, 0.3) == [77, 78]
+
+
+def test_answers_of_another_step_are_no_guess() -> None:
+    past = PastAnswers()
+    answered(past, 501, FORM)
+    other = np.array([9, *INSTRUCTIONS, 1, 2, 3], np.int32)
+    assert Drafter(other, past.like(other)).guess(4, 0.3) == []
+
+
+def test_a_step_whose_answers_do_not_repeat_stops_guessing_for_all_its_requests() -> None:
+    past = PastAnswers()
+    answered(past, 501, FORM)
+    for document in range(502, 512):
+        one = asked(past, document)
+        one.learn(len(one.guess(4, 0.3)), 0)
+    assert asked(past, 600).guess(4, 0.3) == []
+
+
+def test_answers_that_are_kept_have_a_bound() -> None:
+    past = PastAnswers()
+    for document in range(60):
+        answered(past, document, list(range(document * 500, document * 500 + 500)))
+    step = past.like(np.array(INSTRUCTIONS, np.int32))
+    assert len(step._index.tokens) <= MOST_KEPT_TOKENS
+    assert step.followed((29_997, 29_998, 29_999), 4) == []
+    assert step.followed((29_994, 29_995, 29_996), 9) == [29_997, 29_998, 29_999]
+    for number in range(MOST_STEPS + 3):
+        past.like(np.array([number], np.int32))
+    assert len(past._steps) == MOST_STEPS
