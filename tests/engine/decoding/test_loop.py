@@ -32,7 +32,7 @@ from paddock.engine.native.model import Model
 from paddock.engine.profile import bench as profiling
 from paddock.engine.profile.bench import Clock
 from paddock.engine.profile.measure import drafts_keep_answers
-from paddock.engine.profile.profile import Agreement, Profile
+from paddock.engine.profile.profile import Agreement, DecodePoint, PrefillPoint, Profile
 from paddock.engine.request import Constraint, Priority, Sampling
 from paddock.engine.sampling.constraint import Grammars
 from paddock.engine.sampling.picker import Picker
@@ -715,3 +715,28 @@ def test_what_is_shared_of_a_sliding_window_is_exact(written: Callable[[str], Mo
     expected = read(fresh, 0, more, 100)
     assert np.array_equal(read(donor, 0, more, 100), expected)
     assert np.array_equal(read(donor, 1, more, 100), expected)
+
+
+def test_without_flash_attention_answers_are_the_same_and_drafts_follow_what_was_measured(
+    model: Model,
+) -> None:
+    steps = tuple(
+        DecodePoint(
+            n, depth, False, n / (0.005 + n * depth * (1e-5 if is_flash else 2e-6)), is_flash
+        )
+        for n in (1, 8)
+        for depth in (64, 256)
+        for is_flash in (True, False)
+    )
+    prompts = tuple(PrefillPoint(64, 500.0, is_flash=is_flash) for is_flash in (True, False))
+    agreements = (Agreement(True, False, True), Agreement(False, True, False))
+    profile = replace(
+        profile_of(drafts_keep_answers=None), prefill=prompts, decode=steps, agreements=agreements
+    )
+    bench = Bench(model, "auto", profile=profile)
+    assert bench.cache.context.options.flash_attention == "off"
+    assert not bench.cache.limits.is_unified
+    assert bench.cache.limits.least_piece_tokens < 64 < bench.cache.limits.most_drafts
+    said = bench.run(jobs(model, texts=SURE[:2], drafts=None, max_tokens=12))
+    assert said == Bench(model).run(jobs(model, texts=SURE[:2], drafts=False, max_tokens=12))
+    assert not any(usage["drafted_tokens"] for usage in bench.usages.values())
