@@ -39,7 +39,7 @@ BLOCKS: dict[int, tuple[int, int]] = {
 TYPE_NAMES: dict[int, str] = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0",
     10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K",
-    20: "IQ4_NL", 23: "IQ4_XS", 28: "F64", 30: "BF16",
+    20: "IQ4_NL", 23: "IQ4_XS", 28: "F64", 30: "BF16", 39: "MXFP4",
 }  # fmt: skip
 
 # The names of whole files' mixtures (llama.h, `llama_ftype`), as `general.file_type` numbers them.

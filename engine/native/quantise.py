@@ -1,11 +1,14 @@
-"""Write a model anew in another tensor format, by llama.cpp's own quantiser."""
+"""Write a model or some weights in another tensor format, by llama.cpp's own code."""
 
 from __future__ import annotations
 
 import ctypes
 from pathlib import Path
 
-from .library import lib
+import numpy as np
+from numpy.typing import NDArray
+
+from .library import ggml_function, lib
 
 # llama.cpp's numbers for whole files (`llama_ftype`), by the format that most tensors get.
 _FILE_TYPES = {
@@ -39,6 +42,24 @@ _MIXTURES = {
 }
 
 
+_TO_FLOAT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+_Q8_0, _Q8_0_BLOCK, _Q8_0_BYTES = 8, 32, 34
+
+
+class _Traits(ctypes.Structure):
+    """ggml's `ggml_type_traits`."""
+
+    _fields_ = (
+        ("type_name", ctypes.c_char_p),
+        ("blck_size", ctypes.c_int64),
+        ("blck_size_interleave", ctypes.c_int64),
+        ("type_size", ctypes.c_size_t),
+        ("is_quantized", ctypes.c_bool),
+        ("to_float", _TO_FLOAT),
+        ("from_float_ref", _TO_FLOAT),
+    )
+
+
 class QuantiseFailed(Exception):
     """llama.cpp could not write the copy; the reason is on stderr."""
 
@@ -59,3 +80,24 @@ def quantise(source: Path, target: Path, format_name: str, n_threads: int) -> No
     paths = (str(source).encode(), str(target).encode())
     if lib.llama_model_quantize(*paths, ctypes.byref(params)) != 0:
         raise QuantiseFailed(f"llama.cpp cannot write {source} as {format_name}")
+
+
+def to_q8_0(raw: NDArray[np.uint8], kind: int) -> NDArray[np.uint8]:
+    """Return the blocks of a tensor of ggml's type `kind` as those of Q8_0, flat.
+
+    Each block of 32 weights is rounded to 127 even steps up to the largest one.
+    """
+    source, target = _traits(kind), _traits(_Q8_0)
+    raw = np.ascontiguousarray(raw)
+    n_weights = raw.size // source.type_size * source.blck_size
+    values = np.empty(n_weights, np.float32)
+    source.to_float(raw.ctypes.data, values.ctypes.data, n_weights)
+    blocks = np.empty(n_weights // _Q8_0_BLOCK * _Q8_0_BYTES, np.uint8)
+    target.from_float_ref(values.ctypes.data, blocks.ctypes.data, n_weights)
+    return blocks
+
+
+def _traits(kind: int) -> _Traits:
+    found = ggml_function("ggml_get_type_traits", ctypes.POINTER(_Traits), ctypes.c_int)(kind)
+    traits: _Traits = found.contents
+    return traits

@@ -83,6 +83,7 @@ class Bench:
         self.is_flash = shape.is_flash
         self._is_gpu = shape.is_gpu
         self._n_vocab = model.n_vocab
+        self._text: NDArray[np.int32] | None = None
         self._lengths = [0] * n_seq
         self.n_seq = n_seq
         self.is_unified = is_unified
@@ -101,6 +102,10 @@ class Bench:
                 is_unified=is_unified,
             ),
         )
+
+    def use_text(self, tokens: NDArray[np.int32]) -> None:
+        """Take each position's token from a text, which is repeated where it is too short."""
+        self._text = tokens
 
     def clear(self) -> None:
         """Empty every sequence."""
@@ -203,6 +208,8 @@ class Bench:
         # Any tokens take as long as any others; the same one again and again may not, in a
         # mixture of experts.
         tokens = (7 + 7919 * np.arange(n, dtype=np.int64)) % self._n_vocab
+        if self._text is not None:
+            tokens = self._text[pos % len(self._text)].astype(np.int64)
         # An embedding is made of every token.
         wanted = np.full(n, n_wanted == 0, np.int8)
         wanted[n - n_wanted :] = 1

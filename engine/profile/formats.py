@@ -1,20 +1,26 @@
-"""Which tensor formats a processor is quick with: measured on trial models, told as a promise.
+"""Tensor formats that a processor computes slowly: measured on trial models, told as a promise.
 
-The promise says how much sooner a job would be done with a near-lossless copy in another format.
-It changes only what is measured of the matrices; attention and the rest stay as they are.
+A tuned copy changes tensors in slow formats alone; the others stay bit for bit. The promise says
+how much sooner a job would be done with it. It counts only what is measured of the matrices;
+attention and the rest stay as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from paddock.engine.gguf import TYPE_NAMES, Header
+from paddock.engine.gguf import TYPE_NAMES, Header, Tensor
 
 from .choice import Workload, seconds
 from .profile import DecodePoint, FormatPoint, PrefillPoint, Profile, Weights
 
 NEAR_LOSSLESS = "Q8_0"
+# Formats that hold more than Q8_0 can: to change them is a loss, and done only by name.
+_FINER = frozenset(["F64", "F32", "F16", "BF16", NEAR_LOSSLESS])
+# Less is not worth a change: the noise of two measurements is half of it.
+USEFUL = 1.1
 # Below it, a copy is not worth its place on the disk.
 WORTHWHILE = 1.3
 # One token alone, some sequences together, a piece of a prompt.
@@ -28,22 +34,91 @@ DOCUMENTS = Workload(n_sequences=16, n_prompt_tokens=700, n_answer_tokens=80, n_
 """What is promised for where no job is at hand: short answers about longer texts."""
 
 
+@dataclass(frozen=True, slots=True)
+class SlowFormats:
+    """Formats in which this device computes a matrix more slowly than in the near-lossless one.
+
+    The layers compute every token of a prompt, the head the last one alone, and both every token
+    of an answer. So a format can be slow in one of them only.
+    """
+
+    layers: frozenset[str] = frozenset()
+    head: frozenset[str] = frozenset()
+
+
+def slow_formats(points: Iterable[FormatPoint]) -> SlowFormats:
+    """Return the formats of fewer bits than Q8_0 that take longer for documents by `USEFUL`.
+
+    A format that was not measured is not slow.
+    """
+    costs = _costs(points)
+    if NEAR_LOSSLESS not in costs:
+        return SlowFormats()
+    layers_s = {name: _document_s(at, with_prompt=True) for name, at in costs.items()}
+    head_s = {name: _document_s(at, with_prompt=False) for name, at in costs.items()}
+    return SlowFormats(_slower(layers_s), _slower(head_s))
+
+
+def _slower(seconds_by_format: Mapping[str, float]) -> frozenset[str]:
+    limit_s = USEFUL * seconds_by_format[NEAR_LOSSLESS]
+    slow = (name for name, took_s in seconds_by_format.items() if took_s > limit_s)
+    return frozenset(slow) - _FINER
+
+
+def _document_s(costs: Mapping[int, float], *, with_prompt: bool) -> float:
+    """Return what 10⁹ weights take for a document of `DOCUMENTS`."""
+    job = DOCUMENTS
+    passes = (job.n_prompt_tokens - job.n_shared_tokens) / ROWS[-1] if with_prompt else 0.0
+    steps = job.n_answer_tokens / job.n_sequences
+    return passes * _at(costs, ROWS[-1]) + steps * _at(costs, job.n_sequences)
+
+
+def slow_tensors(header: Header, slow: SlowFormats) -> frozenset[str]:
+    """Return the names of the tensors that a copy should change.
+
+    A table of embeddings is looked up, not multiplied; it stays where it is not the head as well.
+    """
+    formats = {"layers": slow.layers, "head": slow.head}
+    head_name = _head_name(header)
+    return frozenset(
+        tensor.name
+        for tensor in header.tensors
+        if (place := _place(tensor, head_name)) and _format_name(tensor) in formats[place]
+    )
+
+
 def census(header: Header) -> tuple[Weights, ...]:
     """Count the weights that a token goes through, by format, the most frequent first."""
     layers: dict[str, float] = {}
     head: dict[str, float] = {}
-    names = {tensor.name for tensor in header.tensors}
-    head_name = "output.weight" if "output.weight" in names else "token_embd.weight"
+    head_name = _head_name(header)
     active = _active_share(header)
     for tensor in header.tensors:
-        name = TYPE_NAMES.get(tensor.kind, f"type {tensor.kind}")
-        if tensor.name == head_name:
+        name, place = _format_name(tensor), _place(tensor, head_name)
+        if place == "head":
             head[name] = head.get(name, 0.0) + tensor.n_weights
-        elif len(tensor.axes) >= 2 and tensor.name.startswith("blk."):
+        elif place == "layers":
             share = active if "_exps." in tensor.name else 1.0
             layers[name] = layers.get(name, 0.0) + tensor.n_weights * share
     every = sorted({**layers, **head}, key=lambda name: -layers.get(name, 0.0))
     return tuple(Weights(name, layers.get(name, 0.0), head.get(name, 0.0)) for name in every)
+
+
+def _head_name(header: Header) -> str:
+    names = {tensor.name for tensor in header.tensors}
+    return "output.weight" if "output.weight" in names else "token_embd.weight"
+
+
+def _place(tensor: Tensor, head_name: str) -> Literal["layers", "head", ""]:
+    """Return where a matrix is multiplied; empty where it is not."""
+    if tensor.name == head_name:
+        return "head"
+    is_matrix = len(tensor.axes) >= 2 and tensor.name.startswith("blk.")
+    return "layers" if is_matrix else ""
+
+
+def _format_name(tensor: Tensor) -> str:
+    return TYPE_NAMES.get(tensor.kind, f"type {tensor.kind}")
 
 
 def _active_share(header: Header) -> float:
@@ -54,13 +129,16 @@ def _active_share(header: Header) -> float:
 
 def wanted(weights: tuple[Weights, ...]) -> tuple[str, ...]:
     """Name the formats whose speeds are needed for a promise."""
-    n_all = sum(one.n_layers for one in weights)
-    present = [one.format for one in weights if one.n_layers > _LEAST_SHARE * n_all]
+    n_all = sum(one.n_layers + one.n_head for one in weights)
+    present = [one.format for one in weights if one.n_layers + one.n_head > _LEAST_SHARE * n_all]
     return tuple(dict.fromkeys([*present, NEAR_LOSSLESS]))
 
 
-def promise(profile: Profile, workload: Workload, format_name: str = NEAR_LOSSLESS) -> float | None:
-    """Tell how many times as fast a copy in `format_name` would do the work; None: not known."""
+def promise(profile: Profile, workload: Workload, format_name: str | None = None) -> float | None:
+    """Return how many times as fast a copy would do the work; None: not known.
+
+    A copy of which every matrix is in `format_name`, or else a tuned copy.
+    """
     tuned = promised(profile, format_name)
     if tuned is None or not profile.prefill or not profile.decode:
         return None
@@ -68,9 +146,9 @@ def promise(profile: Profile, workload: Workload, format_name: str = NEAR_LOSSLE
     return before / after if after > 0 else None
 
 
-def reading_promise(profile: Profile, format_name: str = NEAR_LOSSLESS) -> float | None:
-    """Tell how many times as fast a copy would read prompts, in large batches."""
-    tuned = promised(profile, format_name)
+def reading_promise(profile: Profile) -> float | None:
+    """Return how many times as fast a tuned copy would read prompts, in large batches."""
+    tuned = promised(profile)
     if tuned is None:
         return None
     pairs = [
@@ -81,20 +159,22 @@ def reading_promise(profile: Profile, format_name: str = NEAR_LOSSLESS) -> float
     return max(pairs)[1] if pairs else None
 
 
-def promised(profile: Profile, format_name: str) -> Profile | None:
-    """Give the profile that a copy in `format_name` would have; None where nothing is known."""
-    costs: dict[str, dict[int, float]] = {}
-    for one in profile.formats:
-        costs.setdefault(one.format, {})[one.n_rows] = one.seconds
-    target = costs.get(format_name)
+def promised(profile: Profile, format_name: str | None = None) -> Profile | None:
+    """Return the profile that a copy would have (see `promise`); None where nothing is known."""
+    costs = _costs(profile.formats)
+    target = costs.get(format_name or NEAR_LOSSLESS)
     if target is None or not profile.weights:
         return None
-    moving = [one for one in profile.weights if one.format in costs and one.format != format_name]
+    every = frozenset(costs) - {format_name}
+    slow = SlowFormats(every, every) if format_name else slow_formats(profile.formats)
 
     def saved_s(n_rows: int, *, with_head: bool) -> float:
         total = 0.0
-        for one in moving:
-            n_weights = one.n_layers + (one.n_head if with_head else 0.0)
+        for one in profile.weights:
+            n_weights = one.n_layers if one.format in slow.layers else 0.0
+            n_weights += one.n_head if with_head and one.format in slow.head else 0.0
+            if not n_weights:
+                continue
             gain = _at(costs[one.format], n_rows) - _at(target, n_rows)
             total += n_weights / 1e9 * gain
         return total
@@ -121,6 +201,13 @@ def _written_faster(point: DecodePoint, saved_s: float) -> DecodePoint:
     before = point.n_sequences / point.tokens_per_s
     after = max(before - saved_s, before * _FLOOR)
     return replace(point, tokens_per_s=point.n_sequences / after)
+
+
+def _costs(points: Iterable[FormatPoint]) -> dict[str, dict[int, float]]:
+    costs: dict[str, dict[int, float]] = {}
+    for one in points:
+        costs.setdefault(one.format, {})[one.n_rows] = one.seconds
+    return costs
 
 
 def _at(costs: Mapping[int, float], n_rows: int) -> float:

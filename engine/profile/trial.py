@@ -33,7 +33,8 @@ _F32 = 0
 _ALIGNMENT = 32
 # 0x2c2c is 0.07 as a half, the scale of most blocks; 0x3c3c3c3c is 0.01 as a float.
 _FILLER, _FLOAT_FILLER = b"\x2c", b"\x3c"
-_FLOATS = frozenset(["F32", "BF16"])
+# MXFP4's scale is an exponent alone: 0x7b is 0.06, where 0x2c would end in denormal numbers.
+_FILLERS = {"F32": _FLOAT_FILLER, "BF16": _FLOAT_FILLER, "MXFP4": b"\x7b"}
 
 
 def can_write(format_name: str) -> bool:
@@ -55,7 +56,7 @@ def write(path: Path, format_name: str) -> None:
     with path.open("wb") as file:
         file.write(header.ljust(_padded(len(header)), b"\0"))
         for _, axes, kind in tensors:
-            filler = _FLOAT_FILLER if TYPE_NAMES[kind] in _FLOATS else _FILLER
+            filler = _FILLERS.get(TYPE_NAMES[kind], _FILLER)
             file.write(filler * _padded(_n_bytes(axes, kind)))
 
 

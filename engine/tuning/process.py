@@ -17,14 +17,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from paddock.engine.gguf import read_header
+from paddock.engine.gguf import TYPE_NAMES, Header, read_header
 from paddock.engine.native import library
 from paddock.engine.native.faults import LoadFailed
 from paddock.engine.native.quantise import QuantiseFailed, quantise
@@ -46,11 +46,14 @@ from . import rewriting
 from .comparison import agreement, predictions, speeds
 from .tuned import Speeds
 
-# Less is not worth a second copy: the noise of two measurements is half of it.
-USEFUL = 1.1
-
-# The depth at which `comparison.speeds` lets sequences grow.
-_DEPTH = 256
+# Formats are tried in turn several times, since what others compute meanwhile would decide else.
+_N_ROUNDS = 3
+_NOTHING_LOW = (
+    "it has no matrices of fewer than 8 bits, and others are changed only into a format that is "
+    "asked for by name (`--format`)"
+)
+# How long the first reading of the user's documents should take at most.
+_COMPARED_S = 30.0
 
 # Of larger models the exact copy would take more than 2 GB of disk and minutes to compute.
 MOST_EXACT = 10**9
@@ -65,13 +68,18 @@ class Order:
     source: str
     target: str
     """Written beside its place; the one who asks gives it its name."""
-    format: str
+    format: str | None
+    """For all matrices; None: those in slow formats get a near-lossless one."""
     n_threads: int
     """Of the quantiser; what is measured has as many or, as a fallback, one."""
     fallback: int
     """What llama.cpp goes without (`workers.fallback`)."""
     n_compared: int
-    """Tokens of real text that both models read."""
+    """Tokens of real text that both models read, as far as that is done in time."""
+    n_least: int
+    """Tokens that are compared however long it takes."""
+    n_documents: int
+    """How many documents of the user's the texts are; 0: they come with Paddock."""
     is_forced: bool
     """Whether it is made also where it does not help."""
     texts: tuple[str, ...]
@@ -114,39 +122,91 @@ def _end_with(stream: TextIO) -> None:
 def make(order: Order, tell: Tell) -> None:
     """Judge, write, judge again, compare; tells `done` or `refused`."""
     source, target = Path(order.source), Path(order.target)
+    header = read_header(source)
+    if order.format is None and not rewriting.low_bit(header):
+        tell({"event": "broken", "why": _NOTHING_LOW})
+        return
+    prompts = order.texts if order.n_documents else ()
     tell({"event": "note", "text": "measuring the model as it is"})
-    before = speeds(source, order.shape)
-    weights = formats.census(read_header(source))
-    gain = None if library.supports_gpu() else _expected(order, weights, before)
-    if gain is not None and gain < USEFUL and not order.is_forced:
+    before = speeds(source, order.shape, prompts)
+    points = () if library.supports_gpu() else measured_formats(order, header)
+    gain = expected(order, header, before, points)
+    if gain is not None and gain < formats.USEFUL and not order.is_forced:
         tell({"event": "refused", "gain": gain, "is_measured": False})
         return
-    tell({"event": "note", "text": f"writing the copy in {order.format}"})
-    _write(order)
+    names = chosen(order, header, points)
+    tell({"event": "note", "text": f"writing the copy{_what(order, header, names)}"})
+    _write(order, names)
     tell({"event": "note", "text": "measuring the copy"})
-    after = speeds(target, order.shape)
+    after = speeds(target, order.shape, prompts)
     gain = seconds(_profile(before), formats.DOCUMENTS) / seconds(
         _profile(after), formats.DOCUMENTS
     )
-    if gain < USEFUL and not order.is_forced:
+    if gain < formats.USEFUL and not order.is_forced:
         tell({"event": "refused", "gain": gain, "is_measured": True})
         return
     tell({"event": "note", "text": "comparing what both say about real text"})
-    tell({"event": "done", **_compared(order), **_of_file(target), "gain": gain,
-          "before": asdict(before), "after": asdict(after)})  # fmt: skip
+    done = {"event": "done", "gain": gain, "before": asdict(before), "after": asdict(after)}
+    changes = _changes(order, header, names)
+    tell({**done, **changes, **_compared(order, before), **_of_file(target)})
 
 
-def _expected(order: Order, weights: tuple[Weights, ...], before: Speeds) -> float | None:
-    """Tell how much the job of reading documents would gain, from trial models."""
-    names = dict.fromkeys([*formats.wanted(weights), order.format])
-    points: list[FormatPoint] = []
+def measured_formats(order: Order, header: Header) -> tuple[FormatPoint, ...]:
+    """Measure the model's formats and that of the copy on trial models; the quickest counts."""
+    names = [*formats.wanted(formats.census(header)), order.format or formats.NEAR_LOSSLESS]
+    best: dict[tuple[str, int], FormatPoint] = {}
     with tempfile.TemporaryDirectory(prefix="paddock-trial-") as folder:
-        for name in filter(trial.can_write, names):
-            path = Path(folder) / f"{name}.gguf"
+        paths = {name: Path(folder) / f"{name}.gguf" for name in filter(trial.can_write, names)}
+        for name, path in paths.items():
             trial.write(path, name)
-            points += format_points(path, name, order.shape, Clock(60.0, order.n_threads))
-    profile = _profile(before, weights, tuple(points))
+        for _ in range(_N_ROUNDS):
+            for name, path in paths.items():
+                for one in format_points(path, name, order.shape, Clock(60.0, order.n_threads)):
+                    key = (name, one.n_rows)
+                    best[key] = min(best.get(key, one), one, key=lambda point: point.seconds)
+    return tuple(best.values())
+
+
+def expected(
+    order: Order, header: Header, before: Speeds, points: tuple[FormatPoint, ...]
+) -> float | None:
+    """Return how much the job of reading documents would gain; None: nothing was measured."""
+    profile = _profile(before, formats.census(header), points)
     return formats.promise(profile, formats.DOCUMENTS, order.format)
+
+
+def chosen(order: Order, header: Header, points: tuple[FormatPoint, ...]) -> frozenset[str]:
+    """Return the names of the tensors that are written in the near-lossless format.
+
+    Where nothing was measured, or a copy is made all the same, all that can be.
+    """
+    every = rewriting.low_bit(header)
+    if order.format is not None or not points:
+        return every
+    slow = formats.slow_tensors(header, formats.slow_formats(points)) & every
+    return slow or (every if order.is_forced else slow)
+
+
+def _what(order: Order, header: Header, names: frozenset[str]) -> str:
+    changes = _changes(order, header, names)
+    if not changes.get("n_kept"):
+        return f" in {order.format or formats.NEAR_LOSSLESS}"
+    return (
+        f": {changes['n_changed']} matrices of {changes['changed_from']} in "
+        f"{formats.NEAR_LOSSLESS}, {changes['n_kept']} as they are"
+    )
+
+
+def _changes(order: Order, header: Header, names: frozenset[str]) -> dict[str, Any]:
+    """Return which matrices are changed and how many stay, where they are chosen one by one."""
+    if order.format is not None:
+        return {}
+    kinds = {TYPE_NAMES.get(one.kind, "others") for one in header.tensors if one.name in names}
+    return {
+        "changed_from": ", ".join(sorted(kinds)),
+        "n_changed": len(names),
+        "n_kept": len(rewriting.low_bit(header) - names),
+    }
 
 
 def _profile(
@@ -154,25 +214,24 @@ def _profile(
 ) -> Profile:
     """Make a rough profile of a few speeds."""
     decode = (
-        DecodePoint(1, _DEPTH, True, measured.answer),
-        DecodePoint(8, _DEPTH, True, measured.answers),
+        DecodePoint(1, measured.n_prompt_tokens, True, measured.answer),
+        DecodePoint(8, measured.n_prompt_tokens, True, measured.answers),
     )
-    prefill = (PrefillPoint(_DEPTH, measured.prompts),)
+    prefill = (PrefillPoint(measured.n_prompt_tokens, measured.prompts),)
     return Profile("", "", "", time.time(), 1, 0.0, 0, 0.0, prefill, decode, None, points, weights)
 
 
-def _write(order: Order) -> None:
-    """Write the copy: what can be told all but exactly by us, the rest by llama.cpp."""
+def _write(order: Order, names: frozenset[str]) -> None:
+    """Write the copy: low-bit tensors all but exactly by us, all other changes by llama.cpp."""
     source, target = Path(order.source), Path(order.target)
-    if order.format != formats.NEAR_LOSSLESS:
+    if order.format not in (None, formats.NEAR_LOSSLESS):
         quantise(source, target, order.format, order.n_threads)
         return
-    rest = rewriting.rest(read_header(source))
-    if not rest:
-        rewriting.widen(source, target, order.n_threads)
+    if order.format is None or not rewriting.rest(read_header(source)):
+        rewriting.widen(source, target, names, order.n_threads)
         return
     with _beside(target) as half_way:
-        rewriting.widen(source, half_way, order.n_threads)
+        rewriting.widen(source, half_way, names, order.n_threads)
         quantise(half_way, target, order.format, order.n_threads)
 
 
@@ -186,12 +245,14 @@ def _beside(target: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def _compared(order: Order) -> dict[str, Any]:
+def _compared(order: Order, before: Speeds) -> dict[str, Any]:
     """Tell how often both go on alike; of a small model also, how often each does as it should.
 
     The processor's kernels round what they multiply to 8 bits, the original's too. A copy in F16
     is computed in single precision and says what the weights really mean.
     """
+    n_in_time = max(order.n_least, int(before.prompts * _COMPARED_S))
+    order = replace(order, n_compared=min(order.n_compared, n_in_time))
     said = [_said(order, order.source), _said(order, order.target)]
     told: dict[str, Any] = {"agreement": agreement(*said), "n_compared": len(said[0])}
     if sum(one.n_weights for one in read_header(Path(order.source)).tensors) > MOST_EXACT:

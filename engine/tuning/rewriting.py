@@ -1,9 +1,10 @@
-"""Write a GGUF file anew with its low-bit tensors in Q8_0; all else stays byte for byte."""
+"""Write a GGUF file with some of its low-bit tensors in Q8_0; all others stay byte for byte."""
 
 from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from paddock.engine.gguf import TYPE_NAMES, Header, Tensor, read_header
+from paddock.engine.gguf import BLOCKS, TYPE_NAMES, Header, Tensor, read_header
+from paddock.engine.native import quantise
 
-from .blocks import PER_BLOCK, READERS, Bytes, to_q8_0
+from .blocks import BLOCK_BYTES, PER_BLOCK, READERS, Bytes, to_q8_0
 
 _Q8_0 = next(kind for kind, name in TYPE_NAMES.items() if name == "Q8_0")
 _FILE_TYPE_Q8_0 = 7
@@ -23,26 +25,34 @@ _PIECE = 1 << 20
 
 
 def can_widen(tensor: Tensor) -> bool:
-    """Tell whether a tensor's blocks are known and its rows fit blocks of 32."""
-    is_known = TYPE_NAMES.get(tensor.kind) in READERS
-    return is_known and len(tensor.axes) > 1 and tensor.axes[0] % PER_BLOCK == 0
+    """Return whether a tensor is a matrix of fewer bits than Q8_0."""
+    per_block, block_bytes = BLOCKS.get(tensor.kind, (1, 0))
+    is_low_bit = per_block > 1 and block_bytes * PER_BLOCK < per_block * BLOCK_BYTES
+    return is_low_bit and len(tensor.axes) > 1 and tensor.axes[0] % PER_BLOCK == 0
+
+
+def low_bit(header: Header) -> frozenset[str]:
+    """Return the names of all tensors that `widen` can change."""
+    return frozenset(one.name for one in header.tensors if can_widen(one))
 
 
 def rest(header: Header) -> tuple[Tensor, ...]:
-    """Give the matrices that are neither Q8_0 nor can be made so here."""
+    """Return the matrices that are neither Q8_0 nor can be made so here."""
     matrices = (one for one in header.tensors if len(one.axes) > 1)
     return tuple(one for one in matrices if one.kind != _Q8_0 and not can_widen(one))
 
 
-def widen(source: Path, target: Path, n_threads: int) -> None:
-    """Write `source` to `target`; takes about a minute for each 10⁹ weights and thread.
+def widen(source: Path, target: Path, names: Collection[str], n_threads: int) -> None:
+    """Write `source` to `target` with the tensors of these names in Q8_0.
+
+    Takes about a minute for each 10⁹ weights and thread.
 
     Raises:
         ModelBroken: the source is not a whole GGUF file.
         OSError: the target cannot be written.
     """
     header = read_header(source)
-    wanted = [_widened(one) for one in header.tensors]
+    wanted = [_widened(one) if one.name in names else one for one in header.tensors]
     with (
         source.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
@@ -52,7 +62,7 @@ def widen(source: Path, target: Path, n_threads: int) -> None:
         out.write(_head(data[: header.tensors_at], wanted, header))
         for tensor in header.tensors:
             start = header.data_at + tensor.offset
-            if can_widen(tensor):
+            if tensor.name in names:
                 _write_widened(data, start, tensor, out, threads)
             else:
                 _copy(data, start, tensor.n_bytes, out)
@@ -60,13 +70,14 @@ def widen(source: Path, target: Path, n_threads: int) -> None:
 
 
 def _widened(tensor: Tensor) -> Tensor:
-    return Tensor(tensor.name, _Q8_0, tensor.axes) if can_widen(tensor) else tensor
+    return Tensor(tensor.name, _Q8_0, tensor.axes)
 
 
 def _head(values: bytes, tensors: list[Tensor], header: Header) -> bytes:
     """Give all that stands before the tensors' data, padded."""
     head = bytearray(values)
-    _say_file_type(head)
+    if not any(map(can_widen, tensors)):
+        _say_file_type(head)
     at = 0
     for tensor in tensors:
         name = tensor.name.encode()
@@ -104,13 +115,15 @@ def _write_widened(
     # Pieces end with the blocks of 256 weights that k-quants have.
     block = n_bytes * 256 // tensor.n_weights if tensor.n_weights % 256 == 0 else n_bytes
     step = max(block, piece // block * block)
-    widened = partial(_widened_piece, data, TYPE_NAMES[tensor.kind])
+    widened = partial(_widened_piece, data, tensor.kind)
     starts = range(start, start + n_bytes, step)
     ends = (min(at + step, start + n_bytes) for at in starts)
     for written in threads.map(widened, starts, ends):
         out.write(written.data)
 
 
-def _widened_piece(data: mmap.mmap, format_name: str, start: int, end: int) -> Bytes:
+def _widened_piece(data: mmap.mmap, kind: int, start: int, end: int) -> Bytes:
+    """Return a piece in Q8_0: exactly where its blocks are known here, else by ggml's rounding."""
     raw = np.frombuffer(data[start:end], np.uint8)
-    return to_q8_0(READERS[format_name](raw))
+    reader = READERS.get(TYPE_NAMES.get(kind, ""))
+    return to_q8_0(reader(raw)) if reader is not None else quantise.to_q8_0(raw, kind)

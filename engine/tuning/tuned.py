@@ -31,6 +31,8 @@ class Speeds:
     """Eight at once, together."""
     share: float = 1.0
     """What the threads got of the processor's time."""
+    n_prompt_tokens: int = 256
+    """The length of the prompts that were measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,22 @@ class Tuned:
     """The same share between the original, as this device computes it, and exact arithmetic."""
     exact_after: float | None = None
     """And between the copy and exact arithmetic with the original's weights."""
+    n_documents: int = 0
+    """Documents of the user's on which all this was measured; 0: text that comes with Paddock."""
+    changed_from: str = ""
+    """The formats that the changed matrices had, where not all low-bit ones were changed."""
+    n_changed: int = 0
+    """Matrices that were changed, where they were chosen one by one."""
+    n_kept: int = 0
+    """Low-bit matrices that stay bit for bit, since this machine is quick with their format."""
     is_ours: bool = True
     """Whether the blob was made for this, and not there before."""
     version: int = VERSION
+
+    @property
+    def label(self) -> str:
+        """Name the format; where only some matrices are in it, also what they were in before."""
+        return f"{self.changed_from} as {self.format}" if self.n_kept else self.format
 
     @property
     def prompts_ratio(self) -> float:

@@ -43,7 +43,10 @@ FORMATS = (
     "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL",
     "IQ4_XS", "F16", "BF16", "F32",
 )  # fmt: skip
-N_COMPARED = 768
+NEAR_LOSSLESS = "Q8_0"
+# Places that are compared: of the text that comes with Paddock, and of the user's documents, as
+# far as the model reads them in time.
+N_COMPARED, N_COMPARED_OWN = 768, 4096
 _WRITING = "writing the copy"
 _COMMAND = (sys.executable, "-m", "paddock.engine.tuning.process")
 _SPARE_BYTES = 64 * 1024 * 1024
@@ -63,11 +66,14 @@ Note = Callable[[str], None]
 class TuningRefused(EngineError):
     """A copy would not help; nothing was made."""
 
-    def __init__(self, name: str, format_name: str, gain: float, *, is_measured: bool) -> None:
+    def __init__(
+        self, name: str, format_name: str | None, gain: float, *, is_measured: bool
+    ) -> None:
         self.gain = gain
+        what = f"a copy of '{name}' in {format_name}" if format_name else f"a copy of '{name}'"
         how = "was" if is_measured else "would be"
         super().__init__(
-            f"a copy of '{name}' in {format_name} {how} {gain:.1f} times as fast at reading "
+            f"{what} {how} {gain:.1f} times as fast at reading "
             f"documents on this machine, which is not worth it; nothing was made. `--force` "
             f"makes it all the same."
         )
@@ -79,11 +85,19 @@ class Wish:
 
     facts: ModelFacts
     """Of the original."""
-    format: str
+    format: str | None
+    """For all matrices; None: only those in slow formats are changed, into a near-lossless one."""
     n_threads: int
     texts: Sequence[str]
     """Real text, on which both are compared."""
     is_forced: bool = False
+    n_documents: int = 0
+    """How many documents of the user's `texts` are; 0: they come with Paddock."""
+
+    @property
+    def target(self) -> str:
+        """Name the format that is written."""
+        return self.format or NEAR_LOSSLESS
 
 
 def tune(wish: Wish, settings: PoolSettings, note: Note) -> Tuned:
@@ -149,7 +163,7 @@ def _blob_folder(settings: PoolSettings) -> Path:
 def _check_room(folder: Path, wish: Wish) -> None:
     """Refuse before anything is written."""
     # Twice: while it is made, a second file of about its size may be needed for a while.
-    needed = 2 * copy_bytes(read_header(Path(wish.facts.path)), wish.format) + _SPARE_BYTES
+    needed = 2 * copy_bytes(read_header(Path(wish.facts.path)), wish.target) + _SPARE_BYTES
     free = read_disk(folder).free_bytes
     if needed > free:
         mb = 10**6
@@ -222,7 +236,9 @@ def _once(wish: Wish, aside: Path, note: Note, fallback: int) -> dict[str, Any]:
         "format": wish.format,
         "n_threads": wish.n_threads,
         "fallback": fallback,
-        "n_compared": N_COMPARED,
+        "n_compared": N_COMPARED_OWN if wish.n_documents else N_COMPARED,
+        "n_least": N_COMPARED,
+        "n_documents": wish.n_documents,
         "is_forced": wish.is_forced,
         "texts": list(wish.texts),
     }
@@ -259,7 +275,11 @@ def _placed(wish: Wish, aside: Path, folder: Path, told: dict[str, Any]) -> Tune
         original=wish.facts.digest,
         digest=told["digest"],
         path=str(place),
-        format=wish.format,
+        format=wish.target,
+        n_documents=wish.n_documents,
+        changed_from=told.get("changed_from", ""),
+        n_changed=told.get("n_changed", 0),
+        n_kept=told.get("n_kept", 0),
         size_bytes=told["size_bytes"],
         more_bytes=told["size_bytes"] - wish.facts.size_bytes,
         agreement=told["agreement"],

@@ -65,7 +65,7 @@ def _row(finder: ModelFinder, card: Card) -> ModelRow:
         card.modified_at,
         card.origin,
         card.path,
-        copy.format if copy is not None else "",
+        copy.label if copy is not None else "",
     )
 
 

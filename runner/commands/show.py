@@ -84,7 +84,7 @@ def _asked(settings: Settings, model: str, *, is_verbose: bool) -> dict[str, Any
     finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
     found = describe(finder, model, is_verbose=is_verbose)
     copy = finder.tuned.find(finder.find_original(model).digest)
-    tuned = {"tuned": f"{copy.format}, {copy.path}"} if copy is not None else {}
+    tuned = {"tuned": f"{copy.label}, {copy.path}"} if copy is not None else {}
     return as_told(found) | tuned
 
 

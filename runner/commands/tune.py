@@ -1,7 +1,9 @@
-"""`paddock tune`: a copy of a model in the format that this machine is quick with."""
+"""`paddock tune`: a copy of a model without the formats that this machine is slow with."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,13 +15,16 @@ from .completion import model_names
 from .exits import DONE, CommandError, guarded
 from .machine import Json
 from .tune_text import as_object, lines, table
+from .words import MOST_BYTES
 
 if TYPE_CHECKING:
     from paddock.engine.request import ModelFacts
     from paddock.engine.settings import PoolSettings
     from paddock.engine.tuning.tuned import Tuned
 
-_DEFAULT_FORMAT = "Q8_0"
+# So many documents of a folder, and so much of each, are compared: a model reads some thousand
+# tokens of them in the time that one waits for a copy.
+_MOST_DOCUMENTS, _MOST_CHARACTERS = 64, 20_000
 
 # Documents that come with the package: the text on which a copy is compared with its original.
 _TEXTS = "folder-digest/inbox"
@@ -44,7 +49,19 @@ def tune(
     format_name: Annotated[
         str | None,
         typer.Option(
-            "--format", metavar="FORMAT", help="Q8_0 by default; smaller ones lose some quality."
+            "--format",
+            metavar="FORMAT",
+            help="Write all matrices in it; smaller ones than Q8_0 lose some quality. "
+            "By default those in slow formats alone, in Q8_0.",
+        ),
+    ] = None,
+    on: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--on",
+            metavar="PATH",
+            help="Measure speed and agreement on your documents: a file or a folder, also "
+            "several times. Only the numbers are kept.",
         ),
     ] = None,
     force: Annotated[
@@ -52,17 +69,20 @@ def tune(
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Make a copy of a model that this machine reads faster, all but lossless."""
+    """Make a copy of a model that this machine reads faster, all but lossless.
+
+    Only tensors in formats that measure slow here are changed.
+    """
     from paddock.runner.settings import read_settings
 
     settings = read_settings(Path.cwd()).pool
     if model is None:
-        if off or format_name or force:
+        if off or format_name or force or on:
             raise CommandError("Say which model: `paddock tune MODEL`. `paddock list` shows them.")
         return _list(settings, as_json=as_json)
     if off:
         return _undo(model, settings, as_json=as_json)
-    made = _make(model, settings, format_of(format_name), is_forced=force)
+    made = _make(model, settings, format_of(format_name), tuple(on or ()), is_forced=force)
     if as_json:
         console.say_json(as_object(made))
     else:
@@ -70,15 +90,17 @@ def tune(
     return DONE
 
 
-def format_of(name: str | None) -> str:
-    """Give a format's name as llama.cpp writes it.
+def format_of(name: str | None) -> str | None:
+    """Return a format's name as llama.cpp writes it; None: for each tensor by what is measured.
 
     Raises:
         CommandError: there is none of this name.
     """
     from paddock.engine.tuning.tuner import FORMATS
 
-    wanted = (name or _DEFAULT_FORMAT).upper()
+    if name is None:
+        return None
+    wanted = name.upper()
     if wanted not in FORMATS:
         raise CommandError(
             f"'{name}' is not a format of tensors.\n  Known: {', '.join(sorted(FORMATS))}."
@@ -86,7 +108,14 @@ def format_of(name: str | None) -> str:
     return wanted
 
 
-def _make(ref: str, settings: PoolSettings, format_name: str, *, is_forced: bool) -> Tuned:
+def _make(
+    ref: str,
+    settings: PoolSettings,
+    format_name: str | None,
+    documents: Sequence[Path],
+    *,
+    is_forced: bool,
+) -> Tuned:
     from paddock.engine.models import ModelFinder
     from paddock.engine.residency.devices import this_device
     from paddock.engine.tuning.tuner import Wish
@@ -94,8 +123,9 @@ def _make(ref: str, settings: PoolSettings, format_name: str, *, is_forced: bool
 
     facts = ModelFinder(settings.models_dir, settings.cache_dir).find_original(ref)
     _refuse_embedder(facts)
+    own = texts_of(documents) if documents else ()
     n_threads = settings.n_threads or this_device().n_threads
-    wish = Wish(facts, format_name, n_threads, texts(), is_forced)
+    wish = Wish(facts, format_name, n_threads, own or texts(), is_forced, len(own))
     return make(wish, settings, lambda what: console.tell(f"{facts.name}: {what} ..."))
 
 
@@ -105,6 +135,52 @@ def _refuse_embedder(facts: ModelFacts) -> None:
             f"'{facts.name}' is an embedding model; only chat models are tuned.\n"
             "  The vectors of a copy would not quite match those that are stored already."
         )
+
+
+def texts_of(paths: Sequence[Path]) -> tuple[str, ...]:
+    """Read the user's documents, the beginnings of 64 at most, evenly over all that are there.
+
+    A file in a folder that cannot be read is left out.
+
+    Raises:
+        CommandError: there is none of this name, or no text in any.
+        StepError: a file that was named itself cannot be read.
+    """
+    from paddock.steps.readers.documents import wait_for
+    from paddock.steps.readers.reader_pool import ReaderPool, Request
+    from paddock.steps.step import StepError
+
+    files = [file for path in paths for file in _files(path)]
+    step = max(1, -(-len(files) // _MOST_DOCUMENTS))
+    found = []
+    with closing(ReaderPool()) as readers:
+        for file in files[::step]:
+            request = Request(file, None, "auto", ocr=False, max_bytes=MOST_BYTES)
+            try:
+                text = wait_for(readers.submit(request), file).text
+            except StepError:
+                if file in paths:
+                    raise
+                continue
+            if text.strip():
+                found.append(text[:_MOST_CHARACTERS])
+    if not found:
+        names = ", ".join(f"'{path}'" for path in paths)
+        raise CommandError(f"There is no text in {names}.")
+    return tuple(found)
+
+
+def _files(path: Path) -> list[Path]:
+    """Return a file, or the files below a folder in the order of their names, but hidden ones."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise CommandError(f"There is no file or folder '{path}'.")
+    return sorted(
+        file
+        for file in path.rglob("*")
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    )
 
 
 def texts(examples: Path | None = None) -> tuple[str, ...]:

@@ -22,6 +22,13 @@ def lines(made: Tuned) -> list[str]:
         f"It writes one answer {made.answer_ratio:.1f} times as fast, and eight at once "
         f"{made.answers_ratio:.1f} times.",
     ]
+    if made.n_documents:
+        told.append(_on_documents(made))
+    if made.n_kept:
+        told.append(
+            f"{made.n_changed:,} of its matrices were in {made.changed_from}, which this machine "
+            f"computes slowly; {made.n_kept:,} others stay bit for bit."
+        )
     if made.exact_before is not None and made.exact_after is not None:
         told.append(
             f"Of {made.n_compared} next tokens, exact arithmetic would say the same as the "
@@ -36,11 +43,23 @@ def lines(made: Tuned) -> list[str]:
     return [console.clean(line) for line in told]
 
 
+def _on_documents(made: Tuned) -> str:
+    """Return the speeds before and after, as they were measured on the user's documents."""
+    before, after = made.before, made.after
+    return (
+        f"On {console.counted(made.n_documents, 'document')} of yours, tokens/s before and now: "
+        f"prompts of {after.n_prompt_tokens} tokens {before.prompts:,.0f} and "
+        f"{after.prompts:,.0f}, one answer {before.answer:,.0f} and {after.answer:,.0f}, eight at "
+        f"once {before.answers:,.0f} and {after.answers:,.0f}. Agreement is that of "
+        f"{made.n_compared:,} of their tokens."
+    )
+
+
 def summary(made: Tuned) -> str:
     """Write what a copy is worth in one line."""
     more = f"{console.size(abs(made.more_bytes))} {'more' if made.more_bytes >= 0 else 'less'}"
     return (
-        f"{made.format}, prompts {made.prompts_ratio:.1f} times as fast, "
+        f"{made.label}, prompts {made.prompts_ratio:.1f} times as fast, "
         f"top-1 agreement {_percent(made.agreement)}, {more}"
     )
 
@@ -55,7 +74,7 @@ def table(copies: Sequence[Tuned]) -> str:
     rows = [
         (
             one.name,
-            one.format,
+            one.label,
             one.digest[:12],
             f"{one.prompts_ratio:.1f} x",
             f"{one.answers_ratio:.1f} x",
@@ -79,6 +98,10 @@ def as_object(made: Tuned) -> dict[str, Any]:
         "more": made.more_bytes,
         "agreement": made.agreement,
         "compared": made.n_compared,
+        "documents": made.n_documents,
+        "changed": made.n_changed,
+        "changed_from": made.changed_from,
+        "kept": made.n_kept,
         "exact_before": made.exact_before,
         "exact_after": made.exact_after,
         "prompts": made.prompts_ratio,

@@ -8,7 +8,16 @@ import pytest
 
 from paddock.engine.gguf import Header, Tensor
 from paddock.engine.profile.choice import Workload
-from paddock.engine.profile.formats import census, promise, promised, reading_promise, wanted
+from paddock.engine.profile.formats import (
+    SlowFormats,
+    census,
+    promise,
+    promised,
+    reading_promise,
+    slow_formats,
+    slow_tensors,
+    wanted,
+)
 from paddock.engine.profile.profile import (
     DecodePoint,
     FormatPoint,
@@ -90,3 +99,68 @@ def test_the_census_counts_what_a_token_goes_through() -> None:
 def test_only_formats_that_matter_are_tried() -> None:
     weights = (Weights("Q4_K", 900.0), Weights("Q6_K", 90.0), Weights("F32", 10.0))
     assert wanted(weights) == ("Q4_K", "Q6_K", "Q8_0")
+    assert wanted((Weights("Q4_0", 900.0), Weights("Q6_K", 0.0, 90.0)))[1] == "Q6_K"
+
+
+def points(rows: dict[str, tuple[float, float, float]]) -> tuple[FormatPoint, ...]:
+    """Seconds for 10⁹ weights with 1, 8 and 256 rows, by format."""
+    return tuple(
+        FormatPoint(name, n_rows, took_s)
+        for name, seconds in rows.items()
+        for n_rows, took_s in zip((1, 8, 256), seconds, strict=True)
+    )
+
+
+# llama.cpp repacks Q4_0 and Q4_K with AVX2, not Q6_K and Q8_0; with NEON's dot products all four.
+X86 = points({
+    "Q4_0": (0.03, 0.07, 1.3), "Q4_K": (0.03, 0.08, 1.4), "MXFP4": (0.03, 0.07, 1.3),
+    "Q4_1": (0.03, 0.16, 4.2), "Q6_K": (0.05, 0.15, 4.3), "Q8_0": (0.06, 0.1, 2.0),
+    "F16": (0.09, 0.17, 4.0),
+})  # fmt: skip
+ARM = points({
+    "Q4_0": (0.02, 0.06, 1.0), "Q4_K": (0.03, 0.07, 1.1), "Q6_K": (0.04, 0.09, 1.6),
+    "Q4_1": (0.03, 0.16, 4.2), "Q8_0": (0.05, 0.1, 1.7),
+})  # fmt: skip
+
+# As Q4_K_M has them: most in Q4_K, some of each kind and the head in Q6_K.
+MIXED = Header(3, 6, {}, {}, (
+    Tensor("token_embd.weight", 14, (256, 512)),
+    Tensor("output.weight", 14, (256, 512)),
+    Tensor("blk.0.attn_norm.weight", 0, (256,)),
+    Tensor("blk.0.attn_q.weight", 12, (256, 256)),
+    Tensor("blk.0.attn_v.weight", 14, (256, 256)),
+    Tensor("blk.0.ffn_gate_inp.weight", 1, (256, 8)),
+))  # fmt: skip
+
+
+def test_of_a_mixed_file_only_tensors_in_formats_that_measure_slow_change() -> None:
+    assert slow_formats(X86) == SlowFormats(
+        frozenset({"Q4_1", "Q6_K"}), frozenset({"Q4_1", "Q6_K"})
+    )
+    assert slow_tensors(MIXED, slow_formats(X86)) == {"output.weight", "blk.0.attn_v.weight"}
+    assert slow_formats(ARM).layers == {"Q4_1"}, "the same file is quick there as it is"
+    assert not slow_tensors(MIXED, slow_formats(ARM))
+
+
+def test_a_head_is_judged_by_answers_alone() -> None:
+    slow_at_prompts = points({"Q6_K": (0.05, 0.08, 4.3), "Q8_0": (0.06, 0.1, 4.2)})
+    slow_in_steps = points({"Q6_K": (0.05, 0.5, 2.0), "Q8_0": (0.06, 0.1, 2.0)})
+    assert slow_formats(slow_at_prompts) == SlowFormats()
+    assert slow_tensors(MIXED, SlowFormats(head=frozenset({"Q6_K"}))) == {"output.weight"}
+    assert "Q6_K" in slow_formats(slow_in_steps).head
+
+
+def test_what_was_not_measured_is_not_slow() -> None:
+    assert slow_formats(()) == SlowFormats()
+    assert slow_formats(points({"Q6_K": (1.0, 1.0, 1.0)})) == SlowFormats()
+
+
+def test_a_promise_counts_only_what_a_copy_would_change() -> None:
+    mixed = replace(PROFILE, formats=X86, weights=(Weights("Q4_K", 80e6), Weights("Q6_K", 26e6)))
+    gain = reading_promise(mixed)
+    assert gain == pytest.approx(0.5 / (0.5 - 0.026 * (4.3 - 2.0)))
+    all_quick = replace(mixed, weights=(Weights("Q4_K", 106e6),))
+    assert promise(all_quick, READING) == pytest.approx(1.0)
+    everything = promise(all_quick, READING, "Q8_0")
+    assert everything is not None
+    assert everything < 1.0, "asked for by name, the quick ones would become slower"

@@ -14,7 +14,8 @@ from paddock.engine.gguf import read_header
 from paddock.engine.hardware import Disk
 from paddock.engine.models import ModelFinder
 from paddock.engine.native import quantise
-from paddock.engine.profile import formats, trial
+from paddock.engine.profile import trial
+from paddock.engine.profile.profile import FormatPoint
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
 from paddock.engine.tuning import process, tuner
@@ -55,8 +56,10 @@ def test_a_real_model_gets_its_copy_and_serves_by_it(
     pool: PoolSettings, facts: ModelFacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tuner, "N_COMPARED", 64)
+    monkeypatch.setattr(tuner, "N_COMPARED_OWN", 64)
     notes: list[str] = []
-    made = tune(Wish(facts, "Q8_0", 1, (TEXT,), is_forced=True), pool, notes.append)
+    documents = ("A letter about the roof. " * 20, "An offer for the gutters. " * 20)
+    made = tune(Wish(facts, None, 1, documents, is_forced=True, n_documents=2), pool, notes.append)
     assert notes == [
         "measuring the model as it is",
         "writing the copy in Q8_0",
@@ -64,6 +67,8 @@ def test_a_real_model_gets_its_copy_and_serves_by_it(
         "comparing what both say about real text",
     ]
     assert (made.format, made.original, made.n_compared) == ("Q8_0", facts.digest, 64)
+    assert (made.n_documents, made.changed_from, made.n_kept) == (2, "Q4_1", 0)
+    assert 80 <= made.before.n_prompt_tokens == made.after.n_prompt_tokens <= 160
     assert 45e6 < made.more_bytes < 48e6
     assert made.agreement > 0.85
     assert made.exact_before is not None
@@ -219,13 +224,59 @@ def test_a_format_of_which_trials_promise_nothing_is_not_even_written(
 ) -> None:
     slow = Speeds(100.0, 50.0, 80.0)
     monkeypatch.setattr(process, "speeds", lambda *_: slow)
-    order = process.Order(facts.path, str(tmp_path / "x"), "Q8_0", 1, 0, 64, False, (TEXT,))
-    weights = formats.census(read_header(Path(facts.path)))
-    expected = process._expected(order, weights, slow)
+    order = order_for(facts.path, tmp_path / "x")
+    monkeypatch.setattr(process, "_N_ROUNDS", 1)
+    header = read_header(Path(facts.path))
+    points = process.measured_formats(order, header)
+    assert {one.format for one in points} == {"Q4_1", "Q8_0"}
+    expected = process.expected(order, header, slow, points)
     assert expected is not None
     assert expected > 0
-    monkeypatch.setattr(process, "_expected", lambda *_: 1.02)
+    monkeypatch.setattr(process, "expected", lambda *_: 1.02)
     told: list[dict[str, object]] = []
     process.make(order, told.append)
     assert told[1:] == [{"event": "refused", "gain": 1.02, "is_measured": False}]
     assert not (tmp_path / "x").exists()
+
+
+def order_for(source: str | Path, target: Path, *, is_forced: bool = False) -> process.Order:
+    """An order for a tuned copy."""
+    return process.Order(str(source), str(target), None, 1, 0, 64, 64, 0, is_forced, (TEXT,))
+
+
+def points(**seconds: float) -> tuple[FormatPoint, ...]:
+    """Formats that take so long for a piece of a prompt, and a hundredth for a few rows."""
+    return tuple(
+        FormatPoint(name, n_rows, took_s * share)
+        for name, took_s in seconds.items()
+        for n_rows, share in ((1, 0.01), (8, 0.02), (256, 1.0))
+    )
+
+
+def test_only_tensors_that_measure_slow_are_changed_unless_there_are_none_and_it_is_forced(
+    tmp_path: Path,
+) -> None:
+    source = tmp_path / "source.gguf"
+    trial.write(source, "Q6_K")
+    header, order = read_header(source), order_for(source, tmp_path / "x")
+    slow, quick = points(Q6_K=4.0, Q8_0=2.0), points(Q6_K=2.0, Q8_0=2.0)
+    every = {one.name for one in header.tensors if len(one.axes) > 1}
+    assert process.chosen(order, header, slow) == every
+    assert process.chosen(order, header, quick) == set()
+    assert process.chosen(replace(order, is_forced=True), header, quick) == every
+    assert process.chosen(order, header, ()) == every, "on a device of which nothing is known"
+    assert process.chosen(replace(order, format="Q8_0"), header, quick) == every
+
+
+def test_a_model_of_floats_is_changed_only_by_name(tmp_path: Path) -> None:
+    source = tmp_path / "source.gguf"
+    trial.write(source, "F16")
+    told: list[dict[str, object]] = []
+    process.make(order_for(source, tmp_path / "x"), told.append)
+    assert told == [
+        {
+            "event": "broken",
+            "why": "it has no matrices of fewer than 8 bits, and others are changed only into a "
+            "format that is asked for by name (`--format`)",
+        }
+    ]

@@ -14,8 +14,9 @@ from paddock.engine.profile.store import ProfileBook
 from paddock.engine.settings import PoolSettings
 from paddock.runner.cli import application
 from paddock.runner.commands import doctor, listing
-from paddock.runner.commands.tune import texts
+from paddock.runner.commands.tune import texts, texts_of
 from paddock.runner.settings import read_settings
+from paddock.steps.step import StepError
 from tests.engine.tuning.test_tuned import copy_in
 from tests.runner.test_speed import profile
 
@@ -106,6 +107,28 @@ def test_what_would_help_is_recommended_but_never_done(home: Path) -> None:
 def test_what_cannot_be_tuned_is_refused(arguments: tuple[str, ...], words: str) -> None:
     result = paddock("tune", *arguments)
     assert (result.exit_code, result.stderr) == (2, words)
+
+
+def test_own_documents_are_read_from_files_and_folders(home: Path) -> None:
+    folder = home / "letters"
+    (folder / ".git").mkdir(parents=True)
+    (folder / ".git" / "config").write_text("hidden")
+    (folder / "a.txt").write_text("The roof leaks.")
+    (folder / "b.html").write_text("<p>The gutters, too.</p>")
+    (folder / "c.txt").write_text("  ")
+    (folder / "d.zip").write_bytes(b"PK\x03\x04 no document")
+    found = texts_of([folder, folder / "a.txt"])
+    assert [text.strip() for text in found] == [
+        "The roof leaks.", "The gutters, too.", "The roof leaks."
+    ]  # fmt: skip
+    with pytest.raises(StepError):
+        texts_of([folder / "d.zip"])
+    for path, words in (
+        (folder / "c.txt", f"There is no text in '{folder / 'c.txt'}'."),
+        (folder / "e.txt", f"There is no file or folder '{folder / 'e.txt'}'."),
+    ):
+        result = paddock("tune", "smollm2:135m", "--on", str(path))
+        assert (result.exit_code, result.stderr) == (2, f"{words}\n")
 
 
 def test_the_text_of_the_comparison_comes_with_the_package() -> None:

@@ -28,3 +28,19 @@ def test_what_a_copy_is_worth_is_said_in_lines_a_person_can_weigh(tmp_path: Path
     assert lines(busy)[2] == (
         "Other programs used the processor meanwhile, so the speeds are rough."
     )
+
+
+def test_speeds_on_own_documents_and_what_stays_are_said(tmp_path: Path) -> None:
+    made = copy_in(tmp_path, "a" * 64)
+    own = replace(made, n_documents=12, after=replace(made.after, n_prompt_tokens=300))
+    assert lines(own)[2] == (
+        "On 12 documents of yours, tokens/s before and now: prompts of 300 tokens 500 and 1,000, "
+        "one answer 190 and 175, eight at once 280 and 400. Agreement is that of 768 of their "
+        "tokens."
+    )
+    mixed = replace(made, changed_from="Q6_K", n_changed=31, n_kept=180)
+    assert lines(mixed)[0].startswith("smollm2:135m: Q6_K as Q8_0, prompts 2.0 times as fast")
+    assert lines(mixed)[2] == (
+        "31 of its matrices were in Q6_K, which this machine computes slowly; 180 others stay bit "
+        "for bit."
+    )
