@@ -137,3 +137,8 @@ def test_no_time_gives_no_profile(tmp_path: Path) -> None:
         measure(model, path, Shape(4096, 256, 1), 0.0, least_share=0.0)
     assert str(caught.value) == "0 s are too short for this model on this machine"
     model.close()
+
+
+def test_a_clock_that_counts_the_processor_does_not_count_waiting() -> None:
+    clock = Clock(60.0, 1, counts_cpu=True)
+    assert clock.time(lambda: time.sleep(0.02)) < 0.02

@@ -268,6 +268,22 @@ def test_only_tensors_that_measure_slow_are_changed_unless_there_are_none_and_it
     assert process.chosen(replace(order, format="Q8_0"), header, quick) == every
 
 
+@pytest.mark.parametrize(("share", "event"), [(0.95, "refused"), (0.3, "done")])
+def test_a_copy_that_measures_no_faster_is_refused_unless_others_disturbed_the_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, event: str
+) -> None:
+    source = tmp_path / "source.gguf"
+    trial.write(source, "Q6_K")
+    same = Speeds(100.0, 50.0, 80.0, share)
+    monkeypatch.setattr(process, "speeds", lambda *_: same)
+    monkeypatch.setattr(process, "measured_formats", lambda *_: points(Q6_K=900.0, Q8_0=2.0))
+    monkeypatch.setattr(process, "_compared", lambda *_: {})
+    told: list[dict[str, object]] = []
+    process.make(order_for(source, tmp_path / "x"), told.append)
+    assert told[-1]["event"] == event
+    assert told[-1]["gain"] == pytest.approx(1.0)
+
+
 def test_a_model_of_floats_is_changed_only_by_name(tmp_path: Path) -> None:
     source = tmp_path / "source.gguf"
     trial.write(source, "F16")
