@@ -29,6 +29,10 @@ class Embedder:
         """Return the size of a batch with what fills its gaps."""
         return batch_size(list(batch.places), self._n_least)
 
+    def has_room(self, batch: Batch) -> bool:
+        """Return whether the context computes the batch at once."""
+        return self.n_tokens(batch) <= self._context.options.n_batch_tokens
+
     def compute(self, batch: Batch) -> Vectors:
         """Give the model's own vectors, shape (n_pieces, n_embedding), in the batch's order.
 

@@ -76,6 +76,11 @@ class Line:
         """How many requests have pieces here."""
         return len(self._waiting)
 
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that wait."""
+        return sum(len(piece.tokens) for one in self._waiting.values() for piece in one.pieces)
+
     def add(self, pieces: Sequence[Piece], priority: Priority) -> None:
         """Queue the pieces of one request, in their order."""
         self._n_arrived += 1

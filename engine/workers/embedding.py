@@ -1,6 +1,8 @@
 """Embeddings inside a worker: texts in from the reading thread, vectors out of the owner thread.
 
-While the owner thread computes one batch, the reading thread tokenises what comes next.
+While batches are computed, the reading thread tokenises what comes next. On a processor, what waits
+in large numbers is computed by several contexts over the same weights, each in a thread of its own:
+the threads of one small batch meet at barriers some hundred times.
 """
 
 from __future__ import annotations
@@ -8,7 +10,8 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -42,6 +45,12 @@ _GPU_SEQUENCES = 256  # LLAMA_MAX_SEQ: texts of 30 tokens fill 8,192
 # 150,000 words. So it begins with one of so many, and grows when a longer text comes.
 FIRST_BATCH = 512
 
+# Contexts that compute side by side; more cores than that are shared out among them.
+MOST_SIDE_CONTEXTS = 8
+# A batch takes one thread no longer than this: a text that comes late waits for it. Where steps are
+# longer, barriers cost little.
+SIDE_BATCH_S = 1.0
+
 
 @dataclass(slots=True, eq=False)
 class _Order:
@@ -61,6 +70,16 @@ class _Order:
         """Every piece, in order."""
         flat = [tokens for text in self.texts for tokens in text.pieces]
         return [Piece(self.request_id, number, tokens) for number, tokens in enumerate(flat)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Computed:
+    """A batch's vectors, and the context that is free again."""
+
+    batch: Batch
+    rows: Vectors
+    took_s: float
+    embedder: Embedder
 
 
 class EmbedService:
@@ -90,17 +109,21 @@ class EmbedService:
         self._line = Line(
             self._embedder.n_most_pieces, n_batch, is_flash=load.flash_attention != "off"
         )
+        self._sides = [Context(model, options) for options in self._side_options(n_batch)]
+        self._free = [Embedder(context, self._n_least_tokens) for context in self._sides]
+        """The side contexts that compute nothing now."""
         self._orders: dict[int, _Order] = {}
-        self._inbox: queue.SimpleQueue[_Order | int | None] = queue.SimpleQueue()
-        """A request, the id of one that nobody waits for any more, or the end."""
+        self._inbox: queue.SimpleQueue[_Order | Future[_Computed] | int | None]
+        self._inbox = queue.SimpleQueue()
+        """A request, a batch from a side context, the id of a cancelled request, or the end."""
 
     def close(self) -> None:
         """End the work after the present batch."""
         self._inbox.put(None)
 
     def memory(self) -> Head:
-        """Return the memory that the model takes with its first context."""
-        context = self._context.buffers
+        """Return the memory that the model takes with its first contexts."""
+        context = sum((side.buffers for side in self._sides), self._context.buffers)
         n_cells = self._context.options.n_ctx_tokens
         return (self._model.buffers + context).as_head(context.cells, n_cells, self._load.n_cells)
 
@@ -143,20 +166,47 @@ class EmbedService:
         Raises:
             DecodeFailed: the context is broken; the process should end.
         """
-        while self._take_posts():
-            if len(self._line):
-                self._step(self._line.next_batch())
+        with ThreadPoolExecutor(max(1, len(self._sides)), "side") as threads:
+            while self._take_posts():
+                self._start(threads)
+
+    def _start(self, threads: ThreadPoolExecutor) -> None:
+        """Start a batch in every free side context where much waits, else compute one here."""
+        much = len(self._sides) * self._line.n_batch_tokens
+        if not self._sides or not (self._is_beside or self._line.n_tokens >= much):
+            self._step(self._line.next_batch())
+            return
+        while self._free and len(self._line):
+            batch = self._line.next_batch()
+            embedder = self._free[-1]
+            if not embedder.has_room(batch):
+                self._step(batch)
+                continue
+            self._free.pop()
+            threads.submit(_computed, embedder, batch).add_done_callback(self._inbox.put)
+
+    @property
+    def _is_beside(self) -> bool:
+        """Whether side contexts are computing."""
+        return len(self._free) < len(self._sides)
+
+    def _can_start(self) -> bool:
+        return len(self._line) > 0 and (bool(self._free) or not self._sides)
 
     def _take_posts(self) -> bool:
         """Empty the inbox, waiting only if there is nothing to do; False at the end."""
         while True:
             try:
-                post = self._inbox.get(block=not len(self._line))
+                post = self._inbox.get(block=not self._can_start())
             except queue.Empty:
                 return True
             if post is None:
                 return False
-            if isinstance(post, int):
+            if isinstance(post, Future):
+                computed = post.result()
+                self._free.append(computed.embedder)
+                self._finish(computed)
+            elif isinstance(post, int):
                 self._line.drop(post)
                 self._orders.pop(post, None)
             elif post.n_missing:
@@ -170,21 +220,24 @@ class EmbedService:
         expected_s = n_tokens * self._s_per_token
         if expected_s > self._load.step_s:  # a text cannot be computed in parts
             self._send({"event": "alive", "for_s": 2 * expected_s}, b"")
-        if not self._has_room(batch):
-            return
-        began = time.perf_counter()
-        rows = self._embedder.compute(batch)
-        took_s = time.perf_counter() - began
-        self._s_per_token = took_s / max(1, n_tokens)
+        if self._has_room(batch):
+            computed = _computed(self._embedder, batch)
+            self._s_per_token = computed.took_s / max(1, n_tokens)
+            self._finish(computed)
+
+    def _finish(self, computed: _Computed) -> None:
+        """Hand out a batch's vectors, and answer requests that have all of theirs."""
         complete, moved = [], []
-        for piece, row in zip(batch.pieces, rows, strict=True):
-            order = self._orders[piece.request_id]
+        for piece, row in zip(computed.batch.pieces, computed.rows, strict=True):
+            order = self._orders.get(piece.request_id)
+            if order is None:  # cancelled while it was computed
+                continue
             order.rows[piece.number] = row
             order.n_missing -= 1
             moved.append(order)
             if not order.n_missing:
                 complete.append(order)
-        self._tell(batch, moved, took_s)
+        self._tell(computed.batch, moved, computed.took_s)
         for order in complete:
             self._orders.pop(order.request_id)
             self._answer(order)
@@ -210,6 +263,16 @@ class EmbedService:
                 del self._orders[request_id]
         self._embedder = Embedder(self._context, self._n_least_tokens)
         return n_tokens <= self._context.options.n_batch_tokens
+
+    def _side_options(self, n_tokens: int) -> list[ContextOptions]:
+        """Return the shapes of the side contexts, which share the threads; none is a choice too."""
+        n_threads = self._load.n_threads
+        batch_s = n_tokens * self._s_per_token * n_threads
+        if supports_gpu() or n_threads < 2 or batch_s > SIDE_BATCH_S:
+            return []
+        n_sides = min(n_threads, MOST_SIDE_CONTEXTS)
+        options = replace(self._options(n_tokens), n_threads=n_threads // n_sides)
+        return [options] * n_sides
 
     def _options(self, n_tokens: int) -> ContextOptions:
         """Return the shape of a context whose largest batch has so many tokens."""
@@ -252,6 +315,12 @@ class EmbedService:
             self._send(wire.pack_refusal(order.request_id, error), b"")
             return
         self._send(*wire.pack_embedded(order.request_id, vectors, sum(sizes), n_pieces, n_cut))
+
+
+def _computed(embedder: Embedder, batch: Batch) -> _Computed:
+    began = time.perf_counter()
+    rows = embedder.compute(batch)
+    return _Computed(batch, rows, time.perf_counter() - began, embedder)
 
 
 def gpu_batch(profile: Profile | None) -> int:

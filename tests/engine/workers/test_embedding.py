@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from paddock.engine.arrays import Vectors
 from paddock.engine.errors import BadRequest, TextRefused, TextTooLong
 from paddock.engine.gguf import read_header
 from paddock.engine.models import ModelFinder
@@ -55,6 +57,41 @@ def test_many_requests_at_once_get_what_each_would_get_alone() -> None:
         assert (len(large.vectors), large.n_pieces) == (90, ())
 
     go(work)
+
+
+def test_contexts_side_by_side_give_the_same_vectors_and_forget_what_was_cancelled() -> None:
+    quiet_logs()
+    path = ModelFinder(Path("/nonexistent"), Path("/nonexistent")).locate("all-minilm").path
+    model = Model(path, n_gpu_layers=0)
+    texts = [f"Number {n} is about {'llamas ' * (n * 7 % 40)}" for n in range(40)]
+
+    def vectors(n_threads: int) -> Vectors:
+        said: dict[int, bytes] = {}
+
+        def send(head: Head, body: bytes) -> None:
+            if head["event"] == "embedded":
+                said[head["id"]] = body
+                service.close()
+
+        load = Load(str(path), "embed", 512, 512, 16, 512, n_threads=n_threads)
+        service = EmbedService(model, load, send)
+        assert len(service._sides) == (n_threads if n_threads > 1 else 0)
+        for number in (0, 1):
+            head = {"op": "embed", "id": number, "texts": texts, "query": None}
+            service.take({**head, "dimensions": None, "on_overflow": "error"}, b"")
+        service._take_posts()
+        with ThreadPoolExecutor(n_threads) as threads:
+            service._start(threads)
+        assert service._is_beside == (n_threads > 1), "enough waits for each of them"
+        service.take({"op": "cancel", "id": 0}, b"")
+        service.run()
+        assert list(said) == [1], "the other is dropped while its texts are being computed"
+        for context in (service._context, *service._sides):
+            context.close()
+        return np.frombuffer(said[1], np.float32)
+
+    assert np.abs(vectors(1) - vectors(2)).max() < 1e-6
+    model.close()
 
 
 def test_a_long_text_is_split_where_that_is_asked_for_and_the_reply_says_so() -> None:
