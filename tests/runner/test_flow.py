@@ -133,9 +133,9 @@ def test_a_run_appears_in_prefect_with_its_tasks_and_artefacts(
     assert tasks(first["run"]) == {
         "docs": ("Completed", "done"),
         "each": ("Quarantined", "8 new, 1 quarantined"),
-        "each: 0.txt and 3 more": ("Completed", "4 done"),
-        "each: 4.txt and 3 more": ("Quarantined", "3 done, 1 quarantined"),
-        "each: (odd) name.txt": ("Completed", "1 done"),
+        "each: below/deep.txt and 3 more": ("Completed", "4 done"),  # the longest begin first
+        "each: 3.txt and 3 more": ("Completed", "4 done"),
+        "each: empty.txt": ("Quarantined", "0 done, 1 quarantined"),
         "digest": ("Completed", "done"),
         "report": ("Completed", "done"),
     }

@@ -89,11 +89,14 @@ def test_a_stop_sequence_is_told(client: Anthropic) -> None:
         model=CHAT,
         max_tokens=40,
         extra_body=GREEDY,
-        messages=[{"role": "user", "content": "Count from 1 to 9."}],
-        stop_sequences=["3", "zebra"],
+        messages=[
+            {"role": "user", "content": "Count from 1 to 9."},
+            {"role": "assistant", "content": "1, 2, 3, 4,"},
+        ],
+        stop_sequences=["7", "zebra"],
     )
-    assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "3")
-    assert "3" not in message.content[0].text  # type: ignore[union-attr]
+    assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "7")
+    assert "7" not in message.content[0].text  # type: ignore[union-attr]
 
 
 def test_an_answer_that_is_begun_goes_on(client: Anthropic) -> None:
