@@ -63,7 +63,7 @@ class PoolSettings:
     """For a model's name, a smaller one of the same vocabulary that guesses ahead for it."""
     shelf_bytes: int | None = None
     """Main memory of one model for finished conversations that may be continued; None: decided."""
-    profile_s: float = 4.0
+    profile_s: float = 12.0
     """How long a model is measured when a device first loads it; 0: not at all."""
     load_timeout_s: float = 300.0
     step_timeout_s: float = 120.0

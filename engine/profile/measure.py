@@ -42,6 +42,8 @@ AGREED_DEPTH, AGREED_PIECES = 512, (1, 40, 55)
 _FORMATS_S = 0.8
 _N_STEPS = 3
 _TOO_SHORT = 16
+# Reading to a depth in three layouts, and the steps there, in tokens of a prompt.
+_PER_DEPTH = 4.0
 
 
 class Unmeasured(Exception):
@@ -133,6 +135,8 @@ def _measure_chat(
         reserve_s = shallow_s + _FORMATS_S
         if clock.left_s < reserve_s:
             return
+        if shape.flash_attention == "auto" and shape.kv_cache_type == "f16":
+            reserve_s += shallow_s / 2 + AGREED_DEPTH * clock.token_s
         n_room = shape.n_cells // bench.n_seq
         fitting = [depth for depth in depths if _most(depth) <= n_room]
         deep = _depth_that_fits(clock, reserve_s, fitting)
@@ -250,7 +254,7 @@ def _compare(bench: Bench, model: Model, clock: Clock, measured: Measured) -> No
     """Note whether tokens get the same logits however they are computed, if there is time."""
     if model.memory == "state":
         return
-    n_tokens = AGREED_DEPTH
+    n_tokens = AGREED_DEPTH if bench.is_flash else SHALLOW
     while n_tokens + DRAFTED_ROWS[-1] > bench.n_room or n_tokens * clock.token_s > clock.left_s:
         n_tokens //= 2
         if n_tokens < _TOO_SHORT:
@@ -310,7 +314,7 @@ def drafts_keep_answers(bench: Bench, clock: Clock) -> bool:
 def _depth_that_fits(clock: Clock, needed_s: float, depths: Sequence[int]) -> int:
     """Return the depth to which every layout can be brought in the time that is left."""
     left_s = clock.left_s - needed_s
-    return next((n for n in depths if 3.5 * n * clock.token_s <= left_s), 0)
+    return next((n for n in depths if _PER_DEPTH * n * clock.token_s <= left_s), 0)
 
 
 def _measure_reading(bench: Bench, clock: Clock, measured: Measured, n_tokens: int) -> None:
