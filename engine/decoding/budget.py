@@ -76,7 +76,7 @@ def shares(
 
 
 def _whole_ones(order: list[Sequence], budget: int) -> list[tuple[Sequence, int]]:
-    """Give the first prompt all it can use, and what is left to those that it reads whole."""
+    """Return all that the first prompt can use, then those prompts that fit whole into the rest."""
     first, *others = order
     given = [(first, min(first.n_missing, budget))]
     left = budget - given[0][1]

@@ -44,7 +44,7 @@ class Odds:
         self._pause = FIRST_PAUSE
 
     def rest(self) -> None:
-        """Let one token of a pause pass."""
+        """Count one token of a pause."""
         self._n_paused = max(0, self._n_paused - 1)
 
     def n_worth(self, most: int, price: float) -> int:

@@ -323,7 +323,7 @@ class KvCache:
         return is_same and self.model.memory != "window"
 
     def _take_out(self, moves: Items[Move]) -> dict[int, State]:
-        """Copy cells to main memory, as far as there is room; those of whoever is first, first."""
+        """Copy cells to main memory, in the order of the moves, as far as there is room."""
         states: dict[int, State] = {}
         room_bytes = int(read_memory().free_bytes * _MOVE_SHARE)
         for move in moves:

@@ -285,7 +285,7 @@ class Loop:
             self._tell_last()
 
     def _suit_choice(self, turn: Turn) -> None:
-        """Let the device choose the tokens while many answers want the likeliest and no more."""
+        """Choose tokens on the device while many answers want the likeliest and nothing else."""
         context, running = self._cache.context, self._scheduler.running
         is_on = context.chooses_on_device
         least = CHOOSE_ON_DEVICE_TO if is_on else CHOOSE_ON_DEVICE_FROM

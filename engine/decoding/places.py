@@ -20,7 +20,7 @@ from .turn import Copy, Discard, Limits, Move, Operation, Restore, Shelve, Trim
 WORTH_MOVING_TOKENS = 128
 
 # More tokens than these of a document that another job may ask for: copying them out and in takes
-# some milliseconds, computing them anew a hundred.
+# some milliseconds, computing them again a hundred.
 WORTH_REPEATING_TOKENS = 64
 
 # A beginning is copied from one stream of a split cache to another only if it is as long.
@@ -343,7 +343,7 @@ class Places:
     def _is_worth_keeping(self, seq_id: int) -> bool:
         """Whether a finished job's cells stay; in a split cache they are in nobody's way."""
         if not self.limits.can_share:
-            return False  # nobody continues a document's answer
+            return False  # a document's answer is not continued
         if not self.limits.is_unified or self._may_be_repeated(seq_id):
             return True
         return longest_beginning(self.cells.computed(seq_id), self._others(seq_id))[1] == 0
@@ -372,7 +372,7 @@ class Places:
         return Arrangement(places, tuple(moves), seats)
 
     def _enter(self, move: Move, tokens: Tokens) -> Move:
-        """Give a moved sequence its cells, the beginning in common with one that came before."""
+        """Enter the cells of a moved sequence; it shares the beginning of one that came before."""
         donor, n_shared = -1, 0
         if self.limits.is_unified and self.limits.can_share:
             donor, n_shared = self.cells.best(tokens)

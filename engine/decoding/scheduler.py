@@ -41,7 +41,7 @@ OVERDUE_S = 60.0
 # Beginnings that differ by less than this are as good as each other.
 SAME_BEGINNING_TOKENS = 32
 
-# Turns of prompts alone that come before one of answers, where nobody reads these as they come.
+# Turns of prompts alone that come before one of answers, where no client streams these.
 MOST_PROMPT_TURNS = 8
 
 # A job that was put back so often keeps its place from then on.
@@ -130,7 +130,7 @@ class Scheduler:
         self.n_preempted += 1
 
     def put_back_youngest(self) -> None:
-        """Make room after a step that found no cells; nobody is admitted until a step has some."""
+        """Make room after a step that found no cells; admissions stop until a step has some."""
         self.put_back(max(self.running, key=lambda one: one.rank))
         self._lacks_cells = True
 
@@ -168,7 +168,7 @@ class Scheduler:
         self._return_to_queue(sequence)
 
     def _return_to_queue(self, sequence: Sequence) -> None:
-        """Let it wait again; what it has said becomes a part of its prompt."""
+        """Return it to the queue; its answer so far becomes a part of its prompt."""
         self.running.remove(sequence)
         sequence.prompt = np.concatenate([sequence.prompt, np.array(sequence.answer, np.int32)])
         sequence.max_tokens -= len(sequence.answer)

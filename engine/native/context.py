@@ -177,7 +177,7 @@ class Context:
         return self._device_greedy is not None
 
     def choose_on_device(self, is_wanted: bool) -> bool:
-        """Let decodes choose the likeliest tokens, or end that; returns whether they do now.
+        """Choose the likeliest tokens on the device from now on, or stop; return whether it does.
 
         A change costs a new plan of the compute buffers at the next decode.
         """

@@ -79,7 +79,7 @@ class DeviceGreedy:
     """
 
     def __init__(self, context: Any, n_seq_ids: int) -> None:
-        """Give each sequence id its chain; the next decode makes room for its graph again."""
+        """Set a chain for each sequence id; the next decode reserves its graph again."""
         self._context = context
         self._chains: list[Any] = []
         self.is_possible = True

@@ -2,7 +2,7 @@
 
 llama.cpp writes how many streams the cache has, then for each of them a count of cells and the
 cells; of one sequence, all streams but its own are empty. It reads nothing from a cache with
-another number of streams, so `given` writes that number and the empty streams anew. Keys and values
+another number of streams, so `given` rewrites that number and the empty streams. Keys and values
 are as they lie in the cache: values are transposed without flash attention, so a state is of no
 use to a context with another setting of it, or with another type of cells.
 """

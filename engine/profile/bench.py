@@ -178,7 +178,7 @@ class Bench:
         return self._decode(np.repeat(np.arange(n_texts, dtype=np.int32), n_tokens_each), 0)
 
     def spread(self, n_sequences: int) -> float:
-        """Give the first so many sequences cells as the first has; gives seconds for a token.
+        """Copy the cells of the first sequence to the others; return seconds for a token.
 
         Where streams are on a graphics device, it copies them itself, at the next decode.
         """

@@ -154,7 +154,7 @@ def gpu_parallel(profile: Profile | None) -> int:
 
 
 def may_be_plain(layout: CacheLayout, n_ctx_tokens: int, kv_cache_type: CacheType) -> bool:
-    """Return whether a cache can do without flash attention where nobody asked for that.
+    """Return whether a cache can do without flash attention where that is left open.
 
     Not a unified one, where prompts took five times as long; not one whose scores would take much
     memory; and llama.cpp reads quantised values with flash attention alone.

@@ -105,7 +105,7 @@ class Books(Generic[W]):
         count.load_s += worker.load_s
 
     def halve(self, resident: Resident[W]) -> bool:
-        """Let a model have half as many cells from now on; return whether that is possible."""
+        """Halve the cells that a model may have from now on; return whether that is possible."""
         load = resident.layout.load
         if load.n_cells // 2 < load.n_ctx_tokens:
             return False

@@ -141,7 +141,7 @@ class Resident(Generic[W]):
 
     @property
     def model_key(self) -> str:
-        """Name the model, whichever replica of it this is."""
+        """Return the name of the model, the same for all its replicas."""
         return model_key(self.key)
 
     @property

@@ -257,7 +257,7 @@ class Residents(Generic[W]):
             self._lines[model_key(key)].fail(error, n_ctx_tokens)
 
     def _admit(self, key: str) -> None:
-        """Let in callers of a model, each to the replica that has the most free places."""
+        """Admit callers of a model, each to the replica that has the most free places."""
         line = self._lines.get(key, Line())
         for caller in line.first_of_each():
             if caller.place.done():  # it has been cancelled, and has not come to say so

@@ -276,7 +276,7 @@ class ChatService:
         return len(prompted.tokens) if n < 0 else n + 1  # one for the beginning's own token
 
     def _tell(self, told: Told) -> None:
-        if self._cache.context is not self._told_context:  # it was made anew
+        if self._cache.context is not self._told_context:  # another one was made
             self._told_context = self._cache.context
             self._send({"event": "memory", "memory": self.memory()})
         for chunk in told.chunks:

@@ -210,7 +210,7 @@ def _taken_stdout() -> BinaryIO:
 
 
 def widen(pipe: int) -> None:
-    """Let a pipe hold `PIPE_BYTES`, where the system allows it."""
+    """Enlarge a pipe to `PIPE_BYTES`, where the system allows it."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):  # the user's other pipes have taken what there is
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
