@@ -41,7 +41,7 @@ FULL = {
     "every_ms": 1000,
 }
 QUICK = {**FULL, "documents": 16, "rounds": 1}
-LONGER_WORDS, LONGER_AFTER_S, CHAT_AFTER_S = 2000, 2.0, 0.5
+TIMES_LONGER, LONGER_AFTER_S, CHAT_AFTER_S = 5, 2.0, 0.5
 CONTENDERS = tuple(one for one in EVERYBODY if one is not TUNED)
 
 
@@ -147,8 +147,10 @@ async def play(shape: Shape, one: Running, number: int) -> Turn:
 
 async def _after_longer(shape: Shape, one: Running, number: int) -> Chat:
     """Chat right after a request with a long prompt, while a job runs."""
-    asks = loads.summaries(-1002 - number, shape.n_documents // 2 + 1, shape.n_tokens)
-    (longer,) = loads.summaries(-2002 - number, 1, shape.n_tokens, LONGER_WORDS)
+    n_documents = shape.n_documents // 2 + 1
+    asks = loads.summaries(-1002 - number, n_documents, shape.n_tokens, shape.n_words)
+    n_words = TIMES_LONGER * shape.n_words
+    (longer,) = loads.summaries(-2002 - number, 1, shape.n_tokens, n_words)
     (ask,) = loads.chats(1, shape.n_chat_tokens)
     job = asyncio.create_task(_job(one, asks, shape.n_in_flight))
     tasks = [job]
