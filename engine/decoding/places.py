@@ -325,8 +325,8 @@ class Places:
     def retire(self, sequence: Sequence) -> None:
         """Free the seat of a finished sequence; what others can share of it stays, if that pays.
 
-        Of jobs in a unified cache a beginning stays that nobody else holds: whole documents only
-        while jobs come that read the same ones again.
+        Of jobs in a unified cache a beginning stays that no other resident holds: whole
+        documents only while jobs come that read the same ones again.
         """
         seq_id = sequence.seq_id
         del self._running[seq_id]
@@ -341,7 +341,7 @@ class Places:
             self._idle[seq_id] = is_job
 
     def _is_worth_keeping(self, seq_id: int) -> bool:
-        """Whether a finished job's cells stay; in a split cache they are in nobody's way."""
+        """Whether a finished job's cells stay; in a split cache they slow no other."""
         if not self.limits.can_share:
             return False  # a document's answer is not continued
         if not self.limits.is_unified or self._may_be_repeated(seq_id):

@@ -94,7 +94,7 @@ def play(text: str, texts: list[str]) -> Done:
 
 
 def row(name: str, runs: list[Done], n_documents: int) -> list[object]:
-    """Give one line of the table: medians."""
+    """Return one line of the table: medians."""
     return [
         name,
         round(statistics.median(one.n_prompt_tokens for one in runs)),

@@ -2,9 +2,9 @@
 
 python3 tests/benchmarks/same_answers.py [--model NAME] [--prompts 200] [--at-once 8]
 
-Answers of short prompts, without drafts and sharing, are compared within each layout (alone with
-in company) and between flash attention on and off. What the profile promises (`paddock show`) must
-hold here.
+Answers of short prompts, with sharing and with the drafts that the pool makes unasked, are compared
+within each layout (alone with in company) and between flash attention on and off. What the profile
+promises (`paddock show`) must hold here.
 """
 
 from __future__ import annotations

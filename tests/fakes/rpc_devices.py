@@ -15,7 +15,7 @@ from paddock.engine.settings import PoolSettings
 
 
 def add_servers() -> None:
-    """Let llama.cpp in this process see each server as a device."""
+    """Register each server with llama.cpp in this process as a device."""
     from paddock.engine.native.library import ggml_function
 
     by_name = ggml_function("ggml_backend_reg_by_name", ctypes.c_void_p, ctypes.c_char_p)
@@ -30,7 +30,7 @@ def add_servers() -> None:
 
 
 class RpcSurvey(Survey):
-    """Says that each of two devices has so much memory, since their servers have all of it."""
+    """Reports so much memory for each of two devices, since their servers have all of it."""
 
     def __init__(self, settings: PoolSettings, memory_bytes: int) -> None:
         super().__init__(settings)

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from paddock.engine.api.journal import note_model
-from paddock.engine.api.service import priority_of, service_of
+from paddock.engine.api.service import Service, priority_of, service_of
 from paddock.engine.api.streaming import json_response, sse, while_connected
 from paddock.engine.pool import LocalPool
 
@@ -47,10 +47,7 @@ def generating(read: Read) -> Callable[[Request], Awaitable[Response]]:
     """Make the handler of an endpoint whose calls are read by `read`."""
 
     async def handler(request: Request) -> Response:
-        service = service_of(request)
-        caller = Caller(priority_of(request))
-        body = await read_fields(request, service.settings.max_body_bytes)
-        note_model(body.text("model"))
+        service, caller, body = await _received(request)
         call = _read(read, body, caller)
         if call.streams:
             talk = Talk(service.pool, call, caller)
@@ -65,10 +62,7 @@ def generating(read: Read) -> Callable[[Request], Awaitable[Response]]:
 
 async def embeddings(request: Request) -> Response:
     """Answer with vectors."""
-    service = service_of(request)
-    caller = Caller(priority_of(request))
-    body = await read_fields(request, service.settings.max_body_bytes)
-    note_model(body.text("model"))
+    service, caller, body = await _received(request)
     call = _read(read_embedding, body, caller)
     reply = await while_connected(request, embedded(service.pool, call, caller))
     written = await asyncio.to_thread(embedding_body, call, reply)
@@ -78,10 +72,7 @@ async def embeddings(request: Request) -> Response:
 
 async def rerank(request: Request) -> Response:
     """Answer with the documents that fit a query best."""
-    service = service_of(request)
-    caller = Caller(priority_of(request))
-    body = await read_fields(request, service.settings.max_body_bytes)
-    note_model(body.text("model"))
+    service, caller, body = await _received(request)
     call = _read(read_rerank, body, caller)
     reply = await while_connected(request, reranked(service.pool, call, caller))
     return json_response(rerank_body(call, reply))
@@ -103,6 +94,15 @@ async def line_answer(
         return dict(value)
     value, _ = await answered(pool, _read(GENERATING[url], body, caller), caller)
     return value
+
+
+async def _received(request: Request) -> tuple[Service, Caller, Fields]:
+    """Return the service that is asked, who asks, and the fields of the body."""
+    service = service_of(request)
+    caller = Caller(priority_of(request))
+    body = await read_fields(request, service.settings.max_body_bytes)
+    note_model(body.text("model"))
+    return service, caller, body
 
 
 def _read(read: Callable[[Fields, Caller], _T], body: Fields, caller: Caller) -> _T:

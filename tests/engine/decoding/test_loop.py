@@ -480,7 +480,7 @@ def test_an_answer_without_an_end_gets_room_as_it_grows(
 
 
 def lacks_cells(monkeypatch: pytest.MonkeyPatch, context: Context, *, n_times: int) -> list[int]:
-    """Let a context's next decodes find no room; gives how many sequences each had."""
+    """Make a context's next decodes find no room; return how many sequences each had."""
     decode = Context.decode
     failed: list[int] = []
 
