@@ -12,6 +12,7 @@ import contextlib
 import os
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from . import flow as flows  # sets what Prefect reads when it is imported, so i
 
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext, refresh_global_settings_context
 from prefect.exceptions import PrefectException
 from prefect.flow_engine import run_flow
@@ -43,8 +44,15 @@ from .signals import stopping
 if TYPE_CHECKING:
     from .cluster.delegate import Job
 
+REACH_S = 60.0  # our own server is started again within some seconds, 12 on a busy machine
+REACH_PAUSE_S = 1.0
+
 _PREFIX = re.compile(r"^Flow run encountered an exception:(?: \w+:)? ?")
 """What Prefect puts before an error's own words."""
+
+
+class PrefectUnreachable(Exception):
+    """Prefect's API cannot be reached, and nothing of the run has begun."""
 
 
 @dataclass
@@ -65,6 +73,8 @@ class Orders:
     """Told what it waits for while other machines are to work; empty words: they do."""
     report: Report | None = None
     """How it ended."""
+    has_begun: bool = False
+    """The flow's own code has begun."""
     is_passed_on: bool = False
     """It is to end since `paddock up` is, and goes on with the next one."""
 
@@ -114,6 +124,7 @@ async def run_pipeline(
             "Nobody checked these parameters. Runs are carried out by `paddock up` and by "
             "`paddock worker`, not by another worker of Prefect's."
         )
+    orders.has_begun = True
     named = _Named(orders)
     settings = read_settings(Path(path).parent, flags=orders.flags)
     if not share and settings.unattended.work_pool and settings.ledger_url:
@@ -210,26 +221,57 @@ async def _delegated(orders: Orders, job: Job, told: Observer, settings: Setting
     return cast(Report, report)
 
 
-def authenticate(auth_string: str) -> None:
-    """Have Prefect's client use this, and keep what it uses out of what this process starts."""
+def use_server(api_url: str = "", auth_string: str = "") -> None:
+    """Point Prefect's client to this server; empty: the one that the environment names.
+
+    The password is kept out of the environment of what this process starts.
+    """
+    if api_url:
+        os.environ["PREFECT_API_URL"] = api_url
     if auth_string:
         os.environ[CLIENT_VARIABLE] = auth_string
+    if api_url or auth_string:
         refresh_global_settings_context()
     os.environ.pop(CLIENT_VARIABLE, None)  # Prefect's settings have it
 
 
 async def carry_out(flow_run: str, parameters: Mapping[str, Any]) -> str:
-    """Carry out a flow run with parameters that were checked; gives its last state's message.
+    """Carry out a flow run with parameters that were checked; return its last state's message.
+
+    Raises:
+        PrefectUnreachable: nothing was begun, so it can be started again.
 
     >>> _PREFIX.sub("", "Flow run encountered an exception: LedgerError: the disk is full.")
     'the disk is full.'
     """
-    async with get_client() as client:
-        found = await client.read_flow_run(UUID(flow_run))
+    found = await _read(UUID(flow_run))
     coming: Any = run_flow(
         run_pipeline, flow_run=found, parameters=dict(parameters), return_type="state"
     )
-    return _PREFIX.sub("", str((await coming).message or ""))
+    try:
+        state = await coming
+    except httpx.TransportError as error:
+        if _orders.get().has_begun:
+            raise
+        raise PrefectUnreachable(str(error)) from error
+    return _PREFIX.sub("", str(state.message or ""))
+
+
+async def _read(flow_run: UUID) -> FlowRun:
+    """Read a flow run; wait for a server that is being started again.
+
+    Raises:
+        PrefectUnreachable: it stays away.
+    """
+    deadline = time.monotonic() + REACH_S
+    while True:
+        try:
+            async with get_client() as client:
+                return await client.read_flow_run(flow_run)
+        except httpx.TransportError as error:
+            if time.monotonic() > deadline:
+                raise PrefectUnreachable(str(error)) from error
+        await asyncio.sleep(REACH_PAUSE_S)
 
 
 class _Named(Silent):

@@ -97,7 +97,7 @@ def carry_out(flow_run: UUID) -> None:
         found = load_flow_run(flow_run_id=flow_run)
         settings = read_settings()  # not those beside the pipeline, whose path is not checked yet
         signer = signer_for(settings.state_dir, settings.ledger_url)
-        deployed.authenticate("")
+        deployed.use_server()
         if not signer.has_signed(found.parameters, found.idempotency_key or ""):
             log.warning("run %s of Prefect is refused: nobody of ours has signed it", flow_run)
             with get_client(sync_client=True) as client:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 from filelock import FileLock, Timeout
 
 from paddock.engine.system import private
@@ -35,6 +36,8 @@ LOOK_S = 2.0
 ANSWER_S = 10.0
 N_SILENT = 6  # so many looks in a row without an answer, and it is started again
 STOP_S = 8.0
+VACATE_S = 10.0  # a server whose parent was killed ends within 5 s (`prefect_process`)
+VACATE_POLL_S = 0.1
 PAUSES_S = (0.5, 2.0, 5.0, 15.0, 30.0)
 """Before it is started again, where it ends soon each time."""
 STEADY_S = 60.0
@@ -111,7 +114,11 @@ class PrefectServer:
         return self._told
 
     def want(self) -> str:
-        """Ask that it runs; gives the address that it will have."""
+        """Start it if need be; return the address that it probably gets.
+
+        It gets another port where a foreign program took the one that it had, so who connects to
+        it takes the address from `ready` or `told`.
+        """
         if not self._told.url:
             self._told = Told("starting", _url(self._chosen()))
         self._wanted.set()
@@ -144,6 +151,9 @@ class PrefectServer:
             except Timeout:
                 await self._look_on()
                 continue
+            except OSError as error:  # a full disk, no free process: try again later
+                log.warning("the Prefect server could not be started: %s", error)
+                await self._say("failing", None, str(error))
             n_falls = 0 if time.monotonic() - began > STEADY_S else n_falls + 1
             await asyncio.sleep(PAUSES_S[min(n_falls, len(PAUSES_S)) - 1] if n_falls else 0)
 
@@ -159,13 +169,13 @@ class PrefectServer:
         await asyncio.sleep(LOOK_S / 4 if self._told.state != "ready" else LOOK_S)
 
     async def _run(self) -> None:
-        """Start it and watch it until it ends."""
-        try:
-            auth_string = own_auth_string(self._state_dir)
-            door = self._open(self._chosen())
-        except OSError as error:
-            await self._say("failing", None, str(error))
-            return
+        """Start it and watch it until it ends.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        auth_string = own_auth_string(self._state_dir)
+        door = await self._vacated(self._chosen())
         port = int(door.getsockname()[1])
         self._told = Told("starting", _url(port))
         async with self._process(door, port, auth_string) as process:
@@ -222,6 +232,29 @@ class PrefectServer:
             yield process
         finally:
             await _ended(process)
+
+    async def _vacated(self, port: int) -> socket.socket:
+        """Listen at this port, or at another one where that stays taken.
+
+        When the process that kept the server was killed, its server still listens for a moment.
+        Runs that go on know its address, so wait for that one to end.
+
+        Raises:
+            OSError: no port is free.
+        """
+        pid = record.read(self._record).get("pid")
+        deadline = time.monotonic() + VACATE_S
+        door = self._door or _listening(port)
+        while (
+            door is None
+            and isinstance(pid, int)
+            and psutil.pid_exists(pid)
+            and time.monotonic() < deadline
+        ):
+            await asyncio.sleep(VACATE_POLL_S)
+            door = _listening(port)
+        self._door = door
+        return self._open(port)
 
     def _chosen(self) -> int:
         """Choose the port that it had before, so that its address stays; else take a free one."""

@@ -36,6 +36,9 @@ class Task:
     text: str
     flags: Mapping[str, object] = field(default_factory=dict)
     """Settings given by hand; the rest is read when the run begins, what it may reach too."""
+    api_url: str = ""
+    """Prefect's API, as `paddock up` reaches it. The process that runs are forked from may have
+    been started when it was elsewhere; empty: as in the environment."""
     auth_string: str = field(default="", repr=False)
     """What our own Prefect server asks for."""
     agreed: frozenset[str] = frozenset()
@@ -62,6 +65,8 @@ class Ended:
 
     report: Report | None
     words: str = ""
+    is_unreachable: bool = False
+    """Prefect could not be reached, and nothing was begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +96,19 @@ def carry_out(task: Task, link: Connection) -> None:
 async def _carried_out(task: Task, link: Connection) -> None:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(FILE_THREADS))
-    deployed.authenticate(task.auth_string)
+    deployed.use_server(task.api_url, task.auth_string)
     orders = Orders(text=task.text, flags=dict(task.flags), agreed=task.agreed)
     orders.began = lambda run: _send(link, Began(run))
     orders.waits = lambda words: _send(link, Waits(words))
+    is_unreachable = False
     with deployed.under(orders), _listening(link, orders):
         try:
             words = await deployed.carry_out(task.flow_run, task.parameters)
+        except deployed.PrefectUnreachable as error:
+            words, is_unreachable = str(error), True
         except Exception as error:  # whatever ends a run is told, and ends no one else
             words = str(error) or type(error).__name__
-    _send(link, Ended(orders.report, "" if orders.report else words))
+    _send(link, Ended(orders.report, "" if orders.report else words, is_unreachable))
 
 
 @contextmanager

@@ -39,11 +39,15 @@ class End:
     """What it said where there is no report: the error that ended the run."""
     has_spoken: bool = False
     """It said how it ended; one that did not has crashed."""
+    is_unreachable: bool = False
+    """It could not reach Prefect, and began nothing."""
     exitcode: int | None = None
 
     @property
     def crash(self) -> str | None:
-        """Say how the process died; None: it ended by itself."""
+        """Return why the run has to be started again; None: it ended by itself."""
+        if self.is_unreachable:
+            return f"its process could not reach Prefect ({self.words})"
         if self.has_spoken:
             return None
         if self.exitcode is None:
@@ -180,6 +184,7 @@ class Executor:
                     said.report if said else None,
                     said.words if said else "",
                     has_spoken=said is not None,
+                    is_unreachable=said.is_unreachable if said else False,
                     exitcode=process.exitcode,
                 )
             )

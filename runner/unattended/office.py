@@ -230,7 +230,13 @@ class Office:
         await self._board.claim(run.id)
         standing = post.standing
         task = Task(
-            run.id, run.parameters, standing.text, self._flags, self._auth_string, standing.agreed
+            run.id,
+            run.parameters,
+            standing.text,
+            self._flags,
+            self._board.api_url,
+            self._auth_string,
+            standing.agreed,
         )
         try:
             running = await self.executor.start(task)

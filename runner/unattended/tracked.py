@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import re
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -105,10 +105,27 @@ class Board:
     decides what of it counts.
     """
 
-    def __init__(self, client: PrefectClient, signer: Signer) -> None:
-        self._client = client
+    def __init__(
+        self, api_url: str, signer: Signer, auth_string: str, stack: AsyncExitStack
+    ) -> None:
+        """Ask nothing yet: `move` opens the client, which `stack` closes."""
+        self.api_url = api_url
         self._signer = signer
+        self._auth_string = auth_string
+        self._stack = stack
         self._flows: dict[str, UUID] = {}
+
+    async def move(self, api_url: str) -> None:
+        """Ask at this address from now on: our own server may be started at another port.
+
+        The old client stays open until the end, for requests that still wait for it.
+        """
+        api = get_current_settings().api
+        key = api.key.get_secret_value() if api.key and not self._auth_string else None
+        theirs = api.auth_string.get_secret_value() if api.auth_string else None
+        client = PrefectClient(api_url, api_key=key, auth_string=self._auth_string or theirs)
+        self._client = await self._stack.enter_async_context(client)
+        self.api_url = api_url
 
     async def deploy(
         self, file: str, name: str, version: str, description: str, *, work_pool: str = ""
@@ -278,11 +295,10 @@ class Board:
 @asynccontextmanager
 async def board(api_url: str, signer: Signer, auth_string: str = "") -> AsyncIterator[Board]:
     """Open Prefect's API at this address; `auth_string`: of our own server."""
-    api = get_current_settings().api
-    key = api.key.get_secret_value() if api.key and not auth_string else None
-    theirs = api.auth_string.get_secret_value() if api.auth_string else None
-    async with PrefectClient(api_url, api_key=key, auth_string=auth_string or theirs) as client:
-        yield Board(client, signer)
+    async with AsyncExitStack() as stack:
+        opened = Board(api_url, signer, auth_string, stack)
+        await opened.move(api_url)
+        yield opened
 
 
 def deployment_name(file: str) -> str:

@@ -236,9 +236,12 @@ class Up:
             self._is_ours, url = not url, url or self._residence.prefect_api_url
             tell_environment(url, self._settings)
             await warm()  # which takes as long as Prefect's server
-            return await self._prefect() if self._is_ours else url
+            if self._is_ours:
+                url = await self._prefect()
+                tell_environment(url, self._settings)
         except NoResidence as error:
             raise UpError(str(error)) from None
+        return url
 
     async def _prefect(self) -> str:
         """Wait for Prefect's server; gives its address.
@@ -257,6 +260,17 @@ class Up:
             f"Prefect's server did not start: {told.get('why') or 'it took too long'}.\n"
             "  `paddock service logs` may say why."
         )
+
+    async def _follow_prefect(self) -> None:
+        """Ask our own Prefect server where it is now: it may have been started at another port."""
+        if not self._is_ours:
+            return
+        with contextlib.suppress(NoResidence):  # another process is about to hold it
+            told = await asked(self._residence, "/prefect", {})
+            url = str(told.get("url", ""))
+            if url and url != self._board.api_url:
+                await self._board.move(url)
+                tell_environment(url, self._settings)
 
     # --- the loops
 
@@ -307,6 +321,7 @@ class Up:
             except TrackedError as error:
                 self._office.lacks_deployments |= isinstance(error, Gone)
                 self._prefect_is_there(error)
+                await self._follow_prefect()
                 await asyncio.sleep(AWAY_S)
             except Exception:  # whatever nobody has thought of ends this round, not the service
                 log.exception("a round could not be ended")

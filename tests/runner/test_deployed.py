@@ -1,8 +1,17 @@
-"""What a run tells whoever started it, before it has begun."""
+"""A deployed run before it has begun: what it tells, and a server that is being started again."""
 
 from __future__ import annotations
 
-from paddock.runner.deployed import Orders, _Named
+import asyncio
+from uuid import uuid4
+
+import pytest
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from paddock.runner import deployed
+from paddock.runner.deployed import Orders, PrefectUnreachable, _Named
+from tests.benchmarks.processes import free_port
 
 
 def test_what_a_run_waits_for_is_told_until_it_begins() -> None:
@@ -14,3 +23,35 @@ def test_what_a_run_waits_for_is_told_until_it_begins() -> None:
     named.began("warm-trout", "letters", ())
     named.note("waiting for run 'calm-vole' on gpu-2, which works on the rest")
     assert told[1:] == [""]
+
+
+def test_a_run_waits_for_a_server_that_is_being_started_again() -> None:
+    port = free_port()
+
+    async def no_such_run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 2\r\n\r\n"
+        writer.write(head + b"{}")
+        await writer.drain()
+        writer.close()
+
+    async def main() -> None:
+        carried = asyncio.create_task(deployed.carry_out(str(uuid4()), {}))
+        await asyncio.sleep(0.5)
+        assert not carried.done()
+        async with await asyncio.start_server(no_such_run, "127.0.0.1", port):
+            with pytest.raises(ObjectNotFound):
+                await carried
+
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
+        asyncio.run(main())
+
+
+def test_a_run_that_reaches_no_server_has_begun_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deployed, "REACH_S", 0.1)
+    monkeypatch.setattr(deployed, "REACH_PAUSE_S", 0.05)
+    with (
+        temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
+        pytest.raises(PrefectUnreachable, match="All connection attempts failed"),
+    ):
+        asyncio.run(deployed.carry_out(str(uuid4()), {}))

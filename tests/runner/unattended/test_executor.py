@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 
-from paddock.runner.unattended.executor import Running, is_alive, mark_of
+from paddock.runner.unattended.executor import End, Running, is_alive, mark_of
 
 STARTS = """
 import subprocess, time
@@ -45,6 +45,13 @@ def is_there(process: psutil.Process) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_a_run_that_could_not_reach_prefect_is_started_again_and_one_that_failed_is_not() -> None:
+    words = "All connection attempts failed"
+    assert End(words=words, has_spoken=True).crash is None
+    unreachable = End(words=words, has_spoken=True, is_unreachable=True)
+    assert unreachable.crash == f"its process could not reach Prefect ({words})"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells it so")

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from paddock.engine.settings import PoolSettings
 from paddock.runner.settings import Settings
 from paddock.runner.signing import Signer
@@ -14,7 +16,7 @@ from paddock.runner.unattended.jobs import Post
 from paddock.runner.unattended.office import Office
 from paddock.runner.unattended.planner import Planner
 from paddock.runner.unattended.standing import Standing, read_standing
-from paddock.runner.unattended.tracked import Board, Tracked, board
+from paddock.runner.unattended.tracked import Board, Tracked, TrackedError, board
 
 NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
 SIGNER = Signer(b"the key of these tests")
@@ -46,6 +48,18 @@ def office_of(asked: Board, auth_string: str = "", max_runs: int = 1, **more: An
 
 def hours(runs: list[Tracked]) -> list[int]:
     return [run.at.hour for run in runs]
+
+
+def test_a_server_that_moved_is_asked_at_its_new_address(tmp_path: Path, prefect_api: str) -> None:
+    async def main() -> None:
+        async with board("http://127.0.0.1:9/api", SIGNER) as asked:
+            with pytest.raises(TrackedError, match="All connection attempts failed"):
+                await asked.deployments()
+            await asked.move(prefect_api)
+            assert asked.api_url == prefect_api
+            await put(asked, office_of(asked), standing(tmp_path, '{cron: "0 6 * * *"}'))
+
+    asyncio.run(main())
 
 
 def test_the_next_three_are_in_the_queue_once_and_what_was_missed_is_added(

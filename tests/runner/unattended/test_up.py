@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -285,6 +286,25 @@ def test_a_server_that_is_not_there_is_told_once(tmp_path: Path) -> None:
     desk.until(lambda: words in desk.said(), within_s=120)
     assert desk.signal(signal.SIGTERM) == 0
     assert desk.said().count(words) == 1
+
+
+def test_runs_reach_its_own_server_where_another_program_has_the_port_it_had(
+    tmp_path: Path,
+) -> None:
+    folder, services = tmp_path / "pipes", tmp_path / "home" / "residence"
+    services.mkdir(parents=True, mode=0o700)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        record = {"port": other.getsockname()[1], "pid": 2**30}
+        (services / "prefect.server").write_text(json.dumps(record))
+        desk = Desk(folder)
+        desk.notes("notes", WATCH)
+        desk.write("notes/inbox/a.txt", "a")
+        try:
+            desk.start()
+            desk.until(lambda: desk.output("notes", "a.txt"))
+        finally:
+            desk.stop()
+    assert "failed" not in desk.said()
 
 
 def test_a_burst_of_calls_is_taken_at_once_none_is_lost_and_none_is_run_twice(desk: Desk) -> None:
