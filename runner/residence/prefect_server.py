@@ -147,7 +147,11 @@ class PrefectServer:
             began = time.monotonic()
             try:
                 with self._lock:
-                    await self._run()
+                    try:
+                        await self._run()
+                    except asyncio.CancelledError:
+                        self._close()  # before the lock: the next holder listens at this port
+                        raise
             except Timeout:
                 await self._look_on()
                 continue

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from .jobs import Post
 from .office import Office
-from .schedules import AHEAD, Timed, missed, upcoming
+from .schedules import Timed, missed, upcoming
 from .tracked import Board, Tracked
 
 PREFIX = "schedule "
@@ -108,6 +108,3 @@ def outdated(post: Post, runs: Collection[Tracked]) -> Iterator[Tracked]:
         is_ours = run.deployment == post.deployment and run.phase == "waiting"
         if is_ours and trigger.startswith(PREFIX) and trigger not in keys:
             yield run
-
-
-__all__ = ["AHEAD", "Planner", "outdated"]

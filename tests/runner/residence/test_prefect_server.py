@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,23 @@ def test_where_a_foreign_program_has_its_port_it_tells_another_address(
     assert json.loads((tmp_path / "prefect.server").read_text())["port"] == int(
         url.removesuffix("/api").rpartition(":")[2]
     )
+
+
+def test_the_next_holder_goes_on_at_the_same_address(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            first = await stack.enter_async_context(PrefectServer(tmp_path, tmp_path, 3601.0))
+            before = await first.ready(30.0)
+            async with PrefectServer(tmp_path, tmp_path, 3601.0) as second:
+                assert (await second.ready(30.0)).pid == before.pid
+                await stack.aclose()
+                async with asyncio.timeout(30):
+                    while second.told.pid == before.pid:  # noqa: ASYNC110
+                        await asyncio.sleep(0.02)
+                after = await second.ready(30.0)
+        assert (after.state, after.url) == ("ready", before.url)
+
+    asyncio.run(main())
 
 
 def test_it_is_started_again_after_it_could_not_be(tmp_path: Path) -> None:
