@@ -1,0 +1,288 @@
+"""Print how the product is built: lines, modules, names, docstrings, imports, complexity.
+
+uv run python tests/house_figures.py
+
+`tests/test_house.py` holds the figures that have a limit.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import statistics
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("pipelines", "steps", "engine", "runner")
+MAX_COMPLEXITY = 12
+MAX_PARAMETERS = 6
+BANNED_OPENINGS = ("Give", "Gives", "Tell", "Tells", "Say", "Says", "Let", "Lets")
+BANNED_WORDS = re.compile(
+    r"\b(who(so)?ever|whichever|whomever|somebody|nobody|anew|likewise|is told|for it is|what it is that)\b",
+    re.IGNORECASE,
+)
+HTTP_MODULES = {"httpx", "http.client", "urllib.request", "requests", "aiohttp"}
+TEMPLATE_METERS = re.compile(r"^class \w*Meter\w*", re.MULTILINE)
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True)
+class Module:
+    """One module of the product."""
+
+    path: Path
+
+    @cached_property
+    def text(self) -> str:
+        return self.path.read_text("utf-8")
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text)
+
+    @property
+    def name(self) -> str:
+        return "paddock." + ".".join(self.path.relative_to(ROOT).with_suffix("").parts)
+
+    @property
+    def place(self) -> str:
+        return str(self.path.relative_to(ROOT))
+
+    @property
+    def package(self) -> str:
+        return self.name.rpartition(".")[0]
+
+    def nodes(self) -> Iterator[ast.AST]:
+        yield from ast.walk(self.tree)
+
+    def functions(self) -> Iterator[Function]:
+        yield from (n for n in self.nodes() if isinstance(n, Function))
+
+    def docstrings(self) -> Iterator[tuple[int, str]]:
+        """Yield the line and text of each docstring."""
+        for node in self.nodes():
+            if isinstance(node, Documented) and (text := ast.get_docstring(node)):
+                yield getattr(node, "lineno", 1), text
+
+    def imports(self) -> Iterator[str]:
+        """Yield the full names of imported modules, and of imported names as `module.name`."""
+        for node in self.nodes():
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                base = node.module or ""
+                if node.level:
+                    parts = self.package.split(".")
+                    parts = parts[: len(parts) - node.level + 1]
+                    base = ".".join([*parts, base]).strip(".")
+                yield from (f"{base}.{alias.name}" for alias in node.names)
+
+    def calls(self) -> Iterator[str]:
+        """Yield the dotted names of what is called."""
+        for node in self.nodes():
+            if isinstance(node, ast.Call):
+                yield ast.unparse(node.func)
+
+
+@cache
+def modules() -> tuple[Module, ...]:
+    """Return the product's modules, without packages' `__init__`."""
+    found = (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))
+    return tuple(Module(path) for path in found if path.name != "__init__.py")
+
+
+def product_lines() -> int:
+    return sum(module.text.count("\n") for module in modules())
+
+
+def code_lines() -> int:
+    """Count lines that are not blank, comments, docstrings or imports."""
+    return sum(map(_code_lines, modules()))
+
+
+def _code_lines(module: Module) -> int:
+    lines = module.text.splitlines()
+    out = {n for n, line in enumerate(lines, 1) if not line.strip() or line.strip()[0] == "#"}
+    for node in module.nodes():
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            out.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+        if isinstance(node, Documented) and ast.get_docstring(node):
+            first = node.body[0]
+            out.update(range(first.lineno, (first.end_lineno or first.lineno) + 1))
+    return len(lines) - len(out)
+
+
+def median_lines() -> int:
+    return round(statistics.median(module.text.count("\n") for module in modules()))
+
+
+def at_top_of_runner() -> list[str]:
+    """Name runner's top-level modules, `__init__` included."""
+    return sorted(path.name for path in (ROOT / "runner").glob("*.py"))
+
+
+def sub_packages() -> Counter[str]:
+    """Count the modules of each package and sub-package."""
+    return Counter(module.package for module in modules())
+
+
+def single_importers() -> dict[str, str]:
+    """Return the modules that exactly one module imports, one of the same folder."""
+    known = {module.name: module for module in modules()}
+    users: dict[str, set[str]] = defaultdict(set)
+    for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
+        user = Module(path)
+        for name in user.imports():
+            target = name if name in known else name.rpartition(".")[0]
+            if target in known and target != user.name:
+                users[target].add(user.name)
+    return {
+        known[name].place: known[next(iter(who))].place
+        for name, who in sorted(users.items())
+        if len(who) == 1
+        and next(iter(who)) in known
+        and known[next(iter(who))].package == known[name].package
+    }
+
+
+def repeated_class_names() -> dict[str, list[str]]:
+    """Return class names that occur more than once, with the modules that have them."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for module in modules():
+        for node in module.tree.body:
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(module.place)
+    return {name: where for name, where in sorted(places.items()) if len(where) > 1}
+
+
+def banned_openings() -> list[str]:
+    """Name the docstrings that do not begin as STYLE asks: `Return`, not `Give` or `Tell`."""
+    return [
+        f"{module.place}:{line}: {text.splitlines()[0]}"
+        for module in modules()
+        for line, text in module.docstrings()
+        if text.split()[0] in BANNED_OPENINGS
+    ]
+
+
+def banned_words() -> list[str]:
+    """Name the lines of the product that have a word from the list of words not to use."""
+    return [
+        f"{module.place}:{number}: {match[0]}"
+        for module in modules()
+        for number, line in enumerate(module.text.splitlines(), 1)
+        for match in BANNED_WORDS.finditer(line)
+    ]
+
+
+def imports_in_functions() -> list[str]:
+    return [
+        f"{module.place}:{node.lineno}"
+        for module in modules()
+        for function in module.functions()
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+
+
+def too_complex() -> list[str]:
+    return _by_ruff("C901", f"lint.mccabe.max-complexity={MAX_COMPLEXITY}")
+
+
+def too_many_parameters() -> list[str]:
+    return _by_ruff("PLR0913", f"lint.pylint.max-args={MAX_PARAMETERS}")
+
+
+def _by_ruff(rule: str, setting: str) -> list[str]:
+    command = ["ruff", "check", "--quiet", "--isolated", "--ignore-noqa", "--select", rule]
+    told = subprocess.run(
+        [*command, "--config", setting, "--output-format", "json", *PACKAGES],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    return [
+        f"{Path(one['filename']).relative_to(ROOT)}:{one['location']['row']}: {one['message']}"
+        for one in json.loads(told.stdout)
+    ]
+
+
+def http_clients() -> list[str]:
+    return [module.place for module in modules() if HTTP_MODULES & _roots(module)]
+
+
+def _roots(module: Module) -> set[str]:
+    names = set(module.imports())
+    return names | {name.rpartition(".")[0] for name in names}
+
+
+def subprocess_wrappers() -> list[str]:
+    return _calling(re.compile(r"(subprocess\.(Popen|run)|create_subprocess_exec|posix_spawn)$"))
+
+
+def atomic_writes() -> list[str]:
+    return _calling(re.compile(r"(\bos\.replace|\bos\.rename|os\.fsync)$"))
+
+
+def backoffs() -> list[str]:
+    """Name the modules that have pauses between attempts of their own."""
+    constant = re.compile(r"^_?(PAUSES?|BACKOFF|RETRY|AGAIN)\w*(_S)?\b.*=", re.MULTILINE)
+    return [module.place for module in modules() if constant.search(module.text)]
+
+
+def template_meters() -> list[str]:
+    return [module.place for module in modules() if TEMPLATE_METERS.search(module.text)]
+
+
+def _calling(pattern: re.Pattern[str]) -> list[str]:
+    return [m.place for m in modules() if any(pattern.search(call) for call in m.calls())]
+
+
+FIGURES: tuple[tuple[str, str, Callable[[], object]], ...] = (
+    ("product lines", "≤ 80,000", product_lines),
+    ("of these code", "≤ 50,000", code_lines),
+    ("modules", "≤ 340", lambda: len(modules())),
+    ("median lines of a module", "≥ 200", median_lines),
+    ("modules above 800 lines", "0", lambda: _over(800)),
+    ("modules at the top of runner/", "4", lambda: len(at_top_of_runner())),
+    ("modules in the largest sub-package", "≤ 18", lambda: max(sub_packages().values())),
+    ("modules imported by one sibling only", "≤ 30", lambda: len(single_importers())),
+    ("class names used more than once", "≤ 10", lambda: len(repeated_class_names())),
+    ("docstrings beginning with Give, Tell, Say, Let", "0", lambda: len(banned_openings())),
+    ("words not to use", "0", lambda: len(banned_words())),
+    ("imports inside functions", "≤ 80", lambda: len(imports_in_functions())),
+    (f"functions over complexity {MAX_COMPLEXITY}", "≤ 15", lambda: len(too_complex())),
+    (f"functions over {MAX_PARAMETERS} parameters", "≤ 5", lambda: len(too_many_parameters())),
+    ("modules with an HTTP client", "2", lambda: len(http_clients())),
+    ("modules that start subprocesses", "1", lambda: len(subprocess_wrappers())),
+    ("modules that write files atomically", "1", lambda: len(atomic_writes())),
+    ("modules with pauses of their own between attempts", "1", lambda: len(backoffs())),
+    ("template meters", "1", lambda: len(template_meters())),
+)
+
+
+def _over(limit: int) -> int:
+    return sum(module.text.count("\n") > limit for module in modules())
+
+
+def main() -> None:
+    """Print the table; with a function's name, what it found."""
+    if len(sys.argv) > 1:
+        found = globals()[sys.argv[1]]()
+        print(*(found.items() if isinstance(found, dict) else found), sep="\n")
+        return
+    print("| | is | goal |\n|---|--:|--:|")
+    for name, goal, value in FIGURES:
+        found = value()
+        print(f"| {name} | {f'{found:,}' if isinstance(found, int) else found} | {goal} |")
+
+
+if __name__ == "__main__":
+    main()
