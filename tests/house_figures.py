@@ -25,7 +25,8 @@ MAX_COMPLEXITY = 12
 MAX_PARAMETERS = 6
 BANNED_OPENINGS = ("Give", "Gives", "Tell", "Tells", "Say", "Says", "Let", "Lets")
 BANNED_WORDS = re.compile(
-    r"\b(who(so)?ever|whichever|whomever|somebody|nobody|anew|likewise|is told|for it is|what it is that)\b",
+    r"\b(who(so)?ever|whichever|whomever|somebody|nobody|anew|likewise|is told|for it is"
+    r"|what it is that)\b",
     re.IGNORECASE,
 )
 HTTP_MODULES = {"httpx", "http.client", "urllib.request", "requests", "aiohttp"}
@@ -203,7 +204,17 @@ def too_many_parameters() -> list[str]:
 
 
 def _by_ruff(rule: str, setting: str) -> list[str]:
-    command = ["ruff", "check", "--quiet", "--isolated", "--ignore-noqa", "--select", rule]
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "check",
+        "--quiet",
+        "--isolated",
+        "--ignore-noqa",
+        "--select",
+        rule,
+    ]
     told = subprocess.run(
         [*command, "--config", setting, "--output-format", "json", *PACKAGES],
         capture_output=True, text=True, check=False, cwd=ROOT,
