@@ -2,7 +2,7 @@
 
 uv run python tests/house_figures.py
 
-`tests/test_house.py` holds the figures that have a limit.
+With a function's name it prints what is behind a figure, e.g. `house_figures.py banned_openings`.
 """
 
 from __future__ import annotations
