@@ -39,7 +39,7 @@ def test_short_forms_nest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "is_json_schema"),
+    ("data", "is_one"),
     [
         ({"type": "object"}, True),
         ({"type": ["string", "null"]}, True),
@@ -53,9 +53,9 @@ def test_short_forms_nest() -> None:
     ],
 )
 def test_a_json_schema_is_told_from_the_short_form(
-    data: dict[str, Any], is_json_schema: bool
+    data: dict[str, Any], is_one: bool
 ) -> None:
-    assert is_schema(data) is is_json_schema
+    assert is_schema(data) is is_one
 
 
 def test_a_wrong_type_is_told_with_its_place() -> None:

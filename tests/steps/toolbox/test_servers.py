@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from paddock.steps import toolbox
 from paddock.steps.step import StepError
+from paddock.steps.toolbox import servers as server_module
 from paddock.steps.toolbox.servers import Address, Command, Servers
 
 SERVER = str(Path(__file__).parents[2] / "fakes" / "mcp_server.py")
@@ -128,7 +128,7 @@ def test_what_is_no_server_is_named_with_its_last_words() -> None:
 def test_a_server_that_ends_each_time_is_not_started_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(toolbox.servers, "_REST_S", 0.0)
+    monkeypatch.setattr(server_module, "_REST_S", 0.0)
 
     async def do(servers: Servers, notes: list[str]) -> None:
         spec = python("short", "")
@@ -174,7 +174,7 @@ def test_a_server_over_http_is_asked_and_missed_when_it_goes(port: int) -> None:
             gone = await failure(tools["add"].do({"a": 1, "b": 1}))
             assert str(gone) == f"{spec} cannot be asked: All connection attempts failed."
         with serving(port):
-            await asyncio.sleep(toolbox.servers._REST_S)
+            await asyncio.sleep(server_module._REST_S)
             assert (await tools["add"].do({"a": 1, "b": 1})).value == 2
 
     work(do)
